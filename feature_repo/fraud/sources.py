@@ -1,0 +1,32 @@
+"""The streams that features are made of: events in the lake, and the way to push newer ones.
+
+Tags of a source, read by the engine: `scale.<column>` is the number of decimals that a column is exact to (0 for whole numbers and booleans), and
+`event_id` names the columns that together identify an event.
+"""
+
+from feast import FileSource, PushSource
+from feast.data_format import ParquetFormat
+
+transactions = FileSource(
+    name="transactions",
+    path="lake://transactions",
+    file_format=ParquetFormat(),
+    timestamp_field="event_timestamp",
+    created_timestamp_column="created_timestamp",
+    tags={"event_id": "transaction_id", "scale.amount": "2", "scale.is_declined": "0"},
+    description="Accepted card transactions, one row each.",
+)
+
+verdicts = FileSource(
+    name="verdicts",
+    path="lake://verdicts",
+    file_format=ParquetFormat(),
+    timestamp_field="event_timestamp",
+    created_timestamp_column="created_timestamp",
+    # A contradiction is a further verdict on the same transaction: only the two columns together name one.
+    tags={"event_id": "transaction_id,event_timestamp", "scale.amount": "2", "scale.is_fraud": "0"},
+    description="What became known about transactions, at the time it became known.",
+)
+
+transactions_push = PushSource(name="transactions_push", batch_source=transactions)
+verdicts_push = PushSource(name="verdicts_push", batch_source=verdicts)

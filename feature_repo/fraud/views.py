@@ -1,0 +1,120 @@
+"""Features of the fraud case: windowed aggregations of two streams, and what follows from them once a transaction asks."""
+
+from datetime import timedelta
+from typing import Any
+
+from feast import Field, RequestSource, StreamFeatureView
+from feast.aggregation import Aggregation
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float64, Int64, String
+
+from .entities import customer, merchant
+from .sources import transactions_push, verdicts_push
+
+WHOLE = {"count", "count_distinct"}
+FLAGS = {"is_declined", "is_fraud"}
+
+
+def over(days: tuple[int, ...], function: str, column: str, name: str) -> list[Aggregation]:
+    """The same aggregation over several windows; `{}` in the name stands for the days."""
+    return [Aggregation(column=column, function=function, time_window=timedelta(days=d), name=name.format(d)) for d in days]
+
+
+def schema(key: str, aggregations: list[Aggregation]) -> list[Field]:
+    """The key, then the features in the order of their declaration."""
+
+    def whole(a: Aggregation) -> bool:
+        return a.function in WHOLE or (a.function == "sum" and a.column in FLAGS)
+
+    return [Field(name=key, dtype=String), *(Field(name=a.name, dtype=Int64 if whole(a) else Float64) for a in aggregations)]
+
+
+customer_aggregations = [
+    *over((1, 7, 30, 90), "avg", "amount", "avg_txn_amount_{}d"),
+    *over((7, 30, 90), "std", "amount", "std_txn_amount_{}d"),
+    *over((1, 7, 30, 90), "count", "transaction_id", "num_txns_{}d"),
+    *over((7,), "sum", "is_declined", "num_declines_{}d"),
+    *over((30,), "max", "amount", "max_txn_amount_{}d"),
+    *over((90,), "seconds_since_last", "event_timestamp", "customer_seconds_since_last_txn"),
+]
+
+customer_stats = StreamFeatureView(
+    name="customer_stats",
+    entities=[customer],
+    source=transactions_push,
+    timestamp_field="event_timestamp",
+    aggregations=customer_aggregations,
+    schema=schema("customer_id", customer_aggregations),
+    description="How much and how often a customer pays.",
+)
+
+verdict_aggregations = [
+    *over((1, 7, 30, 90), "avg", "is_fraud", "fraud_rate_{}d"),
+    *over((7, 30, 90), "count", "transaction_id", "num_verdicts_{}d"),
+    *over((1, 7, 30, 90), "sum", "is_fraud", "num_frauds_{}d"),
+    *over((90,), "seconds_since_last", "is_fraud", "merchant_seconds_since_last_fraud"),
+]
+
+merchant_stats = StreamFeatureView(
+    name="merchant_stats",
+    entities=[merchant],
+    source=verdicts_push,
+    timestamp_field="event_timestamp",
+    aggregations=verdict_aggregations,
+    schema=schema("merchant_id", verdict_aggregations),
+    enable_tiling=True,
+    tiling_hop_size=timedelta(hours=1),
+    description="What is known of fraud at a merchant: verdicts count when they become known, not when the payment was made.",
+)
+
+activity_aggregations = [
+    *over((1, 7, 30), "count", "transaction_id", "merchant_num_txns_{}d"),
+    *over((1, 7, 30), "avg", "amount", "merchant_avg_amount_{}d"),
+    *over((1,), "count_distinct", "customer_id", "merchant_num_customers_{}d"),
+]
+
+merchant_activity = StreamFeatureView(
+    name="merchant_activity",
+    entities=[merchant],
+    source=transactions_push,
+    timestamp_field="event_timestamp",
+    aggregations=activity_aggregations,
+    schema=schema("merchant_id", activity_aggregations),
+    enable_tiling=True,
+    tiling_hop_size=timedelta(hours=1),
+    description="How busy a merchant is.",
+)
+
+transaction_request = RequestSource(
+    name="transaction_request",
+    schema=[Field(name="amount", dtype=Float64), Field(name="event_time_us", dtype=Int64)],
+    description="What the scored transaction itself says: its amount, and its time in microseconds since the epoch.",
+)
+
+
+@on_demand_feature_view(
+    name="transaction_context",
+    sources=[
+        transaction_request,
+        customer_stats[["avg_txn_amount_7d", "avg_txn_amount_30d", "std_txn_amount_30d"]],
+        merchant_activity[["merchant_avg_amount_30d"]],
+    ],
+    schema=[
+        Field(name="txn_amount", dtype=Float64),
+        Field(name="amount_to_customer_avg_7d", dtype=Float64),
+        Field(name="amount_to_customer_avg_30d", dtype=Float64),
+        Field(name="amount_zscore_30d", dtype=Float64),
+        Field(name="amount_to_merchant_avg_30d", dtype=Float64),
+        Field(name="hour_of_day", dtype=Int64),
+        Field(name="is_weekend", dtype=Int64),
+        Field(name="is_night", dtype=Int64),
+    ],
+    mode="python",
+    tags={"function": "feature_repo.fraud.context:transaction_context"},
+    description="The transaction against the history of its customer and its merchant.",
+)
+def transaction_context(inputs: dict[str, Any]) -> dict[str, Any]:
+    # Feast keeps this source text and runs it without this module around it: the import has to be absolute, and in here.
+    from feature_repo.fraud.context import transaction_context as compute
+
+    return compute(inputs)

@@ -1,0 +1,250 @@
+"""The ingest group: raw rows as they came, the ones that hold, the ones in quarantine with a reason each, and verdicts.
+
+A day that the service served comes from its own log; any other day from the source. Never from both.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, timedelta
+from statistics import median
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from dagster import (
+    AssetCheckResult,
+    AssetDep,
+    AssetExecutionContext,
+    AssetKey,
+    AssetsDefinition,
+    AssetSpec,
+    MaterializeResult,
+    asset,
+    multi_asset,
+)
+
+from feature_repo.engine.lake import Lake, Manifest
+from mlops_assets.checks import blocking, content, markdown_table, result, warning
+from mlops_assets.core.source import Source, by_day
+from mlops_assets.core.use_case import Feed, UseCase
+from mlops_assets.core.validation import Validation, validate
+from mlops_assets.core.verdicts import verdicts_known
+from mlops_assets.keys import (
+    INGEST,
+    LABELS,
+    PREDICTION_LOG,
+    QUARANTINED_LABELS,
+    QUARANTINED_TRANSACTIONS,
+    RAW_LABELS,
+    RAW_TRANSACTIONS,
+    TRANSACTIONS,
+    VERDICTS,
+)
+from mlops_assets.partitions import ONE_RUN, arrival_days, days_of, look_back
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_frame, to_table, write_days
+from serving.contract.log import read_decisions, read_labels, served_days
+
+REASONS_SHOWN = 10
+
+
+def ingestion_assets(case: UseCase, settings: Settings, source: Source) -> list[AssetsDefinition]:
+    return [
+        _raw(case, settings, RAW_TRANSACTIONS, case.transactions, source.transactions, "Card transactions as they were delivered, before any check."),
+        _raw(case, settings, RAW_LABELS, case.labels, source.labels, "Labels as they were reported: chargebacks and the outcomes of investigations."),
+        _validated(case, settings, TRANSACTIONS, QUARANTINED_TRANSACTIONS, RAW_TRANSACTIONS, case.transactions),
+        _validated(case, settings, LABELS, QUARANTINED_LABELS, RAW_LABELS, case.labels),
+        _verdicts(case, settings),
+    ]
+
+
+def _raw(case: UseCase, settings: Settings, name: str, feed: Feed, deliver: Callable[[date, date], pa.Table], description: str) -> AssetsDefinition:
+    @asset(
+        name=name,
+        description=description,
+        group_name=INGEST,
+        owners=[case.owner],
+        kinds={"source", "parquet"},
+        partitions_def=arrival_days(settings.time.start, settings.time.end),
+        backfill_policy=ONE_RUN,
+    )
+    def raw(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
+        made = days_of(context)
+        tables = delivered(made, settings, name, feed, deliver)
+        opened = lake.open()
+        written = [opened.write(name, day, tables[day]) for day in made]
+        silent = [m.partition for m in written if not m.rows]
+        return MaterializeResult(metadata={**content(written), "days without rows": ", ".join(silent[:10]) or "none"})
+
+    return raw
+
+
+def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, raw_name: str, feed: Feed) -> AssetsDefinition:
+    schema = blocking(name, "schema", f"Not more than {settings.ingest.max_quarantined_share:.0%} of a day's rows had to go to quarantine.")
+    counts = blocking(name, "counts", "Received = accepted + duplicate + quarantined, for every day.")
+    volume = warning(name, "volume", "Each day has rows, and not many times as many as the days before it.")
+    reach = settings.ingest.known_id_days if name == TRANSACTIONS else settings.ingest.label_horizon_days
+    own = AssetDep(RAW_TRANSACTIONS) if name == TRANSACTIONS else AssetDep(TRANSACTIONS, partition_mapping=look_back(reach))
+    sources = [own] if name == TRANSACTIONS else [AssetDep(raw_name), own]
+    common = {"group_name": INGEST, "owners": [case.owner], "kinds": {"pandera", "parquet"}}
+
+    @multi_asset(
+        name=f"validated_{name}",
+        specs=[
+            AssetSpec(name, deps=sources, description=f"The {name} that hold: typed, in range, each once. What is downstream reads these.", **common),
+            AssetSpec(quarantine, deps=sources, description=f"The {name} that do not hold, as they came, each with its reasons.", **common),
+        ],
+        partitions_def=arrival_days(settings.time.start, settings.time.end),
+        backfill_policy=ONE_RUN,
+        check_specs=[schema, counts, volume],
+    )
+    def validated(context: AssetExecutionContext, lake: LakeResource) -> tuple[MaterializeResult, MaterializeResult]:
+        opened = lake.open()
+        good: list[Manifest] = []
+        bad: list[Manifest] = []
+        outcomes: dict[str, Validation] = {}
+        made = days_of(context)
+        arrivals = Arrivals(opened, shift(made[0], -reach), shift(made[0], -1) if name == TRANSACTIONS else made[-1])
+        for day in made:
+            outcome = validated_day(opened, settings, name, raw_name, feed, day, arrivals)
+            if name == TRANSACTIONS:
+                arrivals.add(day, outcome.accepted["transaction_id"])
+            outcomes[day] = outcome
+            sound = len(outcome.quarantined) <= settings.ingest.max_quarantined_share * outcome.received
+            text = pa.schema([(column, pa.string()) for column in outcome.quarantined.columns])
+            # The quarantine comes first: a day is never readable as accepted before what was left out of it is on record.
+            bad.append(opened.write(quarantine, day, to_table(outcome.quarantined, text), metadata=outcome.counts))
+            good.append(opened.write(name, day, to_table(outcome.accepted, feed.columns), validated=sound, metadata=outcome.counts))
+        unsafe = [m.partition for m in good if not m.validated]
+        odd = odd_volumes(opened, settings, name, good)
+        totals = pd.DataFrame([o.counts for o in outcomes.values()]).sum().astype(int).to_dict()
+        reasons = (
+            pd.Series([r for o in outcomes.values() for r, n in o.reasons.items() for _ in range(n)], dtype=object).value_counts().head(REASONS_SHOWN)
+        )
+        shown = markdown_table(["reason", "rows"], [(str(r), int(n)) for r, n in reasons.items()])
+        checks: list[AssetCheckResult] = [
+            result(schema, not unsafe, {"days above the limit": ", ".join(unsafe) or "none", **totals, "reasons": shown}),
+            result(counts, totals["received"] == totals["accepted"] + totals["duplicate"] + totals["quarantined"], totals),
+            result(volume, not odd, {"odd days": "; ".join(odd[:10]) or "none"}),
+        ]
+        return (
+            MaterializeResult(asset_key=AssetKey(name), metadata={**content(good), **totals}, check_results=checks),
+            MaterializeResult(asset_key=AssetKey(quarantine), metadata={**content(bad), "reasons": shown}),
+        )
+
+    return validated
+
+
+def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
+    horizon = settings.ingest.label_horizon_days
+    mature = settings.verdicts.maturity_days + 1
+
+    @asset(
+        name=VERDICTS,
+        description="What became known on the day: a label, or silence until maturity. Blocked and never investigated is never known.",
+        group_name=INGEST,
+        owners=[case.owner],
+        kinds={"parquet"},
+        partitions_def=arrival_days(settings.time.start, settings.time.end),
+        backfill_policy=ONE_RUN,
+        deps=[
+            AssetDep(TRANSACTIONS, partition_mapping=look_back(horizon)),
+            AssetDep(LABELS, partition_mapping=look_back(horizon)),
+            AssetDep(PREDICTION_LOG, partition_mapping=look_back(mature)),
+        ],
+    )
+    def verdicts(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
+        made = days_of(context)
+        opened = lake.open()
+        known = known_verdicts(opened, settings, made)
+        written = write_days(opened, VERDICTS, to_table(known), "created_timestamp", made)
+        return MaterializeResult(metadata={**content(written.values()), "frauds": int(known["is_fraud"].sum())})
+
+    return verdicts
+
+
+def delivered(days: Sequence[str], settings: Settings, name: str, feed: Feed, deliver: Callable[[date, date], pa.Table]) -> dict[str, pa.Table]:
+    """One raw table a day: from the service's log where it served that day, from the source otherwise."""
+    what, read = ("transactions", read_decisions) if name == RAW_TRANSACTIONS else ("labels", read_labels)
+    served = served_days(settings.serving_db, what) & set(days)
+    tables = {day: _from_log(read(settings.serving_db, day), feed) for day in served}
+    if others := sorted(set(days) - served):
+        first, last = date.fromisoformat(others[0]), date.fromisoformat(others[-1])
+        tables |= {day: table for day, table in by_day(deliver(first, last), first, last).items() if day not in served}
+    return tables
+
+
+class Arrivals:
+    """On which day each transaction was accepted, read once for a whole range of days."""
+
+    def __init__(self, lake: Lake, first: str, last: str) -> None:
+        self._day: dict[str, str] = {}
+        for day in lake.between(TRANSACTIONS, first, last):
+            self.add(day, lake.read(TRANSACTIONS, [day], ["transaction_id"]).column("transaction_id").to_pylist())
+
+    def add(self, day: str, ids: Iterable[str]) -> None:
+        for one in ids:
+            self._day.setdefault(one, day)
+
+    def among(self, ids: Iterable[str], first: str, last: str) -> set[str]:
+        """Those of `ids` that were accepted from `first` to `last`, both included."""
+        return {one for one in ids if first <= self._day.get(one, "") <= last}
+
+
+def validated_day(lake: Lake, settings: Settings, name: str, raw_name: str, feed: Feed, day: str, arrivals: Arrivals) -> Validation:
+    """Sort the raw rows of a day; ids are compared with the days before it, and labels with the transactions that they can be about."""
+    raw = to_frame(lake.read(raw_name, [day]))
+    schema = feed.schema(date.fromisoformat(day))
+    ids = raw["transaction_id"]
+    if name == TRANSACTIONS:
+        known = arrivals.among(ids, shift(day, -settings.ingest.known_id_days), shift(day, -1))
+        return validate(raw, schema, key=feed.key, order=feed.order, prefer=feed.prefer, known=known)
+    about = arrivals.among(ids, shift(day, -settings.ingest.label_horizon_days), day)
+    return validate(raw, schema, key=feed.key, order=feed.order, prefer=feed.prefer, parents={"transaction_id": about})
+
+
+def odd_volumes(lake: Lake, settings: Settings, name: str, written: Sequence[Manifest]) -> list[str]:
+    """Days without rows, or with many times the median of the days before them; a sentence each."""
+    odd = []
+    for manifest in written:
+        first = shift(manifest.partition, -settings.ingest.volume_window_days)
+        before = [m.rows for m in lake.manifests(name, lake.between(name, first, shift(manifest.partition, -1)))]
+        usual = median(before) if before else 0
+        expected = usual or (name == TRANSACTIONS and not before)  # labels begin only when the first frauds have been reported
+        if not manifest.rows and expected:
+            odd.append(f"{manifest.partition}: no rows")
+        elif usual and manifest.rows > settings.ingest.max_volume_ratio * usual:
+            odd.append(f"{manifest.partition}: {manifest.rows:,} rows where {usual:,.0f} are usual")
+    return odd
+
+
+def known_verdicts(lake: Lake, settings: Settings, days: Sequence[str]) -> pd.DataFrame:
+    """The verdicts that became known on `days`, from validated transactions and labels, less what was blocked and not investigated."""
+    first = shift(days[0], -settings.ingest.label_horizon_days)
+    start, end = pd.Timestamp(days[0], tz="UTC"), pd.Timestamp(days[-1], tz="UTC") + timedelta(days=1)
+    transactions = to_frame(
+        read_validated(
+            lake,
+            TRANSACTIONS,
+            lake.between(TRANSACTIONS, first, days[-1]),
+            ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"],
+        )
+    )
+    labels = to_frame(read_validated(lake, LABELS, lake.between(LABELS, first, days[-1])))
+    return verdicts_known(transactions, labels, _blocked(lake, first, days[-1]), settings.maturity, start, end)
+
+
+def _blocked(lake: Lake, first: str, last: str) -> set[str]:
+    days = [m.partition for m in lake.manifests(PREDICTION_LOG, lake.between(PREDICTION_LOG, first, last)) if m.rows]
+    if not days:
+        return set()
+    log = lake.read(PREDICTION_LOG, days, ["prediction_id", "decision"])
+    return set(log.filter(pc.equal(log.column("decision"), "BLOCK")).column("prediction_id").to_pylist())
+
+
+def _from_log(log: pa.Table, feed: Feed) -> pa.Table:
+    """The service's log in the columns of a raw table; ready-made vectors bring no transaction."""
+    if "kind" in log.column_names:
+        log = log.filter(pc.equal(log.column("kind"), "transaction")).rename_columns({"prediction_id": "transaction_id"})
+    names = [field.name for field in feed.raw_columns]
+    columns = [log.column(f.name) if f.name in log.column_names else pa.nulls(log.num_rows, f.type) for f in feed.raw_columns]
+    return pa.table(columns, names=names).select([name for name in names if name != "arrival_day"])

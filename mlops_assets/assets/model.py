@@ -1,0 +1,354 @@
+"""The model group, as of a day: training set, trained version, its evaluation, and promotion behind the gate.
+
+Nothing here runs by itself: a sensor, a person or a backfill asks for it. What a step hands on is an exact version, never "the latest".
+"""
+
+import tempfile
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from dagster import (
+    AssetDep,
+    AssetExecutionContext,
+    AssetsDefinition,
+    MaterializeResult,
+    MetadataValue,
+    asset,
+)
+
+from feature_repo.engine.lake import Lake, digest_of, encode
+from feature_repo.engine.plan import FeaturePlan
+from mlops_assets.checks import blocking, content, markdown_table, result, warning
+from mlops_assets.core.evaluation import Evaluation, baseline_scores, evaluate
+from mlops_assets.core.promotion import Verdict, decide
+from mlops_assets.core.splits import Split
+from mlops_assets.core.training import TrainedModel, train
+from mlops_assets.core.training_set import assemble
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.keys import (
+    DATA_DRIFT,
+    EVALUATION,
+    FEATURE_PARITY,
+    FEATURE_VECTORS,
+    MODEL,
+    PREDICTION_DRIFT,
+    PROMOTED_VERSION,
+    TRAINED_MODEL,
+    TRAINING_SET,
+    VERDICTS,
+)
+from mlops_assets.partitions import as_of_days, before_as_of
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.feature_store import FeatureStoreResource
+from mlops_assets.resources.history import History
+from mlops_assets.resources.lake import LakeResource, day_range, read_validated, shift, to_frame, to_table
+from mlops_assets.resources.provenance import provenance
+from mlops_assets.resources.registry import ModelRegistry, Version
+from serving.contract.bundle import Release, write_release
+from serving.contract.scoring import Calibrator, Scorer
+
+REFERENCE_ROWS = 5_000  # rows that drift is measured against: a PSI over ten bins is stable from a few thousand
+GOLDEN_ROWS = 20  # rows whose exact scores travel with the model
+
+
+def model_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
+    return [_training_set(case, settings), _trained_model(case, settings), _evaluation(case, settings), _promoted_version(case, settings)]
+
+
+def split_of(settings: Settings, as_of: str) -> Split:
+    """How the days before `as_of` are used; training never starts before the platform's first day."""
+    return Split(date.fromisoformat(as_of), settings.verdicts.maturity_days, settings.model.holdout_days, settings.model.train_days)
+
+
+def _training_set(case: UseCase, settings: Settings) -> AssetsDefinition:
+    enough = blocking(TRAINING_SET, "enough_positives", "Both folds hold enough frauds to learn from and to measure on.")
+    reach = settings.model.train_days + settings.verdicts.maturity_days + 1
+    inputs = [AssetDep(name, partition_mapping=before_as_of(reach)) for name in (FEATURE_VECTORS, VERDICTS)]
+    # Dependencies without arguments: a retraining stands downstream of the reports that asked for it.
+    lineage = [AssetDep(name, partition_mapping=before_as_of(1)) for name in (DATA_DRIFT, PREDICTION_DRIFT, FEATURE_PARITY)]
+
+    @asset(
+        name=TRAINING_SET,
+        description="Mature transactions with their latest verdict as of the day, in a training fold and a holdout of the last mature days.",
+        group_name=MODEL,
+        owners=[case.owner],
+        kinds={"parquet"},
+        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        deps=[*inputs, *lineage],
+        check_specs=[enough],
+    )
+    def training_set(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
+        as_of = context.partition_key
+        opened = lake.open()
+        features = feature_store.plan(case.feature_service).features
+        rows = training_rows(opened, settings, as_of, features)
+        positives = {fold: int(rows.loc[rows["fold"] == fold, "is_fraud"].sum()) for fold in ("train", "holdout")}
+        passed = min(positives.values()) >= settings.gate.min_positives
+        written = opened.write(TRAINING_SET, as_of, to_table(rows), validated=passed)
+        per_day = rows.groupby(rows["event_timestamp"].dt.strftime("%Y-%m-%d"))["is_fraud"].agg(["size", "sum"])
+        return MaterializeResult(
+            metadata={
+                **content([written]),
+                "train rows": int((rows["fold"] == "train").sum()),
+                "holdout rows": int((rows["fold"] == "holdout").sum()),
+                "by day": markdown_table(["day", "transactions", "frauds"], [(day, int(n), int(f)) for day, (n, f) in per_day.tail(14).iterrows()]),
+            },
+            check_results=[result(enough, passed, {**positives, "required": settings.gate.min_positives})],
+        )
+
+    return training_set
+
+
+def _trained_model(case: UseCase, settings: Settings) -> AssetsDefinition:
+    @asset(
+        name=TRAINED_MODEL,
+        description="One registered version: the fit that is measured on the holdout, and the release fit that is served, with its policy.",
+        group_name=MODEL,
+        owners=[case.owner],
+        kinds={"lightgbm", "mlflow"},
+        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        deps=[TRAINING_SET],
+    )
+    def trained_model(
+        context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource, registry: ModelRegistry
+    ) -> MaterializeResult:
+        as_of = context.partition_key
+        opened = lake.open()
+        plan = feature_store.plan(case.feature_service)
+        rows = to_frame(read_validated(opened, TRAINING_SET, [as_of]))
+        split = split_of(settings, as_of)
+        data_digest = opened.manifests(TRAINING_SET, [as_of])[0].digest
+        tags = {
+            "as_of": as_of,
+            "last_day": split.last_mature_day.isoformat(),
+            "evaluation_last_day": split.evaluation_last.isoformat(),
+            "training_set_digest": data_digest,
+            "feature_service": case.feature_service,
+            "plan_digest": plan.digest,
+            **provenance(settings),
+        }
+        params = {**vars(settings.recipe), **{f"model.{k}": v for k, v in vars(settings.model).items()}, "rows": len(rows)}
+        with registry.training_run(context, params, tags) as mlflow, tempfile.TemporaryDirectory() as folder:
+            model = train(rows, plan.features, split, settings.recipe, settings.costs, context.log.info)
+            mlflow.log_metrics({f"fit.{name}": value for name, value in model.metrics.items()})
+            bundle, evaluation_fit = Path(folder, "bundle"), Path(folder, "evaluation_fit")
+            facts: dict[str, object] = {**tags, "rounds": model.rounds, "metrics": dict(model.metrics)}
+            digest = write_release(
+                _release(case, settings, plan, model, model.release_text, model.calibrator, rows, facts), bundle, _reference(rows, model, plan)
+            )
+            write_release(
+                _release(case, settings, plan, model, model.evaluation_text, model.evaluation_calibrator, rows, facts),
+                evaluation_fit,
+                _reference(rows.head(0), model, plan),
+            )
+            example = rows.loc[:, list(plan.features)].head(5).to_numpy("float64")
+            version = registry.register(mlflow, model.release_text, bundle, evaluation_fit, {**tags, "bundle_digest": digest}, example)
+        record = opened.write(
+            TRAINED_MODEL, as_of, pa.table({"version": [version.version], "run_id": [version.run_id], "bundle_digest": [digest]}), validated=True
+        )
+        leans = sorted(model.importance.items(), key=lambda item: -item[1])[:15]
+        return MaterializeResult(
+            metadata={
+                "version": version.version,
+                "mlflow_run": version.run_id,
+                "bundle_digest": digest,
+                "record": record.digest,
+                "rounds": model.rounds,
+                "leans on": markdown_table(["feature", "share of gain"], leans),
+                **{name: float(value) for name, value in model.metrics.items()},
+            }
+        )
+
+    return trained_model
+
+
+def _evaluation(case: UseCase, settings: Settings) -> AssetsDefinition:
+    gate = warning(EVALUATION, "gate", "The verdict on this exact version, with its reasons; a refusal is a result, and the champion stays.")
+
+    @asset(
+        name=EVALUATION,
+        description="Candidate and champion on the same held-out days, neither on what it was trained on, and the verdict of the gate.",
+        group_name=MODEL,
+        owners=[case.owner],
+        kinds={"python"},
+        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        deps=[TRAINED_MODEL, TRAINING_SET],
+        check_specs=[gate],
+    )
+    def evaluation(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
+        as_of = context.partition_key
+        opened = lake.open()
+        candidate = registry.version(trained_version(opened, as_of))
+        rows = to_frame(read_validated(opened, TRAINING_SET, [as_of]))
+        champion = registry.champion()
+        measured, verdict = judge(rows, candidate, champion, registry, settings, parity_clean(opened, as_of))
+        metrics = {f"holdout.{k}": v for k, v in flat(measured).items()}
+        outcome = {"promote": verdict.promote, "reasons": list(verdict.reasons), "champion": champion.version if champion else None}
+        registry.log_evaluation(candidate, metrics, outcome)
+        opened.write(
+            EVALUATION,
+            as_of,
+            pa.table(
+                {
+                    "version": [candidate.version],
+                    "champion": pa.array([champion.version if champion else None], pa.string()),
+                    "promote": [verdict.promote],
+                    "reasons": pa.array([list(verdict.reasons)], pa.list_(pa.string())),
+                }
+            ),
+            validated=True,
+        )
+        return MaterializeResult(
+            metadata={
+                "version": candidate.version,
+                "champion": champion.version if champion else "none",
+                "measures": markdown_table(["measure", "value"], sorted(flat(measured).items())),
+                "reasons": MetadataValue.md("\n".join(f"- {reason}" for reason in verdict.reasons)),
+            },
+            check_results=[result(gate, verdict.promote, {"version": candidate.version, "reasons": "; ".join(verdict.reasons)})],
+        )
+
+    return evaluation
+
+
+def _promoted_version(case: UseCase, settings: Settings) -> AssetsDefinition:
+    @asset(
+        name=PROMOTED_VERSION,
+        description="The version that became champion as of the day. Where the gate refused, there is none: the run succeeds and the champion stays.",
+        group_name=MODEL,
+        owners=[case.owner],
+        kinds={"mlflow"},
+        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        deps=[EVALUATION],
+        output_required=False,
+    )
+    def promoted_version(
+        context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry, history: History
+    ) -> Iterator[MaterializeResult]:
+        as_of = context.partition_key
+        opened = lake.open()
+        judged = opened.read(EVALUATION, [as_of]).to_pylist()[0]
+        version = registry.version(judged["version"])
+        entry = {"as_of": as_of, "version": version.version, "champion": judged["champion"], "run": context.run_id, "reasons": judged["reasons"]}
+        if not judged["promote"]:
+            history.append({**entry, "verdict": "refused"})
+            context.log.info(f"version {version.version} refused: {'; '.join(judged['reasons'])}")
+            return
+        registry.promote(version, registry.version(judged["champion"]) if judged["champion"] else None)
+        history.append({**entry, "verdict": "promoted"})
+        opened.write(
+            PROMOTED_VERSION, as_of, pa.table({"version": [version.version], "replaced": pa.array([judged["champion"]], pa.string())}), validated=True
+        )
+        yield MaterializeResult(
+            metadata={
+                "version": version.version,
+                "replaced": judged["champion"] or "none",
+                "reasons": MetadataValue.md("\n".join(f"- {r}" for r in judged["reasons"])),
+            }
+        )
+
+    return promoted_version
+
+
+def training_rows(lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]) -> pd.DataFrame:
+    """Read what had arrived before `as_of` and assemble it; a day that was never materialized is `MissingPartitions`."""
+    split = split_of(settings, as_of)
+    first = max(split.train_first.isoformat(), settings.time.start.isoformat())
+    days = day_range(first, shift(as_of, -1))
+    columns = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
+    vectors = read_validated(lake, FEATURE_VECTORS, days, list(dict.fromkeys([*columns, *features])))
+    verdicts = read_validated(lake, VERDICTS, days)
+    return assemble(to_frame(vectors), to_frame(verdicts), split, features)
+
+
+def training_set_digest(lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]) -> str:
+    """The digest that the training set of the day has on the lake as it stands."""
+    return digest_of([encode(to_table(training_rows(lake, settings, as_of, features)))[1]])
+
+
+def trained_version(lake: Lake, as_of: str) -> str:
+    """The exact version that was trained as of the day."""
+    return str(lake.read(TRAINED_MODEL, [as_of]).column("version")[0].as_py())
+
+
+def judge(
+    rows: pd.DataFrame, candidate: Version, champion: Version | None, registry: ModelRegistry, settings: Settings, parity: bool
+) -> tuple[Evaluation, Verdict]:
+    """Measure the candidate against the champion (against the baseline where there is none) on the holdout, and let the gate decide."""
+    holdout, fold = rows[rows["fold"] == "holdout"], rows["fold"] == "train"
+    fit = registry.evaluation_fit(candidate)
+    scores = Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))
+    champion_features, champion_scores, baseline, expected = None, None, None, None
+    if champion is not None:
+        serving = registry.release(champion)
+        expected = registry.reference(champion).column("amount").to_numpy()
+        champion_features = serving.features
+        first = holdout["event_timestamp"].min().date().isoformat()
+        rival = serving if champion.tags["last_day"] < first else registry.evaluation_fit(champion)
+        champion_scores = Scorer(rival.model_text, rival.calibrator).score(matrix(holdout, rival.features))
+    else:
+        baseline = baseline_scores(rows[fold], holdout, fit.features, settings.model.seed)
+    measured = evaluate(
+        holdout,
+        scores,
+        champion_scores,
+        baseline,
+        settings.costs,
+        k=settings.model.card_k,
+        seed=settings.model.seed,
+        train=rows[fold],
+        expected_amounts=expected,
+    )
+    verdict = decide(measured, settings.gate, candidate_features=fit.features, champion_features=champion_features, parity_clean=parity)
+    if champion is not None and champion.as_of > candidate.as_of:
+        verdict = Verdict(
+            False, (f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces nothing", *verdict.reasons)
+        )
+    return measured, verdict
+
+
+def flat(measured: Evaluation) -> dict[str, float]:
+    """The numbers of an evaluation by name, as MLflow keeps them; what is undefined is left out and stands among the gate's reasons."""
+    values = {f"{who}.{name}": value for who, metrics in measured.metrics.items() for name, value in metrics.items()}
+    values |= {"difference": measured.difference, "rows": measured.rows, "positives": measured.positives}
+    return {name: float(value) for name, value in values.items() if value == value}
+
+
+def matrix(rows: pd.DataFrame, features: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """The model's input: float64, NaN for null, columns in the order of the features."""
+    return rows.loc[:, list(features)].to_numpy("float64")
+
+
+def parity_clean(lake: Lake, as_of: str) -> bool:
+    """Whether the newest parity report before `as_of` found no unexplained mismatch; where nothing was served yet, there is none."""
+    made = lake.between(FEATURE_PARITY, "0000", shift(as_of, -1))
+    return not made or lake.manifests(FEATURE_PARITY, [made[-1]])[0].validated
+
+
+def _release(
+    case: UseCase,
+    settings: Settings,
+    plan: FeaturePlan,
+    model: TrainedModel,
+    text: str,
+    calibrator: Calibrator,
+    rows: pd.DataFrame,
+    facts: dict[str, object],
+) -> Release:
+    vectors = matrix(rows.iloc[:: max(1, len(rows) // GOLDEN_ROWS)].head(GOLDEN_ROWS), plan.features)
+    golden = [[None if v != v else float(v) for v in vector] for vector in vectors]
+    scores = [float(s) for s in Scorer(text, calibrator).score(vectors)]
+    return Release(case.name, plan, plan.features, text, calibrator, model.policy, settings.verdicts.maturity_days, facts, (golden, scores))
+
+
+def _reference(rows: pd.DataFrame, model: TrainedModel, plan: FeaturePlan) -> pa.Table:
+    """Evenly spread rows of the newest training days with their scores: what the champion takes as normal."""
+    newest = rows[rows["event_timestamp"] >= rows["event_timestamp"].max() - timedelta(days=14)] if len(rows) else rows
+    sample = newest.sort_values("event_timestamp", kind="stable").iloc[:: max(1, len(newest) // REFERENCE_ROWS)]
+    scored = sample.assign(fraud_score=Scorer(model.release_text, model.calibrator).score(matrix(sample, plan.features)) if len(sample) else [])
+    return to_table(scored[["amount", *plan.features, "fraud_score"]])

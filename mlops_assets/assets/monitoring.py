@@ -1,0 +1,281 @@
+"""The monitoring group: what was served, whether it was computed right, whether the world has moved, and what it was worth in money."""
+
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from dagster import (
+    AssetCheckSpec,
+    AssetDep,
+    AssetExecutionContext,
+    AssetsDefinition,
+    DailyPartitionsDefinition,
+    MaterializeResult,
+    MetadataValue,
+    asset,
+)
+
+from feature_repo.engine.lake import Lake
+from mlops_assets.checks import content, markdown_table, result, warning
+from mlops_assets.core.drift import DriftReport, data_drift, prediction_drift
+from mlops_assets.core.money import business_report as money_by_day
+from mlops_assets.core.parity import compare
+from mlops_assets.core.splits import Split
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.verdicts import latest_verdicts
+from mlops_assets.keys import (
+    BUSINESS_REPORT,
+    DATA_DRIFT,
+    FEATURE_PARITY,
+    FEATURE_VECTORS,
+    MONITORING,
+    PREDICTION_DRIFT,
+    PREDICTION_LOG,
+    VERDICTS,
+)
+from mlops_assets.partitions import ONE_RUN, arrival_days, as_of_days, before_as_of, days_of
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.feature_store import FeatureStoreResource
+from mlops_assets.resources.lake import LakeResource, day_range, shift, to_frame, to_table, write_days
+from mlops_assets.resources.registry import ModelRegistry
+from serving.contract.log import read_decisions
+
+REPORTED_DAYS = 30  # served days that a business report looks back on
+
+
+def monitoring_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
+    days = arrival_days(settings.time.start, settings.time.end)
+    return [
+        _prediction_log(case, settings, days),
+        _feature_parity(case, days),
+        _data_drift_report(case, settings, days),
+        _prediction_drift_report(case, settings, days),
+        _business_report(case, settings),
+    ]
+
+
+def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
+    answered = warning(PREDICTION_LOG, "not_degraded", "The service answered every request from live state and a whole model.")
+
+    @asset(
+        name=PREDICTION_LOG,
+        description="Every decision that the service made on the day: what it was asked, the vector it computed, the score, and by which version.",
+        group_name=MONITORING,
+        owners=[case.owner],
+        kinds={"sqlite", "parquet"},
+        partitions_def=days,
+        backfill_policy=ONE_RUN,
+        check_specs=[answered],
+    )
+    def prediction_log(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
+        made = days_of(context)
+        table = pa.concat_tables([read_decisions(settings.serving_db, day) for day in made])
+        written = write_days(lake.open(), PREDICTION_LOG, table, "created_timestamp", made)
+        decisions = {entry["values"]: entry["counts"] for entry in pc.value_counts(table.column("decision")).to_pylist()}
+        versions = sorted(set(table.column("model_version").to_pylist()))
+        degraded = int(pc.sum(table.column("degraded")).as_py() or 0)
+        return MaterializeResult(
+            metadata={**content(written.values()), "decisions": decisions, "versions": ", ".join(versions) or "none"},
+            check_results=[result(answered, degraded == 0, {"degraded": degraded, "requests": table.num_rows})],
+        )
+
+    return prediction_log
+
+
+def _feature_parity(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDefinition:
+    parity = warning(
+        FEATURE_PARITY, "no_unexplained_mismatch", "Every vector that was served is the vector that training will read, or a late event explains it."
+    )
+
+    @asset(
+        name=FEATURE_PARITY,
+        description="Each served vector against the one computed offline from the lake: training/serving skew as a number.",
+        group_name=MONITORING,
+        owners=[case.owner],
+        kinds={"parquet"},
+        partitions_def=days,
+        deps=[PREDICTION_LOG, FEATURE_VECTORS],
+        check_specs=[parity],
+    )
+    def feature_parity(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
+        day = context.partition_key
+        opened = lake.open()
+        features = feature_store.plan(case.feature_service).features
+        logged = logged_vectors(opened, day, features)
+        columns = list(dict.fromkeys(["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", *features]))
+        recomputed = to_frame(opened.read(FEATURE_VECTORS, [day], columns))
+        found = compare(logged, recomputed, features, touched_by_late(recomputed))
+        examples = pa.Table.from_pylist(
+            [{"transaction_id": t, "feature": f, "served": s, "recomputed": r} for t, f, s, r in found.examples],
+            schema=pa.schema([("transaction_id", pa.string()), ("feature", pa.string()), ("served", pa.float64()), ("recomputed", pa.float64())]),
+        )
+        written = opened.write(
+            FEATURE_PARITY, day, examples, validated=found.clean, metadata={"compared": found.compared, "mismatches": found.mismatches}
+        )
+        rows = [(t, f, s, r) for t, f, s, r in found.examples[:10]]
+        numbers = {"compared": found.compared, "mismatches": found.mismatches, "explained_late": found.explained_late, "missing": found.missing}
+        return MaterializeResult(
+            metadata={**content([written]), **numbers, "examples": markdown_table(["transaction", "feature", "served", "recomputed"], rows)},
+            check_results=[result(parity, found.clean, {**numbers, "examples": str(rows[:3])})],
+        )
+
+    return feature_parity
+
+
+def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
+    enough = warning(DATA_DRIFT, "enough_predictions", "Enough was served on the day to say anything; what cannot be tested is not called quiet.")
+    drift = warning(DATA_DRIFT, "no_data_drift", "The features that were served look like those that the serving version was trained on.")
+
+    @asset(
+        name=DATA_DRIFT,
+        description="The day's served features against training rows of the version that served them (Evidently, population stability index).",
+        group_name=MONITORING,
+        owners=[case.owner],
+        kinds={"evidently"},
+        partitions_def=days,
+        deps=[PREDICTION_LOG],
+        check_specs=[enough, drift],
+    )
+    def data_drift_report(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
+        day = context.partition_key
+        current, reference = _current_and_reference(lake.open(), registry, day, case.drift_columns)
+        report = data_drift(reference, current, list(case.drift_columns), settings.drift)
+        return _drift_result(lake.open(), DATA_DRIFT, day, report, settings.home, enough, drift)
+
+    return data_drift_report
+
+
+def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
+    enough = warning(PREDICTION_DRIFT, "enough_predictions", "Enough was served on the day to say anything.")
+    drift = warning(PREDICTION_DRIFT, "no_prediction_drift", "The scores are distributed as they were when the serving version was trained.")
+
+    @asset(
+        name=PREDICTION_DRIFT,
+        description="The day's scores against those that the serving version gives its own training rows.",
+        group_name=MONITORING,
+        owners=[case.owner],
+        kinds={"evidently"},
+        partitions_def=days,
+        deps=[PREDICTION_LOG],
+        check_specs=[enough, drift],
+    )
+    def prediction_drift_report(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
+        day = context.partition_key
+        current, reference = _current_and_reference(lake.open(), registry, day, ["fraud_score"])
+        report = prediction_drift(reference["fraud_score"], current["fraud_score"], settings.drift)
+        return _drift_result(lake.open(), PREDICTION_DRIFT, day, report, settings.home, enough, drift)
+
+    return prediction_drift_report
+
+
+def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
+    caught = warning(
+        BUSINESS_REPORT, "fraud_caught", "At least the configured share of fraud money was stopped on the newest mature day; no verdict, no claim."
+    )
+    reach = REPORTED_DAYS + settings.verdicts.maturity_days + 1
+    inputs = [AssetDep(name, partition_mapping=before_as_of(reach)) for name in (PREDICTION_LOG, VERDICTS)]
+
+    @asset(
+        name=BUSINESS_REPORT,
+        description="Fraud caught and missed in money on served days that had matured by then; what has no verdict is unknown.",
+        group_name=MONITORING,
+        owners=[case.owner],
+        kinds={"parquet"},
+        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        deps=inputs,
+        check_specs=[caught],
+    )
+    def business_report(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
+        as_of = context.partition_key
+        opened = lake.open()
+        days = money(opened, settings, as_of)
+        written = opened.write(BUSINESS_REPORT, as_of, to_table(days), validated=True)
+        newest = days.iloc[-1] if len(days) else None
+        share = None if newest is None or pd.isna(newest["caught_share"]) else float(newest["caught_share"])
+        passed = share is None or share >= settings.business.min_caught_share
+        columns = ["day", "transactions", "fraud_money", "caught_money", "missed_money", "caught_share", "reviews", "blocked", "unknown"]
+        shown = [tuple(row) for row in days[columns].tail(14).itertuples(index=False)]
+        return MaterializeResult(
+            metadata={**content([written]), "money": markdown_table(columns, shown)},
+            check_results=[
+                result(caught, passed, {"newest mature day": str(newest["day"]) if newest is not None else "none", "caught_share": share})
+            ],
+        )
+
+    return business_report
+
+
+def logged_vectors(lake: Lake, day: str, features: Sequence[str]) -> pd.DataFrame:
+    """The vectors that were served for transactions on the day, one column a feature."""
+    log = lake.read(PREDICTION_LOG, [day], ["prediction_id", "kind", "features"])
+    log = log.filter(pc.equal(log.column("kind"), "transaction"))
+    vectors = [json.loads(text) for text in log.column("features").to_pylist()]
+    columns = {name: pd.array([v.get(name) for v in vectors], dtype="Float64").to_numpy("float64", na_value=float("nan")) for name in features}
+    return pd.DataFrame({"transaction_id": log.column("prediction_id").to_pylist(), **columns})
+
+
+def touched_by_late(vectors: pd.DataFrame) -> set[str]:
+    """Transactions whose windows a late row can have entered after they were scored: those that came late, and later ones of the same keys."""
+    late = vectors[vectors["created_timestamp"] > vectors["event_timestamp"]]
+    touched = set(late["transaction_id"])
+    for key in ("customer_id", "merchant_id"):
+        first = late.groupby(key)["event_timestamp"].min()
+        since = vectors[key].map(first)
+        touched |= set(vectors.loc[since.notna() & (vectors["event_timestamp"] >= since), "transaction_id"])
+    return touched
+
+
+def money(lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:
+    """The business report by served day, for the days that had matured before `as_of`."""
+    split = Split(date.fromisoformat(as_of), settings.verdicts.maturity_days, 1, REPORTED_DAYS)
+    first = max(split.train_first.isoformat(), settings.time.start.isoformat())
+    made = lake.between(PREDICTION_LOG, first, shift(as_of, -1))
+    served = [d for d in made if lake.manifests(PREDICTION_LOG, [d])[0].rows]
+    days = served or made[-1:] or day_range(shift(as_of, -1), shift(as_of, -1))
+    log = to_frame(lake.read(PREDICTION_LOG, days, ["prediction_id", "kind", "event_timestamp", "amount", "decision"]))
+    log = log[(log["kind"] == "transaction") & (log["event_timestamp"] < pd.Timestamp(shift(split.last_mature_day.isoformat(), 1), tz="UTC"))]
+    verdicts = to_frame(lake.read(VERDICTS, lake.between(VERDICTS, first, shift(as_of, -1))))
+    return money_by_day(log.rename(columns={"prediction_id": "transaction_id"}), latest_verdicts(verdicts, pd.Timestamp(as_of, tz="UTC")))
+
+
+def _current_and_reference(lake: Lake, registry: ModelRegistry, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What was served on the day, and the reference of the version that served most of it; both empty where nothing was served."""
+    log = lake.read(PREDICTION_LOG, [day], ["features", "fraud_score", "model_version"])
+    if not log.num_rows:
+        empty = pd.DataFrame({name: pd.Series([], dtype="float64") for name in columns})
+        return empty, empty
+    vectors = [json.loads(text) for text in log.column("features").to_pylist()]
+    scores = log.column("fraud_score").to_pylist()
+    current = pd.DataFrame(
+        {name: pd.Series(scores if name == "fraud_score" else [v.get(name) for v in vectors], dtype="float64") for name in columns},
+    )
+    (most, *_) = pd.Series(log.column("model_version").to_pylist()).mode()
+    return current, to_frame(registry.reference(registry.version(most)))[list(columns)]
+
+
+def _drift_result(
+    lake: Lake, name: str, day: str, report: DriftReport, home: Path, enough: AssetCheckSpec, drift: AssetCheckSpec
+) -> MaterializeResult:
+    """Store the numbers, put the page where the metadata links to it, and say which columns moved."""
+    columns = sorted(report.columns.items(), key=lambda item: -item[1])
+    table = pa.table({"column": pa.array([c for c, _ in columns], pa.string()), "value": pa.array([v for _, v in columns], pa.float64())})
+    written = lake.write(name, day, table, validated=True, metadata={"drifted": report.drifted, "tested": report.tested, "note": report.note})
+    metadata: dict[str, object] = {**content([written]), "columns": markdown_table(["column", "PSI"], columns), "note": report.note or "none"}
+    if report.html:
+        page = home / "reports" / name / f"{day}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(report.html, encoding="utf-8")
+        metadata["report"] = MetadataValue.path(str(page))
+    moved = ", ".join(f"{c} {v:.2f}" for c, v in columns[:5])
+    # A day that could not be tested has its own failed check, and asks for no retraining: nothing is known of it.
+    return MaterializeResult(
+        metadata=metadata,
+        check_results=[
+            result(enough, report.tested, {"reason": report.note or "enough", "day": day}),
+            result(drift, not report.drifted, {"day": day, "share of drifted columns": report.share, "largest": moved or "none"}),
+        ],
+    )

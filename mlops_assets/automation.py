@@ -1,0 +1,139 @@
+"""Drift triggers retraining, not a calendar: the sensor that turns failed drift checks into one run of the model assets."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+
+from dagster import (
+    AssetCheckKey,
+    DagsterInstance,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    sensor,
+)
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
+
+PAGE = 100
+IN_FLIGHT = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """One record of a drift check that failed, for an arrival day."""
+
+    check: str
+    record: int
+    day: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which records of one check were looked at: all up to `through`, and those of `beyond`.
+
+    A record is planned first and decided later under the same id, so that a lower id can fail after a higher one was seen.
+    """
+
+    through: int = 0
+    beyond: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What the sensor remembers from tick to tick. `last_as_of` is the day of its newest request, whatever became of it."""
+
+    seen: dict[str, Seen] = field(default_factory=dict)
+    last_as_of: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | None) -> "Cursor":
+        values = json.loads(text) if text else {}
+        seen = {check: Seen(one["through"], tuple(one["beyond"])) for check, one in values.get("seen", {}).items()}
+        return cls(seen, values.get("last_as_of"))
+
+
+def retraining_sensor(job_name: str, checks: Sequence[AssetCheckKey], cooldown_days: int) -> SensorDefinition:
+    """The sensor that asks for `job_name` when one of `checks` has failed: one retraining in flight, and `cooldown_days` as-of days between two."""
+
+    @sensor(
+        name="retrain_on_drift",
+        job_name=job_name,
+        minimum_interval_seconds=5,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Requests the model assets when a drift check has failed; each failed record is seen once, and a cooldown follows.",
+    )
+    def retrain_on_drift(context: SensorEvaluationContext) -> SensorResult | SkipReason:
+        if runs := context.instance.get_runs(RunsFilter(job_name=job_name, statuses=IN_FLIGHT), limit=1):
+            return SkipReason(f"retraining {runs[0].run_id} is in flight; what failed meanwhile is looked at after it")
+        cursor = Cursor.from_json(context.cursor)
+        seen, failed = dict(cursor.seen), list[FailedCheck]()
+        for check in checks:
+            name = check.to_user_string()
+            seen[name], new = failed_checks(context.instance, check, seen.get(name, Seen()))
+            failed += new
+        if not failed:
+            return SensorResult(
+                cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason("no drift check has failed since the last look")
+            )
+        newest = max(failed, key=lambda one: (one.day, one.record))
+        as_of = (date.fromisoformat(newest.day) + timedelta(days=1)).isoformat()
+        if free := cools_until(cursor.last_as_of, cooldown_days, as_of):
+            reason = f"{newest.check} failed on {newest.day}, and the retraining as of {cursor.last_as_of} cools down until {free}"
+            return SensorResult(cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason(reason))
+        request = RunRequest(
+            run_key=f"{newest.check}:{newest.record}",
+            partition_key=as_of,
+            tags={TRIGGER: newest.check, RECORD: str(newest.record), DAY: newest.day},
+        )
+        return SensorResult(run_requests=[request], cursor=Cursor(seen, as_of).to_json())
+
+    return retrain_on_drift
+
+
+def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str | None:
+    """The first as-of day on which a retraining may be asked for again, where `as_of` is still before it; None where it is free."""
+    if last_as_of is None:
+        return None
+    free = (date.fromisoformat(last_as_of) + timedelta(days=cooldown_days)).isoformat()
+    return free if as_of < free else None
+
+
+def failed_checks(instance: DagsterInstance, check: AssetCheckKey, seen: Seen) -> tuple[Seen, list[FailedCheck]]:
+    """The failed records that were not looked at before, the oldest first, and what has been looked at now.
+
+    The storage's own method is used since the public one cannot filter on the sharded default storage. A planned record holds the mark back until it
+    is decided, or until its run has ended without deciding it.
+    """
+    records = []
+    before: int | None = None
+    while page := instance.event_log_storage.get_asset_check_execution_history(check, limit=PAGE, cursor=before):
+        records += [record for record in page if record.id > seen.through]
+        if page[-1].id <= seen.through:
+            break
+        before = page[-1].id
+    records.sort(key=lambda record: record.id)
+    open_ids = [r.id for r in records if r.status == Status.PLANNED and not _ended(instance, r.run_id)]
+    new = [r for r in records if r.status == Status.FAILED and r.id not in seen.beyond]
+    through = min(open_ids) - 1 if open_ids else max([r.id for r in records], default=seen.through)
+    decided = {r.id for r in records if r.id > through and r.id not in open_ids}
+    name = check.to_user_string()
+    return Seen(through, tuple(sorted(decided))), [FailedCheck(name, r.id, _day(r.event.asset_check_evaluation.metadata)) for r in new if r.event]
+
+
+def _ended(instance: DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is None or run.is_finished
+
+
+def _day(metadata: object) -> str:
+    return str(metadata["day"].value)  # type: ignore[index]

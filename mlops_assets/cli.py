@@ -1,0 +1,118 @@
+"""The `mlops` command: a thin layer over the assets. Whatever it does, the Dagster UI and `dagster asset materialize` can do too."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mlops_assets import commands
+
+
+class Once(argparse.Action):
+    """An option that may be given once; a second value would silently win."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        given = namespace.__dict__.setdefault("_given", set())
+        if self.dest in given:
+            parser.error(f"argument {option_string}: given twice, the second time as {values}")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+    """Usage errors are one line and exit 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Errors are one line on stderr and exit 1, wrong usage exits 2; with `--json` the last line on stdout is one object."""
+    options = parser().parse_args(arguments)
+    if options.config:
+        os.environ["MLOPS_CONFIG"] = str(Path(options.config).absolute())
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("FEAST_USAGE", "False")
+    try:
+        outcome = options.run(options)
+    except KeyboardInterrupt:
+        print("mlops: interrupted; what was written is whole, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("MLOPS_TRACEBACK"):
+            raise
+        print(f"mlops: {commands.one_line(error)}", file=sys.stderr)
+        return 1
+    if outcome is not None:
+        print(json.dumps(outcome, default=str) if options.json else commands.readable(outcome))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = Parser(prog="mlops", description="Keeps a fraud model good in production: features, training, gate, serving, drift and retraining.")
+    top.add_argument("--config", metavar="FILE", help="the TOML file that configures the platform (or MLOPS_CONFIG)")
+    names = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
+        one = names.add_parser(name, help=text, description=text)
+        one.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        one.set_defaults(run=run)
+        return one
+
+    demo = command("demo", lambda o: commands.demo(o.home), "run the whole loop on a simulated bank: drift becomes a better model in production")
+    demo.add_argument("--home", type=Path, default=Path("var/demo"), help="where it keeps its state (var/demo); emptied first")
+
+    backfill = command(
+        "backfill", lambda o: commands.backfill(o.first, o.last, o.group), "materialize arrival days: ingest, features and online state"
+    )
+    _days(backfill)
+    backfill.add_argument("--group", choices=["ingest", "features", "monitoring"], action=Once, help="only this group (ingest and features)")
+
+    train = command("train", lambda o: commands.train(o.as_of, o.again), "train, evaluate and, if the gate agrees, promote as of a day")
+    train.add_argument("--as-of", type=_day, required=True, action=Once, metavar="DAY", help="read what had arrived before this day")
+    train.add_argument("--again", action="store_true", help="even if a version of the same data, configuration and commit exists")
+
+    score = command(
+        "score", lambda o: commands.score(o.first, o.last, o.out, o.version, o.as_of), "score past days with a version into a Parquet file"
+    )
+    _days(score)
+    score.add_argument("--out", type=Path, required=True, action=Once, metavar="FILE")
+    which = score.add_mutually_exclusive_group()
+    which.add_argument("--version", action=Once, help="a registered version (the champion)")
+    which.add_argument("--as-of", type=_day, action=Once, metavar="DAY", help="the version that was trained as of this day")
+
+    serve = command("serve", lambda o: commands.serve(o), "start the scoring service")
+    serve.add_argument("--host", default="127.0.0.1", action=Once)
+    serve.add_argument("--port", type=int, default=8000, action=Once)
+    serve.add_argument("--workers", type=int, default=1, action=Once)
+    serve.add_argument("--clock", choices=["wall", "event"], default="wall", action=Once, help="event: replay past days by their own time")
+
+    command("dev", lambda o: commands.dev(), "start Dagster's webserver and daemon on this platform")
+    command("status", lambda o: commands.status(), "what is materialized, which version is champion, what the gate decided last")
+    command("doctor", lambda o: commands.doctor(), "check that everything the platform needs is here")
+    return top
+
+
+def _days(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--from", dest="first", type=_day, required=True, action=Once, metavar="DAY", help="first arrival day, 2018-04-01")
+    command.add_argument("--to", dest="last", type=_day, required=True, action=Once, metavar="DAY", help="last arrival day, included")
+
+
+def _day(text: str) -> str:
+    try:
+        if (day := date.fromisoformat(text)).isoformat() == text:
+            return day.isoformat()
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a day like 2018-04-01")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,271 @@
+"""What the commands do: resolve the day or the version, run the job, and say what came of it as plain data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+
+if TYPE_CHECKING:
+    from mlops_assets.resources.registry import ModelRegistry
+
+
+class CommandError(Exception):
+    """What was asked for cannot be done; the message says what and where."""
+
+
+def demo(home: Path) -> dict[str, Any]:
+    from mlops_assets.demo import run_demo
+
+    return run_demo(home)
+
+
+def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
+    """Materialize a range of arrival days in one run, then bring the online state up to it."""
+    from dagster import DagsterInstance
+
+    from mlops_assets.keys import FEATURES, INGEST, MONITORING
+    from mlops_assets.pipeline import BACKFILL, DAILY, ONLINE
+
+    settings = load_settings()
+    _check_range(settings, first, last)
+    pipeline = _pipeline()
+    _prepare(settings)
+    with DagsterInstance.get() as instance:
+        if group == MONITORING:  # a report is of one day
+            for day in _each_day(first, last):
+                _run(DAILY, instance, day=day, select=_assets_of(pipeline, MONITORING, DAILY))
+        else:
+            _run(BACKFILL, instance, days=(first, last), select=_assets_of(pipeline, group, BACKFILL) if group else None)
+        if group in (None, FEATURES):
+            _run(ONLINE, instance)
+    rows = {name: _rows(settings, name, first, last) for name in ("transactions", "labels", "verdicts", "feature_vectors")}
+    return {"from": first, "to": last, "groups": [group] if group else [INGEST, FEATURES], "rows": rows}
+
+
+def train(as_of: str, again: bool) -> dict[str, Any]:
+    """One run of the model assets. A refusal by the gate is a result: it is told, and nothing failed."""
+    from dagster import DagsterInstance
+
+    from feature_repo.engine.lake import Lake
+    from mlops_assets.keys import EVALUATION, TRAINED_MODEL, TRAINING_SET
+    from mlops_assets.partitions import as_of_days
+    from mlops_assets.pipeline import RETRAINING
+    from mlops_assets.resources.provenance import provenance
+
+    settings = load_settings()
+    days = as_of_days(settings.time.start, settings.time.end)
+    if as_of not in days.get_partition_keys():
+        raise CommandError(f"as of {as_of}: the platform's as-of days are {days.get_first_partition_key()} to {days.get_last_partition_key()}")
+    _pipeline()
+    _prepare(settings)
+    lake = Lake(settings.lake_root)
+    trained = lake.manifest(TRAINED_MODEL, as_of)
+    if trained is not None and not again:
+        before = lake.read(TRAINED_MODEL, [as_of]).to_pylist()[0]["version"]
+        version = _registry(settings).version(before)
+        now = {**provenance(settings), "training_set_digest": _training_set_digest(settings, lake, as_of)}
+        if all(version.tags.get(name) == value for name, value in now.items()) and version.tags.get("git_dirty") == "false":
+            raise CommandError(f"as of {as_of}: version {before} was trained from the same data, configuration and commit (--again trains it anew)")
+    with DagsterInstance.get() as instance:
+        result = _run(RETRAINING, instance, day=as_of)
+    judged = lake.read(EVALUATION, [as_of]).to_pylist()[0]
+    return {
+        "as_of": as_of,
+        "version": judged["version"],
+        "champion_before": judged["champion"],
+        "verdict": "promoted" if judged["promote"] else "refused",
+        "reasons": judged["reasons"],
+        "training_rows": lake.manifests(TRAINING_SET, [as_of])[0].rows,
+        "run_id": result.run_id,
+    }
+
+
+def score(first: str, last: str, out: Path, version: str | None, as_of: str | None) -> dict[str, Any]:
+    """Score the transactions whose event day is in the range; the file appears whole, or not at all."""
+    import pyarrow.parquet as pq
+
+    from feature_repo.engine.lake import Lake
+    from mlops_assets.assets.model import trained_version
+    from mlops_assets.scoring import score_days
+
+    settings = load_settings()
+    _check_range(settings, first, last)
+    if not out.absolute().parent.is_dir():
+        raise CommandError(f"{out}: there is no folder {out.absolute().parent.name!r} to write it to")
+    registry, lake = _registry(settings), Lake(settings.lake_root)
+    number = trained_version(lake, as_of) if as_of else version
+    chosen = registry.version(number) if number else registry.champion()
+    if chosen is None:
+        raise CommandError("there is no champion yet; name a version with --version or --as-of")
+    table = score_days(lake, registry.release(chosen), first, last)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, temporary)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"out": str(out), "rows": table.num_rows, "version": chosen.version, "from": first, "to": last}
+
+
+def serve(options: argparse.Namespace) -> None:
+    """The service as a process of its own: it takes this one's place."""
+    settings = load_settings()
+    words = ["--home", str(settings.home), "--name", settings.use_case, "--host", options.host, "--port", str(options.port)]
+    words += ["--workers", str(options.workers), "--clock", options.clock]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "serving", *words])
+
+
+def dev() -> None:
+    """`dagster dev` on this platform's instance, on loopback."""
+    settings = load_settings()
+    _pipeline()
+    _prepare(settings)
+    os.environ["MLOPS_HOME"] = str(settings.home)
+    print(f"The UI will be at http://127.0.0.1:3000 in about twenty seconds; state is in {settings.home}. Ctrl-C stops it.", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", "-m", "mlops_assets.definitions", "-h", "127.0.0.1", "-p", "3000"])
+
+
+def status() -> dict[str, Any]:
+    """What there is, read from the lake, the registry and the history."""
+    from feature_repo.engine.lake import Lake
+    from mlops_assets.keys import FEATURE_VECTORS, PREDICTION_LOG, TRANSACTIONS, VERDICTS
+    from mlops_assets.resources.history import History
+
+    settings = load_settings()
+    lake = Lake(settings.lake_root)
+    datasets = {}
+    for name in (TRANSACTIONS, VERDICTS, FEATURE_VECTORS, PREDICTION_LOG):
+        days = lake.partitions(name)
+        datasets[name] = {"days": len(days), "first": days[0] if days else None, "last": days[-1] if days else None}
+    registry = settings.tracking_uri.removeprefix("sqlite:///")
+    champion = _registry(settings).champion() if Path(registry).exists() else None
+    decisions = History(path=str(settings.home / "history.jsonl")).entries()
+    return {
+        "home": str(settings.home),
+        "config": str(settings.config_file) if settings.config_file else "defaults",
+        "datasets": datasets,
+        "champion": {"version": champion.version, "as_of": champion.as_of} if champion else None,
+        "last_decision": {k: decisions[-1][k] for k in ("as_of", "version", "verdict", "reasons")} if decisions else None,
+    }
+
+
+def doctor() -> dict[str, Any]:
+    """Each check with its outcome; the first that fails is an error that says what to do."""
+    import ctypes.util
+    import importlib.metadata
+
+    settings = load_settings()
+    findings: dict[str, Any] = {"python": sys.version.split()[0], "config": str(settings.config_file or "defaults")}
+    if ctypes.util.find_library("gomp") is None:
+        raise CommandError("libgomp.so.1 is missing, which LightGBM needs: install the system package libgomp1")
+    for name in ("dagster", "dagster-mlflow", "mlflow", "feast", "lightgbm", "pandera", "evidently", "fastapi", "duckdb"):
+        findings[name] = importlib.metadata.version(name)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    probe = settings.home / f".doctor.{os.getpid()}"
+    try:
+        probe.write_text("writable")
+    except OSError as error:
+        raise CommandError(f"{settings.home} cannot be written to ({error.strerror})") from error
+    finally:
+        probe.unlink(missing_ok=True)
+    findings["home"] = str(settings.home)
+    findings["graph"] = f"{len(list(_pipeline().resolve_all_asset_specs()))} assets"
+    loaded = subprocess.run([sys.executable, "-c", "import lightgbm"], capture_output=True, text=True, check=False)
+    if loaded.returncode:
+        raise CommandError(f"LightGBM does not load: {loaded.stderr.strip().splitlines()[-1]}")
+    findings["lightgbm_loads"] = True
+    return findings
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without its line breaks; errors that are not ours say their type."""
+    text = " ".join(str(error).split()) or "no message"
+    named = type(error).__module__.split(".")[0] in ("mlops_assets", "feature_repo", "serving")
+    return text if named else f"{type(error).__name__}: {text}"
+
+
+def readable(outcome: Mapping[str, Any], indent: str = "") -> str:
+    """The outcome for a person: one line a value."""
+    lines = []
+    for name, value in outcome.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}:", readable(value, indent + "  ")]
+        elif isinstance(value, list):
+            lines += [f"{indent}{name}:", *(f"{indent}  - {item}" for item in value)]
+        else:
+            lines.append(f"{indent}{name}: {'none' if value is None else value}")
+    return "\n".join(lines)
+
+
+def _pipeline() -> Any:
+    """Load the definitions, so that what is wrong with the configuration is told before anything starts."""
+    from mlops_assets.definitions import defs
+
+    return defs
+
+
+def _prepare(settings: Settings) -> None:
+    from mlops_assets.instance import prepare_instance
+
+    prepare_instance(settings.home)
+
+
+def _run(job: str, instance: Any, **options: Any) -> Any:
+    from mlops_assets.instance import run_job
+
+    return run_job(job, instance, **options)
+
+
+def _assets_of(pipeline: Any, group: str, job: str) -> list[Any]:
+    keys = pipeline.resolve_job_def(job).asset_layer.executable_asset_keys
+    return [spec.key for spec in pipeline.resolve_all_asset_specs() if spec.group_name == group and spec.key in keys]
+
+
+def _registry(settings: Settings) -> ModelRegistry:
+    from mlops_assets.resources.registry import registry_of
+
+    return registry_of(settings)
+
+
+def _rows(settings: Settings, dataset: str, first: str, last: str) -> int:
+    from feature_repo.engine.lake import Lake
+
+    lake = Lake(settings.lake_root)
+    return sum(m.rows for m in lake.manifests(dataset, lake.between(dataset, first, last)))
+
+
+def _training_set_digest(settings: Settings, lake: Any, as_of: str) -> str:
+    """The digest that the training set of the day would have, without writing it."""
+    from mlops_assets.assets.model import training_set_digest
+    from mlops_assets.definitions import USE_CASES
+    from mlops_assets.resources.feature_store import FeatureStoreResource
+
+    plan = FeatureStoreResource(home=str(settings.home)).plan(USE_CASES[settings.use_case].feature_service)
+    return training_set_digest(lake, settings, as_of, plan.features)
+
+
+def _each_day(first: str, last: str) -> list[str]:
+    from mlops_assets.resources.lake import day_range
+
+    return day_range(first, last)
+
+
+def _check_range(settings: Settings, first: str, last: str) -> None:
+    from mlops_assets.partitions import arrival_days
+
+    if first > last:
+        raise CommandError(f"from {first} to {last}: the first day is after the last one")
+    days = arrival_days(settings.time.start, settings.time.end)
+    low, high = days.get_first_partition_key(), days.get_last_partition_key()
+    if low is None or high is None:
+        raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet")
+    if outside := [day for day in (first, last) if not low <= day <= high]:
+        raise CommandError(f"{outside[0]}: the platform's arrival days are {low} to {high}")

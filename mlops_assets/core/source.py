@@ -1,0 +1,44 @@
+"""A source is where raw rows come from; what it gives has canonical names and fixed types, so that a lake of many days stays one table.
+
+A raw table has, after its own columns, `malformed` (JSON: column -> the text that could not be read, null for a row that could) and `arrival_day`.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+ARRIVAL_DAY = "arrival_day"
+MALFORMED = "malformed"
+
+
+class SourceError(Exception):
+    """A feed as a whole cannot be read; the message names the file, the column or the value."""
+
+
+class Source(Protocol):
+    """Raw rows by the day on which the platform learnt of them. No rows means that nothing was delivered."""
+
+    def transactions(self, first: date, last: date) -> pa.Table:
+        """The rows that arrived from `first` to `last`, both included."""
+        ...
+
+    def labels(self, first: date, last: date) -> pa.Table:
+        """The labels that arrived (by `label_timestamp`) from `first` to `last`, both included."""
+        ...
+
+
+def by_day(table: pa.Table, first: date, last: date) -> dict[str, pa.Table]:
+    """Split a raw table into one table a day (ISO), without `arrival_day`; a day on which nothing arrived has an empty one."""
+    days = table.column(ARRIVAL_DAY).cast(pa.int32()).to_numpy()
+    rows = table.drop_columns([ARRIVAL_DAY])
+    if len(days) and np.any(days[1:] < days[:-1]):
+        order = np.argsort(days, kind="stable")
+        days, rows = days[order], rows.take(order)
+    wanted = [first + timedelta(days=i) for i in range((last - first).days + 1)]
+    numbers = [(day - date(1970, 1, 1)).days for day in wanted]
+    begins, ends = np.searchsorted(days, numbers, side="left"), np.searchsorted(days, numbers, side="right")
+    return {day.isoformat(): rows.slice(int(b), int(e - b)) for day, b, e in zip(wanted, begins, ends, strict=True)}

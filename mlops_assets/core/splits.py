@@ -1,0 +1,74 @@
+"""Which days a model may learn from and which ones it is measured on, so that nothing immature or overlapping slips into either."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+
+class BadSplit(ValueError):
+    """A split that cannot be meant; the message names the value."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The days of one as-of day D. All bounds are inclusive days of the transaction, in UTC.
+
+    A transaction of day t has its verdict at t + maturity at the latest, so on D (which reads what arrived before D) the last day whose
+    verdicts are all known is M = D - maturity - 1.
+    """
+
+    as_of: date
+    maturity_days: int
+    holdout_days: int
+    train_days: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.as_of, datetime) or not isinstance(self.as_of, date):
+            raise BadSplit(f"as of {self.as_of!r}: a date is needed")
+        if self.maturity_days < 0:
+            raise BadSplit(f"a maturity of {self.maturity_days} days")
+        if self.holdout_days < 1:
+            raise BadSplit(f"a holdout of {self.holdout_days} days")
+        if self.train_days <= self.holdout_days:
+            raise BadSplit(f"a training period of {self.train_days} days leaves nothing before a holdout of {self.holdout_days} days")
+
+    @property
+    def last_mature_day(self) -> date:
+        """M: the last day whose verdicts are all known."""
+        return self.as_of - timedelta(days=self.maturity_days + 1)
+
+    @property
+    def train_first(self) -> date:
+        """The first day of both fits."""
+        return self.last_mature_day - timedelta(days=self.train_days - 1)
+
+    @property
+    def evaluation_last(self) -> date:
+        """The last day of the evaluation fit; the release fit goes on to M."""
+        return self.last_mature_day - timedelta(days=self.holdout_days)
+
+    @property
+    def holdout_first(self) -> date:
+        return self.evaluation_last + timedelta(days=1)
+
+    @property
+    def holdout_last(self) -> date:
+        return self.last_mature_day
+
+    def label(self, days: pd.Series) -> pd.Series:
+        """The fold of each day or timestamp: "train" (both fits), "holdout" (measured on, then part of the release fit) or None."""
+        utc = utc_days(days)
+        fold = np.full(len(utc), None, dtype=object)  # not a Series of None: pandas would turn that into NaN
+        fold[((utc >= pd.Timestamp(self.train_first)) & (utc <= pd.Timestamp(self.evaluation_last))).to_numpy()] = "train"
+        fold[((utc >= pd.Timestamp(self.holdout_first)) & (utc <= pd.Timestamp(self.holdout_last))).to_numpy()] = "holdout"
+        return pd.Series(fold, index=days.index, dtype=object)
+
+
+def utc_days(times: pd.Series) -> pd.Series:
+    """The UTC day of dates, ISO strings or timestamps, as midnight without a zone; what has no zone is read as UTC."""
+    stamps = pd.to_datetime(times, utc=True)
+    return stamps.dt.tz_localize(None).dt.normalize()

@@ -1,0 +1,67 @@
+"""The Dagster instance under MLOPS_HOME: its settings file, and running a job of the code location in this process."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance, ExecuteInProcessResult
+
+INSTANCE_SETTINGS = """\
+telemetry:
+  enabled: false
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: DefaultRunCoordinator
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 180
+"""
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+class RunFailed(Exception):
+    """A run ended in failure; the message names the step and what was wrong, in one line."""
+
+
+def prepare_instance(home: Path) -> Path:
+    """Make the folder that DAGSTER_HOME names, under `home` unless the person has one, with settings that suit one machine."""
+    folder = Path(os.environ.get("DAGSTER_HOME") or home / "dagster")
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / "dagster.yaml"
+    if not place.exists():
+        place.write_text(INSTANCE_SETTINGS, encoding="utf-8")
+    os.environ["DAGSTER_HOME"] = str(folder)
+    return folder
+
+
+def run_job(
+    name: str, instance: DagsterInstance, *, day: str | None = None, days: tuple[str, str] | None = None, select: Any = None
+) -> ExecuteInProcessResult:
+    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`."""
+    from mlops_assets.definitions import defs
+
+    tags: Mapping[str, str] = {RANGE_START: days[0], RANGE_END: days[1]} if days else {}
+    result = defs.resolve_job_def(name).execute_in_process(
+        instance=instance,
+        partition_key=day,
+        tags=tags,
+        raise_on_error=False,
+        run_config={"loggers": {"story": {}}},
+        asset_selection=select,
+    )
+    if not result.success:
+        raise RunFailed(_why(result))
+    return result
+
+
+def _why(result: ExecuteInProcessResult) -> str:
+    """The first failed step with the innermost error, or the blocking check that stopped the run."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            text = (error.message if error else "failed").strip().splitlines()[0]
+            return f"{event.step_key}: {text}"
+    return next((e.message or "failed" for e in result.all_events if e.is_failure), "failed")

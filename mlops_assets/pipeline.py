@@ -1,0 +1,71 @@
+"""The table of contents of the graph: which assets there are, which jobs run them, and what starts those."""
+
+from dagster import (
+    AssetSelection,
+    Definitions,
+    ScheduleDefinition,
+    build_schedule_from_partitioned_job,
+    define_asset_job,
+    in_process_executor,
+)
+
+from mlops_assets.assets.features import feature_assets
+from mlops_assets.assets.ingestion import ingestion_assets
+from mlops_assets.assets.model import model_assets
+from mlops_assets.assets.monitoring import monitoring_assets
+from mlops_assets.automation import retraining_sensor
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.keys import BUSINESS_REPORT, DRIFT_CHECKS, FEATURES, INGEST, MODEL, MONITORING, ONLINE_STORE, PREDICTION_LOG
+from mlops_assets.resources.console import story_logger
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.feature_store import FeatureStoreResource
+from mlops_assets.resources.history import History
+from mlops_assets.resources.lake import LakeResource
+from mlops_assets.resources.registry import registry_of
+
+DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE = "daily", "backfill", "retraining", "business", "online_state"
+
+
+def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
+    """Everything that Dagster needs to know of one use case. Opens no file and connects to nothing."""
+    source = case.open_source(settings.source, settings.base)
+    monitoring = AssetSelection.groups(MONITORING) - AssetSelection.assets(BUSINESS_REPORT)
+    features = AssetSelection.groups(FEATURES) - AssetSelection.assets(ONLINE_STORE)
+    ingest = AssetSelection.groups(INGEST)
+    # One run cannot mix arrival days and as-of days: a job for each.
+    daily = define_asset_job(DAILY, ingest | features | monitoring, description="One arrival day: ingest, features, and what was served on it.")
+    jobs = [
+        daily,
+        define_asset_job(
+            BACKFILL, ingest | features | AssetSelection.assets(PREDICTION_LOG), description="Ingest and features for a range of arrival days."
+        ),
+        define_asset_job(
+            RETRAINING, AssetSelection.groups(MODEL), description="As of a day: training set, version, evaluation, and promotion behind the gate."
+        ),
+        define_asset_job(BUSINESS, AssetSelection.assets(BUSINESS_REPORT), description="As of a day: what had matured by then, in money."),
+        define_asset_job(ONLINE, AssetSelection.assets(ONLINE_STORE), description="Bring the online state up to the lake."),
+    ]
+    return Definitions(
+        assets=[
+            *ingestion_assets(case, settings, source),
+            *feature_assets(case, settings),
+            *model_assets(case, settings),
+            *monitoring_assets(case, settings),
+        ],
+        jobs=jobs,
+        schedules=[_every_day(daily)],
+        sensors=[retraining_sensor(RETRAINING, DRIFT_CHECKS, settings.retraining.cooldown_days)],
+        resources={
+            "lake": LakeResource(root=settings.lake_root),
+            "feature_store": FeatureStoreResource(home=str(settings.home)),
+            "registry": registry_of(settings),
+            "history": History(path=str(settings.home / "history.jsonl")),
+        },
+        loggers={"story": story_logger},
+        executor=in_process_executor,  # another process for every step would import the heavy libraries again
+    )
+
+
+def _every_day(daily: object) -> ScheduleDefinition:
+    """Takes in each day once it is over; off until a person turns it on."""
+    return build_schedule_from_partitioned_job(daily, name="every_day", minute_of_hour=15)  # type: ignore[arg-type,return-value]

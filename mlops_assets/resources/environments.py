@@ -1,0 +1,160 @@
+"""The one place of the code location that reads the environment: where state lives, and the TOML file that configures everything else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlops_assets.core.drift import DriftThresholds
+from mlops_assets.core.money import Costs
+from mlops_assets.core.promotion import Gate
+from mlops_assets.core.training import Recipe
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the file, the section and the key."""
+
+
+@dataclass(frozen=True)
+class Time:
+    """The days that exist: arrival days from `start` to `end` (both included), as-of days from the day after to the day after."""
+
+    start: date = date(2026, 1, 1)
+    end: date | None = None
+
+
+@dataclass(frozen=True)
+class Ingest:
+    max_quarantined_share: float = 0.05  # above it the feed itself is broken, and what is downstream must wait
+    volume_window_days: int = 14  # a day's rows are compared with the median of this many days before it
+    max_volume_ratio: float = 5.0  # ten times the usual is a double delivery; a busy Saturday is not five times
+    known_id_days: int = 14  # ids are compared with this many days before, the longest that a feed repeats itself
+    label_horizon_days: int = 120  # card schemes take chargebacks for about this long
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    maturity_days: int = 7  # without a fraud label by then, a transaction counts as legitimate
+
+
+@dataclass(frozen=True)
+class Model:
+    holdout_days: int = 7
+    train_days: int = 90
+    seed: int = 7
+    card_k: int = 100  # cards that a team can look at in a day, as in the handbook's card precision@100
+
+
+@dataclass(frozen=True)
+class Retraining:
+    cooldown_days: int = 3  # as-of days between two retrainings that drift asks for
+
+
+@dataclass(frozen=True)
+class Business:
+    min_caught_share: float = 0.5  # of fraud money, on the newest mature day: below it somebody should look
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a person may configure, checked. `source` is the use case's own and is checked by it."""
+
+    home: Path
+    use_case: str = "fraud"
+    config_file: Path | None = None
+    time: Time = field(default_factory=Time)
+    source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "simulator"})
+    ingest: Ingest = field(default_factory=Ingest)
+    verdicts: Verdicts = field(default_factory=Verdicts)
+    model: Model = field(default_factory=Model)
+    recipe: Recipe = field(default_factory=Recipe)
+    costs: Costs = field(default_factory=Costs)
+    gate: Gate = field(default_factory=Gate)
+    drift: DriftThresholds = field(default_factory=DriftThresholds)
+    retraining: Retraining = field(default_factory=Retraining)
+    business: Business = field(default_factory=Business)
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths in the configuration start from: the file's own."""
+        return self.config_file.parent if self.config_file else Path.cwd()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the configuration file, or of nothing where the defaults rule."""
+        return hashlib.sha256(self.config_file.read_bytes() if self.config_file else b"").hexdigest()
+
+    @property
+    def maturity(self) -> timedelta:
+        return timedelta(days=self.verdicts.maturity_days)
+
+    @property
+    def lake_root(self) -> str:
+        return str(self.home / "lake")
+
+    @property
+    def serving_db(self) -> Path:
+        return self.home / "serving" / "serving.db"
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+
+def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.PathLike[str] | None = None) -> Settings:
+    """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME` names (or `home`; `var` otherwise)."""
+    where = config or os.environ.get("MLOPS_CONFIG") or None
+    root = Path(home or os.environ.get("MLOPS_HOME") or "var").absolute()
+    if where is None:
+        return Settings(home=root)
+    path = Path(where).absolute()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{where}: no such configuration file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    sections: dict[str, Any] = {
+        "time": Time,
+        "ingest": Ingest,
+        "verdicts": Verdicts,
+        "model": Model,
+        "recipe": Recipe,
+        "costs": Costs,
+        "gate": Gate,
+        "drift": DriftThresholds,
+        "retraining": Retraining,
+        "business": Business,
+    }
+    known = {"use_case", "source", *sections}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    given = {name: read_section(sections[name], values[name], f"{where}: [{name}]") for name in sections if name in values}
+    others = {name: values[name] for name in ("use_case", "source") if name in values}
+    return Settings(home=root, config_file=path, **others, **given)
+
+
+def read_section(kind: type[T], values: object, where: str) -> T:
+    """Build the dataclass `kind` from a table of a TOML file; an unknown key or a wrong type is a `ConfigError` that names it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where} has to be a table, not {values!r}")
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        raise ConfigError(f"{where} unknown key {unknown[0]!r}; known are {', '.join(known)}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{where} {'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
+    except ValueError as error:
+        raise ConfigError(f"{where} {error}") from error

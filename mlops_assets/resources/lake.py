@@ -1,0 +1,72 @@
+"""The lake as assets use it: partitions are days, and a table of many days is written a day at a time."""
+
+from collections.abc import Collection, Sequence
+from datetime import date, timedelta
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from dagster import ConfigurableResource
+
+from feature_repo.engine.lake import Lake, LakeError, Manifest
+
+
+class NotValidated(LakeError):
+    """A partition exists, but the checks that guard what is downstream of it have not passed."""
+
+
+class LakeResource(ConfigurableResource[Lake]):
+    """Immutable Parquet files and a manifest a partition, under `root`: a folder, or an fsspec address such as s3://bucket/prefix."""
+
+    root: str
+
+    def open(self) -> Lake:
+        return Lake(self.root)
+
+
+def write_days(
+    lake: Lake, dataset: str, table: pa.Table, column: str, days: Sequence[str], *, unsafe_days: Collection[str] = ()
+) -> dict[str, Manifest]:
+    """Write every one of `days`, rows placed by the UTC day of `column`; days without rows are written empty.
+
+    `unsafe_days` are written as not validated: what is downstream in another run refuses them. A row of another day is a `LakeError`.
+    """
+    day = pc.strftime(table.column(column), format="%Y-%m-%d")
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(day).to_pylist()}
+    if foreign := sorted(set(counts) - set(days), key=str):
+        raise LakeError(f"{dataset}: {counts[foreign[0]]} rows belong to {foreign[0]}, which this run does not make")
+    position = pa.array(range(table.num_rows), pa.int64())  # keeps the order of rows within a day
+    order = pc.sort_indices(pa.table({"day": day, "position": position}), sort_keys=[("day", "ascending"), ("position", "ascending")])
+    placed, offset, written = table.take(order), 0, {}
+    for one in sorted(days):
+        rows = counts.get(one, 0)
+        written[one] = lake.write(dataset, one, placed.slice(offset, rows), validated=one not in unsafe_days)
+        offset += rows
+    return written
+
+
+def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of `days`; a day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`."""
+    if bad := [m.partition for m in lake.manifests(dataset, days) if not m.validated]:
+        raise NotValidated(f"{dataset}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} did not pass validation")
+    return lake.read(dataset, days, columns)
+
+
+def day_range(first: str, last: str) -> list[str]:
+    """All days from `first` to `last`, both included, as ISO strings."""
+    start, end = date.fromisoformat(first), date.fromisoformat(last)
+    return [(start + timedelta(days=n)).isoformat() for n in range((end - start).days + 1)]
+
+
+def shift(day: str, days: int) -> str:
+    return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """A pandas frame with microsecond UTC timestamps, as the core takes it."""
+    return table.to_pandas(timestamp_as_object=False)
+
+
+def to_table(frame: pd.DataFrame, schema: pa.Schema | None = None) -> pa.Table:
+    """The Arrow form of a frame; a `schema` gives an empty frame its types."""
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)

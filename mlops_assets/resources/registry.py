@@ -1,0 +1,191 @@
+"""The model registry: MLflow runs tied to Dagster runs, exact versions, and the alias that says which one is the champion.
+
+MLflow keeps a global tracking address and an active run; both are touched in this module alone.
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+from dagster import AssetExecutionContext, ConfigurableResource
+
+from mlops_assets.resources.environments import Settings
+from serving.contract.bundle import BundleError, Release, load_reference, load_release
+
+CHAMPION, PREVIOUS = "champion", "previous"
+BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
+
+
+class RegistryError(Exception):
+    """The registry has no such version, or what it holds cannot be used."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version: `version` is MLflow's number, `run_id` the run that made it, `tags` the facts that decisions rest on."""
+
+    version: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def as_of(self) -> str:
+        return self.tags["as_of"]
+
+
+class ModelRegistry(ConfigurableResource[Any]):
+    """MLflow at `tracking_uri`; versions of the model `name`, whose artifacts lie under `artifact_root`."""
+
+    tracking_uri: str
+    artifact_root: str
+    name: str
+
+    @contextmanager
+    def training_run(self, context: AssetExecutionContext, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Any]:
+        """The MLflow run of this Dagster run, by dagster-mlflow. However it was launched, it ends FINISHED, or FAILED if the body raises.
+
+        dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command line.
+        """
+        self._experiment()
+        from dagster_mlflow.resources import MlFlow
+
+        config = {"mlflow_tracking_uri": self.tracking_uri, "experiment_name": self.name, "extra_tags": dict(tags)}
+        mlflow = MlFlow(SimpleNamespace(log=context.log, dagster_run=context.run, run_id=context.run_id, resource_config=config))
+        run = mlflow.active_run()
+        try:
+            mlflow.log_params({key: str(value)[:500] for key, value in params.items()})
+            yield mlflow
+        except BaseException as error:
+            mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:500])
+            mlflow.end_run(status="FAILED")
+            raise
+        mlflow.end_run(status="FINISHED")
+        assert run is not None
+
+    def register(self, mlflow: Any, booster_text: str, bundle: Path, evaluation_fit: Path, tags: Mapping[str, str], example: Any) -> Version:
+        """Log the bundle and the LightGBM model of the active run, and register them as one exact version."""
+        import lightgbm
+        from mlflow.models import infer_signature
+
+        run_id = mlflow.active_run().info.run_id
+        mlflow.log_artifacts(str(bundle), artifact_path=BUNDLE)
+        mlflow.log_artifacts(str(evaluation_fit), artifact_path=EVALUATION_FIT)
+        booster = lightgbm.Booster(model_str=booster_text)
+        signature = infer_signature(example, booster.predict(example))
+        requirements = [f"lightgbm=={lightgbm.__version__}"]  # inferring them takes MLflow ten seconds
+        info = mlflow.lightgbm.log_model(booster, name="model", signature=signature, pip_requirements=requirements)
+        client = self._client()
+        if not client.search_registered_models(f"name='{self.name}'"):
+            client.create_registered_model(self.name)
+        made = client.create_model_version(self.name, source=info.model_uri, run_id=run_id, tags=dict(tags))
+        return Version(str(made.version), run_id, dict(tags))
+
+    def log_evaluation(self, version: Version, metrics: Mapping[str, float], verdict: Mapping[str, object]) -> None:
+        """Write the evaluation beside the training metrics of the version's run, and its verdict on the version."""
+        client = self._client()
+        for name, value in metrics.items():
+            client.log_metric(version.run_id, name, value)
+        client.set_model_version_tag(self.name, version.version, EVALUATION_TAG, json.dumps(verdict, sort_keys=True))
+
+    def version(self, number: str) -> Version:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _version(self._client().get_model_version(self.name, str(number)))
+        except MlflowException as error:
+            raise RegistryError(f"the model {self.name!r} has no version {number}") from error
+
+    def versions(self) -> list[Version]:
+        """All versions, the newest first."""
+        found = self._client().search_model_versions(f"name='{self.name}'")
+        return sorted((_version(v) for v in found), key=lambda v: -int(v.version))
+
+    def champion(self) -> Version | None:
+        """The version that the alias names, or None before the first promotion."""
+        return self._by_alias(CHAMPION)
+
+    def promote(self, version: Version, expected: Version | None) -> None:
+        """Make `version` the champion; the alias moves last, in one step. Where another promotion came in between, `RegistryError`."""
+        with self._lock():
+            now = self.champion()
+            if (now.version if now else None) != (expected.version if expected else None):
+                raise RegistryError(
+                    f"the champion is {now and now.version}, no longer {expected and expected.version} that {version.version} was measured against"
+                )
+            client = self._client()
+            if now is not None and now.version != version.version:
+                client.set_registered_model_alias(self.name, PREVIOUS, now.version)
+            client.set_registered_model_alias(self.name, CHAMPION, version.version)
+
+    def release(self, version: Version) -> Release:
+        """The verified release bundle of a version."""
+        return load_release(self._artifacts(version, BUNDLE))
+
+    def reference(self, version: Version) -> pa.Table:
+        """The rows that drift of this version is measured against."""
+        return load_reference(self._artifacts(version, BUNDLE))
+
+    def evaluation_fit(self, version: Version) -> Release:
+        """The same recipe trained up to the holdout of that version only."""
+        return load_release(self._artifacts(version, EVALUATION_FIT))
+
+    def _artifacts(self, version: Version, kind: str) -> Path:
+        import mlflow
+
+        cache = Path(self.artifact_root).parent / "cache" / version.version / kind
+        if not cache.exists():
+            fetched = mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{kind}", tracking_uri=self.tracking_uri)
+            if Path(fetched).is_relative_to(self.artifact_root):
+                return Path(fetched)
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(fetched, cache, dirs_exist_ok=True)
+        if not cache.is_dir():
+            raise BundleError(cache, "is not a folder")
+        return cache
+
+    def _by_alias(self, alias: str) -> Version | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _version(self._client().get_model_version_by_alias(self.name, alias))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def _client(self) -> Any:
+        import mlflow
+
+        if self.tracking_uri.startswith("sqlite:///"):
+            Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(self.tracking_uri)
+        return mlflow.MlflowClient(self.tracking_uri)
+
+    def _experiment(self) -> None:
+        client = self._client()
+        if client.get_experiment_by_name(self.name) is None:
+            client.create_experiment(self.name, artifact_location=Path(self.artifact_root).as_uri())
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        place = Path(self.artifact_root).parent / "promotion.lock"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def registry_of(settings: Settings) -> ModelRegistry:
+    """The registry under the platform's home."""
+    return ModelRegistry(tracking_uri=settings.tracking_uri, artifact_root=str(settings.home / "mlflow" / "artifacts"), name=settings.use_case)
+
+
+def _version(found: Any) -> Version:
+    return Version(str(found.version), str(found.run_id), dict(found.tags))

@@ -1,0 +1,81 @@
+"""Card fraud as the machinery sees it. Importing this is cheap; what is heavy is imported when it is called."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mlops_assets.core.source import Source, SourceError
+from mlops_assets.core.use_case import FeatureView, Feed, UseCase
+from mlops_assets.use_cases.fraud import schema
+from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
+from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
+
+
+def open_source(values: Mapping[str, Any], base: Path) -> Source:
+    """The source that `[source]` of the configuration describes; a relative path starts at `base`, the configuration file's folder."""
+    kinds = {"simulator": SimulatorConfig, "files": FilesConfig}
+    kind = values.get("kind")
+    if kind not in kinds:
+        raise SourceError(f"[source] kind {kind!r} is not known; there are {', '.join(kinds)}")
+    try:
+        config = kinds[kind].model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SourceError(f"[source] {'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
+    if isinstance(config, SimulatorConfig):
+        return BankSource(config)
+    labels = config.labels
+    if labels is not None and labels.path is not None:
+        labels = labels.model_copy(update={"path": _located(labels.path, base)})
+    return FileSource(config.model_copy(update={"path": _located(config.path, base), "labels": labels}))
+
+
+def _located(path: str, base: Path) -> str:
+    return path if "://" in path else str((base / path).resolve())
+
+
+FRAUD = UseCase(
+    name="fraud",
+    description="Card transactions, scored for fraud while the customer waits.",
+    owner="team:fraud-ml",
+    feature_service="fraud_v1",
+    views=(
+        FeatureView("customer_stats", "transactions", 90, "How much and how often a customer pays, over 1 to 90 days before each transaction."),
+        FeatureView("merchant_stats", "verdicts", 90, "What was known of fraud at the merchant: verdicts count from when they became known."),
+        FeatureView("merchant_activity", "transactions", 30, "How busy the merchant was, over 1 to 30 days before each transaction."),
+    ),
+    # Windows of up to a week: longer ones move by themselves while a young history fills, and calendar features do every weekend.
+    drift_columns=(
+        "txn_amount",
+        "amount_to_customer_avg_7d",
+        "avg_txn_amount_7d",
+        "num_txns_1d",
+        "num_txns_7d",
+        "num_declines_7d",
+        "merchant_num_txns_1d",
+        "merchant_num_txns_7d",
+        "merchant_avg_amount_7d",
+        "merchant_num_customers_1d",
+    ),
+    ranges={
+        **{f"fraud_rate_{d}d": (0.0, 1.0) for d in (1, 7, 30, 90)},
+        "txn_amount": (0.0, schema.MAX_AMOUNT),
+        "hour_of_day": (0.0, 23.0),
+        "is_weekend": (0.0, 1.0),
+        "is_night": (0.0, 1.0),
+        "num_txns_90d": (0.0, 1e6),
+        "customer_seconds_since_last_txn": (0.0, 90 * 86_400.0),
+    },
+    transactions=Feed(
+        schema.TRANSACTIONS,
+        schema.RAW_TRANSACTIONS,
+        schema.transactions_schema,
+        schema.TRANSACTION_KEY,
+        schema.TRANSACTION_ORDER,
+        schema.TRANSACTION_PREFER,
+    ),
+    labels=Feed(schema.LABELS, schema.RAW_LABELS, schema.labels_schema, schema.LABEL_KEY, schema.LABEL_ORDER),
+    open_source=open_source,
+)

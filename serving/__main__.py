@@ -1,0 +1,63 @@
+"""`python -m serving`: the scoring service in the foreground, until SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from serving.settings import BadSetting, ServingSettings, from_arguments
+
+GRACE_S = 30  # for what is in flight at SIGTERM
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {"serving": {"level": "INFO"}, "uvicorn.error": {"level": "INFO"}},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        settings = from_arguments(arguments)
+    except BadSetting as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return serve(settings)
+
+
+def serve(settings: ServingSettings) -> int:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    from serving.app import create_app
+
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    config = uvicorn.Config(
+        partial(create_app, settings),
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        log_config=LOGGING,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    if settings.workers > 1:
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        return 0
+    # Once the server has shut down in good order it raises the signal again, which would turn exit 0 into a death by SIGTERM.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What clients send and get, field by field. Strict: nothing is coerced, no unknown field is accepted, every number is finite."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+MAX_LABELS = 1_000  # a batch
+MAX_FEATURES = 2_000
+
+Id = Annotated[str, Field(min_length=1, max_length=200)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+# A card payment in any currency; sums of squares of hundredths stay far inside the engine's integers.
+Amount = Annotated[float, Field(allow_inf_nan=False, ge=-1e10, le=1e10)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class TransactionIn(Strict):
+    transaction_id: Id
+    event_timestamp: AwareDatetime
+    customer_id: Id
+    merchant_id: Id
+    amount: Amount
+    is_declined: bool = Field(False, description="The issuer's own refusal, a fact of the input; the service's BLOCK never sets it.")
+
+
+class PredictRequest(Strict):
+    """Either a ready-made vector or a transaction."""
+
+    features: dict[str, Number | None] | None = Field(
+        None, max_length=MAX_FEATURES, description="Exactly the model's features; null where there is no value."
+    )
+    transaction: TransactionIn | None = None
+    prediction_id: Id | None = Field(None, description="Of a ready-made vector, for safe retries; a transaction is known by its own id.")
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> PredictRequest:
+        if (self.features is None) == (self.transaction is None):
+            raise ValueError("send either features or a transaction")
+        if self.transaction is not None and self.prediction_id is not None:
+            raise ValueError("prediction_id is for features only: a transaction is known by its transaction_id")
+        return self
+
+
+class LabelIn(Strict):
+    transaction_id: Id
+    is_fraud: bool
+    label_timestamp: AwareDatetime | None = Field(None, description="When it became known; required on event time, refused on the wall clock.")
+
+
+class LabelsRequest(Strict):
+    labels: Annotated[list[LabelIn], Field(min_length=1, max_length=MAX_LABELS)]
+
+
+class ReasonOut(BaseModel):
+    feature: str
+    value: float | None
+    contribution: float = Field(description="In log-odds, positive towards fraud.")
+
+
+class PredictResponse(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    prediction_id: str
+    fraud_score: float
+    decision: Literal["ALLOW", "REVIEW", "BLOCK"]
+    threshold: float = Field(description="Scores below it are ALLOW.")
+    block_threshold: float = Field(description="Scores from it up are BLOCK.")
+    model_version: str
+    reasons: list[ReasonOut] = Field(description="The features that pushed the score up most; empty for ALLOW.")
+    degraded: bool
+
+
+class LabelOut(BaseModel):
+    transaction_id: str
+    known: bool = Field(description="The transaction was found, so the verdict counts from now on.")
+    duplicate: bool
+
+
+class LabelsResponse(BaseModel):
+    accepted: int
+    duplicates: int
+    unknown: int
+    labels: list[LabelOut]
+
+
+class HealthResponse(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: Literal["ok", "no model"]
+    model_version: str | None
+    features: list[str]
+    reason: str = ""
+
+
+class ErrorItem(BaseModel):
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class ErrorResponse(BaseModel):
+    """The shape of every refusal. It never repeats the input."""
+
+    detail: list[ErrorItem]

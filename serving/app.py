@@ -1,0 +1,24 @@
+"""The scoring service as an ASGI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from serving.api.errors import add_handlers
+from serving.api.middleware import Door
+from serving.api.routes import know_routes, routes
+from serving.lifecycle import Service
+from serving.releases import Registry
+from serving.settings import ServingSettings
+
+
+def create_app(settings: ServingSettings, registry: Registry | None = None) -> FastAPI:
+    """An application with parts of its own; the follower starts, and everything stops, with the application's lifespan."""
+    service = Service(settings, registry)
+    app = FastAPI(title=f"{settings.use_case}: scoring", version="1", lifespan=service.running)
+    app.state.service = service
+    app.include_router(routes(service))
+    add_handlers(app, service.metrics)
+    app.add_middleware(Door, limits=settings.limits, metrics=service.metrics)
+    know_routes(app, service)
+    return app

@@ -1,0 +1,204 @@
+"""The release bundle: everything a version needs in order to serve, as four plain files under one digest, none of which can run code.
+
+`model.txt` (LightGBM text), `release.json` (plan, calibrator, policy, facts, golden rows), `reference.parquet` (what drift is measured against) and
+`digests.json`. Digests are verified before anything is parsed, because LightGBM aborts, hangs or scores differently on a damaged text file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.engine.plan import FeaturePlan
+from serving.contract.policy import Policy
+from serving.contract.scoring import Calibrator
+
+FORMAT = 1
+MODEL, FACTS, REFERENCE, DIGESTS = "model.txt", "release.json", "reference.parquet", "digests.json"
+CONTENT = (MODEL, FACTS, REFERENCE)
+
+OWN_CODE = "feature_repo."  # the only modules that an on-demand function of a bundle may name
+
+Vector = list[float | None]
+
+
+class BundleError(Exception):
+    """A release bundle that must not serve: damaged, incomplete, inconsistent, or scoring other than it says."""
+
+    def __init__(self, path: Path | str, why: str) -> None:
+        self.path, self.why = str(path), why
+        super().__init__(f"{path}: {why}")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version, complete. `golden` holds vectors and the exact scores that they have to get; `maturity_days` is when silence means legitimate."""
+
+    use_case: str
+    plan: FeaturePlan
+    features: tuple[str, ...]
+    model_text: str
+    calibrator: Calibrator
+    policy: Policy
+    maturity_days: float
+    facts: Mapping[str, object]
+    golden: tuple[list[Vector], list[float]]
+
+
+def write_release(release: Release, directory: Path, reference: pa.Table) -> str:
+    """Write the bundle into a new or empty directory; returns its digest (SHA-256 over the digests of its files)."""
+    _check_consistent(release, directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if present := sorted(p.name for p in directory.iterdir()):
+        raise BundleError(directory, f"not empty: it holds {present[0]}")
+    (directory / MODEL).write_bytes(release.model_text.encode())
+    (directory / FACTS).write_text(json.dumps(_to_dict(release), indent=1, sort_keys=True, allow_nan=False))
+    pq.write_table(reference, directory / REFERENCE, compression="zstd")
+    digests = {name: _sha256(directory / name) for name in CONTENT}
+    (directory / DIGESTS).write_text(json.dumps({"format": FORMAT, "files": digests}, indent=1, sort_keys=True))
+    return _digest(digests)
+
+
+def verify_digests(directory: Path) -> str:
+    """Check that the bundle holds exactly its files, each as it was written; returns the bundle's digest. Parses nothing but `digests.json`."""
+    if not directory.is_dir():
+        raise BundleError(directory, "no such bundle")
+    present = {p.name for p in directory.iterdir()}
+    if missing := sorted({*CONTENT, DIGESTS} - present):
+        raise BundleError(directory, f"{missing[0]} is missing")
+    if extra := sorted(present - {*CONTENT, DIGESTS}):
+        raise BundleError(directory, f"{extra[0]} does not belong to a bundle")
+    if odd := sorted(p.name for p in directory.iterdir() if p.is_symlink() or not p.is_file()):
+        raise BundleError(directory, f"{odd[0]} is not a plain file")
+    try:
+        written = json.loads((directory / DIGESTS).read_bytes())
+        recorded = dict(written["files"])
+        if written["format"] != FORMAT:
+            raise ValueError(f"format {written['format']!r}, this platform reads {FORMAT}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(directory, f"{DIGESTS} cannot be read ({error})") from error
+    if set(recorded) != set(CONTENT):
+        raise BundleError(directory, f"{DIGESTS} names {sorted(recorded)}, expected {sorted(CONTENT)}")
+    for name in CONTENT:
+        if (actual := _sha256(directory / name)) != recorded[name]:
+            raise BundleError(directory, f"{name} was altered: its SHA-256 is {actual[:12]}…, recorded {str(recorded[name])[:12]}…")
+    return _digest(recorded)
+
+
+def load_release(directory: Path) -> Release:
+    """Read a bundle after its digests are verified. Anything wrong with it is `BundleError`. The model itself is not parsed here."""
+    verify_digests(directory)
+    try:
+        release = _from_dict(json.loads((directory / FACTS).read_bytes()), (directory / MODEL).read_bytes().decode())
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(directory, f"{FACTS} cannot be read ({type(error).__name__}: {error})") from error
+    _check_consistent(release, directory)
+    return release
+
+
+def load_reference(directory: Path) -> pa.Table:
+    """The drift reference of a verified bundle."""
+    verify_digests(directory)
+    return pq.read_table(directory / REFERENCE)
+
+
+def check_release(directory: Path, timeout_s: float = 60.0) -> None:
+    """Load the model and score the golden rows in a process of its own: a model that crashes, hangs or scores otherwise is `BundleError`."""
+    verify_digests(directory)
+    command = [sys.executable, "-m", "serving.contract.check", str(directory.resolve())]
+    options: dict[str, Any] = {"cwd": Path(__file__).parents[2], "capture_output": True, "text": True, "errors": "replace"}
+    try:
+        done = subprocess.run(command, timeout=timeout_s, check=False, **options)
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(directory, f"its golden rows were not scored within {timeout_s:g} s") from error
+    if done.returncode < 0:
+        raise BundleError(directory, f"scoring its golden rows ended by signal {-done.returncode}")
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise BundleError(directory, lines[-1] if lines else f"scoring its golden rows exited {done.returncode}")
+
+
+def as_row(vector: Sequence[float | None]) -> list[float]:
+    """A vector as the model takes it: null is NaN."""
+    return [math.nan if value is None else float(value) for value in vector]
+
+
+def _check_consistent(release: Release, place: Path) -> None:
+    """Names and order of the features agree between the plan, the release and the model; golden rows are there and fit."""
+    if release.features != release.plan.features:
+        raise BundleError(place, f"the features differ from the plan's: {_first_difference(release.features, release.plan.features)}")
+    if foreign := [o.function for o in release.plan.on_demand if not o.function.startswith(OWN_CODE)]:
+        raise BundleError(place, f"{foreign[0]} is not a function of the feature repository: a bundle brings no code")
+    named = _names_in_model(release.model_text)
+    if named != release.features:
+        raise BundleError(place, f"the features differ from the model's: {_first_difference(release.features, named)}")
+    vectors, scores = release.golden
+    if not vectors or len(vectors) != len(scores):
+        raise BundleError(place, f"{len(vectors)} golden rows with {len(scores)} scores")
+    if wrong := [len(v) for v in vectors if len(v) != len(release.features)]:
+        raise BundleError(place, f"a golden row of {wrong[0]} values for {len(release.features)} features")
+
+
+def _names_in_model(text: str) -> tuple[str, ...]:
+    """The names in the header of a LightGBM text model, without loading it."""
+    for line in text.split("\n", 40)[:40]:
+        if line.startswith("feature_names="):
+            return tuple(line.removeprefix("feature_names=").split(" "))
+    return ()
+
+
+def _first_difference(left: Sequence[str], right: Sequence[str]) -> str:
+    for position, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return f"{a!r} against {b!r} at position {position}"
+    return f"{len(left)} against {len(right)} of them"
+
+
+def _to_dict(release: Release) -> dict[str, Any]:
+    vectors, scores = release.golden
+    return {
+        "use_case": release.use_case,
+        "plan": release.plan.to_dict(),
+        "features": list(release.features),
+        "calibrator": {"a": release.calibrator.a, "b": release.calibrator.b},
+        "policy": {"review": release.policy.review, "block": release.policy.block},
+        "maturity_days": release.maturity_days,
+        "facts": dict(release.facts),
+        "golden": {
+            "vectors": [[None if v is None or v != v else float(v) for v in vector] for vector in vectors],
+            "scores": [float(s) for s in scores],
+        },
+    }
+
+
+def _from_dict(values: dict[str, Any], model_text: str) -> Release:
+    return Release(
+        use_case=values["use_case"],
+        plan=FeaturePlan.from_dict(values["plan"]),
+        features=tuple(values["features"]),
+        model_text=model_text,
+        calibrator=Calibrator(**values["calibrator"]),
+        policy=Policy(**values["policy"]),
+        maturity_days=float(values["maturity_days"]),
+        facts=values["facts"],
+        golden=(values["golden"]["vectors"], values["golden"]["scores"]),
+    )
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    return hashlib.sha256("\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

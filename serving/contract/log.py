@@ -1,0 +1,158 @@
+"""The service's log, as tables and readers: every decision with all that its replay needs, and every label, in commit order.
+
+It shares `serving.db` with the online state, so that a decision, its event and its id commit in one transaction. Nothing here needs a web framework:
+the `prediction_log` asset and replay read through this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+DAY_US = 86_400_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS sequence (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL, clock_us INTEGER NOT NULL,
+  newest_us INTEGER NOT NULL);
+INSERT OR IGNORE INTO sequence VALUES (1, 0, 0, 0);
+CREATE TABLE IF NOT EXISTS decisions (
+  seq INTEGER PRIMARY KEY,
+  prediction_id TEXT NOT NULL UNIQUE,
+  kind TEXT NOT NULL CHECK (kind IN ('transaction', 'features')),
+  event_us INTEGER NOT NULL,
+  created_us INTEGER NOT NULL,
+  customer_id TEXT, merchant_id TEXT, amount REAL, is_declined INTEGER,
+  features TEXT NOT NULL,
+  read_seq INTEGER NOT NULL,
+  fraud_score REAL NOT NULL, decision TEXT NOT NULL, review_threshold REAL NOT NULL, block_threshold REAL NOT NULL,
+  model_version TEXT NOT NULL, reasons TEXT NOT NULL, degraded INTEGER NOT NULL,
+  maturity_us INTEGER NOT NULL,
+  payload_digest BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS decisions_by_arrival ON decisions (created_us);
+CREATE TABLE IF NOT EXISTS labels (
+  seq INTEGER PRIMARY KEY,
+  transaction_id TEXT NOT NULL,
+  is_fraud INTEGER NOT NULL,
+  label_us INTEGER NOT NULL,
+  known INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS labels_by_arrival ON labels (label_us);
+CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels (transaction_id, label_us, is_fraud);
+"""
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+DECISIONS = pa.schema(
+    [
+        ("seq", pa.int64()),
+        ("prediction_id", pa.string()),
+        ("kind", pa.string()),
+        ("event_timestamp", TIMESTAMP),
+        ("created_timestamp", TIMESTAMP),
+        ("customer_id", pa.string()),
+        ("merchant_id", pa.string()),
+        ("amount", pa.float64()),
+        ("is_declined", pa.bool_()),
+        ("features", pa.string()),
+        ("read_seq", pa.int64()),
+        ("fraud_score", pa.float64()),
+        ("decision", pa.string()),
+        ("review_threshold", pa.float64()),
+        ("block_threshold", pa.float64()),
+        ("model_version", pa.string()),
+        ("degraded", pa.bool_()),
+    ]
+)
+LABELS = pa.schema(
+    [("seq", pa.int64()), ("transaction_id", pa.string()), ("is_fraud", pa.bool_()), ("label_timestamp", TIMESTAMP), ("known", pa.bool_())]
+)
+# Column names in the file where they differ from the names outside.
+STORED = {"event_timestamp": "event_us", "created_timestamp": "created_us", "label_timestamp": "label_us"}
+
+
+class LogError(Exception):
+    """The log's file cannot be used: written by another version of the platform, or not a log."""
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Idempotent. A file of another schema version is `LogError`."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version not in (0, SCHEMA_VERSION):
+        raise LogError(f"serving.db has schema version {version}, this platform writes {SCHEMA_VERSION}")
+    connection.executescript(TABLES)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def read_decisions(db: Path, day: str) -> pa.Table:
+    """The decisions that arrived on a day (of `created_timestamp`), in commit order; empty where nothing was served."""
+    return _read(db, "decisions", DECISIONS, "created_us", day)
+
+
+def read_labels(db: Path, day: str) -> pa.Table:
+    """The labels of a day (of `label_timestamp`), in commit order. `known` is false where the service had not seen the transaction."""
+    return _read(db, "labels", LABELS, "label_us", day)
+
+
+def served_days(db: Path, what: Literal["transactions", "labels"] = "transactions") -> set[str]:
+    """The arrival days on which the service took at least one transaction (or one label): for those the log is the source, not the feed's file.
+    Ready-made vectors do not count, as they bring no transaction."""
+    query = {
+        "transactions": f"SELECT DISTINCT created_us / {DAY_US} FROM decisions WHERE kind = 'transaction'",
+        "labels": f"SELECT DISTINCT label_us / {DAY_US} FROM labels",
+    }[what]
+    with _open_read_only(db) as connection:
+        return set() if connection is None else {(EPOCH + timedelta(days=n)).date().isoformat() for (n,) in connection.execute(query)}
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since the epoch, exactly, of a datetime that has a zone."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(moment_us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=moment_us)
+
+
+def _read(db: Path, table: str, schema: pa.Schema, arrival: str, day: str) -> pa.Table:
+    start = (date.fromisoformat(day) - EPOCH.date()).days * DAY_US
+    columns = ", ".join(STORED.get(name, name) for name in schema.names)
+    with _open_read_only(db) as connection:
+        query = f"SELECT {columns} FROM {table} WHERE {arrival} >= ? AND {arrival} < ? ORDER BY seq"
+        rows = [] if connection is None else connection.execute(query, (start, start + DAY_US)).fetchall()
+    values: list[tuple[object, ...]] = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
+    return pa.table([_column(list(column), field.type) for column, field in zip(values, schema, strict=True)], schema=schema)
+
+
+def _column(values: list[object], kind: pa.DataType) -> pa.Array:
+    if kind == TIMESTAMP:
+        return pa.array(values, pa.int64()).cast(kind)
+    if kind == pa.bool_():
+        return pa.array([None if v is None else bool(v) for v in values], kind)
+    return pa.array(values, kind)
+
+
+@contextlib.contextmanager
+def _open_read_only(db: Path) -> Iterator[sqlite3.Connection | None]:
+    """A connection that cannot write, or None where the service never ran."""
+    if not db.exists():
+        yield None
+        return
+    connection = sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, SCHEMA_VERSION):
+            raise LogError(f"{db.name} has schema version {version}, this platform reads {SCHEMA_VERSION}")
+        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'decisions'").fetchone()
+        yield connection if exists else None
+    except sqlite3.DatabaseError as error:
+        raise LogError(f"{db.name} cannot be read ({error})") from error
+    finally:
+        connection.close()

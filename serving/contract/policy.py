@@ -1,0 +1,39 @@
+"""From a score to a decision: the one place that compares a score with thresholds, for evaluation, service and replay alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Decision = Literal["ALLOW", "REVIEW", "BLOCK"]
+
+
+class BadPolicy(ValueError):
+    """Thresholds that cannot be meant: not numbers, outside 0 to 1, or in the wrong order."""
+
+    def __init__(self, review: float, block: float) -> None:
+        self.review, self.block = review, block
+        super().__init__(f"a policy needs 0 <= review <= block, both numbers: review={review!r}, block={block!r}")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Scores from `block` up are blocked, from `review` up looked at by a person. A threshold above 1 means never."""
+
+    review: float
+    block: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.review <= self.block < float("inf"):
+            raise BadPolicy(self.review, self.block)
+
+
+def decide(score: float, policy: Policy) -> Decision:
+    """The decision for a calibrated score. A score that is not a number is never let through in silence: it raises `ValueError`."""
+    if score >= policy.block:
+        return "BLOCK"
+    if score >= policy.review:
+        return "REVIEW"
+    if score != score:
+        raise ValueError("the score is not a number")
+    return "ALLOW"

@@ -1,0 +1,43 @@
+"""The service's one file: online state, ids and log share it, so that they commit together."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from feature_repo.engine.online import OnlineState
+from feature_repo.engine.plan import FeaturePlan
+from serving.contract import log
+from serving.settings import ServingSettings
+
+OPENING_TIMEOUT_MS = 10_000  # several workers open the file at once
+BUSY_TIMEOUT_MS = 5  # another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other work meanwhile
+
+
+def open_database(settings: ServingSettings, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> sqlite3.Connection:
+    """The connection to serving.db, its tables made. WAL: readers never wait for a writer."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(settings.database, timeout=OPENING_TIMEOUT_MS / 1_000, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if settings.fsync else 'NORMAL'}")
+    log.create_tables(connection)
+    OnlineState.create_tables(connection)
+    connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
+    return connection
+
+
+def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]:
+    """For the follower's thread, through a connection of its own: reasons why the stored state cannot serve a plan. Where it can, its indexes are
+    made here, and not while a payment waits."""
+
+    def missing(plan: FeaturePlan) -> list[str]:
+        connection = open_database(settings, OPENING_TIMEOUT_MS)
+        try:
+            reasons = OnlineState.missing(connection, plan)
+            if not reasons:
+                OnlineState(connection, plan)
+            return reasons
+        finally:
+            connection.close()
+
+    return missing

@@ -1,0 +1,57 @@
+"""The parts of a running service, and how it starts and stops: readiness goes first, what is in flight finishes, then the door closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+from serving.database import state_check
+from serving.metrics import Metrics
+from serving.plane import DataPlane
+from serving.releases import Follower, MlflowRegistry, Registry
+from serving.settings import ServingSettings
+
+log = logging.getLogger("serving")
+
+
+class Service:
+    """One process's service: settings, counters, the follower of the registry, the data plane."""
+
+    def __init__(self, settings: ServingSettings, registry: Registry | None = None) -> None:
+        self.settings = settings
+        self.draining = False
+        self.metrics = Metrics()
+        registry = registry or MlflowRegistry(settings.tracking_uri, settings.use_case)
+        self.follower = Follower(settings, registry, state_check(settings), lambda outcome: self.metrics.swaps[outcome].inc())
+        self.plane = DataPlane(settings, lambda: self.follower.current, lambda: time.time_ns() // 1_000)
+
+    @asynccontextmanager
+    async def running(self, app: Any) -> AsyncIterator[None]:
+        self.follower.start()
+        self._drain_before_exit()
+        try:
+            yield
+        finally:
+            self.follower.stop()
+            self.plane.close()
+            log.info("stopped")
+
+    def _drain_before_exit(self) -> None:
+        """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a balancer can turn away in between."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            self.draining = True
+            if callable(before):
+                loop.call_soon_threadsafe(loop.call_later, self.settings.drain_seconds, before, number, None)
+
+        signal.signal(signal.SIGTERM, drain)

@@ -1,0 +1,113 @@
+"""Every setting of the scoring service, as one value that is made at the edge and passed in."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Clock = Literal["wall", "event"]
+DegradedPolicy = Literal["refuse", "answer"]
+
+DAY_US = 86_400_000_000
+
+
+class BadSetting(ValueError):
+    """A setting that the service refuses to start with."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service refuses, and when it gives up."""
+
+    body_bytes: int = 1_000_000  # a full batch of labels is 200 kB
+    in_flight: int = 512  # beyond it 503: at 0.4 ms each, the last one would wait 200 ms
+    lateness_us: int = 7 * DAY_US  # ids and windows are kept for this long past an event
+    future_us: int = 300_000_000  # clocks of tills and terminals are minutes off, not hours
+    store_deadline_s: float = 0.25  # for the lock on serving.db; a payment does not wait longer
+    check_timeout_s: float = 60.0  # loading LightGBM and scoring the golden rows takes about 4 s
+    registry_patience_s: float = 20.0  # a cold start waits this long for a silent registry before it takes the copy on disk
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """`home` is MLOPS_HOME. `clock="event"` lets the newest event or label be now, for simulated time. `fsync` makes each commit survive a power cut,
+    at the price of a disk flush each; without it a crash of the process loses nothing, a power cut the last moments."""
+
+    home: Path
+    use_case: str = "fraud"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    clock: Clock = "wall"
+    poll_seconds: float = 2.0
+    registry: str = ""  # MLflow tracking URI; empty: SQLite under home
+    degraded_policy: DegradedPolicy = "refuse"
+    fsync: bool = False
+    drain_seconds: float = 0.5  # between readiness 503 and the closed door, so that a balancer can see it
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host):
+            raise BadSetting(f"--host {self.host}: the service has no keys yet, so it listens on loopback only (127.0.0.1, ::1 or localhost)")
+        if not 0 <= self.port <= 65_535:
+            raise BadSetting(f"--port {self.port}: not a port")
+        if self.workers < 1:
+            raise BadSetting(f"--workers {self.workers}: at least 1")
+        if not self.poll_seconds > 0:
+            raise BadSetting(f"--poll {self.poll_seconds}: seconds, more than 0")
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.registry or f"sqlite:///{self.home.resolve()}/mlflow/mlflow.db"
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "serving"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "serving.db"
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def from_arguments(arguments: Sequence[str] | None, environment: Mapping[str, str] = os.environ) -> ServingSettings:
+    """The settings of a command line; `MLOPS_HOME` is the default of `--home`. Usage errors exit 2, a refused value is `BadSetting`."""
+    parser = argparse.ArgumentParser("python -m serving", description="The scoring service: follows the registry's champion and answers /predict.")
+    parser.add_argument(
+        "--home", type=Path, default=Path(environment.get("MLOPS_HOME") or "var"), help="the platform's folder (default: MLOPS_HOME or var)"
+    )
+    parser.add_argument("--name", default="fraud", help="the use case, which is the registered model's name")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--workers", type=int, default=1, help="processes; each has its own connection and its own /metrics")
+    parser.add_argument("--clock", choices=["wall", "event"], default="wall", help="event: the newest event is now, for simulated time")
+    parser.add_argument("--poll", type=float, default=2.0, metavar="SECONDS", help="how often the registry is asked for its champion")
+    parser.add_argument("--tracking-uri", default="", help="MLflow's registry (default: SQLite under home)")
+    parser.add_argument("--degraded", choices=["refuse", "answer"], default="refuse", help="when the online store does not answer in time")
+    parser.add_argument("--fsync", action="store_true", help="flush every commit to the disk")
+    given = parser.parse_args(arguments)
+    return ServingSettings(
+        home=given.home,
+        use_case=given.name,
+        host=given.host,
+        port=given.port,
+        workers=given.workers,
+        clock=given.clock,
+        poll_seconds=given.poll,
+        registry=given.tracking_uri,
+        degraded_policy=given.degraded,
+        fsync=given.fsync,
+    )

@@ -1,0 +1,71 @@
+from datetime import UTC, date, datetime, timedelta
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlops_assets.core.splits import BadSplit, Split, utc_days
+
+unhurried = settings(deadline=None)  # the first example pays for an import, and machines are shared
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> Split:
+    holdout = draw(st.integers(1, 14))
+    return Split(draw(st.dates(date(2018, 1, 1), date(2030, 1, 1))), draw(st.integers(0, 60)), holdout, holdout + draw(st.integers(1, 60)))
+
+
+def test_the_days_of_the_handbook_protocol() -> None:
+    split = Split(date(2018, 8, 8), maturity_days=7, holdout_days=7, train_days=21)
+    assert split.last_mature_day == date(2018, 7, 31)
+    assert (split.holdout_first, split.holdout_last) == (date(2018, 7, 25), date(2018, 7, 31))
+    assert (split.train_first, split.evaluation_last) == (date(2018, 7, 11), date(2018, 7, 24))
+
+
+@unhurried
+@given(splits())
+def test_the_folds_are_disjoint_adjacent_and_mature(split: Split) -> None:
+    days = [split.as_of - timedelta(days=n) for n in range(-3, split.maturity_days + split.train_days + 5)]
+    fold = pd.Series(days).pipe(split.label)
+    train = [day for day, name in zip(days, fold, strict=True) if name == "train"]
+    holdout = [day for day, name in zip(days, fold, strict=True) if name == "holdout"]
+    assert len(holdout) == split.holdout_days
+    assert len(train) + len(holdout) == split.train_days
+    assert max(train) + timedelta(days=1) == min(holdout)
+    assert (min(train), max(train)) == (split.train_first, split.evaluation_last)
+    assert (min(holdout), max(holdout)) == (split.holdout_first, split.holdout_last)
+    # The verdict of the last instant of the last day is known before the first instant of the as-of day.
+    end = datetime.combine(max(holdout), datetime.max.time(), UTC) + timedelta(days=split.maturity_days)
+    assert end < datetime.combine(split.as_of, datetime.min.time(), UTC)
+
+
+def test_a_timestamp_belongs_to_its_utc_day() -> None:
+    split = Split(date(2024, 3, 12), 1, 1, 3)  # M is 10 March, when New York changes to summer time
+    times = pd.to_datetime(["2024-03-09 23:30:00-05:00", "2024-03-10 20:30:00-04:00"], utc=True).tz_convert("America/New_York")
+    assert split.label(pd.Series(times)).tolist() == ["holdout", None]
+
+
+def test_days_may_be_dates_strings_or_timestamps() -> None:
+    want = [pd.Timestamp("2024-03-09")]
+    for given_as in (date(2024, 3, 9), "2024-03-09", pd.Timestamp("2024-03-09 12:00"), pd.Timestamp("2024-03-09 23:59:59.999999", tz="UTC")):
+        assert utc_days(pd.Series([given_as])).tolist() == want
+
+
+def test_labels_keep_the_index() -> None:
+    assert Split(date(2024, 3, 12), 1, 1, 3).label(pd.Series(["2024-03-10"], index=[41])).to_dict() == {41: "holdout"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((date(2024, 1, 1), 7, 0, 30), "a holdout of 0 days"),
+        ((date(2024, 1, 1), -1, 7, 30), "a maturity of -1 days"),
+        ((date(2024, 1, 1), 7, 7, 7), "a training period of 7 days leaves nothing before a holdout of 7 days"),
+        ((datetime(2024, 1, 1), 7, 7, 30), "a date is needed"),
+        (("2024-01-01", 7, 7, 30), "as of '2024-01-01'"),
+    ],
+)
+def test_a_split_that_cannot_be_meant_names_the_value(values: tuple[object, ...], message: str) -> None:
+    with pytest.raises(BadSplit, match=message):
+        Split(*values)  # type: ignore[arg-type]

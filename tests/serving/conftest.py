@@ -1,0 +1,57 @@
+"""A tiny champion, and the service around it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from serving_kit import Running, TinyRegistry, start, tiny_release
+
+from feature_repo.engine.plan import FeaturePlan, plan_from_feast
+
+
+@pytest.fixture(scope="session")
+def plan() -> FeaturePlan:
+    """The fraud service's plan from its Feast declarations, without a registry."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from feast import StreamFeatureView
+        from feast.on_demand_feature_view import OnDemandFeatureView
+
+        from feature_repo.fraud import services, views
+    declared = list(vars(views).values())
+    store = SimpleNamespace(
+        get_feature_service=lambda name: services.fraud_v1,
+        list_stream_feature_views=lambda: [v for v in declared if isinstance(v, StreamFeatureView)],
+        list_on_demand_feature_views=lambda: [v for v in declared if isinstance(v, OnDemandFeatureView)],
+    )
+    return plan_from_feast(store, "fraud_v1")
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., Running]]:
+    """Starts services, and stops them all at the end."""
+    running: list[Running] = []
+
+    def launched(home: Path, *arguments: str) -> Running:
+        running.append(start(home, *arguments))
+        return running[-1]
+
+    yield launched
+    for service in running:
+        service.stop()
+
+
+@pytest.fixture(scope="module")
+def served(plan: FeaturePlan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One service on event time with version 1, shared by the tests of a module."""
+    home = tmp_path_factory.mktemp("home")
+    registry = TinyRegistry(home)
+    registry.promote(registry.register(tiny_release(plan), tmp_path_factory.mktemp("scratch")))
+    service = start(home, "--clock", "event")
+    service.wait()
+    yield service
+    service.stop()

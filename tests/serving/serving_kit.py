@@ -1,0 +1,157 @@
+"""What the tests of the service are made of: a tiny champion, a real MLflow registry for it, and the service as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+
+from feature_repo.engine.plan import FeaturePlan
+from serving.contract.bundle import Release, as_row, write_release
+from serving.contract.policy import Policy
+from serving.contract.scoring import Calibrator, Scorer
+
+ROOT = Path(__file__).parents[2]
+DAY_US = 86_400_000_000
+START_US = 1_522_540_800_000_000  # 2018-04-01
+
+
+def tiny_release(plan: FeaturePlan, seed: int = 0, policy: Policy | None = None, trees: int = 5) -> Release:
+    """A real LightGBM model of a few trees on random vectors; the seed tells versions apart."""
+    import lightgbm
+
+    rng = np.random.default_rng(seed)
+    matrix = rng.gamma(2.0, 20.0, size=(500, len(plan.features)))
+    matrix[rng.random(matrix.shape) < 0.1] = np.nan
+    target = (np.nan_to_num(matrix[:, rng.integers(len(plan.features), size=3)]).sum(axis=1) > 150).astype(int)
+    parameters = {"objective": "binary", "num_leaves": 7, "verbose": -1, "num_threads": 1, "seed": seed, "deterministic": True}
+    booster = lightgbm.train(parameters, lightgbm.Dataset(matrix, target, feature_name=list(plan.features)), trees)
+    text, calibrator = booster.model_to_string(), Calibrator(1.0 + seed / 100, -0.1)
+    vectors = [[None if v != v else v for v in row] for row in matrix[:20].tolist()]
+    scores = Scorer(text, calibrator).score(np.array([as_row(v) for v in vectors])).tolist()
+    # Each version has thresholds of its own, so that a mixture of two generations in one response shows.
+    policy = policy or Policy(review=0.3 + seed / 1000, block=0.9)
+    return Release("fraud", plan, plan.features, text, calibrator, policy, 7.0, {"seed": seed}, (vectors, scores))
+
+
+REFERENCE = pa.table({"score": [0.1, 0.2]})
+
+
+@dataclass
+class TinyRegistry:
+    """An MLflow registry under a home, as the trainer leaves it."""
+
+    home: Path
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.home}/mlflow/mlflow.db"
+
+    def register(self, release: Release, scratch: Path, spoil: Callable[[Path], None] | None = None, digest: str | None = None) -> str:
+        """Log a bundle as a run's artifact `bundle`, register it, tag it; returns the version. `spoil` damages the bundle on its way."""
+        from mlflow import MlflowClient
+
+        (self.home / "mlflow").mkdir(parents=True, exist_ok=True)
+        written = write_release(release, scratch / "bundle", REFERENCE)
+        if spoil:
+            spoil(scratch / "bundle")
+        client = MlflowClient(self.uri, self.uri)
+        experiment = client.get_experiment_by_name("tiny")
+        experiment_id = (
+            experiment.experiment_id if experiment else client.create_experiment("tiny", artifact_location=f"file://{self.home}/mlflow/artifacts")
+        )
+        run = client.create_run(experiment_id)
+        client.log_artifacts(run.info.run_id, str(scratch / "bundle"), "bundle")
+        client.set_terminated(run.info.run_id)
+        if not client.search_registered_models("name = 'fraud'"):
+            client.create_registered_model("fraud")
+        tags = {"bundle_digest": digest or written}
+        return str(client.create_model_version("fraud", f"runs:/{run.info.run_id}/bundle", run.info.run_id, tags=tags).version)
+
+    def promote(self, version: str) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(self.uri, self.uri).set_registered_model_alias("fraud", "champion", version)
+
+
+@dataclass
+class Running:
+    """The service as a process of its own."""
+
+    home: Path
+    port: int
+    process: subprocess.Popen[str]
+    log: Path
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+
+    def wait(self, path: str = "/health/ready", status: int = 200, seconds: float = 60) -> httpx.Response:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the service ended with {self.process.returncode}: {self.log.read_text()}")
+            try:
+                if (response := self.client.get(path)).status_code == status:
+                    return response
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"{path} did not answer {status}: {self.log.read_text()}")
+
+    def wait_for_version(self, version: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.client.get("/health").json()["model_version"] == version:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"version {version} never served: {self.log.read_text()}")
+
+    def stop(self) -> int:
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(20)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(home: Path, *arguments: str) -> Running:
+    port, log = free_port(), home / f"serving-{time.time_ns()}.log"
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "serving", "--home", str(home), "--port", str(port), "--poll", "0.1", *arguments]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    return Running(home, port, process, log)
+
+
+def payment(number: int = 0, **changes: Any) -> dict[str, Any]:
+    """A transaction as a client sends it, one a minute."""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START_US // 1_000_000 + 60 * number))
+    return {
+        "transaction_id": f"t{number}",
+        "event_timestamp": moment,
+        "customer_id": f"c{number % 7}",
+        "merchant_id": f"m{number % 5}",
+        "amount": 10.0 + number % 90,
+        **changes,
+    }
+
+
+def with_policy(release: Release, review: float, block: float) -> Release:
+    return replace(release, policy=Policy(review, block))
