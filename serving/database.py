@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sqlite3
+import threading
 from collections.abc import Callable
 
 from feature_repo.engine.online import OnlineState
@@ -12,6 +15,12 @@ from serving.settings import ServingSettings
 
 OPENING_TIMEOUT_MS = 10_000  # several workers open the file at once
 BUSY_TIMEOUT_MS = 5  # another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other work meanwhile
+# Left to SQLite, every thousandth page is checkpointed inside somebody's commit, which then waits for the disk (p99 7 ms against 0.4).
+CHECKPOINT_EVERY_S = 0.5
+AUTOMATIC_CHECKPOINT_PAGES = 20_000  # in case the thread falls behind: 80 MB
+RESTART_PAGES = 4_000
+
+logger = logging.getLogger("serving.database")
 
 
 def open_database(settings: ServingSettings, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> sqlite3.Connection:
@@ -19,6 +28,7 @@ def open_database(settings: ServingSettings, busy_timeout_ms: int = BUSY_TIMEOUT
     settings.folder.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(settings.database, timeout=OPENING_TIMEOUT_MS / 1_000, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOMATIC_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA synchronous = {'FULL' if settings.fsync else 'NORMAL'}")
     log.create_tables(connection)
     OnlineState.create_tables(connection)
@@ -41,3 +51,16 @@ def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]
             connection.close()
 
     return missing
+
+
+def checkpoint_until(stop: threading.Event, settings: ServingSettings) -> None:
+    """For a thread: moves what was committed from the WAL into the file, so that no commit has to."""
+    connection = open_database(settings, OPENING_TIMEOUT_MS)
+    with contextlib.closing(connection):
+        while not stop.wait(CHECKPOINT_EVERY_S):
+            try:
+                _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages > RESTART_PAGES:  # under steady load the passive kind never catches up with the last commit
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)")
+            except sqlite3.OperationalError as error:
+                logger.warning("a checkpoint of serving.db has to wait: %s", error)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any
 
-from serving.database import state_check
+from serving.database import checkpoint_until, state_check
 from serving.metrics import Metrics
 from serving.plane import DataPlane
 from serving.releases import Follower, MlflowRegistry, Registry
@@ -35,11 +35,16 @@ class Service:
     @asynccontextmanager
     async def running(self, app: Any) -> AsyncIterator[None]:
         self.follower.start()
+        stop = threading.Event()
+        checkpoints = threading.Thread(target=checkpoint_until, args=(stop, self.settings), name="checkpoints", daemon=True)
+        checkpoints.start()
         self._drain_before_exit()
         try:
             yield
         finally:
             self.follower.stop()
+            stop.set()
+            checkpoints.join(5)
             self.plane.close()
             log.info("stopped")
 

@@ -104,63 +104,6 @@ class LakeOfflineStore(OfflineStore):
         )
         on_demand: list[Any] = list(wanted_on_demand)
 
-        types: dict[str, pa.DataType],
-    ) -> None:
-        self._evaluate, self._full_feature_names, self._on_demand, self._metadata, self._types = (
-            evaluate,
-            full_feature_names,
-            list(on_demand),
-            metadata,
-            types,
-        )
-
-    def to_arrow(self, validation_reference: Any = None, timeout: int | None = None) -> pa.Table:
-        table = super().to_arrow(validation_reference=validation_reference, timeout=timeout)
-        return table.cast(pa.schema([pa.field(f.name, self._types.get(f.name, f.type)) for f in table.schema]))
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        return self._evaluate()
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._evaluate().to_pandas()
-
-    @property
-    def full_feature_names(self) -> bool:
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[Any]:
-        return self._on_demand
-
-    @property
-    def metadata(self) -> RetrievalMetadata | None:
-        return self._metadata
-
-
-class LakeOfflineStore(OfflineStore):
-    supports_filter_by_created_timestamp = True  # and always does
-
-    @staticmethod
-    def get_historical_features(
-        config: RepoConfig,
-        feature_views: list[Any],
-        feature_refs: list[str],
-        entity_df: pd.DataFrame | str | None,
-        registry: Any,
-        project: str,
-        full_feature_names: bool = False,
-        **kwargs: Any,
-    ) -> RetrievalJob:
-        if entity_df is None:
-            raise EntityError("features are computed at keys and times: give an entity_df, not a range of dates")
-        lake = config.offline_store.open_lake()
-        rows = rows_from_sql(lake, entity_df) if isinstance(entity_df, str) else pa.Table.from_pandas(entity_df, preserve_index=False)
-        time_column = infer_event_timestamp_from_entity_df(rows.slice(0, 0).to_pandas().dtypes.to_dict())
-        wanted = _get_requested_feature_views_to_features_dict(feature_refs, feature_views, registry.list_on_demand_feature_views(project))[0]
-        on_demand = [
-            v for v in registry.list_on_demand_feature_views(project) if any(ref.split(":")[0] == v.projection.name_to_use() for ref in feature_refs)
-        ]
-
         types: dict[str, pa.DataType] = {}
         questions = []
 

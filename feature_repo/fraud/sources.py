@@ -1,7 +1,7 @@
 """The streams that features are made of: events in the lake, and the way to push newer ones.
 
-Tags of a source, read by the engine: `scale.<column>` is the number of decimals that a column is exact to (0 for whole numbers and booleans), and
-`event_id` names the columns that together identify an event.
+Tags of a source, read by the engine: `scale.<column>` is the number of decimals that a column is exact to (0 for whole numbers and booleans),
+`event_id` names the columns that together identify an event, and `keys` the ids that views may go by.
 """
 
 from feast import FileSource, PushSource
@@ -13,7 +13,7 @@ transactions = FileSource(
     file_format=ParquetFormat(),
     timestamp_field="event_timestamp",
     created_timestamp_column="created_timestamp",
-    tags={"event_id": "transaction_id", "scale.amount": "2", "scale.is_declined": "0"},
+    tags={"event_id": "transaction_id", "keys": "customer_id,merchant_id", "scale.amount": "2", "scale.is_declined": "0"},
     description="Accepted card transactions, one row each.",
 )
 
@@ -24,7 +24,7 @@ verdicts = FileSource(
     timestamp_field="event_timestamp",
     created_timestamp_column="created_timestamp",
     # A contradiction is a further verdict on the same transaction: only the two columns together name one.
-    tags={"event_id": "transaction_id,event_timestamp", "scale.amount": "2", "scale.is_fraud": "0"},
+    tags={"event_id": "transaction_id,event_timestamp", "keys": "customer_id,merchant_id", "scale.amount": "2", "scale.is_fraud": "0"},
     description="What became known about transactions, at the time it became known.",
 )
 

@@ -37,9 +37,10 @@ def compare(logged: pd.DataFrame, recomputed: pd.DataFrame, features: Sequence[s
     ids = one.index.intersection(other.index, sort=False)
     left, right = one.loc[ids].to_numpy(dtype=np.float64), other.loc[ids].to_numpy(dtype=np.float64)
     equal = (left == right) | (np.isnan(left) & np.isnan(right))
-    with np.errstate(invalid="ignore"):  # inf - inf
-        equal |= np.abs(left - right) <= RELATIVE * np.maximum(np.abs(left), np.abs(right))
-    equal &= np.isfinite(left) == np.isfinite(right)  # inf is within any share of its size
+    finite = np.isfinite(left) & np.isfinite(right)  # anything is within a share of infinity
+    with np.errstate(invalid="ignore"):
+        near = np.abs(left - right) <= RELATIVE * np.maximum(np.abs(left), np.abs(right))
+    equal |= finite & near
     late = ids.isin(list(late_ids))
     differs = ~equal
     rows, columns = np.nonzero(differs)

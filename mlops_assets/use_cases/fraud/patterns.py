@@ -64,11 +64,11 @@ def card_testing(people: Population, stream: Stream, day: int, cards_per_day: fl
     ring = stream("ring", day // 7).choice(people.merchants, min(8, people.merchants), replace=False)
     quiet = np.argsort(people.popularity, kind="stable")[: max(people.merchants // 4, 1)]
     rng = stream("testing", day)
-    spenders = np.argsort(people.mean_amount, kind="stable")[-max(people.customers // 4, 1) :]
+    spenders = np.argsort(people.mean_amount, kind="stable")[-max(people.customers // 5, 1) :]
     cards = rng.choice(spenders, min(int(rng.poisson(cards_per_day)), len(spenders)), replace=False)
-    tests = _burst(people, rng, cards, np.ones(len(cards), dtype=np.int64), rng.uniform(0.0, 2.0, len(cards)), 0.2, (0.0, 0.0), 0.05, CARD_TESTING)
+    tests = _burst(people, rng, cards, rng.integers(0, 2, len(cards)), rng.uniform(0.0, 2.0, len(cards)), 0.2, (0.0, 0.0), 0.05, CARD_TESTING)
     tests = replace(tests, merchant=rng.choice(ring, len(tests)), amount=rng.uniform(0.5, 2.5, len(tests)))
-    drains = _burst(people, rng, cards, 2 + rng.poisson(1.0, len(cards)), rng.uniform(2.2, 4.5, len(cards)), 0.3, (1.5, 3.5), 0.0, CARD_TESTING)
+    drains = _burst(people, rng, cards, np.ones(len(cards), dtype=np.int64), rng.uniform(2.2, 4.5, len(cards)), 0.7, (1.5, 3.2), 0.0, CARD_TESTING)
     return together([tests, replace(drains, merchant=rng.choice(quiet, len(drains)))])
 
 
@@ -93,9 +93,9 @@ def _burst(
     """Each card pays `counts` times from `first_hour` on, with exponential gaps."""
     customer = np.repeat(cards, counts)
     n = len(customer)
-    gaps = np.cumsum(rng.exponential(gap_hours, n)) if n else np.zeros(0)
-    begins = np.cumsum(counts) - counts
-    hours = np.repeat(first_hour, counts) + gaps - np.repeat(gaps[begins] if n else gaps, counts if n else 0)
+    elapsed = np.concatenate([[0.0], np.cumsum(rng.exponential(gap_hours, n))])
+    before = np.repeat(elapsed[np.cumsum(counts) - counts], counts)
+    hours = np.repeat(first_hour, counts) + elapsed[1:] - before
     return Rows(
         customer,
         people.anywhere(rng, n),

@@ -51,10 +51,10 @@ class FraudConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    compromised_merchants: float = Field(default=0.25, ge=0)
-    stolen_cards: float = Field(default=1.2, ge=0)
+    compromised_merchants: float = Field(default=0.2, ge=0)
+    stolen_cards: float = Field(default=1.1, ge=0)
     large_amounts: float = Field(default=4.0, ge=0)
-    tested_cards: float = Field(default=5.0, ge=0)  # only where a scenario injects the pattern
+    tested_cards: float = Field(default=12.0, ge=0)  # only where a scenario injects the pattern
 
 
 class SimulatorConfig(BaseModel):

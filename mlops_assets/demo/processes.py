@@ -1,0 +1,86 @@
+"""The two processes of the demo beside its own: the scoring service and a Dagster daemon, started as anybody would and stopped with it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+
+
+class ProcessFailed(Exception):
+    """A process did not come up, or went away; the message names it, its log and the last line of it."""
+
+
+@contextmanager
+def running(name: str, words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Python module beside this process; at the end it and its children are asked to stop, and killed if they do not."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as handle:
+        # A shell that runs in the background hands on an ignored SIGINT, which Dagster copies to SIGTERM: signals are set back.
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words], stdout=handle, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_default_signals
+        )
+    try:
+        yield process
+        if process.poll() is not None:
+            raise ProcessFailed(f"{name} went away with exit code {process.returncode}; {_last_line(log)}")
+    finally:
+        _stop(process)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> dict[str, Any]:
+    """The first healthy answer of the service."""
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise ProcessFailed(f"the scoring service exited with {process.returncode}; {_last_line(log)}")
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/health")
+            answer = connection.getresponse()
+            body = answer.read()
+            connection.close()
+            if answer.status == 200:
+                return json.loads(body)
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise ProcessFailed(f"the scoring service was not ready within {START_TIMEOUT_S:.0f} s; {_last_line(log)}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # what it left behind, such as code servers
+    process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return f"the last line of {log.name} is: {lines[-1][:300]}" if lines else f"{log.name} is empty"

@@ -1,0 +1,90 @@
+"""How the demo ends: the summary as data, and a table that a person can read."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from feature_repo.engine.lake import Lake
+from mlops_assets.assets.monitoring import money
+from mlops_assets.automation import TRIGGER
+from mlops_assets.demo.client import Bank
+from mlops_assets.keys import DATA_DRIFT, FEATURE_PARITY, TRANSACTIONS
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.registry import Version
+
+if TYPE_CHECKING:
+    from dagster import DagsterRun
+
+
+def summarize(
+    settings: Settings, bank: Bank, run: DagsterRun, injected: str, detected: str, swapped: str, before: Version, after: Version, until: date
+) -> dict[str, Any]:
+    """Everything from what the platform itself wrote: the lake, the run's tags and the answers of the service. `caught` is a share of fraud money."""
+    lake = Lake(settings.lake_root)
+    days = lake.partitions(TRANSACTIONS)
+    parity = [m.metadata for m in lake.manifests(FEATURE_PARITY, lake.partitions(FEATURE_PARITY))]
+    report = money(lake, settings, until.isoformat())
+    return {
+        "days": len(days),
+        "transactions": sum(m.rows for m in lake.manifests(TRANSACTIONS, days)),
+        "drift": {"injected": injected, "detected": detected},
+        "retraining": {"launched_by": "sensor" if TRIGGER in run.tags else "hand", "run_id": run.run_id},
+        "versions": {"before": before.version, "after": after.version},
+        "serving": {
+            "requests": bank.requests,
+            "failed": bank.failed,
+            "swapped_without_restart": bank.versions == [before.version, after.version],
+        },
+        "parity": {"compared": sum(p["compared"] for p in parity), "mismatches": sum(p["mismatches"] for p in parity)},
+        "business": {
+            "caught_before": _caught(report, report["day"] < injected),
+            "caught_drifted": _caught(report, (report["day"] >= injected) & (report["day"] <= swapped)),
+            "caught_after": _caught(report, report["day"] > swapped),
+        },
+    }
+
+
+def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) -> None:
+    """The days as a table, and where to look next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    lake = Lake(settings.lake_root)
+    drifted = {m.partition: m.metadata["drifted"] for m in lake.manifests(DATA_DRIFT, lake.partitions(DATA_DRIFT))}
+    last = (date.fromisoformat(max(drifted)) + timedelta(days=1)).isoformat()
+    console = Console(width=110, highlight=False)
+    table = Table(title="Fraud in money on the served days that have matured", caption="Caught: reviewed or blocked. Unknown is not legitimate.")
+    for name in ("day", "transactions", "fraud", "caught", "missed", "share caught", "reviews", "blocked", "data drift", ""):
+        table.add_column(name, justify="left" if name in ("day", "") else "right")
+    for row in money(lake, settings, last).itertuples():
+        share = "" if pd.isna(row.caught_share) else f"{row.caught_share:.0%}"
+        notes = {summary["drift"]["injected"]: "the world changes", swapped: f"version {summary['versions']['after']} takes over at midnight"}
+        values = [f"{row.transactions:,}", f"{row.fraud_money:,.0f}", f"{row.caught_money:,.0f}", f"{row.missed_money:,.0f}", share]
+        table.add_row(str(row.day), *values, f"{row.reviews:,}", f"{row.blocked:,}", "yes" if drifted.get(row.day) else "", notes.get(row.day, ""))
+    console.print(table)
+    business, serving, versions, parity = summary["business"], summary["serving"], summary["versions"], summary["parity"]
+    console.print(
+        f"Of the fraud money, version {versions['before']} caught {business['caught_before']:.0%}, and {business['caught_drifted']:.0%} once the world "
+        f"had changed;\nversion {versions['after']} catches {business['caught_after']:.0%}. {serving['requests']:,} requests, {serving['failed']} failed; "
+        f"{parity['compared']:,} vectors recomputed, {parity['mismatches']} mismatches."
+    )
+    page = home / "reports" / DATA_DRIFT / f"{summary['drift']['detected']}.html"
+    console.print(f"\nThe drift report of the day it was detected:  {page}", soft_wrap=True)
+    console.print(f"Everything as data:                           {home / 'summary.json'}", soft_wrap=True)
+    console.print(f"In the UI: MLOPS_HOME={_shown(home)} MLOPS_CONFIG=docs/demo.toml make dev, then http://127.0.0.1:3000", soft_wrap=True)
+
+
+def _caught(report: pd.DataFrame, days: pd.Series) -> float:
+    chosen = report[days]
+    return round(float(chosen["caught_money"].sum() / chosen["fraud_money"].sum()), 4)
+
+
+def _shown(home: Path) -> str:
+    try:
+        return str(home.relative_to(Path.cwd()))
+    except ValueError:
+        return str(home)
