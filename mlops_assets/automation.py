@@ -18,6 +18,7 @@ from dagster import (
     SkipReason,
     sensor,
 )
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
 PAGE = 100
@@ -127,7 +128,7 @@ def failed_checks(instance: DagsterInstance, check: AssetCheckKey, seen: Seen) -
     through = min(open_ids) - 1 if open_ids else max([r.id for r in records], default=seen.through)
     decided = {r.id for r in records if r.id > through and r.id not in open_ids}
     name = check.to_user_string()
-    return Seen(through, tuple(sorted(decided))), [FailedCheck(name, r.id, _day(r.event.asset_check_evaluation.metadata)) for r in new if r.event]
+    return Seen(through, tuple(sorted(decided))), [FailedCheck(name, record.id, _day(record)) for record in new]
 
 
 def _ended(instance: DagsterInstance, run_id: str) -> bool:
@@ -135,5 +136,9 @@ def _ended(instance: DagsterInstance, run_id: str) -> bool:
     return run is None or run.is_finished
 
 
-def _day(metadata: object) -> str:
-    return str(metadata["day"].value)  # type: ignore[index]
+def _day(record: AssetCheckExecutionRecord) -> str:
+    """The arrival day that the check was about, from its own metadata."""
+    evaluation = record.event.asset_check_evaluation if record.event else None
+    if evaluation is None:
+        raise ValueError(f"check record {record.id} failed, but holds no evaluation")
+    return str(evaluation.metadata["day"].value)

@@ -1,12 +1,13 @@
 """How assets report: the specs of their checks, results that name the offenders, and metadata that a person can use in the UI."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
 
 from feature_repo.engine.lake import Manifest, digest_of
 
-Metadata = Mapping[str, object]
+Metadata = Mapping[str, Any]
 
 
 def blocking(asset: str, name: str, description: str) -> AssetCheckSpec:
@@ -30,7 +31,7 @@ def result(spec: AssetCheckSpec, passed: bool, metadata: Metadata | None = None)
     )
 
 
-def content(manifests: Iterable[Manifest]) -> dict[str, object]:
+def content(manifests: Iterable[Manifest]) -> dict[str, Any]:
     """Metadata of what was written: rows, days, bytes and one digest over all of it."""
     written = sorted(manifests, key=lambda m: m.partition)
     return {

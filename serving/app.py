@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from serving.api.errors import add_handlers
 from serving.api.middleware import Door
-from serving.api.routes import know_routes, routes
+from serving.api.routes import routes
 from serving.lifecycle import Service
 from serving.releases import Registry
 from serving.settings import ServingSettings
@@ -17,8 +18,9 @@ def create_app(settings: ServingSettings, registry: Registry | None = None) -> F
     service = Service(settings, registry)
     app = FastAPI(title=f"{settings.use_case}: scoring", version="1", lifespan=service.running)
     app.state.service = service
-    app.include_router(routes(service))
+    router = routes(service)
+    app.include_router(router)
     add_handlers(app, service.metrics)
     app.add_middleware(Door, limits=settings.limits, metrics=service.metrics)
-    know_routes(app, service)
+    service.metrics.know_routes(sorted({route.path for route in (*router.routes, *app.routes) if isinstance(route, Route)}))
     return app

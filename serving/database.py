@@ -11,14 +11,14 @@ from collections.abc import Callable
 from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract import log
+from serving.history import missing
 from serving.settings import ServingSettings
 
 OPENING_TIMEOUT_MS = 10_000  # several workers open the file at once
 BUSY_TIMEOUT_MS = 5  # another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other work meanwhile
-# Left to SQLite, every thousandth page is checkpointed inside somebody's commit, which then waits for the disk (p99 7 ms against 0.4).
+# Left to SQLite, every thousandth page is checkpointed inside somebody's commit, which then waits for the disk.
 CHECKPOINT_EVERY_S = 0.5
-AUTOMATIC_CHECKPOINT_PAGES = 20_000  # in case the thread falls behind: 80 MB
-RESTART_PAGES = 4_000
+AUTOMATIC_CHECKPOINT_PAGES = 20_000  # 80 MB; by then a commit has only the last few pages left to move
 
 logger = logging.getLogger("serving.database")
 
@@ -40,17 +40,17 @@ def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]
     """For the follower's thread, through a connection of its own: reasons why the stored state cannot serve a plan. Where it can, its indexes are
     made here, and not while a payment waits."""
 
-    def missing(plan: FeaturePlan) -> list[str]:
+    def reasons_against(plan: FeaturePlan) -> list[str]:
         connection = open_database(settings, OPENING_TIMEOUT_MS)
         try:
-            reasons = OnlineState.missing(connection, plan)
+            reasons = missing(connection, plan)
             if not reasons:
                 OnlineState(connection, plan)
             return reasons
         finally:
             connection.close()
 
-    return missing
+    return reasons_against
 
 
 def checkpoint_until(stop: threading.Event, settings: ServingSettings) -> None:
@@ -59,8 +59,6 @@ def checkpoint_until(stop: threading.Event, settings: ServingSettings) -> None:
     with contextlib.closing(connection):
         while not stop.wait(CHECKPOINT_EVERY_S):
             try:
-                _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if pages > RESTART_PAGES:  # under steady load the passive kind never catches up with the last commit
-                    connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             except sqlite3.OperationalError as error:
                 logger.warning("a checkpoint of serving.db has to wait: %s", error)

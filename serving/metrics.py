@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
@@ -25,6 +25,7 @@ class Metrics:
     """One process's counters, on a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` beside every counter doubles the series and says nothing
         self.registry = CollectorRegistry()
         self._requests = Counter("serving_requests", "Requests by route template and class of status", ["route", "status"], registry=self.registry)
         self._latency = Histogram("serving_predict_seconds", "Time to answer /predict", buckets=LATENCY, registry=self.registry)

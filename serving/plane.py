@@ -23,6 +23,7 @@ from serving.contract import log
 from serving.contract.policy import decide
 from serving.contract.verdicts import verdict_events
 from serving.database import open_database
+from serving.history import find, find_of
 from serving.releases import Champion
 from serving.settings import DAY_US, ServingSettings
 from serving.values import Answer, BadInput, Conflict, Label, LabelReceipt, NoModel, Reason, StoreBusy, Transaction
@@ -161,8 +162,8 @@ class DataPlane:
 
     def _bring_up_to_date(self, state: OnlineState, found: _Subject, before: Sequence[tuple[int, bool]], new: tuple[int, bool]) -> None:
         """Make the transaction's verdicts in the online state what the one rule says, now that a label came."""
-        prefix = f"{found.event['transaction_id']}:"
-        present = {(_int(e["event_us"]), bool(e["is_fraud"])) for e in state.find_prefixed(VERDICTS, prefix)}
+        stored = find_of(self._connection, state.plan, VERDICTS, str(found.event["transaction_id"]))
+        present = {(_int(e["event_us"]), bool(e["is_fraud"])) for e in stored}
         # Verdicts that came with the lake stand for labels that this log never held.
         inherited = present - set(found.verdicts([])) - set(found.verdicts(before))
         wanted = set(found.verdicts([*before, *inherited, new]))
@@ -177,7 +178,7 @@ class DataPlane:
             event_us, created_us, customer_id, merchant_id, amount, is_declined, decision, maturity_us = row
             known = Transaction(transaction_id, event_us, customer_id, merchant_id, amount, bool(is_declined))
             return _Subject(known.event(), event_us, created_us, decision == "BLOCK", maturity_us)
-        if (event := state.find(TRANSACTIONS, transaction_id)) is None:
+        if (event := find(self._connection, state.plan, TRANSACTIONS, transaction_id)) is None:
             return None
         event_us, created_us = _int(event["event_us"]), _int(event["created_us"])
         return _Subject({**event, "transaction_id": transaction_id}, event_us, created_us, blocked=False, maturity_us=champion.maturity_us)

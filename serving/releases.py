@@ -29,6 +29,7 @@ log = logging.getLogger("serving.releases")
 ALIAS = "champion"
 BUNDLE = "bundle"  # the artifact directory of the version's run
 DIGEST_TAG = "bundle_digest"
+SQLITE = "sqlite:///"
 LAST_GOOD = "last_good.json"
 DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -89,9 +90,10 @@ class MlflowRegistry:
         self._client: Any = None
 
     def champion(self) -> Named | None:
-        client = self._connect()
-        if client is None:
+        # Asked before every use of the client, which would make an empty registry where one was moved away.
+        if self._uri.startswith(SQLITE) and not _has_champion(Path(self._uri.removeprefix(SQLITE)), self._model):
             return None
+        client = self._connect()
         from mlflow.exceptions import MlflowException
 
         try:
@@ -115,8 +117,6 @@ class MlflowRegistry:
 
     def _connect(self) -> Any:
         if self._client is None:
-            if self._uri.startswith("sqlite:///") and not _has_champion(Path(self._uri.removeprefix("sqlite:///")), self._model):
-                return None
             os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
             try:
                 from mlflow import MlflowClient

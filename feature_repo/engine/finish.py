@@ -106,6 +106,6 @@ def _float(value: Fraction) -> float:
 
 def _times(values: Array, factor: int) -> Array:
     """The product, in Python's integers where int64 could not hold it."""
-    if values.dtype != object and (not len(values) or int(values.max()) * factor < 2**62):
+    if values.dtype != object and int(values.max(initial=1)) * factor < 2**62:
         return values * factor
     return values.astype(object) * factor

@@ -39,27 +39,10 @@ class LakeOfflineStoreConfig(FeastConfigBaseModel):
 
 
 class LakeRetrievalJob(RetrievalJob):
-    """A retrieval that runs when its result is asked for. `types` are the declared types of the features, which all-null columns need."""
+    """A retrieval that runs when its result is asked for, on-demand features included."""
 
-    def __init__(
-        self,
-        evaluate: Callable[[], pa.Table],
-        full_feature_names: bool,
-        on_demand: Sequence[Any],
-        metadata: RetrievalMetadata | None,
-        types: dict[str, pa.DataType],
-    ) -> None:
-        self._evaluate, self._full_feature_names, self._on_demand, self._metadata, self._types = (
-            evaluate,
-            full_feature_names,
-            list(on_demand),
-            metadata,
-            types,
-        )
-
-    def to_arrow(self, validation_reference: Any = None, timeout: int | None = None) -> pa.Table:
-        table = super().to_arrow(validation_reference=validation_reference, timeout=timeout)
-        return table.cast(pa.schema([pa.field(f.name, self._types.get(f.name, f.type)) for f in table.schema]))
+    def __init__(self, evaluate: Callable[[], pa.Table], full_feature_names: bool = False, metadata: RetrievalMetadata | None = None) -> None:
+        self._evaluate, self._full_feature_names, self._metadata = evaluate, full_feature_names, metadata
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return self._evaluate()
@@ -73,7 +56,7 @@ class LakeRetrievalJob(RetrievalJob):
 
     @property
     def on_demand_feature_views(self) -> list[Any]:
-        return self._on_demand
+        return []  # none that Feast would still have to compute
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
@@ -102,8 +85,6 @@ class LakeOfflineStore(OfflineStore):
         wanted, wanted_on_demand = _get_requested_feature_views_to_features_dict(
             feature_refs, feature_views, registry.list_on_demand_feature_views(project)
         )
-        on_demand: list[Any] = list(wanted_on_demand)
-
         types: dict[str, pa.DataType] = {}
         questions = []
 
@@ -116,9 +97,9 @@ class LakeOfflineStore(OfflineStore):
             types |= {prefix + n: _arrow_type(declared[n]) for n in names}
             plan = view_from_feast(view, set(names))
             questions.append((plan, view.projection.join_key_map.get(plan.entity, plan.entity), prefix, names))
-        for on_demand_view in on_demand:
-            declared = {f.name: f.dtype for f in on_demand_view.features}
-            types |= {prefix_of(on_demand_view) + n: _arrow_type(declared[n]) for n in wanted_on_demand[on_demand_view]}
+        for on_demand, names in wanted_on_demand.items():
+            declared = {f.name: f.dtype for f in on_demand.features}
+            types |= {prefix_of(on_demand) + n: _arrow_type(declared[n]) for n in names}
         at_us = _moments(rows, time_column)
         for _, key, _, _ in questions:
             _check_key(rows, key)
@@ -132,10 +113,14 @@ class LakeOfflineStore(OfflineStore):
                 for name in names:
                     column = pa.array(values[name], from_pandas=True).cast(types[prefix + name])
                     table = table.append_column(prefix + name, column)
+            for view, names in wanted_on_demand.items():
+                computed = view.transform_arrow(_inputs(view, table), full_feature_names)
+                for name in (prefix_of(view) + n for n in names):
+                    table = table.append_column(name, computed[name].cast(types[name]))
             return table
 
         keys = sorted({key for _, key, _, _ in questions})
-        return LakeRetrievalJob(evaluate, full_feature_names, on_demand, RetrievalMetadata(feature_refs, keys), types)
+        return LakeRetrievalJob(evaluate, full_feature_names, RetrievalMetadata(feature_refs, keys))
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -150,7 +135,7 @@ class LakeOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         """The source's rows whose event time lies from `start_date` to `end_date`."""
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
-        return LakeRetrievalJob(lambda: _source_rows(config, data_source, columns, timestamp_field, start_date, end_date), False, [], None, {})
+        return LakeRetrievalJob(lambda: _source_rows(config, data_source, columns, timestamp_field, start_date, end_date))
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -173,7 +158,7 @@ class LakeOfflineStore(OfflineStore):
                 [(c, "first") for c in columns if c not in join_key_columns]
             ).rename_columns([*join_key_columns, *(c for c in columns if c not in join_key_columns)])  # fmt: skip
 
-        return LakeRetrievalJob(evaluate, False, [], None, {})
+        return LakeRetrievalJob(evaluate)
 
 
 def features_from_lake(lake: Lake, plan: ViewPlan, keys: pa.ChunkedArray, at_us: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
@@ -204,6 +189,14 @@ def rows_from_sql(lake: Lake, query: str) -> pa.Table:
 
 def day_of(moment_us: int) -> str:
     return (EPOCH + timedelta(microseconds=moment_us)).date().isoformat()
+
+
+def _inputs(view: Any, table: pa.Table) -> pa.Table:
+    """The columns that an on-demand view reads. Feast would hand it all of them, as lists."""
+    names = {f.name for source in view.source_request_sources.values() for f in source.schema}
+    for projection in view.source_feature_view_projections.values():
+        names |= {n for f in projection.features for n in (f.name, f"{projection.name_to_use()}__{f.name}")}
+    return table.select([n for n in table.column_names if n in names])
 
 
 def _source_rows(config: RepoConfig, source: Any, columns: list[str], time_column: str, start: datetime | None, end: datetime | None) -> pa.Table:

@@ -42,7 +42,8 @@ class Aggregate:
 @dataclass(frozen=True)
 class ViewPlan:
     """Aggregates of one stream by one key. `hop_us` floors the lower bound of every window (0: exact). `scales` are the decimals of the exact
-    columns; a column that is not in it is aggregated as what it is. `event_id` are the columns that identify an event of the stream."""
+    columns; a column that is not in it is aggregated as what it is. `event_id` are the columns that identify an event of the stream,
+    `keys` all its ids that a view could go by."""
 
     name: str
     entity: str
@@ -51,6 +52,7 @@ class ViewPlan:
     aggregates: tuple[Aggregate, ...]
     scales: Mapping[str, int] = field(default_factory=dict, hash=False)
     event_id: tuple[str, ...] = ("transaction_id",)
+    keys: tuple[str, ...] = ()
 
     @property
     def reach_us(self) -> int:
@@ -78,6 +80,7 @@ class ViewPlan:
             "aggregates": [asdict(a) for a in self.aggregates],
             "scales": dict(self.scales),
             "event_id": list(self.event_id),
+            "keys": list(self.keys),
         }
 
 
@@ -193,6 +196,7 @@ def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
         aggregates=tuple(a for a in aggregates if wanted is None or a.name in wanted),
         scales={name.removeprefix("scale."): int(value) for name, value in sorted(tags.items()) if name.startswith("scale.")},
         event_id=tuple(tags.get("event_id", "transaction_id").split(",")),
+        keys=tuple(k for k in tags.get("keys", "").split(",") if k),
     )
 
 
@@ -204,6 +208,4 @@ def _microseconds(name: str, period: timedelta | None) -> int:
 
 def _view_from_dict(values: Mapping[str, Any]) -> ViewPlan:
     aggregates = tuple(Aggregate(**a) for a in values["aggregates"])
-    return ViewPlan(
-        values["name"], values["entity"], values["stream"], values["hop_us"], aggregates, dict(values["scales"]), tuple(values["event_id"])
-    )
+    return ViewPlan(**{**values, "aggregates": aggregates, "event_id": tuple(values["event_id"]), "keys": tuple(values["keys"])})

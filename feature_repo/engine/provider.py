@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from feast.infra.passthrough_provider import PassthroughProvider
+from numpy.typing import NDArray
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.online import load_day
 from feature_repo.engine.online_store import open_state
 from feature_repo.engine.plan import ViewPlan, view_from_feast
-from feature_repo.engine.windows import microseconds
 
 DAY_US = 86_400_000_000
 AHEAD_US = DAY_US  # clocks may be a day off; what is further ahead is no event yet
@@ -49,12 +48,11 @@ class LakeProvider(PassthroughProvider):
                 load_day(state, lake, view.stream, day)
 
     def _ingest(self, view: ViewPlan, df: pd.DataFrame) -> None:
-        table = pa.Table.from_pandas(df, preserve_index=False)
         for name in ("event_timestamp", *view.event_id):
-            if name not in table.column_names:
+            if name not in df.columns:
                 raise BadEvent(name, None)
-        event_us = microseconds(table["event_timestamp"])
-        created_us = microseconds(table["created_timestamp"]) if "created_timestamp" in table.column_names else event_us
+        event_us = _microseconds(df, "event_timestamp")
+        created_us = _microseconds(df, "created_timestamp") if "created_timestamp" in df.columns else event_us
         ahead = np.maximum(event_us, created_us) > time.time_ns() // 1000 + AHEAD_US
         if ahead.any():
             raise BadEvent("event_timestamp", df["event_timestamp"].iloc[int(np.argmax(ahead))])
@@ -63,3 +61,10 @@ class LakeProvider(PassthroughProvider):
             for row, at, created in zip(rows, event_us.tolist(), created_us.tolist(), strict=True):
                 event = {str(name): value for name, value in row.items()}
                 state.push(view.stream, state.plan.event_id(view.stream, event, at), event, at, created)
+
+
+def _microseconds(df: pd.DataFrame, name: str) -> NDArray[np.int64]:
+    times = pd.to_datetime(df[name], utc=True)
+    if times.isna().any():
+        raise BadEvent(name, None)
+    return np.asarray(times.astype("datetime64[us, UTC]").astype("int64"), np.int64)

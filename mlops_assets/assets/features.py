@@ -2,21 +2,24 @@
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from dagster import AssetDep, AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, MaterializeResult, asset
 
 from feature_repo.engine.lake import Lake, LakeError
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
+from mlops_assets.assets.ingestion import pending_verdicts
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
 from mlops_assets.partitions import ONE_RUN, arrival_days, days_of, look_back
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
-from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_frame, write_days
+from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_frame, to_table, write_days
+from serving.contract.log import DAY_US, from_us, to_us
 
 SAMPLE = 50  # rows whose counts are recounted one by one, in every run
 ENTITY_COLUMNS = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
@@ -117,7 +120,13 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
             connection.execute("PRAGMA journal_mode=WAL")
             OnlineState.create_tables(connection)
             connection.execute("BEGIN IMMEDIATE")
-            pushed = rebuild(connection, feature_store.plan(case.feature_service), lake.open(), None)
+            opened, plan = lake.open(), feature_store.plan(case.feature_service)
+            pushed = rebuild(connection, plan, opened, None)
+            pending = pending_verdicts(opened, settings)
+            state = OnlineState(connection, plan)
+            for row in to_table(pending).to_pylist():
+                known = to_us(row["event_timestamp"])
+                pushed[VERDICTS] += state.push(VERDICTS, plan.event_id(VERDICTS, row, known), row, known, known)
             connection.execute("COMMIT")
         finally:
             connection.close()
@@ -154,29 +163,25 @@ def recount(lake: Lake, plan: FeaturePlan, table: pa.Table, days: Sequence[str])
     counted = [(view, aggregate) for view in plan.views for aggregate in view.aggregates if aggregate.function == "count"]
     if not counted or not table.num_rows:
         return []
-    longest = max(a.window_us for _, a in counted)
-    # Every tenth of the last day is enough: the sample has to stay cheap when one more day comes.
-    last = pd.Timestamp(days[-1], tz="UTC")
-    rows = to_frame(table.filter(pc.greater_equal(table.column("created_timestamp"), pa.scalar(last, table.schema.field("created_timestamp").type))))
-    rows = rows.iloc[:: max(1, len(rows) // SAMPLE)].head(SAMPLE)
-    first = shift(days[-1], -(longest // 86_400_000_000) - 1)
+    # Rows of the last day are enough: the sample has to stay cheap when one more day comes.
+    start = pa.scalar(datetime.fromisoformat(days[-1]).replace(tzinfo=UTC), table.schema.field("created_timestamp").type)
+    newest = table.filter(pc.greater_equal(table.column("created_timestamp"), start))
+    rows = newest.take(list(range(0, newest.num_rows, max(1, newest.num_rows // SAMPLE)))[:SAMPLE]).to_pylist()
     wrong = []
-    for view in {v.name: v for v, _ in counted}.values():
-        events = to_frame(lake.read(view.stream, lake.between(view.stream, first, days[-1]), [view.entity, "event_timestamp", "created_timestamp"]))
-        by_key = dict(iter(events[events[view.entity].isin(rows[view.entity])].groupby(view.entity)))
-        for aggregate in (a for v, a in counted if v.name == view.name):
-            for row in rows.itertuples():
-                key, at = getattr(row, view.entity), row.event_timestamp
-                low = at - pd.Timedelta(aggregate.window_us, "us")
-                low = low.floor(pd.Timedelta(view.hop_us, "us")) if view.hop_us else low
-                group = by_key.get(key)
-                n = (
-                    0
-                    if group is None
-                    else int(((group["event_timestamp"] >= low) & (group["event_timestamp"] < at) & (group["created_timestamp"] <= at)).sum())
-                )
-                if n != getattr(row, aggregate.name):
-                    wrong.append(f"{aggregate.name} of {row.transaction_id}: {getattr(row, aggregate.name)}, counted {n}")
+    for view in dict.fromkeys(view for view, _ in counted):
+        first = shift(days[-1], -(view.reach_us // DAY_US) - 1)
+        events = lake.read(view.stream, lake.between(view.stream, first, days[-1]), [view.entity, "event_timestamp", "created_timestamp"])
+        by_key: dict[str, list[dict[str, Any]]] = {}
+        for event in events.filter(pc.is_in(events.column(view.entity), pa.array([row[view.entity] for row in rows], pa.string()))).to_pylist():
+            by_key.setdefault(event[view.entity], []).append(event)
+        for row in rows:
+            at = row["event_timestamp"]
+            for aggregate in (a for v, a in counted if v == view):
+                low = from_us(view.lower_us(to_us(at), aggregate.window_us))
+                known = by_key.get(row[view.entity], [])
+                n = sum(low <= event["event_timestamp"] < at and event["created_timestamp"] <= at for event in known)
+                if n != row[aggregate.name]:
+                    wrong.append(f"{aggregate.name} of {row['transaction_id']}: {row[aggregate.name]}, counted {n}")
     return wrong
 
 

@@ -4,8 +4,9 @@ A day that the service served comes from its own log; any other day from the sou
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date
 from statistics import median
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -26,7 +27,7 @@ from feature_repo.engine.lake import Lake, Manifest
 from mlops_assets.checks import blocking, content, markdown_table, result, warning
 from mlops_assets.core.source import Source, by_day
 from mlops_assets.core.use_case import Feed, UseCase
-from mlops_assets.core.validation import Validation, validate
+from mlops_assets.core.validation import REASON, Validation, validate
 from mlops_assets.core.verdicts import verdicts_known
 from mlops_assets.keys import (
     INGEST,
@@ -45,6 +46,9 @@ from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_
 from serving.contract.log import read_decisions, read_labels, served_days
 
 REASONS_SHOWN = 10
+LATENESS_DAYS = 7  # how late a row may come and still have a verdict pending
+SUBJECT = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
+ORPHAN = "transaction_id: unknown"
 
 
 def ingestion_assets(case: UseCase, settings: Settings, source: Source) -> list[AssetsDefinition]:
@@ -82,10 +86,10 @@ def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, ra
     schema = blocking(name, "schema", f"Not more than {settings.ingest.max_quarantined_share:.0%} of a day's rows had to go to quarantine.")
     counts = blocking(name, "counts", "Received = accepted + duplicate + quarantined, for every day.")
     volume = warning(name, "volume", "Each day has rows, and not many times as many as the days before it.")
-    reach = settings.ingest.known_id_days if name == TRANSACTIONS else settings.ingest.label_horizon_days
+    reach = settings.ingest.horizon_days
     own = AssetDep(RAW_TRANSACTIONS) if name == TRANSACTIONS else AssetDep(TRANSACTIONS, partition_mapping=look_back(reach))
     sources = [own] if name == TRANSACTIONS else [AssetDep(raw_name), own]
-    common = {"group_name": INGEST, "owners": [case.owner], "kinds": {"pandera", "parquet"}}
+    common: dict[str, Any] = {"group_name": INGEST, "owners": [case.owner], "kinds": {"pandera", "parquet"}}
 
     @multi_asset(
         name=f"validated_{name}",
@@ -109,14 +113,16 @@ def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, ra
             if name == TRANSACTIONS:
                 arrivals.add(day, outcome.accepted["transaction_id"])
             outcomes[day] = outcome
-            sound = len(outcome.quarantined) <= settings.ingest.max_quarantined_share * outcome.received
+            # A label of a transaction that the platform never saw says nothing about the feed: the platform is younger than the bank.
+            broken = int((outcome.quarantined[REASON] != ORPHAN).sum())
+            sound = broken <= settings.ingest.max_quarantined_share * outcome.received
             text = pa.schema([(column, pa.string()) for column in outcome.quarantined.columns])
             # The quarantine comes first: a day is never readable as accepted before what was left out of it is on record.
             bad.append(opened.write(quarantine, day, to_table(outcome.quarantined, text), metadata=outcome.counts))
             good.append(opened.write(name, day, to_table(outcome.accepted, feed.columns), validated=sound, metadata=outcome.counts))
         unsafe = [m.partition for m in good if not m.validated]
         odd = odd_volumes(opened, settings, name, good)
-        totals = pd.DataFrame([o.counts for o in outcomes.values()]).sum().astype(int).to_dict()
+        totals = {name: sum(o.counts[name] for o in outcomes.values()) for name in ("received", "accepted", "duplicate", "quarantined")}
         reasons = (
             pd.Series([r for o in outcomes.values() for r, n in o.reasons.items() for _ in range(n)], dtype=object).value_counts().head(REASONS_SHOWN)
         )
@@ -135,7 +141,7 @@ def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, ra
 
 
 def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
-    horizon = settings.ingest.label_horizon_days
+    horizon = settings.ingest.horizon_days
     mature = settings.verdicts.maturity_days + 1
 
     @asset(
@@ -164,7 +170,8 @@ def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
 
 def delivered(days: Sequence[str], settings: Settings, name: str, feed: Feed, deliver: Callable[[date, date], pa.Table]) -> dict[str, pa.Table]:
     """One raw table a day: from the service's log where it served that day, from the source otherwise."""
-    what, read = ("transactions", read_decisions) if name == RAW_TRANSACTIONS else ("labels", read_labels)
+    what: Literal["transactions", "labels"] = "transactions" if name == RAW_TRANSACTIONS else "labels"
+    read = read_decisions if name == RAW_TRANSACTIONS else read_labels
     served = served_days(settings.serving_db, what) & set(days)
     tables = {day: _from_log(read(settings.serving_db, day), feed) for day in served}
     if others := sorted(set(days) - served):
@@ -196,9 +203,9 @@ def validated_day(lake: Lake, settings: Settings, name: str, raw_name: str, feed
     schema = feed.schema(date.fromisoformat(day))
     ids = raw["transaction_id"]
     if name == TRANSACTIONS:
-        known = arrivals.among(ids, shift(day, -settings.ingest.known_id_days), shift(day, -1))
+        known = arrivals.among(ids, shift(day, -settings.ingest.horizon_days), shift(day, -1))
         return validate(raw, schema, key=feed.key, order=feed.order, prefer=feed.prefer, known=known)
-    about = arrivals.among(ids, shift(day, -settings.ingest.label_horizon_days), day)
+    about = arrivals.among(ids, shift(day, -settings.ingest.horizon_days), day)
     return validate(raw, schema, key=feed.key, order=feed.order, prefer=feed.prefer, parents={"transaction_id": about})
 
 
@@ -219,18 +226,23 @@ def odd_volumes(lake: Lake, settings: Settings, name: str, written: Sequence[Man
 
 def known_verdicts(lake: Lake, settings: Settings, days: Sequence[str]) -> pd.DataFrame:
     """The verdicts that became known on `days`, from validated transactions and labels, less what was blocked and not investigated."""
-    first = shift(days[0], -settings.ingest.label_horizon_days)
-    start, end = pd.Timestamp(days[0], tz="UTC"), pd.Timestamp(days[-1], tz="UTC") + timedelta(days=1)
-    transactions = to_frame(
-        read_validated(
-            lake,
-            TRANSACTIONS,
-            lake.between(TRANSACTIONS, first, days[-1]),
-            ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"],
-        )
-    )
+    first = shift(days[0], -settings.ingest.horizon_days)
+    start, end = _midnight(days[0]), _midnight(shift(days[-1], 1))
+    transactions = to_frame(read_validated(lake, TRANSACTIONS, lake.between(TRANSACTIONS, first, days[-1]), SUBJECT))
     labels = to_frame(read_validated(lake, LABELS, lake.between(LABELS, first, days[-1])))
     return verdicts_known(transactions, labels, _blocked(lake, first, days[-1]), settings.maturity, start, end)
+
+
+def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
+    """The verdicts that silence will bring after the lake's last day, as far as labels (the service's newest too) do not say otherwise."""
+    last = lake.partitions(TRANSACTIONS)[-1]
+    start = _midnight(shift(last, 1))
+    first = shift(last, -settings.verdicts.maturity_days - LATENESS_DAYS)
+    transactions = to_frame(read_validated(lake, TRANSACTIONS, lake.between(TRANSACTIONS, first, last), SUBJECT))
+    newest = [read_labels(settings.serving_db, shift(last, n)) for n in range(1, settings.verdicts.maturity_days + 2)]
+    known = [lake.read(LABELS, [day]) for day in lake.between(LABELS, first, last)]
+    labels = to_frame(pa.concat_tables([table.select(["transaction_id", "is_fraud", "label_timestamp"]) for table in [*known, *newest]]))
+    return verdicts_known(transactions, labels, _blocked(lake, first, last), settings.maturity, start, start + settings.maturity)
 
 
 def _blocked(lake: Lake, first: str, last: str) -> set[str]:
@@ -239,6 +251,10 @@ def _blocked(lake: Lake, first: str, last: str) -> set[str]:
         return set()
     log = lake.read(PREDICTION_LOG, days, ["prediction_id", "decision"])
     return set(log.filter(pc.equal(log.column("decision"), "BLOCK")).column("prediction_id").to_pylist())
+
+
+def _midnight(day: str) -> pd.Timestamp:
+    return pd.Timestamp(day, tz="UTC")
 
 
 def _from_log(log: pa.Table, feed: Feed) -> pa.Table:

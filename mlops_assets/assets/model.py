@@ -5,7 +5,7 @@ Nothing here runs by itself: a sensor, a person or a backfill asks for it. What 
 
 import tempfile
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -138,14 +138,11 @@ def _trained_model(case: UseCase, settings: Settings) -> AssetsDefinition:
             mlflow.log_metrics({f"fit.{name}": value for name, value in model.metrics.items()})
             bundle, evaluation_fit = Path(folder, "bundle"), Path(folder, "evaluation_fit")
             facts: dict[str, object] = {**tags, "rounds": model.rounds, "metrics": dict(model.metrics)}
-            digest = write_release(
-                _release(case, settings, plan, model, model.release_text, model.calibrator, rows, facts), bundle, _reference(rows, model, plan)
-            )
-            write_release(
-                _release(case, settings, plan, model, model.evaluation_text, model.evaluation_calibrator, rows, facts),
-                evaluation_fit,
-                _reference(rows.head(0), model, plan),
-            )
+            reference = _reference(rows, model, plan)
+            served = _release(case, settings, plan, model, model.release_text, model.calibrator, rows, facts)
+            measured = _release(case, settings, plan, model, model.evaluation_text, model.evaluation_calibrator, rows, facts)
+            digest = write_release(served, bundle, reference)
+            write_release(measured, evaluation_fit, reference)
             example = rows.loc[:, list(plan.features)].head(5).to_numpy("float64")
             version = registry.register(mlflow, model.release_text, bundle, evaluation_fit, {**tags, "bundle_digest": digest}, example)
         record = opened.write(
@@ -347,8 +344,8 @@ def _release(
 
 
 def _reference(rows: pd.DataFrame, model: TrainedModel, plan: FeaturePlan) -> pa.Table:
-    """Evenly spread rows of the newest training days with their scores: what the champion takes as normal."""
-    newest = rows[rows["event_timestamp"] >= rows["event_timestamp"].max() - timedelta(days=14)] if len(rows) else rows
-    sample = newest.sort_values("event_timestamp", kind="stable").iloc[:: max(1, len(newest) // REFERENCE_ROWS)]
-    scored = sample.assign(fraud_score=Scorer(model.release_text, model.calibrator).score(matrix(sample, plan.features)) if len(sample) else [])
+    """Evenly spread rows of the holdout, with the scores of the fit that did not see them: what the version takes as normal."""
+    newest = rows[rows["fold"] == "holdout"].sort_values("event_timestamp", kind="stable")
+    sample = newest.iloc[:: max(1, len(newest) // REFERENCE_ROWS)]
+    scored = sample.assign(fraud_score=Scorer(model.evaluation_text, model.calibrator).score(matrix(sample, plan.features)))
     return to_table(scored[["amount", *plan.features, "fraud_score"]])

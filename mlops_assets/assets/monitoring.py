@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -264,7 +265,7 @@ def _drift_result(
     columns = sorted(report.columns.items(), key=lambda item: -item[1])
     table = pa.table({"column": pa.array([c for c, _ in columns], pa.string()), "value": pa.array([v for _, v in columns], pa.float64())})
     written = lake.write(name, day, table, validated=True, metadata={"drifted": report.drifted, "tested": report.tested, "note": report.note})
-    metadata: dict[str, object] = {**content([written]), "columns": markdown_table(["column", "PSI"], columns), "note": report.note or "none"}
+    metadata: dict[str, Any] = {**content([written]), "columns": markdown_table(["column", "PSI"], columns), "note": report.note or "none"}
     if report.html:
         page = home / "reports" / name / f"{day}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +276,7 @@ def _drift_result(
     return MaterializeResult(
         metadata=metadata,
         check_results=[
-            result(enough, report.tested, {"reason": report.note or "enough", "day": day}),
+            result(enough, report.tested and not report.untested, {"reason": report.note or "enough", "day": day}),
             result(drift, not report.drifted, {"day": day, "share of drifted columns": report.share, "largest": moved or "none"}),
         ],
     )

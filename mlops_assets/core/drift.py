@@ -163,7 +163,8 @@ def _binned(before: Numbers, now: Numbers, bins: int) -> tuple[Numbers, Numbers]
     own = [cut for cut in cuts if 2 * bins * np.count_nonzero(before == cut) >= len(before)]
     cuts = np.unique(np.concatenate([cuts, np.nextafter(own, -np.inf)]))  # bins are closed above: (below it, it] is its own
     old, new = (np.diff([0, *(np.count_nonzero(values <= cut) for cut in cuts), len(values)]) for values in (before, now))
-    return old, new
+    filled = (old + new) > 0
+    return old[filled], new[filled]
 
 
 def _page(reference: pd.DataFrame, current: pd.DataFrame, columns: list[str], thresholds: DriftThresholds, drift_share: float) -> str:

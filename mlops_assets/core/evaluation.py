@@ -59,11 +59,6 @@ class Evaluation:
     def positive_share(self) -> float:
         return self.positives / self.rows if self.rows else math.nan
 
-    def flat(self) -> dict[str, float]:
-        """Every figure under one name, for a tracker: NaN where undefined."""
-        figures = {f"{who}.{name}": value for who, metrics in self.metrics.items() for name, value in metrics.items()}
-        return {"rows": float(self.rows), "positives": float(self.positives), "difference": self.difference, **figures}
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, NaN as null, the resamples as their quantiles."""
         plain = asdict(self)

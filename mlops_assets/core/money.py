@@ -35,7 +35,6 @@ class Costs:
     review_cost: float = 3.0  # about five minutes of an analyst, all in
     insult_cost: float = 30.0  # a good customer blocked at the till: a call to support, a lost sale, now and then a lost customer
     reviews_per_day: int = 100  # what the team gets through in a day; the book's card precision@100 assumes the same
-    min_caught_share: float = 0.3  # of the known fraud money of a mature day: under it, the analysts want to be told
 
     def __post_init__(self) -> None:
         for field in fields(self):

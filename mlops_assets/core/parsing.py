@@ -20,6 +20,7 @@ WORDS: dict[Kind, str] = {"id": "an identifier", "number": "a number", "time": "
 
 _NUMBER = r"^-?\d{1,30}(\.\d{1,60})?([eE][+-]?\d{1,2})?$"
 _TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?$"
+_ZONE = r"^(?P<local>\d{4}-\d{2}-\d{2}(?:[T ][\d:.]+)?)(?:(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{0,2}))?$"
 _MILLION_YEARS_US = 31_556_952_000_000 * 1_000_000
 
 
@@ -91,9 +92,29 @@ def _times(array: pa.Array) -> pa.Array | None:
             naive = pc.if_else(within, naive, pa.scalar(None, naive.type))
         return naive.cast(pa.timestamp("us", tz=naive.type.tz), safe=False).cast(pa.int64()).cast(TYPES["time"])
     if pa.types.is_string(array.type):
-        text = _where(pc.match_substring_regex(array, _TIME), array).to_pandas()
-        return pa.Array.from_pandas(pd.to_datetime(text, errors="coerce", format="ISO8601", utc=True), type=TYPES["time"], safe=False)
+        return _times_of_text(_where(pc.match_substring_regex(array, _TIME), array))
     return None
+
+
+def _times_of_text(text: pa.Array) -> pa.Array:
+    """Zones come off before pandas reads the rest: given several in one column, it lets a time without a zone inherit its neighbour's (2.3)."""
+    text = pc.utf8_rtrim(text, "Z")
+    if not pc.any(pc.match_substring_regex(pc.utf8_slice_codeunits(text, 10), "[+-]")).as_py():
+        return _local_times(text).cast(pa.int64()).cast(TYPES["time"])
+    parts = pc.extract_regex(text, _ZONE)
+    local = _local_times(pc.struct_field(parts, "local")).cast(pa.int64())
+    sign = pc.if_else(pc.equal(pc.struct_field(parts, "sign"), "-"), 1, -1)
+    minutes = pc.add(pc.multiply(_whole(pc.struct_field(parts, "hours")), 60), _whole(pc.struct_field(parts, "minutes")))
+    utc = pc.add(local, pc.multiply(pc.multiply(sign, minutes), 60_000_000))
+    return utc.cast(TYPES["time"])
+
+
+def _local_times(text: pa.Array) -> pa.Array:
+    return pa.Array.from_pandas(pd.to_datetime(text.to_pandas(), errors="coerce", format="ISO8601"), type=pa.timestamp("us"), safe=False)
+
+
+def _whole(digits: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64())
 
 
 def _flags(array: pa.Array) -> pa.Array | None:

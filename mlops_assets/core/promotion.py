@@ -21,7 +21,6 @@ class Gate:
     max_money_loss_share: float = 0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
     max_positive_share: float = 0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)
     max_amount_factor: float = 5.0  # prices do not move so between trainings; units do (cents for euros: 100)
-    card_k: int = 100  # of card precision@k, as the book reports it
 
 
 @dataclass(frozen=True)

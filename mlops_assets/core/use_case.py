@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from mlops_assets.core.source import Source
 
-
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops_assets.core.parsing import WORDS, Kind, read_column
+from mlops_assets.core.parsing import TYPES, WORDS, Kind, read_column
 from mlops_assets.core.source import MALFORMED, SourceError
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _quarantined(raw: pd.DataFrame, frame: pd.DataFrame, kinds: Mapping[str, Kin
     unread = _unread_before(raw)
     columns: dict[str, list[str | None]] = {}
     for name, kind in kinds.items():
-        columns[name] = [_text(*pair, kind) for pair in zip(frame[name].iloc[rows], raw[name].iloc[rows], strict=True)]
+        columns[name] = _texts(frame[name].iloc[rows], raw[name].iloc[rows], kind)
         if name in unread:
             columns[name] = [unread[name].get(int(row), text) for row, text in zip(rows, columns[name], strict=True)]
     columns[REASON] = ["; ".join(reasons.texts[int(row)]) for row in rows]
@@ -223,15 +223,16 @@ def _quarantined(raw: pd.DataFrame, frame: pd.DataFrame, kinds: Mapping[str, Kin
     return table.sort_values([*table.columns], kind="stable", ignore_index=True)
 
 
-def _text(read: Any, came: Any, kind: Kind) -> str | None:
-    """A value as text; what could not be read as it came."""
-    if pd.isna(read):
-        return None if pd.api.types.is_scalar(came) and pd.isna(came) else str(came)
+def _texts(typed: pd.Series, raw: pd.Series, kind: Kind) -> list[str | None]:
+    """The values as text; those that could not be read as they came."""
+    array = pa.array(typed, type=TYPES[kind], from_pandas=True)
     if kind == "time":
-        return str(read.isoformat())
-    if kind == "flag":
-        return "true" if read else "false"
-    return repr(float(read)) if kind == "number" else str(read)
+        local = array.cast(pa.timestamp("us")).cast(pa.string())
+        array = pc.binary_join_element_wise(pc.replace_substring(local, " ", "T"), "Z", "")
+    texts: list[str | None] = array.cast(pa.string()).to_pylist()
+    for row in np.flatnonzero(typed.isna().to_numpy() & raw.notna().to_numpy()):
+        texts[row] = str(raw.iloc[row])
+    return texts
 
 
 def _as_index(known: Known) -> pd.Index:

@@ -73,9 +73,11 @@ class Bank:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection = None
-            return self._failure(f"{path}: {type(error).__name__}: {error}")
+            self._failure(f"{path}: {type(error).__name__}: {error}")
+            return None
         if response.status != 200:
-            return self._failure(f"{path}: {response.status} {content[:300].decode(errors='replace')}")
+            self._failure(f"{path}: {response.status} {content[:300].decode(errors='replace')}")
+            return None
         return json.loads(content)
 
     def _failure(self, why: str) -> None:

@@ -14,6 +14,7 @@ from mlops_assets.automation import TRIGGER
 from mlops_assets.demo.client import Bank
 from mlops_assets.keys import DATA_DRIFT, FEATURE_PARITY, TRANSACTIONS
 from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import to_table
 from mlops_assets.resources.registry import Version
 
 if TYPE_CHECKING:
@@ -60,17 +61,27 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
     table = Table(title="Fraud in money on the served days that have matured", caption="Caught: reviewed or blocked. Unknown is not legitimate.")
     for name in ("day", "transactions", "fraud", "caught", "missed", "share caught", "reviews", "blocked", "data drift", ""):
         table.add_column(name, justify="left" if name in ("day", "") else "right")
-    for row in money(lake, settings, last).itertuples():
-        share = "" if pd.isna(row.caught_share) else f"{row.caught_share:.0%}"
+    for row in to_table(money(lake, settings, last)).to_pylist():
+        share = "" if row["caught_share"] is None else f"{row['caught_share']:.0%}"
         notes = {summary["drift"]["injected"]: "the world changes", swapped: f"version {summary['versions']['after']} takes over at midnight"}
-        values = [f"{row.transactions:,}", f"{row.fraud_money:,.0f}", f"{row.caught_money:,.0f}", f"{row.missed_money:,.0f}", share]
-        table.add_row(str(row.day), *values, f"{row.reviews:,}", f"{row.blocked:,}", "yes" if drifted.get(row.day) else "", notes.get(row.day, ""))
+        values = [f"{row['transactions']:,}", f"{row['fraud_money']:,.0f}", f"{row['caught_money']:,.0f}", f"{row['missed_money']:,.0f}", share]
+        table.add_row(
+            str(row["day"]),
+            *values,
+            f"{row['reviews']:,}",
+            f"{row['blocked']:,}",
+            "yes" if drifted.get(row["day"]) else "",
+            notes.get(row["day"], ""),
+        )
     console.print(table)
-    business, serving, versions, parity = summary["business"], summary["serving"], summary["versions"], summary["parity"]
+    money_caught, model = summary["business"], summary["versions"]
     console.print(
-        f"Of the fraud money, version {versions['before']} caught {business['caught_before']:.0%}, and {business['caught_drifted']:.0%} once the world "
-        f"had changed;\nversion {versions['after']} catches {business['caught_after']:.0%}. {serving['requests']:,} requests, {serving['failed']} failed; "
-        f"{parity['compared']:,} vectors recomputed, {parity['mismatches']} mismatches."
+        f"Of the fraud money, version {model['before']} caught {money_caught['caught_before']:.0%}, and {money_caught['caught_drifted']:.0%} once "
+        f"the world had changed;\nversion {model['after']} catches {money_caught['caught_after']:.0%}."
+    )
+    console.print(
+        f"{summary['serving']['requests']:,} requests, {summary['serving']['failed']} failed; "
+        f"{summary['parity']['compared']:,} vectors recomputed, {summary['parity']['mismatches']} mismatches."
     )
     page = home / "reports" / DATA_DRIFT / f"{summary['drift']['detected']}.html"
     console.print(f"\nThe drift report of the day it was detected:  {page}", soft_wrap=True)

@@ -30,8 +30,9 @@ class _Steps(logging.Filter):
         return False
 
 
-@logger(description="A line a step on standard error, for people at a terminal.")
+@logger
 def story_logger(context: InitLoggerContext) -> logging.Logger:
+    """A line a step on standard error, for people at a terminal."""
     made = logging.Logger("mlops", logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Story())

@@ -36,8 +36,7 @@ class Ingest:
     max_quarantined_share: float = 0.05  # above it the feed itself is broken, and what is downstream must wait
     volume_window_days: int = 14  # a day's rows are compared with the median of this many days before it
     max_volume_ratio: float = 5.0  # ten times the usual is a double delivery; a busy Saturday is not five times
-    known_id_days: int = 14  # ids are compared with this many days before, the longest that a feed repeats itself
-    label_horizon_days: int = 120  # card schemes take chargebacks for about this long
+    horizon_days: int = 120  # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,19 @@ MLflow keeps a global tracking address and an active run; both are touched in th
 
 import fcntl
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlparse
 
 import pyarrow as pa
 from dagster import AssetExecutionContext, ConfigurableResource
 
 from mlops_assets.resources.environments import Settings
-from serving.contract.bundle import BundleError, Release, load_reference, load_release
+from serving.contract.bundle import Release, load_reference, load_release
 
 CHAMPION, PREVIOUS = "champion", "previous"
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
@@ -57,8 +57,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         from dagster_mlflow.resources import MlFlow
 
         config = {"mlflow_tracking_uri": self.tracking_uri, "experiment_name": self.name, "extra_tags": dict(tags)}
-        mlflow = MlFlow(SimpleNamespace(log=context.log, dagster_run=context.run, run_id=context.run_id, resource_config=config))
-        run = mlflow.active_run()
+        mlflow: Any = cast(Any, MlFlow)(SimpleNamespace(log=context.log, dagster_run=context.run, run_id=context.run_id, resource_config=config))
         try:
             mlflow.log_params({key: str(value)[:500] for key, value in params.items()})
             yield mlflow
@@ -67,7 +66,6 @@ class ModelRegistry(ConfigurableResource[Any]):
             mlflow.end_run(status="FAILED")
             raise
         mlflow.end_run(status="FINISHED")
-        assert run is not None
 
     def register(self, mlflow: Any, booster_text: str, bundle: Path, evaluation_fit: Path, tags: Mapping[str, str], example: Any) -> Version:
         """Log the bundle and the LightGBM model of the active run, and register them as one exact version."""
@@ -137,18 +135,16 @@ class ModelRegistry(ConfigurableResource[Any]):
         return load_release(self._artifacts(version, EVALUATION_FIT))
 
     def _artifacts(self, version: Version, kind: str) -> Path:
+        """Where a version's artifact lies on this machine; from a remote store it is fetched once."""
         import mlflow
 
-        cache = Path(self.artifact_root).parent / "cache" / version.version / kind
-        if not cache.exists():
-            fetched = mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{kind}", tracking_uri=self.tracking_uri)
-            if Path(fetched).is_relative_to(self.artifact_root):
-                return Path(fetched)
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(fetched, cache, dirs_exist_ok=True)
-        if not cache.is_dir():
-            raise BundleError(cache, "is not a folder")
-        return cache
+        uri = urlparse(self._client().get_run(version.run_id).info.artifact_uri)
+        if uri.scheme in ("", "file"):
+            return Path(uri.path, kind)
+        cache = Path(self.artifact_root).parent / "cache" / version.run_id
+        if not (cache / kind).is_dir():
+            mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{kind}", dst_path=str(cache), tracking_uri=self.tracking_uri)
+        return cache / kind
 
     def _by_alias(self, alias: str) -> Version | None:
         from mlflow.exceptions import MlflowException

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -99,10 +99,6 @@ def routes(service: Service) -> APIRouter:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-def know_routes(app: FastAPI, service: Service) -> None:
-    service.metrics.know_routes(sorted({route.path for route in app.routes if hasattr(route, "path")}))
 
 
 async def _patiently(work: Callable[[], Result], service: Service) -> Result:

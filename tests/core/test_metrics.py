@@ -44,7 +44,8 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[bool, in
 def test_recall_at_fpr_is_the_best_allowed_threshold(pairs: list[tuple[bool, int]], limit: float) -> None:
     frauds, others = [s for f, s in pairs if f], [s for f, s in pairs if not f]
     recalls = [sum(s >= t for s in frauds) / len(frauds) for t in range(8) if sum(s >= t for s in others) / len(others) <= limit]
-    assert recall_at_fpr(*zip(*pairs, strict=True), max_fpr=limit) == pytest.approx(max(recalls))
+    flags, scores = zip(*pairs, strict=True)
+    assert recall_at_fpr(flags, scores, limit) == pytest.approx(max(recalls))
 
 
 def book_card_precision(table: list[tuple[int, str, bool, int]], k: int) -> float:
@@ -70,7 +71,8 @@ def book_card_precision(table: list[tuple[int, str, bool, int]], k: int) -> floa
     st.integers(1, 4),
 )
 def test_card_precision_is_the_book_s(table: list[tuple[int, str, bool, int]], k: int) -> None:
-    assert card_precision_at_k(*zip(*table, strict=True), k=k) == pytest.approx(book_card_precision(table, k))
+    days, cards, fraud, scores = zip(*table, strict=True)
+    assert card_precision_at_k(days, cards, fraud, scores, k) == pytest.approx(book_card_precision(table, k))
 
 
 def test_a_card_found_compromised_is_not_found_again() -> None:

@@ -139,7 +139,7 @@ def test_the_money_reconciles(table: list[tuple[int, float, str, bool | None]]) 
     made = decisions([(str(i), hour, amount, decision) for i, (hour, amount, decision, _) in enumerate(table)])
     known = [(str(i), fraud) for i, (*_, fraud) in enumerate(table) if fraud is not None]
     report = business_report(made, pd.DataFrame(known, columns=["transaction_id", "is_fraud"]))
-    cents = {name: (report[name] * 100).round().astype("int64") for name in report if name.endswith("money")}
+    cents = {name: (report[name] * 100).round().astype("int64") for name in REPORT_COLUMNS if name.endswith("money")}
     assert (cents["fraud_money"] == cents["caught_money"] + cents["missed_money"]).all()
     assert cents["money"].sum() == sum(round(amount * 100) for _, amount, _, _ in table)
     assert cents["unknown_money"].sum() == sum(round(amount * 100) for _, amount, _, fraud in table if fraud is None)

@@ -15,8 +15,8 @@ from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
 
 def open_source(values: Mapping[str, Any], base: Path) -> Source:
     """The source that `[source]` of the configuration describes; a relative path starts at `base`, the configuration file's folder."""
-    kinds = {"simulator": SimulatorConfig, "files": FilesConfig}
-    kind = values.get("kind")
+    kinds: dict[str, type[SimulatorConfig] | type[FilesConfig]] = {"simulator": SimulatorConfig, "files": FilesConfig}
+    kind = str(values.get("kind"))
     if kind not in kinds:
         raise SourceError(f"[source] kind {kind!r} is not known; there are {', '.join(kinds)}")
     try:

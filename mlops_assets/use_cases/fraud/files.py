@@ -128,21 +128,23 @@ class Folder:
         if file in self._tables:
             self._tables.move_to_end(file)
             return self._tables[file]
-        table = self._typed(file, self._read(file))
+        table = self._typed(file, *self._read(file))
         self._tables[file] = table
         while len(self._tables) > 1 and sum(t.num_rows for t in self._tables.values()) > CACHED_ROWS:
             self._tables.popitem(last=False)
         return table
 
-    def _read(self, file: DataFile) -> pa.Table:
+    def _read(self, file: DataFile) -> tuple[pa.Table, list[str]]:
+        """The columns of the layout that a file has, and the names of all that it has."""
         if file.size == 0:
             raise SourceError(f"{file.path}: is empty, without even a header")
         wanted = list(dict.fromkeys(self.layout.columns.values()))
         if file.path.endswith((".csv", ".csv.gz")):
             return _read_csv(self._fs, file, wanted)
 
-        def read(parquet: pq.ParquetFile) -> pa.Table:
-            return parquet.read(columns=[name for name in wanted if name in parquet.schema_arrow.names])
+        def read(parquet: pq.ParquetFile) -> tuple[pa.Table, list[str]]:
+            names = list(parquet.schema_arrow.names)
+            return parquet.read(columns=[name for name in wanted if name in names]), names
 
         return self._open_parquet(file, read)
 
@@ -155,13 +157,13 @@ class Folder:
         except (OSError, pa.ArrowException) as error:
             raise SourceError(f"{file.path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
 
-    def _typed(self, file: DataFile, table: pa.Table) -> pa.Table:
+    def _typed(self, file: DataFile, table: pa.Table, names: list[str]) -> pa.Table:
         layout, columns, unread = self.layout, {}, {}
-        arrival = next(name for name in layout.arrival if layout.columns[name] == self._arrival_column(file, table.column_names))
+        arrival = next(name for name in layout.arrival if layout.columns[name] == self._arrival_column(file, names))
         for name, kind in layout.kinds.items():
             source = layout.columns[name]
             if source in table.column_names:
-                if table.column_names.count(source) > 1:
+                if names.count(source) > 1:
                     raise SourceError(f"{file.path}: has more than one column {source!r}")
                 try:
                     columns[name], bad = read_column(table.column(source), kind, source)
@@ -174,7 +176,7 @@ class Folder:
             elif name in layout.defaults:
                 columns[name] = pa.repeat(pa.scalar(layout.defaults[name], TYPES[kind]), table.num_rows)
             else:
-                raise _missing(file, source, table.column_names)
+                raise _missing(file, source, names)
         arrays = {name: columns[arrival] if array is None else array for name, array in columns.items()}
         if arrival in unread:  # the same text was not read for the columns that stand on it
             unread.update({name: unread[arrival] for name, array in columns.items() if array is None})
@@ -241,7 +243,7 @@ def _malformed(rows: int, unread: Mapping[str, Mapping[int, str]]) -> pa.Array:
     return pa.array([json.dumps(texts[row], ensure_ascii=False) if row in texts else None for row in range(rows)], type=pa.string())
 
 
-def _read_csv(fs: Any, file: DataFile, wanted: list[str]) -> pa.Table:
+def _read_csv(fs: Any, file: DataFile, wanted: list[str]) -> tuple[pa.Table, list[str]]:
     with fs.open(file.path, "rb", compression="infer") as handle:
         try:
             content = handle.read()
@@ -257,6 +259,6 @@ def _read_csv(fs: Any, file: DataFile, wanted: list[str]) -> pa.Table:
     present = [name for name in wanted if name in names]
     options = pcsv.ConvertOptions(include_columns=present, column_types={name: pa.string() for name in present}, strings_can_be_null=False)
     try:
-        return pcsv.read_csv(pa.BufferReader(content), convert_options=options, parse_options=pcsv.ParseOptions(newlines_in_values=True))
+        return pcsv.read_csv(pa.BufferReader(content), convert_options=options, parse_options=pcsv.ParseOptions(newlines_in_values=True)), names
     except pa.ArrowException as error:
         raise SourceError(f"{file.path}: cannot be read as CSV ({str(error).splitlines()[0]})") from error

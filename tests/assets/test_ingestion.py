@@ -1,0 +1,143 @@
+"""Raw rows become accepted ones, or go to quarantine with a reason; nothing is lost, and what is downstream is told."""
+
+from dataclasses import replace
+
+import pytest
+from world import ListedSource, World, at, checks, metadata
+
+from feature_repo.engine.lake import MissingPartitions
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import NotValidated
+
+DAY = "2025-03-05"
+NEXT = "2025-03-06"
+
+
+@pytest.fixture
+def world(settings: Settings) -> World:
+    return World(settings, ListedSource())
+
+
+def test_bad_rows_go_to_quarantine_with_a_reason_and_the_counts_reconcile(world: World) -> None:
+    for number in range(40):
+        world.source.pay(f"t{number}", at(DAY, number / 4))
+    world.source.pay("t1", at(DAY, 0.25))  # delivered twice
+    world.source.pay("negative", at(DAY), amount=-1.0)
+    world.ingest(DAY)
+    outcome = world.make("transactions", DAY)
+    accepted = {row["transaction_id"] for row in world.rows("transactions", DAY)}
+    (bad,) = world.rows("quarantined_transactions", DAY)
+    assert accepted == {f"t{number}" for number in range(40)}
+    assert bad["transaction_id"] == "negative"
+    assert "amount" in bad["reason"]
+    assert checks(outcome)["counts"].passed
+    assert dict(world.lake.manifests("transactions", [DAY])[0].metadata) == {"received": 42, "accepted": 40, "duplicate": 1, "quarantined": 1}
+
+
+def test_a_feed_that_is_mostly_bad_fails_the_blocking_check_and_later_runs_refuse_it(world: World) -> None:
+    world.source.pay("good", at(DAY))
+    world.source.pay("bad", at(DAY), amount=float("inf"))
+    world.make("raw_transactions", DAY)
+    outcome = world.make("transactions", DAY)
+    assert not checks(outcome)["schema"].passed
+    assert not world.lake.manifests("transactions", [DAY])[0].validated
+    with pytest.raises(NotValidated, match=DAY):
+        world.make("customer_stats", DAY)
+
+
+def test_a_day_without_a_feed_is_empty_and_fails_its_volume_check(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.ingest(DAY)
+    world.make("raw_transactions", NEXT)
+    outcome = world.make("transactions", NEXT)
+    assert world.rows("transactions", NEXT) == []
+    assert world.lake.manifests("transactions", [NEXT])[0].validated
+    assert not checks(outcome)["volume"].passed
+    assert NEXT in metadata(checks(outcome)["volume"], "odd days")
+
+
+def test_ten_times_the_usual_rows_fail_the_volume_check(world: World) -> None:
+    for number in range(3):
+        world.source.pay(f"a{number}", at(DAY, number))
+    for number in range(30):
+        world.source.pay(f"b{number}", at(NEXT, number / 2))
+    world.ingest(DAY)
+    world.make("raw_transactions", NEXT)
+    outcome = world.make("transactions", NEXT)
+    assert not checks(outcome)["volume"].passed
+    assert "30 rows where 3 are usual" in metadata(checks(outcome)["volume"], "odd days")
+
+
+def test_a_late_row_belongs_to_the_day_it_arrived_on_and_rewrites_no_closed_day(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.ingest(DAY)
+    before = world.digests(DAY, DAY, "transactions", "labels", "verdicts")
+    world.source.pay("late", at(DAY, 20), created=at(NEXT, 3))
+    world.ingest(NEXT)
+    assert [row["transaction_id"] for row in world.rows("transactions", NEXT)] == ["late"]
+    assert world.digests(DAY, DAY, "transactions", "labels", "verdicts") == before
+
+
+def test_an_id_that_was_accepted_on_another_day_is_quarantined(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.source.pay("t1", at(NEXT), amount=99.0)
+    world.ingest(DAY)
+    world.make("raw_transactions", NEXT)
+    world.make("transactions", NEXT)
+    assert world.rows("transactions", NEXT) == []
+    assert "another day" in world.rows("quarantined_transactions", NEXT)[0]["reason"]
+
+
+def test_a_range_in_one_run_gives_the_same_files_as_day_by_day(world: World, settings: Settings) -> None:
+    other = World(replace(settings, home=settings.home.parent / "other"), world.source)
+    for number in range(60):
+        day = f"2025-03-{5 + number % 6:02}"
+        world.source.pay(f"t{number}", at(day, number / 3), customer=f"c{number % 7}", merchant=f"m{number % 3}", amount=number + 0.5)
+        if number % 9 == 0:
+            world.source.report(f"t{number}", at(day, 30))
+    days = [f"2025-03-{n:02}" for n in range(5, 12)]
+    world.ingest(days[0], days[-1])
+    world.features(days[0], days[-1])
+    for day in days:
+        other.ingest(day)
+        other.features(day)
+    assert world.digests(days[0], days[-1]) == other.digests(days[0], days[-1])
+
+
+def test_orphan_labels_are_quarantined_and_known_ones_are_kept(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.source.report("t1", at(DAY, 20))
+    world.source.report("nobody", at(DAY, 21))
+    world.ingest(DAY)
+    assert [row["transaction_id"] for row in world.rows("labels", DAY)] == ["t1"]
+    (orphan,) = world.rows("quarantined_labels", DAY)
+    assert orphan["transaction_id"] == "nobody"
+    assert "unknown" in orphan["reason"]
+
+
+def test_silence_becomes_legitimate_at_maturity_and_a_later_label_contradicts_it_at_its_own_time(world: World) -> None:
+    world.source.pay("silent", at(DAY))
+    world.source.pay("late_fraud", at(DAY))
+    world.source.report("late_fraud", at("2025-03-08"))
+    world.ingest(DAY, "2025-03-09")
+    assert world.rows("verdicts", DAY, NEXT) == []
+    matured = {row["transaction_id"]: row["is_fraud"] for row in world.rows("verdicts", "2025-03-07")}
+    assert matured == {"silent": False, "late_fraud": False}
+    assert [(row["transaction_id"], row["is_fraud"]) for row in world.rows("verdicts", "2025-03-08")] == [("late_fraud", True)]
+
+
+def test_a_partition_written_twice_holds_the_second_content_only_and_its_neighbours_are_untouched(world: World) -> None:
+    for number in range(5):
+        world.source.pay(f"t{number}", at(DAY, number))
+        world.source.pay(f"u{number}", at(NEXT, number))
+    world.ingest(DAY, NEXT)
+    neighbour = world.digests(NEXT, NEXT, "raw_transactions", "transactions")
+    world.source.payments = [row for row in world.source.payments if row["transaction_id"] not in ("t3", "t4")]
+    world.ingest(DAY)
+    assert [row["transaction_id"] for row in world.rows("transactions", DAY)] == ["t0", "t1", "t2"]
+    assert world.digests(NEXT, NEXT, "raw_transactions", "transactions") == neighbour
+
+
+def test_a_day_that_was_never_materialized_is_named(world: World) -> None:
+    with pytest.raises(MissingPartitions, match="transactions: nothing materialized for 2025-03-05"):
+        world.make("customer_stats", DAY)

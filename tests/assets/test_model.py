@@ -1,0 +1,192 @@
+"""As-of days, the gate and promotion, on a small bank trained for real."""
+
+import shutil
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from dagster import AssetCheckSeverity
+from world import World, checks, metadata
+
+from feature_repo.engine.lake import MissingPartitions
+from mlops_assets.core.promotion import Gate
+from mlops_assets.core.training import Recipe
+from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
+from mlops_assets.resources.lake import NotValidated, shift
+from mlops_assets.resources.registry import RegistryError
+from mlops_assets.use_cases.fraud.case import FRAUD
+
+START, AS_OF, END = "2025-03-01", "2025-04-10", "2025-04-13"
+pytestmark = pytest.mark.slow
+
+
+def bank_settings(home: Path) -> Settings:
+    return Settings(
+        home=home,
+        time=Time(date(2025, 3, 1), date(2025, 4, 30)),
+        source={"kind": "simulator", "start": date(2025, 3, 1), "customers": 400, "merchants": 200, "seed": 3, "label_median_hours": 14.0},
+        verdicts=Verdicts(maturity_days=2),
+        model=Model(holdout_days=5, train_days=30),
+        recipe=Recipe(max_rounds=60, num_threads=1),
+        gate=Gate(min_positives=15),
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with six weeks ingested and their features, which tests copy."""
+    home = tmp_path_factory.mktemp("prepared") / "home"
+    settings = bank_settings(home)
+    world = World(settings, FRAUD.open_source(settings.source, Path.cwd()))
+    world.ingest(START, END)
+    world.features(START, END)
+    return home
+
+
+@pytest.fixture
+def world(prepared: Path, tmp_path: Path) -> World:
+    settings = bank_settings(tmp_path / "home")
+    shutil.copytree(prepared, settings.home)
+    return World(settings, FRAUD.open_source(settings.source, Path.cwd()))
+
+
+def train(world: World, as_of: str) -> dict[str, Any]:
+    return {name: world.make(name, as_of) for name in ("training_set", "trained_model", "evaluation", "promoted_version")}
+
+
+def test_the_first_version_is_measured_against_the_baseline_and_promoted(world: World) -> None:
+    outcome = train(world, AS_OF)
+    assert checks(outcome["training_set"])["enough_positives"].passed
+    assert checks(outcome["evaluation"])["gate"].passed, metadata(outcome["evaluation"], "reasons")
+    champion = world.registry.champion()
+    assert champion is not None
+    assert metadata(outcome["promoted_version"][0], "version") == champion.version
+    assert champion.as_of == AS_OF
+    assert champion.tags["last_day"] == "2025-04-07"
+    assert [(entry["version"], entry["verdict"]) for entry in world.history.entries()] == [(champion.version, "promoted")]
+
+
+def test_a_candidate_that_is_not_better_is_refused_and_nothing_else_changes(world: World) -> None:
+    train(world, AS_OF)
+    champion = world.registry.champion()
+    outcome = train(world, shift(AS_OF, 1))
+    gate = checks(outcome["evaluation"])["gate"]
+    assert not gate.passed
+    assert gate.severity == AssetCheckSeverity.WARN
+    assert outcome["promoted_version"] == []
+    assert world.registry.champion() == champion
+    assert [entry["verdict"] for entry in world.history.entries()] == ["promoted", "refused"]
+    assert world.history.entries()[1]["reasons"]
+    assert world.lake.manifest("promoted_version", shift(AS_OF, 1)) is None
+
+
+def test_nothing_known_later_than_the_as_of_day_is_in_the_training_set(world: World) -> None:
+    """The future is poisoned: every verdict and every vector that arrives from the as-of day on is turned around."""
+    world.make("training_set", AS_OF)
+    clean = world.digests(AS_OF, AS_OF, "training_set")
+    rows = world.rows("training_set", AS_OF)
+    assert max(row["event_timestamp"] for row in rows).date() <= date(2025, 4, 7)
+    for day in (AS_OF, "2025-04-11", "2025-04-12", "2025-04-13"):
+        verdicts = world.lake.read("verdicts", [day])
+        flipped = pa.array([not fraud for fraud in verdicts.column("is_fraud").to_pylist()])
+        world.lake.write("verdicts", day, verdicts.set_column(verdicts.column_names.index("is_fraud"), "is_fraud", flipped), validated=True)
+        vectors = world.lake.read("feature_vectors", [day])
+        noise = pa.array([1e9] * vectors.num_rows)
+        world.lake.write("feature_vectors", day, vectors.set_column(vectors.column_names.index("txn_amount"), "txn_amount", noise), validated=True)
+    world.make("training_set", AS_OF)
+    assert world.digests(AS_OF, AS_OF, "training_set") == clean
+    assert world.digests(AS_OF, AS_OF, "training_set")["training_set"]
+
+
+def test_a_verdict_that_arrives_before_the_as_of_day_does_count(world: World) -> None:
+    world.make("training_set", AS_OF)
+    clean = world.digests(AS_OF, AS_OF, "training_set")
+    day = shift(AS_OF, -1)
+    verdicts = world.lake.read("verdicts", [day])
+    flipped = pa.array([not fraud for fraud in verdicts.column("is_fraud").to_pylist()])
+    world.lake.write("verdicts", day, verdicts.set_column(verdicts.column_names.index("is_fraud"), "is_fraud", flipped), validated=True)
+    world.make("training_set", AS_OF)
+    assert world.digests(AS_OF, AS_OF, "training_set") != clean
+
+
+def test_too_few_frauds_fail_the_blocking_check_and_training_refuses_the_set(world: World) -> None:
+    strict = World(replace(world.settings, gate=Gate(min_positives=100_000)), world.source)
+    outcome = strict.make("training_set", AS_OF)
+    check = checks(outcome)["enough_positives"]
+    assert not check.passed
+    assert check.severity == AssetCheckSeverity.ERROR
+    with pytest.raises(NotValidated, match=AS_OF):
+        strict.make("trained_model", AS_OF)
+
+
+def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: World) -> None:
+    with pytest.raises(MissingPartitions, match=r"feature_vectors: nothing materialized for 2025-04-14"):
+        world.make("training_set", "2025-04-20")
+
+
+def test_the_same_inputs_make_the_same_model_to_the_byte(world: World) -> None:
+    train(world, AS_OF)
+    world.make("trained_model", AS_OF)
+    one, other = (world.registry.release(world.registry.version(number)) for number in ("1", "2"))
+    assert one.model_text == other.model_text
+    assert (one.calibrator, one.policy, one.golden) == (other.calibrator, other.policy, other.golden)
+
+
+def test_a_failed_training_is_failed_in_mlflow_however_it_was_launched(world: World) -> None:
+    import mlflow
+
+    world.make("training_set", AS_OF)
+    table = world.lake.read("training_set", [AS_OF])
+    honest = pa.array([False] * table.num_rows)
+    world.lake.write("training_set", AS_OF, table.set_column(table.column_names.index("is_fraud"), "is_fraud", honest), validated=True)
+    with pytest.raises(Exception, match="fraud"):
+        world.make("trained_model", AS_OF)
+    (run,) = mlflow.MlflowClient(world.settings.tracking_uri).search_runs(["1"])
+    assert run.info.status == "FAILED"
+    assert "fraud" in run.data.tags["error"]
+    assert mlflow.active_run() is None
+
+
+def test_a_promotion_that_was_overtaken_is_refused(world: World) -> None:
+    train(world, AS_OF)
+    champion = world.registry.champion()
+    with pytest.raises(RegistryError, match="no longer"):
+        world.registry.promote(world.registry.version("1"), None)
+    assert world.registry.champion() == champion
+
+
+def test_a_backtest_of_an_older_day_never_replaces_a_newer_champion(world: World) -> None:
+    train(world, AS_OF)
+    outcome = train(world, shift(AS_OF, -3))
+    assert outcome["promoted_version"] == []
+    assert "backtest" in world.history.entries()[-1]["reasons"][0]
+
+
+def test_parity_that_is_not_clean_blocks_promotion(world: World) -> None:
+    world.lake.write("feature_parity", shift(AS_OF, -1), pa.table({"x": [1]}), validated=False)
+    outcome = train(world, AS_OF)
+    assert outcome["promoted_version"] == []
+    assert world.registry.champion() is None
+
+
+def test_the_bundle_and_mlflow_hold_what_a_rebuild_needs(world: World) -> None:
+    train(world, AS_OF)
+    version = world.registry.version("1")
+    for tag in (
+        "as_of",
+        "last_day",
+        "training_set_digest",
+        "plan_digest",
+        "git_commit",
+        "git_dirty",
+        "config_digest",
+        "lock_digest",
+        "bundle_digest",
+    ):
+        assert version.tags[tag], tag
+    files = {path.name for path in world.settings.home.rglob("bundle/*")}
+    assert files == {"model.txt", "release.json", "reference.parquet", "digests.json"}
+    assert not [path for path in world.settings.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]

@@ -1,0 +1,117 @@
+"""A platform in a folder, whose assets are called as plain functions on rows that a test wrote itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from dagster import AssetsDefinition, build_asset_context
+
+from feature_repo.engine.lake import Lake
+from mlops_assets.assets.features import feature_assets
+from mlops_assets.assets.ingestion import ingestion_assets
+from mlops_assets.assets.model import model_assets
+from mlops_assets.assets.monitoring import monitoring_assets
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.feature_store import FeatureStoreResource
+from mlops_assets.resources.history import History
+from mlops_assets.resources.lake import LakeResource
+from mlops_assets.resources.registry import ModelRegistry, registry_of
+from mlops_assets.use_cases.fraud.case import FRAUD
+from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
+
+DAYWISE = ("transactions", "labels", "verdicts", "customer_stats", "merchant_stats", "merchant_activity", "feature_vectors")
+
+
+@dataclass
+class ListedSource:
+    """A source whose rows a test lists."""
+
+    payments: list[dict[str, Any]] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    def transactions(self, first: date, last: date) -> pa.Table:
+        return _arrived(self.payments, "created_timestamp", RAW_TRANSACTIONS, first, last)
+
+    def labels(self, first: date, last: date) -> pa.Table:
+        return _arrived(self.reports, "label_timestamp", RAW_LABELS, first, last)
+
+    def pay(
+        self, name: str, at: datetime, customer: str = "c1", merchant: str = "m1", amount: float = 10.0, created: datetime | None = None, **more: Any
+    ) -> None:
+        row = {"transaction_id": name, "event_timestamp": at, "created_timestamp": created or at, "customer_id": customer, "merchant_id": merchant}
+        self.payments.append({**row, "amount": amount, "is_declined": False, "malformed": None, **more})
+
+    def report(self, name: str, at: datetime, is_fraud: bool = True) -> None:
+        self.reports.append({"transaction_id": name, "is_fraud": is_fraud, "label_timestamp": at, "malformed": None})
+
+
+class World:
+    """Assets of the fraud case over one source, on a lake of their own."""
+
+    def __init__(self, settings: Settings, source: Any) -> None:
+        self.settings, self.source = settings, source
+        self.lake = Lake(settings.lake_root)
+        made = [
+            *ingestion_assets(FRAUD, settings, source),
+            *feature_assets(FRAUD, settings),
+            *model_assets(FRAUD, settings),
+            *monitoring_assets(FRAUD, settings),
+        ]
+        self.assets: dict[str, AssetsDefinition] = {key.to_user_string(): one for one in made for key in one.keys}
+        self.registry: ModelRegistry = registry_of(settings)
+        self.history = History(path=str(settings.home / "history.jsonl"))
+
+    def make(self, name: str, first: str, last: str | None = None) -> Any:
+        """Call the asset for a day, or for a range in one run; what it returns is what Dagster would record."""
+        from dagster import PartitionKeyRange
+
+        definition = self.assets[name]
+        context = (
+            build_asset_context(partition_key=first) if last is None else build_asset_context(partition_key_range=PartitionKeyRange(first, last))
+        )
+        provided = {
+            "lake": LakeResource(root=self.settings.lake_root),
+            "feature_store": FeatureStoreResource(home=str(self.settings.home)),
+            "registry": self.registry,
+            "history": self.history,
+        }
+        needed = {key: provided[key] for key in definition.required_resource_keys & set(provided)}
+        outcome = definition(context, **needed)
+        return list(outcome) if hasattr(outcome, "__next__") else outcome
+
+    def ingest(self, first: str, last: str | None = None) -> None:
+        for name in ("prediction_log", "raw_transactions", "raw_labels", "transactions", "labels", "verdicts"):
+            self.make(name, first, last)
+
+    def features(self, first: str, last: str | None = None) -> None:
+        for name in ("customer_stats", "merchant_stats", "merchant_activity", "feature_vectors"):
+            self.make(name, first, last)
+
+    def rows(self, dataset: str, *days: str) -> list[dict[str, Any]]:
+        return list(self.lake.read(dataset, days).to_pylist())
+
+    def digests(self, first: str, last: str, *datasets: str) -> dict[str, list[str]]:
+        return {name: [m.digest for m in self.lake.manifests(name, self.lake.between(name, first, last))] for name in datasets or DAYWISE}
+
+
+def checks(outcome: Any) -> dict[str, Any]:
+    """The check results of an asset by name."""
+    parts = outcome if isinstance(outcome, tuple | list) else [outcome]
+    return {str(check.check_name): check for part in parts for check in part.check_results or []}
+
+
+def at(day: str, hour: float = 12.0) -> datetime:
+    return datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC) + timedelta(hours=hour)
+
+
+def metadata(result: Any, name: str) -> Any:
+    value = result.metadata[name]
+    return getattr(value, "value", getattr(value, "text", value))
+
+
+def _arrived(rows: list[dict[str, Any]], column: str, schema: pa.Schema, first: date, last: date) -> pa.Table:
+    chosen = [{**row, "arrival_day": row.get("arrival_day") or row[column].date()} for row in rows]
+    return pa.Table.from_pylist([row for row in chosen if first <= row["arrival_day"] <= last], schema=schema)

@@ -1,0 +1,57 @@
+"""What every test starts from: no environment of the person who runs them, and a tiny bank whose numbers are known."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops_assets.resources.environments import Ingest, Model, Retraining, Settings, Time, Verdicts
+
+ROOT = Path(__file__).parents[1]
+HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """State goes to a folder of the test; nothing calls home."""
+    for name in ("MLOPS_CONFIG", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    monkeypatch.setenv("FEAST_USAGE", "False")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Two months of a small bank, with the short maturity and holdout of the demo."""
+    return Settings(
+        home=tmp_path / "home",
+        time=Time(date(2025, 3, 1), date(2025, 4, 30)),
+        source={"kind": "simulator", "start": date(2025, 3, 1), "customers": 60, "merchants": 40, "seed": 5},
+        ingest=Ingest(),
+        verdicts=Verdicts(maturity_days=2),
+        model=Model(holdout_days=3, train_days=30),
+        retraining=Retraining(cooldown_days=3),
+    )
+
+
+@pytest.fixture
+def with_source(settings: Settings) -> Callable[..., Settings]:
+    """The same settings over another source."""
+    return lambda **source: replace(settings, source=source)
+
+
+@pytest.fixture(scope="session")
+def handbook() -> Path:
+    """The published data, which is not part of the project."""
+    if not HANDBOOK.is_dir():
+        pytest.skip("the handbook data is not here (../shared/data/handbook)")
+    return HANDBOOK
+
+
+def rows(table: Any) -> list[dict[str, Any]]:
+    """A table as plain rows, for asserting."""
+    return list(table.to_pylist())

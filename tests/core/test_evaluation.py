@@ -1,0 +1,187 @@
+import json
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlops_assets.core.evaluation import baseline_scores, evaluate, paired_bootstrap
+from mlops_assets.core.metrics import Scores, UndefinedMetric, average_precision
+from mlops_assets.core.money import Costs
+
+unhurried = settings(deadline=None)  # the first example pays for an import, and machines are shared
+
+
+def make_holdout(count: int = 4_000, seed: int = 0, share: float = 0.05) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "amount": random.lognormal(3, 1, count).round(2),
+            "is_fraud": random.uniform(size=count) < share,
+            "customer_id": random.integers(0, 400, count).astype(str),
+            "merchant_id": "m",
+            "event_timestamp": pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(random.integers(0, 7 * 24, count), unit="h"),
+        }
+    )
+
+
+def score(holdout: pd.DataFrame, skill: float, seed: int = 1) -> Scores:
+    noise = np.random.default_rng(seed).normal(size=len(holdout))
+    return 1 / (1 + np.exp(-(skill * holdout["is_fraud"].to_numpy() + noise - 3)))
+
+
+def test_a_better_model_is_seen_to_be_better() -> None:
+    holdout = make_holdout()
+    evaluation = evaluate(holdout, score(holdout, 3), score(holdout, 1), score(holdout, 0), Costs(), k=20, seed=0)
+    assert evaluation.reference == "champion"
+    assert set(evaluation.metrics) == {"candidate", "champion", "baseline"}
+    assert evaluation.lower_bound(0.95) > 0
+    assert evaluation.lower_bound(0.5) == pytest.approx(evaluation.difference, abs=0.03)
+    candidate, champion = evaluation.metrics["candidate"], evaluation.metrics["champion"]
+    better = ("average_precision", "roc_auc", "card_precision_at_k", "recall_at_1pct_fpr", "money_saved")
+    assert all(candidate[name] > champion[name] for name in better)
+    assert (evaluation.first_day, evaluation.last_day) == ("2024-01-01", "2024-01-07")
+
+
+def test_without_a_champion_the_baseline_is_the_reference() -> None:
+    holdout = make_holdout(500)
+    assert evaluate(holdout, score(holdout, 3), None, score(holdout, 1), Costs(), k=5, seed=0).reference == "baseline"
+    alone = evaluate(holdout, score(holdout, 3), None, None, Costs(), k=5, seed=0)
+    assert alone.reference == "none"
+    assert math.isnan(alone.difference)
+    assert math.isnan(alone.lower_bound(0.9))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000))
+def test_the_interval_of_identical_scores_holds_nothing_but_zero(seed: int) -> None:
+    holdout = make_holdout(300, seed, share=0.3)  # a draw without any fraud would be NaN, as documented
+    scores = score(holdout, 2, seed)
+    evaluation = evaluate(holdout, scores, scores.copy(), None, Costs(), k=5, seed=seed, resamples=50)
+    assert set(evaluation.bootstrap) == {0.0}
+    assert evaluation.lower_bound(0.9) == evaluation.difference == 0.0
+
+
+@unhurried
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=25).filter(
+        lambda rows: any(row[0] for row in rows)
+    ),
+    st.integers(0, 3),
+)
+def test_a_resample_is_average_precision_on_the_customers_drawn(rows: list[tuple[bool, int, int, int]], seed: int) -> None:
+    fraud, one, customer, other = (np.array(column) for column in zip(*rows, strict=True))
+    codes = np.unique(customer, return_inverse=True)[1]
+    count = codes.max() + 1
+    draw = np.random.default_rng(seed).integers(0, count, size=count)
+    drawn = np.concatenate([np.flatnonzero(codes == c) for c in draw])
+    (found,) = paired_bootstrap(fraud, one.astype(float), other.astype(float), codes, seed, 1)
+    if not fraud[drawn].any():
+        assert math.isnan(found)
+    elif fraud[drawn].all():
+        assert found == pytest.approx(0)
+    else:
+        assert found == pytest.approx(average_precision(fraud[drawn], one[drawn]) - average_precision(fraud[drawn], other[drawn]))
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    holdout = make_holdout(500)
+    runs = [evaluate(holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=7).bootstrap for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == 200
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_one_class_gives_undefined_metrics_with_their_reason_and_no_zeros(share: float) -> None:
+    holdout = make_holdout(100, share=share)
+    evaluation = evaluate(holdout, score(holdout, 1), score(holdout, 2), None, Costs(), k=5, seed=0)
+    assert math.isnan(evaluation.metrics["candidate"]["average_precision"])
+    assert evaluation.undefined["candidate.average_precision"] == f"{int(100 * share)} of 100 rows are positive"
+    assert math.isnan(evaluation.difference)
+
+
+def test_an_empty_window_is_described_and_not_a_crash() -> None:
+    evaluation = evaluate(make_holdout(0), np.empty(0), np.empty(0), None, Costs(), k=5, seed=0)
+    assert (evaluation.rows, evaluation.positives, evaluation.customers) == (0, 0, 0)
+    assert evaluation.undefined["candidate.money_saved"] == "there are no rows"
+    assert json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))["difference"] is None
+
+
+def test_scores_that_are_no_numbers_are_undefined() -> None:
+    holdout = make_holdout(100)
+    evaluation = evaluate(holdout, np.full(100, np.nan), score(holdout, 2), None, Costs(), k=5, seed=0)
+    assert all(math.isnan(value) for value in evaluation.metrics["candidate"].values())
+
+
+def test_scores_for_other_rows_are_refused() -> None:
+    holdout = make_holdout(10)
+    with pytest.raises(ValueError, match="champion: 9 scores for 10 rows"):
+        evaluate(holdout, score(holdout, 1), np.zeros(9), None, Costs(), k=5, seed=0)
+
+
+def test_the_slices_cover_every_row_and_say_their_size() -> None:
+    holdout = make_holdout(1_000)
+    evaluation = evaluate(holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0, bands=(10.0, 10_000.0))
+    assert [s.name for s in evaluation.slices] == ["amount under 10", "amount from 10 to 10000", "amount from 10000"]
+    assert sum(s.rows for s in evaluation.slices) == 1_000
+    assert sum(s.positives for s in evaluation.slices) == evaluation.positives
+    assert (evaluation.slices[2].rows, evaluation.slices[2].candidate, evaluation.slices[0].reference) == (0, None, None)
+
+
+def test_amounts_times_a_hundred_are_measured() -> None:
+    holdout = make_holdout(1_000)
+    train = make_holdout(2_000, seed=3)[["amount", "is_fraud"]]
+    expected = make_holdout(2_000, seed=4)["amount"]
+    cents, spoilt = holdout.assign(amount=holdout["amount"] * 100), train.assign(amount=train["amount"] * 100)
+
+    def factor(rows: pd.DataFrame, **known: object) -> float | None:
+        return evaluate(rows, score(holdout, 2), None, None, Costs(), k=5, seed=0, **known).amount_factor  # type: ignore[arg-type]
+
+    assert factor(holdout) is None
+    assert factor(holdout, train=train, expected_amounts=expected) == pytest.approx(1, abs=0.2)
+    assert factor(cents, train=train) == pytest.approx(100, rel=0.2)
+    assert factor(holdout, train=spoilt) == pytest.approx(100, rel=0.2)
+    assert factor(holdout, train=spoilt, expected_amounts=expected) == pytest.approx(100, rel=0.2)
+    assert factor(cents, train=spoilt, expected_amounts=expected) == pytest.approx(100, rel=0.2)
+    assert math.isnan(factor(holdout, train=train.head(0)) or 0)
+
+
+def test_to_dict_is_plain_json() -> None:
+    holdout = make_holdout(500)
+    plain = evaluate(holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=0).to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["bootstrap"]["resamples"] == 200
+    assert plain["bootstrap"]["q05"] <= plain["bootstrap"]["q95"]
+
+
+def learnable(count: int, seed: int) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    useful = random.normal(size=count)
+    rows = pd.DataFrame({"useful": useful, "empty": np.nan, "is_fraud": random.uniform(size=count) < 1 / (1 + np.exp(3 - 2 * useful))})
+    rows.loc[::7, "useful"] = np.nan
+    return rows
+
+
+def test_the_baseline_learns_with_nulls_and_repeats_itself(recwarn: pytest.WarningsRecorder) -> None:
+    train, holdout = learnable(3_000, 0), learnable(1_000, 1)
+    scores = baseline_scores(train, holdout, ["useful", "empty"], seed=0)
+    assert average_precision(holdout["is_fraud"], scores) > 2 * holdout["is_fraud"].mean()
+    assert (scores == baseline_scores(train, holdout, ["useful", "empty"], seed=0)).all()
+    assert [str(w.message) for w in recwarn] == []
+
+
+def test_a_baseline_of_one_class_is_undefined() -> None:
+    with pytest.raises(UndefinedMetric, match="the baseline is undefined: 0 of 50"):
+        baseline_scores(learnable(50, 0).assign(is_fraud=False), learnable(10, 1), ["useful"], seed=0)
+
+
+@pytest.mark.slow
+def test_two_hundred_resamples_of_two_hundred_thousand_rows_are_quick() -> None:
+    random = np.random.default_rng(0)
+    fraud, groups = random.uniform(size=200_000) < 0.01, random.integers(0, 5_000, 200_000)
+    started = time.perf_counter()
+    paired_bootstrap(fraud, random.uniform(size=200_000), random.uniform(size=200_000), groups, 0, 200)
+    assert time.perf_counter() - started < 20

@@ -1,0 +1,207 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlops_assets.core.evaluation import Evaluation, baseline_scores, evaluate
+from mlops_assets.core.metrics import Scores
+from mlops_assets.core.money import Costs
+from mlops_assets.core.promotion import Gate, Verdict, decide
+from mlops_assets.core.splits import Split
+from mlops_assets.core.training import Recipe, TrainedModel, TrainingError, train
+from serving.contract.scoring import Scorer
+
+FEATURES = ("amount", "amount_ratio", "fraud_rate")
+
+
+def make_holdout(count: int = 4_000, seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "amount": random.lognormal(3, 1, count).round(2),
+            "is_fraud": random.uniform(size=count) < 0.05,
+            "customer_id": random.integers(0, 400, count).astype(str),
+            "merchant_id": "m",
+            "event_timestamp": pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(random.integers(0, 7 * 24, count), unit="h"),
+        }
+    )
+
+
+def score(holdout: pd.DataFrame, skill: float, seed: int = 1) -> Scores:
+    return skill * holdout["is_fraud"].to_numpy() + np.random.default_rng(seed).normal(size=len(holdout))
+
+
+def judge(evaluation: Evaluation, **changes: object) -> Verdict:
+    given_as: dict[str, object] = {"candidate_features": FEATURES, "champion_features": FEATURES, "parity_clean": True, **changes}
+    return decide(evaluation, Gate(), **given_as)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def better() -> Evaluation:
+    holdout = make_holdout()
+    return evaluate(holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=20, seed=0)
+
+
+def test_a_proven_better_candidate_is_promoted_with_figures(better: Evaluation) -> None:
+    verdict = judge(better)
+    assert verdict.promote
+    assert any("average precision" in reason and f"{better.difference:+.4f}" in reason for reason in verdict.reasons)
+    assert any("at 100 reviews a day it saves" in reason for reason in verdict.reasons)
+
+
+def test_a_worse_candidate_is_refused_with_figures() -> None:
+    holdout = make_holdout()
+    verdict = judge(evaluate(holdout, score(holdout, 1), score(holdout, 3), None, Costs(reviews_per_day=10), k=20, seed=0))
+    assert not verdict.promote
+    assert any("not proven to be more than 0" in reason for reason in verdict.reasons)
+    assert any("more than 2% less" in reason for reason in verdict.reasons)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1_000))
+def test_the_champion_itself_is_never_promoted_over_itself(seed: int) -> None:
+    holdout = make_holdout(2_000, seed)
+    scores = score(holdout, 2, seed)
+    assert not judge(evaluate(holdout, scores, scores, None, Costs(), k=20, seed=seed, resamples=50)).promote
+
+
+@pytest.mark.parametrize("metric", ["average_precision", "roc_auc", "card_precision_at_k", "recall_at_1pct_fpr", "money_saved", "calibration_error"])
+@pytest.mark.parametrize("who", ["candidate", "champion"])
+def test_any_metric_that_is_no_number_is_a_refusal(better: Evaluation, metric: str, who: str) -> None:
+    metrics = {**better.metrics, who: {**better.metrics[who], metric: math.nan}}
+    verdict = judge(replace(better, metrics=metrics))
+    assert not verdict.promote
+    assert any(f"{metric} of the {who} is undefined" in reason for reason in verdict.reasons)
+
+
+def test_a_resample_that_is_no_number_is_a_refusal(better: Evaluation) -> None:
+    assert not judge(replace(better, bootstrap=(*better.bootstrap[1:], math.nan))).promote
+
+
+def test_a_share_or_a_factor_that_is_no_number_is_a_refusal(better: Evaluation) -> None:
+    assert not judge(replace(better, amount_factor=math.nan)).promote
+    assert not judge(replace(better, train_positive_share=math.nan)).promote
+
+
+@pytest.mark.parametrize(
+    ("serving", "message"),
+    [
+        (("amount", "fraud_rate", "amount_ratio"), "in another order"),
+        (("amount", "amount_ratio"), "with fraud_rate besides"),
+        ((*FEATURES, "hour"), "without hour"),
+        (("amount", "amount_ratio", "hour"), "without hour and with fraud_rate besides"),
+    ],
+)
+def test_features_that_the_service_does_not_compute_are_a_refusal(better: Evaluation, serving: tuple[str, ...], message: str) -> None:
+    verdict = judge(better, champion_features=serving)
+    assert not verdict.promote
+    assert [reason for reason in verdict.reasons if message in reason]
+
+
+def test_an_unexplained_skew_is_a_refusal(better: Evaluation) -> None:
+    verdict = judge(better, parity_clean=False)
+    assert verdict == Verdict(False, verdict.reasons)
+    assert "without an explanation" in verdict.reasons[0]
+
+
+def test_too_few_frauds_prove_nothing(better: Evaluation) -> None:
+    verdict = judge(replace(better, positives=49))
+    assert not verdict.promote
+    assert "has 49 frauds in 4,000 rows: at least 50 are needed" in verdict.reasons[0]
+
+
+def test_a_first_version_must_beat_the_baseline() -> None:
+    holdout = make_holdout()
+    good, poor = score(holdout, 3), score(holdout, 1)
+    first = evaluate(holdout, good, None, poor, Costs(), k=20, seed=0)
+    assert judge(first, champion_features=None).promote
+    assert not judge(evaluate(holdout, poor, None, good, Costs(), k=20, seed=0), champion_features=None).promote
+    assert not judge(evaluate(holdout, good, None, None, Costs(), k=20, seed=0), champion_features=None).promote
+
+
+def test_an_empty_window_is_a_refusal_that_says_so() -> None:
+    verdict = judge(evaluate(make_holdout(0), np.empty(0), np.empty(0), None, Costs(), k=5, seed=0))
+    assert not verdict.promote
+    assert "the holdout has 0 frauds in 0 rows" in verdict.reasons[0]
+    assert any("there are no rows" in reason for reason in verdict.reasons)
+
+
+def test_a_better_ranking_that_loses_money_is_refused(better: Evaluation) -> None:
+    candidate = {**better.metrics["candidate"], "money_saved": 0.97 * better.metrics["champion"]["money_saved"]}
+    assert not judge(replace(better, metrics={**better.metrics, "candidate": candidate})).promote
+
+
+# The whole way, from spoilt rows to the verdict.
+
+SPLIT = Split(date(2024, 2, 1), maturity_days=7, holdout_days=5, train_days=20)
+RECIPE = Recipe(max_rounds=60, learning_rate=0.2, patience=10, num_threads=1)
+
+
+def history(seed: int = 0, per_day: int = 250) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    count = SPLIT.train_days * per_day
+    ratio, rate = random.lognormal(size=count), random.uniform(size=count)
+    time = pd.Timestamp(SPLIT.train_first, tz="UTC") + pd.to_timedelta(np.sort(random.uniform(0, SPLIT.train_days * 24 * 60 - 1, count)), unit="min")
+    rows = pd.DataFrame(
+        {
+            "transaction_id": [f"t{i:05}" for i in range(count)],
+            "event_timestamp": time.floor("us"),
+            "customer_id": random.integers(0, 300, count).astype(str),
+            "merchant_id": "m",
+            "amount": (ratio * 40).round(2),
+            "amount_ratio": ratio,
+            "fraud_rate": rate,
+            "is_fraud": random.uniform(size=count) < 1 / (1 + np.exp(8 - 1.5 * np.minimum(ratio, 3) - 3.5 * rate)),
+        }
+    )
+    return rows.assign(fold=SPLIT.label(rows["event_timestamp"]))
+
+
+def whole_way(rows: pd.DataFrame, champion: TrainedModel | None, known_amounts: pd.Series) -> Verdict:
+    model = train(rows, FEATURES, SPLIT, RECIPE, Costs())
+    held, fit = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
+    matrix = held[list(FEATURES)].to_numpy(dtype=np.float64)
+    own = Scorer(model.evaluation_text, model.evaluation_calibrator).score(matrix)
+    other = None if champion is None else Scorer(champion.evaluation_text, champion.calibrator).score(matrix)
+    baseline = baseline_scores(fit, held, FEATURES, seed=0) if champion is None else None
+    evaluation = evaluate(held, own, other, baseline, Costs(), k=20, seed=0, train=fit, expected_amounts=known_amounts)
+    return judge(evaluation, champion_features=None if champion is None else FEATURES)
+
+
+@pytest.fixture(scope="module")
+def champion() -> TrainedModel:
+    return train(history(), FEATURES, SPLIT, RECIPE, Costs())
+
+
+def flip(rows: pd.DataFrame, where: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
+    hit = where(rows) & (np.random.default_rng(9).uniform(size=len(rows)) < 0.3)
+    return rows.assign(is_fraud=rows["is_fraud"] ^ hit)
+
+
+def times_a_hundred(rows: pd.DataFrame, where: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
+    factor = np.where(where(rows), 100.0, 1.0)
+    return rows.assign(amount=rows["amount"] * factor, amount_ratio=rows["amount_ratio"] * factor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["train", "holdout", "train holdout"])
+@pytest.mark.parametrize("spoil", [flip, times_a_hundred])
+@pytest.mark.parametrize("first_version", [False, True])
+def test_spoilt_rows_are_refused(
+    champion: TrainedModel, spoil: Callable[[pd.DataFrame, Callable[[pd.DataFrame], pd.Series]], pd.DataFrame], where: str, first_version: bool
+) -> None:
+    spoilt = spoil(history(seed=1), lambda rows: rows["fold"].isin(where.split()))
+    verdict = whole_way(spoilt, None if first_version else champion, history()["amount"])
+    assert not verdict.promote
+    assert any("believable" in reason for reason in verdict.reasons), verdict.reasons
+
+
+def test_one_class_never_becomes_a_candidate() -> None:
+    with pytest.raises(TrainingError, match="one class only"):
+        whole_way(history(per_day=20).assign(is_fraud=False), None, history(per_day=20)["amount"])

@@ -1,0 +1,207 @@
+"""Nothing is lost: every raw row is accepted, a duplicate, or quarantined with its reasons."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlops_assets.core.parsing import UnreadableType, read_column
+from mlops_assets.core.validation import CountsDoNotReconcile, Validation, validate
+from mlops_assets.use_cases.fraud.schema import (
+    LABEL_KEY,
+    LABEL_ORDER,
+    TRANSACTION_KEY,
+    TRANSACTION_ORDER,
+    TRANSACTION_PREFER,
+    labels_schema,
+    transactions_schema,
+)
+
+DAY = date(2026, 3, 2)
+
+
+def transaction(**changes: object) -> dict[str, object]:
+    row = {"transaction_id": "a", "event_timestamp": "2026-03-02T10:00:00Z", "created_timestamp": "2026-03-02T10:00:05Z"}
+    return {**row, "customer_id": "c", "merchant_id": "m", "amount": 12.5, "is_declined": False, **changes}
+
+
+def label(**changes: object) -> dict[str, object]:
+    return {"transaction_id": "a", "is_fraud": True, "label_timestamp": "2026-03-02T12:00:00Z", **changes}
+
+
+def transactions(*rows: dict[str, object], known: set[str] | None = None) -> Validation:
+    frame = pd.DataFrame(list(rows))
+    return validate(frame, transactions_schema(DAY), key=TRANSACTION_KEY, order=TRANSACTION_ORDER, prefer=TRANSACTION_PREFER, known=known)
+
+
+def labels(*rows: dict[str, object], of: set[str]) -> Validation:
+    return validate(pd.DataFrame(list(rows)), labels_schema(DAY), key=LABEL_KEY, order=LABEL_ORDER, parents={"transaction_id": of})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"transaction_id": None}, "transaction_id: missing"),
+        ({"transaction_id": " "}, "transaction_id: missing"),
+        ({"customer_id": None}, "customer_id: missing"),
+        ({"amount": "12,50"}, "amount: not a number"),
+        ({"amount": "1e400"}, "amount: not a number"),
+        ({"amount": float("nan")}, "amount: missing"),
+        ({"amount": float("inf")}, "amount: not from 0 to 1000000"),
+        ({"amount": -0.01}, "amount: not from 0 to 1000000"),
+        ({"amount": 1_000_000.01}, "amount: not from 0 to 1000000"),
+        ({"is_declined": "perhaps"}, "is_declined: not true or false"),
+        ({"is_declined": 2}, "is_declined: not true or false"),
+        ({"event_timestamp": "2026-02-30T10:00:00Z"}, "event_timestamp: not a time"),
+        ({"event_timestamp": "2026-03-02T10:00:06Z"}, "created_timestamp: before event_timestamp"),
+        ({"event_timestamp": "1970-01-01T00:00:00Z"}, "event_timestamp: before 2000-01-01"),
+        ({"created_timestamp": "2026-03-03T00:00:00Z"}, "created_timestamp: after its day of arrival"),
+        ({"amount": -1, "created_timestamp": "2026-03-02T09:00:00Z"}, "amount: not from 0 to 1000000; created_timestamp: before event_timestamp"),
+        ({"amount": "x", "is_declined": "y"}, "amount: not a number; is_declined: not true or false"),
+    ],
+)
+def test_a_bad_row_is_quarantined_with_its_reasons_and_the_good_one_is_accepted(changes: dict[str, object], reason: str) -> None:
+    outcome = transactions(transaction(transaction_id="good"), transaction(**changes))
+    assert outcome.accepted["transaction_id"].tolist() == ["good"]
+    assert sorted(outcome.quarantined["reason"].item().split("; ")) == sorted(reason.split("; "))
+
+
+@pytest.mark.parametrize("amount", [0, 0.0, "0", 1_000_000, "12.50", 3])
+def test_amounts_from_nothing_to_the_limit_are_accepted_however_they_are_written(amount: object) -> None:
+    outcome = transactions(transaction(amount=amount))
+    assert outcome.accepted["amount"].tolist() == [float(str(amount))]
+
+
+def test_accepted_rows_have_their_types_whatever_came_in() -> None:
+    for outcome in (transactions(transaction(amount="1", is_declined="true")), transactions(transaction(amount="x"))):
+        assert {name: str(kind) for name, kind in outcome.accepted.dtypes.items()} == {
+            "transaction_id": "object",
+            "event_timestamp": "datetime64[us, UTC]",
+            "created_timestamp": "datetime64[us, UTC]",
+            "customer_id": "object",
+            "merchant_id": "object",
+            "amount": "float64",
+            "is_declined": "bool",
+        }
+
+
+def test_quarantined_values_are_text_as_they_came() -> None:
+    bad = transactions(transaction(amount=-5, event_timestamp="yesterday", customer_id=17)).quarantined.iloc[0]
+    assert bad[["amount", "event_timestamp", "customer_id", "is_declined"]].tolist() == ["-5", "yesterday", "17", "false"]
+
+
+def test_what_the_source_could_not_read_keeps_its_text_in_quarantine() -> None:
+    outcome = transactions(transaction(amount=None, malformed='{"amount": "12,50"}'), transaction(transaction_id="b", malformed=None))
+    assert outcome.quarantined[["amount", "reason"]].to_numpy().tolist() == [["12,50", "amount: not a number"]]
+    assert outcome.accepted["transaction_id"].tolist() == ["b"]
+
+
+def test_an_exact_repeat_is_a_duplicate_and_counted() -> None:
+    outcome = transactions(transaction(), transaction(amount="12.5"), transaction(amount="12.50"))
+    assert outcome.counts == {"received": 3, "accepted": 1, "duplicate": 2, "quarantined": 0}
+
+
+def test_of_contradicting_rows_the_first_created_is_kept_in_whatever_order_they_come() -> None:
+    early, late = transaction(amount=9.0), transaction(amount=1.0, created_timestamp="2026-03-02T11:00:00Z")
+    tied = transaction(amount=10.0)
+    for rows in ([early, late, tied], [late, tied, early], [tied, early, late]):
+        outcome = transactions(*rows)
+        assert outcome.accepted["amount"].tolist() == [9.0]
+        assert outcome.quarantined["reason"].tolist() == ["conflicting duplicate"] * 2
+
+
+def test_a_bad_row_never_displaces_a_good_one_of_the_same_id() -> None:
+    outcome = transactions(transaction(amount=-1, created_timestamp="2026-03-02T10:00:00Z"), transaction())
+    assert outcome.accepted["amount"].tolist() == [12.5]
+
+
+def test_an_id_that_was_accepted_on_another_day_is_quarantined() -> None:
+    outcome = transactions(transaction(), transaction(transaction_id="b"), known={"a"})
+    assert outcome.accepted["transaction_id"].tolist() == ["b"]
+    assert outcome.reasons == {"transaction_id: accepted on another day": 1}
+
+
+def test_a_label_of_an_unknown_transaction_is_an_orphan() -> None:
+    outcome = labels(label(), label(transaction_id="nobody"), of={"a"})
+    assert outcome.counts == {"received": 2, "accepted": 1, "duplicate": 0, "quarantined": 1}
+    assert outcome.quarantined["reason"].tolist() == ["transaction_id: unknown"]
+
+
+def test_labels_that_agree_or_contradict_later_are_history_and_only_a_repeat_is_a_duplicate() -> None:
+    later, contrary = label(label_timestamp="2026-03-02T15:00:00Z"), label(is_fraud=False, label_timestamp="2026-03-02T13:00:00Z")
+    outcome = labels(later, label(), contrary, label(), of={"a"})
+    assert outcome.counts == {"received": 4, "accepted": 3, "duplicate": 1, "quarantined": 0}
+    assert outcome.accepted["is_fraud"].tolist() == [True, False, True]
+
+
+def test_a_clock_a_day_ahead_does_not_bring_a_label_of_tomorrow() -> None:
+    assert labels(label(label_timestamp="2026-03-03T00:00:00Z"), of={"a"}).reasons == {"label_timestamp: after its day of arrival": 1}
+
+
+def test_accepted_rows_come_in_the_order_of_their_time_and_id() -> None:
+    rows = [transaction(transaction_id=i, event_timestamp=f"2026-03-02T0{h}:00:00Z") for i, h in (("c", 2), ("b", 1), ("a", 2))]
+    assert transactions(*rows).accepted["transaction_id"].tolist() == ["b", "a", "c"]
+
+
+def test_no_rows_at_all_reconcile_with_the_right_types() -> None:
+    outcome = validate(pd.DataFrame([transaction()]).head(0), transactions_schema(DAY), key=TRANSACTION_KEY, order=TRANSACTION_ORDER)
+    assert outcome.counts == {"received": 0, "accepted": 0, "duplicate": 0, "quarantined": 0}
+    assert str(outcome.accepted["event_timestamp"].dtype) == "datetime64[us, UTC]"
+    assert outcome.quarantined.columns.tolist()[-1] == "reason"
+    assert outcome.reasons == {}
+
+
+def test_counts_that_do_not_add_up_are_an_error_with_the_counts() -> None:
+    with pytest.raises(CountsDoNotReconcile, match="'received': 5"):
+        Validation(pd.DataFrame({"a": [1]}), pd.DataFrame({"reason": ["x"]}), duplicates=2, received=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "transaction_id": st.sampled_from(["a", "b", "c", None, ""]),
+                "amount": st.sampled_from([1.0, 2.0, "3", "x", -1, None, float("inf")]),
+                "created_timestamp": st.sampled_from(["2026-03-02T10:00:00Z", "2026-03-02T11:00:00+01:00", "2026-03-02T09:00:00", "soon"]),
+                "is_declined": st.sampled_from([True, False, "true", 0, "no"]),
+            }
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_counts_reconcile_and_the_order_of_arrival_changes_nothing(changes: list[dict[str, object]], random: object) -> None:
+    rows = [transaction(**change) for change in changes]
+    once = transactions(*rows)
+    random.shuffle(rows)  # type: ignore[attr-defined]
+    again = transactions(*rows)
+    assert once.counts == again.counts
+    assert once.accepted.equals(again.accepted)
+    assert once.accepted["transaction_id"].is_unique
+    assert sorted(once.quarantined["reason"]) == sorted(again.quarantined["reason"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["number", "time", "flag", "id"]),
+    st.lists(
+        st.sampled_from(["1", "2.5", "x", "", "true", "0", "2026-03-02", "2026-03-02 10:00", "2026-03-02T10:00:00Z", "2026-03-02T10:00:00.5+02:00"])
+    ),
+)
+def test_whether_a_value_can_be_read_does_not_depend_on_its_neighbours(kind: str, texts: list[str]) -> None:
+    together, bad = read_column(pa.array(texts, pa.string()), kind, "c")  # type: ignore[arg-type]
+    alone = [read_column(pa.array([text]), kind, "c") for text in texts]  # type: ignore[arg-type]
+    assert together.to_pylist() == [value[0].as_py() for value, _ in alone]
+    assert bad.tolist() == [bool(mask[0]) for _, mask in alone]
+
+
+def test_a_type_that_could_hold_no_value_of_the_kind_is_an_error_of_the_column() -> None:
+    with pytest.raises(UnreadableType, match=r"column 'when' is of type int64, which cannot be read as a time"):
+        read_column(pa.array([1, 2]), "time", "when")

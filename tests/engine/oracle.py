@@ -1,0 +1,49 @@
+"""The definition of a feature, word for word and as slow as it is: what the fast ways are compared with."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from feature_repo.engine.plan import ViewPlan
+
+Event = dict[str, Any]  # key, event_us, created_us, and the columns
+
+
+def oracle(view: ViewPlan, events: list[Event], key: str | None, at_us: int) -> dict[str, float | int | None]:
+    result: dict[str, float | int | None] = {}
+    for a in view.aggregates:
+        lower = at_us - a.window_us
+        if view.hop_us:
+            lower -= lower % view.hop_us
+        seen = [e for e in events if key is not None and e["key"] == key and lower <= e["event_us"] < at_us and e["created_us"] <= at_us]
+        values = [_exact(e[a.column], view.scales.get(a.column)) for e in seen if e.get(a.column) is not None]
+        result[a.name] = _apply(a.function, a.column, seen, values, at_us)
+    return result
+
+
+def _exact(value: Any, scale: int | None) -> Any:
+    if isinstance(value, str):
+        return value
+    return Fraction(value) if scale is None else Fraction(round(value * 10**scale), 10**scale)
+
+
+def _apply(function: str, column: str, seen: list[Event], values: list[Any], at_us: int) -> float | int | None:
+    if function == "count":
+        return len(seen)
+    if function == "count_distinct":
+        return len(set(values))
+    if function == "seconds_since_last":
+        times = [e["event_us"] for e in seen if column == "event_timestamp" or e[column]]
+        return (at_us - max(times)) / 1_000_000 if times else None
+    if function == "sum":
+        return float(sum(values))
+    if not values:
+        return None
+    if function in ("min", "max"):
+        return float(min(values) if function == "min" else max(values))
+    mean = sum(values) / len(values)
+    if function == "avg":
+        return float(mean)
+    if len(values) < 2:
+        return None
+    return math.sqrt(float(sum((v - mean) ** 2 for v in values) / (len(values) - 1)))

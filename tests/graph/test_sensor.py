@@ -1,0 +1,203 @@
+"""The retraining sensor, driven through ticks on an on-disk instance: quiet, breach, still red, recovered, breach again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetCheckSeverity,
+    DagsterInstance,
+    DagsterRunStatus,
+    Definitions,
+    SensorDefinition,
+    build_sensor_context,
+)
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.test_utils import create_run_for_test
+
+from mlops_assets.automation import RECORD, Cursor, Seen, failed_checks
+from mlops_assets.keys import DRIFT_CHECKS
+from mlops_assets.pipeline import RETRAINING, build_pipeline
+from mlops_assets.resources.environments import Settings
+from mlops_assets.use_cases.fraud.case import FRAUD
+
+DATA, SCORES = DRIFT_CHECKS
+
+
+class Ticks:
+    """The sensor as the daemon runs it: the cursor that a tick returns is what the next one gets."""
+
+    def __init__(self, defs: Definitions, instance: DagsterInstance) -> None:
+        self.defs, self.instance, self.cursor = defs, instance, None
+        self.sensor: SensorDefinition = (
+            defs.resolve_sensor_def("retrain_on_drift") if hasattr(defs, "resolve_sensor_def") else defs.get_sensor_def("retrain_on_drift")
+        )
+
+    def tick(self) -> list[str]:
+        """The as-of days that are asked for."""
+        context = build_sensor_context(self.instance, cursor=self.cursor, definitions=self.defs)
+        data = self.sensor.evaluate_tick(context)
+        self.cursor = data.cursor
+        self.keys = [request.run_key for request in data.run_requests or []]
+        self.skipped = data.skip_message
+        return [str(request.partition_key) for request in data.run_requests or []]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
+    (tmp_path / "dagster").mkdir()
+    with DagsterInstance.local_temp(str(tmp_path / "dagster")) as made:
+        yield made
+
+
+@pytest.fixture
+def ticks(settings: Settings, instance: DagsterInstance) -> Ticks:
+    return Ticks(build_pipeline(FRAUD, settings), instance)
+
+
+def evaluated(instance: DagsterInstance, check: AssetCheckKey, day: str, passed: bool) -> None:
+    instance.report_runless_asset_event(AssetCheckEvaluation(check.asset_key, check.name, passed, {"day": day}, severity=AssetCheckSeverity.WARN))
+
+
+def test_nothing_failed_asks_for_nothing(ticks: Ticks, instance: DagsterInstance) -> None:
+    assert ticks.tick() == []
+    evaluated(instance, DATA, "2025-03-10", passed=True)
+    assert ticks.tick() == []
+
+
+def test_a_breach_asks_once_for_the_day_after_it(ticks: Ticks, instance: DagsterInstance) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    assert ticks.tick() == ["2025-03-11"]
+    assert ticks.tick() == []
+
+
+def test_still_red_asks_again_after_the_cooldown_and_not_before(ticks: Ticks, instance: DagsterInstance) -> None:
+    asked = []
+    for day in range(10, 20):
+        evaluated(instance, DATA, f"2025-03-{day}", passed=False)
+        asked += ticks.tick()
+    assert asked == ["2025-03-11", "2025-03-14", "2025-03-17", "2025-03-20"]
+
+
+def test_recovered_and_breached_again_asks_again(ticks: Ticks, instance: DagsterInstance) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    assert ticks.tick() == ["2025-03-11"]
+    for day in range(11, 20):
+        evaluated(instance, DATA, f"2025-03-{day}", passed=True)
+        assert ticks.tick() == []
+    evaluated(instance, SCORES, "2025-03-20", passed=False)
+    assert ticks.tick() == ["2025-03-21"]
+
+
+def test_two_checks_that_fail_on_one_day_ask_once(ticks: Ticks, instance: DagsterInstance) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    evaluated(instance, SCORES, "2025-03-10", passed=False)
+    assert ticks.tick() == ["2025-03-11"]
+    assert ticks.tick() == []
+
+
+def test_what_fails_while_a_retraining_is_in_flight_is_looked_at_after_it(ticks: Ticks, instance: DagsterInstance) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    assert ticks.tick() == ["2025-03-11"]
+    run = create_run_for_test(instance, job_name=RETRAINING, status=DagsterRunStatus.STARTED)
+    evaluated(instance, DATA, "2025-03-20", passed=False)
+    assert ticks.tick() == []
+    assert "in flight" in str(ticks.skipped)
+    instance.report_run_failed(run)
+    assert ticks.tick() == ["2025-03-21"]
+
+
+def test_the_cooldown_counts_in_as_of_days_and_a_refused_or_failed_retraining_starts_it_too(ticks: Ticks, instance: DagsterInstance) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    ticks.tick()
+    run = create_run_for_test(instance, job_name=RETRAINING, status=DagsterRunStatus.STARTED)
+    instance.report_run_failed(run)
+    evaluated(instance, DATA, "2025-03-11", passed=False)
+    assert ticks.tick() == []
+    assert "cools down until 2025-03-14" in str(ticks.skipped)
+
+
+def test_the_same_day_evaluated_again_is_another_record(ticks: Ticks, instance: DagsterInstance) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    ticks.tick()
+    first = ticks.keys
+    evaluated(instance, DATA, "2025-03-13", passed=False)
+    assert ticks.tick() == ["2025-03-14"]
+    assert ticks.keys != first
+
+
+def test_more_failures_than_a_page_are_all_seen(instance: DagsterInstance) -> None:
+    for number in range(230):
+        evaluated(instance, DATA, f"2025-03-{number % 28 + 1:02}", passed=False)
+    seen, failed = failed_checks(instance, DATA, Seen())
+    assert len(failed) == 230
+    assert failed_checks(instance, DATA, seen)[1] == []
+
+
+def test_a_planned_record_that_fails_after_a_later_one_was_seen_is_not_missed(instance: DagsterInstance) -> None:
+    slow = create_run_for_test(instance, job_name="daily", status=DagsterRunStatus.STARTED)
+    planned(instance, slow.run_id, DATA)
+    evaluated(instance, DATA, "2025-03-11", passed=False)
+    seen, failed = failed_checks(instance, DATA, Seen())
+    assert [one.day for one in failed] == ["2025-03-11"]
+    decided(instance, slow.run_id, DATA, "2025-03-10")
+    seen, failed = failed_checks(instance, DATA, seen)
+    assert [one.day for one in failed] == ["2025-03-10"]
+    assert failed_checks(instance, DATA, seen)[1] == []
+
+
+def test_an_orphan_of_a_run_that_ended_does_not_hold_the_mark_back(instance: DagsterInstance) -> None:
+    dead = create_run_for_test(instance, job_name="daily", status=DagsterRunStatus.STARTED)
+    planned(instance, dead.run_id, DATA)
+    evaluated(instance, DATA, "2025-03-11", passed=False)
+    seen, _ = failed_checks(instance, DATA, Seen())
+    assert seen.beyond
+    instance.report_run_failed(dead)
+    seen, failed = failed_checks(instance, DATA, seen)
+    assert failed == []
+    assert seen.beyond == ()
+
+
+def test_the_cursor_survives_as_text() -> None:
+    cursor = Cursor({"data_drift_report:no_data_drift": Seen(7, (9, 12))}, "2025-03-11")
+    assert Cursor.from_json(cursor.to_json()) == cursor
+    assert Cursor.from_json(None) == Cursor()
+
+
+def test_the_request_says_which_record_asked(ticks: Ticks, instance: DagsterInstance) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    context = build_sensor_context(instance, definitions=ticks.defs)
+    (request,) = ticks.sensor.evaluate_tick(context).run_requests or []
+    record = instance.event_log_storage.get_asset_check_execution_history(DATA, limit=1)[0]
+    assert request.tags[RECORD] == str(record.id)
+
+
+def planned(instance: DagsterInstance, run_id: str, check: AssetCheckKey) -> None:
+    from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+
+    event = DagsterEvent(
+        event_type_value=DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
+        job_name="daily",
+        event_specific_data=AssetCheckEvaluationPlanned(asset_key=check.asset_key, check_name=check.name),
+    )
+    instance.report_dagster_event(event, run_id)
+
+
+def decided(instance: DagsterInstance, run_id: str, check: AssetCheckKey, day: str) -> None:
+    event = DagsterEvent(
+        event_type_value=DagsterEventType.ASSET_CHECK_EVALUATION.value,
+        job_name="daily",
+        step_key="data_drift_report",
+        event_specific_data=AssetCheckEvaluation(
+            check.asset_key, check.name, passed=False, metadata={"day": _text(day)}, severity=AssetCheckSeverity.WARN
+        ),
+    )
+    instance.report_dagster_event(event, run_id)
+
+
+def _text(value: str) -> object:
+    from dagster import MetadataValue
+
+    return MetadataValue.text(value)

@@ -1,0 +1,353 @@
+"""The data plane without HTTP: what a decision is made of, what it leaves behind, and what labels do to it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sqlite3
+import statistics
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving_kit import DAY_US, START_US, tiny_release
+
+from feature_repo.engine.online import OnlineState
+from feature_repo.engine.plan import FeaturePlan
+from serving.contract.log import read_decisions, read_labels, served_days
+from serving.contract.policy import Policy
+from serving.contract.scoring import Scorer
+from serving.contract.verdicts import verdict_events
+from serving.history import find_of, missing
+from serving.plane import DataPlane
+from serving.releases import Champion
+from serving.settings import Limits, ServingSettings
+from serving.values import BadInput, Conflict, Label, NoModel, StoreBusy, Transaction
+
+MINUTE_US = 60_000_000
+ALLOW_ALL, BLOCK_ALL, REVIEW_ALL = Policy(2, 3), Policy(0, 0), Policy(0, 2)
+
+
+@pytest.fixture(scope="module")
+def champion(plan: FeaturePlan) -> Champion:
+    release = tiny_release(plan, policy=ALLOW_ALL)
+    return Champion("1", "d" * 64, release, Scorer(release.model_text, release.calibrator))
+
+
+class Bench:
+    """A plane on event time (or a wall clock that the test sets) whose champion can be changed."""
+
+    def __init__(self, home: Path, champion: Champion | None, clock: str = "event") -> None:
+        self.settings = ServingSettings(home, clock=clock)  # type: ignore[arg-type]
+        self.champion, self.now_us = champion, START_US
+        self.plane = DataPlane(self.settings, lambda: self.champion, lambda: self.now_us)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self.plane._connection
+
+    def verdicts(self, transaction_id: str) -> list[tuple[int, bool]]:
+        assert self.champion is not None
+        events = find_of(self.connection, self.champion.release.plan, "verdicts", transaction_id)
+        return sorted((int(str(e["event_us"])), bool(e["is_fraud"])) for e in events)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, champion: Champion) -> Iterator[Bench]:
+    made = Bench(tmp_path, champion)
+    yield made
+    made.plane.close()
+
+
+def payment(number: int, at_us: int | None = None, customer: str = "c", merchant: str = "m", amount: float = 10.0) -> Transaction:
+    return Transaction(f"t{number}", START_US + number * MINUTE_US if at_us is None else at_us, customer, merchant, amount)
+
+
+def deciding(champion: Champion, policy: Policy, version: str = "2") -> Champion:
+    return replace(champion, version=version, release=replace(champion.release, policy=policy))
+
+
+def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: Bench) -> None:
+    rng = random.Random(1)
+    seen: list[Transaction] = []
+    times = sorted(START_US + rng.randrange(20 * 24 * 60) * MINUTE_US for _ in range(150))
+    for number, at_us in enumerate(times):
+        t = payment(number, at_us, f"c{rng.randrange(3)}", f"m{rng.randrange(3)}", rng.randrange(100, 9_000) / 100)
+        bench.plane.predict_transaction(t)
+        stored = bench.connection.execute("SELECT features FROM decisions WHERE prediction_id = ?", (t.transaction_id,)).fetchone()[0]
+        served = json.loads(stored)
+        for days in (1, 7, 30):
+            past = [s.amount for s in seen if s.customer_id == t.customer_id and at_us - days * DAY_US <= s.event_us < at_us]
+            assert served[f"num_txns_{days}d"] == len(past)
+            mean = served[f"avg_txn_amount_{days}d"]
+            assert mean is None if not past else mean == pytest.approx(statistics.fmean(past), rel=1e-12)
+        known = [s for s in seen if s.merchant_id == t.merchant_id and s.event_us + 7 * DAY_US < at_us]
+        floor = (at_us - 90 * DAY_US) // (60 * MINUTE_US) * 60 * MINUTE_US
+        assert served["num_verdicts_90d"] == len([s for s in known if s.event_us + 7 * DAY_US >= floor])
+        seen.append(t)
+
+
+def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(bench: Bench, champion: Champion) -> None:
+    answers = [bench.plane.predict_transaction(payment(n)) for n in range(3)]
+    rows = read_decisions(bench.settings.database, "2018-04-01").to_pylist()
+    assert [r["seq"] for r in rows] == [1, 2, 3]
+    assert [r["read_seq"] for r in rows] == [0, 1, 2]
+    for row, answer in zip(rows, answers, strict=True):
+        vector = json.loads(row["features"])
+        assert tuple(vector) == champion.release.features
+        assert champion.scorer.score_one([math.nan if v is None else v for v in vector.values()]) == row["fraud_score"] == answer.fraud_score
+        assert row["created_timestamp"] == row["event_timestamp"]
+    assert served_days(bench.settings.database) == {"2018-04-01"}
+    assert read_decisions(bench.settings.database, "2018-04-02").num_rows == 0
+
+
+def test_the_log_of_a_service_that_never_ran_is_empty(tmp_path: Path) -> None:
+    assert served_days(tmp_path / "serving.db") == set()
+    assert read_decisions(tmp_path / "serving.db", "2018-04-01").num_rows == 0
+    assert read_labels(tmp_path / "serving.db", "2018-04-01").num_rows == 0
+
+
+def test_the_same_id_gets_its_stored_answer_even_after_a_swap(bench: Bench, champion: Champion) -> None:
+    first = bench.plane.predict_transaction(payment(1))
+    bench.champion = deciding(champion, BLOCK_ALL)
+    again = bench.plane.predict_transaction(payment(1))
+    assert again == replace(first, repeated=True)
+    assert bench.plane.predict_transaction(payment(2)).decision == "BLOCK"
+
+
+def test_the_same_id_with_another_payload_is_a_conflict_and_changes_nothing(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(1))
+    with pytest.raises(Conflict, match="'t1'"):
+        bench.plane.predict_transaction(payment(1, amount=11))
+    with pytest.raises(Conflict):
+        bench.plane.predict_features({}, "t1")
+    assert read_decisions(bench.settings.database, "2018-04-01").num_rows == 1
+
+
+def test_one_id_raced_by_threads_is_decided_once(bench: Bench) -> None:
+    answers = []
+    start = threading.Barrier(8)
+
+    def ask() -> None:
+        start.wait()
+        for number in range(20):
+            answers.append(bench.plane.predict_transaction(payment(number)))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read_decisions(bench.settings.database, "2018-04-01").num_rows == 20
+    assert sum(not a.repeated for a in answers) == 20
+    assert len({(a.prediction_id, a.fraud_score) for a in answers}) == 20
+
+
+def test_two_connections_as_two_workers_decide_an_id_once(bench: Bench, champion: Champion) -> None:
+    other = DataPlane(bench.settings, lambda: champion, lambda: START_US)
+    first = bench.plane.predict_transaction(payment(1))
+    assert other.predict_transaction(payment(1)) == replace(first, repeated=True)
+    other.predict_transaction(payment(2))
+    bench.plane.predict_transaction(payment(3))
+    assert read_decisions(bench.settings.database, "2018-04-01")["read_seq"].to_pylist() == [0, 1, 2]
+    other.close()
+
+
+def test_a_locked_file_is_said_so_quickly_and_nothing_is_lost(bench: Bench) -> None:
+    holder = sqlite3.connect(bench.settings.database, isolation_level=None)
+    bench.plane.predict_transaction(payment(1))
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy):
+        bench.plane.predict_transaction(payment(2))
+    holder.execute("ROLLBACK")
+    assert bench.plane.predict_transaction(payment(2)).repeated is False
+    holder.close()
+
+
+def test_a_request_that_fails_half_way_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.plane.predict_transaction(payment(1))
+    monkeypatch.setattr("serving.plane.verdict_events", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bench.plane.predict_transaction(payment(2))
+    monkeypatch.undo()
+    assert bench.plane.predict_transaction(payment(3)).repeated is False
+    assert read_decisions(bench.settings.database, "2018-04-01")["prediction_id"].to_pylist() == ["t1", "t3"]
+    assert json.loads(read_decisions(bench.settings.database, "2018-04-01")["features"][1].as_py())["num_txns_1d"] == 1
+
+
+def test_a_first_request_that_fails_does_not_spoil_the_state(bench: Bench) -> None:
+    with pytest.raises(BadInput):
+        bench.plane.predict_transaction(payment(1, amount=math.nan))
+    assert bench.plane.predict_transaction(payment(2)).repeated is False
+
+
+def test_a_ready_vector_has_to_hold_exactly_the_features(bench: Bench, champion: Champion) -> None:
+    vector = dict.fromkeys(champion.release.features, 1.0)
+    shuffled = dict(reversed(vector.items()))
+    assert bench.plane.predict_features(shuffled).fraud_score == champion.scorer.score_one([1.0] * len(vector))
+    with pytest.raises(BadInput, match="missing") as caught:
+        bench.plane.predict_features({n: v for n, v in vector.items() if n != "is_night"})
+    assert caught.value.field == ("features", "is_night")
+    with pytest.raises(BadInput, match="not a feature") as caught:
+        bench.plane.predict_features({**vector, "other": 1.0})
+    assert caught.value.field == ("features", "other")
+
+
+def test_reasons_come_with_every_decision_but_allow(bench: Bench, champion: Champion) -> None:
+    assert bench.plane.predict_transaction(payment(1)).reasons == ()
+    bench.champion = deciding(champion, REVIEW_ALL)
+    vector = dict(zip(champion.release.features, champion.release.golden[0][3], strict=True))
+    answer = bench.plane.predict_features(vector, "v1")
+    assert answer.decision == "REVIEW"
+    assert all(reason.feature in vector and reason.contribution > 0 for reason in answer.reasons)
+    assert bench.plane.predict_features(vector, "v1") == replace(answer, repeated=True)
+
+
+def test_without_a_model_nothing_is_answered(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, None)
+    with pytest.raises(NoModel):
+        bench.plane.predict_transaction(payment(1))
+    with pytest.raises(NoModel):
+        bench.plane.predict_features({})
+    with pytest.raises(NoModel):
+        bench.plane.add_labels([Label("t1", True, START_US)])
+    bench.plane.close()
+
+
+def test_an_event_older_than_the_lateness_limit_is_refused_and_a_late_one_is_not(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(1, START_US + 20 * DAY_US))
+    assert bench.plane.predict_transaction(payment(2, START_US + 14 * DAY_US)).repeated is False
+    with pytest.raises(BadInput, match="more than 7 days before") as caught:
+        bench.plane.predict_transaction(payment(3, START_US + 12 * DAY_US))
+    assert caught.value.kind == "late"
+
+
+def test_on_the_wall_clock_an_event_of_tomorrow_is_refused(tmp_path: Path, champion: Champion) -> None:
+    bench = Bench(tmp_path, champion, "wall")
+    bench.now_us = START_US + MINUTE_US
+    bench.plane.predict_transaction(payment(0))
+    with pytest.raises(BadInput, match="ahead of the service's clock") as caught:
+        bench.plane.predict_transaction(payment(1, START_US + DAY_US))
+    assert caught.value.kind == "future"
+    row = read_decisions(bench.settings.database, "2018-04-01").to_pylist()[0]
+    assert (row["created_timestamp"] - row["event_timestamp"]).total_seconds() == 60
+    bench.plane.close()
+
+
+def test_a_label_says_when_it_became_known_in_simulated_time_only(bench: Bench, tmp_path: Path, champion: Champion) -> None:
+    with pytest.raises(BadInput, match="required") as caught:
+        bench.plane.add_labels([Label("t1", True, START_US), Label("t2", True)])
+    assert caught.value.field == ("labels", 1, "label_timestamp")
+    wall = Bench(tmp_path / "wall", champion, "wall")
+    with pytest.raises(BadInput, match="not accepted"):
+        wall.plane.add_labels([Label("t1", True, START_US)])
+    wall.plane.close()
+
+
+def test_the_pending_verdict_is_there_from_the_start_and_a_fraud_label_takes_its_place(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(0))
+    assert bench.verdicts("t0") == [(START_US + 7 * DAY_US, False)]
+    (receipt,) = bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])
+    assert (receipt.known, receipt.duplicate) == (True, False)
+    assert bench.verdicts("t0") == [(START_US + DAY_US, True)]
+
+
+def test_a_fraud_label_after_maturity_is_a_further_verdict(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(0))
+    bench.plane.add_labels([Label("t0", True, START_US + 9 * DAY_US)])
+    assert bench.verdicts("t0") == [(START_US + 7 * DAY_US, False), (START_US + 9 * DAY_US, True)]
+
+
+def test_a_blocked_transaction_has_no_verdict_until_it_is_investigated(bench: Bench, champion: Champion) -> None:
+    bench.champion = deciding(champion, BLOCK_ALL)
+    bench.plane.predict_transaction(payment(0))
+    assert bench.verdicts("t0") == []
+    bench.plane.add_labels([Label("t0", False, START_US + 3 * DAY_US)])
+    assert bench.verdicts("t0") == [(START_US + 3 * DAY_US, False)]
+
+
+def test_the_same_label_again_changes_nothing(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(0))
+    label = Label("t0", True, START_US + DAY_US)
+    bench.plane.add_labels([label])
+    (again,) = bench.plane.add_labels([label])
+    assert again.duplicate
+    assert read_labels(bench.settings.database, "2018-04-02").num_rows == 1
+    assert served_days(bench.settings.database, "labels") == {"2018-04-02"}
+
+
+def test_a_label_that_comes_before_its_transaction_counts_from_the_transaction_on(bench: Bench) -> None:
+    (receipt,) = bench.plane.add_labels([Label("t0", True, START_US - DAY_US)])
+    assert not receipt.known
+    assert read_labels(bench.settings.database, "2018-03-31")["known"].to_pylist() == [False]
+    bench.plane.predict_transaction(payment(0))
+    assert bench.verdicts("t0") == [(START_US, True)]
+
+
+def test_a_label_of_a_transaction_from_before_the_service_finds_it_in_the_state(bench: Bench, champion: Champion) -> None:
+    state = OnlineState(bench.connection, champion.release.plan)
+    event = {"transaction_id": "old", "customer_id": "c", "merchant_id": "m", "amount": 12.5, "is_declined": False}
+    state.push("transactions", "old", event, START_US, START_US)
+    state.push("verdicts", f"old:{START_US + DAY_US}", {**event, "is_fraud": True}, START_US + DAY_US, START_US + DAY_US)
+    (receipt,) = bench.plane.add_labels([Label("old", False, START_US + 4 * DAY_US)])
+    assert receipt.known
+    assert bench.verdicts("old") == [(START_US + DAY_US, True), (START_US + 4 * DAY_US, False)]
+    (found,) = [e for e in find_of(bench.connection, champion.release.plan, "verdicts", "old") if not e["is_fraud"]]
+    assert (found["merchant_id"], found["amount"]) == ("m", 12.5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(labels=st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=5, unique_by=lambda label: label[0]), blocked=st.booleans())
+def test_labels_in_any_order_leave_the_verdicts_of_the_one_rule(
+    champion: Champion, tmp_path_factory: pytest.TempPathFactory, labels: list[tuple[int, bool]], blocked: bool
+) -> None:
+    bench = Bench(tmp_path_factory.mktemp("plane"), deciding(champion, BLOCK_ALL if blocked else ALLOW_ALL))
+    bench.plane.predict_transaction(payment(0))
+    known = [(START_US + day * DAY_US, is_fraud) for day, is_fraud in labels]
+    for label_us, is_fraud in known:
+        bench.plane.add_labels([Label("t0", is_fraud, label_us)])
+    assert bench.verdicts("t0") == verdict_events(START_US, known, blocked, 7 * DAY_US)
+    bench.plane.close()
+
+
+def test_a_plan_that_needs_a_column_the_state_never_stored_has_a_reason_against_it(bench: Bench, champion: Champion) -> None:
+    plan = champion.release.plan
+    first, *others = plan.views
+    other = replace(plan, views=(replace(first, aggregates=(replace(first.aggregates[0], column="mcc"),)), *others))
+    assert missing(bench.connection, other) == []
+    bench.plane.predict_transaction(payment(0))
+    assert missing(bench.connection, plan) == []
+    assert missing(bench.connection, other) == ["the column mcc of the stream transactions is not stored"]
+
+
+def test_events_that_no_window_reaches_are_forgotten_once_a_day(tmp_path: Path, champion: Champion) -> None:
+    bench = Bench(tmp_path, champion)
+    for number, day in enumerate((0, 50, 100, 150, 151)):
+        bench.plane.predict_transaction(payment(number, START_US + day * DAY_US))
+    days = [(e - START_US) // DAY_US for (e,) in bench.connection.execute("SELECT event_us FROM online_transactions ORDER BY 1")]
+    assert days == [100, 150, 151]
+    assert Limits().lateness_us == 7 * DAY_US
+    bench.plane.close()
+
+
+def make_unreadable(database: Path) -> None:
+    database.write_bytes(b"not a database at all" * 100)
+
+
+def make_newer(database: Path) -> None:
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA user_version = 9")
+
+
+@pytest.mark.parametrize(("spoil", "named"), [(make_unreadable, "cannot be read"), (make_newer, "schema version 9")])
+def test_a_log_that_is_none_is_said_so(tmp_path: Path, spoil: Callable[[Path], None], named: str) -> None:
+    spoil(tmp_path / "serving.db")
+    from serving.contract.log import LogError
+
+    with pytest.raises(LogError, match=named):
+        read_decisions(tmp_path / "serving.db", "2018-04-01")
