@@ -7,7 +7,7 @@ from starlette.routing import Route
 
 from serving.api.errors import add_handlers
 from serving.api.middleware import Door
-from serving.api.routes import routes
+from serving.api.routes import add_routes
 from serving.lifecycle import Service
 from serving.releases import Registry
 from serving.settings import ServingSettings
@@ -18,9 +18,8 @@ def create_app(settings: ServingSettings, registry: Registry | None = None) -> F
     service = Service(settings, registry)
     app = FastAPI(title=f"{settings.use_case}: scoring", version="1", lifespan=service.running)
     app.state.service = service
-    router = routes(service)
-    app.include_router(router)
+    add_routes(app, service)
     add_handlers(app, service.metrics)
     app.add_middleware(Door, limits=settings.limits, metrics=service.metrics)
-    service.metrics.know_routes(sorted({route.path for route in (*router.routes, *app.routes) if isinstance(route, Route)}))
+    service.metrics.know_routes(sorted({route.path for route in app.routes if isinstance(route, Route)}))
     return app

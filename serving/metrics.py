@@ -32,7 +32,6 @@ class Metrics:
         self.decisions = _closed(Counter("serving_decisions", "New decisions", ["decision"], registry=self.registry), DECISIONS)
         self.repeats = Counter("serving_repeats", "Requests answered from the log", registry=self.registry)
         self.refused = _closed(Counter("serving_refused", "Predictions refused, by reason", ["reason"], registry=self.registry), REFUSALS)
-        self.degraded = Counter("serving_degraded", "Answers without the online store", registry=self.registry)
         self.labels = _closed(Counter("serving_labels", "Labels received", ["outcome"], registry=self.registry), LABELS)
         self.swaps = _closed(Counter("serving_model_swaps", "Releases tried, by outcome", ["outcome"], registry=self.registry), SWAPS)
         self.version = Gauge("serving_model_version", "The version that serves; 0 while there is none", registry=self.registry)

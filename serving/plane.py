@@ -112,7 +112,7 @@ class DataPlane:
         """Score a ready-made vector, which has to hold exactly the model's features, and record the decision."""
         named = prediction_id is not None
         prediction_id = prediction_id if prediction_id is not None else uuid.uuid4().hex
-        digest = _digest("features", sorted((name, None if value is None else float(value)) for name, value in features.items()))
+        digest = _digest("features", features)
         with self._transaction() as (champion, _):
             if named and (stored := self._stored(prediction_id, digest)):
                 return stored
@@ -330,7 +330,7 @@ def _event_id(stream: str, event: Mapping[str, object], event_us: int) -> str:
 
 
 def _digest(kind: str, payload: object) -> bytes:
-    return hashlib.blake2b(orjson.dumps([kind, payload]), digest_size=16).digest()
+    return hashlib.blake2b(orjson.dumps([kind, payload], option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
 def _int(value: object) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 Clock = Literal["wall", "event"]
-DegradedPolicy = Literal["refuse", "answer"]
 
 DAY_US = 86_400_000_000
 
@@ -46,7 +45,6 @@ class ServingSettings:
     clock: Clock = "wall"
     poll_seconds: float = 2.0
     registry: str = ""  # MLflow tracking URI; empty: SQLite under home
-    degraded_policy: DegradedPolicy = "refuse"
     fsync: bool = False
     drain_seconds: float = 0.5  # between readiness 503 and the closed door, so that a balancer can see it
     limits: Limits = field(default_factory=Limits)
@@ -96,7 +94,6 @@ def from_arguments(arguments: Sequence[str] | None, environment: Mapping[str, st
     parser.add_argument("--clock", choices=["wall", "event"], default="wall", help="event: the newest event is now, for simulated time")
     parser.add_argument("--poll", type=float, default=2.0, metavar="SECONDS", help="how often the registry is asked for its champion")
     parser.add_argument("--tracking-uri", default="", help="MLflow's registry (default: SQLite under home)")
-    parser.add_argument("--degraded", choices=["refuse", "answer"], default="refuse", help="when the online store does not answer in time")
     parser.add_argument("--fsync", action="store_true", help="flush every commit to the disk")
     given = parser.parse_args(arguments)
     return ServingSettings(
@@ -108,6 +105,5 @@ def from_arguments(arguments: Sequence[str] | None, environment: Mapping[str, st
         clock=given.clock,
         poll_seconds=given.poll,
         registry=given.tracking_uri,
-        degraded_policy=given.degraded,
         fsync=given.fsync,
     )

@@ -133,6 +133,7 @@ class _Frame:
 
 
 def _frame(view: ViewPlan, events: pa.Table, keys: pa.Array, at_us: Ints) -> _Frame:
+    keys = keys.cast(events.schema.field(view.entity).type)  # no rows come from pandas with no type
     wanted = pc.unique(keys).drop_null()
     codes = _codes(keys, wanted, missing=len(wanted))
     event_codes = _codes(events[view.entity], wanted, missing=-1)

@@ -11,7 +11,7 @@ from dagster import AssetDep, AssetExecutionContext, AssetsDefinition, DailyPart
 
 from feature_repo.engine.lake import Lake, LakeError
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
-from mlops_assets.assets.ingestion import pending_verdicts
+from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
@@ -124,7 +124,7 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
             pushed = rebuild(connection, plan, opened, None)
             pending = pending_verdicts(opened, settings)
             state = OnlineState(connection, plan)
-            for row in to_table(pending).to_pylist():
+            for row in to_table(pending, VERDICT_COLUMNS).to_pylist():
                 known = to_us(row["event_timestamp"])
                 pushed[VERDICTS] += state.push(VERDICTS, plan.event_id(VERDICTS, row, known), row, known, known)
             connection.execute("COMMIT")
@@ -166,7 +166,8 @@ def recount(lake: Lake, plan: FeaturePlan, table: pa.Table, days: Sequence[str])
     # Rows of the last day are enough: the sample has to stay cheap when one more day comes.
     start = pa.scalar(datetime.fromisoformat(days[-1]).replace(tzinfo=UTC), table.schema.field("created_timestamp").type)
     newest = table.filter(pc.greater_equal(table.column("created_timestamp"), start))
-    rows = newest.take(list(range(0, newest.num_rows, max(1, newest.num_rows // SAMPLE)))[:SAMPLE]).to_pylist()
+    spread = pa.array(range(0, newest.num_rows, max(1, newest.num_rows // SAMPLE)), pa.int64())
+    rows = newest.take(spread[:SAMPLE]).to_pylist()
     wrong = []
     for view in dict.fromkeys(view for view, _ in counted):
         first = shift(days[-1], -(view.reach_us // DAY_US) - 1)

@@ -46,6 +46,19 @@ from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_
 from serving.contract.log import read_decisions, read_labels, served_days
 
 REASONS_SHOWN = 10
+TIME = pa.timestamp("us", tz="UTC")
+VERDICT_COLUMNS = pa.schema(
+    [
+        ("transaction_id", pa.string()),
+        ("customer_id", pa.string()),
+        ("merchant_id", pa.string()),
+        ("transaction_timestamp", TIME),
+        ("event_timestamp", TIME),
+        ("created_timestamp", TIME),
+        ("is_fraud", pa.bool_()),
+        ("amount", pa.float64()),
+    ]
+)
 LATENESS_DAYS = 7  # how late a row may come and still have a verdict pending
 SUBJECT = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
 ORPHAN = "transaction_id: unknown"
@@ -162,7 +175,7 @@ def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
         made = days_of(context)
         opened = lake.open()
         known = known_verdicts(opened, settings, made)
-        written = write_days(opened, VERDICTS, to_table(known), "created_timestamp", made)
+        written = write_days(opened, VERDICTS, to_table(known, VERDICT_COLUMNS), "created_timestamp", made)
         return MaterializeResult(metadata={**content(written.values()), "frauds": int(known["is_fraud"].sum())})
 
     return verdicts

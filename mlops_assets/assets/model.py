@@ -133,7 +133,8 @@ def _trained_model(case: UseCase, settings: Settings) -> AssetsDefinition:
             **provenance(settings),
         }
         params = {**vars(settings.recipe), **{f"model.{k}": v for k, v in vars(settings.model).items()}, "rows": len(rows)}
-        with registry.training_run(context, params, tags) as mlflow, tempfile.TemporaryDirectory() as folder:
+        run = registry.training_run(f"{case.name} as of {as_of}", context.run_id, context.log, params, tags)
+        with run as mlflow, tempfile.TemporaryDirectory() as folder:
             model = train(rows, plan.features, split, settings.recipe, settings.costs, context.log.info)
             mlflow.log_metrics({f"fit.{name}": value for name, value in model.metrics.items()})
             bundle, evaluation_fit = Path(folder, "bundle"), Path(folder, "evaluation_fit")

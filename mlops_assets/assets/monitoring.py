@@ -107,9 +107,8 @@ def _feature_parity(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDef
         opened = lake.open()
         features = feature_store.plan(case.feature_service).features
         logged = logged_vectors(opened, day, features)
-        columns = list(dict.fromkeys(["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", *features]))
-        recomputed = to_frame(opened.read(FEATURE_VECTORS, [day], columns))
-        found = compare(logged, recomputed, features, touched_by_late(recomputed))
+        recomputed = to_frame(opened.read(FEATURE_VECTORS, [day], ["transaction_id", *features]))
+        found = compare(logged, recomputed, features, explained_by_lateness(to_frame(opened.read(PREDICTION_LOG, [day]))))
         examples = pa.Table.from_pylist(
             [{"transaction_id": t, "feature": f, "served": s, "recomputed": r} for t, f, s, r in found.examples],
             schema=pa.schema([("transaction_id", pa.string()), ("feature", pa.string()), ("served", pa.float64()), ("recomputed", pa.float64())]),
@@ -219,15 +218,19 @@ def logged_vectors(lake: Lake, day: str, features: Sequence[str]) -> pd.DataFram
     return pd.DataFrame({"transaction_id": log.column("prediction_id").to_pylist(), **columns})
 
 
-def touched_by_late(vectors: pd.DataFrame) -> set[str]:
-    """Transactions whose windows a late row can have entered after they were scored: those that came late, and later ones of the same keys."""
-    late = vectors[vectors["created_timestamp"] > vectors["event_timestamp"]]
-    touched = set(late["transaction_id"])
+def explained_by_lateness(log: pd.DataFrame) -> set[str]:
+    """The decisions whose vector could not be what the lake says, since an event was late.
+
+    A late payment was scored on what was known when it came, its offline vector is of what was known when it happened. And one that was scored while
+    a late payment of the same customer or merchant was on its way did not read it, whatever the clocks say: its sequence number tells.
+    """
+    late = log[log["created_timestamp"] > log["event_timestamp"]]
+    explained = set(late["prediction_id"])
     for key in ("customer_id", "merchant_id"):
-        first = late.groupby(key)["event_timestamp"].min()
-        since = vectors[key].map(first)
-        touched |= set(vectors.loc[since.notna() & (vectors["event_timestamp"] >= since), "transaction_id"])
-    return touched
+        pairs = log.merge(late, on=key, suffixes=("", "_late"))
+        unread = (pairs["event_timestamp_late"] < pairs["event_timestamp"]) & (pairs["created_timestamp_late"] <= pairs["event_timestamp"])
+        explained |= set(pairs.loc[unread & (pairs["seq_late"] > pairs["read_seq"]), "prediction_id"])
+    return explained
 
 
 def money(lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:

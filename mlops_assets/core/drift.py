@@ -25,7 +25,7 @@ class DriftThresholds:
     """The thresholds, each beside its reason."""
 
     psi: float = 0.2  # Siddiqi, Credit Risk Scorecards (2006): under 0.1 no shift, from 0.2 (others say 0.25) a significant one
-    drift_share: float = 0.3  # of the columns: the windows of one aggregate move together, and one source in three moving is news
+    drift_share: float = 0.2  # of the columns: one alone can move by itself, two of ten are a cause in common
     null_shift: float = 0.2  # of the rows: the index compares values only, a column that goes missing is drift too
     min_rows: int = 200  # chance alone gives about 9 / rows: 0.045, and under 0.1 in 95 of 100 days
 

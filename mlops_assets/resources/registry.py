@@ -14,7 +14,7 @@ from typing import Any, cast
 from urllib.parse import urlparse
 
 import pyarrow as pa
-from dagster import AssetExecutionContext, ConfigurableResource
+from dagster import ConfigurableResource
 
 from mlops_assets.resources.environments import Settings
 from serving.contract.bundle import Release, load_reference, load_release
@@ -48,8 +48,8 @@ class ModelRegistry(ConfigurableResource[Any]):
     name: str
 
     @contextmanager
-    def training_run(self, context: AssetExecutionContext, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Any]:
-        """The MLflow run of this Dagster run, by dagster-mlflow. However it was launched, it ends FINISHED, or FAILED if the body raises.
+    def training_run(self, name: str, run_id: str, log: Any, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Any]:
+        """The MLflow run of the Dagster run `run_id`, by dagster-mlflow. However it was launched, it ends FINISHED, or FAILED if the body raises.
 
         dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command line.
         """
@@ -57,7 +57,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         from dagster_mlflow.resources import MlFlow
 
         config = {"mlflow_tracking_uri": self.tracking_uri, "experiment_name": self.name, "extra_tags": dict(tags)}
-        mlflow: Any = cast(Any, MlFlow)(SimpleNamespace(log=context.log, dagster_run=context.run, run_id=context.run_id, resource_config=config))
+        mlflow: Any = cast(Any, MlFlow)(SimpleNamespace(log=log, dagster_run=SimpleNamespace(job_name=name), run_id=run_id, resource_config=config))
         try:
             mlflow.log_params({key: str(value)[:500] for key, value in params.items()})
             yield mlflow

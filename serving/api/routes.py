@@ -9,10 +9,11 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, TypeVar
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from serving.api.errors import json_response, unavailable
 from serving.api.schemas import ErrorResponse, HealthResponse, LabelsRequest, LabelsResponse, PredictRequest, PredictResponse
@@ -22,16 +23,18 @@ from serving.values import Answer, Label, LabelReceipt, StoreBusy, Transaction
 
 LABELS_AT_ONCE = 20  # about 2 ms of work, after which others get their turn
 RETRY_EVERY_S = 0.002
+COMPONENTS = "#/components/schemas/{model}"
 
 Result = TypeVar("Result")
 REFUSALS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in (400, 409, 413, 422, 503)}
 
 
-def routes(service: Service) -> APIRouter:
-    router = APIRouter()
+def add_routes(app: FastAPI, service: Service) -> None:
+    """On the application itself: a router between would cost every request another match."""
     plane, metrics = service.plane, service.metrics
+    _document_bodies(app)
 
-    @router.post("/predict", response_model=PredictResponse, responses=REFUSALS, openapi_extra=_body(PredictRequest), tags=["predictions"])
+    @app.post("/predict", response_model=PredictResponse, responses=REFUSALS, openapi_extra=_body(PredictRequest), tags=["predictions"])
     async def predict(request: Request) -> Response:
         """Score a transaction against its history, or a ready-made vector. A repeated id gets its stored answer; with another payload, 409."""
         asked = PredictRequest.model_validate_json(await request.body())
@@ -49,7 +52,7 @@ def routes(service: Service) -> APIRouter:
             metrics.decisions[answer.decision].inc()
         return json_response(_shown(answer))
 
-    @router.post("/labels", response_model=LabelsResponse, responses=REFUSALS, openapi_extra=_body(LabelsRequest), tags=["labels"])
+    @app.post("/labels", response_model=LabelsResponse, responses=REFUSALS, openapi_extra=_body(LabelsRequest), tags=["labels"])
     async def labels(request: Request) -> Response:
         """Report what became known of transactions. Labels of transactions that the service never saw are kept, with `known` false."""
         asked = LabelsRequest.model_validate_json(await request.body())
@@ -69,7 +72,7 @@ def routes(service: Service) -> APIRouter:
             metrics.labels[outcome].inc(counts[name])
         return json_response({**counts, "labels": receipts})
 
-    @router.get("/health", response_model=HealthResponse, responses={503: {"model": HealthResponse}}, tags=["health"])
+    @app.get("/health", response_model=HealthResponse, responses={503: {"model": HealthResponse}}, tags=["health"])
     async def health() -> Response:
         """The version that serves, and the features that it takes, in order."""
         champion = service.follower.current
@@ -77,12 +80,12 @@ def routes(service: Service) -> APIRouter:
             return json_response({"status": "no model", "model_version": None, "features": [], "reason": service.follower.trouble}, 503)
         return json_response({"status": "ok", "model_version": champion.version, "features": champion.release.features, "reason": ""})
 
-    @router.get("/health/live", tags=["health"])
+    @app.get("/health/live", tags=["health"])
     async def live() -> Response:
         """The process answers."""
         return json_response({"status": "live"})
 
-    @router.get("/health/ready", responses={503: {"model": ErrorResponse}}, tags=["health"])
+    @app.get("/health/ready", responses={503: {"model": ErrorResponse}}, tags=["health"])
     async def ready() -> Response:
         """There is a model, and the service is not shutting down."""
         if service.draining:
@@ -91,14 +94,12 @@ def routes(service: Service) -> APIRouter:
             return unavailable("no_model", service.follower.trouble)
         return json_response({"status": "ready"})
 
-    @router.get("/metrics", tags=["health"])
+    @app.get("/metrics", tags=["health"])
     async def exposition() -> Response:
         """For Prometheus. With several workers: of the process that answers."""
         champion = service.follower.current
         metrics.version.set(int(champion.version) if champion and champion.version.isdigit() else 0)
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-    return router
 
 
 async def _patiently(work: Callable[[], Result], service: Service) -> Result:
@@ -128,5 +129,18 @@ def _shown(answer: Answer) -> dict[str, object]:
 
 def _body(model: type[BaseModel]) -> dict[str, Any]:
     """The request's schema for the documentation: bodies are parsed by pydantic straight from the bytes, not by FastAPI."""
-    schema = model.model_json_schema(ref_template=f"#/components/schemas/{model.__name__}/$defs/{{model}}")
+    schema = {"$ref": COMPONENTS.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _document_bodies(app: FastAPI) -> None:
+    """Add the requests' models to the components, where `_body` points to."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        _, models = models_json_schema([(m, "validation") for m in (PredictRequest, LabelsRequest)], ref_template=COMPONENTS)
+        document["components"]["schemas"].update(models["$defs"])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

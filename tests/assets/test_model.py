@@ -4,16 +4,15 @@ import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
-from dagster import AssetCheckSeverity
-from world import World, checks, metadata
+from dagster import AssetCheckEvaluation, AssetCheckSeverity, ExecuteInProcessResult
+from world import World, checks
 
 from feature_repo.engine.lake import MissingPartitions
 from mlops_assets.core.promotion import Gate
-from mlops_assets.core.training import Recipe
+from mlops_assets.core.training import Recipe, TrainingError
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.lake import NotValidated, shift
 from mlops_assets.resources.registry import RegistryError
@@ -27,7 +26,7 @@ def bank_settings(home: Path) -> Settings:
     return Settings(
         home=home,
         time=Time(date(2025, 3, 1), date(2025, 4, 30)),
-        source={"kind": "simulator", "start": date(2025, 3, 1), "customers": 400, "merchants": 200, "seed": 3, "label_median_hours": 14.0},
+        source={"kind": "simulator", "start": date(2025, 3, 1), "customers": 1000, "merchants": 500, "seed": 3, "label_median_hours": 14.0},
         verdicts=Verdicts(maturity_days=2),
         model=Model(holdout_days=5, train_days=30),
         recipe=Recipe(max_rounds=60, num_threads=1),
@@ -53,30 +52,31 @@ def world(prepared: Path, tmp_path: Path) -> World:
     return World(settings, FRAUD.open_source(settings.source, Path.cwd()))
 
 
-def train(world: World, as_of: str) -> dict[str, Any]:
-    return {name: world.make(name, as_of) for name in ("training_set", "trained_model", "evaluation", "promoted_version")}
+def gate(run: ExecuteInProcessResult) -> AssetCheckEvaluation:
+    (found,) = [check for check in run.get_asset_check_evaluations() if check.check_name == "gate"]
+    return found
 
 
 def test_the_first_version_is_measured_against_the_baseline_and_promoted(world: World) -> None:
-    outcome = train(world, AS_OF)
-    assert checks(outcome["training_set"])["enough_positives"].passed
-    assert checks(outcome["evaluation"])["gate"].passed, metadata(outcome["evaluation"], "reasons")
+    run = world.train(AS_OF)
+    assert run.success
+    assert gate(run).passed, gate(run).metadata["reasons"].value
     champion = world.registry.champion()
     assert champion is not None
-    assert metadata(outcome["promoted_version"][0], "version") == champion.version
+    assert run.asset_materializations_for_node("promoted_version")[0].metadata["version"].value == champion.version
     assert champion.as_of == AS_OF
     assert champion.tags["last_day"] == "2025-04-07"
     assert [(entry["version"], entry["verdict"]) for entry in world.history.entries()] == [(champion.version, "promoted")]
 
 
 def test_a_candidate_that_is_not_better_is_refused_and_nothing_else_changes(world: World) -> None:
-    train(world, AS_OF)
+    world.train(AS_OF)
     champion = world.registry.champion()
-    outcome = train(world, shift(AS_OF, 1))
-    gate = checks(outcome["evaluation"])["gate"]
-    assert not gate.passed
-    assert gate.severity == AssetCheckSeverity.WARN
-    assert outcome["promoted_version"] == []
+    run = world.train(shift(AS_OF, 1))
+    assert run.success
+    assert not gate(run).passed
+    assert gate(run).severity == AssetCheckSeverity.WARN
+    assert run.asset_materializations_for_node("promoted_version") == []
     assert world.registry.champion() == champion
     assert [entry["verdict"] for entry in world.history.entries()] == ["promoted", "refused"]
     assert world.history.entries()[1]["reasons"]
@@ -120,6 +120,8 @@ def test_too_few_frauds_fail_the_blocking_check_and_training_refuses_the_set(wor
     assert check.severity == AssetCheckSeverity.ERROR
     with pytest.raises(NotValidated, match=AS_OF):
         strict.make("trained_model", AS_OF)
+    assert not strict.train(AS_OF).success
+    assert strict.lake.manifest("trained_model", AS_OF) is None
 
 
 def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: World) -> None:
@@ -128,8 +130,8 @@ def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: Wo
 
 
 def test_the_same_inputs_make_the_same_model_to_the_byte(world: World) -> None:
-    train(world, AS_OF)
-    world.make("trained_model", AS_OF)
+    world.train(AS_OF)
+    world.train(AS_OF)
     one, other = (world.registry.release(world.registry.version(number)) for number in ("1", "2"))
     assert one.model_text == other.model_text
     assert (one.calibrator, one.policy, one.golden) == (other.calibrator, other.policy, other.golden)
@@ -142,16 +144,16 @@ def test_a_failed_training_is_failed_in_mlflow_however_it_was_launched(world: Wo
     table = world.lake.read("training_set", [AS_OF])
     honest = pa.array([False] * table.num_rows)
     world.lake.write("training_set", AS_OF, table.set_column(table.column_names.index("is_fraud"), "is_fraud", honest), validated=True)
-    with pytest.raises(Exception, match="fraud"):
+    with pytest.raises(TrainingError, match="one class only"):
         world.make("trained_model", AS_OF)
     (run,) = mlflow.MlflowClient(world.settings.tracking_uri).search_runs(["1"])
     assert run.info.status == "FAILED"
-    assert "fraud" in run.data.tags["error"]
+    assert "one class only" in run.data.tags["error"]
     assert mlflow.active_run() is None
 
 
 def test_a_promotion_that_was_overtaken_is_refused(world: World) -> None:
-    train(world, AS_OF)
+    world.train(AS_OF)
     champion = world.registry.champion()
     with pytest.raises(RegistryError, match="no longer"):
         world.registry.promote(world.registry.version("1"), None)
@@ -159,21 +161,23 @@ def test_a_promotion_that_was_overtaken_is_refused(world: World) -> None:
 
 
 def test_a_backtest_of_an_older_day_never_replaces_a_newer_champion(world: World) -> None:
-    train(world, AS_OF)
-    outcome = train(world, shift(AS_OF, -3))
-    assert outcome["promoted_version"] == []
+    world.train(AS_OF)
+    champion = world.registry.champion()
+    assert world.train(shift(AS_OF, -3)).success
+    assert world.registry.champion() == champion
     assert "backtest" in world.history.entries()[-1]["reasons"][0]
 
 
 def test_parity_that_is_not_clean_blocks_promotion(world: World) -> None:
     world.lake.write("feature_parity", shift(AS_OF, -1), pa.table({"x": [1]}), validated=False)
-    outcome = train(world, AS_OF)
-    assert outcome["promoted_version"] == []
+    run = world.train(AS_OF)
+    assert run.success
+    assert "recomputed offline" in gate(run).metadata["reasons"].value
     assert world.registry.champion() is None
 
 
 def test_the_bundle_and_mlflow_hold_what_a_rebuild_needs(world: World) -> None:
-    train(world, AS_OF)
+    world.train(AS_OF)
     version = world.registry.version("1")
     for tag in (
         "as_of",

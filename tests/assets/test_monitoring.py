@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from world import ListedSource, World, at, checks, metadata
 
-from mlops_assets.assets.monitoring import touched_by_late
+from mlops_assets.assets.monitoring import explained_by_lateness
 from mlops_assets.resources.environments import Settings
 from serving.contract import log
 
@@ -123,19 +123,23 @@ def test_days_that_have_not_matured_are_not_in_the_business_report(world: World)
     assert [row["day"] for row in world.rows("business_report", "2025-03-09")] == [DAY]
 
 
-def test_what_a_late_row_touches_is_what_comes_after_it_for_the_same_keys() -> None:
+def test_a_late_payment_explains_itself_and_those_that_were_scored_while_it_was_on_its_way() -> None:
     import pandas as pd
 
-    frame = pd.DataFrame(
-        {
-            "transaction_id": ["before", "late", "same_customer", "same_merchant", "other"],
-            "event_timestamp": [at(DAY, h) for h in (8, 9, 10, 11, 12)],
-            "created_timestamp": [at(DAY, h) for h in (8, 20, 10, 11, 12)],
-            "customer_id": ["c1", "c1", "c1", "c2", "c3"],
-            "merchant_id": ["m1", "m1", "m2", "m1", "m3"],
-        }
+    log_rows = pd.DataFrame(
+        [
+            ("before", 8, 8, 1, "c1", "m1"),
+            ("overtaking", 10, 10, 2, "c1", "m9"),
+            ("late", 9, 10, 3, "c1", "m1"),
+            ("after", 11, 11, 4, "c1", "m1"),
+            ("elsewhere", 12, 12, 5, "c3", "m3"),
+        ],
+        columns=["prediction_id", "event", "created", "seq", "customer_id", "merchant_id"],
     )
-    assert touched_by_late(frame) == {"late", "same_customer", "same_merchant"}
+    log_rows["read_seq"] = log_rows["seq"] - 1
+    log_rows["event_timestamp"] = [at(DAY, h) for h in log_rows["event"]]
+    log_rows["created_timestamp"] = [at(DAY, h) for h in log_rows["created"]]
+    assert explained_by_lateness(log_rows) == {"late", "overtaking"}
 
 
 def _log_again(world: World, vectors: dict[str, dict[str, float | None]]) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from dagster import AssetsDefinition, build_asset_context
+from dagster import AssetsDefinition, ExecuteInProcessResult, PartitionKeyRange, build_asset_context, materialize
 
 from feature_repo.engine.lake import Lake
 from mlops_assets.assets.features import feature_assets
@@ -63,24 +63,26 @@ class World:
         self.assets: dict[str, AssetsDefinition] = {key.to_user_string(): one for one in made for key in one.keys}
         self.registry: ModelRegistry = registry_of(settings)
         self.history = History(path=str(settings.home / "history.jsonl"))
-
-    def make(self, name: str, first: str, last: str | None = None) -> Any:
-        """Call the asset for a day, or for a range in one run; what it returns is what Dagster would record."""
-        from dagster import PartitionKeyRange
-
-        definition = self.assets[name]
-        context = (
-            build_asset_context(partition_key=first) if last is None else build_asset_context(partition_key_range=PartitionKeyRange(first, last))
-        )
-        provided = {
-            "lake": LakeResource(root=self.settings.lake_root),
-            "feature_store": FeatureStoreResource(home=str(self.settings.home)),
+        self.resources = {
+            "lake": LakeResource(root=settings.lake_root),
+            "feature_store": FeatureStoreResource(home=str(settings.home)),
             "registry": self.registry,
             "history": self.history,
         }
-        needed = {key: provided[key] for key in definition.required_resource_keys & set(provided)}
-        outcome = definition(context, **needed)
-        return list(outcome) if hasattr(outcome, "__next__") else outcome
+
+    def make(self, name: str, first: str, last: str | None = None) -> Any:
+        """Call the asset for a day, or for a range in one run; what it returns is what Dagster would record."""
+        definition = self.assets[name]
+        needed = {key: self.resources[key] for key in definition.required_resource_keys & set(self.resources)}
+        days = {"partition_key": first} if last is None else {"partition_key_range": PartitionKeyRange(first, last)}
+        with build_asset_context(**days) as context:
+            outcome = definition(context, **needed)
+            return list(outcome) if hasattr(outcome, "__next__") else outcome
+
+    def train(self, as_of: str) -> ExecuteInProcessResult:
+        """The model assets in one Dagster run, whose id names the MLflow run."""
+        names = ("training_set", "trained_model", "evaluation", "promoted_version")
+        return materialize([self.assets[name] for name in names], partition_key=as_of, resources=self.resources, raise_on_error=False)
 
     def ingest(self, first: str, last: str | None = None) -> None:
         for name in ("prediction_log", "raw_transactions", "raw_labels", "transactions", "labels", "verdicts"):
@@ -99,7 +101,7 @@ class World:
 
 def checks(outcome: Any) -> dict[str, Any]:
     """The check results of an asset by name."""
-    parts = outcome if isinstance(outcome, tuple | list) else [outcome]
+    parts = outcome if type(outcome) in (tuple, list) else [outcome]
     return {str(check.check_name): check for part in parts for check in part.check_results or []}
 
 

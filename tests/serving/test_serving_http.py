@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -51,6 +52,14 @@ def test_health_names_the_version_and_the_features_in_order(served: Running, pla
     assert served.client.get("/health/live").status_code == 200
     assert served.client.get("/docs").status_code == 200
     assert set(served.client.get("/openapi.json").json()["paths"]) >= {"/predict", "/labels", "/health"}
+
+
+def test_the_documentation_points_to_nothing_that_is_not_in_it(served: Running) -> None:
+    text = served.client.get("/openapi.json").text
+    document = served.client.get("/openapi.json").json()
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert named >= {"PredictRequest", "TransactionIn", "LabelsRequest", "PredictResponse", "ErrorResponse"}
+    assert named <= set(document["components"]["schemas"])
 
 
 # Faults 1, 2 and 4.
