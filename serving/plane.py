@@ -91,7 +91,7 @@ class DataPlane:
                 raise NoModel("no model is loaded yet")
             at = self._sequence()
             event_us = transaction.event_us
-            created_us = self._created(event_us, at)
+            created_us = self._created(transaction, at)
             vector = self._vector(state, transaction)
             answer = self._answer(champion, transaction.transaction_id, vector)
             self._insert(champion, answer, "transaction", event_us, created_us, transaction, vector, at.last, digest)
@@ -100,7 +100,7 @@ class DataPlane:
             subject = _Subject(event, event_us, created_us, answer.decision == "BLOCK", champion.maturity_us)
             for known_us, is_fraud in subject.verdicts(self._labels(transaction.transaction_id)):
                 self._push(state, VERDICTS, _verdict(event, is_fraud), known_us, known_us)
-            clock_us = max(at.clock_us, event_us)
+            clock_us = max(at.clock_us, created_us)
             self._connection.execute(
                 "UPDATE sequence SET last = ?, clock_us = ?, newest_us = ?", (at.last + 1, clock_us, max(at.newest_us, event_us))
             )
@@ -198,16 +198,24 @@ class DataPlane:
         reasons = () if decision == "ALLOW" else _reasons(champion, vector, row)
         return Answer(prediction_id, score, decision, release.policy.review, release.policy.block, champion.version, reasons, degraded=False)
 
-    def _created(self, event_us: int, at: _Sequence) -> int:
-        """When the platform learnt of an event, by the service's clock; refuses one that is too old or too far ahead."""
-        limits = self._settings.limits
+    def _created(self, transaction: Transaction, at: _Sequence) -> int:
+        """When the platform learnt of an event, by the service's clock; refuses one that is too old or too far ahead.
+
+        On event time that is what the request says, or the event's own time, but never before what was known already.
+        """
+        limits, event_us, given = self._settings.limits, transaction.event_us, transaction.created_us
+        field = ("transaction", "created_timestamp")
         if event_us < at.newest_us - limits.lateness_us:
             days = limits.lateness_us / DAY_US
             raise BadInput(
                 "late", ("transaction", "event_timestamp"), f"more than {days:g} days before the newest event, {log.from_us(at.newest_us)}"
             )
         if self._settings.clock == "event":
-            return event_us
+            if given is not None and given < event_us:
+                raise BadInput("bad_value", field, "before event_timestamp: nothing is known before it happens")
+            return max(given or event_us, at.clock_us)
+        if given is not None:
+            raise BadInput("bad_value", field, "not accepted: the service runs on the wall clock, a payment is known when it arrives")
         now = self._wall_us()
         if event_us > now + limits.future_us:
             raise BadInput("future", ("transaction", "event_timestamp"), f"ahead of the service's clock, {log.from_us(now)}")

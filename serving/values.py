@@ -37,7 +37,7 @@ class BadInput(PlaneError):
 
 @dataclass(frozen=True)
 class Transaction:
-    """A payment to be decided on. `event_us` is its time in microseconds since the epoch."""
+    """A payment to be decided on. `event_us` is its time in microseconds since the epoch; `created_us`, in simulated time only, is when it came."""
 
     transaction_id: str
     event_us: int
@@ -45,6 +45,7 @@ class Transaction:
     merchant_id: str
     amount: float
     is_declined: bool = False
+    created_us: int | None = None
 
     def event(self) -> dict[str, object]:
         return {

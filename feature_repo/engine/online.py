@@ -7,7 +7,7 @@ order in which they came. The caller owns the connection and its transactions: n
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -107,10 +107,12 @@ class OnlineState:
         return self._streams[name]
 
 
-def rebuild(connection: sqlite3.Connection, plan: FeaturePlan, lake: Lake, until_day: str | None = None) -> dict[str, int]:
+def rebuild(
+    connection: sqlite3.Connection, plan: FeaturePlan, lake: Lake, until_day: str | None = None, between_days: Callable[[], None] = lambda: None
+) -> dict[str, int]:
     """Push every event of the lake that a window can still reach on its last day (`until_day`, if given), and count the new ones by stream.
 
-    Events that are there already stay; doing it again changes nothing.
+    Events that are there already stay; doing it again changes nothing. `between_days` is where a caller may commit, so that others get a turn.
     """
     state = OnlineState(connection, plan)
     days = {s: [d for d in lake.partitions(s) if until_day is None or d <= until_day] for s in dict.fromkeys(v.stream for v in plan.views)}
@@ -125,6 +127,7 @@ def rebuild(connection: sqlite3.Connection, plan: FeaturePlan, lake: Lake, until
             for day in written:
                 if day >= since:
                     load_day(state, lake, stream, day)
+                    between_days()
         result[stream] = state.count(stream) - before
     return result
 

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -121,7 +122,8 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
             OnlineState.create_tables(connection)
             connection.execute("BEGIN IMMEDIATE")
             opened, plan = lake.open(), feature_store.plan(case.feature_service)
-            pushed = rebuild(connection, plan, opened, None)
+            # A service that is running gets its turn after every day: the file has one writer at a time.
+            pushed = rebuild(connection, plan, opened, between_days=partial(_give_way, connection))
             pending = pending_verdicts(opened, settings)
             state = OnlineState(connection, plan)
             for row in to_table(pending, VERDICT_COLUMNS).to_pylist():
@@ -133,6 +135,11 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
         return MaterializeResult(metadata={"dagster/row_count": sum(pushed.values()), **{f"events of {stream}": n for stream, n in pushed.items()}})
 
     return online_store
+
+
+def _give_way(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
+    connection.execute("BEGIN IMMEDIATE")
 
 
 def join_views(lake: Lake, plan: FeaturePlan, days: Sequence[str]) -> pa.Table:

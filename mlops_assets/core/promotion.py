@@ -14,9 +14,7 @@ class Gate:
     """The thresholds, each beside its reason."""
 
     min_positives: int = 50  # with fewer, the interval of average precision is wider than any honest gain, and a draw can come out without any
-    confidence: float = (
-        0.90  # one-sided. A retraining that is truly better but unproven comes again tomorrow; a worse one costs money until someone sees it
-    )
+    confidence: float = 0.95  # one-sided: a better one that is not proven comes again tomorrow, a worse one costs money until someone sees it
     min_gain: float = 0.0  # of average precision, at that confidence: any proven gain is worth a swap, which costs nothing
     max_money_loss_share: float = 0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
     max_positive_share: float = 0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)

@@ -89,13 +89,15 @@ def run_demo(home: Path) -> dict[str, Any]:
                     story.detected = story.detected or day.isoformat()
                     if _follow_sensor(instance, RETRAINING, story, daemon.pid):
                         now = registry.champion()
-                        if now is not None and now.version != before.version:
-                            _wait_for_swap(bank, now.version)
-                            story.swapped = day.isoformat()
-                            last = day + timedelta(days=LAST_DAY_AFTER)
-                            _say(f"version {now.version} passed the gate; the running service swapped to it")
+                        if now is None or now.version == bank.versions[-1]:
+                            _say("the gate refused the candidate: it is not proven to be better yet")
                         else:
-                            _say("the gate refused the candidate: its holdout does not hold enough of the new world yet")
+                            _wait_for_swap(bank, now.version)
+                            _say(f"version {now.version} passed the gate; the running service swapped to it")
+                            # One that was measured on days before the change may be better, but it is not the end of the story.
+                            if now.tags["last_day"] >= injected.isoformat():
+                                story.swapped = day.isoformat()
+                                last = day + timedelta(days=LAST_DAY_AFTER)
                 day += timedelta(days=1)
             served_by = service.pid
             if service.poll() is not None:

@@ -47,11 +47,14 @@ class Bank:
                 for label in looked_at.to_pylist():
                     heapq.heappush(self._due, (label["label_timestamp"], label["transaction_id"], label["is_fraud"], True))
         self._report_until(datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC))
+        self._hang_up()  # the night is longer than a server keeps an idle connection
 
     def health(self) -> dict[str, Any]:
         connection = self._connected()
         connection.request("GET", "/health")
-        return json.loads(connection.getresponse().read())
+        answer = json.loads(connection.getresponse().read())
+        self._hang_up()
+        return answer
 
     def _report_until(self, moment: datetime) -> None:
         """Send the labels that became known before the moment; a payment that was stopped is not charged back."""
@@ -84,6 +87,11 @@ class Bank:
         self.failed += 1
         self.first_failure = self.first_failure or why
 
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
             self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -92,4 +100,4 @@ class Bank:
 
 def _payment(row: dict[str, Any]) -> dict[str, Any]:
     kept = {name: row[name] for name in ("transaction_id", "customer_id", "merchant_id", "amount", "is_declined")}
-    return {**kept, "event_timestamp": row["event_timestamp"].isoformat()}
+    return {**kept, "event_timestamp": row["event_timestamp"].isoformat(), "created_timestamp": row["created_timestamp"].isoformat()}

@@ -38,7 +38,7 @@ def summarize(
         "serving": {
             "requests": bank.requests,
             "failed": bank.failed,
-            "swapped_without_restart": bank.versions == [before.version, after.version],
+            "swapped_without_restart": (bank.versions[0], bank.versions[-1]) == (before.version, after.version),
         },
         "parity": {"compared": sum(p["compared"] for p in parity), "mismatches": sum(p["mismatches"] for p in parity)},
         "business": {

@@ -40,7 +40,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
         asked = PredictRequest.model_validate_json(await request.body())
         if given := asked.transaction:
             transaction = Transaction(
-                given.transaction_id, to_us(given.event_timestamp), given.customer_id, given.merchant_id, given.amount, given.is_declined
+                given.transaction_id,
+                to_us(given.event_timestamp),
+                given.customer_id,
+                given.merchant_id,
+                given.amount,
+                given.is_declined,
+                None if given.created_timestamp is None else to_us(given.created_timestamp),
             )
             answer = await _patiently(lambda: plane.predict_transaction(transaction), service)
         else:

@@ -25,6 +25,7 @@ class TransactionIn(Strict):
     customer_id: Id
     merchant_id: Id
     amount: Amount
+    created_timestamp: AwareDatetime | None = Field(None, description="When it became known; on event time only, by default its own time.")
     is_declined: bool = Field(False, description="The issuer's own refusal, a fact of the input; the service's BLOCK never sets it.")
 
 
