@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     top = Parser(prog="mlops", description="Keeps a fraud model good in production: features, training, gate, serving, drift and retraining.")
-    top.add_argument("--config", metavar="FILE", help="the TOML file that configures the platform (or MLOPS_CONFIG)")
+    top.add_argument("--config", metavar="FILE", action=Once, help="the TOML file that configures the platform (or MLOPS_CONFIG)")
     names = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     demo = command("demo", lambda o: commands.demo(o.home), "run the whole loop on a simulated bank: drift becomes a better model in production")
-    demo.add_argument("--home", type=Path, default=Path("var/demo"), help="where it keeps its state (var/demo); emptied first")
+    demo.add_argument("--home", type=Path, default=Path("var/demo"), action=Once, help="where it keeps its state (var/demo); emptied first")
 
     backfill = command(
         "backfill", lambda o: commands.backfill(o.first, o.last, o.group), "materialize arrival days: ingest, features and online state"

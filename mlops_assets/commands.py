@@ -101,6 +101,10 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
         raise CommandError(f"{out}: there is no folder {out.absolute().parent.name!r} to write it to")
     registry, lake = _registry(settings), Lake(settings.lake_root)
     number = trained_version(lake, as_of) if as_of else version
+    if not _registry_exists(settings):  # asking would make one
+        raise CommandError(
+            f"the model {settings.use_case!r} has no version {number}" if number else "there is no version yet; `mlops train` makes one"
+        )
     chosen = registry.version(number) if number else registry.champion()
     if chosen is None:
         raise CommandError("there is no champion yet; name a version with --version or --as-of")
@@ -145,8 +149,7 @@ def status() -> dict[str, Any]:
     for name in (TRANSACTIONS, VERDICTS, FEATURE_VECTORS, PREDICTION_LOG):
         days = lake.partitions(name)
         datasets[name] = {"days": len(days), "first": days[0] if days else None, "last": days[-1] if days else None}
-    registry = settings.tracking_uri.removeprefix("sqlite:///")
-    champion = _registry(settings).champion() if Path(registry).exists() else None
+    champion = _registry(settings).champion() if _registry_exists(settings) else None
     decisions = History(path=str(settings.home / "history.jsonl")).entries()
     return {
         "home": str(settings.home),
@@ -233,6 +236,10 @@ def _registry(settings: Settings) -> ModelRegistry:
     from mlops_assets.resources.registry import registry_of
 
     return registry_of(settings)
+
+
+def _registry_exists(settings: Settings) -> bool:
+    return Path(settings.tracking_uri.removeprefix("sqlite:///")).exists()
 
 
 def _rows(settings: Settings, dataset: str, first: str, last: str) -> int:

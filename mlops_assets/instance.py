@@ -1,6 +1,7 @@
 """The Dagster instance under MLOPS_HOME: its settings file, and running a job of the code location in this process."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ run_monitoring:
   enabled: true
   start_timeout_seconds: 180
 """
+OUR_ERRORS = re.compile(r"^(mlops_assets|feature_repo|serving)[\w.]*: ")  # their names say less than their messages
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -62,6 +64,6 @@ def _why(result: ExecuteInProcessResult) -> str:
             error = event.step_failure_data.error
             while error is not None and error.cause is not None:
                 error = error.cause
-            text = (error.message if error else "failed").strip().splitlines()[0]
+            text = OUR_ERRORS.sub("", (error.message if error else "failed").strip().splitlines()[0])
             return f"{event.step_key}: {text}"
     return next((e.message or "failed" for e in result.all_events if e.is_failure), "failed")

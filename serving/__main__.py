@@ -47,6 +47,7 @@ def serve(settings: ServingSettings) -> int:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=75,  # longer than the minute for which load balancers keep an idle connection, so that they hang up first
         h11_max_incomplete_event_size=64 * 1024,
     )
     if settings.workers > 1:

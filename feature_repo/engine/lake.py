@@ -79,10 +79,15 @@ class Manifest:
 def encode(table: pa.Table) -> tuple[bytes, DataFile]:
     """A table as the file that the lake would hold. The same rows in the same order give the same bytes."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     return content, DataFile(f"{digest[:32]}.parquet", table.num_rows, len(content), digest)
+
+
+def schema_of(schema: pa.Schema) -> dict[str, str]:
+    """Columns and their types, as a manifest keeps them."""
+    return {field.name: str(field.type) for field in schema}
 
 
 def digest_of(files: Iterable[DataFile]) -> str:
@@ -102,7 +107,7 @@ class Lake:
         """Replace the content of one partition. Readers see the old content until the manifest moves, and the new one after."""
         content, file = encode(table)
         self._put(f"{dataset}/{partition}/{file.name}", content)
-        schema = {f.name: str(f.type) for f in table.schema}
+        schema = schema_of(pq.read_schema(pa.BufferReader(content)))  # Parquet names and rounds some types anew
         manifest = Manifest(dataset, partition, table.num_rows, schema, (file,), validated, dict(metadata or {}))
         self._put(f"{dataset}/{partition}/{MANIFEST}", manifest.to_json().encode())
         return manifest
@@ -110,13 +115,16 @@ class Lake:
     def manifest(self, dataset: str, partition: str) -> Manifest | None:
         """The partition's manifest, or None where it was never written. A manifest that cannot be read is `DamagedPartition`."""
         try:
-            text = self.fs.cat_file(f"{self._path}/{dataset}/{partition}/{MANIFEST}").decode()
+            content = self.fs.cat_file(f"{self._path}/{dataset}/{partition}/{MANIFEST}")
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return Manifest.from_json(text)
-        except (ValueError, KeyError, TypeError) as error:
+            manifest = Manifest.from_json(content.decode())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedPartition(f"{dataset}/{partition}: its manifest cannot be read ({error})") from error
+        if (manifest.dataset, manifest.partition) != (dataset, partition):
+            raise DamagedPartition(f"{dataset}/{partition}: its manifest is of {manifest.dataset}/{manifest.partition}")
+        return manifest
 
     def partitions(self, dataset: str) -> list[str]:
         """Every partition that has a manifest, in order."""
@@ -156,34 +164,49 @@ class Lake:
         place = f"{manifest.dataset}/{manifest.partition}/{file.name}"
         try:
             with self.fs.open(f"{self._path}/{place}", "rb") as handle:
-                table = pq.read_table(handle, columns=list(columns) if columns is not None else None, use_threads=True)
-        except (OSError, pa.ArrowInvalid) as error:
+                if (size := handle.seek(0, os.SEEK_END)) != file.bytes:
+                    raise DamagedPartition(f"{place}: {size} bytes where its manifest says {file.bytes}")
+                handle.seek(0)
+                # Without its checksums Parquet does not notice a changed value.
+                parquet = pq.ParquetFile(handle, page_checksum_verification=True)
+                schema = schema_of(parquet.schema_arrow)
+                table = parquet.read(columns=list(columns) if columns is not None else None)
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise DamagedPartition(f"{place}: cannot be read ({error})") from error
+        if schema != manifest.schema:
+            raise DamagedPartition(f"{place}: its columns are not those of its manifest")
         if table.num_rows != file.rows:
             raise DamagedPartition(f"{place}: {table.num_rows} rows where its manifest says {file.rows}")
         return table
 
     def _put(self, place: str, content: bytes) -> None:
         """Write one object as a whole: on a disk by way of a temporary name, fsync and rename; object stores do it by themselves."""
-        path = f"{self._path}/{place}"
-        if not self._local:
-            self.fs.pipe_file(path, content)
-            return
-        folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
         try:
-            with open(temporary, "xb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            if self._local:
+                _replace(f"{self._path}/{place}", content)
+            else:
+                self.fs.pipe_file(f"{self._path}/{place}", content)
+        except OSError as error:
+            raise LakeError(f"{self.root}/{place}: cannot be written ({error.strerror or error})") from error
+
+
+def _replace(path: str, content: bytes) -> None:
+    """Put a file in place in one step; what a failure leaves behind is removed."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    try:
+        with open(temporary, "xb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,420 @@
+"""The `mlops` command in processes of its own: what it says and leaves when something is wrong, and what it makes when nothing is."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_repo.engine.lake import Lake
+from mlops_assets import commands
+from mlops_assets.cli import main
+from mlops_assets.resources import provenance as provenance_module
+
+pytestmark = pytest.mark.slow
+
+SMALL = """
+[time]
+start = 2025-03-01
+end = 2025-04-30
+
+[source]
+kind = "simulator"
+start = 2025-03-01
+customers = 40
+merchants = 30
+"""
+# The bank of tests/assets/test_model.py, on which the first version passes the gate and the one of a day later does not.
+BANK = """
+[time]
+start = 2025-03-01
+end = 2025-04-30
+
+[source]
+kind = "simulator"
+start = 2025-03-01
+customers = 1000
+merchants = 500
+seed = 3
+label_median_hours = 14.0
+
+[verdicts]
+maturity_days = 2
+
+[model]
+holdout_days = 5
+train_days = 30
+
+[recipe]
+max_rounds = 60
+num_threads = 1
+
+[gate]
+min_positives = 15
+"""
+FIRST, AS_OF, LAST = "2025-03-01", "2025-04-10", "2025-04-13"
+SCORE_COLUMNS = ["transaction_id", "event_timestamp", "customer_id", "merchant_id", "amount", "fraud_score"]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A folder with a configuration file and a home, and the command on it."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "mlops.toml"
+
+    def configure(self, text: str) -> "Platform":
+        self.config.write_text(text)
+        return self
+
+    def run(self, *words: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "MLOPS_HOME": str(self.home), "MLOPS_CONFIG": str(self.config)}
+        command = [sys.executable, "-m", "mlops_assets.cli", *map(str, words)]
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+
+    def result(self, *words: object) -> dict[str, Any]:
+        """The object on the last line of a command that succeeds."""
+        done = self.run(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout.splitlines()[-1])
+        assert isinstance(answer, dict)
+        return answer
+
+    def refuses(self, *words: object, code: int = 1) -> str:
+        """The one line of a command that fails before it begins; nothing in the home has changed."""
+        before = self.listing()
+        done = self.run(*words)
+        assert done.returncode == code, done.stderr
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("mlops"), line
+        assert self.listing() == before
+        return line
+
+    def fails(self, *words: object) -> str:
+        """The last line of a command that fails on its way, behind its progress; the lake has not changed."""
+        before = self.listing("lake")
+        done = self.run(*words)
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("mlops: ")]
+        assert done.stderr.splitlines()[-1] == line
+        assert self.listing("lake") == before
+        return line
+
+    def listing(self, under: str = "") -> dict[str, str]:
+        """Every file with its digest; of SQLite's side files and of its own bookkeeping the name is enough."""
+        files = [path for path in (self.home / under).rglob("*") if path.is_file() and not path.name.endswith(("-wal", "-shm"))]
+        return {
+            str(path.relative_to(self.home)): "" if path.suffix == ".db" else hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
+        }
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Platform:
+    return Platform(tmp_path).configure(SMALL)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+    """Six weeks ingested, a first version promoted, and one of a day later refused."""
+    made = Platform(tmp_path_factory.mktemp("bank")).configure(BANK)
+    made.result("backfill", "--from", FIRST, "--to", LAST)
+    first = made.result("train", "--as-of", AS_OF)
+    assert (first["version"], first["verdict"], first["champion_before"]) == ("1", "promoted", None), first
+    return made
+
+
+@pytest.fixture(scope="module")
+def refused(bank: Platform) -> subprocess.CompletedProcess[str]:
+    return bank.run("train", "--as-of", "2025-04-11")
+
+
+# What is wrong is said in one line, and nothing is left half-written
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("colour = 'red'\n" + SMALL, "unknown key 'colour'"),
+        (SMALL + "[model]\ntrain_dayz = 30\n", "[model] unknown key 'train_dayz'"),
+        (SMALL + "shops = 3\n", "[source] shops"),
+        (SMALL + "[model]\ntrain_days = 'many'\n", "[model] train_days"),
+        (SMALL.replace("2025-03-01\nend", "'yesterday'\nend"), "[time] start"),
+        (SMALL.replace('"simulator"', '"crystal ball"'), "kind 'crystal ball' is not known"),
+        (SMALL.replace("customers = 40", "customers = 0"), "[source] customers"),
+        ("use_case = 'weather'\n" + SMALL, "use_case 'weather' is not known"),
+        (SMALL + "[model\n", "mlops.toml"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_names_the_key(platform: Platform, text: str, named: str) -> None:
+    line = platform.configure(text).refuses("backfill", "--from", FIRST, "--to", FIRST)
+    assert named in line
+    assert not platform.home.exists()
+
+
+def test_a_configuration_file_that_is_not_there_is_named(platform: Platform) -> None:
+    assert "nowhere.toml: no such configuration file" in platform.refuses("--config", "nowhere.toml", "status")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["backfill", "--from", "2025-03-05", "--to", "2025-03-04"], "from 2025-03-05 to 2025-03-04"),
+        (["backfill", "--from", "2025-02-28", "--to", "2025-03-04"], "2025-02-28: the platform's arrival days are 2025-03-01 to 2025-04-30"),
+        (["backfill", "--from", "2025-03-01", "--to", "2025-05-01"], "2025-05-01"),
+        (["train", "--as-of", "2025-03-01"], "as of 2025-03-01: the platform's as-of days are 2025-03-02 to 2025-05-01"),
+        (["train", "--as-of", "2031-01-01"], "as of 2031-01-01"),
+        (["score", "--from", "2024-03-01", "--to", "2025-03-02", "--out", "scores.parquet"], "2024-03-01"),
+        (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "nowhere/scores.parquet"], "there is no folder 'nowhere'"),
+        (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "scores.parquet"], "there is no version yet"),
+        (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "scores.parquet", "--version", "9"], "there is no version 9"),
+        (
+            ["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "scores.parquet", "--as-of", "2025-03-09"],
+            "nothing materialized for 2025-03-09",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_starts(platform: Platform, words: list[str], named: str) -> None:
+    assert named in platform.refuses(*words)
+    assert not platform.home.exists()
+    assert [path.name for path in platform.folder.iterdir()] == ["mlops.toml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "COMMAND"),
+        (["teleport"], "teleport"),
+        (["train"], "--as-of"),
+        (["train", "--as-of", "2025-4-1"], "'2025-4-1' is not a day like 2018-04-01"),
+        (["train", "--as-of", "01.04.2025"], "'01.04.2025'"),
+        (["train", "--as-of", "2025-02-30"], "'2025-02-30'"),
+        (["train", "--as-of", "20250401"], "'20250401'"),
+        (["train", "--as-of", "2025-04-01", "--as-of", "2025-04-02"], "--as-of: given twice, the second time as 2025-04-02"),
+        (["backfill", "--from", "2025-03-01", "--from", "2025-03-02", "--to", "2025-03-03"], "--from: given twice"),
+        (["backfill", "--from", "2025-03-01", "--to", "2025-03-02", "--group", "model"], "'model'"),
+        (["score", "--from", "2025-03-01", "--to", "2025-03-02"], "--out"),
+        (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "a", "--version", "1", "--as-of", "2025-04-01"], "--version"),
+        (["--config", "a.toml", "--config", "b.toml", "status"], "--config: given twice"),
+        (["serve", "--port", "eighty"], "'eighty'"),
+        (["status", "--colour"], "--colour"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(words: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert named in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage_exits_2_in_a_process_too(platform: Platform) -> None:
+    assert "given twice" in platform.refuses("train", "--as-of", "2025-04-01", "--as-of", "2025-04-02", code=2)
+
+
+def test_an_as_of_day_without_data_names_the_days_that_are_missing(platform: Platform) -> None:
+    line = platform.fails("train", "--as-of", "2025-03-20")
+    assert line == "mlops: training_set: feature_vectors: nothing materialized for 2025-03-01, 2025-03-02, 2025-03-03 and 16 more"
+    assert not (platform.home / "lake").exists()
+    assert not (platform.home / "history.jsonl").exists()
+
+
+def test_a_source_folder_that_is_missing_is_named_and_nothing_is_ingested(platform: Platform) -> None:
+    platform.configure(SMALL.split("[source]")[0] + '[source]\nkind = "files"\npath = "feed"\n')
+    line = platform.fails("backfill", "--from", "2025-03-01", "--to", "2025-03-02")
+    assert str(platform.folder / "feed") in line
+    lake = Lake(platform.home / "lake")
+    assert [lake.partitions(name) for name in ("raw_transactions", "transactions", "verdicts", "feature_vectors")] == [[], [], [], []]
+
+
+def test_a_home_that_is_a_file_is_named(platform: Platform) -> None:
+    platform.home.write_text("not a folder")
+    for words in (["doctor"], ["backfill", "--from", FIRST, "--to", FIRST]):
+        assert str(platform.home) in platform.refuses(*words)
+    assert platform.home.read_text() == "not a folder"
+
+
+# What a small bank gives
+
+
+def test_a_promotion_is_told_with_its_reasons_and_a_refusal_is_no_failure(bank: Platform, refused: subprocess.CompletedProcess[str]) -> None:
+    assert refused.returncode == 0, refused.stderr
+    assert "verdict: refused" in refused.stdout.splitlines()
+    assert "reasons:" in refused.stdout.splitlines()
+    history = [json.loads(line) for line in (bank.home / "history.jsonl").read_text().splitlines()]
+    assert [(entry["version"], entry["verdict"]) for entry in history] == [("1", "promoted"), ("2", "refused")]
+
+
+def test_status_tells_the_days_the_champion_and_the_last_decision(bank: Platform, refused: subprocess.CompletedProcess[str]) -> None:
+    told = bank.result("status")
+    assert refused.returncode == 0
+    assert told["home"] == str(bank.home)
+    assert told["config"] == str(bank.config)
+    assert told["datasets"]["transactions"] == told["datasets"]["feature_vectors"] == {"days": 44, "first": FIRST, "last": LAST}
+    assert told["champion"] == {"version": "1", "as_of": AS_OF}
+    assert (told["last_decision"]["version"], told["last_decision"]["verdict"]) == ("2", "refused")
+    assert told["last_decision"]["reasons"]
+
+
+def test_status_and_doctor_say_the_same_to_a_person_and_work_on_an_empty_home(platform: Platform) -> None:
+    told = platform.result("status")
+    assert (told["champion"], told["last_decision"]) == (None, None)
+    assert told["datasets"]["transactions"] == {"days": 0, "first": None, "last": None}
+    assert not platform.home.exists(), "looking makes nothing"
+    found = platform.result("doctor")
+    assert found["graph"] == "21 assets"
+    assert found["lightgbm_loads"] is True
+    assert found["home"] == str(platform.home)
+    assert list(platform.home.iterdir()) == []
+    for_people = platform.run("doctor")
+    assert for_people.returncode == 0
+    assert f"home: {platform.home}" in for_people.stdout.splitlines()
+
+
+def test_score_writes_a_row_a_transaction_with_the_version_that_was_asked_for(bank: Platform, tmp_path: Path) -> None:
+    days = ("--from", "2025-04-09", "--to", "2025-04-11")
+    outs = {name: tmp_path / f"{name}.parquet" for name in ("champion", "version", "as_of")}
+    told = bank.result("score", *days, "--out", outs["champion"])
+    assert (told["version"], told["out"]) == ("1", str(outs["champion"]))
+    assert bank.result("score", *days, "--out", outs["version"], "--version", "1")["version"] == "1"
+    assert bank.result("score", *days, "--out", outs["as_of"], "--as-of", AS_OF)["version"] == "1"
+    table = pq.read_table(outs["champion"])
+    assert table.column_names == SCORE_COLUMNS
+    vectors = Lake(bank.home / "lake").read("feature_vectors", ["2025-04-09", "2025-04-10", "2025-04-11"], SCORE_COLUMNS[:-1])
+    assert table.drop_columns(["fraud_score"]).equals(vectors)
+    assert told["rows"] == table.num_rows > 1000
+    scores = table.column("fraud_score").to_pylist()
+    assert all(0.0 <= score <= 1.0 for score in scores)
+    assert len(set(scores)) > 50
+    assert pq.read_table(outs["version"]).equals(table)
+    assert pq.read_table(outs["as_of"]).equals(table)
+    assert sorted(tmp_path.iterdir()) == sorted(outs.values()), "no temporary file stays"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--from", "2025-04-09", "--to", "2025-04-10", "--version", "99"], "no version 99"),
+        (["--from", "2025-04-09", "--to", "2025-04-10", "--version", "latest"], "no version latest"),
+        (["--from", "2025-04-09", "--to", "2025-04-10", "--as-of", "2025-04-09"], "trained_model: nothing materialized for 2025-04-09"),
+        (["--from", "2025-04-12", "--to", "2025-04-15"], "feature_vectors: nothing materialized for 2025-04-14, 2025-04-15"),
+    ],
+)
+def test_a_score_that_cannot_be_made_leaves_the_older_file(bank: Platform, tmp_path: Path, words: list[str], named: str) -> None:
+    out = tmp_path / "scores.parquet"
+    out.write_text("yesterday's")
+    assert named in bank.refuses("score", *words, "--out", out)
+    assert out.read_text() == "yesterday's"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_score_onto_a_folder_fails_and_leaves_no_temporary_file(bank: Platform, tmp_path: Path) -> None:
+    (tmp_path / "scores.parquet").mkdir()
+    line = bank.refuses("score", "--from", "2025-04-09", "--to", "2025-04-09", "--out", tmp_path / "scores.parquet")
+    assert "scores.parquet" in line
+    assert list(tmp_path.iterdir()) == [tmp_path / "scores.parquet"]
+
+
+# Twice the same
+
+
+class Trained(Exception):
+    """A run was asked for."""
+
+
+@pytest.fixture
+def again(bank: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Again":
+    return Again(bank, Platform(tmp_path), monkeypatch)
+
+
+class Again:
+    """`mlops train` asked for a second time, on a copy of the bank whose version came from a clean tree; a run is not done, only noted."""
+
+    def __init__(self, bank: Platform, mine: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+        import mlflow
+
+        shutil.copytree(bank.home, mine.home)
+        mine.configure(BANK)
+        monkeypatch.setenv("MLOPS_HOME", str(mine.home))
+        monkeypatch.setenv("MLOPS_CONFIG", str(mine.config))
+        monkeypatch.setenv("DAGSTER_HOME", str(mine.home / "dagster"))
+        # Definitions are of the configuration that was there at their first import: the next test must not get these.
+        monkeypatch.setitem(sys.modules, "mlops_assets.definitions", sys.modules.get("mlops_assets.definitions"))
+        del sys.modules["mlops_assets.definitions"]
+        self.client = mlflow.MlflowClient(f"sqlite:///{mine.home}/mlflow/mlflow.db")
+        recorded = self.client.get_model_version("fraud", "1").tags
+        self.now = {name: recorded[name] for name in ("git_commit", "config_digest", "lock_digest")} | {"git_dirty": "false"}
+        self.tag("git_dirty", "false")
+        self.lake = Lake(mine.home / "lake")
+        monkeypatch.setattr(provenance_module, "provenance", lambda settings: self.now)
+        monkeypatch.setattr(commands, "_run", self._note)
+
+    def tag(self, name: str, value: str) -> None:
+        self.client.set_model_version_tag("fraud", "1", name, value)
+
+    def train(self, again: bool = False) -> None:
+        commands.train(AS_OF, again)
+
+    def _note(self, job: str, instance: object, **options: object) -> None:
+        assert (job, options) == ("retraining", {"day": AS_OF})
+        raise Trained
+
+
+def test_the_same_training_again_is_refused_and_says_which_version_there_is(again: Again) -> None:
+    with pytest.raises(commands.CommandError, match=f"as of {AS_OF}: version 1 was trained from the same data, configuration and commit"):
+        again.train()
+
+
+def test_the_same_training_again_runs_when_it_is_asked_for(again: Again) -> None:
+    with pytest.raises(Trained):
+        again.train(again=True)
+
+
+@pytest.mark.parametrize("what", ["git_commit", "config_digest", "lock_digest"])
+def test_another_commit_configuration_or_lock_file_is_another_training(again: Again, what: str) -> None:
+    again.now = {**again.now, what: "another"}
+    with pytest.raises(Trained):
+        again.train()
+
+
+def test_a_tree_that_is_or_was_dirty_may_be_another(again: Again) -> None:
+    again.now = {**again.now, "git_dirty": "true"}
+    with pytest.raises(Trained):
+        again.train()
+    again.tag("git_dirty", "true")
+    with pytest.raises(Trained):
+        again.train()
+
+
+def test_one_verdict_more_is_other_data(again: Again) -> None:
+    day = "2025-04-09"
+    verdicts = again.lake.read("verdicts", [day])
+    turned = pa.array([not fraud for fraud in verdicts.column("is_fraud").to_pylist()])
+    again.lake.write("verdicts", day, verdicts.set_column(verdicts.column_names.index("is_fraud"), "is_fraud", turned), validated=True)
+    with pytest.raises(Trained):
+        again.train()
+
+
+def test_a_day_that_was_never_trained_is_trained(again: Again) -> None:
+    shutil.rmtree(Path(again.lake.root, "trained_model"))
+    with pytest.raises(Trained):
+        again.train()
