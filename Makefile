@@ -1,6 +1,6 @@
 # Every target sets up when it has to: a virtual environment in .venv with the exact versions of requirements.lock.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -10,8 +10,9 @@ STAMP := .venv/.installed
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml requirements.lock
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here: install Python 3.11 or newer, or name it with PYTHON=..." >&2; exit 1; }
-	@ldconfig -p 2>/dev/null | grep -q libgomp.so.1 || [ "$$(uname)" != Linux ] || deploy/install-libgomp
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed and was not found; name it with PYTHON=/path/to/python" >&2; exit 1; }
+	@[ "$$(uname)" != Linux ] || PATH="$$PATH:/usr/sbin:/sbin" ldconfig -p | grep -q libgomp.so.1 || deploy/install-libgomp
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet --progress-bar on -c requirements.lock -e ".[dev]"
@@ -39,10 +40,10 @@ serve: $(STAMP)
 	$(BIN)/mlops serve
 
 bench: $(STAMP)
-	for one in benchmarks/[a-z]*.py; do $(BIN)/python $$one || exit 1; done
+	set -e; for one in benchmarks/*.py; do $(BIN)/python $$one; done
 
 lock: $(STAMP)
-	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | LC_ALL=C sort -f > requirements.lock
 
 clean:
 	rm -rf .venv var

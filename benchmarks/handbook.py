@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -37,20 +38,29 @@ PUBLISHED = {  # chapter 3, baseline modeling, test week 2018-08-08 to 08-14; an
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the daily Parquet files")
-    parser.add_argument("--as-of", type=date.fromisoformat, required=True, metavar="D", help="first test day")
+    parser.add_argument("--data", type=Path, default=None, help="the folder of the daily Parquet files (the `path` in docs/handbook.toml)")
+    parser.add_argument("--as-of", type=date.fromisoformat, default=date(2018, 7, 18), metavar="D", help="first test day (2018-07-18)")
     options = parser.parse_args()
-    days = sorted(path.stem for path in options.data.glob("*.parquet"))
+    data = options.data or configured_folder()
+    days = sorted(path.stem for path in data.glob("*.parquet"))
+    if not days and options.data is None:
+        print(json.dumps({"benchmark": "handbook", "skipped": f"the data is not in {data}; name its folder with --data"}))
+        return 0
     if not days:
-        parser.error(f"there are no Parquet files in {options.data}")
+        parser.error(f"there are no Parquet files in {data}")
     as_of, first, last = options.as_of, days[0], days[-1]
     if not first < as_of.isoformat() <= last:
         parser.error(f"the data goes from {first} to {last}, and {as_of} is not a day with data before it")
     until = min(date.fromisoformat(last), as_of + timedelta(days=TEST_DAYS - 1))
     with tempfile.TemporaryDirectory() as folder:
-        figures = run(options.data.resolve(), as_of, first, last, until.isoformat(), Path(folder))
+        figures = run(data.resolve(), as_of, first, last, until.isoformat(), Path(folder))
     print(json.dumps(figures))
     return 1 if "error" in figures else 0
+
+
+def configured_folder() -> Path:
+    config = ROOT / "docs" / "handbook.toml"
+    return config.parent / tomllib.loads(config.read_text(encoding="utf-8"))["source"]["path"]
 
 
 def run(data: Path, as_of: date, first: str, last: str, until: str, folder: Path) -> dict[str, object]:

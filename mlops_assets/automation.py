@@ -1,13 +1,19 @@
 """Drift triggers retraining, not a calendar: the sensor that turns failed drift checks into one run of the model assets."""
 
 import json
-from collections.abc import Sequence
+import os
+import platform
+import subprocess
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
+from pathlib import Path
 
 from dagster import (
     AssetCheckKey,
+    AssetKey,
     DagsterInstance,
+    DagsterRun,
     DagsterRunStatus,
     DefaultSensorStatus,
     RunRequest,
@@ -24,6 +30,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 PAGE = 100
 IN_FLIGHT = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
+HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,11 @@ class Cursor:
         return cls(seen, values.get("last_as_of"))
 
 
-def retraining_sensor(job_name: str, checks: Sequence[AssetCheckKey], cooldown_days: int) -> SensorDefinition:
-    """The sensor that asks for `job_name` when one of `checks` has failed: one retraining in flight, and `cooldown_days` as-of days between two."""
+def retraining_sensor(job_name: str, assets: Collection[AssetKey], checks: Sequence[AssetCheckKey], cooldown_days: int) -> SensorDefinition:
+    """The sensor that asks for `job_name` when one of `checks` has failed: one retraining in flight, and `cooldown_days` as-of days between two.
+
+    In flight is any unfinished run of `job_name` or of one of its `assets`, however it was started.
+    """
 
     @sensor(
         name="retrain_on_drift",
@@ -74,8 +84,9 @@ def retraining_sensor(job_name: str, checks: Sequence[AssetCheckKey], cooldown_d
         description="Requests the model assets when a drift check has failed; each failed record is seen once, and a cooldown follows.",
     )
     def retrain_on_drift(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        if runs := context.instance.get_runs(RunsFilter(job_name=job_name, statuses=IN_FLIGHT), limit=1):
-            return SkipReason(f"retraining {runs[0].run_id} is in flight; what failed meanwhile is looked at after it")
+        fail_dead_runs(context.instance)
+        if run := _in_flight(context.instance, job_name, assets):
+            return SkipReason(f"retraining {run.run_id} is in flight; what failed meanwhile is looked at after it")
         cursor = Cursor.from_json(context.cursor)
         seen, failed = dict(cursor.seen), list[FailedCheck]()
         for check in checks:
@@ -112,8 +123,8 @@ def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str |
 def failed_checks(instance: DagsterInstance, check: AssetCheckKey, seen: Seen) -> tuple[Seen, list[FailedCheck]]:
     """The failed records that were not looked at before, the oldest first, and what has been looked at now.
 
-    The storage's own method is used since the public one cannot filter on the sharded default storage. A planned record holds the mark back until it
-    is decided, or until its run has ended without deciding it.
+    The storage's own method is used since the public one cannot filter on the sharded default storage. A record that is planned, or has failed in a
+    run that still works, holds the mark back until that run has ended: what else it makes of the day is what a retraining reads.
     """
     records = []
     before: int | None = None
@@ -123,12 +134,55 @@ def failed_checks(instance: DagsterInstance, check: AssetCheckKey, seen: Seen) -
             break
         before = page[-1].id
     records.sort(key=lambda record: record.id)
-    open_ids = [r.id for r in records if r.status == Status.PLANNED and not _ended(instance, r.run_id)]
-    new = [r for r in records if r.status == Status.FAILED and r.id not in seen.beyond]
+    waiting = [r for r in records if r.status in (Status.PLANNED, Status.FAILED) and r.id not in seen.beyond]
+    working = {run_id for run_id in {r.run_id for r in waiting} if not _ended(instance, run_id)}
+    open_ids = {r.id for r in waiting if r.run_id in working}
+    new = [r for r in waiting if r.status == Status.FAILED and r.id not in open_ids]
     through = min(open_ids) - 1 if open_ids else max([r.id for r in records], default=seen.through)
     decided = {r.id for r in records if r.id > through and r.id not in open_ids}
     name = check.to_user_string()
     return Seen(through, tuple(sorted(decided))), [FailedCheck(name, record.id, _day(record)) for record in new]
+
+
+def process_tags(run_id: str) -> dict[str, str]:
+    """Which process a run is executed in. The run's own id is among them, for a re-execution takes over the tags and not the process."""
+    return {HOST: platform.node(), PID: str(os.getpid()), PROCESS: f"{run_id}:{_started(os.getpid())}"}
+
+
+def fail_dead_runs(instance: DagsterInstance) -> list[str]:
+    """Report as failed every unfinished run whose process on this host is gone, for nobody else does; returns their ids.
+
+    Runs that Dagster has launched carry no such tags: those are for its run monitoring.
+    """
+    dead = []
+    for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT, tags={HOST: platform.node()})):
+        run_id, _, started = run.tags.get(PROCESS, "").partition(":")
+        if run_id != run.run_id or _started(int(run.tags[PID])) == started or _ended(instance, run.run_id):
+            continue
+        instance.report_run_failed(run, f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone")
+        dead.append(run.run_id)
+    return dead
+
+
+def _started(pid: int) -> str | None:
+    """A mark of when the process began, which a later one under the same id does not have; None where it is gone, a zombie included."""
+    if Path("/proc/self/stat").exists():
+        try:
+            state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if state in "ZX" else others[18]
+    shown = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False
+    )
+    state, _, began = shown.stdout.strip().partition(" ")
+    return began.strip() if began and not state.startswith("Z") else None
+
+
+def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[AssetKey]) -> DagsterRun | None:
+    """An unfinished run of the job, or of any of the assets as when a person materializes them in the UI."""
+    runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT))
+    return next((run for run in runs if run.job_name == job_name or not (run.asset_selection or set()).isdisjoint(assets)), None)
 
 
 def _ended(instance: DagsterInstance, run_id: str) -> bool:

@@ -49,4 +49,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> M
 
 
 def _cell(value: object) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"

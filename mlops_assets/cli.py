@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         one.set_defaults(run=run)
         return one
 
-    demo = command("demo", lambda o: commands.demo(o.home), "run the whole loop on a simulated bank: drift becomes a better model in production")
+    demo = command("demo", lambda o: commands.demo(o.home, o.json), "the whole loop on a simulated bank: drift becomes a better model")
     demo.add_argument("--home", type=Path, default=Path("var/demo"), action=Once, help="where it keeps its state (var/demo); emptied first")
 
     backfill = command(

@@ -20,10 +20,12 @@ class CommandError(Exception):
     """What was asked for cannot be done; the message says what and where."""
 
 
-def demo(home: Path) -> dict[str, Any]:
+def demo(home: Path, as_data: bool) -> dict[str, Any] | None:
+    """Play the loop; it tells its story itself, and gives its summary where data is wanted."""
     from mlops_assets.demo import run_demo
 
-    return run_demo(home)
+    summary = run_demo(home)
+    return summary if as_data else None
 
 
 def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
@@ -102,9 +104,7 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     registry, lake = _registry(settings), Lake(settings.lake_root)
     number = trained_version(lake, as_of) if as_of else version
     if not _registry_exists(settings):  # asking would make one
-        raise CommandError(
-            f"the model {settings.use_case!r} has no version {number}" if number else "there is no version yet; `mlops train` makes one"
-        )
+        raise CommandError(f"there is no version {number or 'yet'}: nothing was trained in {settings.home}")
     chosen = registry.version(number) if number else registry.champion()
     if chosen is None:
         raise CommandError("there is no champion yet; name a version with --version or --as-of")

@@ -2,21 +2,34 @@
 
 import os
 import re
-from collections.abc import Mapping
+import uuid
 from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance, ExecuteInProcessResult
 
+from mlops_assets.automation import fail_dead_runs, process_tags
+
+# What the UI, the sensor and the schedule launch waits in a queue: two processes at a time, and one of the model group, which is a pool. Limits go by
+# the run: those by the step would keep a run in this process waiting for its slot, too. Nothing here takes a day: a run that does is dead.
 INSTANCE_SETTINGS = """\
 telemetry:
   enabled: false
 run_coordinator:
   module: dagster.core.run_coordinator
-  class: DefaultRunCoordinator
+  class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 2
+concurrency:
+  runs:
+    max_concurrent_runs: 2
+  pools:
+    granularity: run
+    default_limit: 1
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180
+  max_runtime_seconds: 86400
 """
 OUR_ERRORS = re.compile(r"^(mlops_assets|feature_repo|serving)[\w.]*: ")  # their names say less than their messages
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -40,14 +53,20 @@ def prepare_instance(home: Path) -> Path:
 def run_job(
     name: str, instance: DagsterInstance, *, day: str | None = None, days: tuple[str, str] | None = None, select: Any = None
 ) -> ExecuteInProcessResult:
-    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`."""
+    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`.
+
+    The run carries the process that it is executed in, so that one which is killed does not count as working for ever.
+    """
     from mlops_assets.definitions import defs
 
-    tags: Mapping[str, str] = {RANGE_START: days[0], RANGE_END: days[1]} if days else {}
+    fail_dead_runs(instance)
+    run_id = str(uuid.uuid4())
+    span = {RANGE_START: days[0], RANGE_END: days[1]} if days else {}
     result = defs.resolve_job_def(name).execute_in_process(
         instance=instance,
+        run_id=run_id,
         partition_key=day,
-        tags=tags,
+        tags={**span, **process_tags(run_id)},
         raise_on_error=False,
         run_config={"loggers": {"story": {}}},
         asset_selection=select,

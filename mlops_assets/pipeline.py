@@ -45,16 +45,17 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
         define_asset_job(BUSINESS, AssetSelection.assets(BUSINESS_REPORT), description="As of a day: what had matured by then, in money."),
         define_asset_job(ONLINE, AssetSelection.assets(ONLINE_STORE), description="Bring the online state up to the lake."),
     ]
+    models = model_assets(case, settings)
     return Definitions(
         assets=[
             *ingestion_assets(case, settings, source),
             *feature_assets(case, settings),
-            *model_assets(case, settings),
+            *models,
             *monitoring_assets(case, settings),
         ],
         jobs=jobs,
         schedules=[_every_day(daily)],
-        sensors=[retraining_sensor(RETRAINING, DRIFT_CHECKS, settings.retraining.cooldown_days)],
+        sensors=[retraining_sensor(RETRAINING, [key for one in models for key in one.keys], DRIFT_CHECKS, settings.retraining.cooldown_days)],
         resources={
             "lake": LakeResource(root=settings.lake_root),
             "feature_store": FeatureStoreResource(home=str(settings.home)),

@@ -12,12 +12,14 @@ from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract import log
 from serving.history import missing
+from serving.pruning import prune
 from serving.settings import ServingSettings
 
 OPENING_TIMEOUT_MS = 10_000  # several workers open the file at once
 BUSY_TIMEOUT_MS = 5  # another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other work meanwhile
 # Left to SQLite, every thousandth page is checkpointed inside somebody's commit and waits for the disk (p99 5 ms, with the thread 0.5).
-CHECKPOINT_EVERY_S = 0.5
+TIDY_EVERY_S = 0.5
+PRUNE_PAUSE_S = 0.02  # between two commits of deletions, so that payments get their turn
 AUTOMATIC_CHECKPOINT_PAGES = 20_000  # 80 MB; by then a commit has only the last few pages left to move
 
 logger = logging.getLogger("serving.database")
@@ -53,12 +55,19 @@ def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]
     return reasons_against
 
 
-def checkpoint_until(stop: threading.Event, settings: ServingSettings) -> None:
-    """For a thread: moves what was committed from the WAL into the file, so that no commit has to."""
+def tidy_until(stop: threading.Event, settings: ServingSettings, plan: Callable[[], FeaturePlan | None]) -> None:
+    """For a thread: moves what was committed from the WAL into the file, and forgets what no window of the plan reaches; so no payment has to."""
     connection = open_database(settings, OPENING_TIMEOUT_MS)
+
+    def pause() -> bool:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # or the deletions would fill the WAL, and a payment empty it
+        return stop.wait(PRUNE_PAUSE_S)
+
     with contextlib.closing(connection):
-        while not stop.wait(CHECKPOINT_EVERY_S):
+        while not stop.wait(TIDY_EVERY_S):
             try:
+                if current := plan():
+                    prune(connection, current, settings.limits.lateness_us, pause)
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             except sqlite3.OperationalError as error:
-                logger.warning("a checkpoint of serving.db has to wait: %s", error)
+                logger.warning("tidying serving.db has to wait: %s", error)

@@ -22,7 +22,8 @@ def find_of(connection: sqlite3.Connection, plan: FeaturePlan, stream: str, tran
     """The events of one transaction in a stream that may hold several of it."""
     first = f"{transaction_id}:"
     # The character after the colon ends the range of the ids that begin with it; what follows the colon is a number.
-    return _select(connection, plan, stream, "event_id >= ? AND event_id < ?", (first, f"{transaction_id};"))
+    found = _select(connection, plan, stream, "event_id >= ? AND event_id < ?", (first, f"{transaction_id};"))
+    return [event for event in found if event["event_id"] == f"{first}{event['event_us']}"]  # an id may hold a colon itself
 
 
 def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:

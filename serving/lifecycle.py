@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any
 
-from serving.database import checkpoint_until, state_check
+from feature_repo.engine.plan import FeaturePlan
+from serving.database import state_check, tidy_until
 from serving.metrics import Metrics
 from serving.plane import DataPlane
 from serving.releases import Follower, MlflowRegistry, Registry
@@ -36,17 +37,21 @@ class Service:
     async def running(self, app: Any) -> AsyncIterator[None]:
         self.follower.start()
         stop = threading.Event()
-        checkpoints = threading.Thread(target=checkpoint_until, args=(stop, self.settings), name="checkpoints", daemon=True)
-        checkpoints.start()
+        tidying = threading.Thread(target=tidy_until, args=(stop, self.settings, self._plan), name="tidying", daemon=True)
+        tidying.start()
         self._drain_before_exit()
         try:
             yield
         finally:
             self.follower.stop()
             stop.set()
-            checkpoints.join(5)
+            tidying.join(5)
             self.plane.close()
             log.info("stopped")
+
+    def _plan(self) -> FeaturePlan | None:
+        champion = self.follower.current
+        return champion.release.plan if champion else None
 
     def _drain_before_exit(self) -> None:
         """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a balancer can turn away in between."""

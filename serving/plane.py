@@ -19,13 +19,13 @@ import orjson
 
 from feature_repo.engine.online import BadEvent, OnlineState
 from feature_repo.engine.plan import FeaturePlan
-from serving.contract import log
+from serving.bounds import arrival_us, check_amount, check_labels
 from serving.contract.policy import decide
 from serving.contract.verdicts import verdict_events
 from serving.database import open_database
 from serving.history import find, find_of
 from serving.releases import Champion
-from serving.settings import DAY_US, ServingSettings
+from serving.settings import ServingSettings
 from serving.values import Answer, BadInput, Conflict, Label, LabelReceipt, NoModel, Reason, StoreBusy, Transaction
 
 TRANSACTIONS, VERDICTS = "transactions", "verdicts"
@@ -78,7 +78,7 @@ class DataPlane:
     def predict_transaction(self, transaction: Transaction) -> Answer:
         """Score a payment against its history, record the decision, and add the payment to that history.
 
-        Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for an event too old, too far ahead, or with a value that cannot be aggregated.
+        Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for an event too old, too far ahead, or with a value that cannot be used.
         """
         digest = _digest(
             "transaction",
@@ -91,7 +91,8 @@ class DataPlane:
                 raise NoModel("no model is loaded yet")
             at = self._sequence()
             event_us = transaction.event_us
-            created_us = self._created(transaction, at)
+            check_amount(transaction.amount, champion.release.amount_range or self._settings.limits.amount_range)
+            created_us = arrival_us(self._settings, transaction, at.clock_us, at.newest_us, self._wall_us())
             vector = self._vector(state, transaction)
             answer = self._answer(champion, transaction.transaction_id, vector)
             self._insert(champion, answer, "transaction", event_us, created_us, transaction, vector, at.last, digest)
@@ -104,8 +105,6 @@ class DataPlane:
             self._connection.execute(
                 "UPDATE sequence SET last = ?, clock_us = ?, newest_us = ?", (at.last + 1, clock_us, max(at.newest_us, event_us))
             )
-            if event_us // DAY_US > at.newest_us // DAY_US > 0:
-                self._prune(state, champion.release.plan, event_us)
             return answer
 
     def predict_features(self, features: Mapping[str, float | None], prediction_id: str | None = None) -> Answer:
@@ -127,20 +126,18 @@ class DataPlane:
             return answer
 
     def check_labels(self, labels: Sequence[Label]) -> None:
-        """In simulated time every label says when it became known, otherwise none does: now is when. `BadInput` names the first that does not."""
-        for number, label in enumerate(labels):
-            field = ("labels", number, "label_timestamp")
-            if self._settings.clock == "event" and label.label_us is None:
-                raise BadInput("bad_value", field, "required: the service runs on event time")
-            if self._settings.clock == "wall" and label.label_us is not None:
-                raise BadInput("bad_value", field, "not accepted: the service runs on the wall clock, a label becomes known when it arrives")
+        """Whether their times can be accepted, by the clock as it stands now; `BadInput` names the first that cannot."""
+        with self._transaction():
+            check_labels(self._settings, labels, self._sequence().clock_us)
 
-    def add_labels(self, labels: Sequence[Label]) -> list[LabelReceipt]:
+    def add_labels(self, labels: Sequence[Label], checked: bool = False) -> list[LabelReceipt]:
         """Record labels and bring the verdicts of their transactions up to date, in one commit.
 
         A transaction that is nowhere to be found leaves its label in the log with `known` false. The same label again changes nothing.
+        `checked`: they are a part of what `check_labels` has seen as a whole, which must not be refused half-way.
         """
-        self.check_labels(labels)
+        if not checked:
+            self.check_labels(labels)
         with self._transaction() as (champion, state):
             if champion is None or state is None:
                 raise NoModel("no model is loaded yet: what a label means for the features cannot be said")
@@ -198,39 +195,11 @@ class DataPlane:
         reasons = () if decision == "ALLOW" else _reasons(champion, vector, row)
         return Answer(prediction_id, score, decision, release.policy.review, release.policy.block, champion.version, reasons, degraded=False)
 
-    def _created(self, transaction: Transaction, at: _Sequence) -> int:
-        """When the platform learnt of an event, by the service's clock; refuses one that is too old or too far ahead.
-
-        On event time that is what the request says, or the event's own time, but never before what was known already.
-        """
-        limits, event_us, given = self._settings.limits, transaction.event_us, transaction.created_us
-        field = ("transaction", "created_timestamp")
-        if event_us < at.newest_us - limits.lateness_us:
-            days = limits.lateness_us / DAY_US
-            raise BadInput(
-                "late", ("transaction", "event_timestamp"), f"more than {days:g} days before the newest event, {log.from_us(at.newest_us)}"
-            )
-        if self._settings.clock == "event":
-            if given is not None and given < event_us:
-                raise BadInput("bad_value", field, "before event_timestamp: nothing is known before it happens")
-            return max(given or event_us, at.clock_us)
-        if given is not None:
-            raise BadInput("bad_value", field, "not accepted: the service runs on the wall clock, a payment is known when it arrives")
-        now = self._wall_us()
-        if event_us > now + limits.future_us:
-            raise BadInput("future", ("transaction", "event_timestamp"), f"ahead of the service's clock, {log.from_us(now)}")
-        return now
-
     def _push(self, state: OnlineState, stream: str, event: Mapping[str, object], event_us: int, created_us: int) -> None:
         try:
             state.push(stream, _event_id(stream, event, event_us), event, event_us, created_us)
         except BadEvent as error:
             raise BadInput("bad_value", ("transaction", error.field), str(error)) from error
-
-    def _prune(self, state: OnlineState, plan: FeaturePlan, newest_us: int) -> None:
-        """Once a day, what no window can reach any more, late events included."""
-        reach = max((view.reach_us for view in plan.views), default=0)
-        state.prune(newest_us - reach - self._settings.limits.lateness_us - DAY_US)
 
     def _sequence(self) -> _Sequence:
         last, clock_us, newest_us = self._connection.execute("SELECT last, clock_us, newest_us FROM sequence").fetchone()

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from feature_repo.engine.plan import FeaturePlan
-from serving.contract.bundle import BundleError, Release, check_release, load_release, verify_digests
+from serving.contract.bundle import BundleError, Inconclusive, Release, check_release, load_release, verify_digests
 from serving.contract.scoring import Scorer
 from serving.settings import ServingSettings
 
@@ -32,6 +34,8 @@ DIGEST_TAG = "bundle_digest"
 SQLITE = "sqlite:///"
 LAST_GOOD = "last_good.json"
 DIGEST = re.compile("[0-9a-f]{64}")
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported; its other switch, DO_NOT_TRACK, does not know the usual "1"
 
 # Reasons why the online state cannot serve a plan; none: it can.
 StateCheck = Callable[[FeaturePlan], list[str]]
@@ -65,10 +69,10 @@ class Champion:
 
 
 class RefusedRelease(Exception):
-    """The version that the alias names must not serve. It is tried again when the alias moves."""
+    """The version that the alias names must not serve: for good, until the alias moves, or only now."""
 
-    def __init__(self, named: Named, why: str) -> None:
-        self.named = named
+    def __init__(self, named: Named, why: str, for_good: bool = True) -> None:
+        self.named, self.for_good = named, for_good
         super().__init__(why)
 
 
@@ -130,11 +134,20 @@ class MlflowRegistry:
 class Follower:
     """Keeps `current` at the registry's champion, from a thread of its own."""
 
-    def __init__(self, settings: ServingSettings, registry: Registry, state_check: StateCheck, on_outcome: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: ServingSettings,
+        registry: Registry,
+        state_check: StateCheck,
+        on_outcome: Callable[[str], None],
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings, self._registry, self._state_check, self._on_outcome = settings, registry, state_check, on_outcome
+        self._seconds = seconds
         self.current: Champion | None = None
         self.trouble = "the registry has not been asked yet"
         self._refused: Named | None = None
+        self._refused_until = math.inf
         self._stop = threading.Event()
         self._swap = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -154,14 +167,16 @@ class Follower:
             named = self._registry.champion()
             if named is None:
                 self._say(f"the registry names no {ALIAS} of {self._settings.use_case}")
-            elif named != self._refused and not self._is_current(named):
+            elif not self._is_refused(named) and not self._is_current(named):
                 self._install(self._prepare(named))
         except RegistryDown as error:
             self._say(f"the registry is down: {error}")
         except RefusedRelease as error:
             self._refused = error.named
+            self._refused_until = math.inf if error.for_good else self._seconds() + self._settings.limits.retry_s
             self._on_outcome("refused")
-            self._say(f"version {error.named.version} is refused, {self._serving()}: {error}")
+            how = "refused" if error.for_good else f"refused for {self._settings.limits.retry_s:g} s"
+            self._say(f"version {error.named.version} is {how}, {self._serving()}: {error}")
         if self.current is None:
             self._take_last_good()
 
@@ -181,6 +196,9 @@ class Follower:
     def _is_current(self, named: Named) -> bool:
         return self.current is not None and (self.current.version, self.current.digest) == (named.version, named.digest)
 
+    def _is_refused(self, named: Named) -> bool:
+        return named == self._refused and self._seconds() < self._refused_until
+
     def _prepare(self, named: Named) -> Champion:
         if not DIGEST.fullmatch(named.digest):
             raise RefusedRelease(named, f"its tag {DIGEST_TAG} is no digest: {named.digest!r}")
@@ -190,7 +208,7 @@ class Follower:
                 self._fetch(named, directory)
             return self._load(named.version, named.digest, directory)
         except BundleError as error:
-            raise RefusedRelease(named, str(error)) from error
+            raise RefusedRelease(named, str(error), for_good=not isinstance(error, Inconclusive)) from error
 
     def _fetch(self, named: Named, directory: Path) -> None:
         """Download beside the final place, verify, and move in one step; another worker may have done the same meanwhile."""
@@ -215,7 +233,7 @@ class Follower:
         if release.use_case != self._settings.use_case:
             raise BundleError(directory, f"it is for {release.use_case}, this service is for {self._settings.use_case}")
         if reasons := self._state_check(release.plan):
-            raise BundleError(directory, f"the online state cannot serve it: {'; '.join(reasons)}")
+            raise Inconclusive(directory, f"the online state cannot serve it: {'; '.join(reasons)}")
         check_release(directory, self._settings.limits.check_timeout_s)
         return Champion(version, digest, release, Scorer(release.model_text, release.calibrator))
 

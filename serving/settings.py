@@ -27,8 +27,11 @@ class Limits:
     in_flight: int = 512  # beyond it 503: at 0.4 ms each, the last one would wait 200 ms
     lateness_us: int = 7 * DAY_US  # ids and windows are kept for this long past an event
     future_us: int = 300_000_000  # clocks of tills and terminals are minutes off, not hours
+    jump_us: int = 30 * DAY_US  # how far one payment or label may turn the clock of event time
+    amount_range: tuple[float, float] = (0.0, 1_000_000.0)  # of a payment, where the release does not say
     store_deadline_s: float = 0.25  # for the lock on serving.db; a payment does not wait longer
     check_timeout_s: float = 60.0  # loading LightGBM and scoring the golden rows takes about 4 s
+    retry_s: float = 60.0  # until a release that could not be tried to the end is tried again
     registry_patience_s: float = 20.0  # a cold start waits this long for a silent registry before it takes the copy on disk
 
 

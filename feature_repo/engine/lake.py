@@ -128,15 +128,18 @@ class Lake:
 
     def partitions(self, dataset: str) -> list[str]:
         """Every partition that has a manifest, in order."""
+        return self.between(dataset, "", "\U0010ffff")
+
+    def between(self, dataset: str, first: str, last: str, *, validated: bool = False) -> list[str]:
+        """The written partitions from `first` to `last`, both included; with `validated`, only those whose checks have passed."""
         try:
             names = [str(path).rstrip("/").rsplit("/", 1)[1] for path in self.fs.ls(f"{self._path}/{dataset}", detail=False)]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(n for n in names if self.fs.exists(f"{self._path}/{dataset}/{n}/{MANIFEST}"))
-
-    def between(self, dataset: str, first: str, last: str) -> list[str]:
-        """The written partitions from `first` to `last`, both included."""
-        return [p for p in self.partitions(dataset) if first <= p <= last]
+        names = sorted(name for name in names if first <= name <= last)
+        if validated:
+            return [name for name in names if (manifest := self.manifest(dataset, name)) is not None and manifest.validated]
+        return [name for name in names if self.fs.exists(f"{self._path}/{dataset}/{name}/{MANIFEST}")]
 
     def manifests(self, dataset: str, partitions: Iterable[str]) -> list[Manifest]:
         """The manifests of all the partitions asked for; any that is missing raises `MissingPartitions` with its name."""

@@ -162,11 +162,12 @@ class LakeOfflineStore(OfflineStore):
 
 
 def features_from_lake(lake: Lake, plan: ViewPlan, keys: pa.ChunkedArray, at_us: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """`windows.view_values` over the arrival days that the windows reach. Days that were never materialized hold no events here."""
+    """`windows.view_values` over the arrival days that the windows reach. Days that were never materialized, or did not pass validation,
+    hold no events here."""
     events = None
     if len(at_us):
         first, last = day_of(int(at_us.min()) - plan.reach_us), day_of(int(at_us.max()))
-        days = lake.between(plan.stream, first, last)
+        days = lake.between(plan.stream, first, last, validated=True)
         # An event is created no sooner than it happens, so what lies in a window arrived no sooner than its lower bound.
         events = lake.read(plan.stream, days, _unique((plan.entity, *TIMES, *plan.columns))) if days else None
     if events is None:

@@ -80,9 +80,14 @@ class OnlineState:
         return found
 
     def load(self, stream: str, events: Iterable[tuple[str, Mapping[str, object], int, int]]) -> None:
-        """Push many (id, event, event_us, created_us). Known ids take over columns that they did not have yet."""
+        """Push many (id, event, event_us, created_us), for what comes from the lake: where an id is known already, the lake's values hold."""
         known = self._stream(stream)
         self.connection.executemany(known.upsert, ((i, at, created, *known.values(event)) for i, event, at, created in events))
+
+    def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
+        """The ids of the events from `from_us` up to, not including, `to_us`."""
+        query = f"SELECT event_id FROM {self._stream(stream).table} WHERE event_us >= ? AND event_us < ?"
+        return [event_id for (event_id,) in self.connection.execute(query, (from_us, to_us))]
 
     def count(self, stream: str) -> int:
         found: int = self.connection.execute(f"SELECT count(*) FROM {self._stream(stream).table}").fetchone()[0]
@@ -110,12 +115,12 @@ class OnlineState:
 def rebuild(
     connection: sqlite3.Connection, plan: FeaturePlan, lake: Lake, until_day: str | None = None, between_days: Callable[[], None] = lambda: None
 ) -> dict[str, int]:
-    """Push every event of the lake that a window can still reach on its last day (`until_day`, if given), and count the new ones by stream.
+    """Push every validated event of the lake that a window can still reach on its last day (`until_day`, if given), and count the new ones by stream.
 
     Events that are there already stay; doing it again changes nothing. `between_days` is where a caller may commit, so that others get a turn.
     """
     state = OnlineState(connection, plan)
-    days = {s: [d for d in lake.partitions(s) if until_day is None or d <= until_day] for s in dict.fromkeys(v.stream for v in plan.views)}
+    days = {s: lake.between(s, "", until_day or "9999", validated=True) for s in dict.fromkeys(v.stream for v in plan.views)}
     # Streams may end on different days; the earliest end is a moment that somebody could still ask for.
     last = min((d[-1] for d in days.values() if d), default="")
     result = {}

@@ -60,7 +60,7 @@ class StreamTable:
 
     @cached_property
     def upsert(self) -> str:
-        fill = ", ".join(f"{c} = coalesce({c}, excluded.{c})" for c in self.stored)
+        fill = ", ".join(("created_us = excluded.created_us", *(f"{c} = coalesce(excluded.{c}, {c})" for c in self.stored)))
         return f"{self.insert.replace(' OR IGNORE', '')} ON CONFLICT (event_id) DO UPDATE SET {fill}"
 
     def values(self, event: Mapping[str, object]) -> Iterator[object]:

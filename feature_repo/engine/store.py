@@ -19,6 +19,9 @@ from feast.entity import Entity
 
 from feature_repo.engine.registry_store import DamagedRegistry
 
+# Feast says so each time it reads a declaration; the versions that the project is tested with are pinned.
+warnings.filterwarnings("ignore", message="(Stream|On demand) feature views are", category=RuntimeWarning)
+
 REPO = Path(__file__).parents[1]
 DECLARATIONS = ("entities", "sources", "views", "services")
 

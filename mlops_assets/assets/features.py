@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from dagster import AssetDep, AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, MaterializeResult, asset
 
 from feature_repo.engine.lake import Lake, LakeError
+from feature_repo.engine.online import OnlineState, rebuild
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
-from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
+from mlops_assets.assets.ingestion import LATENESS_DAYS, VERDICT_COLUMNS, pending_verdicts
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
@@ -20,7 +21,7 @@ from mlops_assets.partitions import ONE_RUN, arrival_days, days_of, look_back
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_frame, to_table, write_days
-from serving.contract.log import DAY_US, from_us, to_us
+from serving.contract.log import from_us, to_us
 
 SAMPLE = 50  # rows whose counts are recounted one by one, in every run
 ENTITY_COLUMNS = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
@@ -113,8 +114,6 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
         deps=[TRANSACTIONS, VERDICTS],
     )
     def online_store(lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
-        from feature_repo.engine.online import OnlineState, rebuild
-
         settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(settings.serving_db, timeout=60, isolation_level=None)
         try:
@@ -124,17 +123,37 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
             opened, plan = lake.open(), feature_store.plan(case.feature_service)
             # A service that is running gets its turn after every day: the file has one writer at a time.
             pushed = rebuild(connection, plan, opened, between_days=partial(_give_way, connection))
-            pending = pending_verdicts(opened, settings)
-            state = OnlineState(connection, plan)
-            for row in to_table(pending, VERDICT_COLUMNS).to_pylist():
-                known = to_us(row["event_timestamp"])
-                pushed[VERDICTS] += state.push(VERDICTS, plan.event_id(VERDICTS, row, known), row, known, known)
+            replaced = reconcile_verdicts(OnlineState(connection, plan), plan, opened, settings)
             connection.execute("COMMIT")
         finally:
             connection.close()
-        return MaterializeResult(metadata={"dagster/row_count": sum(pushed.values()), **{f"events of {stream}": n for stream, n in pushed.items()}})
+        events = {f"new events of {stream}": n for stream, n in pushed.items()}
+        return MaterializeResult(metadata={"dagster/row_count": sum(pushed.values()), **events, "verdicts that took the place of others": replaced})
 
     return online_store
+
+
+def reconcile_verdicts(state: OnlineState, plan: FeaturePlan, lake: Lake, settings: Settings) -> int:
+    """Make the verdicts of the lake's transactions what the lake and the labels since say, pending ones included; returns how many were out of date.
+
+    A pending verdict goes when a label came earlier by way of the lake. Transactions that only the service knows are left to it.
+    """
+    last = lake.partitions(TRANSACTIONS)[-1]
+    recent = shift(last, -settings.verdicts.maturity_days - LATENESS_DAYS)
+    pending = to_table(pending_verdicts(lake, settings), VERDICT_COLUMNS)
+    known = lake.read(VERDICTS, lake.between(VERDICTS, recent, last, validated=True) or [last])
+    rows = pa.concat_tables([pending, known.select(VERDICT_COLUMNS.names)]).to_pylist()
+    wanted = {plan.event_id(VERDICTS, row, to_us(row["event_timestamp"])): row for row in rows}
+    end = to_us(datetime.fromisoformat(shift(last, 1 + settings.verdicts.maturity_days)).replace(tzinfo=UTC))
+    subjects = lake.between(TRANSACTIONS, shift(recent, -settings.verdicts.maturity_days), last, validated=True)
+    ids = set(lake.read(TRANSACTIONS, subjects, ["transaction_id"]).column("transaction_id").to_pylist()) if subjects else set()
+    present = state.ids(VERDICTS, to_us(datetime.fromisoformat(recent).replace(tzinfo=UTC)), end)
+    stale = [one for one in present if one not in wanted and one.rsplit(":", 1)[0] in ids]
+    for one in stale:
+        state.remove(VERDICTS, one)
+    times = ((one, row, to_us(row["event_timestamp"])) for one, row in wanted.items())
+    state.load(VERDICTS, ((one, row, at, at) for one, row, at in times))
+    return len(stale)
 
 
 def _give_way(connection: sqlite3.Connection) -> None:
@@ -168,17 +187,18 @@ def join_views(lake: Lake, plan: FeaturePlan, days: Sequence[str]) -> pa.Table:
 def recount(lake: Lake, plan: FeaturePlan, table: pa.Table, days: Sequence[str]) -> list[str]:
     """Recount `count` features of evenly spread rows without the engine; returns a line for each that differs."""
     counted = [(view, aggregate) for view in plan.views for aggregate in view.aggregates if aggregate.function == "count"]
-    if not counted or not table.num_rows:
-        return []
     # Rows of the last day are enough: the sample has to stay cheap when one more day comes.
     start = pa.scalar(datetime.fromisoformat(days[-1]).replace(tzinfo=UTC), table.schema.field("created_timestamp").type)
     newest = table.filter(pc.greater_equal(table.column("created_timestamp"), start))
     spread = pa.array(range(0, newest.num_rows, max(1, newest.num_rows // SAMPLE)), pa.int64())
     rows = newest.take(spread[:SAMPLE]).to_pylist()
-    wrong = []
+    wrong: list[str] = []
+    if not rows:
+        return wrong
     for view in dict.fromkeys(view for view, _ in counted):
-        first = shift(days[-1], -(view.reach_us // DAY_US) - 1)
-        events = lake.read(view.stream, lake.between(view.stream, first, days[-1]), [view.entity, "event_timestamp", "created_timestamp"])
+        oldest = min(to_us(row["event_timestamp"]) for row in rows) - view.reach_us  # of a late row, too
+        reached = lake.between(view.stream, from_us(oldest).date().isoformat(), days[-1], validated=True)
+        events = lake.read(view.stream, reached, [view.entity, "event_timestamp", "created_timestamp"])
         by_key: dict[str, list[dict[str, Any]]] = {}
         for event in events.filter(pc.is_in(events.column(view.entity), pa.array([row[view.entity] for row in rows], pa.string()))).to_pylist():
             by_key.setdefault(event[view.entity], []).append(event)

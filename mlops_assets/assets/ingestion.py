@@ -42,7 +42,7 @@ from mlops_assets.keys import (
 )
 from mlops_assets.partitions import ONE_RUN, arrival_days, days_of, look_back
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_frame, to_table, write_days
+from mlops_assets.resources.lake import LakeResource, NotValidated, shift, to_frame, to_table, write_days
 from serving.contract.log import read_decisions, read_labels, served_days
 
 REASONS_SHOWN = 10
@@ -98,7 +98,7 @@ def _raw(case: UseCase, settings: Settings, name: str, feed: Feed, deliver: Call
 def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, raw_name: str, feed: Feed) -> AssetsDefinition:
     schema = blocking(name, "schema", f"Not more than {settings.ingest.max_quarantined_share:.0%} of a day's rows had to go to quarantine.")
     counts = blocking(name, "counts", "Received = accepted + duplicate + quarantined, for every day.")
-    volume = warning(name, "volume", "Each day has rows, and not many times as many as the days before it.")
+    volume = warning(name, "volume", "Each day has rows, and about as many as the days before it.")
     reach = settings.ingest.horizon_days
     own = AssetDep(RAW_TRANSACTIONS) if name == TRANSACTIONS else AssetDep(TRANSACTIONS, partition_mapping=look_back(reach))
     sources = [own] if name == TRANSACTIONS else [AssetDep(raw_name), own]
@@ -225,14 +225,16 @@ def validated_day(lake: Lake, settings: Settings, name: str, raw_name: str, feed
 def odd_volumes(lake: Lake, settings: Settings, name: str, written: Sequence[Manifest]) -> list[str]:
     """Days without rows, or with many times the median of the days before them; a sentence each."""
     odd = []
+    window = lake.between(name, shift(written[0].partition, -settings.ingest.volume_window_days), written[-1].partition)
+    known = {m.partition: m.rows for m in lake.manifests(name, window)}
     for manifest in written:
         first = shift(manifest.partition, -settings.ingest.volume_window_days)
-        before = [m.rows for m in lake.manifests(name, lake.between(name, first, shift(manifest.partition, -1)))]
+        before = [rows for day, rows in known.items() if first <= day < manifest.partition]
         usual = median(before) if before else 0
         expected = usual or (name == TRANSACTIONS and not before)  # labels begin only when the first frauds have been reported
         if not manifest.rows and expected:
             odd.append(f"{manifest.partition}: no rows")
-        elif usual and manifest.rows > settings.ingest.max_volume_ratio * usual:
+        elif usual and not settings.ingest.min_volume_ratio * usual <= manifest.rows <= settings.ingest.max_volume_ratio * usual:
             odd.append(f"{manifest.partition}: {manifest.rows:,} rows where {usual:,.0f} are usual")
     return odd
 
@@ -241,9 +243,15 @@ def known_verdicts(lake: Lake, settings: Settings, days: Sequence[str]) -> pd.Da
     """The verdicts that became known on `days`, from validated transactions and labels, less what was blocked and not investigated."""
     first = shift(days[0], -settings.ingest.horizon_days)
     start, end = _midnight(days[0]), _midnight(shift(days[-1], 1))
-    transactions = to_frame(read_validated(lake, TRANSACTIONS, lake.between(TRANSACTIONS, first, days[-1]), SUBJECT))
-    labels = to_frame(read_validated(lake, LABELS, lake.between(LABELS, first, days[-1])))
-    return verdicts_known(transactions, labels, _blocked(lake, first, days[-1]), settings.maturity, start, end)
+    transactions = _validated_rows(lake, TRANSACTIONS, first, days[-1])
+    return verdicts_known(
+        to_frame(transactions.select(SUBJECT)),
+        to_frame(_validated_rows(lake, LABELS, first, days[-1])),
+        _blocked(lake, settings, first, days[-1]),
+        settings.maturity,
+        start,
+        end,
+    )
 
 
 def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
@@ -251,15 +259,31 @@ def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
     last = lake.partitions(TRANSACTIONS)[-1]
     start = _midnight(shift(last, 1))
     first = shift(last, -settings.verdicts.maturity_days - LATENESS_DAYS)
-    transactions = to_frame(read_validated(lake, TRANSACTIONS, lake.between(TRANSACTIONS, first, last), SUBJECT))
     newest = [read_labels(settings.serving_db, shift(last, n)) for n in range(1, settings.verdicts.maturity_days + 2)]
-    known = [lake.read(LABELS, [day]) for day in lake.between(LABELS, first, last)]
-    labels = to_frame(pa.concat_tables([table.select(["transaction_id", "is_fraud", "label_timestamp"]) for table in [*known, *newest]]))
-    return verdicts_known(transactions, labels, _blocked(lake, first, last), settings.maturity, start, start + settings.maturity)
+    reported = [_validated_rows(lake, LABELS, first, last), *newest]
+    labels = pa.concat_tables([table.select(["transaction_id", "is_fraud", "label_timestamp"]) for table in reported])
+    return verdicts_known(
+        to_frame(_validated_rows(lake, TRANSACTIONS, first, last).select(SUBJECT)),
+        to_frame(labels),
+        _blocked(lake, settings, first, last),
+        settings.maturity,
+        start,
+        start + settings.maturity,
+    )
 
 
-def _blocked(lake: Lake, first: str, last: str) -> set[str]:
-    days = [m.partition for m in lake.manifests(PREDICTION_LOG, lake.between(PREDICTION_LOG, first, last)) if m.rows]
+def _validated_rows(lake: Lake, dataset: str, first: str, last: str) -> pa.Table:
+    """The rows of the days that passed validation; one that did not is left out, as a day without a feed is, and freezes nothing."""
+    days = lake.between(dataset, first, last, validated=True)
+    if not days:
+        raise NotValidated(f"{dataset}: no day from {first} to {last} has passed validation")
+    return lake.read(dataset, days)
+
+
+def _blocked(lake: Lake, settings: Settings, first: str, last: str) -> set[str]:
+    """What the service blocked. A day that it served and that is not in `prediction_log` yet is `MissingPartitions`: what it blocked is not known."""
+    served = served_days(settings.serving_db)
+    days = sorted(day for day in served if first <= day <= last)
     if not days:
         return set()
     log = lake.read(PREDICTION_LOG, days, ["prediction_id", "decision"])

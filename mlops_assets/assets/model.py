@@ -3,8 +3,10 @@
 Nothing here runs by itself: a sensor, a person or a backfill asks for it. What a step hands on is an exact version, never "the latest".
 """
 
+import base64
+import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -20,12 +22,13 @@ from dagster import (
     MetadataValue,
     asset,
 )
+from dagster._core.errors import DagsterInvalidPropertyError
 
 from feature_repo.engine.lake import Lake, digest_of, encode
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.checks import blocking, content, markdown_table, result, warning
 from mlops_assets.core.evaluation import Evaluation, baseline_scores, evaluate
-from mlops_assets.core.promotion import Verdict, decide
+from mlops_assets.core.promotion import Verdict, decide, lacking
 from mlops_assets.core.splits import Split
 from mlops_assets.core.training import TrainedModel, train
 from mlops_assets.core.training_set import assemble
@@ -37,9 +40,11 @@ from mlops_assets.keys import (
     FEATURE_VECTORS,
     MODEL,
     PREDICTION_DRIFT,
+    PREDICTION_LOG,
     PROMOTED_VERSION,
     TRAINED_MODEL,
     TRAINING_SET,
+    TRANSACTIONS,
     VERDICTS,
 )
 from mlops_assets.partitions import as_of_days, before_as_of
@@ -48,12 +53,13 @@ from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource, day_range, read_validated, shift, to_frame, to_table
 from mlops_assets.resources.provenance import provenance
-from mlops_assets.resources.registry import ModelRegistry, Version
+from mlops_assets.resources.registry import BUNDLE, EVALUATION_FIT, ModelRegistry, RegistryError, Version, digest_tag
 from serving.contract.bundle import Release, write_release
 from serving.contract.scoring import Calibrator, Scorer
 
 REFERENCE_ROWS = 5_000  # rows that drift is measured against: a PSI over ten bins is stable from a few thousand
 GOLDEN_ROWS = 20  # rows whose exact scores travel with the model
+SERVED_VERDICTS = ("transaction_id", "customer_id", "merchant_id", "amount", "is_fraud")  # what the service itself writes of a verdict
 
 
 def model_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
@@ -76,6 +82,7 @@ def _training_set(case: UseCase, settings: Settings) -> AssetsDefinition:
         name=TRAINING_SET,
         description="Mature transactions with their latest verdict as of the day, in a training fold and a holdout of the last mature days.",
         group_name=MODEL,
+        pool=MODEL,
         owners=[case.owner],
         kinds={"parquet"},
         partitions_def=as_of_days(settings.time.start, settings.time.end),
@@ -109,6 +116,7 @@ def _trained_model(case: UseCase, settings: Settings) -> AssetsDefinition:
         name=TRAINED_MODEL,
         description="One registered version: the fit that is measured on the holdout, and the release fit that is served, with its policy.",
         group_name=MODEL,
+        pool=MODEL,
         owners=[case.owner],
         kinds={"lightgbm", "mlflow"},
         partitions_def=as_of_days(settings.time.start, settings.time.end),
@@ -133,8 +141,9 @@ def _trained_model(case: UseCase, settings: Settings) -> AssetsDefinition:
             **provenance(settings),
         }
         params = {**vars(settings.recipe), **{f"model.{k}": v for k, v in vars(settings.model).items()}, "rows": len(rows)}
-        run = registry.training_run(f"{case.name} as of {as_of}", context.run_id, context.log, params, tags)
+        run = registry.training_run(f"{case.name} as of {as_of}", _run_id(context), context.log, params, tags)
         with run as mlflow, tempfile.TemporaryDirectory() as folder:
+            registry.log_training_set(f"{TRAINING_SET} as of {as_of}", data_digest, opened.files(TRAINING_SET, [as_of])[0])
             model = train(rows, plan.features, split, settings.recipe, settings.costs, context.log.info)
             mlflow.log_metrics({f"fit.{name}": value for name, value in model.metrics.items()})
             bundle, evaluation_fit = Path(folder, "bundle"), Path(folder, "evaluation_fit")
@@ -143,9 +152,9 @@ def _trained_model(case: UseCase, settings: Settings) -> AssetsDefinition:
             served = _release(case, settings, plan, model, model.release_text, model.calibrator, rows, facts)
             measured = _release(case, settings, plan, model, model.evaluation_text, model.evaluation_calibrator, rows, facts)
             digest = write_release(served, bundle, reference)
-            write_release(measured, evaluation_fit, reference)
+            digests = {digest_tag(BUNDLE): digest, digest_tag(EVALUATION_FIT): write_release(measured, evaluation_fit, reference)}
             example = rows.loc[:, list(plan.features)].head(5).to_numpy("float64")
-            version = registry.register(mlflow, model.release_text, bundle, evaluation_fit, {**tags, "bundle_digest": digest}, example)
+            version = registry.register(mlflow, model.release_text, bundle, evaluation_fit, {**tags, **digests}, example)
         record = opened.write(
             TRAINED_MODEL, as_of, pa.table({"version": [version.version], "run_id": [version.run_id], "bundle_digest": [digest]}), validated=True
         )
@@ -172,6 +181,7 @@ def _evaluation(case: UseCase, settings: Settings) -> AssetsDefinition:
         name=EVALUATION,
         description="Candidate and champion on the same held-out days, neither on what it was trained on, and the verdict of the gate.",
         group_name=MODEL,
+        pool=MODEL,
         owners=[case.owner],
         kinds={"python"},
         partitions_def=as_of_days(settings.time.start, settings.time.end),
@@ -183,8 +193,10 @@ def _evaluation(case: UseCase, settings: Settings) -> AssetsDefinition:
         opened = lake.open()
         candidate = registry.version(trained_version(opened, as_of))
         rows = to_frame(read_validated(opened, TRAINING_SET, [as_of]))
+        _check_same_data(candidate, opened.manifests(TRAINING_SET, [as_of])[0].digest)
         champion = registry.champion()
-        measured, verdict = judge(rows, candidate, champion, registry, settings, parity_clean(opened, as_of))
+        unproven = unproven_days(opened, settings, as_of, champion)
+        measured, verdict, scores = judge(case, settings, rows, candidate, champion, registry, unproven)
         metrics = {f"holdout.{k}": v for k, v in flat(measured).items()}
         outcome = {"promote": verdict.promote, "reasons": list(verdict.reasons), "champion": champion.version if champion else None}
         registry.log_evaluation(candidate, metrics, outcome)
@@ -206,6 +218,11 @@ def _evaluation(case: UseCase, settings: Settings) -> AssetsDefinition:
                 "version": candidate.version,
                 "champion": champion.version if champion else "none",
                 "measures": markdown_table(["measure", "value"], sorted(flat(measured).items())),
+                "slices": markdown_table(
+                    ["slice", "rows", "frauds", "average precision", f"of the {measured.reference}"],
+                    [(s.name, s.rows, s.positives, *("undefined" if v is None else v for v in (s.candidate, s.reference))) for s in measured.slices],
+                ),
+                "precision and recall": _picture(rows.loc[rows["fold"] == "holdout", "is_fraud"].to_numpy(bool), scores),
                 "reasons": MetadataValue.md("\n".join(f"- {reason}" for reason in verdict.reasons)),
             },
             check_results=[result(gate, verdict.promote, {"version": candidate.version, "reasons": "; ".join(verdict.reasons)})],
@@ -219,6 +236,7 @@ def _promoted_version(case: UseCase, settings: Settings) -> AssetsDefinition:
         name=PROMOTED_VERSION,
         description="The version that became champion as of the day. Where the gate refused, there is none: the run succeeds and the champion stays.",
         group_name=MODEL,
+        pool=MODEL,
         owners=[case.owner],
         kinds={"mlflow"},
         partitions_def=as_of_days(settings.time.start, settings.time.end),
@@ -232,13 +250,15 @@ def _promoted_version(case: UseCase, settings: Settings) -> AssetsDefinition:
         opened = lake.open()
         judged = opened.read(EVALUATION, [as_of]).to_pylist()[0]
         version = registry.version(judged["version"])
-        entry = {"as_of": as_of, "version": version.version, "champion": judged["champion"], "run": context.run_id, "reasons": judged["reasons"]}
+        entry = {"as_of": as_of, "version": version.version, "champion": judged["champion"], "run": _run_id(context), "reasons": judged["reasons"]}
+        # Made again, after a crash or by a person, the same decision is still one decision.
+        once = ("as_of", "version", "verdict")
         if not judged["promote"]:
-            history.append({**entry, "verdict": "refused"})
+            history.append({**entry, "verdict": "refused"}, once=once)
             context.log.info(f"version {version.version} refused: {'; '.join(judged['reasons'])}")
             return
         registry.promote(version, registry.version(judged["champion"]) if judged["champion"] else None)
-        history.append({**entry, "verdict": "promoted"})
+        history.append({**entry, "verdict": "promoted"}, once=once)
         opened.write(
             PROMOTED_VERSION, as_of, pa.table({"version": [version.version], "replaced": pa.array([judged["champion"]], pa.string())}), validated=True
         )
@@ -275,39 +295,70 @@ def trained_version(lake: Lake, as_of: str) -> str:
 
 
 def judge(
-    rows: pd.DataFrame, candidate: Version, champion: Version | None, registry: ModelRegistry, settings: Settings, parity: bool
-) -> tuple[Evaluation, Verdict]:
-    """Measure the candidate against the champion (against the baseline where there is none) on the holdout, and let the gate decide."""
-    holdout, fold = rows[rows["fold"] == "holdout"], rows["fold"] == "train"
+    case: UseCase,
+    settings: Settings,
+    rows: pd.DataFrame,
+    candidate: Version,
+    champion: Version | None,
+    registry: ModelRegistry,
+    unproven: list[str],
+) -> tuple[Evaluation, Verdict, dict[str, npt.NDArray[np.float64]]]:
+    """Measure the candidate against the champion on the holdout, and let the gate decide; the scores of both come with it.
+
+    Against the baseline where there is no champion, or none that can be measured on these rows: then the gate refuses and says why.
+    """
+    holdout, train_rows = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
     fit = registry.evaluation_fit(candidate)
-    scores = Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))
-    champion_features, champion_scores, baseline, expected = None, None, None, None
+    scores = {"candidate": Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))}
+    serving, expected, objections = None, None, []
     if champion is not None:
-        serving = registry.release(champion)
-        expected = registry.reference(champion).column("amount").to_numpy()
-        champion_features = serving.features
-        first = holdout["event_timestamp"].min().date().isoformat()
-        rival = serving if champion.tags["last_day"] < first else registry.evaluation_fit(champion)
-        champion_scores = Scorer(rival.model_text, rival.calibrator).score(matrix(holdout, rival.features))
-    else:
-        baseline = baseline_scores(rows[fold], holdout, fit.features, settings.model.seed)
+        serving, expected = registry.release(champion), registry.reference(champion).column("amount").to_numpy()
+        if champion.as_of > candidate.as_of:
+            objections.append(f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces nothing")
+        objections += why_not_comparable(champion, serving.features, rows.columns, holdout)
+        if not objections:
+            rival = registry.evaluation_fit(champion) if _saw(champion.tags["last_day"], holdout) else serving
+            scores["champion"] = Scorer(rival.model_text, rival.calibrator).score(matrix(holdout, rival.features))
+    if "champion" not in scores:
+        scores["baseline"] = baseline_scores(train_rows, holdout, fit.features, settings.model.seed)
     measured = evaluate(
         holdout,
-        scores,
-        champion_scores,
-        baseline,
+        scores["candidate"],
+        scores.get("champion"),
+        scores.get("baseline"),
         settings.costs,
         k=settings.model.card_k,
         seed=settings.model.seed,
-        train=rows[fold],
+        train=train_rows,
         expected_amounts=expected,
     )
-    verdict = decide(measured, settings.gate, candidate_features=fit.features, champion_features=champion_features, parity_clean=parity)
-    if champion is not None and champion.as_of > candidate.as_of:
-        verdict = Verdict(
-            False, (f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces nothing", *verdict.reasons)
-        )
-    return measured, verdict
+    verdict = decide(
+        measured,
+        settings.gate,
+        candidate_features=fit.features,
+        champion_features=serving.features if serving else None,
+        missing=lacking(fit.plan, serving.plan if serving else None, stored_columns(case)),
+        unproven=unproven,
+        objections=objections,
+    )
+    return measured, verdict, scores
+
+
+def why_not_comparable(champion: Version, features: tuple[str, ...], columns: Collection[str], holdout: pd.DataFrame) -> list[str]:
+    """What keeps the champion from being measured on the holdout: features that are gone, or days that both its fits were trained on."""
+    why = []
+    if gone := [name for name in features if name not in columns]:
+        why.append(f"the champion needs {', '.join(gone)}, which the training set no longer has")
+    if _saw(last := champion.tags["evaluation_last_day"], holdout):
+        first = holdout["event_timestamp"].min().date()
+        why.append(f"the champion was trained to {last} even for its evaluation, and the holdout begins on {first}: it has seen the answers")
+    return why
+
+
+def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:
+    """The columns that the service stores of an event of each stream. Its times are not among them: windows go by them, nothing aggregates them."""
+    values = tuple(field.name for field in case.transactions.columns if not pa.types.is_timestamp(field.type))
+    return {TRANSACTIONS: values, VERDICTS: SERVED_VERDICTS}
 
 
 def flat(measured: Evaluation) -> dict[str, float]:
@@ -322,10 +373,57 @@ def matrix(rows: pd.DataFrame, features: tuple[str, ...]) -> npt.NDArray[np.floa
     return rows.loc[:, list(features)].to_numpy("float64")
 
 
-def parity_clean(lake: Lake, as_of: str) -> bool:
-    """Whether the newest parity report before `as_of` found no unexplained mismatch; where nothing was served yet, there is none."""
-    made = lake.between(FEATURE_PARITY, "0000", shift(as_of, -1))
-    return not made or lake.manifests(FEATURE_PARITY, [made[-1]])[0].validated
+def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version | None) -> list[str]:
+    """The served days before `as_of`, from the holdout or from the champion's own day on, that have no clean parity report."""
+    first = max(split_of(settings, as_of).holdout_first.isoformat(), champion.as_of if champion else "")
+    unproven = []
+    for served in lake.manifests(PREDICTION_LOG, lake.between(PREDICTION_LOG, first, shift(as_of, -1))):
+        parity = lake.manifest(FEATURE_PARITY, served.partition)
+        if served.rows and parity is None:
+            unproven.append(f"{served.partition} was served and not recomputed offline")
+        elif served.rows and parity is not None and not parity.validated:
+            unproven.append(f"vectors served on {served.partition} differ from those recomputed offline without an explanation")
+    return unproven
+
+
+def _saw(last_day: str, holdout: pd.DataFrame) -> bool:
+    """Whether a fit that was trained to `last_day` has seen any row of the holdout."""
+    return bool((holdout["event_timestamp"] < pd.Timestamp(shift(last_day, 1), tz="UTC")).any())
+
+
+def _check_same_data(candidate: Version, digest: str) -> None:
+    """A version is judged on the holdout of its own training set: on another one, what it was trained on is not known."""
+    if (own := candidate.tags.get("training_set_digest")) != digest:
+        raise RegistryError(
+            f"version {candidate.version} was trained on the training set {own}, and the one as of {candidate.as_of} is now {digest}: "
+            f"materialize {TRAINED_MODEL} again"
+        )
+
+
+def _run_id(context: AssetExecutionContext) -> str:
+    """The id of the Dagster run; an asset that is called as a function has none."""
+    try:
+        return context.run.run_id
+    except DagsterInvalidPropertyError:
+        return "none"
+
+
+def _picture(is_fraud: npt.NDArray[np.bool_], scores: Mapping[str, npt.NDArray[np.float64]]) -> MetadataValue:
+    """Precision over recall on the holdout, small enough for the UI."""
+    if not is_fraud.any() or not all(np.isfinite(values).all() for values in scores.values()):
+        return MetadataValue.md("undefined on this holdout")
+    from matplotlib.figure import Figure
+    from sklearn.metrics import precision_recall_curve
+
+    figure = Figure(figsize=(4.5, 3), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    for name, values in scores.items():
+        precision, recall, _ = precision_recall_curve(is_fraud, values)
+        axes.plot(recall, precision, label=name)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend()
+    figure.savefig(image := io.BytesIO(), format="png")
+    return MetadataValue.md(f"![precision and recall](data:image/png;base64,{base64.b64encode(image.getvalue()).decode()})")
 
 
 def _release(

@@ -24,7 +24,7 @@ from feature_repo.engine.lake import Lake
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.drift import DriftReport, data_drift, prediction_drift
 from mlops_assets.core.money import business_report as money_by_day
-from mlops_assets.core.parity import compare
+from mlops_assets.core.parity import compare, total
 from mlops_assets.core.splits import Split
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.verdicts import latest_verdicts
@@ -36,6 +36,7 @@ from mlops_assets.keys import (
     MONITORING,
     PREDICTION_DRIFT,
     PREDICTION_LOG,
+    TRANSACTIONS,
     VERDICTS,
 )
 from mlops_assets.partitions import ONE_RUN, arrival_days, as_of_days, before_as_of, days_of
@@ -105,10 +106,10 @@ def _feature_parity(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDef
     def feature_parity(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
         day = context.partition_key
         opened = lake.open()
-        features = feature_store.plan(case.feature_service).features
-        logged = logged_vectors(opened, day, features)
-        recomputed = to_frame(opened.read(FEATURE_VECTORS, [day], ["transaction_id", *features]))
-        found = compare(logged, recomputed, features, explained_by_lateness(to_frame(opened.read(PREDICTION_LOG, [day]))))
+        known = feature_store.plan(case.feature_service).features
+        explained = explained_by_lateness(to_frame(opened.read(PREDICTION_LOG, [day])))
+        recomputed = to_frame(opened.read(FEATURE_VECTORS, [day], ["transaction_id", *known]))
+        found = total(compare(logged, recomputed, features, explained) for logged, features in logged_vectors(opened, day, known))
         examples = pa.Table.from_pylist(
             [{"transaction_id": t, "feature": f, "served": s, "recomputed": r} for t, f, s, r in found.examples],
             schema=pa.schema([("transaction_id", pa.string()), ("feature", pa.string()), ("served", pa.float64()), ("recomputed", pa.float64())]),
@@ -137,7 +138,7 @@ def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsD
         owners=[case.owner],
         kinds={"evidently"},
         partitions_def=days,
-        deps=[PREDICTION_LOG],
+        deps=[PREDICTION_LOG, TRANSACTIONS],
         check_specs=[enough, drift],
     )
     def data_drift_report(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
@@ -160,7 +161,7 @@ def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyParti
         owners=[case.owner],
         kinds={"evidently"},
         partitions_def=days,
-        deps=[PREDICTION_LOG],
+        deps=[PREDICTION_LOG, TRANSACTIONS],
         check_specs=[enough, drift],
     )
     def prediction_drift_report(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
@@ -209,27 +210,35 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     return business_report
 
 
-def logged_vectors(lake: Lake, day: str, features: Sequence[str]) -> pd.DataFrame:
-    """The vectors that were served for transactions on the day, one column a feature."""
+def logged_vectors(lake: Lake, day: str, known: Sequence[str]) -> list[tuple[pd.DataFrame, list[str]]]:
+    """The vectors that were served for transactions on the day, one column a feature, with the features that each version served.
+
+    Versions may serve different features: a vector is compared in those that it has, as far as they are still `known`.
+    """
     log = lake.read(PREDICTION_LOG, [day], ["prediction_id", "kind", "features"])
     log = log.filter(pc.equal(log.column("kind"), "transaction"))
-    vectors = [json.loads(text) for text in log.column("features").to_pylist()]
-    columns = {name: pd.array([v.get(name) for v in vectors], dtype="Float64").to_numpy("float64", na_value=float("nan")) for name in features}
-    return pd.DataFrame({"transaction_id": log.column("prediction_id").to_pylist(), **columns})
+    served: dict[tuple[str, ...], list[dict[str, object]]] = {}
+    for name, text in zip(log.column("prediction_id").to_pylist(), log.column("features").to_pylist(), strict=True):
+        vector = json.loads(text)
+        served.setdefault(tuple(vector), []).append({**vector, "transaction_id": name})
+    groups = [([feature for feature in features if feature in set(known)], rows) for features, rows in served.items()]
+    return [(pd.DataFrame(rows).astype(dict.fromkeys(features, "float64")), features) for features, rows in groups]
 
 
 def explained_by_lateness(log: pd.DataFrame) -> set[str]:
-    """The decisions whose vector could not be what the lake says, since an event was late.
+    """The decisions that were made while a late event of the same customer or merchant was on its way.
 
-    A late payment was scored on what was known when it came, its offline vector is of what was known when it happened. And one that was scored while
-    a late payment of the same customer or merchant was on its way did not read it, whatever the clocks say: its sequence number tells.
+    By the clocks such an event was known in time, so the offline vector has it; by the sequence numbers it was committed after the decision had
+    read. No other vector may differ: what was not known at the time of the event is in neither.
     """
-    late = log[log["created_timestamp"] > log["event_timestamp"]]
-    explained = set(late["prediction_id"])
+    ordered = log.sort_values("seq", kind="stable")
+    newest = ordered["event_timestamp"].cummax().shift()
+    late = ordered[ordered["created_timestamp"] <= newest]  # only these can have been overtaken
+    explained: set[str] = set()
     for key in ("customer_id", "merchant_id"):
-        pairs = log.merge(late, on=key, suffixes=("", "_late"))
-        unread = (pairs["event_timestamp_late"] < pairs["event_timestamp"]) & (pairs["created_timestamp_late"] <= pairs["event_timestamp"])
-        explained |= set(pairs.loc[unread & (pairs["seq_late"] > pairs["read_seq"]), "prediction_id"])
+        pairs = ordered.merge(late, on=key, suffixes=("", "_late"))
+        in_window = (pairs["event_timestamp_late"] < pairs["event_timestamp"]) & (pairs["created_timestamp_late"] <= pairs["event_timestamp"])
+        explained |= set(pairs.loc[in_window & (pairs["seq_late"] > pairs["read_seq"]), "prediction_id"])
     return explained
 
 
@@ -247,9 +256,13 @@ def money(lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:
 
 
 def _current_and_reference(lake: Lake, registry: ModelRegistry, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What was served on the day, and the reference of the version that served most of it; both empty where nothing was served."""
+    """What was served on the day, and the reference of the version that served most of it.
+
+    Both are empty, and so not tested, where nothing was served, or where the day's transactions did not pass validation: garbage is no drift.
+    """
     log = lake.read(PREDICTION_LOG, [day], ["features", "fraud_score", "model_version"])
-    if not log.num_rows:
+    feed = lake.manifest(TRANSACTIONS, day)
+    if not log.num_rows or (feed is not None and not feed.validated):
         empty = pd.DataFrame({name: pd.Series([], dtype="float64") for name in columns})
         return empty, empty
     vectors = [json.loads(text) for text in log.column("features").to_pylist()]

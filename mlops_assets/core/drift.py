@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -169,10 +170,12 @@ def _binned(before: Numbers, now: Numbers, bins: int) -> tuple[Numbers, Numbers]
 
 def _page(reference: pd.DataFrame, current: pd.DataFrame, columns: list[str], thresholds: DriftThresholds, drift_share: float) -> str:
     """Evidently's report, with the index above as its method. It sends nothing: only Evidently's own service has telemetry."""
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what Evidently imports; nobody who reads a report can do anything about it
+        from evidently import DataDefinition, Dataset, Report
+        from evidently.presets import DataDriftPreset
 
-    _register_method()
+        _register_method()
     reference, current = _sample(reference), _sample(current)
     columns = [name for name in columns if len(_known(reference[name])) and len(_known(current[name]))]  # Evidently raises where all is null
     if not columns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,18 @@ def compare(logged: pd.DataFrame, recomputed: pd.DataFrame, features: Sequence[s
         explained_late=int(differs[late].sum()),
         missing=len(one) - len(ids),
         examples=tuple((str(ids[r]), features[c], _plain(left[r, c]), _plain(right[r, c])) for r, c in zip(rows[first], columns[first], strict=True)),
+    )
+
+
+def total(parts: Iterable[Parity]) -> Parity:
+    """Several comparisons as one, such as those of two versions that served on one day."""
+    every = list(parts)
+    return Parity(
+        compared=sum(part.compared for part in every),
+        mismatches=sum(part.mismatches for part in every),
+        explained_late=sum(part.explained_late for part in every),
+        missing=sum(part.missing for part in every),
+        examples=tuple(example for part in every for example in part.examples)[:EXAMPLES],
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.core.evaluation import Evaluation
+
+REQUEST_FIELDS = ("amount", "event_time_us")  # what serving knows of a transaction besides its keys
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,44 @@ def decide(
     *,
     candidate_features: Sequence[str],
     champion_features: Sequence[str] | None,
-    parity_clean: bool,
+    missing: Sequence[str],
+    unproven: Sequence[str],
+    objections: Sequence[str] = (),
 ) -> Verdict:
     """Against the champion, or against the baseline where there is none. `champion_features`: the vector that the service computes now.
 
-    A refusal gives every reason against, a promotion every reason for. What cannot be computed counts against.
+    `missing`: what serving lacks to compute the candidate's vector, see `lacking`. `unproven`: the served days on which nothing proves that training
+    and serving see the same features. `objections`: why the two could not be compared as they should. A refusal gives every reason against, a
+    promotion every reason for. What cannot be computed counts against.
     """
     findings = [
+        *((False, objection) for objection in objections),
         *_labels(evaluation, gate),
         *_amounts(evaluation, gate),
         *_metrics(evaluation),
         _better(evaluation, gate),
         _money(evaluation, gate),
-        _features(tuple(candidate_features), None if champion_features is None else tuple(champion_features)),
-        _parity(parity_clean),
+        _features(tuple(candidate_features), None if champion_features is None else tuple(champion_features), missing),
+        _parity(unproven),
     ]
     against = tuple(reason for good, reason in findings if not good)
     return Verdict(promote=not against, reasons=against or tuple(reason for _, reason in findings))
+
+
+def lacking(candidate: FeaturePlan, serving: FeaturePlan | None, columns: Mapping[str, Collection[str]]) -> list[str]:
+    """What serving does not have of the streams and columns that the candidate's vector is computed from.
+
+    `serving` is the plan that serves now, `columns` what the service stores of an event of each stream; a first version may use any of those streams.
+    """
+    streams = set(columns) if serving is None else {view.stream for view in serving.views} & set(columns)
+    missing = []
+    for view in candidate.views:
+        if view.stream not in streams:
+            missing.append(f"the stream {view.stream} (for {view.name})")
+        else:
+            unknown = sorted({view.entity, *view.columns} - set(columns[view.stream]))
+            missing += [f"the column {view.stream}.{column} (for {view.name})" for column in unknown]
+    return [*missing, *(f"the request's {name}" for name in candidate.request_fields if name not in REQUEST_FIELDS)]
 
 
 Finding = tuple[bool, str]
@@ -113,17 +137,20 @@ def _money(evaluation: Evaluation, gate: Gate) -> Finding:
     return good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less")
 
 
-def _features(candidate: tuple[str, ...], serving: tuple[str, ...] | None) -> Finding:
+def _features(candidate: tuple[str, ...], serving: tuple[str, ...] | None, missing: Sequence[str]) -> Finding:
+    if missing:
+        return False, f"the service cannot compute its features, for it has not {', '.join(missing)}"
     if serving is None:
         return True, f"the first version sets the {len(candidate)} features that the service computes"
     if candidate == serving:
         return True, f"its {len(candidate)} features are those that the service computes, in order"
-    missing, extra = sorted(set(serving) - set(candidate)), sorted(set(candidate) - set(serving))
-    differs = [f"without {', '.join(missing)}"] * bool(missing) + [f"with {', '.join(extra)} besides"] * bool(extra)
-    return False, "its features are not those that the service computes: " + (" and ".join(differs) or "in another order")
+    gone, extra = sorted(set(serving) - set(candidate)), sorted(set(candidate) - set(serving))
+    differs = [f"without {', '.join(gone)}"] * bool(gone) + [f"with {', '.join(extra)} besides"] * bool(extra)
+    return True, f"the service can compute its {len(candidate)} features, which are the champion's {' and '.join(differs) or 'in another order'}"
 
 
-def _parity(clean: bool) -> Finding:
-    if clean:
+def _parity(unproven: Sequence[str]) -> Finding:
+    if not unproven:
         return True, "served vectors agree with those recomputed offline"
-    return False, "served vectors differ from those recomputed offline without an explanation: training and serving do not see the same features"
+    few = ", ".join(unproven[:3]) + (f" and {len(unproven) - 3} days more" if len(unproven) > 3 else "")
+    return False, f"training and serving are not proven to see the same features: {few}"

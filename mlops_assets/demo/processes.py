@@ -40,6 +40,20 @@ def running(name: str, words: Sequence[str], log: Path) -> Iterator[subprocess.P
         _stop(process)
 
 
+@contextmanager
+def stopping_on_sigterm() -> Iterator[None]:
+    """A SIGTERM to this process ends it as an error would, so that what runs beside it is stopped too."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> dict[str, Any]:
     """The first healthy answer of the service."""
     until = time.monotonic() + START_TIMEOUT_S

@@ -10,9 +10,8 @@ import pandas as pd
 
 from feature_repo.engine.lake import Lake
 from mlops_assets.assets.monitoring import money
-from mlops_assets.automation import TRIGGER
 from mlops_assets.demo.client import Bank
-from mlops_assets.keys import DATA_DRIFT, FEATURE_PARITY, TRANSACTIONS
+from mlops_assets.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_DRIFT, TRANSACTIONS
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import to_table
 from mlops_assets.resources.registry import Version
@@ -33,7 +32,7 @@ def summarize(
         "days": len(days),
         "transactions": sum(m.rows for m in lake.manifests(TRANSACTIONS, days)),
         "drift": {"injected": injected, "detected": detected},
-        "retraining": {"launched_by": "sensor" if TRIGGER in run.tags else "hand", "run_id": run.run_id},
+        "retraining": {"launched_by": "sensor" if "dagster/sensor_name" in run.tags else "hand", "run_id": run.run_id},
         "versions": {"before": before.version, "after": after.version},
         "serving": {
             "requests": bank.requests,
@@ -55,24 +54,23 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
     from rich.table import Table
 
     lake = Lake(settings.lake_root)
-    drifted = {m.partition: m.metadata["drifted"] for m in lake.manifests(DATA_DRIFT, lake.partitions(DATA_DRIFT))}
+    reports = [m for name in (DATA_DRIFT, PREDICTION_DRIFT) for m in lake.manifests(name, lake.partitions(name))]
+    drifted = {day: any(m.metadata["drifted"] for m in reports if m.partition == day) for day in lake.partitions(DATA_DRIFT)}
     last = (date.fromisoformat(max(drifted)) + timedelta(days=1)).isoformat()
-    console = Console(width=110, highlight=False)
-    table = Table(title="Fraud in money on the served days that have matured", caption="Caught: reviewed or blocked. Unknown is not legitimate.")
-    for name in ("day", "transactions", "fraud", "caught", "missed", "share caught", "reviews", "blocked", "data drift", ""):
-        table.add_column(name, justify="left" if name in ("day", "") else "right")
+    console = Console(width=118, highlight=False)
+    table = Table(
+        title="Fraud in money on the served days that have matured", caption="Caught: reviewed or blocked. Without a verdict it is unknown."
+    )
+    for name in ("day", "payments", "fraud", "caught", "missed", "caught", "reviews", "blocked", "drift", ""):
+        table.add_column(name, justify="left" if name in ("day", "") else "right", no_wrap=True)
+    notes = {summary["drift"]["injected"]: "the world changes", swapped: f"then version {summary['versions']['after']} takes over"}
     for row in to_table(money(lake, settings, last)).to_pylist():
+        if row["day"] not in drifted:  # payments of the days before the service that came late
+            continue
         share = "" if row["caught_share"] is None else f"{row['caught_share']:.0%}"
-        notes = {summary["drift"]["injected"]: "the world changes", swapped: f"version {summary['versions']['after']} takes over at midnight"}
         values = [f"{row['transactions']:,}", f"{row['fraud_money']:,.0f}", f"{row['caught_money']:,.0f}", f"{row['missed_money']:,.0f}", share]
-        table.add_row(
-            str(row["day"]),
-            *values,
-            f"{row['reviews']:,}",
-            f"{row['blocked']:,}",
-            "yes" if drifted.get(row["day"]) else "",
-            notes.get(row["day"], ""),
-        )
+        mark = "yes" if drifted.get(row["day"]) else ""
+        table.add_row(row["day"], *values, f"{row['reviews']:,}", f"{row['blocked']:,}", mark, notes.get(row["day"], ""))
     console.print(table)
     money_caught, model = summary["business"], summary["versions"]
     console.print(
@@ -91,6 +89,10 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
 
 def _caught(report: pd.DataFrame, days: pd.Series) -> float:
     chosen = report[days]
+    if not chosen["fraud_money"].sum():
+        raise ValueError(
+            f"no fraud has matured on the days from {chosen['day'].min()} to {chosen['day'].max()}: nothing can be said of what was caught"
+        )
     return round(float(chosen["caught_money"].sum() / chosen["fraud_money"].sum()), 4)
 
 

@@ -35,6 +35,7 @@ class Time:
 class Ingest:
     max_quarantined_share: float = 0.05  # above it the feed itself is broken, and what is downstream must wait
     volume_window_days: int = 14  # a day's rows are compared with the median of this many days before it
+    min_volume_ratio: float = 0.1  # a feed that broke off in the first hours, and no quiet Sunday
     max_volume_ratio: float = 5.0  # ten times the usual is a double delivery; a busy Saturday is not five times
     horizon_days: int = 120  # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
 

@@ -5,8 +5,9 @@ MLflow keeps a global tracking address and an active run; both are touched in th
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,12 @@ import pyarrow as pa
 from dagster import ConfigurableResource
 
 from mlops_assets.resources.environments import Settings
-from serving.contract.bundle import Release, load_reference, load_release
+from serving.contract.bundle import Release, load_reference, load_release, verify_digests
 
 CHAMPION, PREVIOUS = "champion", "previous"
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+DATASET_DIGEST = 36  # characters of a data set's digest that MLflow keeps; the tag training_set_digest has them all
 
 
 class RegistryError(Exception):
@@ -54,22 +57,38 @@ class ModelRegistry(ConfigurableResource[Any]):
         dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command line.
         """
         self._experiment()
+        tracking = _mlflow()
         from dagster_mlflow.resources import MlFlow
 
         config = {"mlflow_tracking_uri": self.tracking_uri, "experiment_name": self.name, "extra_tags": dict(tags)}
-        mlflow: Any = cast(Any, MlFlow)(SimpleNamespace(log=log, dagster_run=SimpleNamespace(job_name=name), run_id=run_id, resource_config=config))
+        context = SimpleNamespace(log=log, dagster_run=SimpleNamespace(job_name=name), run_id=run_id, resource_config=config)
         try:
+            mlflow: Any = cast(Any, MlFlow)(context)
             mlflow.log_params({key: str(value)[:500] for key, value in params.items()})
             yield mlflow
         except BaseException as error:
-            mlflow.set_tag("error", f"{type(error).__name__}: {error}"[:500])
-            mlflow.end_run(status="FAILED")
+            if tracking.active_run() is not None:  # with none, a tag would start one
+                with suppress(Exception):  # what stopped the training is what has to be told
+                    tracking.set_tag("error", f"{type(error).__name__}: {error}"[:500])
+                with suppress(Exception):
+                    tracking.end_run(status="FAILED")
             raise
         mlflow.end_run(status="FINISHED")
+
+    def log_training_set(self, name: str, digest: str, place: str) -> None:
+        """Name the data of the active run: which set, the beginning of its digest, and the file in the lake."""
+        tracking = _mlflow()
+        from mlflow.data.dataset_source_registry import resolve_dataset_source
+        from mlflow.data.meta_dataset import MetaDataset
+
+        data = MetaDataset(resolve_dataset_source(place), name=name, digest=digest[:DATASET_DIGEST])  # type: ignore[abstract]
+        tracking.log_input(data, context="training")
 
     def register(self, mlflow: Any, booster_text: str, bundle: Path, evaluation_fit: Path, tags: Mapping[str, str], example: Any) -> Version:
         """Log the bundle and the LightGBM model of the active run, and register them as one exact version."""
         import lightgbm
+
+        _mlflow()
         from mlflow.models import infer_signature
 
         run_id = mlflow.active_run().info.run_id
@@ -93,10 +112,11 @@ class ModelRegistry(ConfigurableResource[Any]):
         client.set_model_version_tag(self.name, version.version, EVALUATION_TAG, json.dumps(verdict, sort_keys=True))
 
     def version(self, number: str) -> Version:
+        client = self._client()
         from mlflow.exceptions import MlflowException
 
         try:
-            return _version(self._client().get_model_version(self.name, str(number)))
+            return _version(client.get_model_version(self.name, str(number)))
         except MlflowException as error:
             raise RegistryError(f"the model {self.name!r} has no version {number}") from error
 
@@ -110,34 +130,45 @@ class ModelRegistry(ConfigurableResource[Any]):
         return self._by_alias(CHAMPION)
 
     def promote(self, version: Version, expected: Version | None) -> None:
-        """Make `version` the champion; the alias moves last, in one step. Where another promotion came in between, `RegistryError`."""
+        """Make `version` the champion; the alias moves last, in one step. Where another promotion came in between, `RegistryError`.
+
+        Where it is the champion already nothing moves, so that what a crash cut short can be done again.
+        """
         with self._lock():
             now = self.champion()
+            if now is not None and now.version == version.version:
+                return
             if (now.version if now else None) != (expected.version if expected else None):
                 raise RegistryError(
                     f"the champion is {now and now.version}, no longer {expected and expected.version} that {version.version} was measured against"
                 )
             client = self._client()
-            if now is not None and now.version != version.version:
+            if now is not None:
                 client.set_registered_model_alias(self.name, PREVIOUS, now.version)
             client.set_registered_model_alias(self.name, CHAMPION, version.version)
 
     def release(self, version: Version) -> Release:
-        """The verified release bundle of a version."""
-        return load_release(self._artifacts(version, BUNDLE))
+        """The verified release bundle of a version. One that is not the one which was registered is `RegistryError`."""
+        return load_release(self._verified(version, BUNDLE))
 
     def reference(self, version: Version) -> pa.Table:
         """The rows that drift of this version is measured against."""
-        return load_reference(self._artifacts(version, BUNDLE))
+        return load_reference(self._verified(version, BUNDLE))
 
     def evaluation_fit(self, version: Version) -> Release:
         """The same recipe trained up to the holdout of that version only."""
-        return load_release(self._artifacts(version, EVALUATION_FIT))
+        return load_release(self._verified(version, EVALUATION_FIT))
+
+    def _verified(self, version: Version, kind: str) -> Path:
+        """The bundle, whole and the same that the version's tag names."""
+        found, recorded = verify_digests(directory := self._artifacts(version, kind)), version.tags.get(digest_tag(kind))
+        if found != recorded:
+            raise RegistryError(f"version {version.version}: its {kind} has the digest {found}, recorded is {recorded or 'none'}")
+        return directory
 
     def _artifacts(self, version: Version, kind: str) -> Path:
         """Where a version's artifact lies on this machine; from a remote store it is fetched once."""
-        import mlflow
-
+        mlflow = _mlflow()
         uri = urlparse(self._client().get_run(version.run_id).info.artifact_uri)
         if uri.scheme in ("", "file"):
             return Path(uri.path, kind)
@@ -147,18 +178,18 @@ class ModelRegistry(ConfigurableResource[Any]):
         return cache / kind
 
     def _by_alias(self, alias: str) -> Version | None:
+        client = self._client()
         from mlflow.exceptions import MlflowException
 
         try:
-            return _version(self._client().get_model_version_by_alias(self.name, alias))
+            return _version(client.get_model_version_by_alias(self.name, alias))
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
 
     def _client(self) -> Any:
-        import mlflow
-
+        mlflow = _mlflow()
         if self.tracking_uri.startswith("sqlite:///"):
             Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(self.tracking_uri)
@@ -181,6 +212,20 @@ class ModelRegistry(ConfigurableResource[Any]):
 def registry_of(settings: Settings) -> ModelRegistry:
     """The registry under the platform's home."""
     return ModelRegistry(tracking_uri=settings.tracking_uri, artifact_root=str(settings.home / "mlflow" / "artifacts"), name=settings.use_case)
+
+
+def digest_tag(kind: str) -> str:
+    """The tag of a version that holds the digest of one of its bundles."""
+    return f"{kind}_digest"
+
+
+def _mlflow() -> Any:
+    """MLflow, which reads these when it is first imported: nothing calls home, and a person at a terminal sees no bookkeeping."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    return mlflow
 
 
 def _version(found: Any) -> Version:

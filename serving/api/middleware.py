@@ -1,4 +1,4 @@
-"""What guards the door, in plain ASGI: foreign hosts, bodies without end, more than can be served at once, and the count of it all."""
+"""What guards the door, in plain ASGI: foreign hosts, writes from other sites, bodies without end, too many at once, and the count of it all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from serving.metrics import UNMATCHED, Metrics
 from serving.settings import Limits, is_loopback
 
 PROBES = "/health"
+JSON = b"application/json"
 
 
 class BodyTooLarge(Exception):
@@ -22,7 +23,12 @@ class BodyTooLarge(Exception):
 
 
 class Door:
-    """Counts every request, and refuses at once: 400 for a foreign Host, 413 for a body over the limit, 503 when too many are in flight."""
+    """Counts every request, and refuses at once: 400 for a foreign Host, 415 for a POST that is not JSON, 413 for a body over the limit, 503 when
+    too many are in flight.
+
+    Any page that a browser on this machine shows may POST here as long as it calls its body text or a form; what it calls JSON, the browser asks
+    leave for first, which nobody gives.
+    """
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
         self.app, self._limits, self._metrics = app, limits, metrics
@@ -51,14 +57,18 @@ class Door:
             self._metrics.request(getattr(scope.get("route"), "path", UNMATCHED), status, time.perf_counter() - started)
 
     def _refusal(self, scope: Scope) -> tuple[int, str, str, list[tuple[bytes, bytes]]] | None:
-        host, length = b"", b""
+        host, length, kind = b"", b"", b""
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value
             elif name == b"content-length":
                 length = value
+            elif name == b"content-type":
+                kind = value
         if not is_loopback(_without_port(host.decode("latin-1"))):
             return 400, "foreign_host", "the Host header names another host", []
+        if scope["method"] == "POST" and kind.partition(b";")[0].strip().lower() != JSON:
+            return 415, "not_json", "the Content-Type has to be application/json", [(b"connection", b"close")]
         if length.isdigit() and int(length) > self._limits.body_bytes:
             return 413, "too_large", str(BodyTooLarge(self._limits.body_bytes)), [(b"connection", b"close")]
         if self._in_flight > self._limits.in_flight and not scope["path"].startswith(PROBES):

@@ -26,7 +26,7 @@ RETRY_EVERY_S = 0.002
 COMPONENTS = "#/components/schemas/{model}"
 
 Result = TypeVar("Result")
-REFUSALS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in (400, 409, 413, 422, 503)}
+REFUSALS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorResponse} for code in (400, 409, 413, 415, 422, 503)}
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -63,11 +63,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """Report what became known of transactions. Labels of transactions that the service never saw are kept, with `known` false."""
         asked = LabelsRequest.model_validate_json(await request.body())
         given = [Label(x.transaction_id, x.is_fraud, None if x.label_timestamp is None else to_us(x.label_timestamp)) for x in asked.labels]
-        plane.check_labels(given)
+        await _patiently(lambda: plane.check_labels(given), service)
         receipts: list[LabelReceipt] = []
         remaining = iter(given)
         while chunk := list(islice(remaining, LABELS_AT_ONCE)):
-            receipts += await _patiently(lambda chunk=chunk: plane.add_labels(chunk), service)  # type: ignore[misc]
+            receipts += await _patiently(lambda chunk=chunk: plane.add_labels(chunk, checked=True), service)  # type: ignore[misc]
             await asyncio.sleep(0)
         counts = {
             "accepted": sum(not r.duplicate for r in receipts),

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 MAX_LABELS = 1_000  # a batch
 MAX_FEATURES = 2_000
 
-Id = Annotated[str, Field(min_length=1, max_length=200)]
+FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)  # ingest takes what is before it for a clock that was never set
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def _clean(value: str) -> str:
+    """Ingest trims ids, so that one with a blank at its end would be another one there."""
+    if value != value.strip() or CONTROL.search(value):
+        raise ValueError("an id neither begins nor ends with white space, and holds no control character")
+    return value
+
+
+def _set_clock(moment: datetime) -> datetime:
+    if moment < FIRST_MOMENT:
+        raise ValueError(f"before {FIRST_MOMENT:%Y-%m-%d}")
+    return moment
+
+
+Id = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
+Time = Annotated[AwareDatetime, AfterValidator(_set_clock)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-# A card payment in any currency; sums of squares of hundredths stay far inside the engine's integers.
+# What the engine can count with: sums of squares of hundredths stay far inside its integers. What a payment may be is the release's to say.
 Amount = Annotated[float, Field(allow_inf_nan=False, ge=-1e10, le=1e10)]
 
 
@@ -21,11 +41,11 @@ class Strict(BaseModel):
 
 class TransactionIn(Strict):
     transaction_id: Id
-    event_timestamp: AwareDatetime
+    event_timestamp: Time
     customer_id: Id
     merchant_id: Id
     amount: Amount
-    created_timestamp: AwareDatetime | None = Field(None, description="When it became known; on event time only, by default its own time.")
+    created_timestamp: Time | None = Field(None, description="When it became known; on event time only, by default its own time.")
     is_declined: bool = Field(False, description="The issuer's own refusal, a fact of the input; the service's BLOCK never sets it.")
 
 
@@ -50,7 +70,7 @@ class PredictRequest(Strict):
 class LabelIn(Strict):
     transaction_id: Id
     is_fraud: bool
-    label_timestamp: AwareDatetime | None = Field(None, description="When it became known; required on event time, refused on the wall clock.")
+    label_timestamp: Time | None = Field(None, description="When it became known; required on event time, refused on the wall clock.")
 
 
 class LabelsRequest(Strict):

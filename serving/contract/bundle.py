@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,8 @@ FORMAT = 1
 MODEL, FACTS, REFERENCE, DIGESTS = "model.txt", "release.json", "reference.parquet", "digests.json"
 CONTENT = (MODEL, FACTS, REFERENCE)
 
-OWN_CODE = "feature_repo."  # the only modules that an on-demand function of a bundle may name
+TRANSFORM = re.compile(r"feature_repo\.[a-z]\w*\.context:[a-z]\w*")  # the only functions that a bundle may name: declared transforms
+INTERRUPTED = (-signal.SIGKILL, -signal.SIGTERM)  # somebody ended the check, as when memory ran out; a bad model ends by SIGSEGV or SIGABRT
 
 Vector = list[float | None]
 
@@ -38,6 +41,10 @@ class BundleError(Exception):
     def __init__(self, path: Path | str, why: str) -> None:
         self.path, self.why = str(path), why
         super().__init__(f"{path}: {why}")
+
+
+class Inconclusive(BundleError):
+    """Nothing is known to be wrong with the bundle, but it could not be tried to the end: the same bundle may serve later."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,16 @@ class Release:
     maturity_days: float
     facts: Mapping[str, object]
     golden: tuple[list[Vector], list[float]]
+
+    @property
+    def amount_range(self) -> tuple[float, float] | None:
+        """The smallest and the largest amount that ingest accepts of a payment, from the fact `amount_range`; None where the release does not say."""
+        if (given := self.facts.get("amount_range")) is None:
+            return None
+        numbers = [float(x) for x in given if type(x) in (int, float)] if isinstance(given, list | tuple) else []
+        if len(numbers) != 2 or not -math.inf < numbers[0] <= numbers[1] < math.inf:
+            raise ValueError(f"amount_range is no pair of a lower and an upper bound: {given!r}")
+        return numbers[0], numbers[1]
 
 
 def write_release(release: Release, directory: Path, reference: pa.Table) -> str:
@@ -113,14 +130,17 @@ def load_reference(directory: Path) -> pa.Table:
 
 
 def check_release(directory: Path, timeout_s: float = 60.0) -> None:
-    """Load the model and score the golden rows in a process of its own: a model that crashes, hangs or scores otherwise is `BundleError`."""
+    """Load the model and score the golden rows in a process of its own: a model that crashes or scores otherwise is `BundleError`, and
+    `Inconclusive` if the process did not come to its end."""
     verify_digests(directory)
     command = [sys.executable, "-m", "serving.contract.check", str(directory.resolve())]
     options: dict[str, Any] = {"cwd": Path(__file__).parents[2], "capture_output": True, "text": True, "errors": "replace"}
     try:
         done = subprocess.run(command, timeout=timeout_s, check=False, **options)
     except subprocess.TimeoutExpired as error:
-        raise BundleError(directory, f"its golden rows were not scored within {timeout_s:g} s") from error
+        raise Inconclusive(directory, f"its golden rows were not scored within {timeout_s:g} s") from error
+    if done.returncode in INTERRUPTED:
+        raise Inconclusive(directory, f"scoring its golden rows was ended by signal {-done.returncode}")
     if done.returncode < 0:
         raise BundleError(directory, f"scoring its golden rows ended by signal {-done.returncode}")
     if done.returncode:
@@ -137,8 +157,8 @@ def _check_consistent(release: Release, place: Path) -> None:
     """Names and order of the features agree between the plan, the release and the model; golden rows are there and fit."""
     if release.features != release.plan.features:
         raise BundleError(place, f"the features differ from the plan's: {_first_difference(release.features, release.plan.features)}")
-    if foreign := [o.function for o in release.plan.on_demand if not o.function.startswith(OWN_CODE)]:
-        raise BundleError(place, f"{foreign[0]} is not a function of the feature repository: a bundle brings no code")
+    if foreign := [o.function for o in release.plan.on_demand if not TRANSFORM.fullmatch(o.function)]:
+        raise BundleError(place, f"{foreign[0]} is not a transform of the feature repository: a bundle brings no code")
     named = _names_in_model(release.model_text)
     if named != release.features:
         raise BundleError(place, f"the features differ from the model's: {_first_difference(release.features, named)}")
@@ -147,6 +167,10 @@ def _check_consistent(release: Release, place: Path) -> None:
         raise BundleError(place, f"{len(vectors)} golden rows with {len(scores)} scores")
     if wrong := [len(v) for v in vectors if len(v) != len(release.features)]:
         raise BundleError(place, f"a golden row of {wrong[0]} values for {len(release.features)} features")
+    try:
+        _ = release.amount_range
+    except ValueError as error:
+        raise BundleError(place, str(error)) from error
 
 
 def _names_in_model(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+END_US = 1 << 62  # after every moment that can be told
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS sequence (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL, clock_us INTEGER NOT NULL,
@@ -101,15 +102,22 @@ def read_labels(db: Path, day: str) -> pa.Table:
     return _read(db, "labels", LABELS, "label_us", day)
 
 
-def served_days(db: Path, what: Literal["transactions", "labels"] = "transactions") -> set[str]:
-    """The arrival days on which the service took at least one transaction (or one label): for those the log is the source, not the feed's file.
-    Ready-made vectors do not count, as they bring no transaction."""
-    query = {
-        "transactions": f"SELECT DISTINCT created_us / {DAY_US} FROM decisions WHERE kind = 'transaction'",
-        "labels": f"SELECT DISTINCT label_us / {DAY_US} FROM labels",
-    }[what]
+def served_days(db: Path, what: Literal["transactions", "labels"] = "transactions", days: Collection[str] | None = None) -> set[str]:
+    """The arrival days, of `days` or of all, on which the service took at least one transaction (or one label): for those the log is the source, not
+    the feed's file. Ready-made vectors do not count, as they bring no transaction."""
+    table, arrival, only = {"transactions": ("decisions", "created_us", "kind = 'transaction' AND"), "labels": ("labels", "label_us", "")}[what]
+    # One step in the index of arrivals a day, however many rows the day has.
+    query = f"SELECT {arrival} FROM {table} WHERE {only} {arrival} >= ? AND {arrival} < ? ORDER BY {arrival} LIMIT 1"
     with _open_read_only(db) as connection:
-        return set() if connection is None else {(EPOCH + timedelta(days=n)).date().isoformat() for (n,) in connection.execute(query)}
+        if connection is None:
+            return set()
+        if days is not None:
+            return {day for day in days if connection.execute(query, (_midnight_us(day), _midnight_us(day) + DAY_US)).fetchone()}
+        found, since = set(), -END_US
+        while row := connection.execute(query, (since, END_US)).fetchone():
+            found.add(from_us(row[0]).date().isoformat())
+            since = (row[0] // DAY_US + 1) * DAY_US
+        return found
 
 
 def to_us(moment: datetime) -> int:
@@ -122,13 +130,17 @@ def from_us(moment_us: int) -> datetime:
 
 
 def _read(db: Path, table: str, schema: pa.Schema, arrival: str, day: str) -> pa.Table:
-    start = (date.fromisoformat(day) - EPOCH.date()).days * DAY_US
+    start = _midnight_us(day)
     columns = ", ".join(STORED.get(name, name) for name in schema.names)
     with _open_read_only(db) as connection:
         query = f"SELECT {columns} FROM {table} WHERE {arrival} >= ? AND {arrival} < ? ORDER BY seq"
         rows = [] if connection is None else connection.execute(query, (start, start + DAY_US)).fetchall()
     values: list[tuple[object, ...]] = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
     return pa.table([_column(list(column), field.type) for column, field in zip(values, schema, strict=True)], schema=schema)
+
+
+def _midnight_us(day: str) -> int:
+    return (date.fromisoformat(day) - EPOCH.date()).days * DAY_US
 
 
 def _column(values: list[object], kind: pa.DataType) -> pa.Array:

@@ -1,6 +1,7 @@
 """As-of days, the gate and promotion, on a small bank trained for real."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -8,14 +9,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from dagster import AssetCheckEvaluation, AssetCheckSeverity, ExecuteInProcessResult
-from world import World, checks
+from world import World, checks, metadata
 
-from feature_repo.engine.lake import MissingPartitions
+from feature_repo.engine.lake import Lake, MissingPartitions
+from feature_repo.engine.plan import FeaturePlan
+from mlops_assets.assets.model import unproven_days
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.training import Recipe, TrainingError
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
+from mlops_assets.resources.feature_store import FeatureStoreResource
+from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import NotValidated, shift
-from mlops_assets.resources.registry import RegistryError
+from mlops_assets.resources.registry import RegistryError, Version
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 START, AS_OF, END = "2025-03-01", "2025-04-10", "2025-04-13"
@@ -155,9 +160,42 @@ def test_a_failed_training_is_failed_in_mlflow_however_it_was_launched(world: Wo
 def test_a_promotion_that_was_overtaken_is_refused(world: World) -> None:
     world.train(AS_OF)
     champion = world.registry.champion()
+    world.train(AS_OF)
     with pytest.raises(RegistryError, match="no longer"):
-        world.registry.promote(world.registry.version("1"), None)
+        world.registry.promote(world.registry.version("2"), None)
     assert world.registry.champion() == champion
+
+
+@pytest.mark.parametrize("step", ["the history", "the lake"])
+def test_a_promotion_that_a_crash_cut_short_is_finished_by_doing_it_again(world: World, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    write = Lake.write
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def crash_on_record(self: Lake, dataset: str, *rest: object, **more: object) -> object:
+        return crash() if dataset == "promoted_version" else write(self, dataset, *rest, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*((History, "append", crash) if step == "the history" else (Lake, "write", crash_on_record)))
+        assert not world.train(AS_OF).success
+    champion = world.registry.champion()
+    assert champion is not None
+    assert len(world.history.entries()) == (0 if step == "the history" else 1)
+    assert world.lake.manifest("promoted_version", AS_OF) is None
+    for _ in range(2):
+        (made,) = world.make("promoted_version", AS_OF)
+        assert metadata(made, "version") == champion.version
+        assert [(entry["version"], entry["verdict"], entry["as_of"]) for entry in world.history.entries()] == [(champion.version, "promoted", AS_OF)]
+        assert world.rows("promoted_version", AS_OF) == [{"version": champion.version, "replaced": None}]
+    assert world.registry.champion() == champion
+
+
+def test_a_refusal_that_is_materialized_again_is_recorded_once(world: World) -> None:
+    world.train(AS_OF)
+    world.train(shift(AS_OF, 1))
+    assert world.make("promoted_version", shift(AS_OF, 1)) == []
+    assert [entry["verdict"] for entry in world.history.entries()] == ["promoted", "refused"]
 
 
 def test_a_backtest_of_an_older_day_never_replaces_a_newer_champion(world: World) -> None:
@@ -169,11 +207,138 @@ def test_a_backtest_of_an_older_day_never_replaces_a_newer_champion(world: World
 
 
 def test_parity_that_is_not_clean_blocks_promotion(world: World) -> None:
-    world.lake.write("feature_parity", shift(AS_OF, -1), pa.table({"x": [1]}), validated=False)
+    served(world, shift(AS_OF, -1), parity=False)
     run = world.train(AS_OF)
     assert run.success
-    assert "recomputed offline" in gate(run).metadata["reasons"].value
+    assert "recomputed offline without an explanation" in gate(run).metadata["reasons"].value
     assert world.registry.champion() is None
+
+
+def served(world: World, day: str, parity: bool | None, rows: int = 1) -> None:
+    world.lake.write("prediction_log", day, pa.table({"x": [1] * rows}), validated=True)
+    if parity is not None:
+        world.lake.write("feature_parity", day, pa.table({"x": [1]}), validated=parity)
+
+
+def test_every_served_day_since_the_champion_needs_its_proof_and_a_later_clean_one_does_not_make_up_for_it(world: World) -> None:
+    champion = Version("1", "r", {"as_of": "2025-04-05"})
+
+    def unproven(of: Version | None = champion) -> list[str]:
+        return unproven_days(world.lake, world.settings, AS_OF, of)
+
+    assert unproven() == unproven(None) == []  # nothing was served
+    served(world, "2025-04-09", parity=True)
+    served(world, AS_OF, parity=False)  # not before the as-of day
+    served(world, "2025-04-01", parity=False)  # before the holdout
+    served(world, "2025-04-06", parity=None, rows=0)  # nothing was asked
+    assert unproven() == []
+    served(world, "2025-04-04", parity=False)  # in the holdout, by the champion before this one
+    assert unproven() == []
+    assert len(unproven(None)) == 1
+    served(world, "2025-04-07", parity=False)
+    served(world, "2025-04-08", parity=None)
+    assert unproven() == [
+        "vectors served on 2025-04-07 differ from those recomputed offline without an explanation",
+        "2025-04-08 was served and not recomputed offline",
+    ]
+
+
+def test_a_champion_that_has_seen_the_holdout_is_not_measured_on_it(world: World) -> None:
+    import mlflow
+
+    world.train(AS_OF)
+    client = mlflow.MlflowClient(world.settings.tracking_uri)
+    for tag in ("last_day", "evaluation_last_day"):
+        client.set_model_version_tag("fraud", "1", tag, "2025-04-05")
+    run = world.train(shift(AS_OF, 1))
+    assert run.success
+    assert (
+        gate(run)
+        .metadata["reasons"]
+        .value.startswith(
+            "the champion was trained to 2025-04-05 even for its evaluation, and the holdout begins on 2025-04-04: it has seen the answers"
+        )
+    )
+    champion = world.registry.champion()
+    assert champion is not None
+    assert champion.version == "1"
+
+
+def test_a_version_is_not_judged_on_another_training_set_than_its_own(world: World) -> None:
+    world.train(AS_OF)
+    table = world.lake.read("training_set", [AS_OF])
+    world.lake.write("training_set", AS_OF, table.slice(1), validated=True)
+    with pytest.raises(RegistryError, match=r"version 1 was trained on the training set \w{64}, and the one as of 2025-04-10 is now \w{64}"):
+        world.make("evaluation", AS_OF)
+
+
+LENIENT = Gate(min_positives=15, min_gain=-1.0, max_money_loss_share=1.0)
+
+
+def without(plan: FeaturePlan, *features: str, view: str = "") -> FeaturePlan:
+    gone = {*features, *(a.name for v in plan.views if v.name == view for a in v.aggregates)}
+    return replace(plan, views=tuple(v for v in plan.views if v.name != view), features=tuple(f for f in plan.features if f not in gone))
+
+
+@pytest.fixture
+def serve_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[FeaturePlan], None]:
+    """Let the declarations be those of another plan from now on."""
+    return lambda plan: monkeypatch.setattr(FeatureStoreResource, "plan", lambda self, service: plan)
+
+
+def test_a_candidate_with_one_more_feature_is_promotable(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
+    lenient = World(replace(world.settings, gate=LENIENT), world.source)
+    whole = FeatureStoreResource(home=str(world.settings.home)).plan("fraud_v1")
+    serve_with(without(whole, "is_night"))
+    assert gate(lenient.train(AS_OF)).passed
+    serve_with(whole)
+    run = lenient.train(shift(AS_OF, 1))
+    assert gate(run).passed, gate(run).metadata["reasons"].value
+    assert "with is_night besides" in gate(run).metadata["reasons"].value
+    champion = world.registry.champion()
+    assert champion is not None
+    assert champion.version == "2"
+
+
+def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
+    lenient = World(replace(world.settings, gate=LENIENT), world.source)
+    whole = FeatureStoreResource(home=str(world.settings.home)).plan("fraud_v1")
+    serve_with(without(whole, view="merchant_stats"))
+    assert gate(lenient.train(AS_OF)).passed
+    serve_with(whole)
+    run = lenient.train(shift(AS_OF, 1))
+    assert gate(run).metadata["reasons"].value == "the service cannot compute its features, for it has not the stream verdicts (for merchant_stats)"
+
+
+def test_a_champion_whose_features_are_gone_is_not_replaced_unseen(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
+    lenient = World(replace(world.settings, gate=LENIENT), world.source)
+    whole = FeatureStoreResource(home=str(world.settings.home)).plan("fraud_v1")
+    assert gate(lenient.train(AS_OF)).passed
+    serve_with(without(whole, "is_night"))
+    run = lenient.train(shift(AS_OF, 1))
+    assert run.success
+    assert gate(run).metadata["reasons"].value == "the champion needs is_night, which the training set no longer has"
+
+
+def test_the_evaluation_shows_its_slices_and_a_picture(world: World) -> None:
+    run = world.train(AS_OF)
+    (shown,) = run.asset_materializations_for_node("evaluation")
+    slices, picture = shown.metadata["slices"].value, shown.metadata["precision and recall"].value
+    assert "| slice | rows | frauds | average precision | of the baseline |" in slices
+    assert "| amount from 250 |" in slices
+    assert picture.startswith("![precision and recall](data:image/png;base64,")
+    assert len(picture) < 50_000
+
+
+def test_a_bundle_that_was_swapped_as_a_whole_is_refused(world: World) -> None:
+    world.train(AS_OF)
+    version = world.registry.version("1")
+    bundle, other = (next(iter(world.settings.home.rglob(name))) for name in ("bundle", "evaluation_fit"))
+    shutil.rmtree(bundle)
+    shutil.copytree(other, bundle)
+    with pytest.raises(RegistryError, match=f"version 1: its bundle has the digest {version.tags['evaluation_fit_digest']}"):
+        world.registry.release(version)
+    assert world.registry.evaluation_fit(version).use_case == "fraud"
 
 
 def test_the_bundle_and_mlflow_hold_what_a_rebuild_needs(world: World) -> None:
@@ -188,9 +353,16 @@ def test_the_bundle_and_mlflow_hold_what_a_rebuild_needs(world: World) -> None:
         "git_dirty",
         "config_digest",
         "lock_digest",
+        "code_digest",
         "bundle_digest",
+        "evaluation_fit_digest",
     ):
         assert version.tags[tag], tag
+    import mlflow
+
+    run = mlflow.MlflowClient(world.settings.tracking_uri).get_run(version.run_id)
+    (logged,) = run.inputs.dataset_inputs
+    assert version.tags["training_set_digest"].startswith(logged.dataset.digest)
     files = {path.name for path in world.settings.home.rglob("bundle/*")}
     assert files == {"model.txt", "release.json", "reference.parquet", "digests.json"}
     assert not [path for path in world.settings.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]

@@ -123,26 +123,51 @@ def test_days_that_have_not_matured_are_not_in_the_business_report(world: World)
     assert [row["day"] for row in world.rows("business_report", "2025-03-09")] == [DAY]
 
 
-def test_a_late_payment_explains_itself_and_those_that_were_scored_while_it_was_on_its_way() -> None:
+def test_only_a_decision_that_a_late_payment_overtook_is_explained() -> None:
     import pandas as pd
 
     log_rows = pd.DataFrame(
         [
             ("before", 8, 8, 1, "c1", "m1"),
-            ("overtaking", 10, 10, 2, "c1", "m9"),
+            ("overtaken", 10, 10, 2, "c1", "m9"),
             ("late", 9, 10, 3, "c1", "m1"),
             ("after", 11, 11, 4, "c1", "m1"),
             ("elsewhere", 12, 12, 5, "c3", "m3"),
         ],
         columns=["prediction_id", "event", "created", "seq", "customer_id", "merchant_id"],
     )
-    log_rows["read_seq"] = log_rows["seq"] - 1
-    log_rows["event_timestamp"] = [at(DAY, h) for h in log_rows["event"]]
-    log_rows["created_timestamp"] = [at(DAY, h) for h in log_rows["created"]]
-    assert explained_by_lateness(log_rows) == {"late", "overtaking"}
+    assert explained_by_lateness(_at_hours(log_rows)) == {"overtaken"}
+
+
+def test_on_the_wall_clock_every_payment_arrives_a_little_late_and_none_is_excused_for_it() -> None:
+    import pandas as pd
+
+    rows = [(f"t{n}", 8 + n, 8.5 + n, n, "c1", "m1") for n in range(1, 6)]
+    log_rows = pd.DataFrame(rows, columns=["prediction_id", "event", "created", "seq", "customer_id", "merchant_id"])
+    assert explained_by_lateness(_at_hours(log_rows)) == set()
+
+
+def _at_hours(frame: Any) -> Any:
+    return frame.assign(
+        read_seq=frame["seq"] - 1,
+        event_timestamp=[at(DAY, h) for h in frame["event"]],
+        created_timestamp=[at(DAY, h) for h in frame["created"]],
+    )
 
 
 def _log_again(world: World, vectors: dict[str, dict[str, float | None]]) -> None:
     table = world.lake.read("prediction_log", [DAY])
     texts = [json.dumps(vectors[name]) for name in table.column("prediction_id").to_pylist()]
     world.lake.write("prediction_log", DAY, table.set_column(table.column_names.index("features"), "features", pa.array(texts)))
+
+
+def test_a_version_that_serves_fewer_features_is_compared_in_those_it_served(world: World) -> None:
+    served(world, "t1", at(DAY, 10), {})
+    served(world, "t2", at(DAY, 11), {})
+    world.ingest(DAY)
+    world.features(DAY)
+    old = {name: value for name, value in vector(world, "t1", DAY).items() if name != "num_txns_1d"} | {"retired_feature": 3.0}
+    _log_again(world, {"t1": old, "t2": vector(world, "t2", DAY)})
+    outcome = world.make("feature_parity", DAY)
+    assert checks(outcome)["no_unexplained_mismatch"].passed
+    assert metadata(outcome, "compared") == 2

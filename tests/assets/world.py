@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -91,6 +92,15 @@ class World:
     def features(self, first: str, last: str | None = None) -> None:
         for name in ("customer_stats", "merchant_stats", "merchant_activity", "feature_vectors"):
             self.make(name, first, last)
+
+    def online(self) -> dict[str, tuple[int, bool]]:
+        """Bring the online state up to the lake; the verdicts in it by id, with when they became known and what they say."""
+        definition = self.assets["online_store"]
+        definition(**{key: self.resources[key] for key in ("lake", "feature_store")})
+        connection = sqlite3.connect(self.settings.serving_db)
+        found = connection.execute("SELECT event_id, event_us, is_fraud FROM online_verdicts").fetchall()
+        connection.close()
+        return {one: (at_us, bool(fraud)) for one, at_us, fraud in found}
 
     def rows(self, dataset: str, *days: str) -> list[dict[str, Any]]:
         return list(self.lake.read(dataset, days).to_pylist())

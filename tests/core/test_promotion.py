@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, ViewPlan
 from mlops_assets.core.evaluation import Evaluation, baseline_scores, evaluate
 from mlops_assets.core.metrics import Scores
 from mlops_assets.core.money import Costs
-from mlops_assets.core.promotion import Gate, Verdict, decide
+from mlops_assets.core.promotion import Gate, Verdict, decide, lacking
 from mlops_assets.core.splits import Split
 from mlops_assets.core.training import Recipe, TrainedModel, TrainingError, train
 from serving.contract.scoring import Scorer
@@ -38,7 +39,8 @@ def score(holdout: pd.DataFrame, skill: float, seed: int = 1) -> Scores:
 
 
 def judge(evaluation: Evaluation, **changes: object) -> Verdict:
-    given_as: dict[str, object] = {"candidate_features": FEATURES, "champion_features": FEATURES, "parity_clean": True, **changes}
+    agreed = {"candidate_features": FEATURES, "champion_features": FEATURES, "missing": (), "unproven": ()}
+    given_as: dict[str, object] = {**agreed, **changes}
     return decide(evaluation, Gate(), **given_as)  # type: ignore[arg-type]
 
 
@@ -92,22 +94,76 @@ def test_a_share_or_a_factor_that_is_no_number_is_a_refusal(better: Evaluation) 
 @pytest.mark.parametrize(
     ("serving", "message"),
     [
+        (FEATURES, "those that the service computes, in order"),
         (("amount", "fraud_rate", "amount_ratio"), "in another order"),
         (("amount", "amount_ratio"), "with fraud_rate besides"),
         ((*FEATURES, "hour"), "without hour"),
         (("amount", "amount_ratio", "hour"), "without hour and with fraud_rate besides"),
     ],
 )
-def test_features_that_the_service_does_not_compute_are_a_refusal(better: Evaluation, serving: tuple[str, ...], message: str) -> None:
+def test_another_vector_that_the_service_can_compute_is_promotable_and_said(better: Evaluation, serving: tuple[str, ...], message: str) -> None:
     verdict = judge(better, champion_features=serving)
-    assert not verdict.promote
+    assert verdict.promote
     assert [reason for reason in verdict.reasons if message in reason]
 
 
-def test_an_unexplained_skew_is_a_refusal(better: Evaluation) -> None:
-    verdict = judge(better, parity_clean=False)
-    assert verdict == Verdict(False, verdict.reasons)
-    assert "without an explanation" in verdict.reasons[0]
+@pytest.mark.parametrize("serving", [FEATURES, None])
+def test_what_the_service_lacks_is_a_refusal(better: Evaluation, serving: tuple[str, ...] | None) -> None:
+    verdict = judge(better, champion_features=serving, missing=["the stream devices (for device_stats)"])
+    assert verdict == Verdict(False, ("the service cannot compute its features, for it has not the stream devices (for device_stats)",))
+
+
+COLUMNS = {"transactions": ("customer_id", "amount", "is_declined"), "verdicts": ("merchant_id", "is_fraud")}
+
+
+def view(name: str, stream: str, *features: tuple[str, str, str], entity: str = "customer_id") -> ViewPlan:
+    return ViewPlan(name, entity, stream, 0, tuple(Aggregate(feature, column, function, 86_400_000_000) for feature, column, function in features))
+
+
+def plan(*views: ViewPlan, inputs: tuple[str, ...] = ("amount", "event_time_us")) -> FeaturePlan:
+    context = OnDemandPlan("context", "feature_repo.fraud.context:transaction_context", inputs, ("hour",))
+    return FeaturePlan("v", views, (context,), (*(a.name for v in views for a in v.aggregates), "hour"))
+
+
+SERVING = plan(view("customer_stats", "transactions", ("spent", "amount", "sum"), ("count", "transaction_id", "count")))
+
+
+def test_a_candidate_with_one_more_feature_of_a_stream_that_is_served_lacks_nothing() -> None:
+    more = view(
+        "customer_stats",
+        "transactions",
+        ("spent", "amount", "sum"),
+        ("declines", "is_declined", "sum"),
+        ("age", "event_timestamp", "seconds_since_last"),
+    )
+    assert lacking(plan(more), SERVING, COLUMNS) == []
+    assert lacking(SERVING, plan(more), COLUMNS) == []
+    assert lacking(SERVING, None, COLUMNS) == []
+
+
+def test_a_candidate_on_a_stream_a_column_or_a_field_that_serving_does_not_have_lacks_it() -> None:
+    merchants = view("merchant_stats", "verdicts", ("rate", "is_fraud", "avg"), entity="merchant_id")
+    assert lacking(plan(merchants), SERVING, COLUMNS) == ["the stream verdicts (for merchant_stats)"]
+    assert lacking(plan(merchants), None, COLUMNS) == []
+    devices = view("device_stats", "devices", ("seen", "device_id", "count"))
+    assert lacking(plan(devices), plan(devices), COLUMNS) == ["the stream devices (for device_stats)"]
+    tips = view("customer_stats", "transactions", ("tips", "tip", "sum"), ("newest", "event_timestamp", "max"))
+    missing = ["the column transactions.event_timestamp (for customer_stats)", "the column transactions.tip (for customer_stats)"]
+    assert lacking(plan(tips), SERVING, COLUMNS) == missing
+    assert lacking(plan(*SERVING.views, inputs=("amount", "channel")), SERVING, COLUMNS) == ["the request's channel"]
+
+
+def test_served_days_without_a_proof_of_parity_are_a_refusal_that_names_them(better: Evaluation) -> None:
+    verdict = judge(better, unproven=["2025-04-01 was served and not recomputed offline", *(f"2025-04-{n}" for n in range(10, 15))])
+    assert not verdict.promote
+    assert verdict.reasons == (
+        "training and serving are not proven to see the same features: "
+        "2025-04-01 was served and not recomputed offline, 2025-04-10, 2025-04-11 and 3 days more",
+    )
+
+
+def test_an_objection_is_the_first_reason_of_a_refusal_and_no_reason_for_promotion_stands_beside_it(better: Evaluation) -> None:
+    assert judge(better, objections=["the champion needs hour"]) == Verdict(False, ("the champion needs hour",))
 
 
 def test_too_few_frauds_prove_nothing(better: Evaluation) -> None:

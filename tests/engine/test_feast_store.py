@@ -68,7 +68,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     verdicts = verdicts.assign(event_timestamp=known, created_timestamp=known, is_fraud=rng.random(n) < 0.2)
     for name, rows in {"transactions": transactions, "verdicts": verdicts}.items():
         for day, arrived in rows.groupby(rows["created_timestamp"].dt.strftime("%Y-%m-%d")):
-            Lake(home / "lake").write(name, str(day), pa.Table.from_pandas(arrived, preserve_index=False))
+            Lake(home / "lake").write(name, str(day), pa.Table.from_pandas(arrived, preserve_index=False), validated=True)
     store = open_store(home)
     return Bank(home, store, plan_from_feast(store, "fraud_v1"), transactions)
 
@@ -124,7 +124,7 @@ def test_a_day_that_arrives_later_changes_no_earlier_row(bank: Bank, tmp_path: P
     shutil.copytree(bank.home / "lake", tmp_path / "lake")
     future = asked.assign(created_timestamp=START + pd.Timedelta(days=40), event_timestamp=asked.event_timestamp - pd.Timedelta("1us"), amount=1e9)
     future = future.drop(columns="event_time_us").assign(transaction_id=[f"poison{i}" for i in range(50)], is_declined=True)
-    Lake(tmp_path / "lake").write("transactions", "2018-04-07", pa.Table.from_pandas(future, preserve_index=False))
+    Lake(tmp_path / "lake").write("transactions", "2018-04-07", pa.Table.from_pandas(future, preserve_index=False), validated=True)
     poisoned = Bank(tmp_path, open_store(tmp_path), bank.plan, bank.transactions)
     pd.testing.assert_frame_equal(poisoned.historical(asked), before)
 

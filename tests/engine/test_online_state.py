@@ -126,7 +126,7 @@ def lake_of(path: Path, days: dict[str, list[int]]) -> Lake:
     lake = Lake(path)
     for day, minutes in days.items():
         table = table_of([event(m, money=1.0) for m in minutes])
-        lake.write("s", day, table.append_column("transaction_id", pa.array([f"{day}/{i}" for i in range(len(minutes))])))
+        lake.write("s", day, table.append_column("transaction_id", pa.array([f"{day}/{i}" for i in range(len(minutes))])), validated=True)
     return lake
 
 

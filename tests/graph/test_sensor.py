@@ -8,6 +8,7 @@ from dagster import (
     AssetCheckEvaluation,
     AssetCheckKey,
     AssetCheckSeverity,
+    AssetKey,
     DagsterInstance,
     DagsterRunStatus,
     Definitions,
@@ -17,7 +18,7 @@ from dagster import (
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_run_for_test
 
-from mlops_assets.automation import RECORD, Cursor, Seen, failed_checks
+from mlops_assets.automation import PROCESS, RECORD, Cursor, Seen, failed_checks, process_tags
 from mlops_assets.keys import DRIFT_CHECKS
 from mlops_assets.pipeline import RETRAINING, build_pipeline
 from mlops_assets.resources.environments import Settings
@@ -109,6 +110,29 @@ def test_what_fails_while_a_retraining_is_in_flight_is_looked_at_after_it(ticks:
     assert ticks.tick() == ["2025-03-21"]
 
 
+@pytest.mark.parametrize(("asset", "asked"), [("trained_model", []), ("feature_vectors", ["2025-03-11"])])
+def test_model_assets_that_are_materialized_ad_hoc_are_in_flight_too(ticks: Ticks, instance: DagsterInstance, asset: str, asked: list[str]) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    run = create_run_for_test(instance, job_name="__ASSET_JOB", status=DagsterRunStatus.STARTING, asset_selection=frozenset({AssetKey(asset)}))
+    assert ticks.tick() == asked
+    instance.report_run_failed(run)
+    assert ticks.tick() == ([] if asked else ["2025-03-11"])
+
+
+def test_a_daily_run_that_was_killed_is_ended_by_the_sensor_and_what_it_found_is_seen(ticks: Ticks, instance: DagsterInstance) -> None:
+    run_id = "11111111-1111-4111-8111-111111111111"
+    tags = {**process_tags(run_id), PROCESS: f"{run_id}:1"}
+    killed = create_run_for_test(instance, run_id=run_id, job_name="daily", status=DagsterRunStatus.STARTED, tags=tags)
+    planned(instance, killed.run_id, SCORES)
+    planned(instance, killed.run_id, DATA)
+    decided(instance, killed.run_id, DATA, "2025-03-10")
+    assert ticks.tick() == ["2025-03-11"]
+    assert all(seen.beyond == () for seen in Cursor.from_json(ticks.cursor).seen.values())
+    found = instance.get_run_by_id(run_id)
+    assert found is not None
+    assert found.status == DagsterRunStatus.FAILURE
+
+
 def test_the_cooldown_counts_in_as_of_days_and_a_refused_or_failed_retraining_starts_it_too(ticks: Ticks, instance: DagsterInstance) -> None:
     evaluated(instance, DATA, "2025-03-10", passed=False)
     ticks.tick()
@@ -143,6 +167,9 @@ def test_a_planned_record_that_fails_after_a_later_one_was_seen_is_not_missed(in
     seen, failed = failed_checks(instance, DATA, Seen())
     assert [one.day for one in failed] == ["2025-03-11"]
     decided(instance, slow.run_id, DATA, "2025-03-10")
+    seen, failed = failed_checks(instance, DATA, seen)
+    assert failed == []  # the run still works: what a retraining would read of its day is not there yet
+    instance.report_run_failed(slow)
     seen, failed = failed_checks(instance, DATA, seen)
     assert [one.day for one in failed] == ["2025-03-10"]
     assert failed_checks(instance, DATA, seen)[1] == []

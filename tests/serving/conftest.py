@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from serving_kit import Running, TinyRegistry, start, tiny_release
+from serving_kit import ALLOW_ALL, Bench, Running, TinyRegistry, start, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan, plan_from_feast
+from serving.contract.scoring import Scorer
+from serving.releases import Champion
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +31,19 @@ def plan() -> FeaturePlan:
         list_on_demand_feature_views=lambda: [v for v in declared if isinstance(v, OnDemandFeatureView)],
     )
     return plan_from_feast(store, "fraud_v1")
+
+
+@pytest.fixture(scope="module")
+def champion(plan: FeaturePlan) -> Champion:
+    release = tiny_release(plan, policy=ALLOW_ALL)
+    return Champion("1", "d" * 64, release, Scorer(release.model_text, release.calibrator))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, champion: Champion) -> Iterator[Bench]:
+    made = Bench(tmp_path, champion)
+    yield made
+    made.plane.close()
 
 
 @pytest.fixture

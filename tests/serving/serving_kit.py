@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,10 +21,17 @@ from feature_repo.engine.plan import FeaturePlan
 from serving.contract.bundle import Release, as_row, write_release
 from serving.contract.policy import Policy
 from serving.contract.scoring import Calibrator, Scorer
+from serving.history import find_of
+from serving.plane import DataPlane
+from serving.releases import Champion
+from serving.settings import Limits, ServingSettings
+from serving.values import Transaction
 
 ROOT = Path(__file__).parents[2]
-DAY_US = 86_400_000_000
+DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
 START_US = 1_522_540_800_000_000  # 2018-04-01
+ALLOW_ALL = Policy(2, 3)
+JSON = {"content-type": "application/json"}
 
 
 def tiny_release(plan: FeaturePlan, seed: int = 0, policy: Policy | None = None, trees: int = 5) -> Release:
@@ -95,7 +103,7 @@ class Running:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, headers=JSON)
 
     def wait(self, path: str = "/health/ready", status: int = 200, seconds: float = 60) -> httpx.Response:
         deadline = time.monotonic() + seconds
@@ -151,6 +159,29 @@ def payment(number: int = 0, **changes: Any) -> dict[str, Any]:
         "amount": 10.0 + number % 90,
         **changes,
     }
+
+
+def paid(number: int, at_us: int | None = None, customer: str = "c", merchant: str = "m", amount: float = 10.0) -> Transaction:
+    """A transaction as the data plane takes it, one a minute."""
+    return Transaction(f"t{number}", START_US + number * MINUTE_US if at_us is None else at_us, customer, merchant, amount)
+
+
+class Bench:
+    """A plane on event time (or a wall clock that the test sets) whose champion can be changed."""
+
+    def __init__(self, home: Path, champion: Champion | None, clock: str = "event", limits: Limits | None = None) -> None:
+        self.settings = ServingSettings(home, clock=clock, limits=limits or Limits())  # type: ignore[arg-type]
+        self.champion, self.now_us = champion, START_US
+        self.plane = DataPlane(self.settings, lambda: self.champion, lambda: self.now_us)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self.plane._connection
+
+    def verdicts(self, transaction_id: str) -> list[tuple[int, bool]]:
+        assert self.champion is not None
+        events = find_of(self.connection, self.champion.release.plan, "verdicts", transaction_id)
+        return sorted((int(str(e["event_us"])), bool(e["is_fraud"])) for e in events)
 
 
 def with_policy(release: Release, review: float, block: float) -> Release:

@@ -120,9 +120,22 @@ def test_a_feature_more_than_the_model_has_is_refused(release: Release, tmp_path
         write_release(replace(release, features=more, plan=replace(release.plan, features=more)), tmp_path / "a", REFERENCE)
 
 
-def test_a_bundle_cannot_name_code_from_elsewhere(release: Release, tmp_path: Path) -> None:
-    foreign = replace(release.plan.on_demand[0], function="os:system")
-    with pytest.raises(BundleError, match="os:system is not a function of the feature repository"):
+@pytest.mark.parametrize(
+    "function",
+    [
+        "os:system",
+        "feature_repo.engine.store:open_store",
+        "feature_repo.fraud.views:transaction_context",
+        "feature_repo.fraud.context.sub:transaction_context",
+        "feature_repo.context:transaction_context",
+        "feature_repo.fraud.context:__builtins__",
+        "feature_repo.fraud.context:os.system",
+        "feature_repo.fraud.context:transaction_context\n",
+    ],
+)
+def test_a_bundle_cannot_name_code_that_is_no_declared_transform(release: Release, tmp_path: Path, function: str) -> None:
+    foreign = replace(release.plan.on_demand[0], function=function)
+    with pytest.raises(BundleError, match=f"{re.escape(function)} is not a transform of the feature repository"):
         write_release(replace(release, plan=replace(release.plan, on_demand=(foreign,))), tmp_path / "a", REFERENCE)
 
 

@@ -46,5 +46,6 @@ async def ask(door: Door, path: str) -> dict[str, Any]:
     async def receive() -> Any:
         return {"type": "http.request", "body": b""}
 
-    await door({"type": "http", "path": path, "headers": [(b"host", b"localhost")]}, receive, send)
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    await door({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
     return sent[0]

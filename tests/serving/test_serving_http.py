@@ -22,7 +22,7 @@ from serving_kit import Running, TinyRegistry, free_port, payment, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.__main__ import main
-from serving.contract.log import read_decisions
+from serving.contract.log import read_decisions, read_labels
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +82,10 @@ def test_what_is_no_finite_number_is_refused_without_being_repeated(served: Runn
         ({"transaction": payment(900, event_timestamp=1522540800)}, ["body", "transaction", "event_timestamp"]),
         ({"transaction": payment(900, customer_id=7)}, ["body", "transaction", "customer_id"]),
         ({"transaction": payment(900, merchant_id="")}, ["body", "transaction", "merchant_id"]),
+        ({"transaction": payment(900, merchant_id=" m1")}, ["body", "transaction", "merchant_id"]),
+        ({"transaction": payment(900, transaction_id="t\t1")}, ["body", "transaction", "transaction_id"]),
+        ({"transaction": payment(900, amount=1_000_000.01)}, ["body", "transaction", "amount"]),
+        ({"transaction": payment(900, event_timestamp="1999-12-31T00:00:00Z")}, ["body", "transaction", "event_timestamp"]),
         ({"transaction": payment(900, is_declined=1)}, ["body", "transaction", "is_declined"]),
         ({"features": {"is_night": 1.0}}, ["body", "features", "avg_txn_amount_1d"]),
         ({"features": [1.0]}, ["body", "features"]),
@@ -102,6 +106,11 @@ def test_labels_over_the_cap_or_without_a_time_are_refused_at_the_field(served: 
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels"])
     answer = served.client.post("/labels", json={"labels": [label, {**label, "label_timestamp": None}]})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels", 1, "label_timestamp"])
+    late = [{**label, "transaction_id": f"late{n}"} for n in range(30)] + [{**label, "label_timestamp": "2031-01-01T00:00:00Z"}]
+    served.client.post("/predict", json={"transaction": payment(51)}).raise_for_status()
+    answer = served.client.post("/labels", json={"labels": late})
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels", 30, "label_timestamp"])
+    assert read_labels(served.home / "serving" / "serving.db", "2018-04-02").num_rows == 0
     answer = served.client.post("/labels", json={"labels": [{**label, "is_fraud": 1}]})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels", 0, "is_fraud"])
 
@@ -149,6 +158,21 @@ def test_a_page_of_another_origin_gets_no_permission(served: Running) -> None:
     assert answer.status_code == 405
 
 
+@pytest.mark.parametrize("route", ["/predict", "/labels"])
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "text/plain; application/json", "application/jsonp", ""])
+def test_what_a_page_of_another_site_can_post_unasked_is_refused(served: Running, route: str, kind: str) -> None:
+    answer = served.client.post(route, content=b"{}", headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (415, "not_json")
+    unnamed = served.client.build_request("POST", route, content=b"{}")
+    del unnamed.headers["content-type"]
+    assert served.client.send(unnamed).status_code == 415
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"])
+def test_json_is_accepted_with_and_without_its_charset(served: Running, kind: str) -> None:
+    assert served.client.post("/predict", content=b"{}", headers={"content-type": kind}).status_code == 422
+
+
 # Fault 12.
 def test_random_paths_and_ids_make_no_new_metric_series(served: Running) -> None:
     def series() -> set[str]:
@@ -174,7 +198,8 @@ def test_one_id_raced_over_http_is_one_row_and_one_answer(served: Running) -> No
     assert {a.status_code for a in answers} == {200}
     assert len({a.text for a in answers}) == 1
     assert served.client.post("/predict", json={"transaction": payment(300, amount=1)}).status_code == 409
-    ids = read_decisions(served.home / "serving" / "serving.db", "2018-04-01")["prediction_id"].to_pylist()
+    days = ("2018-04-01", "2018-04-02")  # labels of other tests may have turned the clock
+    ids = [i for day in days for i in read_decisions(served.home / "serving" / "serving.db", day)["prediction_id"].to_pylist()]
     assert ids.count("t300") == 1
 
 
@@ -367,7 +392,9 @@ def half_sent(port: int, number: int) -> tuple[socket.socket, bytes]:
     body = orjson.dumps({"transaction": payment(number)})
     connection = socket.create_connection(("127.0.0.1", port), 10)
     connection.settimeout(20)
-    connection.sendall(f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+    connection.sendall(
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:10]
+    )
     return connection, body[10:]
 
 

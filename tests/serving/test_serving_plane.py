@@ -8,64 +8,31 @@ import random
 import sqlite3
 import statistics
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_kit import DAY_US, START_US, tiny_release
+from serving_kit import ALLOW_ALL, DAY_US, MINUTE_US, START_US, Bench
+from serving_kit import paid as payment
 
 from feature_repo.engine.online import OnlineState
-from feature_repo.engine.plan import FeaturePlan
 from serving.contract.log import read_decisions, read_labels, served_days
 from serving.contract.policy import Policy
-from serving.contract.scoring import Scorer
 from serving.contract.verdicts import verdict_events
+from serving.database import tidy_until
 from serving.history import find_of, missing
 from serving.plane import DataPlane
+from serving.pruning import ROWS_A_COMMIT, prune
 from serving.releases import Champion
-from serving.settings import Limits, ServingSettings
+from serving.settings import Limits
 from serving.values import BadInput, Conflict, Label, NoModel, StoreBusy, Transaction
 
-MINUTE_US = 60_000_000
-ALLOW_ALL, BLOCK_ALL, REVIEW_ALL = Policy(2, 3), Policy(0, 0), Policy(0, 2)
-
-
-@pytest.fixture(scope="module")
-def champion(plan: FeaturePlan) -> Champion:
-    release = tiny_release(plan, policy=ALLOW_ALL)
-    return Champion("1", "d" * 64, release, Scorer(release.model_text, release.calibrator))
-
-
-class Bench:
-    """A plane on event time (or a wall clock that the test sets) whose champion can be changed."""
-
-    def __init__(self, home: Path, champion: Champion | None, clock: str = "event") -> None:
-        self.settings = ServingSettings(home, clock=clock)  # type: ignore[arg-type]
-        self.champion, self.now_us = champion, START_US
-        self.plane = DataPlane(self.settings, lambda: self.champion, lambda: self.now_us)
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        return self.plane._connection
-
-    def verdicts(self, transaction_id: str) -> list[tuple[int, bool]]:
-        assert self.champion is not None
-        events = find_of(self.connection, self.champion.release.plan, "verdicts", transaction_id)
-        return sorted((int(str(e["event_us"])), bool(e["is_fraud"])) for e in events)
-
-
-@pytest.fixture
-def bench(tmp_path: Path, champion: Champion) -> Iterator[Bench]:
-    made = Bench(tmp_path, champion)
-    yield made
-    made.plane.close()
-
-
-def payment(number: int, at_us: int | None = None, customer: str = "c", merchant: str = "m", amount: float = 10.0) -> Transaction:
-    return Transaction(f"t{number}", START_US + number * MINUTE_US if at_us is None else at_us, customer, merchant, amount)
+BLOCK_ALL, REVIEW_ALL = Policy(0, 0), Policy(0, 2)
 
 
 def deciding(champion: Champion, policy: Policy, version: str = "2") -> Champion:
@@ -227,28 +194,6 @@ def test_an_event_older_than_the_lateness_limit_is_refused_and_a_late_one_is_not
     assert caught.value.kind == "late"
 
 
-def test_on_the_wall_clock_an_event_of_tomorrow_is_refused(tmp_path: Path, champion: Champion) -> None:
-    bench = Bench(tmp_path, champion, "wall")
-    bench.now_us = START_US + MINUTE_US
-    bench.plane.predict_transaction(payment(0))
-    with pytest.raises(BadInput, match="ahead of the service's clock") as caught:
-        bench.plane.predict_transaction(payment(1, START_US + DAY_US))
-    assert caught.value.kind == "future"
-    row = read_decisions(bench.settings.database, "2018-04-01").to_pylist()[0]
-    assert (row["created_timestamp"] - row["event_timestamp"]).total_seconds() == 60
-    bench.plane.close()
-
-
-def test_a_label_says_when_it_became_known_in_simulated_time_only(bench: Bench, tmp_path: Path, champion: Champion) -> None:
-    with pytest.raises(BadInput, match="required") as caught:
-        bench.plane.add_labels([Label("t1", True, START_US), Label("t2", True)])
-    assert caught.value.field == ("labels", 1, "label_timestamp")
-    wall = Bench(tmp_path / "wall", champion, "wall")
-    with pytest.raises(BadInput, match="not accepted"):
-        wall.plane.add_labels([Label("t1", True, START_US)])
-    wall.plane.close()
-
-
 def test_the_pending_verdict_is_there_from_the_start_and_a_fraud_label_takes_its_place(bench: Bench) -> None:
     bench.plane.predict_transaction(payment(0))
     assert bench.verdicts("t0") == [(START_US + 7 * DAY_US, False)]
@@ -325,14 +270,89 @@ def test_a_plan_that_needs_a_column_the_state_never_stored_has_a_reason_against_
     assert missing(bench.connection, other) == ["the column mcc of the stream transactions is not stored"]
 
 
-def test_events_that_no_window_reaches_are_forgotten_once_a_day(tmp_path: Path, champion: Champion) -> None:
-    bench = Bench(tmp_path, champion)
-    for number, day in enumerate((0, 50, 100, 150, 151)):
+def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(bench: Bench, champion: Champion) -> None:
+    def days() -> list[int]:
+        return [(e - START_US) // DAY_US for (e,) in bench.connection.execute("SELECT event_us FROM online_transactions ORDER BY 1")]
+
+    paid_on = [0, 30, 51, 52, 80, 100, 125, 150, 151]
+    assert prune(bench.connection, champion.release.plan, Limits().lateness_us) == 0  # there is no newest event yet
+    for number, day in enumerate(paid_on):
         bench.plane.predict_transaction(payment(number, START_US + day * DAY_US))
-    days = [(e - START_US) // DAY_US for (e,) in bench.connection.execute("SELECT event_us FROM online_transactions ORDER BY 1")]
-    assert days == [100, 150, 151]
-    assert Limits().lateness_us == 7 * DAY_US
-    bench.plane.close()
+    assert days() == paid_on
+    # 90 days and an hour of windows, seven of lateness and one more before day 151: the last hour of day 52, which stays as a whole.
+    assert prune(bench.connection, champion.release.plan, Limits().lateness_us) > 0
+    assert days() == [52, 80, 100, 125, 150, 151]
+    assert prune(bench.connection, champion.release.plan, Limits().lateness_us) == 0
+
+
+def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(bench: Bench, champion: Champion) -> None:
+    bench.plane.predict_transaction(payment(0, START_US + 200 * DAY_US))
+    state, event = OnlineState(bench.connection, champion.release.plan), payment(1).event()
+    bench.connection.execute("BEGIN")
+    state.load("transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(2 * ROWS_A_COMMIT + 1)))
+    bench.connection.execute("COMMIT")
+    left = []
+
+    def pause() -> bool:
+        assert not bench.connection.in_transaction
+        left.append(state.count("transactions"))
+        return len(left) == 2
+
+    assert prune(bench.connection, champion.release.plan, Limits().lateness_us, pause) == 2 * ROWS_A_COMMIT
+    assert left == [ROWS_A_COMMIT + 2, 2]
+    assert prune(bench.connection, champion.release.plan, Limits().lateness_us) == 1
+
+
+def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion: Champion) -> None:
+    bench.plane.predict_transaction(payment(0, START_US))
+    bench.connection.execute("UPDATE sequence SET newest_us = newest_us + ?", (200 * DAY_US,))
+    stop = threading.Event()
+    thread = threading.Thread(target=tidy_until, args=(stop, bench.settings, lambda: champion.release.plan))
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while bench.connection.execute("SELECT count(*) FROM online_transactions").fetchone()[0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_the_days_that_were_served_are_found_without_reading_every_row(bench: Bench, champion: Champion, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in (0, 0, 1, 3, 20):
+        bench.plane.predict_transaction(payment(bench.plane._sequence().last, START_US + day * DAY_US))
+    bench.plane.add_labels([Label("t0", True, START_US + 21 * DAY_US)])
+    bench.plane.predict_features(dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment")
+    bench.connection.executemany(
+        "INSERT INTO decisions SELECT seq + ?1, prediction_id || ?1, kind, event_us, created_us, customer_id, merchant_id, amount, is_declined,"
+        " features, read_seq, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, maturity_us, payload_digest"
+        " FROM decisions WHERE seq = 1",
+        ((1_000 + n,) for n in range(5_000)),
+    )
+    database, connect = bench.settings.database, sqlite3.connect
+    steps: list[int] = []
+
+    def counting(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_progress_handler(lambda: steps.append(1), 100)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", counting)
+    assert served_days(database) == {"2018-04-01", "2018-04-02", "2018-04-04", "2018-04-21"}
+    assert served_days(database, "transactions", ["2018-04-02", "2018-04-03", "2018-04-22"]) == {"2018-04-02"}
+    assert served_days(database, "labels") == {"2018-04-22"}
+    assert served_days(database, "labels", []) == set()
+    assert len(steps) < 20  # hundreds of the machine's instructions; a look at every row takes tens of thousands
+
+
+def test_an_id_that_begins_like_another_and_goes_on_with_a_colon_is_another(bench: Bench) -> None:
+    for transaction_id in ("t", "t:5"):
+        bench.plane.predict_transaction(replace(payment(0), transaction_id=transaction_id))
+    bench.plane.add_labels([Label("t", True, START_US + DAY_US)])
+    assert bench.verdicts("t") == [(START_US + DAY_US, True)]
+    assert bench.verdicts("t:5") == [(START_US + 7 * DAY_US, False)]
 
 
 def make_unreadable(database: Path) -> None:

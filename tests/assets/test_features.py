@@ -1,0 +1,113 @@
+"""The features group: what its checks can catch, and an online state that says what the lake says."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from world import ListedSource, World, at, checks, metadata
+
+from mlops_assets.resources.environments import Settings
+from serving.contract.log import to_us
+
+DAY, NEXT, THIRD = "2025-03-05", "2025-03-06", "2025-03-07"
+
+
+@pytest.fixture
+def world(settings: Settings) -> World:
+    return World(settings, ListedSource())
+
+
+def known(moment: object) -> int:
+    return to_us(moment)  # type: ignore[arg-type]
+
+
+def test_silence_to_come_is_pending_online_and_goes_when_a_label_comes_by_way_of_the_lake(world: World) -> None:
+    world.source.pay("silent", at(DAY))
+    world.source.pay("reported", at(DAY, 13))
+    world.ingest(DAY)
+    assert world.online() == {
+        f"silent:{known(at(THIRD))}": (known(at(THIRD)), False),
+        f"reported:{known(at(THIRD, 13))}": (known(at(THIRD, 13)), False),
+    }
+    world.source.report("reported", at(NEXT, 9))
+    world.ingest(NEXT)
+    assert world.online() == {
+        f"silent:{known(at(THIRD))}": (known(at(THIRD)), False),
+        f"reported:{known(at(NEXT, 9))}": (known(at(NEXT, 9)), True),
+    }
+
+
+def test_a_label_at_the_very_moment_of_maturity_takes_the_place_of_the_pending_verdict(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.ingest(DAY)
+    world.online()
+    world.source.report("t1", at(THIRD))
+    world.ingest(NEXT, THIRD)
+    assert world.online() == {f"t1:{known(at(THIRD))}": (known(at(THIRD)), True)}
+
+
+def test_bringing_the_online_state_up_twice_changes_nothing(world: World) -> None:
+    for number in range(20):
+        world.source.pay(f"t{number}", at(DAY, number))
+    world.source.report("t3", at(NEXT))
+    world.ingest(DAY, THIRD)
+    assert world.online() == world.online()
+
+
+def test_the_look_ahead_check_finds_a_count_that_knows_the_future(world: World) -> None:
+    for number in range(6):
+        world.source.pay(f"t{number}", at(DAY, number))
+    world.ingest(DAY)
+    world.features(DAY)
+    assert checks(world.make("feature_vectors", DAY))["no_look_ahead"].passed
+    stats = world.lake.read("customer_stats", [DAY])
+    ahead = pc.add(stats.column("num_txns_7d"), 1.0)
+    world.lake.write("customer_stats", DAY, stats.set_column(stats.column_names.index("num_txns_7d"), "num_txns_7d", ahead), validated=True)
+    check = checks(world.make("feature_vectors", DAY))["no_look_ahead"]
+    assert not check.passed
+    assert "num_txns_7d of t0: 1.0, counted 0" in metadata(check, "wrong")
+
+
+def test_the_look_ahead_check_holds_for_rows_that_came_late(world: World) -> None:
+    world.source.pay("old", at(DAY))
+    world.source.pay("late", at(DAY, 13), created=at("2025-03-09", 1))
+    world.ingest(DAY, "2025-03-09")
+    world.features(DAY, "2025-03-09")
+    assert checks(world.make("feature_vectors", "2025-03-09"))["no_look_ahead"].passed
+
+
+def test_values_out_of_range_and_columns_without_a_value_are_named(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.source.pay("t2", at(DAY, 13))
+    world.ingest(DAY)
+    world.features(DAY)
+    stats = world.lake.read("merchant_stats", [DAY])
+    wild = pa.array([2.0] * stats.num_rows)
+    world.lake.write("merchant_stats", DAY, stats.set_column(stats.column_names.index("fraud_rate_90d"), "fraud_rate_90d", wild), validated=True)
+    found = checks(world.make("feature_vectors", DAY))
+    assert "fraud_rate_90d from 2.0 to 2.0" in metadata(found["ranges"], "outside")
+    assert "fraud_rate_7d" in metadata(found["null_rates"], "null_everywhere")
+
+
+def test_a_view_that_lacks_rows_of_its_day_is_not_joined(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.source.pay("t2", at(DAY, 13))
+    world.ingest(DAY)
+    world.features(DAY)
+    world.lake.write("customer_stats", DAY, world.lake.read("customer_stats", [DAY]).slice(0, 1), validated=True)
+    with pytest.raises(Exception, match="customer_stats: its rows for 2025-03-05 to 2025-03-05 are not those of transactions"):
+        world.make("feature_vectors", DAY)
+
+
+def test_a_day_that_did_not_pass_freezes_nothing_that_looks_back_on_it(world: World) -> None:
+    world.source.pay("good", at(DAY))
+    world.source.pay("fine", at(NEXT))
+    world.source.pay("broken", at(NEXT, 13), amount=-5.0)
+    world.source.pay("later", at(THIRD))
+    world.ingest(DAY)
+    for name in ("prediction_log", "raw_transactions", "raw_labels", "transactions", "labels", "verdicts"):
+        world.make(name, NEXT)
+    assert not world.lake.manifests("transactions", [NEXT])[0].validated
+    world.ingest(THIRD)
+    world.features(THIRD)
+    (row,) = world.rows("feature_vectors", THIRD)
+    assert row["num_txns_7d"] == 1.0, "the rows of the broken day are not counted"
