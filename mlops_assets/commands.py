@@ -253,9 +253,9 @@ def _training_set_digest(settings: Settings, lake: Any, as_of: str) -> str:
     """The digest that the training set of the day would have, without writing it."""
     from mlops_assets.assets.model import training_set_digest
     from mlops_assets.definitions import USE_CASES
-    from mlops_assets.resources.feature_store import FeatureStoreResource
+    from mlops_assets.resources.feature_store import feature_store_of
 
-    plan = FeatureStoreResource(home=str(settings.home)).plan(USE_CASES[settings.use_case].feature_service)
+    plan = feature_store_of(settings).plan(USE_CASES[settings.use_case].feature_service)
     return training_set_digest(lake, settings, as_of, plan.features)
 
 

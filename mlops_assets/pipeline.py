@@ -18,7 +18,7 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.keys import BUSINESS_REPORT, DRIFT_CHECKS, FEATURES, INGEST, MODEL, MONITORING, ONLINE_STORE, PREDICTION_LOG
 from mlops_assets.resources.console import story_logger
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.feature_store import FeatureStoreResource
+from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import registry_of
@@ -34,16 +34,18 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
     ingest = AssetSelection.groups(INGEST)
     # One run cannot mix arrival days and as-of days: a job for each.
     daily = define_asset_job(DAILY, ingest | features | monitoring, description="One arrival day: ingest, features, and what was served on it.")
+    online = define_asset_job(ONLINE, AssetSelection.assets(ONLINE_STORE), description="Bring the online state up to the lake.")
+    business = define_asset_job(BUSINESS, AssetSelection.assets(BUSINESS_REPORT), description="As of a day: what had matured by then, in money.")
     jobs = [
         daily,
+        online,
+        business,
         define_asset_job(
             BACKFILL, ingest | features | AssetSelection.assets(PREDICTION_LOG), description="Ingest and features for a range of arrival days."
         ),
         define_asset_job(
             RETRAINING, AssetSelection.groups(MODEL), description="As of a day: training set, version, evaluation, and promotion behind the gate."
         ),
-        define_asset_job(BUSINESS, AssetSelection.assets(BUSINESS_REPORT), description="As of a day: what had matured by then, in money."),
-        define_asset_job(ONLINE, AssetSelection.assets(ONLINE_STORE), description="Bring the online state up to the lake."),
     ]
     models = model_assets(case, settings)
     return Definitions(
@@ -54,11 +56,16 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             *monitoring_assets(case, settings),
         ],
         jobs=jobs,
-        schedules=[_every_day(daily)],
+        # All off until a person turns them on: a day is taken in once it is over, then the online state and the money follow.
+        schedules=[
+            _after_midnight("every_day", daily, 15),
+            ScheduleDefinition(name="online_state_every_day", job=online, cron_schedule="45 0 * * *"),
+            _after_midnight("business_every_day", business, 50),
+        ],
         sensors=[retraining_sensor(RETRAINING, [key for one in models for key in one.keys], DRIFT_CHECKS, settings.retraining.cooldown_days)],
         resources={
             "lake": LakeResource(root=settings.lake_root),
-            "feature_store": FeatureStoreResource(home=str(settings.home)),
+            "feature_store": feature_store_of(settings),
             "registry": registry_of(settings),
             "history": History(path=str(settings.home / "history.jsonl")),
         },
@@ -67,6 +74,6 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
     )
 
 
-def _every_day(daily: object) -> ScheduleDefinition:
-    """Takes in each day once it is over; off until a person turns it on."""
-    return build_schedule_from_partitioned_job(daily, name="every_day", minute_of_hour=15)  # type: ignore[arg-type,return-value]
+def _after_midnight(name: str, job: object, minute: int) -> ScheduleDefinition:
+    """The newest partition of a job, some minutes into the next day (UTC)."""
+    return build_schedule_from_partitioned_job(job, name=name, minute_of_hour=minute)  # type: ignore[arg-type,return-value]

@@ -32,6 +32,11 @@ class Time:
 
 
 @dataclass(frozen=True)
+class Storage:
+    lake: str = ""  # an fsspec address such as s3://bucket/prefix; empty: the folder lake/ of the home
+
+
+@dataclass(frozen=True)
 class Ingest:
     max_quarantined_share: float = 0.05  # above it the feed itself is broken, and what is downstream must wait
     volume_window_days: int = 14  # a day's rows are compared with the median of this many days before it
@@ -72,6 +77,7 @@ class Settings:
     config_file: Path | None = None
     time: Time = field(default_factory=Time)
     source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "simulator"})
+    storage: Storage = field(default_factory=Storage)
     ingest: Ingest = field(default_factory=Ingest)
     verdicts: Verdicts = field(default_factory=Verdicts)
     model: Model = field(default_factory=Model)
@@ -98,7 +104,7 @@ class Settings:
 
     @property
     def lake_root(self) -> str:
-        return str(self.home / "lake")
+        return self.storage.lake or str(self.home / "lake")
 
     @property
     def serving_db(self) -> Path:
@@ -124,6 +130,7 @@ def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.P
         raise ConfigError(f"{where}: {error}") from error
     sections: dict[str, Any] = {
         "time": Time,
+        "storage": Storage,
         "ingest": Ingest,
         "verdicts": Verdicts,
         "model": Model,

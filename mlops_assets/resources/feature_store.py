@@ -10,32 +10,39 @@ import pyarrow as pa
 from dagster import ConfigurableResource
 
 from feature_repo.engine.plan import FeaturePlan
+from mlops_assets.resources.environments import Settings
 
 
 class FeatureStoreResource(ConfigurableResource[Any]):
-    """The feature repository in feature_repo/, its registry and online state under `home`."""
+    """The feature repository in feature_repo/, its registry and online state under `home`, over the lake at `lake`."""
 
     home: str
+    lake: str
 
     def historical(self, entities: pd.DataFrame, view: str, features: Sequence[str]) -> pa.Table:
         """Point-in-time values of a view's features for rows of entity keys and `event_timestamp`; rows keep their order and other columns."""
-        store = _open(self.home)
+        store = _open(self.home, self.lake)
         return store.get_historical_features(entity_df=entities, features=[f"{view}:{name}" for name in features]).to_arrow()
 
     def plan(self, service: str) -> FeaturePlan:
         """The declarations behind a feature service as plain data."""
-        return _plan(self.home, service)
+        return _plan(self.home, self.lake, service)
+
+
+def feature_store_of(settings: Settings) -> FeatureStoreResource:
+    """The feature store of the platform's home and lake."""
+    return FeatureStoreResource(home=str(settings.home), lake=settings.lake_root)
 
 
 @lru_cache(maxsize=4)
-def _open(home: str) -> Any:
+def _open(home: str, lake: str) -> Any:
     from feature_repo.engine.store import open_store
 
-    return open_store(Path(home))
+    return open_store(Path(home), lake)
 
 
 @lru_cache(maxsize=4)
-def _plan(home: str, service: str) -> FeaturePlan:
+def _plan(home: str, lake: str, service: str) -> FeaturePlan:
     from feature_repo.engine.plan import plan_from_feast
 
-    return plan_from_feast(_open(home), service)
+    return plan_from_feast(_open(home, lake), service)

@@ -17,7 +17,7 @@ from mlops_assets.assets.model import unproven_days
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.training import Recipe, TrainingError
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
-from mlops_assets.resources.feature_store import FeatureStoreResource
+from mlops_assets.resources.feature_store import FeatureStoreResource, feature_store_of
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import NotValidated, shift
 from mlops_assets.resources.registry import RegistryError, Version
@@ -288,7 +288,7 @@ def serve_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[FeaturePlan], None]
 
 def test_a_candidate_with_one_more_feature_is_promotable(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = FeatureStoreResource(home=str(world.settings.home)).plan("fraud_v1")
+    whole = feature_store_of(world.settings).plan("fraud_v1")
     serve_with(without(whole, "is_night"))
     assert gate(lenient.train(AS_OF)).passed
     serve_with(whole)
@@ -302,7 +302,7 @@ def test_a_candidate_with_one_more_feature_is_promotable(world: World, serve_wit
 
 def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = FeatureStoreResource(home=str(world.settings.home)).plan("fraud_v1")
+    whole = feature_store_of(world.settings).plan("fraud_v1")
     serve_with(without(whole, view="merchant_stats"))
     assert gate(lenient.train(AS_OF)).passed
     serve_with(whole)
@@ -312,7 +312,7 @@ def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(world: Wo
 
 def test_a_champion_whose_features_are_gone_is_not_replaced_unseen(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = FeatureStoreResource(home=str(world.settings.home)).plan("fraud_v1")
+    whole = feature_store_of(world.settings).plan("fraud_v1")
     assert gate(lenient.train(AS_OF)).passed
     serve_with(without(whole, "is_night"))
     run = lenient.train(shift(AS_OF, 1))

@@ -55,9 +55,9 @@ def served(world: World, name: str, moment: Any, features: dict[str, float | Non
 
 def vector(world: World, name: str, day: str) -> dict[str, float | None]:
     """The offline vector of a transaction, as the service would have logged it."""
-    from mlops_assets.resources.feature_store import FeatureStoreResource
+    from mlops_assets.resources.feature_store import feature_store_of
 
-    features = FeatureStoreResource(home=str(world.settings.home)).plan("fraud_v1").features
+    features = feature_store_of(world.settings).plan("fraud_v1").features
     (row,) = [row for row in world.rows("feature_vectors", day) if row["transaction_id"] == name]
     return {feature: row[feature] for feature in features}
 

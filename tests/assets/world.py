@@ -16,7 +16,7 @@ from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.assets.model import model_assets
 from mlops_assets.assets.monitoring import monitoring_assets
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.feature_store import FeatureStoreResource
+from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry, registry_of
@@ -66,7 +66,7 @@ class World:
         self.history = History(path=str(settings.home / "history.jsonl"))
         self.resources = {
             "lake": LakeResource(root=settings.lake_root),
-            "feature_store": FeatureStoreResource(home=str(settings.home)),
+            "feature_store": feature_store_of(settings),
             "registry": self.registry,
             "history": self.history,
         }
