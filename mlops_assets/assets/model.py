@@ -102,6 +102,7 @@ def _training_set(case: UseCase, settings: Settings) -> AssetsDefinition:
             metadata={
                 **content([written]),
                 "train rows": int((rows["fold"] == "train").sum()),
+                "days left out": ", ".join(broken_days(opened, split_of(settings, as_of).train_first.isoformat(), shift(as_of, -1))) or "none",
                 "holdout rows": int((rows["fold"] == "holdout").sum()),
                 "by day": markdown_table(["day", "transactions", "frauds"], [(day, int(n), int(f)) for day, (n, f) in per_day.tail(14).iterrows()]),
             },
@@ -274,14 +275,23 @@ def _promoted_version(case: UseCase, settings: Settings) -> AssetsDefinition:
 
 
 def training_rows(lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]) -> pd.DataFrame:
-    """Read what had arrived before `as_of` and assemble it; a day that was never materialized is `MissingPartitions`."""
+    """Read what had arrived before `as_of` and assemble it; a day that was never materialized is `MissingPartitions`.
+
+    A day whose feed did not pass validation is left out, as its features and verdicts were not made: it freezes no training.
+    """
     split = split_of(settings, as_of)
     first = max(split.train_first.isoformat(), settings.time.start.isoformat())
-    days = day_range(first, shift(as_of, -1))
+    broken = set(broken_days(lake, first, shift(as_of, -1)))
+    days = [day for day in day_range(first, shift(as_of, -1)) if day not in broken]
     columns = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
     vectors = read_validated(lake, FEATURE_VECTORS, days, list(dict.fromkeys([*columns, *features])))
     verdicts = read_validated(lake, VERDICTS, days)
     return assemble(to_frame(vectors), to_frame(verdicts), split, features)
+
+
+def broken_days(lake: Lake, first: str, last: str) -> list[str]:
+    """The days whose transactions are there and did not pass validation."""
+    return sorted(set(lake.between(TRANSACTIONS, first, last)) - set(lake.between(TRANSACTIONS, first, last, validated=True)))
 
 
 def training_set_digest(lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]) -> str:

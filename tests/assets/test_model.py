@@ -366,3 +366,14 @@ def test_the_bundle_and_mlflow_hold_what_a_rebuild_needs(world: World) -> None:
     files = {path.name for path in world.settings.home.rglob("bundle/*")}
     assert files == {"model.txt", "release.json", "reference.parquet", "digests.json"}
     assert not [path for path in world.settings.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]
+
+
+def test_a_day_whose_feed_did_not_pass_is_left_out_and_freezes_no_training(world: World) -> None:
+    day = "2025-04-01"
+    world.lake.write("transactions", day, world.lake.read("transactions", [day]), validated=False)
+    for dataset in ("feature_vectors", "verdicts"):
+        shutil.rmtree(world.settings.home / "lake" / dataset / day)
+    outcome = world.make("training_set", AS_OF)
+    assert metadata(outcome, "days left out") == day
+    left = [row for row in world.rows("training_set", AS_OF) if row["event_timestamp"].date().isoformat() == day]
+    assert len(left) < 20, "only what arrived late is of that day"
