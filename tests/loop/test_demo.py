@@ -100,7 +100,8 @@ def test_the_version_that_serves_at_the_end_is_another_one_that_passed_the_gate(
     assert versions["before"] != versions["after"]
     history = [json.loads(line) for line in (played.home / "history.jsonl").read_text().splitlines()]
     promoted = [entry for entry in history if entry["verdict"] == "promoted"]
-    assert [entry["version"] for entry in promoted] == [versions["before"], versions["after"]]
+    assert promoted[0]["version"] == versions["before"]
+    assert promoted[-1]["version"] == versions["after"], "one in between may have passed on a day that still held the old world"
     assert promoted[-1]["run"] == played.summary["retraining"]["run_id"]
 
 
@@ -110,7 +111,7 @@ def test_no_request_failed_and_the_service_swapped_while_it_ran(played: Played) 
     assert serving["swapped_without_restart"] is True
     log = played.lake.read(PREDICTION_LOG, played.lake.partitions(PREDICTION_LOG), ["model_version", "degraded"])
     assert serving["requests"] >= log.num_rows > 0
-    assert set(log.column("model_version").to_pylist()) == set(played.summary["versions"].values())
+    assert set(log.column("model_version").to_pylist()) >= set(played.summary["versions"].values())
     assert not any(log.column("degraded").to_pylist())
 
 
