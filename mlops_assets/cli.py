@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.config:
         os.environ["MLOPS_CONFIG"] = str(Path(options.config).absolute())
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "true")  # MLflow does not take 1 for a yes
     os.environ.setdefault("FEAST_USAGE", "False")
     try:
         outcome = options.run(options)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.resources.environments import ConfigError, Settings, load_settings
 
 if TYPE_CHECKING:
+    from dagster import AssetKey
+
+    from feature_repo.engine.lake import Lake
     from mlops_assets.resources.registry import ModelRegistry
 
 
@@ -56,10 +59,9 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
     from dagster import DagsterInstance
 
     from feature_repo.engine.lake import Lake
-    from mlops_assets.keys import EVALUATION, TRAINED_MODEL, TRAINING_SET
+    from mlops_assets.keys import EVALUATION, TRAINING_SET
     from mlops_assets.partitions import as_of_days
     from mlops_assets.pipeline import RETRAINING
-    from mlops_assets.resources.provenance import provenance
 
     settings = load_settings()
     days = as_of_days(settings.time.start, settings.time.end)
@@ -68,15 +70,9 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
     _pipeline()
     _prepare(settings)
     lake = Lake(settings.lake_root)
-    trained = lake.manifest(TRAINED_MODEL, as_of)
-    if trained is not None and not again:
-        before = lake.read(TRAINED_MODEL, [as_of]).to_pylist()[0]["version"]
-        version = _registry(settings).version(before)
-        now = {**provenance(settings), "training_set_digest": _training_set_digest(settings, lake, as_of)}
-        if all(version.tags.get(name) == value for name, value in now.items()) and version.tags.get("git_dirty") == "false":
-            raise CommandError(f"as of {as_of}: version {before} was trained from the same data, configuration and commit (--again trains it anew)")
+    undecided = None if again else _undecided(settings, lake, as_of)
     with DagsterInstance.get() as instance:
-        result = _run(RETRAINING, instance, day=as_of)
+        result = _run(RETRAINING, instance, day=as_of, select=undecided)
     judged = lake.read(EVALUATION, [as_of]).to_pylist()[0]
     return {
         "as_of": as_of,
@@ -90,7 +86,7 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
 
 
 def score(first: str, last: str, out: Path, version: str | None, as_of: str | None) -> dict[str, Any]:
-    """Score the transactions whose event day is in the range; the file appears whole, or not at all."""
+    """Score the transactions that arrived in the range; the file appears whole, or not at all."""
     import pyarrow.parquet as pq
 
     from feature_repo.engine.lake import Lake
@@ -236,6 +232,30 @@ def _registry(settings: Settings) -> ModelRegistry:
     from mlops_assets.resources.registry import registry_of
 
     return registry_of(settings)
+
+
+def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[AssetKey] | None:
+    """What is left to do of a training that was cut off before its decision was on record; None where all of it is.
+
+    Where the same data, configuration and code were trained and decided on already, `CommandError`: it would be the same version again.
+    """
+    from dagster import AssetKey
+
+    from mlops_assets.keys import EVALUATION, PROMOTED_VERSION, TRAINED_MODEL
+    from mlops_assets.resources.history import History
+    from mlops_assets.resources.provenance import provenance
+
+    if lake.manifest(TRAINED_MODEL, as_of) is None:
+        return None
+    number = lake.read(TRAINED_MODEL, [as_of]).to_pylist()[0]["version"]
+    tags = _registry(settings).version(number).tags
+    made = {name: value for name, value in provenance(settings).items() if not name.startswith("git_")}
+    if any(tags.get(name) != value for name, value in {**made, "training_set_digest": _training_set_digest(settings, lake, as_of)}.items()):
+        return None
+    if any(entry["version"] == number for entry in History(path=str(settings.home / "history.jsonl")).entries()):
+        raise CommandError(f"as of {as_of}: version {number} was trained from the same data, configuration and code (--again trains it anew)")
+    judged = lake.manifest(EVALUATION, as_of) is not None and lake.read(EVALUATION, [as_of]).to_pylist()[0]["version"] == number
+    return [AssetKey(name) for name in ((PROMOTED_VERSION,) if judged else (EVALUATION, PROMOTED_VERSION))]
 
 
 def _registry_exists(settings: Settings) -> bool:

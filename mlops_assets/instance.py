@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterInstance, ExecuteInProcessResult
+from dagster import AssetCheckSeverity, DagsterEventType, DagsterInstance, ExecuteInProcessResult
 
 from mlops_assets.automation import fail_dead_runs, process_tags
 
@@ -14,6 +14,8 @@ from mlops_assets.automation import fail_dead_runs, process_tags
 # the run: those by the step would keep a run in this process waiting for its slot, too. Nothing here takes a day: a run that does is dead.
 INSTANCE_SETTINGS = """\
 telemetry:
+  enabled: false
+nux:
   enabled: false
 run_coordinator:
   module: dagster.core.run_coordinator
@@ -47,6 +49,9 @@ def prepare_instance(home: Path) -> Path:
     if not place.exists():
         place.write_text(INSTANCE_SETTINGS, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(folder)
+    if not (folder / "history").exists():  # two processes that make Dagster's databases at once get in each other's way
+        with DagsterInstance.get():
+            pass
     return folder
 
 
@@ -77,7 +82,14 @@ def run_job(
 
 
 def _why(result: ExecuteInProcessResult) -> str:
-    """The first failed step with the innermost error, or the blocking check that stopped the run."""
+    """The blocking check that stopped the run, with what it found, or the innermost error of the first failed step."""
+    for event in result.all_events:
+        if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed and check.severity == AssetCheckSeverity.ERROR:
+                found = ", ".join(f"{name}: {value.value}" for name, value in check.metadata.items() if isinstance(value.value, str | int | float))
+                place = f"{check.asset_key.to_user_string()}: the check {check.check_name} failed"
+                return f"{place} ({' '.join(found.split())}); nothing downstream was made"
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error

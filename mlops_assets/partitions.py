@@ -1,6 +1,8 @@
 """The two calendars of the graph, and how one looks at the other.
 
-Arrival days partition what comes in; as-of day D partitions what is made of it and reads arrival days before D and nothing else.
+Arrival days partition what comes in; as-of day D partitions what is made of it and reads arrival days before D and nothing else. Between arrival days
+the graph knows the same day only, although windows look back: in a backfill of several assets Dagster would take every later day that looks back on
+the ones asked for. Readers take what the lake has of the days before.
 """
 
 import warnings
@@ -33,11 +35,6 @@ def as_of_days(start: date, end: date | None) -> DailyPartitionsDefinition:
     """Days as of which a model is made, from the first one with an arrival day before it; today's exists, for it reads up to yesterday."""
     last = (end + timedelta(days=2)).strftime(DAY_FORMAT) if end else None
     return DailyPartitionsDefinition(start_date=(start + timedelta(days=1)).strftime(DAY_FORMAT), end_date=last, end_offset=1)
-
-
-def look_back(days: int) -> TimeWindowPartitionMapping:
-    """The same day and `days` before it."""
-    return TimeWindowPartitionMapping(start_offset=-days, end_offset=0, allow_nonexistent_upstream_partitions=True)
 
 
 def before_as_of(days: int) -> TimeWindowPartitionMapping:

@@ -20,7 +20,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("MLOPS_CONFIG", "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    monkeypatch.setenv("DO_NOT_TRACK", "true")
     monkeypatch.setenv("FEAST_USAGE", "False")
 
 

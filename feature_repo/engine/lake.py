@@ -100,7 +100,7 @@ class Lake:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = str(root).rstrip("/")
-        self.fs, self._path = fsspec.core.url_to_fs(self.root)
+        self.fs, self._path = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
         self._local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
     def write(self, dataset: str, partition: str, table: pa.Table, *, validated: bool = False, metadata: Mapping[str, Any] | None = None) -> Manifest:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from dagster import AssetDep, AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, MaterializeResult, asset
+from dagster import AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, MaterializeResult, asset
 
 from feature_repo.engine.lake import Lake, LakeError
 from feature_repo.engine.online import OnlineState, rebuild
@@ -17,7 +17,7 @@ from mlops_assets.assets.ingestion import LATENESS_DAYS, VERDICT_COLUMNS, pendin
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
-from mlops_assets.partitions import ONE_RUN, arrival_days, days_of, look_back
+from mlops_assets.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_frame, to_table, write_days
@@ -34,8 +34,6 @@ def feature_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
 
 
 def _view(case: UseCase, view: FeatureView, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    look_backs = {TRANSACTIONS: 0, view.stream: view.look_back_days}
-
     @asset(
         name=view.name,
         description=view.description,
@@ -44,7 +42,7 @@ def _view(case: UseCase, view: FeatureView, days: DailyPartitionsDefinition) -> 
         kinds={"feast", "parquet"},
         partitions_def=days,
         backfill_policy=ONE_RUN,
-        deps=[AssetDep(name, partition_mapping=look_back(back)) for name, back in look_backs.items()],
+        deps=sorted({TRANSACTIONS, view.stream}),
     )
     def feature_view(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
         made = days_of(context)
@@ -70,7 +68,6 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
     ranges = warning(FEATURE_VECTORS, "ranges", "Every value is finite and in the range that the use case declares.")
     look_ahead = warning(FEATURE_VECTORS, "no_look_ahead", f"The counts of {SAMPLE} rows, recounted one by one from what was known then.")
     sources = [TRANSACTIONS, *(view.name for view in case.views)]
-    # The recount reads the streams too; in the graph they are upstream by way of the views.
 
     @asset(
         name=FEATURE_VECTORS,
@@ -80,7 +77,7 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
         kinds={"feast", "parquet"},
         partitions_def=days,
         backfill_policy=ONE_RUN,
-        deps=[AssetDep(name) for name in sources],
+        deps=sources,
         check_specs=[nulls, ranges, look_ahead],
     )
     def feature_vectors(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:

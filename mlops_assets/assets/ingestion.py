@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dagster import (
     AssetCheckResult,
-    AssetDep,
     AssetExecutionContext,
     AssetKey,
     AssetsDefinition,
@@ -40,7 +39,7 @@ from mlops_assets.keys import (
     TRANSACTIONS,
     VERDICTS,
 )
-from mlops_assets.partitions import ONE_RUN, arrival_days, days_of, look_back
+from mlops_assets.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, NotValidated, shift, to_frame, to_table, write_days
 from serving.contract.log import read_decisions, read_labels, served_days
@@ -99,9 +98,7 @@ def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, ra
     schema = blocking(name, "schema", f"Not more than {settings.ingest.max_quarantined_share:.0%} of a day's rows had to go to quarantine.")
     counts = blocking(name, "counts", "Received = accepted + duplicate + quarantined, for every day.")
     volume = warning(name, "volume", "Each day has rows, and about as many as the days before it.")
-    reach = settings.ingest.horizon_days
-    own = AssetDep(RAW_TRANSACTIONS) if name == TRANSACTIONS else AssetDep(TRANSACTIONS, partition_mapping=look_back(reach))
-    sources = [own] if name == TRANSACTIONS else [AssetDep(raw_name), own]
+    sources = [RAW_TRANSACTIONS] if name == TRANSACTIONS else [raw_name, TRANSACTIONS]
     common: dict[str, Any] = {"group_name": INGEST, "owners": [case.owner], "kinds": {"pandera", "parquet"}}
 
     @multi_asset(
@@ -120,7 +117,7 @@ def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, ra
         bad: list[Manifest] = []
         outcomes: dict[str, Validation] = {}
         made = days_of(context)
-        arrivals = Arrivals(opened, shift(made[0], -reach), shift(made[0], -1) if name == TRANSACTIONS else made[-1])
+        arrivals = Arrivals(opened, shift(made[0], -settings.ingest.horizon_days), shift(made[0], -1) if name == TRANSACTIONS else made[-1])
         for day in made:
             outcome = validated_day(opened, settings, name, raw_name, feed, day, arrivals)
             if name == TRANSACTIONS:
@@ -154,9 +151,6 @@ def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, ra
 
 
 def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
-    horizon = settings.ingest.horizon_days
-    mature = settings.verdicts.maturity_days + 1
-
     @asset(
         name=VERDICTS,
         description="What became known on the day: a label, or silence until maturity. Blocked and never investigated is never known.",
@@ -165,11 +159,7 @@ def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
         kinds={"parquet"},
         partitions_def=arrival_days(settings.time.start, settings.time.end),
         backfill_policy=ONE_RUN,
-        deps=[
-            AssetDep(TRANSACTIONS, partition_mapping=look_back(horizon)),
-            AssetDep(LABELS, partition_mapping=look_back(horizon)),
-            AssetDep(PREDICTION_LOG, partition_mapping=look_back(mature)),
-        ],
+        deps=[TRANSACTIONS, LABELS, PREDICTION_LOG],
     )
     def verdicts(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
         made = days_of(context)

@@ -30,11 +30,10 @@ class Feed:
 
 @dataclass(frozen=True)
 class FeatureView:
-    """One feature view as the graph shows it. `stream` is the lake dataset that it aggregates, `look_back_days` its longest window."""
+    """One feature view as the graph shows it; `stream` is the lake dataset that it aggregates."""
 
     name: str
     stream: str
-    look_back_days: int
     description: str
 
 
@@ -52,8 +51,3 @@ class UseCase:
     transactions: Feed
     labels: Feed
     open_source: Callable[[Mapping[str, Any], Path], Source]
-
-    @property
-    def look_back_days(self) -> int:
-        """The longest window of all views, in days."""
-        return max(view.look_back_days for view in self.views)

@@ -20,7 +20,8 @@ class _Steps(logging.Filter):
         meta = getattr(record, "dagster_meta", {})
         event = meta.get("dagster_event")
         if event is None:
-            return record.levelno >= logging.INFO and bool(meta.get("step_key"))
+            said = str(meta.get("orig_message", ""))
+            return record.levelno >= logging.INFO and bool(meta.get("step_key")) and not said.startswith("Dependencies for step")
         if event.event_type_value == "STEP_SUCCESS":
             meta["orig_message"] = f"done in {event.event_specific_data.duration_ms / 1000:.1f} s"
             return True

@@ -145,6 +145,9 @@ def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.P
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
     given = {name: read_section(sections[name], values[name], f"{where}: [{name}]") for name in sections if name in values}
+    for name, kind in {"use_case": str, "source": dict}.items():
+        if not isinstance(values.get(name, kind()), kind):
+            raise ConfigError(f"{where}: {name} has to be {'a table' if kind is dict else 'a name'}, not {values[name]!r}")
     others = {name: values[name] for name in ("use_case", "source") if name in values}
     return Settings(home=root, config_file=path, **others, **given)
 

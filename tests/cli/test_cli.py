@@ -379,7 +379,7 @@ class Again:
 
 
 def test_the_same_training_again_is_refused_and_says_which_version_there_is(again: Again) -> None:
-    with pytest.raises(commands.CommandError, match=f"as of {AS_OF}: version 1 was trained from the same data, configuration and commit"):
+    with pytest.raises(commands.CommandError, match=f"as of {AS_OF}: version 1 was trained from the same data, configuration and code"):
         again.train()
 
 

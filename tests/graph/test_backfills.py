@@ -176,10 +176,7 @@ def test_a_backfill_from_the_ui_with_a_running_daemon_makes_the_same(commanded: 
         running("the Dagster daemon", ["dagster._daemon", "run", *location], logs / "daemon.log") as daemon,
     ):
         wait_until_loaded(port, webserver, logs / "webserver.log")
-        # Where days follow that do not exist yet, the days of every asset are named: Dagster takes names alone for those of the first assets,
-        # and adds every later day that looks back on them.
-        some = {"ranges": [{"start": DAYS[0], "end": DAYS[2]}]}
-        finish(port, daemon, logs, {"partitionsByAssets": [{"assetKey": {"path": [name]}, "partitions": some} for name in ASSETS]})
+        finish(port, daemon, logs, {"assetSelection": [{"path": [name]} for name in ASSETS], "partitionNames": DAYS[:3]})
         assert content(home) == {name: {day: days[day] for day in DAYS[:3]} for name, days in content(commanded).items()}
         finish(port, daemon, logs, {"assetSelection": [{"path": [name]} for name in ASSETS], "partitionNames": DAYS})
     assert content(home) == content(commanded)

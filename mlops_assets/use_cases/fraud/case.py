@@ -42,9 +42,9 @@ FRAUD = UseCase(
     owner="team:fraud-ml",
     feature_service="fraud_v1",
     views=(
-        FeatureView("customer_stats", "transactions", 90, "How much and how often a customer pays, over 1 to 90 days before each transaction."),
-        FeatureView("merchant_stats", "verdicts", 90, "What was known of fraud at the merchant: verdicts count from when they became known."),
-        FeatureView("merchant_activity", "transactions", 30, "How busy the merchant was, over 1 to 30 days before each transaction."),
+        FeatureView("customer_stats", "transactions", "How much and how often a customer pays, over 1 to 90 days before each transaction."),
+        FeatureView("merchant_stats", "verdicts", "What was known of fraud at the merchant: verdicts count from when they became known."),
+        FeatureView("merchant_activity", "transactions", "How busy the merchant was, over 1 to 30 days before each transaction."),
     ),
     # Windows of up to a week: longer ones move by themselves while a young history fills, and calendar features do every weekend.
     drift_columns=(
