@@ -175,7 +175,7 @@ def delivered(days: Sequence[str], settings: Settings, name: str, feed: Feed, de
     """One raw table a day: from the service's log where it served that day, from the source otherwise."""
     what: Literal["transactions", "labels"] = "transactions" if name == RAW_TRANSACTIONS else "labels"
     read = read_decisions if name == RAW_TRANSACTIONS else read_labels
-    served = served_days(settings.serving_db, what) & set(days)
+    served = served_days(settings.serving_db, what, days)
     tables = {day: _from_log(read(settings.serving_db, day), feed) for day in served}
     if others := sorted(set(days) - served):
         first, last = date.fromisoformat(others[0]), date.fromisoformat(others[-1])
