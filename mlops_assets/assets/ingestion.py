@@ -45,6 +45,7 @@ from mlops_assets.resources.lake import LakeResource, NotValidated, shift, to_fr
 from serving.contract.log import read_decisions, read_labels, served_days
 
 REASONS_SHOWN = 10
+DAYS_TO_COMPARE = 3  # with fewer days before it, nothing is usual yet
 TIME = pa.timestamp("us", tz="UTC")
 VERDICT_COLUMNS = pa.schema(
     [
@@ -220,8 +221,8 @@ def odd_volumes(lake: Lake, settings: Settings, name: str, written: Sequence[Man
     for manifest in written:
         first = shift(manifest.partition, -settings.ingest.volume_window_days)
         before = [rows for day, rows in known.items() if first <= day < manifest.partition]
-        usual = median(before) if before else 0
-        expected = usual or (name == TRANSACTIONS and not before)  # labels begin only when the first frauds have been reported
+        usual = median(before) if len(before) >= DAYS_TO_COMPARE else 0
+        expected = any(before) or (name == TRANSACTIONS and not before)  # labels begin only when the first frauds have been reported
         if not manifest.rows and expected:
             odd.append(f"{manifest.partition}: no rows")
         elif usual and not settings.ingest.min_volume_ratio * usual <= manifest.rows <= settings.ingest.max_volume_ratio * usual:

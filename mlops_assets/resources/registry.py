@@ -6,6 +6,7 @@ MLflow keeps a global tracking address and an active run; both are touched in th
 import fcntl
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -81,7 +82,10 @@ class ModelRegistry(ConfigurableResource[Any]):
         from mlflow.data.dataset_source_registry import resolve_dataset_source
         from mlflow.data.meta_dataset import MetaDataset
 
-        data = MetaDataset(resolve_dataset_source(place), name=name, digest=digest[:DATASET_DIGEST])  # type: ignore[abstract]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")  # a path is one of many things to MLflow
+            source = resolve_dataset_source(place)
+        data = MetaDataset(source, name=name, digest=digest[:DATASET_DIGEST])  # type: ignore[abstract]
         tracking.log_input(data, context="training")
 
     def register(self, mlflow: Any, booster_text: str, bundle: Path, evaluation_fit: Path, tags: Mapping[str, str], example: Any) -> Version:
@@ -223,6 +227,7 @@ def _mlflow() -> Any:
     """MLflow, which reads these when it is first imported: nothing calls home, and a person at a terminal sees no bookkeeping."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # SQLAlchemy's, of MLflow's own store
     import mlflow
 
     return mlflow

@@ -57,11 +57,11 @@ def test_a_day_without_a_feed_is_empty_and_fails_its_volume_check(world: World) 
 
 
 def test_ten_times_the_usual_rows_fail_the_volume_check(world: World) -> None:
-    for number in range(3):
-        world.source.pay(f"a{number}", at(DAY, number))
+    for number in range(9):
+        world.source.pay(f"a{number}", at(f"2025-03-0{3 + number // 3}", number % 3))
     for number in range(30):
         world.source.pay(f"b{number}", at(NEXT, number / 2))
-    world.ingest(DAY)
+    world.ingest("2025-03-03", DAY)
     world.make("raw_transactions", NEXT)
     outcome = world.make("transactions", NEXT)
     assert not checks(outcome)["volume"].passed
