@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dagster import AssetKey
 
 from feature_repo.engine.lake import Lake
 from mlops_assets import commands
@@ -337,7 +338,11 @@ def test_score_onto_a_folder_fails_and_leaves_no_temporary_file(bank: Platform, 
 
 
 class Trained(Exception):
-    """A run was asked for."""
+    """A run was asked for, of some assets or of all."""
+
+    def __init__(self, select: list[AssetKey] | None) -> None:
+        self.select = None if select is None else [key.to_user_string() for key in select]
+        super().__init__(f"a run of {self.select or 'everything'}")
 
 
 @pytest.fixture
@@ -346,7 +351,7 @@ def again(bank: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "A
 
 
 class Again:
-    """`mlops train` asked for a second time, on a copy of the bank whose version came from a clean tree; a run is not done, only noted."""
+    """`mlops train` asked for a second time, on a copy of the bank; a run is not done, only noted."""
 
     def __init__(self, bank: Platform, mine: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
         import mlflow
@@ -361,21 +366,17 @@ class Again:
         del sys.modules["mlops_assets.definitions"]
         self.client = mlflow.MlflowClient(f"sqlite:///{mine.home}/mlflow/mlflow.db")
         recorded = self.client.get_model_version("fraud", "1").tags
-        self.now = {name: recorded[name] for name in ("git_commit", "config_digest", "lock_digest")} | {"git_dirty": "false"}
-        self.tag("git_dirty", "false")
+        self.now = {name: recorded[name] for name in ("git_commit", "git_dirty", "code_digest", "config_digest", "lock_digest")}
         self.lake = Lake(mine.home / "lake")
         monkeypatch.setattr(provenance_module, "provenance", lambda settings: self.now)
         monkeypatch.setattr(commands, "_run", self._note)
-
-    def tag(self, name: str, value: str) -> None:
-        self.client.set_model_version_tag("fraud", "1", name, value)
 
     def train(self, again: bool = False) -> None:
         commands.train(AS_OF, again)
 
     def _note(self, job: str, instance: object, **options: object) -> None:
-        assert (job, options) == ("retraining", {"day": AS_OF})
-        raise Trained
+        assert (job, options["day"]) == ("retraining", AS_OF)
+        raise Trained(options["select"])  # type: ignore[arg-type]
 
 
 def test_the_same_training_again_is_refused_and_says_which_version_there_is(again: Again) -> None:
@@ -388,20 +389,28 @@ def test_the_same_training_again_runs_when_it_is_asked_for(again: Again) -> None
         again.train(again=True)
 
 
-@pytest.mark.parametrize("what", ["git_commit", "config_digest", "lock_digest"])
-def test_another_commit_configuration_or_lock_file_is_another_training(again: Again, what: str) -> None:
+@pytest.mark.parametrize("what", ["code_digest", "config_digest", "lock_digest"])
+def test_other_code_configuration_or_lock_file_is_another_training(again: Again, what: str) -> None:
     again.now = {**again.now, what: "another"}
     with pytest.raises(Trained):
         again.train()
 
 
-def test_a_tree_that_is_or_was_dirty_may_be_another(again: Again) -> None:
-    again.now = {**again.now, "git_dirty": "true"}
-    with pytest.raises(Trained):
+def test_another_commit_of_the_same_code_is_no_other_training(again: Again) -> None:
+    again.now = {**again.now, "git_commit": "another", "git_dirty": "true"}
+    with pytest.raises(commands.CommandError, match="same data, configuration and code"):
         again.train()
-    again.tag("git_dirty", "true")
-    with pytest.raises(Trained):
+
+
+def test_a_training_that_was_cut_off_before_its_decision_was_on_record_is_finished_and_not_done_again(again: Again) -> None:
+    Path(again.lake.root).with_name("history.jsonl").unlink()
+    with pytest.raises(Trained) as asked:
         again.train()
+    assert asked.value.select == ["promoted_version"]
+    shutil.rmtree(Path(again.lake.root, "evaluation"))
+    with pytest.raises(Trained) as asked:
+        again.train()
+    assert asked.value.select == ["evaluation", "promoted_version"]
 
 
 def test_one_verdict_more_is_other_data(again: Again) -> None:
