@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from feature_repo.engine.lake import Lake
-from mlops_assets.assets.model import matrix
+from mlops_assets.assets.judging import matrix
 from mlops_assets.keys import FEATURE_VECTORS
 from mlops_assets.resources.lake import day_range, read_validated, to_frame
 from serving.contract.bundle import Release

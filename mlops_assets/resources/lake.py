@@ -1,6 +1,6 @@
 """The lake as assets use it: partitions are days, and a table of many days is written a day at a time."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 
 import pandas as pd
@@ -24,12 +24,10 @@ class LakeResource(ConfigurableResource[Lake]):
         return Lake(self.root)
 
 
-def write_days(
-    lake: Lake, dataset: str, table: pa.Table, column: str, days: Sequence[str], *, unsafe_days: Collection[str] = ()
-) -> dict[str, Manifest]:
+def write_days(lake: Lake, dataset: str, table: pa.Table, column: str, days: Sequence[str]) -> dict[str, Manifest]:
     """Write every one of `days`, rows placed by the UTC day of `column`; days without rows are written empty.
 
-    `unsafe_days` are written as not validated: what is downstream in another run refuses them. A row of another day is a `LakeError`.
+    What is written here is made of validated rows, and says so. A row of another day is a `LakeError`.
     """
     day = pc.strftime(table.column(column), format="%Y-%m-%d")
     counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(day).to_pylist()}
@@ -40,7 +38,7 @@ def write_days(
     placed, offset, written = table.take(order), 0, {}
     for one in sorted(days):
         rows = counts.get(one, 0)
-        written[one] = lake.write(dataset, one, placed.slice(offset, rows), validated=one not in unsafe_days)
+        written[one] = lake.write(dataset, one, placed.slice(offset, rows), validated=True)
         offset += rows
     return written
 

@@ -13,7 +13,7 @@ from world import World, checks, metadata
 
 from feature_repo.engine.lake import Lake, MissingPartitions
 from feature_repo.engine.plan import FeaturePlan
-from mlops_assets.assets.model import unproven_days
+from mlops_assets.assets.judging import unproven_days
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.training import Recipe, TrainingError
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
