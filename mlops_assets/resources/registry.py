@@ -124,11 +124,6 @@ class ModelRegistry(ConfigurableResource[Any]):
         except MlflowException as error:
             raise RegistryError(f"the model {self.name!r} has no version {number}") from error
 
-    def versions(self) -> list[Version]:
-        """All versions, the newest first."""
-        found = self._client().search_model_versions(f"name='{self.name}'")
-        return sorted((_version(v) for v in found), key=lambda v: -int(v.version))
-
     def champion(self) -> Version | None:
         """The version that the alias names, or None before the first promotion."""
         return self._by_alias(CHAMPION)
