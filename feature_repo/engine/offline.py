@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 
 from feature_repo.engine import roots
 from feature_repo.engine.lake import Lake
-from feature_repo.engine.plan import LAKE, ViewPlan, view_from_feast
-from feature_repo.engine.windows import microseconds, view_values
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TIMES = ("event_timestamp", "created_timestamp")
+from feature_repo.engine.plan import LAKE, view_from_feast
+from feature_repo.engine.retrieval import EPOCH, features_from_lake
+from feature_repo.engine.windows import microseconds
 
 
 class EntityError(ValueError):
@@ -161,21 +159,6 @@ class LakeOfflineStore(OfflineStore):
         return LakeRetrievalJob(evaluate)
 
 
-def features_from_lake(lake: Lake, plan: ViewPlan, keys: pa.ChunkedArray, at_us: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """`windows.view_values` over the arrival days that the windows reach. Days that were never materialized, or did not pass validation,
-    hold no events here."""
-    events = None
-    if len(at_us):
-        first, last = day_of(int(at_us.min()) - plan.reach_us), day_of(int(at_us.max()))
-        days = lake.between(plan.stream, first, last, validated=True)
-        # An event is created no sooner than it happens, so what lies in a window arrived no sooner than its lower bound.
-        events = lake.read(plan.stream, days, _unique((plan.entity, *TIMES, *plan.columns))) if days else None
-    if events is None:
-        empty = {plan.entity: pa.string(), **{t: pa.timestamp("us", tz="UTC") for t in TIMES}}
-        events = pa.schema({**{c: pa.int64() for c in plan.columns}, **empty}).empty_table()
-    return view_values(plan, events, keys, at_us)
-
-
 def rows_from_sql(lake: Lake, query: str) -> pa.Table:
     """An entity frame from SQL: every dataset of the lake that the query names is a table of that name."""
     import duckdb
@@ -186,10 +169,6 @@ def rows_from_sql(lake: Lake, query: str) -> pa.Table:
             if days := lake.partitions(name):
                 connection.register(name, lake.read(name, days))
         return connection.sql(query).to_arrow_table()
-
-
-def day_of(moment_us: int) -> str:
-    return (EPOCH + timedelta(microseconds=moment_us)).date().isoformat()
 
 
 def _inputs(view: Any, table: pa.Table) -> pa.Table:

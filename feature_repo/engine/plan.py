@@ -13,6 +13,7 @@ from typing import Any
 FUNCTIONS = ("count", "sum", "avg", "std", "min", "max", "count_distinct", "seconds_since_last")
 SYNONYMS = {"mean": "avg", "stddev": "std", "approx_count_distinct": "count_distinct"}
 LAKE = "lake://"
+HOUR_US = 3_600_000_000
 
 
 class PlanError(Exception):
@@ -43,7 +44,9 @@ class Aggregate:
 class ViewPlan:
     """Aggregates of one stream by one key. `hop_us` floors the lower bound of every window (0: exact). `scales` are the decimals of the exact
     columns; a column that is not in it is aggregated as what it is. `event_id` are the columns that identify an event of the stream,
-    `keys` all its ids that a view could go by."""
+    `keys` all its ids that a view could go by. Where `ttl_us` is not 0, a key without an event for so long has no values at all: every feature of the
+    view is null, counts too. `stale_us` is how old the newest event of the whole stream may be before answers that rest on it count as degraded (0:
+    any age)."""
 
     name: str
     entity: str
@@ -53,11 +56,13 @@ class ViewPlan:
     scales: Mapping[str, int] = field(default_factory=dict, hash=False)
     event_id: tuple[str, ...] = ("transaction_id",)
     keys: tuple[str, ...] = ()
+    ttl_us: int = 0
+    stale_us: int = 0
 
     @property
     def reach_us(self) -> int:
         """How far before a moment its oldest event can lie."""
-        return max((a.window_us for a in self.aggregates), default=0) + self.hop_us
+        return max((self.ttl_us, *(a.window_us for a in self.aggregates))) + self.hop_us
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -81,6 +86,8 @@ class ViewPlan:
             "scales": dict(self.scales),
             "event_id": list(self.event_id),
             "keys": list(self.keys),
+            "ttl_us": self.ttl_us,
+            "stale_us": self.stale_us,
         }
 
 
@@ -197,6 +204,8 @@ def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
         scales={name.removeprefix("scale."): int(value) for name, value in sorted(tags.items()) if name.startswith("scale.")},
         event_id=tuple(tags.get("event_id", "transaction_id").split(",")),
         keys=tuple(k for k in tags.get("keys", "").split(",") if k),
+        ttl_us=_microseconds(view.name, view.ttl or timedelta(0)),
+        stale_us=round(float(tags.get("stale_after_hours", 0)) * HOUR_US),
     )
 
 

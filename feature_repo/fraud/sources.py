@@ -1,7 +1,8 @@
 """The streams that features are made of: events in the lake, and the way to push newer ones.
 
 Tags of a source, read by the engine: `scale.<column>` is the number of decimals that a column is exact to (0 for whole numbers and booleans),
-`event_id` names the columns that together identify an event, and `keys` the ids that views may go by.
+`event_id` names the columns that together identify an event, `keys` the ids that views may go by, and `stale_after_hours` says how long a stream
+may be silent before answers that rest on it count as degraded.
 """
 
 from feast import FileSource, PushSource
@@ -13,7 +14,7 @@ transactions = FileSource(
     file_format=ParquetFormat(),
     timestamp_field="event_timestamp",
     created_timestamp_column="created_timestamp",
-    tags={"event_id": "transaction_id", "keys": "customer_id,merchant_id", "scale.amount": "2", "scale.is_declined": "0"},
+    tags={"event_id": "transaction_id", "keys": "customer_id,merchant_id", "scale.amount": "2", "scale.is_declined": "0", "stale_after_hours": "24"},
     description="Accepted card transactions, one row each.",
 )
 
@@ -24,7 +25,13 @@ verdicts = FileSource(
     timestamp_field="event_timestamp",
     created_timestamp_column="created_timestamp",
     # A contradiction is a further verdict on the same transaction: only the two columns together name one.
-    tags={"event_id": "transaction_id,event_timestamp", "keys": "customer_id,merchant_id", "scale.amount": "2", "scale.is_fraud": "0"},
+    tags={
+        "event_id": "transaction_id,event_timestamp",
+        "keys": "customer_id,merchant_id",
+        "scale.amount": "2",
+        "scale.is_fraud": "0",
+        "stale_after_hours": "48",
+    },
     description="What became known about transactions, at the time it became known.",
 )
 
