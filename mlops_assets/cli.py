@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", type=int, default=1, action=Once)
     serve.add_argument("--clock", choices=["wall", "event"], default="wall", action=Once, help="event: replay past days by their own time")
 
+    command("rebuild-online", lambda o: commands.rebuild_online(), "make the online state anew from the lake and the log, while the service goes on")
     command("dev", lambda o: commands.dev(), "start Dagster's webserver and daemon on this platform")
     command("status", lambda o: commands.status(), "what is materialized, which version is champion, what the gate decided last")
     command("doctor", lambda o: commands.doctor(), "check that everything the platform needs is here")

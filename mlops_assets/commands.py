@@ -33,9 +33,9 @@ def demo(home: Path, as_data: bool) -> dict[str, Any] | None:
 
 def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
     """Materialize a range of arrival days in one run, then bring the online state up to it."""
-    from dagster import DagsterInstance
+    from dagster import AssetKey, DagsterInstance
 
-    from mlops_assets.keys import FEATURES, INGEST, MONITORING
+    from mlops_assets.keys import FEATURES, INGEST, MONITORING, PREDICTION_LOG
     from mlops_assets.pipeline import BACKFILL, DAILY, ONLINE
 
     settings = load_settings()
@@ -47,11 +47,32 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
             for day in _each_day(first, last):
                 _run(DAILY, instance, day=day, select=_assets_of(pipeline, MONITORING, DAILY))
         else:
-            _run(BACKFILL, instance, days=(first, last), select=_assets_of(pipeline, group, BACKFILL) if group else None)
+            # What the service blocked has no verdict of its own: the log of a served day belongs to its ingest.
+            also = [AssetKey(PREDICTION_LOG)] if group == INGEST else []
+            _run(BACKFILL, instance, days=(first, last), select=[*_assets_of(pipeline, group, BACKFILL), *also] if group else None)
         if group in (None, FEATURES):
             _run(ONLINE, instance)
     rows = {name: _rows(settings, name, first, last) for name in ("transactions", "labels", "verdicts", "feature_vectors")}
     return {"from": first, "to": last, "groups": [group] if group else [INGEST, FEATURES], "rows": rows}
+
+
+def rebuild_online() -> dict[str, Any]:
+    """One run of the online_store asset."""
+    from dagster import DagsterInstance
+
+    from feature_repo.engine.lake import Lake
+    from mlops_assets.keys import ONLINE_STORE, TRANSACTIONS
+    from mlops_assets.pipeline import ONLINE
+
+    settings = load_settings()
+    _pipeline()
+    _prepare(settings)
+    if not Lake(settings.lake_root).partitions(TRANSACTIONS):
+        raise CommandError(f"there is nothing to rebuild from: no transactions in {settings.lake_root}; `mlops backfill` brings them")
+    with DagsterInstance.get() as instance:
+        result = _run(ONLINE, instance)
+        (made,) = result.asset_materializations_for_node(ONLINE_STORE)
+    return {name.removeprefix("dagster/"): value.value for name, value in made.metadata.items()}
 
 
 def train(as_of: str, again: bool) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def arrival_us(settings: ServingSettings, transaction: Transaction, clock_us: in
     """When the platform learnt of a payment, by the service's clock; refuses one that is too old or too far ahead.
 
     On the wall clock that is now, or the payment's own time if the till's clock is ahead: nothing is known before it happens. On event time it is
-    what the request says, or the payment's own time, but never before what was known already.
+    what the request says, or the payment's own time; one that came late is known a moment after all that was known already, so that no decision
+    which was made without it seems to have known it.
     """
     event_us, given = transaction.event_us, transaction.created_us
     happened, learnt = ("transaction", "event_timestamp"), ("transaction", "created_timestamp")
@@ -40,7 +41,8 @@ def arrival_us(settings: ServingSettings, transaction: Transaction, clock_us: in
     _check_jump(settings, event_us, clock_us, happened)
     if given is not None:
         _check_jump(settings, given, clock_us, learnt)
-    return max(given or event_us, clock_us)
+    learnt_us = given or event_us
+    return max(learnt_us, clock_us + 1) if event_us < clock_us else learnt_us
 
 
 def check_labels(settings: ServingSettings, labels: Sequence[Label], clock_us: int) -> None:

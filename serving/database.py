@@ -11,7 +11,7 @@ from collections.abc import Callable
 from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract import log
-from serving.history import missing
+from serving.coverage import missing
 from serving.pruning import prune
 from serving.settings import ServingSettings
 

@@ -5,6 +5,7 @@ With several workers each process counts for itself, and a scrape shows the one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ class Metrics:
         self.decisions = _closed(Counter("serving_decisions", "New decisions", ["decision"], registry=self.registry), DECISIONS)
         self.repeats = Counter("serving_repeats", "Requests answered from the log", registry=self.registry)
         self.refused = _closed(Counter("serving_refused", "Predictions refused, by reason", ["reason"], registry=self.registry), REFUSALS)
+        self.degraded = Counter("serving_degraded", "Decisions on a feed that is staler than its declaration allows", registry=self.registry)
+        # The views come from the release that serves, never from a request.
+        self._ages = Gauge("serving_feature_age_seconds", "Age of a view's newest event at the last payment", ["view"], registry=self.registry)
         self.labels = _closed(Counter("serving_labels", "Labels received", ["outcome"], registry=self.registry), LABELS)
         self.swaps = _closed(Counter("serving_model_swaps", "Releases tried, by outcome", ["outcome"], registry=self.registry), SWAPS)
         self.version = Gauge("serving_model_version", "The version that serves; 0 while there is none", registry=self.registry)
@@ -47,6 +51,10 @@ class Metrics:
         of_route[STATUS_CLASSES[min(max(status // 100, 2), 5) - 2]].inc()
         if route == "/predict":
             self._latency.observe(seconds)
+
+    def freshness(self, ages: Mapping[str, float | None]) -> None:
+        for view, age in ages.items():
+            self._ages.labels(view).set(math.inf if age is None else age)
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)

@@ -20,23 +20,20 @@ import orjson
 from feature_repo.engine.online import BadEvent, OnlineState
 from feature_repo.engine.plan import FeaturePlan
 from serving.bounds import arrival_us, check_amount, check_labels
+from serving.contract.events import TRANSACTIONS, Subject, add_labels, add_transaction, labels_of, subject_of
 from serving.contract.policy import decide
-from serving.contract.verdicts import verdict_events
 from serving.database import open_database
-from serving.history import find, find_of
 from serving.releases import Champion
 from serving.settings import ServingSettings
 from serving.values import Answer, BadInput, Conflict, Label, LabelReceipt, NoModel, Reason, StoreBusy, Transaction
 
-TRANSACTIONS, VERDICTS = "transactions", "verdicts"
+SECOND_US = 1_000_000
 REASONS = 3  # an analyst reads no more of them
 INSERT = """INSERT INTO decisions (seq, prediction_id, kind, event_us, created_us, customer_id, merchant_id, amount, is_declined, features, read_seq,
-fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, maturity_us, payload_digest)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-SUBJECT = """SELECT event_us, created_us, customer_id, merchant_id, amount, is_declined, decision, maturity_us
-FROM decisions WHERE prediction_id = ? AND kind = 'transaction'"""
-STORED = """SELECT prediction_id, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, payload_digest
-FROM decisions WHERE prediction_id = ?"""
+fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, maturity_us, payload_digest, freshness)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+STORED = """SELECT prediction_id, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, freshness,
+payload_digest FROM decisions WHERE prediction_id = ?"""
 
 
 @dataclass(frozen=True)
@@ -44,20 +41,6 @@ class _Sequence:
     last: int
     clock_us: int
     newest_us: int
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """The transaction that a label is about."""
-
-    event: Mapping[str, object]
-    event_us: int
-    created_us: int
-    blocked: bool
-    maturity_us: int
-
-    def verdicts(self, labels: Sequence[tuple[int, bool]]) -> list[tuple[int, bool]]:
-        return verdict_events(self.event_us, labels, self.blocked, self.maturity_us, self.created_us)
 
 
 class DataPlane:
@@ -94,13 +77,14 @@ class DataPlane:
             check_amount(transaction.amount, champion.release.amount_range or self._settings.limits.amount_range)
             created_us = arrival_us(self._settings, transaction, at.clock_us, at.newest_us, self._wall_us())
             vector = self._vector(state, transaction)
-            answer = self._answer(champion, transaction.transaction_id, vector)
+            answer = self._answer(champion, transaction.transaction_id, vector, _freshness(state, event_us))
             self._insert(champion, answer, "transaction", event_us, created_us, transaction, vector, at.last, digest)
-            event = transaction.event()
-            self._push(state, TRANSACTIONS, event, event_us, created_us)
-            subject = _Subject(event, event_us, created_us, answer.decision == "BLOCK", champion.maturity_us)
-            for known_us, is_fraud in subject.verdicts(self._labels(transaction.transaction_id)):
-                self._push(state, VERDICTS, _verdict(event, is_fraud), known_us, known_us)
+            subject = Subject(transaction.event(), event_us, created_us, answer.decision == "BLOCK", champion.maturity_us)
+            try:
+                add_transaction(state, subject, labels_of(self._connection, transaction.transaction_id))
+            except BadEvent as error:
+                raise BadInput("bad_value", ("transaction", error.field), str(error)) from error
+            state.settle()
             clock_us = max(at.clock_us, created_us)
             self._connection.execute(
                 "UPDATE sequence SET last = ?, clock_us = ?, newest_us = ?", (at.last + 1, clock_us, max(at.newest_us, event_us))
@@ -120,7 +104,7 @@ class DataPlane:
             vector = _in_order(features, champion.release.features)
             at = self._sequence()
             now = self._wall_us() if self._settings.clock == "wall" or not at.clock_us else at.clock_us
-            answer = self._answer(champion, prediction_id, vector)
+            answer = self._answer(champion, prediction_id, vector, {})
             self._insert(champion, answer, "features", now, now, None, vector, at.last, digest)
             self._connection.execute("UPDATE sequence SET last = ?", (at.last + 1,))
             return answer
@@ -141,65 +125,38 @@ class DataPlane:
         with self._transaction() as (champion, state):
             if champion is None or state is None:
                 raise NoModel("no model is loaded yet: what a label means for the features cannot be said")
-            now_us = self._wall_us()
-            return [self._add_label(champion, state, label, now_us if label.label_us is None else label.label_us) for label in labels]
+            receipts = [self._add_label(champion, state, label) for label in labels]
+            state.settle()
+            return receipts
 
-    def _add_label(self, champion: Champion, state: OnlineState, label: Label, label_us: int) -> LabelReceipt:
-        found = self._subject(champion, state, label.transaction_id)
-        at = self._sequence()
-        row = (at.last + 1, label.transaction_id, label.is_fraud, label_us, found is not None)
-        query = "INSERT OR IGNORE INTO labels (seq, transaction_id, is_fraud, label_us, known) VALUES (?, ?, ?, ?, ?)"
-        before = self._labels(label.transaction_id)
+    def _add_label(self, champion: Champion, state: OnlineState, label: Label) -> LabelReceipt:
+        subject = subject_of(self._connection, state, label.transaction_id, champion.maturity_us)
+        at, before = self._sequence(), labels_of(self._connection, label.transaction_id)
+        # A label is known no sooner than what was known already: a decision that was made without it must not seem to have known it. Each label of a
+        # transaction has a moment of its own, for two at once would be one event.
+        label_us = self._wall_us() if label.label_us is None else max(label.label_us, at.clock_us)
+        label_us = max(label_us, before[-1][0] + 1) if before else label_us
+        row = (at.last + 1, label.transaction_id, label.is_fraud, label_us, subject is not None, label.label_us)
+        query = "INSERT OR IGNORE INTO labels (seq, transaction_id, is_fraud, label_us, known, given_us) VALUES (?, ?, ?, ?, ?, ?)"
         if not self._connection.execute(query, row).rowcount:
-            return LabelReceipt(label.transaction_id, found is not None, duplicate=True)
+            return LabelReceipt(label.transaction_id, subject is not None, duplicate=True)
         self._connection.execute("UPDATE sequence SET last = ?, clock_us = ?", (at.last + 1, max(at.clock_us, label_us)))
-        if found is not None:
-            self._bring_up_to_date(state, found, before, (label_us, label.is_fraud))
-        return LabelReceipt(label.transaction_id, found is not None, duplicate=False)
-
-    def _bring_up_to_date(self, state: OnlineState, found: _Subject, before: Sequence[tuple[int, bool]], new: tuple[int, bool]) -> None:
-        """Make the transaction's verdicts in the online state what the one rule says, now that a label came."""
-        stored = find_of(self._connection, state.plan, VERDICTS, str(found.event["transaction_id"]))
-        present = {(_int(e["event_us"]), bool(e["is_fraud"])) for e in stored}
-        # Verdicts that came with the lake stand for labels that this log never held.
-        inherited = present - set(found.verdicts([])) - set(found.verdicts(before))
-        wanted = set(found.verdicts([*before, *inherited, new]))
-        for known_us, is_fraud in present - wanted:
-            state.remove(VERDICTS, _event_id(VERDICTS, _verdict(found.event, is_fraud), known_us))
-        for known_us, is_fraud in wanted - present:
-            self._push(state, VERDICTS, _verdict(found.event, is_fraud), known_us, known_us)
-
-    def _subject(self, champion: Champion, state: OnlineState, transaction_id: str) -> _Subject | None:
-        """The transaction that a label is about, from the log or from the history that came with the lake."""
-        if row := self._connection.execute(SUBJECT, (transaction_id,)).fetchone():
-            event_us, created_us, customer_id, merchant_id, amount, is_declined, decision, maturity_us = row
-            known = Transaction(transaction_id, event_us, customer_id, merchant_id, amount, bool(is_declined))
-            return _Subject(known.event(), event_us, created_us, decision == "BLOCK", maturity_us)
-        if (event := find(self._connection, state.plan, TRANSACTIONS, transaction_id)) is None:
-            return None
-        event_us, created_us = _int(event["event_us"]), _int(event["created_us"])
-        return _Subject({**event, "transaction_id": transaction_id}, event_us, created_us, blocked=False, maturity_us=champion.maturity_us)
-
-    def _labels(self, transaction_id: str) -> list[tuple[int, bool]]:
-        query = "SELECT label_us, is_fraud FROM labels WHERE transaction_id = ? ORDER BY label_us, is_fraud DESC"
-        return [(label_us, bool(is_fraud)) for label_us, is_fraud in self._connection.execute(query, (transaction_id,))]
+        if subject is not None:
+            add_labels(state, subject, before, [(label_us, label.is_fraud)])
+        return LabelReceipt(label.transaction_id, subject is not None, duplicate=False)
 
     def _vector(self, state: OnlineState, transaction: Transaction) -> dict[str, float | None]:
         keys = {"customer_id": transaction.customer_id, "merchant_id": transaction.merchant_id}
         return state.vector(keys, transaction.event_us, {"amount": transaction.amount, "event_time_us": transaction.event_us})
 
-    def _answer(self, champion: Champion, prediction_id: str, vector: Mapping[str, float | None]) -> Answer:
+    def _answer(self, champion: Champion, prediction_id: str, vector: Mapping[str, float | None], freshness: Mapping[str, float | None]) -> Answer:
         release, row = champion.release, [math.nan if value is None else value for value in vector.values()]
         score = champion.scorer.score_one(row)
         decision = decide(score, release.policy)
         reasons = () if decision == "ALLOW" else _reasons(champion, vector, row)
-        return Answer(prediction_id, score, decision, release.policy.review, release.policy.block, champion.version, reasons, degraded=False)
-
-    def _push(self, state: OnlineState, stream: str, event: Mapping[str, object], event_us: int, created_us: int) -> None:
-        try:
-            state.push(stream, _event_id(stream, event, event_us), event, event_us, created_us)
-        except BadEvent as error:
-            raise BadInput("bad_value", ("transaction", error.field), str(error)) from error
+        limits = {view.name: view.stale_us / SECOND_US for view in release.plan.views if view.stale_us}
+        degraded = any(name in limits and (age is None or age > limits[name]) for name, age in freshness.items())
+        return Answer(prediction_id, score, decision, release.policy.review, release.policy.block, champion.version, reasons, degraded, freshness)
 
     def _sequence(self) -> _Sequence:
         last, clock_us, newest_us = self._connection.execute("SELECT last, clock_us, newest_us FROM sequence").fetchone()
@@ -212,8 +169,8 @@ class DataPlane:
         if row[-1] != digest:
             raise Conflict(prediction_id)
         reasons = tuple(Reason(**reason) for reason in orjson.loads(row[6]))
-        prediction_id, score, decision, review, block, version, _, degraded, _ = row
-        return Answer(prediction_id, score, decision, review, block, version, reasons, bool(degraded), repeated=True)
+        prediction_id, score, decision, review, block, version, _, degraded, freshness, _ = row
+        return Answer(prediction_id, score, decision, review, block, version, reasons, bool(degraded), orjson.loads(freshness), repeated=True)
 
     def _insert(
         self,
@@ -249,6 +206,7 @@ class DataPlane:
                 answer.degraded,
                 champion.maturity_us,
                 digest,
+                orjson.dumps(answer.freshness).decode(),
             ),
         )
 
@@ -262,6 +220,8 @@ class DataPlane:
                     self._state, self._plan = OnlineState(self._connection, champion.release.plan), champion.release.plan
                     self._floor_us = max(self._floor_us, self._state.last_event_us(TRANSACTIONS) or 0)
             with self._committed():
+                if self._state is not None:
+                    self._state.follow()  # a rebuild may have put a new generation in place
                 yield champion, self._state
 
     @contextmanager
@@ -296,21 +256,12 @@ def _in_order(features: Mapping[str, float | None], names: Sequence[str]) -> dic
     return {name: features[name] for name in names}
 
 
-def _verdict(event: Mapping[str, object], is_fraud: bool) -> dict[str, object]:
-    kept = {name: event[name] for name in ("transaction_id", "customer_id", "merchant_id", "amount")}
-    return {**kept, "is_fraud": is_fraud}
-
-
-def _event_id(stream: str, event: Mapping[str, object], event_us: int) -> str:
-    """As `FeaturePlan.event_id` has it: a contradicting verdict is a further event on the same transaction."""
-    return f"{event['transaction_id']}:{event_us}" if stream == VERDICTS else str(event["transaction_id"])
+def _freshness(state: OnlineState, at_us: int) -> dict[str, float | None]:
+    """How many seconds before a moment the newest event of each view's stream was."""
+    newest = {stream: state.newest_us(stream, at_us) for stream in dict.fromkeys(view.stream for view in state.plan.views)}
+    ages = {stream: None if us is None else (at_us - us) / SECOND_US for stream, us in newest.items()}
+    return {view.name: ages[view.stream] for view in state.plan.views}
 
 
 def _digest(kind: str, payload: object) -> bytes:
     return hashlib.blake2b(orjson.dumps([kind, payload], option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
-
-
-def _int(value: object) -> int:
-    if not isinstance(value, int):
-        raise TypeError(f"expected an integer, got {value!r}")
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
+from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
 from serving.settings import DAY_US
 
@@ -20,11 +21,10 @@ def prune(connection: sqlite3.Connection, plan: FeaturePlan, lateness_us: int, p
     reach = max((view.reach_us for view in plan.views), default=0)
     # At midnight, so that between two midnights there is nothing to write.
     before_us = (newest_us - reach - lateness_us - DAY_US) // DAY_US * DAY_US
-    forgotten = 0
-    for table in sorted({f"online_{view.stream}" for view in plan.views}):
-        old = f"SELECT event_id FROM {table} WHERE event_us < ? LIMIT {ROWS_A_COMMIT}"
-        while connection.execute(old, (before_us,)).fetchone():  # a look takes no lock
-            forgotten += connection.execute(f"DELETE FROM {table} WHERE event_id IN ({old})", (before_us,)).rowcount
-            if pause():
-                return forgotten
+    state, forgotten = OnlineState(connection, plan), 0
+    while some := state.prune(before_us, ROWS_A_COMMIT):
+        forgotten += some
+        if pause():
+            break
+        state.follow()
     return forgotten

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serving.contract.policy import Decision
@@ -77,7 +78,9 @@ class Reason:
 
 @dataclass(frozen=True)
 class Answer:
-    """`threshold` is where a decision stops being ALLOW, `block_threshold` where it becomes BLOCK."""
+    """`threshold` is where a decision stops being ALLOW, `block_threshold` where it becomes BLOCK. `freshness` is, for each feature view, how many
+    seconds before the transaction its newest event was (None: it has none); `degraded`, that one of them is staler than its declaration allows.
+    """
 
     prediction_id: str
     fraud_score: float
@@ -87,6 +90,7 @@ class Answer:
     model_version: str
     reasons: tuple[Reason, ...]
     degraded: bool
+    freshness: Mapping[str, float | None]
     repeated: bool = False
 
 

@@ -1,40 +1,100 @@
-"""What Feast 0.67 lacks around stream views, added to its FeatureStore for stores that use our provider, however they were opened.
+"""What Feast 0.67 lacks around stream views and its registry, added to its FeatureStore for stores that use our provider, however they were opened.
 
-- `push` looks for finished feature columns in the pushed frame before it asks the provider: raw events never get there.
-- `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one.
+- `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the provider: raw events never get there.
+- `apply` takes no lock, so that two at once lose parts of one another, and would empty a registry if it was started in the wrong folder.
+- `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one; `feast teardown` leaves out stream views too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from feast import FeatureStore
+from feast.base_feature_view import BaseFeatureView
+from feast.data_source import PushMode
 from feast.errors import FeatureViewNotFoundException
+
+from feature_repo.engine import roots
+from feature_repo.engine.registry_store import locked
 
 PROVIDER = "feature_repo.engine.provider.LakeProvider"
 
 
+class EmptyApply(Exception):
+    """An apply that would remove every view; nothing was changed."""
+
+
 def close_gaps() -> None:
     """Idempotent; stores of another provider behave as before."""
-    for replacement in (write_to_online_store, write_to_online_store_async, list_batch_feature_views, get_feature_view):
+    for replacement in (
+        push,
+        push_async,
+        write_to_online_store,
+        write_to_online_store_async,
+        apply,
+        teardown,
+        list_batch_feature_views,
+        get_feature_view,
+    ):
         original = getattr(FeatureStore, replacement.__name__)
         if not hasattr(original, "__wrapped__"):
             setattr(FeatureStore, replacement.__name__, _for_our_provider(original, replacement))
 
 
+def push(
+    original: Any, store: Any, push_source_name: str, df: Any, allow_registry_cache: bool = True, to: PushMode = PushMode.ONLINE, **options: Any
+) -> None:
+    """All views of the source at once, so that a bad row does not keep the good ones from some of them."""
+    if to != PushMode.ONLINE:
+        from feature_repo.engine.offline import NotWritten  # imports Feast's offline stores, which not everybody needs
+
+        raise NotWritten(f"{push_source_name}: the lake is written by the platform's assets; push to the online store only")
+    if len(df):
+        store._get_provider().ingest(store._fvs_for_push_source_or_raise(push_source_name, allow_registry_cache), df)
+
+
+async def push_async(original: Any, store: Any, *arguments: Any, **options: Any) -> None:
+    push(original, store, *arguments, **options)
+
+
 def write_to_online_store(original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any) -> None:
     import pandas as pd
 
-    events = df if df is not None else pd.DataFrame(inputs)
-    if len(events):
+    rows = df if df is not None else pd.DataFrame(inputs)
+    if len(rows):
         view = store.registry.get_any_feature_view(feature_view_name, store.project)
-        store._get_provider().ingest_df(view, events)
+        store._get_provider().ingest_df(view, rows)
 
 
 async def write_to_online_store_async(original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any) -> None:
     write_to_online_store(original, store, feature_view_name, df, inputs)
+
+
+def apply(original: Any, store: Any, objects: Any, objects_to_delete: Sequence[Any] | None = None, partial: bool = True, **options: Any) -> None:
+    """One at a time, on the registry as it is now; what fails halfway leaves nothing behind, not in this process either."""
+    given = list(objects) if isinstance(objects, (list, tuple, set)) else [objects]
+    with locked(roots.resolve(store.config.registry.path).parent):
+        before: set[str] = set()
+        with contextlib.suppress(FileNotFoundError):  # a person may have moved it away, to begin anew
+            store.refresh_registry()
+            before = {v.name for v in store.list_all_feature_views()}
+        gone = set() if partial else {o.name for o in objects_to_delete or [] if isinstance(o, BaseFeatureView)}
+        if before and not (before - gone) and not any(isinstance(o, BaseFeatureView) for o in given):
+            raise EmptyApply(f"{store.config.registry.path}: this would remove every view ({', '.join(sorted(before))}); is it the right folder?")
+        try:
+            original(store, given, objects_to_delete=objects_to_delete, partial=partial, **options)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                store.refresh_registry()
+            raise
+
+
+def teardown(original: Any, store: Any) -> None:
+    store._get_provider().online_store.teardown(store.config, store.list_stream_feature_views(), [])
+    original(store)
 
 
 def list_batch_feature_views(original: Any, store: Any, *arguments: Any, **options: Any) -> list[Any]:

@@ -1,154 +1,176 @@
 """Online state: the recent events in SQLite, and the same windows as offline over them, as of any moment.
 
-One table a stream holds its events once; a covering index for each key serves the windows. The state is a set of events: it does not depend on the
-order in which they came. The caller owns the connection and its transactions: nothing here commits.
+One table a stream holds its events once; a covering index for each key serves the newest of them, packs serve the older ones. The state is a set of
+events: it does not depend on the order in which they came. The caller owns the connection and its transactions: nothing here commits.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
+from feature_repo.engine import generations
 from feature_repo.engine.columns import BadEvent
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.online_sql import StreamTable, Value, ViewQuery
+from feature_repo.engine.generations import Generation, Standing
+from feature_repo.engine.online_sql import StreamTable
 from feature_repo.engine.plan import FeaturePlan, PlanError
+from feature_repo.engine.replay import columns_of
+from feature_repo.engine.state_store import Loaded, Refused, StateStore, Value
 
-__all__ = ["BadEvent", "OnlineState", "rebuild"]
+__all__ = ["BadEvent", "OnlineState", "StateStore"]
 
-FORMAT = 1
+QUARANTINED = 5_000  # rows that are kept; the oldest go
+SETTLED = 6  # packs that one call makes anew: a payment asks three views, and its commit should not pay for what others asked
 
 
 class OnlineState:
+    """`StateStore` on SQLite. It reads and writes the generation that counted when it was opened, or last followed."""
+
     def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
         self.connection, self.plan = connection, plan
-        self._streams = {name: StreamTable.of(name, plan) for name in dict.fromkeys(v.stream for v in plan.views)}
-        for stream in self._streams.values():
-            stream.ensure(connection)
-        self._views = [(view, ViewQuery(view)) for view in plan.views]
         self._on_demand = [(o, o.load()) for o in plan.on_demand]
+        generations.create_tables(connection)
+        self._bind(generations.standing(connection))
 
     @staticmethod
     def create_tables(connection: sqlite3.Connection) -> None:
         """What every plan shares. The tables of a plan's streams are made when the state is opened with it."""
-        connection.execute("CREATE TABLE IF NOT EXISTS online_format (version INTEGER PRIMARY KEY) WITHOUT ROWID")
-        found = connection.execute("SELECT max(version) FROM online_format").fetchone()[0]
-        if found is None:
-            connection.execute("INSERT OR IGNORE INTO online_format VALUES (?)", (FORMAT,))
-        elif found != FORMAT:
-            raise PlanError(f"the online state has format {found}, this version reads {FORMAT}: rebuild it")
+        generations.create_tables(connection)
+
+    def follow(self) -> None:
+        """Go over to the generation that counts now. For a writer at the beginning of each transaction; a reader may."""
+        standing = generations.standing(self.connection)
+        if standing != self._standing:
+            self._bind(standing)
 
     def push(self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int) -> bool:
-        """Add an event. False: its id is known already, and nothing changes. A value that cannot be aggregated raises `BadEvent`."""
+        row = (event_id, event_us, created_us, *self._stream(stream).values(event))
+        self._write()
+        added = self._current.put(stream, row)
+        if self._building is not None and (stored := row if added else self._current.row(stream, event_id)) is not None:
+            self._building.unbury(stream, [event_id])
+            self._building.put(stream, stored)
+        return added
+
+    def load(self, stream: str, events: Iterable[Loaded]) -> None:
         known = self._stream(stream)
-        row = (event_id, event_us, created_us, *known.values(event))
-        return self.connection.execute(known.insert, row).rowcount == 1
+        rows: Iterable[Sequence[object]] = ((i, at, created, *known.values(event)) for i, event, at, created in events)
+        self._write()
+        if self._building is not None:
+            rows = list(rows)
+            self._building.unbury(stream, (str(row[0]) for row in rows))
+            self._building.load(stream, rows)
+        self._current.load(stream, rows)
 
     def remove(self, stream: str, event_id: str) -> bool:
-        """Take an event out, as when a verdict takes the place of a pending one. False: there was none."""
-        return self.connection.execute(f"DELETE FROM {self._stream(stream).table} WHERE event_id = ?", (event_id,)).rowcount == 1
+        self._stream(stream)
+        self._write()
+        if self._building is not None:
+            self._building.bury(stream, event_id)
+            self._building.take(stream, event_id)
+        return self._current.take(stream, event_id)
 
     def aggregates(self, keys: Mapping[str, str], at_us: int) -> dict[str, Value]:
-        """Every view feature of these keys at a moment."""
         result: dict[str, Value] = {}
-        for view, query in self._views:
-            if not isinstance(keys.get(view.entity), str):
-                raise BadEvent(view.entity, keys.get(view.entity))
-            query.answer(self.connection, keys[view.entity], at_us, result)
+        for view in self._current.views:
+            key = keys.get(view.entity)
+            if not isinstance(key, str):
+                raise BadEvent(view.entity, key)
+            view.answer(self.connection, key, at_us, result)
         return result
 
     def vector(self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
-        """The service's vector in its order, for a request made at `at_us`."""
         known: dict[str, Any] = {**self.aggregates(keys, at_us), **request}
         for plan, function in self._on_demand:
             outputs = function({name: [known[name]] for name in plan.inputs})
             known |= {name: values[0] for name, values in outputs.items()}
         return {name: None if (value := known[name]) is None else float(value) for name in self.plan.features}
 
-    def prune(self, before_us: int) -> int:
-        """Forget events that happened before a moment; the number of those."""
-        tables = [s.table for s in self._streams.values()]
-        return sum(self.connection.execute(f"DELETE FROM {table} WHERE event_us < ?", (before_us,)).rowcount for table in tables)
+    def settle(self) -> None:
+        """Pack anew what questions found to have a long tail, a few keys a call."""
+        left = SETTLED
+        for packed in self._current.packed.values():
+            while packed.noted and left:
+                key, at_us = packed.noted.popitem()
+                packed.refresh(self.connection, key, at_us)
+                left -= 1
+
+    def find(self, stream: str, event_id: str) -> dict[str, object] | None:
+        return next(self._select(stream, "event_id = ?", (event_id,)), None)
+
+    def find_of(self, stream: str, transaction_id: str) -> list[dict[str, object]]:
+        # The character after the colon ends the range of the ids that begin with it; an id may hold a colon itself.
+        found = self._select(stream, "event_id >= ? AND event_id < ? ORDER BY event_id", (f"{transaction_id}:", f"{transaction_id};"))
+        return [event for event in found if event["event_id"] == f"{transaction_id}:{event['event_us']}"]
+
+    def newest_us(self, stream: str, at_us: int) -> int | None:
+        return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table} WHERE event_us < ?", at_us)
 
     def last_event_us(self, stream: str) -> int | None:
-        found: int | None = self.connection.execute(f"SELECT max(event_us) FROM {self._stream(stream).table}").fetchone()[0]
-        return found
-
-    def load(self, stream: str, events: Iterable[tuple[str, Mapping[str, object], int, int]]) -> None:
-        """Push many (id, event, event_us, created_us), for what comes from the lake: where an id is known already, the lake's values hold."""
-        known = self._stream(stream)
-        self.connection.executemany(known.upsert, ((i, at, created, *known.values(event)) for i, event, at, created in events))
+        return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table}")
 
     def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
-        """The ids of the events from `from_us` up to, not including, `to_us`."""
-        query = f"SELECT event_id FROM {self._stream(stream).table} WHERE event_us >= ? AND event_us < ?"
-        return [event_id for (event_id,) in self.connection.execute(query, (from_us, to_us))]
+        self._stream(stream)
+        return self._current.ids(stream, from_us, to_us)
 
     def count(self, stream: str) -> int:
-        found: int = self.connection.execute(f"SELECT count(*) FROM {self._stream(stream).table}").fetchone()[0]
-        return found
+        return self._one(f"SELECT count(*) FROM {self._stream(stream).table}") or 0
 
     def columns(self, stream: str) -> frozenset[str]:
         """What is read of an event, its id's columns included."""
-        return frozenset(self._stream(stream).stored).union(*(v.event_id for v in self.plan.views if v.stream == stream))
+        return columns_of(self.plan, stream, self._stream(stream).stored)
 
-    @contextmanager
-    def bulk(self, stream: str) -> Iterator[None]:
-        """For loading much: a table that is empty gets its indexes when all is in it."""
-        known = self._stream(stream)
-        if self.last_event_us(stream) is None:
-            known.drop_indexes(self.connection)
-        yield
-        known.ensure(self.connection)
+    def prune(self, before_us: int, limit: int) -> int:
+        return self._current.prune(before_us, limit)
+
+    def refuse(self, stream: str, reason: str, at_us: int) -> None:
+        more = "ON CONFLICT (stream, reason) DO UPDATE SET count = count + 1, last_us = max(last_us, excluded.last_us)"
+        self.connection.execute(f"INSERT INTO online_refusals VALUES (?, ?, 1, ?) {more}", (stream, reason, at_us))
+
+    def quarantine(self, stream: str, event: Mapping[str, object], reason: str, at_us: int) -> None:
+        self.refuse(stream, reason, at_us)
+        row = (stream, reason, json.dumps({str(name): _as_text(value) for name, value in event.items()}), at_us)
+        added = self.connection.execute("INSERT INTO online_quarantine (stream, reason, event, at_us) VALUES (?, ?, ?, ?)", row).lastrowid or 0
+        self.connection.execute("DELETE FROM online_quarantine WHERE id <= ?", (added - QUARANTINED,))
+
+    def refusals(self) -> dict[tuple[str, str], Refused]:
+        rows = self.connection.execute("SELECT stream, reason, count, last_us FROM online_refusals ORDER BY stream, reason")
+        return {(stream, reason): Refused(count, last_us) for stream, reason, count, last_us in rows}
+
+    def _write(self) -> None:
+        """A transaction that begins with this very statement has to know which generations it writes to."""
+        if not self.connection.in_transaction:
+            if self.connection.isolation_level is not None:  # Python would begin one by itself, and look at nothing
+                self.connection.execute("BEGIN IMMEDIATE")
+            self.follow()
+
+    def _bind(self, standing: Standing) -> None:
+        self._standing = standing
+        self._current = Generation(self.connection, self.plan, standing.current)
+        self._building = None if standing.building is None else Generation(self.connection, self.plan, standing.building)
 
     def _stream(self, name: str) -> StreamTable:
-        if name not in self._streams:
+        if name not in self._current.streams:
             raise PlanError(f"{self.plan.service}: no view reads the stream {name!r}")
-        return self._streams[name]
+        return self._current.streams[name]
+
+    def _select(self, stream: str, where: str, parameters: tuple[str, ...]) -> Iterator[dict[str, object]]:
+        known = self._stream(stream)
+        for row in self.connection.execute(f"{known.select} WHERE {where}", parameters):
+            yield {name: _unscaled(value, known.scales.get(name, 0)) for name, value in zip(known.columns, row, strict=True)}
+
+    def _one(self, query: str, *parameters: object) -> int | None:
+        found: int | None = self.connection.execute(query, parameters).fetchone()[0]
+        return found
 
 
-def rebuild(
-    connection: sqlite3.Connection, plan: FeaturePlan, lake: Lake, until_day: str | None = None, between_days: Callable[[], None] = lambda: None
-) -> dict[str, int]:
-    """Push every validated event of the lake that a window can still reach on its last day (`until_day`, if given), and count the new ones by stream.
-
-    Events that are there already stay; doing it again changes nothing. `between_days` is where a caller may commit, so that others get a turn.
-    """
-    state = OnlineState(connection, plan)
-    days = {s: lake.between(s, "", until_day or "9999", validated=True) for s in dict.fromkeys(v.stream for v in plan.views)}
-    # Streams may end on different days; the earliest end is a moment that somebody could still ask for.
-    last = min((d[-1] for d in days.values() if d), default="")
-    result = {}
-    for stream, written in days.items():
-        reach = max(v.reach_us for v in plan.views if v.stream == stream)
-        since = (datetime.fromisoformat(last) - timedelta(microseconds=reach)).date().isoformat() if last else ""
-        before = state.count(stream)
-        with state.bulk(stream):
-            for day in written:
-                if day >= since:
-                    load_day(state, lake, stream, day)
-                    between_days()
-        result[stream] = state.count(stream) - before
-    return result
+def _unscaled(value: object, scale: int) -> object:
+    return value / 10**scale if scale and isinstance(value, int) else value
 
 
-def load_day(state: OnlineState, lake: Lake, stream: str, day: str) -> None:
-    """Push one arrival day of a stream."""
-    state.load(stream, _events(state, stream, lake.read(stream, [day])))
-
-
-def _events(state: OnlineState, stream: str, table: pa.Table) -> Iterator[tuple[str, Mapping[str, object], int, int]]:
-    from feature_repo.engine.windows import microseconds
-
-    times = microseconds(table["event_timestamp"]).tolist(), microseconds(table["created_timestamp"]).tolist()
-    wanted = state.columns(stream)
-    names = [c for c in table.column_names if c in wanted]
-    rows = zip(*(table[c].to_pylist() for c in names), strict=True)
-    for event_us, created_us, row in zip(*times, rows, strict=True):
-        event = {name: None if value != value else value for name, value in zip(names, row, strict=True)}  # NaN is null here, as offline
-        yield state.plan.event_id(stream, event, event_us), event, event_us, created_us
+def _as_text(value: object) -> object:
+    """What JSON cannot say exactly, as text."""
+    finite = isinstance(value, float) and abs(value) < float("inf")
+    return value if value is None or finite or isinstance(value, (bool, int, str)) else str(value)

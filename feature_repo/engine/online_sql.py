@@ -1,4 +1,4 @@
-"""The SQL of online state: the table of a stream, and the statement of a view."""
+"""The SQL of online state: the table of a stream, and a view as one statement over it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from typing import Any
 from feature_repo.engine import finish
 from feature_repo.engine.columns import BadEvent, scaled_value
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
+from feature_repo.engine.state_store import Value
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-Value = float | int | None
 COUNTED = ("count", "count_distinct", "seconds_since_last")  # functions that do not depend on what kind of number a column holds
+RESERVED = frozenset({"format", "generation", "packs", "removed", "refusals", "quarantine"})  # other tables of the state
+
+
+def table_name(name: str, generation: int) -> str:
+    """Generation 0 has the names that files of the first format had."""
+    return f"online_{name}_g{generation}" if generation else f"online_{name}"
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,10 @@ class StreamTable:
     stored: tuple[str, ...]
     ids: frozenset[str]
     scales: Mapping[str, int]
+    generation: int
 
     @classmethod
-    def of(cls, name: str, plan: FeaturePlan) -> StreamTable:
+    def of(cls, name: str, plan: FeaturePlan, generation: int = 0) -> StreamTable:
         views = [v for v in plan.views if v.stream == name]
         scales: dict[str, int] = {}
         for view in views:
@@ -43,11 +50,17 @@ class StreamTable:
         for identifier in (name, *stored):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", identifier):
                 raise PlanError(f"{identifier!r} is no name for a table or a column")
-        return cls(name, indexed, stored, ids, scales)
+        if name in RESERVED or re.search(r"_g\d+$", name):
+            raise PlanError(f"{name!r} is no name for a stream: the online state needs it itself")
+        return cls(name, indexed, stored, ids, scales, generation)
 
-    @property
+    @cached_property
     def table(self) -> str:
-        return f"online_{self.name}"
+        return table_name(self.name, self.generation)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        return ("event_id", "event_us", "created_us", *self.stored)
 
     @cached_property
     def needed(self) -> frozenset[str]:
@@ -55,13 +68,18 @@ class StreamTable:
 
     @cached_property
     def insert(self) -> str:
-        names = ("event_id", "event_us", "created_us", *self.stored)
-        return f"INSERT OR IGNORE INTO {self.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        return f"INSERT OR IGNORE INTO {self.table} ({', '.join(self.columns)}) VALUES ({', '.join('?' * len(self.columns))})"
 
     @cached_property
     def upsert(self) -> str:
-        fill = ", ".join(("created_us = excluded.created_us", *(f"{c} = coalesce(excluded.{c}, {c})" for c in self.stored)))
+        """Where the id is known, the new values hold; what they leave out stays."""
+        times = ("event_us = excluded.event_us", "created_us = excluded.created_us")
+        fill = ", ".join((*times, *(f"{c} = coalesce(excluded.{c}, {c})" for c in self.stored)))
         return f"{self.insert.replace(' OR IGNORE', '')} ON CONFLICT (event_id) DO UPDATE SET {fill}"
+
+    @cached_property
+    def select(self) -> str:
+        return f"SELECT {', '.join(self.columns)} FROM {self.table}"
 
     def values(self, event: Mapping[str, object]) -> Iterator[object]:
         """What is stored of an event: ids as they are, numbers of a declared scale as integers. What no view reads may be absent."""
@@ -95,10 +113,6 @@ class StreamTable:
             if name not in indexes:
                 connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {self.table} ({', '.join(columns)})")
 
-    def drop_indexes(self, connection: sqlite3.Connection) -> None:
-        for name in [row[1] for row in connection.execute(f"PRAGMA index_list({self.table})") if row[3] == "c"]:  # the primary key's own stays
-            connection.execute(f"DROP INDEX {name}")
-
     def _covering(self, key: str) -> tuple[str, list[str]]:
         columns = [key, "event_us", "created_us", *(c for c in self.indexed[key] if c != key)]
         return f"{self.table}_by_{key}_{hashlib.sha256(','.join(columns).encode()).hexdigest()[:8]}", columns
@@ -107,15 +121,15 @@ class StreamTable:
 class ViewQuery:
     """One view as one statement: every window is a filter over the events of the widest. Sums come back as integers and are finished as offline."""
 
-    def __init__(self, view: ViewPlan) -> None:
+    def __init__(self, view: ViewPlan, table: str) -> None:
         self.view = view
-        self.windows = sorted({a.window_us for a in view.aggregates}, reverse=True)
         self.summed = [a for a in view.aggregates if a.function in COUNTED or a.column in view.scales]
         self.listed = [a for a in view.aggregates if a not in self.summed]
+        self.windows = sorted({a.window_us for a in self.summed}, reverse=True)
         terms: dict[str, int] = {}
         # Each aggregate with the places of its terms in the answer.
         self.places = [(a, 10 ** view.scales.get(a.column, 0), [terms.setdefault(t, len(terms)) for t in self._terms(a)]) for a in self.summed]
-        self.source = f"FROM online_{view.stream} WHERE {view.entity} = ?1 AND event_us >= ?3 AND event_us < ?2 AND created_us <= ?2"
+        self.source = f"FROM {table} WHERE {view.entity} = ?1 AND event_us >= ?3 AND event_us < ?2 AND created_us <= ?2"
         self.sql = f"SELECT {', '.join(terms)} {self.source}"
 
     def answer(self, connection: sqlite3.Connection, key: str, at_us: int, result: dict[str, Value]) -> None:
@@ -130,18 +144,18 @@ class ViewQuery:
         for aggregate, unit, places in self.places:
             # A product beyond 64 bits becomes a float in SQLite, a sum an error: both are rare, and then the values are added here.
             if row is None or any(isinstance(row[p], float) for p in places):
-                result[aggregate.name] = self._alone(connection, aggregate, key, at_us)
+                result[aggregate.name] = self.alone(connection, aggregate, key, at_us)
             else:
-                result[aggregate.name] = _finish(aggregate.function, at_us, unit, *(row[p] for p in places))
+                result[aggregate.name] = finished(aggregate.function, at_us, unit, *(row[p] for p in places))
         for aggregate in self.listed:
-            result[aggregate.name] = self._alone(connection, aggregate, key, at_us)
+            result[aggregate.name] = self.alone(connection, aggregate, key, at_us)
 
     def _terms(self, aggregate: Aggregate) -> list[str]:
         """What has to be selected for an aggregate, beside others of the view."""
         bound = f"event_us >= ?{3 + self.windows.index(aggregate.window_us)}"
         return [f"{e} FILTER (WHERE {_only(aggregate)}{bound})" for e in _expressions(aggregate)]
 
-    def _alone(self, connection: sqlite3.Connection, aggregate: Aggregate, key: str, at_us: int) -> Value:
+    def alone(self, connection: sqlite3.Connection, aggregate: Aggregate, key: str, at_us: int) -> Value:
         """One aggregate by itself, numbers from their values."""
         counted = aggregate.function in COUNTED
         what = _expressions(aggregate)[0] if counted else aggregate.column
@@ -149,7 +163,7 @@ class ViewQuery:
         sql = f"SELECT {what} {self.source.replace('WHERE ', f'WHERE {only}')}"
         values = [row[0] for row in connection.execute(sql, (key, at_us, self.view.lower_us(at_us, aggregate.window_us)))]
         if counted:
-            return _finish(aggregate.function, at_us, 1, values[0])
+            return finished(aggregate.function, at_us, 1, values[0])
         scale = self.view.scales.get(aggregate.column)
         return finish.of_values(aggregate.function, values, None if scale is None else 10**scale)
 
@@ -173,7 +187,7 @@ def _only(aggregate: Aggregate) -> str:
     return f"{aggregate.column} AND " if aggregate.function == "seconds_since_last" and aggregate.column != "event_timestamp" else ""
 
 
-def _finish(function: str, at_us: int, unit: int, first: Any, count: Any = 0, squares: Any = 0) -> Value:
+def finished(function: str, at_us: int, unit: int, first: Any, count: Any = 0, squares: Any = 0) -> Value:
     if function in ("count", "count_distinct"):
         return int(first)
     if function == "sum":

@@ -1,4 +1,5 @@
-"""Feast's online store over the platform's own state: what is read is computed from events at this moment, so that nothing stored can be stale."""
+"""Feast's online store over serving's one file. Windowed views are computed from their events at the moment of reading, so that nothing stored can be
+stale; of plain views the newest finished values are kept, and read within their ttl."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,30 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
-from feature_repo.engine import roots
+from feature_repo.engine import roots, values
 from feature_repo.engine.feast_gaps import close_gaps
 from feature_repo.engine.online import OnlineState
+from feature_repo.engine.plain import is_windowed, plain_from_feast
 from feature_repo.engine.plan import FeaturePlan, ViewPlan, view_from_feast
+from feature_repo.engine.pushes import Refusals, finished_rows
+from feature_repo.engine.retrieval import EPOCH
 
 close_gaps()  # here, because Feast imports this module with the first look at feature_store.yaml
 
 WAIT_S = 2.0  # for another writer's transaction
+ALL = 1 << 62  # later than every moment, more than every count
 
 
 class FinishedValues(Exception):
     """Somebody wrote finished feature values, where events are kept."""
+
+
+class StateLocked(Exception):
+    """Another process held the lock on serving's file for as long as this one may wait."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path}: another process has held the lock for {WAIT_S:g} s; try again")
 
 
 class LakeOnlineStoreConfig(FeastConfigBaseModel):
@@ -39,30 +52,64 @@ class LakeOnlineStoreConfig(FeastConfigBaseModel):
 
 
 @contextmanager
-def open_state(database: Path, views: Sequence[ViewPlan]) -> Iterator[OnlineState]:
-    """State of some views on serving's file; one transaction, committed if all went well."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(database, timeout=WAIT_S)) as connection, connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        OnlineState.create_tables(connection)
-        yield OnlineState(connection, FeaturePlan("", tuple(views), (), tuple(a.name for v in views for a in v.aggregates)))
+def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineState]:
+    """State of some views on serving's file; one transaction, committed if all went well. `StateLocked` if it cannot begin within `WAIT_S`."""
+    with _connected(database) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield _state(connection, views)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def reading(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineState]:
+    """The same to read from. It takes no lock that a writer could hold, except to make tables where some are missing."""
+    with _connected(database) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        try:
+            state = _state(connection, views)
+        except sqlite3.OperationalError as error:
+            if not _is(error, sqlite3.SQLITE_READONLY):
+                raise
+            connection.execute("PRAGMA query_only = OFF")
+            connection.execute("BEGIN IMMEDIATE")
+            state = _state(connection, views)
+            connection.execute("COMMIT")
+        connection.execute("BEGIN")
+        yield state
+        connection.execute("ROLLBACK")
 
 
 class LakeOnlineStore(OnlineStore):
     def online_read(
         self, config: RepoConfig, table: Any, entity_keys: list[EntityKey], requested_features: list[str] | None = None
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """Feast passes no time, so this is as of now. A null feature is left out, which Feast calls NOT_FOUND."""
+        """As of now, because Feast passes no time. What is null, or of a row older than its ttl, is left out, which Feast calls NOT_FOUND."""
         now_us = time.time_ns() // 1000
-        view = view_from_feast(table, set(requested_features) if requested_features else None)
+        if not is_windowed(table):
+            with reading(config.online_store.database) as state:
+                return values.read(state.connection, table.name, entity_keys, plain_from_feast(table).ttl_us, now_us)
+        view = view_from_feast(table)  # the whole of it: for some of its columns the state would make indexes of their own
         whole = {f.name for f in table.features if str(f.dtype) == "Int64"}
-        with open_state(config.online_store.database, [view]) as state:
+        with reading(config.online_store.database, [view]) as state:
             rows = [state.aggregates({view.entity: key.entity_values[0].string_val}, now_us) for key in entity_keys]
-        now = datetime.fromtimestamp(now_us / 1e6, UTC)
+        now = EPOCH + timedelta(microseconds=now_us)
         return [(now, {name: _proto(value, name in whole) for name, value in row.items() if value is not None}) for row in rows]
 
     def online_write_batch(self, config: RepoConfig, table: Any, data: list[Any], progress: Callable[[int], Any] | None) -> None:
-        raise FinishedValues(f"{table.name}: this store keeps events and computes features when asked; push the events to the view's source instead")
+        """Finished values of a plain view. The good rows go in; then `RefusedRows` says what was refused, if anything was."""
+        if is_windowed(table):
+            raise FinishedValues(
+                f"{table.name}: of this view events are kept, and features computed when asked; push the events to its source instead"
+            )
+        refusals = Refusals(len(data))
+        write_values(config, table.name, finished_rows(data, refusals), refusals)
+        if progress:
+            progress(len(data))
+        refusals.tell()
 
     def update(
         self,
@@ -79,13 +126,46 @@ class LakeOnlineStore(OnlineStore):
         return []
 
     def teardown(self, config: RepoConfig, tables: Sequence[Any], entities: Sequence[Any]) -> None:
-        """Drops the events of these views. The rest of serving's file, its decisions, is not Feast's to delete."""
-        database = config.online_store.database
-        if not database.exists():
+        """Forgets the events and values of these views. The rest of serving's file, its decisions, is not Feast's to delete."""
+        if not config.online_store.database.exists():
             return
-        with closing(sqlite3.connect(database, timeout=WAIT_S)) as connection, connection:
-            for stream in {view_from_feast(t).stream for t in tables if getattr(t, "aggregations", None)}:
-                connection.execute(f"DROP TABLE IF EXISTS online_{stream}")
+        with writing(config.online_store.database, [view_from_feast(t) for t in tables if is_windowed(t)]) as state:
+            state.prune(ALL, ALL)
+            for table in tables:
+                values.forget(state.connection, table.name)
+
+
+def write_values(config: RepoConfig, view: str, rows: Sequence[values.Row], refusals: Refusals) -> None:
+    """Values and refusals of a plain view, in one transaction."""
+    with writing(config.online_store.database) as state:
+        values.write(state.connection, view, rows)
+        refusals.keep(state, view)
+
+
+@contextmanager
+def _connected(database: Path) -> Iterator[sqlite3.Connection]:
+    database.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + WAIT_S
+    try:
+        with closing(sqlite3.connect(database, timeout=WAIT_S, isolation_level=None)) as connection:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA busy_timeout = {max(1, round((until - time.monotonic()) * 1000))}")  # one wait, not one for each statement
+            yield connection
+    except sqlite3.OperationalError as error:
+        if _is(error, sqlite3.SQLITE_BUSY) or _is(error, sqlite3.SQLITE_LOCKED):
+            raise StateLocked(database) from error
+        raise
+
+
+def _state(connection: sqlite3.Connection, views: Sequence[ViewPlan]) -> OnlineState:
+    OnlineState.create_tables(connection)
+    connection.execute(values.TABLE)
+    return OnlineState(connection, FeaturePlan("", tuple(views), (), tuple(a.name for v in views for a in v.aggregates)))
+
+
+def _is(error: sqlite3.OperationalError, code: int) -> bool:
+    return error.sqlite_errorcode & 0xFF == code  # without what extended codes add
 
 
 def _proto(value: float | int, whole: bool) -> Value:

@@ -164,9 +164,10 @@ def plan_from_feast(store: Any, service_name: str) -> FeaturePlan:
         if name not in on_demand_views:
             continue
         view = on_demand_views[name]
-        request = [f.name for source in view.source_request_sources.values() for f in source.schema]
+        # Feast keeps the sources in a protobuf map, whose order differs from process to process; the plan has a digest.
+        request = [f.name for _, source in sorted(view.source_request_sources.items()) for f in source.schema]
         inputs = []
-        for projection in view.source_feature_view_projections.values():
+        for _, projection in sorted(view.source_feature_view_projections.items()):
             needed.setdefault(projection.name, set()).update(f.name for f in projection.features)
             inputs += [f.name for f in projection.features]
         if "function" not in view.tags:

@@ -1,26 +1,24 @@
 """The features group: one asset a view, the whole vector of a transaction, and the online state that serving reads."""
 
-import sqlite3
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import partial
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from dagster import AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, MaterializeResult, asset
 
+from feature_repo.engine.bulk import view_by_day, write_by_day
 from feature_repo.engine.lake import Lake, LakeError
-from feature_repo.engine.online import OnlineState, rebuild
-from feature_repo.engine.plan import FeaturePlan, ViewPlan
-from mlops_assets.assets.ingestion import LATENESS_DAYS, VERDICT_COLUMNS, pending_verdicts
+from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan
+from mlops_assets.assets.online_state import rebuild_online
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
 from mlops_assets.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
-from mlops_assets.resources.lake import LakeResource, read_validated, shift, to_frame, to_table, write_days
+from mlops_assets.resources.lake import LakeResource, require_validated
 from serving.contract.log import from_us, to_us
 
 SAMPLE = 50  # rows whose counts are recounted one by one, in every run
@@ -47,18 +45,11 @@ def _view(case: UseCase, view: FeatureView, days: DailyPartitionsDefinition) -> 
     def feature_view(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
         made = days_of(context)
         opened = lake.open()
-        entities = read_validated(opened, TRANSACTIONS, made, ENTITY_COLUMNS)
+        require_validated(opened, TRANSACTIONS, made)
         plan = _view_plan(feature_store.plan(case.feature_service), view.name)
-        names = [aggregate.name for aggregate in plan.aggregates]
-        keys = entities.select(["transaction_id", "event_timestamp", "created_timestamp", plan.entity])
-        values = feature_store.historical(to_frame(keys), view.name, names)
-        table = keys.select(["transaction_id", "event_timestamp", "created_timestamp"])
-        for name in names:
-            table = table.append_column(name, pc.cast(values.column(name), pa.float64()))
-        written = write_days(opened, view.name, table, "created_timestamp", made)
-        return MaterializeResult(
-            metadata={**content(written.values()), "features": markdown_table(["feature", "mean", "nulls"], _summary(table, names))}
-        )
+        summary = _Summary([aggregate.name for aggregate in plan.aggregates])
+        written = write_by_day(opened, view.name, summary.of(view_by_day(opened, plan, TRANSACTIONS, made)))
+        return MaterializeResult(metadata={**content(written), "features": markdown_table(["feature", "mean", "nulls"], summary.lines())})
 
     return feature_view
 
@@ -84,17 +75,17 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
         made = days_of(context)
         opened = lake.open()
         plan = feature_store.plan(case.feature_service)
-        table = join_views(opened, plan, made)
-        written = write_days(opened, FEATURE_VECTORS, table, "created_timestamp", made)
-        empty = [name for name in plan.features if table.num_rows and table.column(name).null_count == table.num_rows]
-        outside = _outside(table, plan.features, case)
-        wrong = recount(opened, plan, table, made)
+        require_validated(opened, TRANSACTIONS, made)
+        summary = _Summary(plan.features)
+        written = write_by_day(opened, FEATURE_VECTORS, summary.of((day, join_views(opened, plan, day)) for day in made))
+        empty, outside = summary.empty(), summary.outside(case.ranges)
+        counted, wrong = recount(opened, plan, made[-1])
         return MaterializeResult(
-            metadata={**content(written.values()), "features": markdown_table(["feature", "mean", "nulls"], _summary(table, plan.features))},
+            metadata={**content(written), "features": markdown_table(["feature", "mean", "nulls"], summary.lines())},
             check_results=[
                 result(nulls, not empty, {"null_everywhere": ", ".join(empty) or "none"}),
                 result(ranges, not outside, {"outside": ", ".join(outside) or "none"}),
-                result(look_ahead, not wrong, {"wrong": "\n".join(wrong[:5]) or "none", "rows_recounted": min(SAMPLE, table.num_rows)}),
+                result(look_ahead, not wrong, {"wrong": "\n".join(wrong[:5]) or "none", "rows_recounted": counted}),
             ],
         )
 
@@ -102,75 +93,44 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
 
 
 def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
+    fresh = warning(ONLINE_STORE, "fresh", "At the end of the lake's last day, no stream had been silent for longer than its declaration allows.")
+
     @asset(
         name=ONLINE_STORE,
-        description="The events that online windows still reach, in the file that serving reads and writes. Replaying is idempotent.",
+        description="The events that online windows still reach, made anew beside the state that serves and put in its place in one step.",
         group_name=FEATURES,
         owners=[case.owner],
         kinds={"sqlite"},
         deps=[TRANSACTIONS, VERDICTS],
+        check_specs=[fresh],
     )
-    def online_store(lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
-        settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(settings.serving_db, timeout=60, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            OnlineState.create_tables(connection)
-            connection.execute("BEGIN IMMEDIATE")
-            opened, plan = lake.open(), feature_store.plan(case.feature_service)
-            # A service that is running gets its turn after every day: the file has one writer at a time.
-            pushed = rebuild(connection, plan, opened, between_days=partial(_give_way, connection))
-            replaced = reconcile_verdicts(OnlineState(connection, plan), plan, opened, settings)
-            connection.execute("COMMIT")
-        finally:
-            connection.close()
-        events = {f"new events of {stream}": n for stream, n in pushed.items()}
-        return MaterializeResult(metadata={"dagster/row_count": sum(pushed.values()), **events, "verdicts that took the place of others": replaced})
+    def online_store(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
+        made = rebuild_online(lake.open(), feature_store.plan(case.feature_service), settings, context.log.info)
+        stale = {v.name: h for v in made.views if (h := made.silent_h[v.stream]) is None or (v.stale_us and h * HOUR_US > v.stale_us)}
+        silent = {f"hours without {stream}": "no event at all" if h is None else h for stream, h in made.silent_h.items()}
+        return MaterializeResult(
+            metadata={"dagster/row_count": sum(made.counts.values()), **made.counts, **silent, "seconds": made.seconds, "refused": made.refused},
+            check_results=[result(fresh, not stale, {"stale views": ", ".join(stale) or "none", **silent})],
+        )
 
     return online_store
 
 
-def reconcile_verdicts(state: OnlineState, plan: FeaturePlan, lake: Lake, settings: Settings) -> int:
-    """Make the verdicts of the lake's transactions what the lake and the labels since say, pending ones included; returns how many were out of date.
-
-    A pending verdict goes when a label came earlier by way of the lake. Transactions that only the service knows are left to it.
-    """
-    last = lake.partitions(TRANSACTIONS)[-1]
-    recent = shift(last, -settings.verdicts.maturity_days - LATENESS_DAYS)
-    pending = to_table(pending_verdicts(lake, settings), VERDICT_COLUMNS)
-    known = lake.read(VERDICTS, lake.between(VERDICTS, recent, last, validated=True) or [last])
-    rows = pa.concat_tables([pending, known.select(VERDICT_COLUMNS.names)]).to_pylist()
-    wanted = {plan.event_id(VERDICTS, row, to_us(row["event_timestamp"])): row for row in rows}
-    end = to_us(datetime.fromisoformat(shift(last, 1 + settings.verdicts.maturity_days)).replace(tzinfo=UTC))
-    subjects = lake.between(TRANSACTIONS, shift(recent, -settings.verdicts.maturity_days), last, validated=True)
-    ids = set(lake.read(TRANSACTIONS, subjects, ["transaction_id"]).column("transaction_id").to_pylist()) if subjects else set()
-    present = state.ids(VERDICTS, to_us(datetime.fromisoformat(recent).replace(tzinfo=UTC)), end)
-    stale = [one for one in present if one not in wanted and one.rsplit(":", 1)[0] in ids]
-    for one in stale:
-        state.remove(VERDICTS, one)
-    times = ((one, row, to_us(row["event_timestamp"])) for one, row in wanted.items())
-    state.load(VERDICTS, ((one, row, at, at) for one, row, at in times))
-    return len(stale)
-
-
-def _give_way(connection: sqlite3.Connection) -> None:
-    connection.execute("COMMIT")
-    connection.execute("BEGIN IMMEDIATE")
-
-
-def join_views(lake: Lake, plan: FeaturePlan, days: Sequence[str]) -> pa.Table:
-    """The vectors of the transactions of `days`: the columns of every view side by side, then what depends on the request.
+def join_views(lake: Lake, plan: FeaturePlan, day: str) -> pa.Table:
+    """The vectors of a day's transactions: the columns of every view side by side, then what depends on the request.
 
     Views keep the rows of `transactions` in order; one that does not is a `LakeError`, since a join by position would lie.
     """
-    table = read_validated(lake, TRANSACTIONS, days, ENTITY_COLUMNS)
+    table = lake.read(TRANSACTIONS, [day], ENTITY_COLUMNS)
     ids = table.column("transaction_id")
     values: dict[str, pa.ChunkedArray] = {}
     for view in plan.views:
         columns = [aggregate.name for aggregate in view.aggregates]
-        part = lake.read(view.name, days, ["transaction_id", *columns])
+        part = lake.read(view.name, [day], ["transaction_id", *columns])
         if not part.column("transaction_id").equals(ids):
-            raise LakeError(f"{view.name}: its rows for {days[0]} to {days[-1]} are not those of {TRANSACTIONS}; materialize it again")
+            raise LakeError(f"{view.name}: its rows for {day} are not those of {TRANSACTIONS}; materialize it again")
+        if absent := [name for name in columns if name not in part.column_names]:
+            raise LakeError(f"{view.name}: {day} has no {', '.join(absent)}, which was declared later; materialize it again")
         values.update({name: part.column(name) for name in columns})
     request = {"amount": table.column("amount"), "event_time_us": pc.cast(table.column("event_timestamp"), pa.int64())}
     for step in plan.on_demand:
@@ -181,20 +141,18 @@ def join_views(lake: Lake, plan: FeaturePlan, days: Sequence[str]) -> pa.Table:
     return table
 
 
-def recount(lake: Lake, plan: FeaturePlan, table: pa.Table, days: Sequence[str]) -> list[str]:
-    """Recount `count` features of evenly spread rows without the engine; returns a line for each that differs."""
+def recount(lake: Lake, plan: FeaturePlan, day: str) -> tuple[int, list[str]]:
+    """Recount `count` features of a day's evenly spread rows without the engine: how many rows, and a line for each value that differs."""
     counted = [(view, aggregate) for view in plan.views for aggregate in view.aggregates if aggregate.function == "count"]
-    # Rows of the last day are enough: the sample has to stay cheap when one more day comes.
-    start = pa.scalar(datetime.fromisoformat(days[-1]).replace(tzinfo=UTC), table.schema.field("created_timestamp").type)
-    newest = table.filter(pc.greater_equal(table.column("created_timestamp"), start))
+    newest = lake.read(FEATURE_VECTORS, [day])
     spread = pa.array(range(0, newest.num_rows, max(1, newest.num_rows // SAMPLE)), pa.int64())
     rows = newest.take(spread[:SAMPLE]).to_pylist()
     wrong: list[str] = []
     if not rows:
-        return wrong
+        return 0, wrong
     for view in dict.fromkeys(view for view, _ in counted):
         oldest = min(to_us(row["event_timestamp"]) for row in rows) - view.reach_us  # of a late row, too
-        reached = lake.between(view.stream, from_us(oldest).date().isoformat(), days[-1], validated=True)
+        reached = lake.between(view.stream, from_us(oldest).date().isoformat(), day, validated=True)
         events = lake.read(view.stream, reached, [view.entity, "event_timestamp", "created_timestamp"])
         by_key: dict[str, list[dict[str, Any]]] = {}
         for event in events.filter(pc.is_in(events.column(view.entity), pa.array([row[view.entity] for row in rows], pa.string()))).to_pylist():
@@ -207,27 +165,48 @@ def recount(lake: Lake, plan: FeaturePlan, table: pa.Table, days: Sequence[str])
                 n = sum(low <= event["event_timestamp"] < at and event["created_timestamp"] <= at for event in known)
                 if n != row[aggregate.name]:
                     wrong.append(f"{aggregate.name} of {row['transaction_id']}: {row[aggregate.name]}, counted {n}")
-    return wrong
+    return len(rows), wrong
 
 
 def _view_plan(plan: FeaturePlan, name: str) -> ViewPlan:
     return next(view for view in plan.views if view.name == name)
 
 
-def _summary(table: pa.Table, names: Sequence[str]) -> list[tuple[str, float, str]]:
-    rows = max(table.num_rows, 1)
-    return [(n, float(pc.mean(table.column(n)).as_py() or 0.0), f"{table.column(n).null_count / rows:.1%}") for n in names]
+class _Summary:
+    """What can be said of each feature over tables that pass by one at a time."""
 
+    def __init__(self, names: Sequence[str]) -> None:
+        self._rows, self._values, self._sums = 0, dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
+        self._low, self._high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
 
-def _outside(table: pa.Table, names: Sequence[str], case: UseCase) -> list[str]:
-    """Features with a value that is not finite, or beyond its declared range, with that value."""
-    found = []
-    for name in names:
-        low, high = case.ranges.get(name, (float("-inf"), float("inf")))
-        extremes = pc.min_max(table.column(name)).as_py()
-        smallest, largest = extremes["min"], extremes["max"]
-        if smallest is None:
-            continue
-        if smallest < low or largest > high or not (abs(smallest) < float("inf") and abs(largest) < float("inf")):
-            found.append(f"{name} from {smallest} to {largest}")
-    return found
+    def of(self, tables: Iterable[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.Table]]:
+        for day, table in tables:
+            self._rows += table.num_rows
+            for name in self._sums:
+                column = table.column(name)
+                self._values[name] += table.num_rows - column.null_count
+                self._sums[name] += pc.sum(column).as_py() or 0.0
+                extremes = pc.min_max(column).as_py()
+                if extremes["min"] is not None:
+                    self._low[name] = min(self._low[name], extremes["min"])
+                    self._high[name] = max(self._high[name], extremes["max"])
+            yield day, table
+
+    def lines(self) -> list[tuple[str, float, str]]:
+        """Mean and share of nulls."""
+        rows = max(self._rows, 1)
+        return [(n, total / max(self._values[n], 1), f"{(self._rows - self._values[n]) / rows:.1%}") for n, total in self._sums.items()]
+
+    def empty(self) -> list[str]:
+        """The features that are null in every row."""
+        return [name for name, values in self._values.items() if self._rows and not values]
+
+    def outside(self, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+        """The features with a value that is not finite, or beyond its declared range, with their extremes."""
+        found = []
+        for name in (n for n, values in self._values.items() if values):
+            low, high = ranges.get(name, (-math.inf, math.inf))
+            smallest, largest = self._low[name], self._high[name]
+            if smallest < low or largest > high or math.isinf(smallest) or math.isinf(largest):
+                found.append(f"{name} from {smallest} to {largest}")
+        return found

@@ -23,6 +23,7 @@ from dagster import (
 )
 
 from feature_repo.engine.lake import Lake, Manifest
+from feature_repo.engine.parallel import in_order
 from mlops_assets.checks import blocking, content, markdown_table, result, warning
 from mlops_assets.core.source import Source, by_day
 from mlops_assets.core.use_case import Feed, UseCase
@@ -61,6 +62,7 @@ VERDICT_COLUMNS = pa.schema(
 )
 LATENESS_DAYS = 7  # how late a row may come and still have a verdict pending
 SUBJECT = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
+LABEL = ["transaction_id", "is_fraud", "label_timestamp"]
 ORPHAN = "transaction_id: unknown"
 
 
@@ -185,27 +187,27 @@ def delivered(days: Sequence[str], settings: Settings, name: str, feed: Feed, de
 
 
 class Arrivals:
-    """On which day each transaction was accepted, read once for a whole range of days."""
+    """The ids that were accepted on each day, read once for a whole range of days."""
 
     def __init__(self, lake: Lake, first: str, last: str) -> None:
-        self._day: dict[str, str] = {}
-        for day in lake.between(TRANSACTIONS, first, last):
-            self.add(day, lake.read(TRANSACTIONS, [day], ["transaction_id"]).column("transaction_id").to_pylist())
+        days = lake.between(TRANSACTIONS, first, last)
+        self._ids = dict(zip(days, in_order(lambda day: lake.read(TRANSACTIONS, [day], ["transaction_id"]).column(0), days), strict=True))
 
     def add(self, day: str, ids: Iterable[str]) -> None:
-        for one in ids:
-            self._day.setdefault(one, day)
+        self._ids[day] = pa.chunked_array([pa.array(ids, pa.string())])
 
-    def among(self, ids: Iterable[str], first: str, last: str) -> set[str]:
+    def among(self, ids: pa.ChunkedArray, first: str, last: str) -> set[str]:
         """Those of `ids` that were accepted from `first` to `last`, both included."""
-        return {one for one in ids if first <= self._day.get(one, "") <= last}
+        accepted = [chunk for day, column in self._ids.items() if first <= day <= last for chunk in column.chunks]
+        every = pa.chunked_array(accepted, pa.string())
+        return set(every.filter(pc.is_in(every, value_set=ids.drop_null())).to_pylist())
 
 
 def validated_day(lake: Lake, settings: Settings, name: str, raw_name: str, feed: Feed, day: str, arrivals: Arrivals) -> Validation:
     """Sort the raw rows of a day; ids are compared with the days before it, and labels with the transactions that they can be about."""
-    raw = to_frame(lake.read(raw_name, [day]))
+    table = lake.read(raw_name, [day])
+    raw, ids = to_frame(table), table.column("transaction_id")
     schema = feed.schema(date.fromisoformat(day))
-    ids = raw["transaction_id"]
     if name == TRANSACTIONS:
         known = arrivals.among(ids, shift(day, -settings.ingest.horizon_days), shift(day, -1))
         return validate(raw, schema, key=feed.key, order=feed.order, prefer=feed.prefer, known=known)
@@ -234,15 +236,32 @@ def known_verdicts(lake: Lake, settings: Settings, days: Sequence[str]) -> pd.Da
     """The verdicts that became known on `days`, from validated transactions and labels, less what was blocked and not investigated."""
     first = shift(days[0], -settings.ingest.horizon_days)
     start, end = _midnight(days[0]), _midnight(shift(days[-1], 1))
-    transactions = _validated_rows(lake, TRANSACTIONS, first, days[-1])
-    return verdicts_known(
-        to_frame(transactions.select(SUBJECT)),
-        to_frame(_validated_rows(lake, LABELS, first, days[-1])),
-        _blocked(lake, settings, first, days[-1]),
-        settings.maturity,
-        start,
-        end,
-    )
+    labels = _validated_rows(lake, LABELS, first, days[-1], LABEL)
+    new = labels.filter(_within(labels.column("label_timestamp"), start, end)).column("transaction_id")
+    subjects = _subjects(lake, settings, first, days, new)
+    about_them = labels.filter(pc.is_in(labels.column("transaction_id"), value_set=subjects.column("transaction_id")))
+    blocked = blocked_ids(lake, settings, first, days[-1])
+    return verdicts_known(to_frame(subjects), to_frame(about_them), blocked, settings.maturity, start, end)
+
+
+def _subjects(lake: Lake, settings: Settings, first: str, days: Sequence[str], labelled: pa.ChunkedArray) -> pa.Table:
+    """The transactions since `first` that can get a verdict on `days`: they mature then, or the platform learns of them then, or of a label. Only the
+    last can have arrived longer ago than the maturity, so that of older days the ids are enough to tell."""
+    recent = shift(days[0], -settings.verdicts.maturity_days)
+    start, end = _midnight(days[0]), _midnight(shift(days[-1], 1))
+    arrived = _validated_days(lake, TRANSACTIONS, first, days[-1])
+    none = lake.read(TRANSACTIONS, arrived[:1], SUBJECT).slice(0, 0)
+
+    def of_day(day: str) -> pa.Table:
+        if day < recent and not _any_in(lake.read(TRANSACTIONS, [day], ["transaction_id"]).column(0), labelled):
+            return none
+        rows = lake.read(TRANSACTIONS, [day], SUBJECT)
+        happened, learnt = rows.column("event_timestamp"), rows.column("created_timestamp")
+        matured = pc.add(happened, pa.scalar(settings.maturity, pa.duration("us")))
+        then = pc.or_(_within(matured, start, end), pc.or_(_within(learnt, start, end), _within(happened, start, end)))
+        return rows.filter(pc.or_(then, pc.is_in(rows.column("transaction_id"), value_set=labelled)))
+
+    return pa.concat_tables([none, *in_order(of_day, arrived)])
 
 
 def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
@@ -251,27 +270,30 @@ def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
     start = _midnight(shift(last, 1))
     first = shift(last, -settings.verdicts.maturity_days - LATENESS_DAYS)
     newest = [read_labels(settings.serving_db, shift(last, n)) for n in range(1, settings.verdicts.maturity_days + 2)]
-    reported = [_validated_rows(lake, LABELS, first, last), *newest]
-    labels = pa.concat_tables([table.select(["transaction_id", "is_fraud", "label_timestamp"]) for table in reported])
+    labels = pa.concat_tables([_validated_rows(lake, LABELS, first, last, LABEL), *(table.select(LABEL) for table in newest)])
     return verdicts_known(
-        to_frame(_validated_rows(lake, TRANSACTIONS, first, last).select(SUBJECT)),
+        to_frame(_validated_rows(lake, TRANSACTIONS, first, last, SUBJECT)),
         to_frame(labels),
-        _blocked(lake, settings, first, last),
+        blocked_ids(lake, settings, first, last),
         settings.maturity,
         start,
         start + settings.maturity,
     )
 
 
-def _validated_rows(lake: Lake, dataset: str, first: str, last: str) -> pa.Table:
-    """The rows of the days that passed validation; one that did not is left out, as a day without a feed is, and freezes nothing."""
+def _validated_rows(lake: Lake, dataset: str, first: str, last: str, columns: Sequence[str]) -> pa.Table:
+    return lake.read(dataset, _validated_days(lake, dataset, first, last), columns)
+
+
+def _validated_days(lake: Lake, dataset: str, first: str, last: str) -> list[str]:
+    """The days that passed validation; one that did not is left out, as a day without a feed is, and freezes nothing."""
     days = lake.between(dataset, first, last, validated=True)
     if not days:
         raise NotValidated(f"{dataset}: no day from {first} to {last} has passed validation")
-    return lake.read(dataset, days)
+    return days
 
 
-def _blocked(lake: Lake, settings: Settings, first: str, last: str) -> set[str]:
+def blocked_ids(lake: Lake, settings: Settings, first: str, last: str) -> set[str]:
     """What the service blocked. A day that it served and that is not in `prediction_log` yet is `MissingPartitions`: what it blocked is not known."""
     served = served_days(settings.serving_db)
     days = sorted(day for day in served if first <= day <= last)
@@ -279,6 +301,15 @@ def _blocked(lake: Lake, settings: Settings, first: str, last: str) -> set[str]:
         return set()
     log = lake.read(PREDICTION_LOG, days, ["prediction_id", "decision"])
     return set(log.filter(pc.equal(log.column("decision"), "BLOCK")).column("prediction_id").to_pylist())
+
+
+def _any_in(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> bool:
+    return bool(pc.any(pc.is_in(ids, value_set=wanted)).as_py())
+
+
+def _within(times: pa.ChunkedArray, start: pd.Timestamp, end: pd.Timestamp) -> pa.ChunkedArray:
+    """Which of them lie in [start, end)."""
+    return pc.and_(pc.greater_equal(times, pa.scalar(start, TIME)), pc.less(times, pa.scalar(end, TIME)))
 
 
 def _midnight(day: str) -> pd.Timestamp:

@@ -21,18 +21,16 @@ from dagster import (
 )
 
 from feature_repo.engine.lake import Lake
+from mlops_assets.assets.parity import feature_parity_asset
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.drift import DriftReport, data_drift, prediction_drift
 from mlops_assets.core.money import business_report as money_by_day
-from mlops_assets.core.parity import compare, total
 from mlops_assets.core.splits import Split
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.verdicts import latest_verdicts
 from mlops_assets.keys import (
     BUSINESS_REPORT,
     DATA_DRIFT,
-    FEATURE_PARITY,
-    FEATURE_VECTORS,
     MONITORING,
     PREDICTION_DRIFT,
     PREDICTION_LOG,
@@ -41,7 +39,6 @@ from mlops_assets.keys import (
 )
 from mlops_assets.partitions import ONE_RUN, arrival_days, as_of_days, before_as_of, days_of
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, day_range, shift, to_frame, to_table, write_days
 from mlops_assets.resources.registry import ModelRegistry
 from serving.contract.log import read_decisions
@@ -53,7 +50,7 @@ def monitoring_assets(case: UseCase, settings: Settings) -> list[AssetsDefinitio
     days = arrival_days(settings.time.start, settings.time.end)
     return [
         _prediction_log(case, settings, days),
-        _feature_parity(case, days),
+        feature_parity_asset(case, settings, days),
         _data_drift_report(case, settings, days),
         _prediction_drift_report(case, settings, days),
         _business_report(case, settings),
@@ -61,7 +58,7 @@ def monitoring_assets(case: UseCase, settings: Settings) -> list[AssetsDefinitio
 
 
 def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    answered = warning(PREDICTION_LOG, "not_degraded", "The service answered every request from live state and a whole model.")
+    answered = warning(PREDICTION_LOG, "not_degraded", "No payment was decided on a feed that was staler than its declaration allows.")
 
     @asset(
         name=PREDICTION_LOG,
@@ -80,51 +77,19 @@ def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefi
         decisions = {entry["values"]: entry["counts"] for entry in pc.value_counts(table.column("decision")).to_pylist()}
         versions = sorted(set(table.column("model_version").to_pylist()))
         degraded = int(pc.sum(table.column("degraded")).as_py() or 0)
+        oldest = oldest_events(table.column("freshness").to_pylist())
+        ages = [(view, "none" if hours is None else hours) for view, hours in oldest.items()]
         return MaterializeResult(
-            metadata={**content(written.values()), "decisions": decisions, "versions": ", ".join(versions) or "none"},
-            check_results=[result(answered, degraded == 0, {"degraded": degraded, "requests": table.num_rows})],
+            metadata={
+                **content(written.values()),
+                "decisions": decisions,
+                "versions": ", ".join(versions) or "none",
+                "freshness": markdown_table(["view", "greatest age of its newest event, hours"], ages),
+            },
+            check_results=[result(answered, degraded == 0, {"degraded": degraded, "requests": table.num_rows, "oldest, hours": str(oldest)})],
         )
 
     return prediction_log
-
-
-def _feature_parity(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    parity = warning(
-        FEATURE_PARITY, "no_unexplained_mismatch", "Every vector that was served is the vector that training will read, or a late event explains it."
-    )
-
-    @asset(
-        name=FEATURE_PARITY,
-        description="Each served vector against the one computed offline from the lake: training/serving skew as a number.",
-        group_name=MONITORING,
-        owners=[case.owner],
-        kinds={"parquet"},
-        partitions_def=days,
-        deps=[PREDICTION_LOG, FEATURE_VECTORS],
-        check_specs=[parity],
-    )
-    def feature_parity(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
-        day = context.partition_key
-        opened = lake.open()
-        known = feature_store.plan(case.feature_service).features
-        explained = explained_by_lateness(to_frame(opened.read(PREDICTION_LOG, [day])))
-        recomputed = to_frame(opened.read(FEATURE_VECTORS, [day], ["transaction_id", *known]))
-        found = total(compare(logged, recomputed, features, explained) for logged, features in logged_vectors(opened, day, known))
-        examples = pa.Table.from_pylist(
-            [{"transaction_id": t, "feature": f, "served": s, "recomputed": r} for t, f, s, r in found.examples],
-            schema=pa.schema([("transaction_id", pa.string()), ("feature", pa.string()), ("served", pa.float64()), ("recomputed", pa.float64())]),
-        )
-        written = opened.write(
-            FEATURE_PARITY, day, examples, validated=found.clean, metadata={"compared": found.compared, "mismatches": found.mismatches}
-        )
-        rows = [(t, f, s, r) for t, f, s, r in found.examples[:10]]
-        numbers = {"compared": found.compared, "mismatches": found.mismatches, "explained_late": found.explained_late, "missing": found.missing}
-        return MaterializeResult(
-            metadata={**content([written]), **numbers, "examples": markdown_table(["transaction", "feature", "served", "recomputed"], rows)},
-            check_results=[result(parity, found.clean, {**numbers, "examples": str(rows[:3])})],
-        )
-
-    return feature_parity
 
 
 def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
@@ -210,36 +175,14 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     return business_report
 
 
-def logged_vectors(lake: Lake, day: str, known: Sequence[str]) -> list[tuple[pd.DataFrame, list[str]]]:
-    """The vectors that were served for transactions on the day, one column a feature, with the features that each version served.
-
-    Versions may serve different features: a vector is compared in those that it has, as far as they are still `known`.
-    """
-    log = lake.read(PREDICTION_LOG, [day], ["prediction_id", "kind", "features"])
-    log = log.filter(pc.equal(log.column("kind"), "transaction"))
-    served: dict[tuple[str, ...], list[dict[str, object]]] = {}
-    for name, text in zip(log.column("prediction_id").to_pylist(), log.column("features").to_pylist(), strict=True):
-        vector = json.loads(text)
-        served.setdefault(tuple(vector), []).append({**vector, "transaction_id": name})
-    groups = [([feature for feature in features if feature in set(known)], rows) for features, rows in served.items()]
-    return [(pd.DataFrame(rows).astype(dict.fromkeys(features, "float64")), features) for features, rows in groups]
-
-
-def explained_by_lateness(log: pd.DataFrame) -> set[str]:
-    """The decisions that were made while a late event of the same customer or merchant was on its way.
-
-    By the clocks such an event was known in time, so the offline vector has it; by the sequence numbers it was committed after the decision had
-    read. No other vector may differ: what was not known at the time of the event is in neither.
-    """
-    ordered = log.sort_values("seq", kind="stable")
-    newest = ordered["event_timestamp"].cummax().shift()
-    late = ordered[ordered["created_timestamp"] <= newest]  # only these can have been overtaken
-    explained: set[str] = set()
-    for key in ("customer_id", "merchant_id"):
-        pairs = ordered.merge(late, on=key, suffixes=("", "_late"))
-        in_window = (pairs["event_timestamp_late"] < pairs["event_timestamp"]) & (pairs["created_timestamp_late"] <= pairs["event_timestamp"])
-        explained |= set(pairs.loc[in_window & (pairs["seq_late"] > pairs["read_seq"]), "prediction_id"])
-    return explained
+def oldest_events(freshness: Sequence[str | None]) -> dict[str, float | None]:
+    """For each view, the greatest age in hours that its newest event had when a payment was decided; None where there was none at some time."""
+    oldest: dict[str, float | None] = {}
+    for text in set(freshness) - {None}:
+        for view, seconds in json.loads(str(text)).items():
+            before = oldest.get(view, 0.0)
+            oldest[view] = None if seconds is None or before is None else max(before, seconds / 3_600)
+    return oldest
 
 
 def money(lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:

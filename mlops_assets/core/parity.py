@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 RELATIVE = 1e-9  # of the size: aggregates are exact, what is left is a float computed in another order
 EXAMPLES = 10
 
-Example = tuple[str, str, float | None, float | None]  # transaction, feature, logged, recomputed
+AsRead = Callable[[Sequence[str]], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value of a served vector that is another one offline. `late_s` is None where nothing explains it."""
+
+    transaction_id: str
+    feature: str
+    served: float | None
+    recomputed: float | None
+    late_s: float | None
 
 
 @dataclass(frozen=True)
 class Parity:
     compared: int  # vectors that are on both sides
     mismatches: int  # values that differ and have no explanation
-    explained_late: int  # values that differ because an event became known after the decision
+    explained_late: int  # values that differ because something was committed after the decision had read
+    late_s: float  # the longest that the clocks had known such a thing before the decision that lacked it
     missing: int  # logged vectors that could not be recomputed: unproven, so not clean
-    examples: tuple[Example, ...]  # unexplained ones first
+    examples: tuple[Difference, ...]  # unexplained ones first
 
     @property
     def clean(self) -> bool:
@@ -28,29 +41,34 @@ class Parity:
         return not self.mismatches and not self.missing
 
 
-def compare(logged: pd.DataFrame, recomputed: pd.DataFrame, features: Sequence[str], late_ids: Set[str]) -> Parity:
-    """Both frames: transaction_id and the features, null as NaN or None; null equals null only. Vectors that were never logged do not count.
+def compare(logged: pd.DataFrame, recomputed: pd.DataFrame, features: Sequence[str], overtaken: Mapping[str, float], as_read: AsRead) -> Parity:
+    """The frames: transaction_id and the features, null as NaN or None; null equals null only. Vectors that were never logged do not count.
 
-    `late_ids`: transactions whose features a late event touched. Raises `ValueError` where an id occurs twice on a side.
+    `recomputed` goes by the clocks. `overtaken` names the decisions that read before something was committed which the clocks had known by then, with
+    how many seconds; `as_read` recomputes such decisions from what had been committed. Served values that equal those are explained, all others that
+    differ are not. Raises `ValueError` where an id occurs twice on a side.
     """
     one, other = (_by_id(frame, features, side) for frame, side in ((logged, "logged"), (recomputed, "recomputed")))
     ids = one.index.intersection(other.index, sort=False)
     left, right = one.loc[ids].to_numpy(dtype=np.float64), other.loc[ids].to_numpy(dtype=np.float64)
-    equal = (left == right) | (np.isnan(left) & np.isnan(right))
-    finite = np.isfinite(left) & np.isfinite(right)  # anything is within a share of infinity
-    with np.errstate(invalid="ignore"):
-        near = np.abs(left - right) <= RELATIVE * np.maximum(np.abs(left), np.abs(right))
-    equal |= finite & near
-    late = ids.isin(list(late_ids))
-    differs = ~equal
+    differs = ~_equal(left, right)
+    explained = np.zeros_like(differs)
+    late = np.array([one in overtaken for one in ids], dtype=bool) & differs.any(axis=1)
+    if late.any():
+        read = _by_id(as_read([str(one) for one in ids[late]]), features, "as read").loc[ids[late]].to_numpy(dtype=np.float64)
+        explained[late] = differs[late] & _equal(left[late], read)
     rows, columns = np.nonzero(differs)
-    first = np.argsort(late[rows], kind="stable")[:EXAMPLES]
+    first = np.argsort(explained[rows, columns], kind="stable")[:EXAMPLES]
     return Parity(
         compared=len(ids),
-        mismatches=int(differs[~late].sum()),
-        explained_late=int(differs[late].sum()),
+        mismatches=int((differs & ~explained).sum()),
+        explained_late=int(explained.sum()),
+        late_s=max((overtaken[str(ids[row])] for row in np.flatnonzero(explained.any(axis=1)).tolist()), default=0.0),
         missing=len(one) - len(ids),
-        examples=tuple((str(ids[r]), features[c], _plain(left[r, c]), _plain(right[r, c])) for r, c in zip(rows[first], columns[first], strict=True)),
+        examples=tuple(
+            Difference(str(ids[r]), features[c], _plain(left[r, c]), _plain(right[r, c]), overtaken[str(ids[r])] if explained[r, c] else None)
+            for r, c in zip(rows[first], columns[first], strict=True)
+        ),
     )
 
 
@@ -61,9 +79,17 @@ def total(parts: Iterable[Parity]) -> Parity:
         compared=sum(part.compared for part in every),
         mismatches=sum(part.mismatches for part in every),
         explained_late=sum(part.explained_late for part in every),
+        late_s=max((part.late_s for part in every), default=0.0),
         missing=sum(part.missing for part in every),
         examples=tuple(example for part in every for example in part.examples)[:EXAMPLES],
     )
+
+
+def _equal(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
+    finite = np.isfinite(left) & np.isfinite(right)  # anything is within a share of infinity
+    with np.errstate(invalid="ignore"):
+        near = np.abs(left - right) <= RELATIVE * np.maximum(np.abs(left), np.abs(right))
+    return np.asarray((left == right) | (np.isnan(left) & np.isnan(right)) | (finite & near))
 
 
 def _by_id(frame: pd.DataFrame, features: Sequence[str], side: str) -> pd.DataFrame:

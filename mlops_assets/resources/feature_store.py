@@ -1,12 +1,9 @@
 """Feast as assets use it, opened when the first step needs it: importing Feast takes seconds."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
 from dagster import ConfigurableResource
 
 from feature_repo.engine.plan import FeaturePlan
@@ -18,11 +15,6 @@ class FeatureStoreResource(ConfigurableResource[Any]):
 
     home: str
     lake: str
-
-    def historical(self, entities: pd.DataFrame, view: str, features: Sequence[str]) -> pa.Table:
-        """Point-in-time values of a view's features for rows of entity keys and `event_timestamp`; rows keep their order and other columns."""
-        store = _open(self.home, self.lake)
-        return store.get_historical_features(entity_df=entities, features=[f"{view}:{name}" for name in features]).to_arrow()
 
     def plan(self, service: str) -> FeaturePlan:
         """The declarations behind a feature service as plain data."""

@@ -44,10 +44,18 @@ def write_days(lake: Lake, dataset: str, table: pa.Table, column: str, days: Seq
 
 
 def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of `days`; a day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`."""
+    """The rows of `days`, which have to be validated. A day that was made before a column was declared is a `LakeError` that names both."""
+    require_validated(lake, dataset, days)
+    for manifest in lake.manifests(dataset, days) if columns else []:
+        if absent := [column for column in columns or () if column not in manifest.schema]:
+            raise LakeError(f"{dataset}: {manifest.partition} has no {', '.join(absent)}, which was declared later; materialize that day again")
+    return lake.read(dataset, days, columns)
+
+
+def require_validated(lake: Lake, dataset: str, days: Sequence[str]) -> None:
+    """A day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`."""
     if bad := [m.partition for m in lake.manifests(dataset, days) if not m.validated]:
         raise NotValidated(f"{dataset}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} did not pass validation")
-    return lake.read(dataset, days, columns)
 
 
 def day_range(first: str, last: str) -> list[str]:

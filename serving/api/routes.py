@@ -56,6 +56,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
             metrics.repeats.inc()
         else:
             metrics.decisions[answer.decision].inc()
+            metrics.freshness(answer.freshness)
+            if answer.degraded:
+                metrics.degraded.inc()
         return json_response(_shown(answer))
 
     @app.post("/labels", response_model=LabelsResponse, responses=REFUSALS, openapi_extra=_body(LabelsRequest), tags=["labels"])
@@ -130,6 +133,7 @@ def _shown(answer: Answer) -> dict[str, object]:
         "model_version": answer.model_version,
         "reasons": answer.reasons,
         "degraded": answer.degraded,
+        "freshness": answer.freshness,
     }
 
 

@@ -93,7 +93,10 @@ class PredictResponse(BaseModel):
     block_threshold: float = Field(description="Scores from it up are BLOCK.")
     model_version: str
     reasons: list[ReasonOut] = Field(description="The features that pushed the score up most; empty for ALLOW.")
-    degraded: bool
+    degraded: bool = Field(description="A feed is staler than its declaration allows: the features may lack what happened since.")
+    freshness: dict[str, float | None] = Field(
+        description="For each feature view, how many seconds before the transaction its newest event was; null: none yet. Empty for a ready vector."
+    )
 
 
 class LabelOut(BaseModel):

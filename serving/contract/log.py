@@ -15,7 +15,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END_US = 1 << 62  # after every moment that can be told
@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS decisions (
   fraud_score REAL NOT NULL, decision TEXT NOT NULL, review_threshold REAL NOT NULL, block_threshold REAL NOT NULL,
   model_version TEXT NOT NULL, reasons TEXT NOT NULL, degraded INTEGER NOT NULL,
   maturity_us INTEGER NOT NULL,
-  payload_digest BLOB NOT NULL
+  payload_digest BLOB NOT NULL,
+  freshness TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX IF NOT EXISTS decisions_by_arrival ON decisions (created_us);
 CREATE TABLE IF NOT EXISTS labels (
@@ -44,11 +45,20 @@ CREATE TABLE IF NOT EXISTS labels (
   transaction_id TEXT NOT NULL,
   is_fraud INTEGER NOT NULL,
   label_us INTEGER NOT NULL,
-  known INTEGER NOT NULL
+  known INTEGER NOT NULL,
+  given_us INTEGER
 );
 CREATE INDEX IF NOT EXISTS labels_by_arrival ON labels (label_us);
-CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels (transaction_id, label_us, is_fraud);
+CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels (transaction_id, coalesce(given_us, label_us), is_fraud);
 """
+# What each version added to the one before it.
+MIGRATIONS = {
+    1: """
+ALTER TABLE decisions ADD COLUMN freshness TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE labels ADD COLUMN given_us INTEGER;
+DROP INDEX labels_once;
+"""
+}
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DECISIONS = pa.schema(
@@ -70,6 +80,7 @@ DECISIONS = pa.schema(
         ("block_threshold", pa.float64()),
         ("model_version", pa.string()),
         ("degraded", pa.bool_()),
+        ("freshness", pa.string()),
     ]
 )
 LABELS = pa.schema(
@@ -84,12 +95,20 @@ class LogError(Exception):
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Idempotent. A file of another schema version is `LogError`."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version not in (0, SCHEMA_VERSION):
-        raise LogError(f"serving.db has schema version {version}, this platform writes {SCHEMA_VERSION}")
-    connection.executescript(TABLES)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    """Idempotent; an older file is brought up to this version. One of a newer version is `LogError`."""
+    if _version(connection) == SCHEMA_VERSION:
+        return  # most openings: nothing to write, so no lock to wait for
+    connection.execute("BEGIN IMMEDIATE")  # two workers that start at once migrate one after the other
+    try:
+        version = _version(connection)
+        for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+            _run(connection, MIGRATIONS[old])
+        _run(connection, TABLES)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def read_decisions(db: Path, day: str) -> pa.Table:
@@ -129,10 +148,25 @@ def from_us(moment_us: int) -> datetime:
     return EPOCH + timedelta(microseconds=moment_us)
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not 0 <= version <= SCHEMA_VERSION:
+        raise LogError(f"serving.db has schema version {version}, this platform knows {SCHEMA_VERSION}")
+    return version
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    """Statement by statement: `executescript` would commit first."""
+    for statement in script.split(";"):
+        connection.execute(statement)
+
+
 def _read(db: Path, table: str, schema: pa.Schema, arrival: str, day: str) -> pa.Table:
     start = _midnight_us(day)
-    columns = ", ".join(STORED.get(name, name) for name in schema.names)
     with _open_read_only(db) as connection:
+        # A file that no service of this version has opened yet lacks the newest columns.
+        there = set() if connection is None else {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        columns = ", ".join(stored if (stored := STORED.get(name, name)) in there else "NULL" for name in schema.names)
         query = f"SELECT {columns} FROM {table} WHERE {arrival} >= ? AND {arrival} < ? ORDER BY seq"
         rows = [] if connection is None else connection.execute(query, (start, start + DAY_US)).fetchall()
     values: list[tuple[object, ...]] = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
@@ -159,9 +193,7 @@ def _open_read_only(db: Path) -> Iterator[sqlite3.Connection | None]:
         return
     connection = sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA_VERSION):
-            raise LogError(f"{db.name} has schema version {version}, this platform reads {SCHEMA_VERSION}")
+        _version(connection)
         exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'decisions'").fetchone()
         yield connection if exists else None
     except sqlite3.DatabaseError as error:

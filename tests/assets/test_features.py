@@ -3,9 +3,11 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from world import ListedSource, World, at, checks, metadata
+from world import ListedSource, World, at, checks, labelled, metadata, served
 
+from feature_repo.engine.lake import LakeError
 from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import read_validated
 from serving.contract.log import to_us
 
 DAY, NEXT, THIRD = "2025-03-05", "2025-03-06", "2025-03-07"
@@ -53,6 +55,34 @@ def test_bringing_the_online_state_up_twice_changes_nothing(world: World) -> Non
     assert world.online() == world.online()
 
 
+def test_what_the_service_learnt_after_the_lake_is_carried_over_and_what_it_lost_comes_from_its_log(world: World) -> None:
+    world.source.pay("old", at(DAY))
+    world.ingest(DAY)
+    world.online()
+    served(world, "new", at(NEXT), {})
+    served(world, "blocked", at(NEXT, 13), {}, decision="BLOCK")
+    labelled(world, "old", at(NEXT, 14))
+    expected = {
+        f"old:{known(at(NEXT, 14))}": (known(at(NEXT, 14)), True),
+        f"new:{known(at('2025-03-08'))}": (known(at("2025-03-08")), False),
+    }
+    assert world.online() == expected, "the log alone says all of it: this service never wrote to the state"
+    assert world.online() == expected, "and with it in the state already, nothing changes"
+
+
+def test_a_stream_that_has_been_silent_for_too_long_is_named_before_anybody_decides_on_it(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.ingest(DAY, THIRD)
+    world.online()
+    check = checks(world.made_online)["fresh"]
+    assert not check.passed
+    assert metadata(check, "stale views") == "customer_stats, merchant_activity"
+    world.source.pay("t2", at(THIRD, 20))
+    world.ingest(THIRD)
+    world.online()
+    assert checks(world.made_online)["fresh"].passed
+
+
 def test_the_look_ahead_check_finds_a_count_that_knows_the_future(world: World) -> None:
     for number in range(6):
         world.source.pay(f"t{number}", at(DAY, number))
@@ -94,8 +124,19 @@ def test_a_view_that_lacks_rows_of_its_day_is_not_joined(world: World) -> None:
     world.ingest(DAY)
     world.features(DAY)
     world.lake.write("customer_stats", DAY, world.lake.read("customer_stats", [DAY]).slice(0, 1), validated=True)
-    with pytest.raises(Exception, match="customer_stats: its rows for 2025-03-05 to 2025-03-05 are not those of transactions"):
+    with pytest.raises(Exception, match="customer_stats: its rows for 2025-03-05 are not those of transactions"):
         world.make("feature_vectors", DAY)
+
+
+def test_a_day_that_was_made_before_a_feature_was_declared_is_named_with_it(world: World) -> None:
+    world.source.pay("t1", at(DAY))
+    world.ingest(DAY)
+    world.features(DAY)
+    world.lake.write("merchant_stats", DAY, world.lake.read("merchant_stats", [DAY]).drop_columns(["fraud_rate_7d"]), validated=True)
+    with pytest.raises(LakeError, match="merchant_stats: 2025-03-05 has no fraud_rate_7d, which was declared later"):
+        world.make("feature_vectors", DAY)
+    with pytest.raises(LakeError, match="feature_vectors: 2025-03-05 has no one_more, which was declared later"):
+        read_validated(world.lake, "feature_vectors", [DAY], ["transaction_id", "one_more"])
 
 
 def test_a_day_that_did_not_pass_freezes_nothing_that_looks_back_on_it(world: World) -> None:

@@ -1,13 +1,17 @@
 """Raw rows become accepted ones, or go to quarantine with a reason; nothing is lost, and what is downstream is told."""
 
 from dataclasses import replace
+from datetime import timedelta
 
+import pandas as pd
 import pytest
 from world import ListedSource, World, at, checks, metadata
 
 from feature_repo.engine.lake import MissingPartitions
+from mlops_assets.assets.ingestion import known_verdicts
+from mlops_assets.core.verdicts import verdicts_known
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.lake import NotValidated
+from mlops_assets.resources.lake import NotValidated, to_frame
 
 DAY = "2025-03-05"
 NEXT = "2025-03-06"
@@ -124,6 +128,24 @@ def test_silence_becomes_legitimate_at_maturity_and_a_later_label_contradicts_it
     matured = {row["transaction_id"]: row["is_fraud"] for row in world.rows("verdicts", "2025-03-07")}
     assert matured == {"silent": False, "late_fraud": False}
     assert [(row["transaction_id"], row["is_fraud"]) for row in world.rows("verdicts", "2025-03-08")] == [("late_fraud", True)]
+
+
+def test_the_verdicts_of_a_day_are_those_of_all_that_ever_came(world: World, settings: Settings) -> None:
+    """Payments learnt of late, labels before and after maturity, a label that came before its payment, two that contradict each other."""
+    days = [f"2025-03-{day:02}" for day in range(5, 18)]
+    for number in range(120):
+        day, late = 5 + number % 9, (0, 0, 3, 50, 100)[number % 5]
+        paid = at(f"2025-03-{day:02}", number % 24)
+        world.source.pay(f"t{number}", paid, created=paid + timedelta(hours=late))
+        for hours in ((), (30,), (late - 1,), (100,), (7, 90))[number % 7 % 5]:
+            world.source.report(f"t{number}", paid + timedelta(hours=hours), is_fraud=hours != 90)
+    world.ingest(days[0], days[-1])
+    payments, labels = (to_frame(world.lake.read(name, days)) for name in ("transactions", "labels"))
+    both = payments.merge(labels, on="transaction_id")
+    assert (both["label_timestamp"] < both["created_timestamp"]).any()
+    expected = verdicts_known(payments, labels, (), settings.maturity, pd.Timestamp(days[0], tz="UTC"), pd.Timestamp("2025-03-18", tz="UTC"))
+    found = [known_verdicts(world.lake, settings, [day]) for day in days]
+    pd.testing.assert_frame_equal(pd.concat(found, ignore_index=True), expected, check_dtype=False)
 
 
 def test_a_partition_written_twice_holds_the_second_content_only_and_its_neighbours_are_untouched(world: World) -> None:

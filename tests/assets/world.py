@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -10,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 from dagster import AssetsDefinition, ExecuteInProcessResult, PartitionKeyRange, build_asset_context, materialize
 
+from feature_repo.engine.generations import standing
 from feature_repo.engine.lake import Lake
+from feature_repo.engine.online_sql import table_name
 from mlops_assets.assets.features import feature_assets
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.assets.model import model_assets
@@ -22,6 +25,7 @@ from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry, registry_of
 from mlops_assets.use_cases.fraud.case import FRAUD
 from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
+from serving.contract import log
 
 DAYWISE = ("transactions", "labels", "verdicts", "customer_stats", "merchant_stats", "merchant_activity", "feature_vectors")
 
@@ -96,9 +100,11 @@ class World:
     def online(self) -> dict[str, tuple[int, bool]]:
         """Bring the online state up to the lake; the verdicts in it by id, with when they became known and what they say."""
         definition = self.assets["online_store"]
-        definition(**{key: self.resources[key] for key in ("lake", "feature_store")})
+        with build_asset_context() as context:
+            self.made_online = definition(context, **{key: self.resources[key] for key in ("lake", "feature_store")})
         connection = sqlite3.connect(self.settings.serving_db)
-        found = connection.execute("SELECT event_id, event_us, is_fraud FROM online_verdicts").fetchall()
+        table = table_name("verdicts", standing(connection).current)
+        found = connection.execute(f"SELECT event_id, event_us, is_fraud FROM {table}").fetchall()
         connection.close()
         return {one: (at_us, bool(fraud)) for one, at_us, fraud in found}
 
@@ -107,6 +113,62 @@ class World:
 
     def digests(self, first: str, last: str, *datasets: str) -> dict[str, list[str]]:
         return {name: [m.digest for m in self.lake.manifests(name, self.lake.between(name, first, last))] for name in datasets or DAYWISE}
+
+
+def served(world: World, name: str, moment: datetime, features: dict[str, float | None], created: datetime | None = None, **changes: Any) -> None:
+    """Write one decision into the service's log."""
+    world.settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(world.settings.serving_db)
+    log.create_tables(connection)
+    last = _last_seq(connection)
+    values = {
+        "seq": last + 1,
+        "prediction_id": name,
+        "kind": "transaction",
+        "event_us": log.to_us(moment),
+        "created_us": log.to_us(created or moment),
+        "customer_id": "c1",
+        "merchant_id": "m1",
+        "amount": 10.0,
+        "is_declined": 0,
+        "features": json.dumps(features),
+        "read_seq": last,
+        "fraud_score": 0.1,
+        "decision": "ALLOW",
+        "review_threshold": 0.5,
+        "block_threshold": 0.9,
+        "model_version": "1",
+        "reasons": "[]",
+        "degraded": 0,
+        "maturity_us": 2 * log.DAY_US,
+        "payload_digest": b"x",
+        **{name: json.dumps(value) if isinstance(value, dict) else value for name, value in changes.items()},
+    }
+    connection.execute(f"INSERT INTO decisions ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", list(values.values()))
+    connection.commit()
+    connection.close()
+
+
+def labelled(world: World, name: str, moment: datetime, is_fraud: bool = True) -> None:
+    """Write one label into the service's log."""
+    connection = sqlite3.connect(world.settings.serving_db)
+    row = (_last_seq(connection) + 1, name, is_fraud, log.to_us(moment))
+    connection.execute("INSERT INTO labels (seq, transaction_id, is_fraud, label_us, known) VALUES (?, ?, ?, ?, 1)", row)
+    connection.commit()
+    connection.close()
+
+
+def _last_seq(connection: sqlite3.Connection) -> int:
+    query = "SELECT max((SELECT coalesce(max(seq), 0) FROM decisions), (SELECT coalesce(max(seq), 0) FROM labels))"
+    (last,) = connection.execute(query).fetchone()
+    return int(last)
+
+
+def vector(world: World, name: str, day: str) -> dict[str, float | None]:
+    """The offline vector of a transaction, as the service would have logged it."""
+    features = feature_store_of(world.settings).plan("fraud_v1").features
+    (row,) = [row for row in world.rows("feature_vectors", day) if row["transaction_id"] == name]
+    return {feature: row[feature] for feature in features}
 
 
 def checks(outcome: Any) -> dict[str, Any]:

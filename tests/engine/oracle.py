@@ -10,12 +10,17 @@ Event = dict[str, Any]  # key, event_us, created_us, and the columns
 
 
 def oracle(view: ViewPlan, events: list[Event], key: str | None, at_us: int) -> dict[str, float | int | None]:
-    result: dict[str, float | int | None] = {}
-    for a in view.aggregates:
-        lower = at_us - a.window_us
+    def within(window_us: int) -> list[Event]:
+        lower = at_us - window_us
         if view.hop_us:
             lower -= lower % view.hop_us
-        seen = [e for e in events if key is not None and e["key"] == key and lower <= e["event_us"] < at_us and e["created_us"] <= at_us]
+        return [e for e in events if key is not None and e["key"] == key and lower <= e["event_us"] < at_us and e["created_us"] <= at_us]
+
+    if view.ttl_us and not within(view.ttl_us):
+        return {a.name: None for a in view.aggregates}
+    result: dict[str, float | int | None] = {}
+    for a in view.aggregates:
+        seen = within(a.window_us)
         values = [_exact(e[a.column], view.scales.get(a.column)) for e in seen if e.get(a.column) is not None]
         result[a.name] = _apply(a.function, a.column, seen, values, at_us)
     return result

@@ -1,92 +1,119 @@
-"""Online state is a set of events: order and repetition do not matter, and what cannot be aggregated does not get in."""
+"""What is SQLite's own about the online state: packs, transactions, the file's format."""
 
+import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
-import pyarrow as pa
 import pytest
-from test_windows import HOUR, MINUTE, START, event, plan_of, push, state_of, table_of
+from stores import connect, writing
+from test_any_store import KEY, one, push, views_of
+from test_windows import HOUR, MINUTE, START, event, plan_of, state_of
 
-from feature_repo.engine.columns import BadEvent
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.online import OnlineState, rebuild
-from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, PlanError, ViewPlan
+from feature_repo.engine.online import OnlineState
+from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 
-KEY = {"key": "a"}
-DAY = 24 * HOUR
-
-
-def test_a_known_id_changes_nothing() -> None:
-    state = state_of(plan_of())
-    assert push(state, 1, event(0, money=5.0))
-    assert not push(state, 1, event(0, money=500.0))
-    assert state.aggregates(KEY, START + MINUTE)["sum_money_60"] == 5.0
+ASKED = START + 300 * MINUTE
 
 
-def test_the_order_of_arrival_does_not_matter() -> None:
-    events = [event(m, money=m / 3) for m in (5, 1, 9, 1, 7)]
-    forward, backward = state_of(plan_of()), state_of(plan_of())
-    for number, e in enumerate(events):
-        push(forward, number, e)
-    for number, e in reversed(list(enumerate(events))):
-        push(backward, number, e)
-    assert forward.aggregates(KEY, START + HOUR) == backward.aggregates(KEY, START + HOUR)
+@contextmanager
+def small_packs() -> Iterator[None]:
+    with patch.multiple("feature_repo.engine.packs", TAIL=3, KEPT=1, FEW=5):
+        yield
 
 
-def test_a_removed_event_is_gone_and_its_id_is_free_again() -> None:
-    state = state_of(plan_of())
-    push(state, 1, event(0, declined=False))
-    assert state.remove("s", "1")
-    assert not state.remove("s", "1")
-    assert push(state, 1, event(0, declined=True))
-    assert state.aggregates(KEY, START + MINUTE)["sum_declined_60"] == 1
+@contextmanager
+def answers_from_packs() -> Iterator[None]:
+    """Where a pack cannot answer, the test fails."""
+    with patch("feature_repo.engine.online_sql.ViewQuery.answer", side_effect=AssertionError("read from the events")):
+        yield
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "12", 1e40, object()])
-def test_a_value_that_cannot_be_aggregated_is_refused_by_name(value: object) -> None:
-    state = state_of(plan_of())
-    with pytest.raises(BadEvent) as refused:
-        push(state, 1, event(0, money=value))
-    assert refused.value.field == "money"
-    assert state.last_event_us("s") is None
+def packed_view(function: str = "sum", column: str = "money") -> ViewPlan:
+    return ViewPlan("v", "key", "s", 0, (Aggregate("x", column, function, 5 * HOUR), Aggregate("n", "x", "count", HOUR)), {"money": 2, "items": 0})
 
 
-def test_floats_of_no_declared_scale_are_checked_too() -> None:
-    with pytest.raises(BadEvent, match="ratio"):
-        push(state_of(plan_of()), 1, event(0, ratio=float("nan")))
+def full_state(view: ViewPlan) -> OnlineState:
+    """Ten events a minute apart, asked about, and settled."""
+    state = OnlineState(sqlite3.connect(":memory:"), one(view))
+    for number in range(10):
+        push(state, number, event(number, money=float(number), items=2**40 if number == 5 else 1))
+    state.aggregates(KEY, ASKED)
+    state.settle()
+    return state
 
 
-def test_an_event_without_a_column_that_is_aggregated_is_refused() -> None:
-    incomplete = event(0)
-    del incomplete["money"]
-    with pytest.raises(BadEvent, match="money"):
-        push(state_of(plan_of()), 1, incomplete)
+def test_a_long_tail_is_packed_and_the_pack_answers() -> None:
+    with small_packs():
+        state = full_state(packed_view())
+        with answers_from_packs():
+            assert state.aggregates(KEY, ASKED) == {"x": 45.0, "n": 0}
+            assert state.aggregates(KEY, START + 9 * MINUTE) == {"x": 36.0, "n": 9}
+        assert state.aggregates(KEY, START + 8 * MINUTE) == {"x": 28.0, "n": 8}  # before the end of the pack
 
 
-def test_an_id_that_is_no_string_is_refused() -> None:
-    with pytest.raises(BadEvent, match="key"):
-        push(state_of(plan_of()), 1, event(0, key=7))
-    with pytest.raises(BadEvent, match="key"):
-        state_of(plan_of()).aggregates({}, START)
+def test_a_late_event_is_brought_into_the_pack() -> None:
+    with small_packs():
+        state = full_state(packed_view())
+        push(state, 100, event(3, late=60, money=1000.0))
+        with answers_from_packs():
+            assert state.aggregates(KEY, ASKED)["x"] == 1045.0
+        assert state.aggregates(KEY, START + 62 * MINUTE)["x"] == 45.0  # not known yet
 
 
-def test_pruning_forgets_what_happened_before() -> None:
-    state = state_of(plan_of())
-    for number in range(5):
-        push(state, number, event(number))
-    assert state.prune(START + 3 * MINUTE) == 3
-    assert state.aggregates(KEY, START + HOUR)["count_who_60"] == 2
-    assert state.last_event_us("s") == START + 4 * MINUTE
+@pytest.mark.parametrize("change", ["remove", "load"])
+def test_a_pack_goes_when_what_it_holds_changes(change: str) -> None:
+    with small_packs():
+        state = full_state(packed_view("max"))
+        if change == "remove":
+            state.remove("s", "8")
+        else:
+            state.load("s", [("8", event(8, money=2.0), START, START)])
+        assert state.connection.execute("SELECT count(*) FROM online_packs").fetchone() == (0,)
+        assert state.aggregates(KEY, ASKED)["x"] == 9.0
 
 
-def test_an_unknown_stream_is_named() -> None:
-    with pytest.raises(PlanError, match="elsewhere"):
-        state_of(plan_of()).remove("elsewhere", "1")
+def test_loading_what_is_there_already_leaves_the_packs_alone() -> None:
+    with small_packs():
+        state = full_state(packed_view())
+        state.load("s", [("8", event(8, money=8.0), START + 8 * MINUTE, START + 8 * MINUTE)])
+        assert state.connection.execute("SELECT count(*) FROM online_packs").fetchone() == (1,)
+
+
+def test_a_key_whose_sums_are_beyond_64_bits_is_answered_without_a_pack() -> None:
+    with small_packs():
+        state = full_state(packed_view("std", "items"))
+        assert state.connection.execute("SELECT count(*) FROM online_packs").fetchone() == (0,)
+        assert state.aggregates(KEY, ASKED)["x"] == pytest.approx(2**40 / 10**0.5)
+
+
+def test_a_pack_made_for_other_windows_is_not_read() -> None:
+    with small_packs():
+        state = full_state(packed_view())
+        longer = ViewPlan("v", "key", "s", 0, (Aggregate("x", "money", "sum", 9 * HOUR),), {"money": 2})
+        push(state, 100, event(-200, money=0.25))
+        assert OnlineState(state.connection, one(longer)).aggregates(KEY, ASKED) == {"x": 45.25}
+
+
+def test_another_plan_gives_up_the_packs_that_it_cannot_change() -> None:
+    with small_packs():
+        state = full_state(packed_view())
+        push(OnlineState(state.connection, one(packed_view("min"))), 100, event(3, money=7.0))
+        assert state.aggregates(KEY, ASKED)["x"] == 52.0
+
+
+def test_packs_go_with_the_last_event_of_their_key() -> None:
+    with small_packs():
+        state = full_state(packed_view())
+        push(state, 100, event(20, key="b"))
+        assert state.prune(START + 15 * MINUTE, 100) == 10
+        assert state.connection.execute("SELECT count(*) FROM online_packs").fetchone() == (0,)
 
 
 def test_nothing_is_committed_by_the_state_itself(tmp_path: Path) -> None:
-    view = plan_of()
-    plan = FeaturePlan("s", (view,), (), ())
+    plan = one(plan_of())
     with sqlite3.connect(tmp_path / "s.db") as connection:
         OnlineState.create_tables(connection)
         OnlineState(connection, plan)
@@ -97,52 +124,60 @@ def test_nothing_is_committed_by_the_state_itself(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_writer_goes_over_to_a_new_generation_with_its_next_transaction(tmp_path: Path) -> None:
+    state, plain = OnlineState(connect(tmp_path / "s.db"), one(plan_of())), sqlite3.connect(tmp_path / "s.db")
+    implicit = OnlineState(plain, one(plan_of()))  # Python's own way: a transaction begins with the first change
+    state.connection.execute("UPDATE online_generation SET current = 1")
+    push(implicit, 1, event(0))
+    plain.commit()
+    assert state.last_event_us("s") is None
+    with writing(state):
+        assert state.last_event_us("s") == START
+    plain.close()
+
+
 def test_a_view_that_comes_later_finds_the_events_that_are_there() -> None:
     def view(entity: str) -> ViewPlan:
         return ViewPlan(f"by_{entity}", entity, "s", 0, (Aggregate(f"n_{entity}", "x", "count", HOUR),), keys=("key", "who"))
 
     connection = sqlite3.connect(":memory:")
-    OnlineState.create_tables(connection)
     push(OnlineState(connection, FeaturePlan("one", (view("key"),), (), ())), 1, event(0, who="x"))
     both = OnlineState(connection, FeaturePlan("two", (view("key"), view("who")), (), ()))
     assert both.aggregates({"key": "a", "who": "x"}, START + 1) == {"n_key": 1, "n_who": 1}
 
 
-def test_a_vector_has_the_order_of_the_service_and_on_demand_features() -> None:
-    view = ViewPlan("v", "key", "s", 0, (Aggregate("avg_txn_amount_7d", "money", "avg", DAY), Aggregate("n", "x", "count", DAY)), {"money": 2})
-    others = ("avg_txn_amount_30d", "std_txn_amount_30d", "merchant_avg_amount_30d")
-    inputs = ("avg_txn_amount_7d", *others, "amount", "event_time_us")
-    on_demand = OnDemandPlan("c", "feature_repo.fraud.context:transaction_context", inputs, ("amount_to_customer_avg_7d", "hour_of_day"))
-    plan = FeaturePlan("s", (view,), (on_demand,), ("hour_of_day", "n", "amount_to_customer_avg_7d", "avg_txn_amount_7d"))
+def test_the_quarantine_keeps_the_newest_rows_as_they_came() -> None:
+    state = state_of(plan_of())
+    with patch("feature_repo.engine.online.QUARANTINED", 3):
+        for number in range(5):
+            state.quarantine("s", {"money": float("inf"), "n": number}, "money", number)
+    kept = state.connection.execute("SELECT event, at_us FROM online_quarantine ORDER BY id").fetchall()
+    assert [(json.loads(text), at) for text, at in kept] == [({"money": "inf", "n": n}, n) for n in (2, 3, 4)]
+    assert state.refusals()["s", "money"].events == 5
+
+
+def test_a_file_of_the_first_format_goes_on_as_it_is_and_one_of_the_future_is_refused() -> None:
     connection = sqlite3.connect(":memory:")
-    state = OnlineState(connection, plan)
-    push(state, 1, event(0, money=4.0))
-    request = {"amount": 8.0, "event_time_us": START + 5 * HOUR, **dict.fromkeys(others, 0.0)}
-    vector = state.vector(KEY, START + 5 * HOUR, request)
-    assert list(vector.items()) == [("hour_of_day", 5.0), ("n", 1.0), ("amount_to_customer_avg_7d", 2.0), ("avg_txn_amount_7d", 4.0)]
+    connection.execute("CREATE TABLE online_format (version INTEGER PRIMARY KEY) WITHOUT ROWID")
+    connection.execute("INSERT INTO online_format VALUES (1)")
+    connection.execute("CREATE TABLE online_s (event_id TEXT PRIMARY KEY, event_us INTEGER, created_us INTEGER, key, money) WITHOUT ROWID")
+    connection.execute("INSERT INTO online_s VALUES ('1', ?, ?, 'a', 450)", (START, START))
+    assert OnlineState(connection, one(packed_view())).aggregates(KEY, START + 1) == {"x": 4.5, "n": 1}
+    connection.execute("UPDATE online_format SET version = 3")
+    with pytest.raises(PlanError, match="format 3"):
+        OnlineState(connection, one(packed_view()))
 
 
-def lake_of(path: Path, days: dict[str, list[int]]) -> Lake:
-    lake = Lake(path)
-    for day, minutes in days.items():
-        table = table_of([event(m, money=1.0) for m in minutes])
-        lake.write("s", day, table.append_column("transaction_id", pa.array([f"{day}/{i}" for i in range(len(minutes))])), validated=True)
-    return lake
+@pytest.mark.parametrize("name", ["packs", "s_g2", "a b"])
+def test_a_stream_whose_name_the_state_cannot_use_is_named(name: str) -> None:
+    with pytest.raises(PlanError, match=name):
+        OnlineState(sqlite3.connect(":memory:"), one(ViewPlan("v", "key", name, 0, (Aggregate("n", "x", "count", HOUR),))))
 
 
-def test_a_rebuild_loads_what_windows_can_reach_and_again_changes_nothing(tmp_path: Path) -> None:
-    view = ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),))
-    plan = FeaturePlan("s", (view,), (), ("n",))
-    lake = lake_of(tmp_path, {f"2018-04-0{d + 1}": [d * 1440, d * 1440 + 60] for d in range(4)})
-    connection = sqlite3.connect(":memory:")
-    OnlineState.create_tables(connection)
-    assert rebuild(connection, plan, lake, "2018-04-03") == {"s": 4}
-    assert rebuild(connection, plan, lake, "2018-04-03") == {"s": 0}
-    assert rebuild(connection, plan, lake) == {"s": 2}
-    half_past = START + 3 * DAY + 30 * MINUTE
-    assert OnlineState(connection, plan).aggregates(KEY, half_past) == {"n": 2}  # 1:00 of the day before, 0:00 of this one
-
-
-def test_a_rebuild_of_an_empty_lake_is_empty(tmp_path: Path) -> None:
-    view = ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),))
-    assert rebuild(sqlite3.connect(":memory:"), FeaturePlan("s", (view,), (), ("n",)), Lake(tmp_path)) == {"s": 0}
+def test_a_state_that_has_all_its_tables_is_opened_without_writing(tmp_path: Path) -> None:
+    plan = FeaturePlan("s", views_of(HOUR, 0), (), ())
+    OnlineState(connect(tmp_path / "s.db"), plan)
+    holder, reader = connect(tmp_path / "s.db"), connect(tmp_path / "s.db")
+    reader.execute("PRAGMA busy_timeout = 0")
+    holder.execute("BEGIN IMMEDIATE")
+    assert OnlineState(reader, plan).count("s") == 0

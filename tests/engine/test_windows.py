@@ -1,6 +1,7 @@
 """Offline windows, online state and the definition of a feature agree to the last bit, whatever the events are."""
 
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.online import OnlineState
+from feature_repo.engine.pieces import Clock
 from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
-from feature_repo.engine.windows import _Clock, view_values
+from feature_repo.engine.windows import view_values
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -97,6 +99,25 @@ def test_offline_online_and_the_definition_agree(events: list[Event], questions:
             assert state.aggregates({"key": key}, at) == value
 
 
+@settings(max_examples=60, deadline=None)
+@given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE]), st.sampled_from([30 * MINUTE, 2 * HOUR, 9 * HOUR]))
+def test_a_key_without_an_event_for_its_time_to_live_has_no_values(
+    events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, ttl_us: int
+) -> None:
+    view = replace(plan_of(hop_us), ttl_us=ttl_us)
+    assert offline(view, events, questions) == [oracle(view, events, key, at) for key, at in questions]
+
+
+@settings(max_examples=60, deadline=None)
+@given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE]), st.sampled_from([1, 7]))
+def test_pieces_of_any_size_give_the_same_bits(events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, rows: int) -> None:
+    view = plan_of(hop_us)
+    whole = offline(view, events, questions)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("feature_repo.engine.pieces.PIECE_ROWS", rows)
+        assert offline(view, events, questions) == whole
+
+
 @settings(max_examples=40, deadline=None)
 @given(events_of, questions_of)
 def test_events_created_later_never_change_a_value(events: list[Event], questions: list[tuple[str | None, int]]) -> None:
@@ -130,6 +151,34 @@ def test_an_empty_window_counts_zero_and_averages_null() -> None:
     assert {empty["avg_money_60"], empty["std_money_60"], empty["min_ratio_60"], empty["seconds_since_last_declined_60"]} == {None}
 
 
+def test_an_event_keeps_its_key_alive_up_to_the_last_moment_of_the_time_to_live() -> None:
+    view = replace(plan_of(windows=(5 * HOUR,)), ttl_us=HOUR)
+    alive, dead = offline(view, [event(0, money=7.0)], [("a", START + HOUR), ("a", START + HOUR + 1)])
+    assert (alive["count_who_300"], alive["sum_money_300"]) == (1, 7.0)
+    assert set(dead.values()) == {None}
+
+
+def test_a_late_event_keeps_its_key_alive_only_once_it_is_known() -> None:
+    view = replace(plan_of(), ttl_us=5 * HOUR)
+    before, after = offline(view, [event(0, late=30)], [("a", START + m * MINUTE) for m in (29, 30)])
+    assert set(before.values()) == {None}
+    assert after["count_who_60"] == 1
+
+
+def test_the_events_themselves_may_be_the_moments_in_any_order() -> None:
+    rng = np.random.default_rng(7)
+    events = [event(int(m), late=int(d), money=float(m), key="abc"[k]) for m, d, k in rng.integers(0, [90, 3, 3], (80, 3))]
+    questions = [(e["key"], e["event_us"]) for e in events]
+    assert offline(plan_of(), events, questions) == [oracle(plan_of(), events, k, t) for k, t in questions]
+
+
+def test_more_keys_than_sixteen_bits_are_kept_apart() -> None:
+    keys = [f"k{number}" for number in range(70_000)]
+    events = [{**event(number % 7), "key": key} for number, key in enumerate(keys[::-1])]
+    counts = [row["count_who_60"] for row in offline(plan_of(windows=(HOUR,)), events, [(key, START + 10 * MINUTE) for key in keys])]
+    assert counts == [1] * len(keys)
+
+
 def test_no_question_gets_no_answer() -> None:
     assert offline(plan_of(), [event(0)], []) == []
 
@@ -153,9 +202,9 @@ def test_an_infinite_or_unthinkable_amount_is_refused_by_name() -> None:
 
 def test_times_that_do_not_fit_beside_the_keys_are_ranked_instead() -> None:
     codes, times = np.array([0, 0, 1, 1]), np.array([5, 7, 5, 2**61])
-    places = _Clock.over(2, times).place(codes, times)
+    places = Clock.over(2, times).place(codes, times)
     assert list(np.argsort(places, kind="stable")) == [0, 1, 2, 3]
-    assert _Clock.over(2, times).times is not None
+    assert Clock.over(2, times).times is not None
     view, century = plan_of(windows=(HOUR,)), 100 * 365 * 24 * HOUR
     events = [event(0), {**event(0), "event_us": START + century, "created_us": START + century}]
     keys = [f"k{i}" for i in range(2000)] + ["a", "a"]
@@ -164,7 +213,7 @@ def test_times_that_do_not_fit_beside_the_keys_are_ranked_instead() -> None:
 
 
 def test_many_late_events_agree_with_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_repo.engine.windows.PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("feature_repo.engine.pieces.PAIRS_AT_ONCE", 7)
     rng = np.random.default_rng(3)
     events = [event(int(m), late=int(d), money=float(m), who="xyz"[m % 3], declined=bool(m % 2)) for m, d in rng.integers(0, 200, (60, 2))]
     questions = [("a", START + int(m) * MINUTE) for m in rng.integers(0, 500, 40)]

@@ -24,6 +24,7 @@ CHECKS = {
     "training_set": {"enough_positives"},
     "evaluation": {"gate"},
     "prediction_log": {"not_degraded"},
+    "online_store": {"fresh"},
     "feature_parity": {"no_unexplained_mismatch"},
     "data_drift_report": {"enough_predictions", "no_data_drift"},
     "prediction_drift_report": {"enough_predictions", "no_prediction_drift"},

@@ -17,11 +17,11 @@ import httpx
 import numpy as np
 import pyarrow as pa
 
+from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract.bundle import Release, as_row, write_release
 from serving.contract.policy import Policy
 from serving.contract.scoring import Calibrator, Scorer
-from serving.history import find_of
 from serving.plane import DataPlane
 from serving.releases import Champion
 from serving.settings import Limits, ServingSettings
@@ -180,7 +180,7 @@ class Bench:
 
     def verdicts(self, transaction_id: str) -> list[tuple[int, bool]]:
         assert self.champion is not None
-        events = find_of(self.connection, self.champion.release.plan, "verdicts", transaction_id)
+        events = OnlineState(self.connection, self.champion.release.plan).find_of("verdicts", transaction_id)
         return sorted((int(str(e["event_us"])), bool(e["is_fraud"])) for e in events)
 
 

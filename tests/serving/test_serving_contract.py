@@ -126,7 +126,7 @@ def test_another_order_of_features_is_refused_when_written_and_when_read(release
 
 def test_a_feature_more_than_the_model_has_is_refused(release: Release, tmp_path: Path) -> None:
     more = (*release.features, "one_more")
-    with pytest.raises(BundleError, match="42 against 41 of them"):
+    with pytest.raises(BundleError, match=f"{len(more)} against {len(release.features)} of them"):
         write_release(replace(release, features=more, plan=replace(release.plan, features=more)), tmp_path / "a", REFERENCE)
 
 
@@ -192,8 +192,9 @@ def test_a_check_that_takes_too_long_is_ended(bundle: Path) -> None:
         check_release(bundle, 0.05)
 
 
-@given(values=hnp.arrays(np.float64, (3, 41), elements=st.floats(allow_nan=True, allow_infinity=False)))
-def test_one_row_scores_the_same_to_the_bit_as_a_batch(scorer: Scorer, values: np.ndarray) -> None:
+@given(data=st.data())
+def test_one_row_scores_the_same_to_the_bit_as_a_batch(scorer: Scorer, data: st.DataObject) -> None:
+    values = data.draw(hnp.arrays(np.float64, (3, len(scorer.features)), elements=st.floats(allow_nan=True, allow_infinity=False)))
     assert [scorer.score_one(row) for row in values.tolist()] == scorer.score(values).tolist()
 
 
@@ -209,10 +210,11 @@ def test_contributions_and_the_constant_add_up_to_the_margin(scorer: Scorer, rel
 
 
 def test_a_row_of_the_wrong_width_is_refused(scorer: Scorer) -> None:
-    with pytest.raises(ValueError, match="takes 41 features, got 40"):
-        scorer.score_one([0.0] * 40)
-    with pytest.raises(ValueError, match="takes 41 features, got 40"):
-        scorer.score(np.zeros((2, 40)))
+    width = len(scorer.features)
+    with pytest.raises(ValueError, match=f"takes {width} features, got {width - 1}"):
+        scorer.score_one([0.0] * (width - 1))
+    with pytest.raises(ValueError, match=f"takes {width} features, got {width - 1}"):
+        scorer.score(np.zeros((2, width - 1)))
 
 
 @given(st.floats(-800, 800), st.floats(-5, 5), st.floats(-5, 5))

@@ -39,10 +39,13 @@ def test_a_transaction_and_a_vector_get_an_answer_with_all_its_parts(served: Run
         assert answer.status_code == 200
         parts = answer.json()
         assert set(parts) == {
-            "prediction_id", "fraud_score", "decision", "threshold", "block_threshold", "model_version", "reasons", "degraded",
+            "prediction_id", "fraud_score", "decision", "threshold", "block_threshold", "model_version", "reasons", "degraded", "freshness",
         }  # fmt: skip
         assert parts["prediction_id"] in ("t1", "v1")
-        assert (parts["model_version"], parts["threshold"], parts["degraded"]) == ("1", 0.3, False)
+        assert (parts["model_version"], parts["threshold"]) == ("1", 0.3)
+        # A payment before any history rests on nothing, and says so; a ready vector rests on what the client sent.
+        nothing_yet = dict.fromkeys(["customer_stats", "merchant_stats", "merchant_activity"]) if "transaction" in body else {}
+        assert (parts["degraded"], parts["freshness"]) == ("transaction" in body, nothing_yet)
         assert 0 <= parts["fraud_score"] <= 1
 
 

@@ -21,11 +21,11 @@ from serving_kit import ALLOW_ALL, DAY_US, MINUTE_US, START_US, Bench
 from serving_kit import paid as payment
 
 from feature_repo.engine.online import OnlineState
-from serving.contract.log import read_decisions, read_labels, served_days
+from serving.contract.log import create_tables, read_decisions, read_labels, served_days
 from serving.contract.policy import Policy
 from serving.contract.verdicts import verdict_events
+from serving.coverage import missing
 from serving.database import tidy_until
-from serving.history import find_of, missing
 from serving.plane import DataPlane
 from serving.pruning import ROWS_A_COMMIT, prune
 from serving.releases import Champion
@@ -138,7 +138,7 @@ def test_a_locked_file_is_said_so_quickly_and_nothing_is_lost(bench: Bench) -> N
 
 def test_a_request_that_fails_half_way_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.plane.predict_transaction(payment(1))
-    monkeypatch.setattr("serving.plane.verdict_events", lambda *a: 1 / 0)
+    monkeypatch.setattr("serving.contract.events.verdict_events", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bench.plane.predict_transaction(payment(2))
     monkeypatch.undo()
@@ -242,7 +242,7 @@ def test_a_label_of_a_transaction_from_before_the_service_finds_it_in_the_state(
     (receipt,) = bench.plane.add_labels([Label("old", False, START_US + 4 * DAY_US)])
     assert receipt.known
     assert bench.verdicts("old") == [(START_US + DAY_US, True), (START_US + 4 * DAY_US, False)]
-    (found,) = [e for e in find_of(bench.connection, champion.release.plan, "verdicts", "old") if not e["is_fraud"]]
+    (found,) = [e for e in state.find_of("verdicts", "old") if not e["is_fraud"]]
     assert (found["merchant_id"], found["amount"]) == ("m", 12.5)
 
 
@@ -253,11 +253,72 @@ def test_labels_in_any_order_leave_the_verdicts_of_the_one_rule(
 ) -> None:
     bench = Bench(tmp_path_factory.mktemp("plane"), deciding(champion, BLOCK_ALL if blocked else ALLOW_ALL))
     bench.plane.predict_transaction(payment(0))
-    known = [(START_US + day * DAY_US, is_fraud) for day, is_fraud in labels]
-    for label_us, is_fraud in known:
-        bench.plane.add_labels([Label("t0", is_fraud, label_us)])
+    known: list[tuple[int, bool]] = []
+    for day, is_fraud in labels:
+        bench.plane.add_labels([Label("t0", is_fraud, START_US + day * DAY_US)])
+        # One that comes late is known when it comes, each at a moment of its own.
+        known.append((max(START_US + day * DAY_US, START_US, *(us + 1 for us, _ in known)), is_fraud))
     assert bench.verdicts("t0") == verdict_events(START_US, known, blocked, 7 * DAY_US)
     bench.plane.close()
+
+
+def test_a_label_that_comes_late_does_not_change_what_was_known_before(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(0))
+    bench.plane.predict_transaction(payment(1, START_US + 5 * DAY_US))
+    late = Label("t0", True, START_US + DAY_US)
+    bench.plane.add_labels([late])
+    assert bench.verdicts("t0") == [(START_US + 5 * DAY_US, True)]
+    assert read_labels(bench.settings.database, "2018-04-06").num_rows == 1
+    (again,) = bench.plane.add_labels([late])
+    assert again.duplicate
+
+
+def test_a_batch_of_contradicting_labels_that_is_sent_again_changes_nothing(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(0))
+    batch = [Label("t0", True, START_US + DAY_US), Label("t0", False, START_US + 2 * DAY_US)]
+    bench.plane.add_labels(batch)
+    before = bench.verdicts("t0")
+    assert [r.duplicate for r in bench.plane.add_labels(batch)] == [True, True]
+    assert bench.verdicts("t0") == before
+
+
+def test_a_payment_that_comes_late_is_known_only_after_every_decision_before_it(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(0))
+    bench.plane.predict_transaction(payment(5))
+    bench.plane.predict_transaction(payment(2))
+    times = bench.connection.execute("SELECT created_us FROM decisions ORDER BY seq").fetchall()
+    assert times[2][0] == times[1][0] + 1
+
+
+def test_an_answer_says_how_old_each_view_is_and_whether_that_is_too_old(bench: Bench) -> None:
+    first = bench.plane.predict_transaction(payment(0))
+    assert (set(first.freshness.values()), first.degraded) == ({None}, True)
+    bench.plane.predict_transaction(payment(1, START_US + 7 * DAY_US - 60_000_000))
+    fresh = bench.plane.predict_transaction(payment(2, START_US + 7 * DAY_US + 60_000_000))
+    assert fresh.freshness == {"customer_stats": 120.0, "merchant_stats": 60.0, "merchant_activity": 120.0}
+    assert not fresh.degraded
+    stale = bench.plane.predict_transaction(payment(3, START_US + 8 * DAY_US + 70_000_000))
+    assert stale.degraded, "no payment for more than a day"
+    assert bench.plane.predict_transaction(payment(3, START_US + 8 * DAY_US + 70_000_000)) == replace(stale, repeated=True)
+    rows = read_decisions(bench.settings.database, "2018-04-09").to_pylist()
+    assert [(row["degraded"], json.loads(row["freshness"])) for row in rows] == [(True, stale.freshness)]
+
+
+def test_a_log_of_the_version_before_is_brought_up_to_date_and_readable_before_that(bench: Bench) -> None:
+    bench.plane.predict_transaction(payment(0))
+    bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])
+    for statement in (
+        "DROP INDEX labels_once",
+        "ALTER TABLE labels DROP COLUMN given_us",
+        "CREATE UNIQUE INDEX labels_once ON labels (transaction_id, label_us, is_fraud)",
+        "ALTER TABLE decisions DROP COLUMN freshness",
+        "PRAGMA user_version = 1",
+    ):
+        bench.connection.execute(statement)
+    assert read_decisions(bench.settings.database, "2018-04-01")["freshness"].to_pylist() == [None]
+    create_tables(bench.connection)
+    assert read_decisions(bench.settings.database, "2018-04-01")["freshness"].to_pylist() == ["{}"]
+    assert [r.duplicate for r in bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])] == [True]
 
 
 def test_a_plan_that_needs_a_column_the_state_never_stored_has_a_reason_against_it(bench: Bench, champion: Champion) -> None:
@@ -327,8 +388,8 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(bench: Be
     bench.plane.predict_features(dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment")
     bench.connection.executemany(
         "INSERT INTO decisions SELECT seq + ?1, prediction_id || ?1, kind, event_us, created_us + ?1, customer_id, merchant_id, amount, is_declined,"
-        " features, read_seq, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, maturity_us, payload_digest"
-        " FROM decisions WHERE seq = 1",
+        " features, read_seq, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, maturity_us,"
+        " payload_digest, freshness FROM decisions WHERE seq = 1",
         ((1_000 + n,) for n in range(5_000)),
     )
     database, connect = bench.settings.database, sqlite3.connect
