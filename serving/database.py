@@ -19,6 +19,7 @@ OPENING_TIMEOUT_MS = 10_000  # several workers open the file at once
 BUSY_TIMEOUT_MS = 5  # another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other work meanwhile
 # Left to SQLite, every thousandth page is checkpointed inside somebody's commit and waits for the disk (p99 5 ms, with the thread 0.5).
 TIDY_EVERY_S = 0.5
+MAPPED_BYTES = 1 << 30  # of the file, read without a copy: a customer's pack in half the time
 PRUNE_PAUSE_S = 0.02  # between two commits of deletions, so that payments get their turn
 AUTOMATIC_CHECKPOINT_PAGES = 20_000  # 80 MB; by then a commit has only the last few pages left to move
 
@@ -32,6 +33,7 @@ def open_database(settings: ServingSettings, busy_timeout_ms: int = BUSY_TIMEOUT
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOMATIC_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA synchronous = {'FULL' if settings.fsync else 'NORMAL'}")
+    connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
     log.create_tables(connection)
     OnlineState.create_tables(connection)
     connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")

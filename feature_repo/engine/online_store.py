@@ -69,16 +69,19 @@ def reading(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineSt
     """The same to read from. It takes no lock that a writer could hold, except to make tables where some are missing."""
     with _connected(database) as connection:
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("BEGIN")  # before the state is opened: of a generation that goes meanwhile, this still sees all
         try:
             state = _state(connection, views)
         except sqlite3.OperationalError as error:
             if not _is(error, sqlite3.SQLITE_READONLY):
                 raise
+            connection.execute("ROLLBACK")
             connection.execute("PRAGMA query_only = OFF")
             connection.execute("BEGIN IMMEDIATE")
-            state = _state(connection, views)
+            _state(connection, views)
             connection.execute("COMMIT")
-        connection.execute("BEGIN")
+            connection.execute("BEGIN")
+            state = _state(connection, views)
         yield state
         connection.execute("ROLLBACK")
 
