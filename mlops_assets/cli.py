@@ -88,11 +88,24 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--version", action=Once, help="a registered version (the champion)")
     which.add_argument("--as-of", type=_day, action=Once, metavar="DAY", help="the version that was trained as of this day")
 
+    promote = command("promote", lambda o: commands.promote(o.version, o.reason, o.refuse), "make an evaluated version champion, on a person's word")
+    promote.add_argument("version", metavar="VERSION", help="a registered version that was evaluated")
+    promote.add_argument("--refuse", action="store_true", help="refuse it instead: no machine promotes it after that")
+    _reason(promote)
+
+    rollback = command("rollback", lambda o: commands.rollback(o.reason), "return to the champion before; this one is not promoted again by itself")
+    _reason(rollback)
+    command("history", lambda o: commands.history(o.json), "print every promotion, refusal and rollback, and verify that none was altered")
+
     serve = command("serve", lambda o: commands.serve(o), "start the scoring service")
     serve.add_argument("--host", default="127.0.0.1", action=Once)
     serve.add_argument("--port", type=int, default=8000, action=Once)
     serve.add_argument("--workers", type=int, default=1, action=Once)
     serve.add_argument("--clock", choices=["wall", "event"], default="wall", action=Once, help="event: replay past days by their own time")
+
+    reproduce = command("reproduce", lambda o: commands.reproduce(o.version, o.record), "make a version again from what was recorded, and compare")
+    reproduce.add_argument("version", metavar="V", help="a registered version")
+    reproduce.add_argument("--record", type=Path, action=Once, metavar="FILE", help="the provenance.json of a version that another home has")
 
     command("rebuild-online", lambda o: commands.rebuild_online(), "make the online state anew from the lake and the log, while the service goes on")
     command("dev", lambda o: commands.dev(), "start Dagster's webserver and daemon on this platform")
@@ -104,6 +117,16 @@ def parser() -> argparse.ArgumentParser:
 def _days(command: argparse.ArgumentParser) -> None:
     command.add_argument("--from", dest="first", type=_day, required=True, action=Once, metavar="DAY", help="first arrival day, 2018-04-01")
     command.add_argument("--to", dest="last", type=_day, required=True, action=Once, metavar="DAY", help="last arrival day, included")
+
+
+def _reason(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--reason", type=_text, required=True, action=Once, metavar="TEXT", help="why; it is kept in the history")
+
+
+def _text(text: str) -> str:
+    if text.strip():
+        return text.strip()
+    raise argparse.ArgumentTypeError(f"{text!r} says nothing")
 
 
 def _day(text: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from dagster import AssetKey
 
     from feature_repo.engine.lake import Lake
+    from mlops_assets.resources.lifecycle import Lifecycle
     from mlops_assets.resources.registry import ModelRegistry
 
 
@@ -54,6 +57,32 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
             _run(ONLINE, instance)
     rows = {name: _rows(settings, name, first, last) for name in ("transactions", "labels", "verdicts", "feature_vectors")}
     return {"from": first, "to": last, "groups": [group] if group else [INGEST, FEATURES], "rows": rows}
+
+
+def reproduce(version: str, record: Path | None) -> dict[str, Any]:
+    """Make the version again from its record, that of the registry or a file; another outcome is a result too, told with what differs."""
+    from feature_repo.engine.lake import Lake
+    from mlops_assets.reproduce import reproduce as rebuild
+    from mlops_assets.resources.provenance import ROOT, Record
+
+    settings = load_settings()
+    if record is not None:
+        made_from = Record.from_json(_text(record), str(record))
+    elif _registry_exists(settings):  # asking would make one
+        registry = _registry(settings)
+        made_from = registry.record(registry.version(version))
+    else:
+        raise CommandError(f"there is no version {version}: nothing was trained in {settings.home}; --record takes what another home recorded")
+    base = settings.base if settings.config_file else ROOT / made_from.config_base
+    made = rebuild(made_from, Lake(settings.lake_root), base, ROOT, lambda line: print(line, file=sys.stderr, flush=True))
+    return {
+        "version": version,
+        "identical": made.identical,
+        "recorded": dict(made.recorded),
+        "rebuilt": dict(made.rebuilt),
+        "differs": list(made.differs),
+        "inputs": {"from the lake": made.from_lake, "from the source": made.from_source},
+    }
 
 
 def rebuild_online() -> dict[str, Any]:
@@ -95,12 +124,13 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
     with DagsterInstance.get() as instance:
         result = _run(RETRAINING, instance, day=as_of, select=undecided)
     judged = lake.read(EVALUATION, [as_of]).to_pylist()[0]
+    decided = [row for row in _lifecycle(settings).history.entries() if row["version"] == judged["version"]][-1]
     return {
         "as_of": as_of,
         "version": judged["version"],
         "champion_before": judged["champion"],
-        "verdict": "promoted" if judged["promote"] else "refused",
-        "reasons": judged["reasons"],
+        "verdict": decided["kind"],
+        "reasons": decided["reasons"],
         "training_rows": lake.manifests(TRAINING_SET, [as_of])[0].rows,
         "run_id": result.run_id,
     }
@@ -135,6 +165,53 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     return {"out": str(out), "rows": table.num_rows, "version": chosen.version, "from": first, "to": last}
 
 
+def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
+    """A person's word on a version, which may overrule the gate's judgement and nothing that would break serving or trust."""
+    from feature_repo.engine.lake import Lake
+
+    settings = load_settings()
+    lifecycle = _lifecycle(settings)
+    if not _registry_exists(settings):
+        raise CommandError(f"there is no version {number}: nothing was trained in {settings.home}")
+    if refuse:
+        return _decision(lifecycle.decline(number, _now(), _person(), reason))
+    _pipeline()
+    from mlops_assets.assets.judging import standing_against
+    from mlops_assets.definitions import USE_CASES
+
+    case, lake = USE_CASES[settings.use_case], Lake(settings.lake_root)
+    barred = standing_against(case, settings, lake, lifecycle.registry, lifecycle.registry.version(number))
+    return _decision(lifecycle.approve(number, _now(), _person(), reason, barred))
+
+
+def rollback(reason: str) -> dict[str, Any]:
+    """Back to the champion before this one, as one bundle."""
+    settings = load_settings()
+    if not _registry_exists(settings):
+        raise CommandError(f"there is no champion to roll back: nothing was trained in {settings.home}")
+    return _decision(_lifecycle(settings).roll_back(_now(), _person(), reason))
+
+
+def history(as_data: bool) -> dict[str, Any] | None:
+    """Every decision, the oldest first, after the chain was verified; what is not whole is an error."""
+    settings = load_settings()
+    lifecycle = _lifecycle(settings)
+    cut_off = len(lifecycle.unconfirmed()) if _registry_exists(settings) else 0
+    entries, head = lifecycle.history.entries(), lifecycle.history.head()
+    unchained = sum("digest" not in entry for entry in entries)
+    if as_data:
+        return {"entries": entries, "whole": True, "rows": head.rows, "digest": head.digest, "unchained": unchained, "unconfirmed": cut_off}
+    print(_history_table(entries), end="")
+    if unchained:
+        sealed = "by the first digest after them" if unchained < head.rows else "by the next decision"
+        print(f"The first {unchained} are from before there were digests, and are sealed {sealed}")
+    if cut_off:
+        print(f"A crash came before MLflow was told of the last {cut_off}; the next decision makes up for it")
+    known = "" if cut_off else ", and MLflow knows of the last one"
+    print(f"{head.rows} entries, whole: each follows from the one before it{known}" if entries else "no entries")
+    return None
+
+
 def serve(options: argparse.Namespace) -> None:
     """The service as a process of its own: it takes this one's place."""
     settings = load_settings()
@@ -158,7 +235,6 @@ def status() -> dict[str, Any]:
     """What there is, read from the lake, the registry and the history."""
     from feature_repo.engine.lake import Lake
     from mlops_assets.keys import FEATURE_VECTORS, PREDICTION_LOG, TRANSACTIONS, VERDICTS
-    from mlops_assets.resources.history import History
 
     settings = load_settings()
     lake = Lake(settings.lake_root)
@@ -167,13 +243,16 @@ def status() -> dict[str, Any]:
         days = lake.partitions(name)
         datasets[name] = {"days": len(days), "first": days[0] if days else None, "last": days[-1] if days else None}
     champion = _registry(settings).champion() if _registry_exists(settings) else None
-    decisions = History(path=str(settings.home / "history.jsonl")).entries()
+    lifecycle = _lifecycle(settings)
+    decisions = lifecycle.history.entries()
+    if _registry_exists(settings):
+        lifecycle.unconfirmed()  # where the end of the history is missing, an error
     return {
         "home": str(settings.home),
         "config": str(settings.config_file) if settings.config_file else "defaults",
         "datasets": datasets,
         "champion": {"version": champion.version, "as_of": champion.as_of} if champion else None,
-        "last_decision": {k: decisions[-1][k] for k in ("as_of", "version", "verdict", "reasons")} if decisions else None,
+        "last_decision": _decision(decisions[-1]) if decisions else None,
     }
 
 
@@ -255,6 +334,46 @@ def _registry(settings: Settings) -> ModelRegistry:
     return registry_of(settings)
 
 
+def _lifecycle(settings: Settings) -> Lifecycle:
+    from mlops_assets.resources.lifecycle import lifecycle_of
+
+    return lifecycle_of(settings)
+
+
+def _decision(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the history for a person, without what seals it."""
+    from mlops_assets.core.lifecycle import kind
+
+    names = ("version", "as_of", "champion", "to", "by", "at", "reasons", "overruled")
+    return {"kind": kind(row), **{name: row[name] for name in names if name in row}}
+
+
+def _history_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    from mlops_assets.core.lifecycle import GATE, kind
+
+    lines = [("at (UTC)", "decision", "version", "as of", "champion before", "by", "reason")]
+    for row in entries:
+        reasons = [*row["reasons"], *row.get("overruled", ())]
+        decision = kind(row).replace("_", " ") + (f" to {row['to']}" if "to" in row else "")
+        reason = reasons[0] + (f" (and {len(reasons) - 1} more)" if reasons[1:] else "")
+        lines.append((row.get("at", "")[:19], decision, row["version"], row["as_of"], row["champion"] or "none", row.get("by", GATE), reason))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    padded = [[text.ljust(width) for text, width in zip(line, widths, strict=False)] for line in lines]
+    return "".join("  ".join([*cells, line[-1]]) + "\n" for cells, line in zip(padded, lines, strict=True)) if entries else ""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _person() -> str:
+    """Who runs this process, as the system names the user; the number where it has no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[AssetKey] | None:
     """What is left to do of a training that was cut off before its decision was on record; None where all of it is.
 
@@ -263,7 +382,6 @@ def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[AssetKey] | N
     from dagster import AssetKey
 
     from mlops_assets.keys import EVALUATION, PROMOTED_VERSION, TRAINED_MODEL
-    from mlops_assets.resources.history import History
     from mlops_assets.resources.provenance import provenance
 
     if lake.manifest(TRAINED_MODEL, as_of) is None:
@@ -273,10 +391,19 @@ def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[AssetKey] | N
     made = {name: value for name, value in provenance(settings).items() if not name.startswith("git_")}
     if any(tags.get(name) != value for name, value in {**made, "training_set_digest": _training_set_digest(settings, lake, as_of)}.items()):
         return None
-    if any(entry["version"] == number for entry in History(path=str(settings.home / "history.jsonl")).entries()):
+    lifecycle = _lifecycle(settings)
+    cut_off = lifecycle.unconfirmed()
+    if any(entry["version"] == number and entry not in cut_off for entry in lifecycle.history.entries()):
         raise CommandError(f"as of {as_of}: version {number} was trained from the same data, configuration and code (--again trains it anew)")
     judged = lake.manifest(EVALUATION, as_of) is not None and lake.read(EVALUATION, [as_of]).to_pylist()[0]["version"] == number
     return [AssetKey(name) for name in ((PROMOTED_VERSION,) if judged else (EVALUATION, PROMOTED_VERSION))]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file}: cannot be read ({error})") from error
 
 
 def _registry_exists(settings: Settings) -> bool:

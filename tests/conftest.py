@@ -17,7 +17,7 @@ HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """State goes to a folder of the test; nothing calls home."""
-    for name in ("MLOPS_CONFIG", "DAGSTER_HOME"):
+    for name in ("MLOPS_CONFIG", "MLOPS_CONFIG_BASE", "MLOPS_LAKE", "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DO_NOT_TRACK", "true")

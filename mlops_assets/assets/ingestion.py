@@ -294,13 +294,18 @@ def _validated_days(lake: Lake, dataset: str, first: str, last: str) -> list[str
 
 
 def blocked_ids(lake: Lake, settings: Settings, first: str, last: str) -> set[str]:
-    """What the service blocked. A day that it served and that is not in `prediction_log` yet is `MissingPartitions`: what it blocked is not known."""
-    served = served_days(settings.serving_db)
-    days = sorted(day for day in served if first <= day <= last)
-    if not days:
-        return set()
-    log = lake.read(PREDICTION_LOG, days, ["prediction_id", "decision"])
-    return set(log.filter(pc.equal(log.column("decision"), "BLOCK")).column("prediction_id").to_pylist())
+    """What the service blocked, by the log of the days on which it took transactions: the lake has it also where the service's own file is gone.
+
+    A day that it served and that is not in `prediction_log` yet is `MissingPartitions`: what it blocked is not known.
+    """
+    served = {day for day in served_days(settings.serving_db) if first <= day <= last}
+    logged = lake.manifests(PREDICTION_LOG, sorted(served.union(lake.between(PREDICTION_LOG, first, last))))
+    blocked: set[str] = set()
+    for day in (manifest.partition for manifest in logged if manifest.rows):
+        log = lake.read(PREDICTION_LOG, [day], ["prediction_id", "kind", "decision"])
+        if _any_in(log.column("kind"), pa.chunked_array([["transaction"]])):
+            blocked.update(log.filter(pc.equal(log.column("decision"), "BLOCK")).column("prediction_id").to_pylist())
+    return blocked
 
 
 def _any_in(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> bool:

@@ -10,12 +10,14 @@ import pyarrow as pa
 
 from feature_repo.engine.lake import Lake
 from mlops_assets.core.evaluation import Evaluation, baseline_scores, evaluate
-from mlops_assets.core.promotion import Verdict, decide, lacking
+from mlops_assets.core.lifecycle import DECLINED, ROLLED_BACK
+from mlops_assets.core.promotion import Verdict, barred_now, decide, lacking
 from mlops_assets.core.splits import Split
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.keys import FEATURE_PARITY, PREDICTION_LOG, TRAINED_MODEL, TRANSACTIONS, VERDICTS
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift
+from mlops_assets.resources.provenance import unreproducible
 from mlops_assets.resources.registry import ModelRegistry, RegistryError, Version
 from serving.contract.scoring import Scorer
 
@@ -72,7 +74,8 @@ def judge(
         champion_features=serving.features if serving else None,
         missing=lacking(fit.plan, serving.plan if serving else None, stored_columns(case)),
         unproven=unproven,
-        objections=objections,
+        unreproducible=unreproducible(candidate.tags),
+        objections=[*objections, *latches(candidate)],
     )
     return measured, verdict, scores
 
@@ -86,6 +89,19 @@ def why_not_comparable(champion: Version, features: tuple[str, ...], columns: Co
         first = holdout["event_timestamp"].min().date()
         why.append(f"the champion was trained to {last} even for its evaluation, and the holdout begins on {first}: it has seen the answers")
     return why
+
+
+def latches(candidate: Version) -> list[str]:
+    """The decisions that keep every machine from promoting the version: what a person has refused, or what was rolled back."""
+    return [f"it was {candidate.tags[tag]}: only a person promotes it again" for tag in (ROLLED_BACK, DECLINED) if tag in candidate.tags]
+
+
+def standing_against(case: UseCase, settings: Settings, lake: Lake, registry: ModelRegistry, candidate: Version) -> list[str]:
+    """What forbids a version to serve now, whatever was true when it was judged: features that serving lacks, and parity that is not clean."""
+    champion = registry.champion()
+    serving = registry.release(champion).plan if champion else None
+    missing = lacking(registry.release(candidate).plan, serving, stored_columns(case))
+    return barred_now(missing, unproven_days(lake, settings, candidate.as_of, champion))
 
 
 def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:

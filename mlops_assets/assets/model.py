@@ -7,6 +7,8 @@ import base64
 import io
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from feature_repo.engine.lake import Lake, digest_of, encode
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.assets.judging import check_same_data, flat, judge, matrix, split_of, unproven_days
 from mlops_assets.checks import blocking, content, markdown_table, result, warning
+from mlops_assets.core.lifecycle import GATE, kind, moved_to
 from mlops_assets.core.training import TrainedModel, train
 from mlops_assets.core.training_set import assemble
 from mlops_assets.core.use_case import UseCase
@@ -48,7 +51,8 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource, day_range, read_validated, shift, to_frame, to_table
-from mlops_assets.resources.provenance import provenance
+from mlops_assets.resources.lifecycle import Lifecycle
+from mlops_assets.resources.provenance import CONFIGURATION, RECORD, RECORD_DIGEST, Record, base_folder, inputs, provenance, runtime
 from mlops_assets.resources.registry import BUNDLE, EVALUATION_FIT, ModelRegistry, digest_tag
 from serving.contract.bundle import Release, write_release
 from serving.contract.scoring import Calibrator, Scorer
@@ -129,8 +133,10 @@ def _trained_model(case: UseCase, settings: Settings) -> AssetsDefinition:
             "training_set_digest": data_digest,
             "feature_service": case.feature_service,
             "plan_digest": plan.digest,
-            **provenance(settings),
+            **(code := provenance(settings)),
         }
+        trained_from = max(split.train_first.isoformat(), settings.time.start.isoformat())
+        came_in, unvalidated = inputs(opened, as_of, trained_from, [view.name for view in case.views])
         params = {**vars(settings.recipe), **{f"model.{k}": v for k, v in vars(settings.model).items()}, "rows": len(rows)}
         run = registry.training_run(f"{case.name} as of {as_of}", _run_id(context), context.log, params, tags)
         with run as mlflow, tempfile.TemporaryDirectory() as folder:
@@ -143,7 +149,25 @@ def _trained_model(case: UseCase, settings: Settings) -> AssetsDefinition:
             served = _release(case, settings, plan, model, model.release_text, model.calibrator, rows, facts)
             measured = _release(case, settings, plan, model, model.evaluation_text, model.evaluation_calibrator, rows, facts)
             digest = write_release(served, bundle, reference)
+            made_from = Record(
+                use_case=case.name,
+                as_of=as_of,
+                code=code,
+                config=settings.config_text,
+                config_base=base_folder(settings),
+                runtime=runtime(),
+                feature_service=case.feature_service,
+                plan_digest=plan.digest,
+                recipe={**params, "rounds": model.rounds},
+                partitions=came_in,
+                unvalidated=unvalidated,
+                training_set=data_digest,
+                models=model.digests,
+            )
+            mlflow.log_text(made_from.to_json(), RECORD)
+            mlflow.log_text(settings.config_text, CONFIGURATION)
             digests = {digest_tag(BUNDLE): digest, digest_tag(EVALUATION_FIT): write_release(measured, evaluation_fit, reference)}
+            digests[RECORD_DIGEST] = made_from.digest
             example = rows.loc[:, list(plan.features)].head(5).to_numpy("float64")
             version = registry.register(mlflow, model.release_text, bundle, evaluation_fit, {**tags, **digests}, example)
         record = opened.write(
@@ -189,7 +213,7 @@ def _evaluation(case: UseCase, settings: Settings) -> AssetsDefinition:
         unproven = unproven_days(opened, settings, as_of, champion)
         measured, verdict, scores = judge(case, settings, rows, candidate, champion, registry, unproven)
         metrics = {f"holdout.{k}": v for k, v in flat(measured).items()}
-        outcome = {"promote": verdict.promote, "reasons": list(verdict.reasons), "champion": champion.version if champion else None}
+        outcome = {**asdict(verdict), "champion": champion.version if champion else None}
         registry.log_evaluation(candidate, metrics, outcome)
         opened.write(
             EVALUATION,
@@ -239,25 +263,18 @@ def _promoted_version(case: UseCase, settings: Settings) -> AssetsDefinition:
     ) -> Iterator[MaterializeResult]:
         as_of = context.partition_key
         opened = lake.open()
-        judged = opened.read(EVALUATION, [as_of]).to_pylist()[0]
-        version = registry.version(judged["version"])
-        entry = {"as_of": as_of, "version": version.version, "champion": judged["champion"], "run": _run_id(context), "reasons": judged["reasons"]}
-        # Made again, after a crash or by a person, the same decision is still one decision.
-        once = ("as_of", "version", "verdict")
-        if not judged["promote"]:
-            history.append({**entry, "verdict": "refused"}, once=once)
-            context.log.info(f"version {version.version} refused: {'; '.join(judged['reasons'])}")
+        number = opened.read(EVALUATION, [as_of]).column("version")[0].as_py()
+        row = Lifecycle(registry, history).follow_the_gate(number, datetime.now(UTC), _run_id(context), settings.gate.approval)
+        context.log.info(f"version {number} is {kind(row)}, by {row.get('by', GATE)}: {'; '.join(row['reasons'])}")
+        if moved_to(row) != number:
             return
-        registry.promote(version, registry.version(judged["champion"]) if judged["champion"] else None)
-        history.append({**entry, "verdict": "promoted"}, once=once)
-        opened.write(
-            PROMOTED_VERSION, as_of, pa.table({"version": [version.version], "replaced": pa.array([judged["champion"]], pa.string())}), validated=True
-        )
+        opened.write(PROMOTED_VERSION, as_of, pa.table({"version": [number], "replaced": pa.array([row["champion"]], pa.string())}), validated=True)
         yield MaterializeResult(
             metadata={
-                "version": version.version,
-                "replaced": judged["champion"] or "none",
-                "reasons": MetadataValue.md("\n".join(f"- {r}" for r in judged["reasons"])),
+                "version": number,
+                "replaced": row["champion"] or "none",
+                "by": row.get("by", GATE),
+                "reasons": MetadataValue.md("\n".join(f"- {r}" for r in row["reasons"])),
             }
         )
 

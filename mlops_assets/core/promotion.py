@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.core.evaluation import Evaluation
@@ -22,12 +23,17 @@ class Gate:
     max_money_loss_share: float = 0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
     max_positive_share: float = 0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)
     max_amount_factor: float = 5.0  # prices do not move so between trainings; units do (cents for euros: 100)
+    allow_dirty: bool = False  # true where nobody has to rebuild a version: a demonstration, a test
+    approval: Literal["automatic", "person"] = "automatic"  # person: what the gate lets pass waits until somebody promotes it
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """`barred`: those of the reasons against that no person may overrule, since serving would break or the figures cannot be trusted."""
+
     promote: bool
     reasons: tuple[str, ...]
+    barred: tuple[str, ...] = ()
 
 
 def decide(
@@ -38,16 +44,17 @@ def decide(
     champion_features: Sequence[str] | None,
     missing: Sequence[str],
     unproven: Sequence[str],
+    unreproducible: str | None = None,
     objections: Sequence[str] = (),
 ) -> Verdict:
     """Against the champion, or against the baseline where there is none. `champion_features`: the vector that the service computes now.
 
     `missing`: what serving lacks to compute the candidate's vector, see `lacking`. `unproven`: the served days on which nothing proves that training
-    and serving see the same features. `objections`: why the two could not be compared as they should. A refusal gives every reason against, a
-    promotion every reason for. What cannot be computed counts against.
+    and serving see the same features. `unreproducible`: why nobody could rebuild the candidate. `objections`: why the two could not be compared as
+    they should. A refusal gives every reason against, a promotion every reason for. What cannot be computed counts against.
     """
     findings = [
-        *((False, objection) for objection in objections),
+        *(Finding(False, objection) for objection in objections),
         *_labels(evaluation, gate),
         *_amounts(evaluation, gate),
         *_metrics(evaluation),
@@ -55,9 +62,16 @@ def decide(
         _money(evaluation, gate),
         _features(tuple(candidate_features), None if champion_features is None else tuple(champion_features), missing),
         _parity(unproven),
+        _rebuild(unreproducible, gate),
     ]
-    against = tuple(reason for good, reason in findings if not good)
-    return Verdict(promote=not against, reasons=against or tuple(reason for _, reason in findings))
+    against = tuple(finding.reason for finding in findings if not finding.good)
+    barred = tuple(finding.reason for finding in findings if not finding.good and finding.hard)
+    return Verdict(promote=not against, reasons=against or tuple(finding.reason for finding in findings), barred=barred)
+
+
+def barred_now(missing: Sequence[str], unproven: Sequence[str]) -> list[str]:
+    """What of `decide`'s questions has to be asked again on the day that a person promotes."""
+    return [finding.reason for finding in (_features((), None, missing), _parity(unproven)) if not finding.good]
 
 
 def lacking(candidate: FeaturePlan, serving: FeaturePlan | None, columns: Mapping[str, Collection[str]]) -> list[str]:
@@ -76,15 +90,22 @@ def lacking(candidate: FeaturePlan, serving: FeaturePlan | None, columns: Mappin
     return [*missing, *(f"the request's {name}" for name in candidate.request_fields if name not in REQUEST_FIELDS)]
 
 
-Finding = tuple[bool, str]
+@dataclass(frozen=True)
+class Finding:
+    """One answer. Where it is `hard` and not good, it is no matter of judgement: see `Verdict.barred`."""
+
+    good: bool
+    reason: str
+    hard: bool = False
 
 
 def _labels(evaluation: Evaluation, gate: Gate) -> list[Finding]:
     where = f"the holdout from {evaluation.first_day} to {evaluation.last_day}" if evaluation.rows else "the holdout"
     positives = f"{where} has {evaluation.positives:,} frauds in {evaluation.rows:,} rows"
     if evaluation.positives < gate.min_positives:
-        return [(False, f"{positives}: at least {gate.min_positives:,} are needed to compare two models")]
-    findings = [_share(f"{positives}, a share of", evaluation.positive_share, gate)]
+        findings = [Finding(False, f"{positives}: at least {gate.min_positives:,} are needed to compare two models")]
+    else:
+        findings = [_share(f"{positives}, a share of", evaluation.positive_share, gate)]
     if evaluation.train_positive_share is not None:
         findings.append(_share(f"of {evaluation.train_rows or 0:,} training rows the share of fraud is", evaluation.train_positive_share, gate))
     return findings
@@ -92,7 +113,8 @@ def _labels(evaluation: Evaluation, gate: Gate) -> list[Finding]:
 
 def _share(what: str, share: float, gate: Gate) -> Finding:
     good = share <= gate.max_positive_share
-    return good, f"{what} {share:.2%}: " + (f"at most {gate.max_positive_share:.0%} is believable" if not good else "believable")
+    believable = "believable" if good else f"at most {gate.max_positive_share:.0%} is believable"
+    return Finding(good, f"{what} {share:.2%}: {believable}", hard=True)
 
 
 def _amounts(evaluation: Evaluation, gate: Gate) -> list[Finding]:
@@ -100,7 +122,8 @@ def _amounts(evaluation: Evaluation, gate: Gate) -> list[Finding]:
     if factor is None:
         return []
     good = factor <= gate.max_amount_factor
-    return [(good, f"amounts are off by a factor of {factor:.2f} from what is expected (at most {gate.max_amount_factor:g} is believable)")]
+    figures = f"amounts are off by a factor of {factor:.2f} from what is expected (at most {gate.max_amount_factor:g} is believable)"
+    return [Finding(good, figures, hard=True)]
 
 
 def _metrics(evaluation: Evaluation) -> list[Finding]:
@@ -112,13 +135,13 @@ def _metrics(evaluation: Evaluation) -> list[Finding]:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 why = evaluation.undefined.get(f"{who}.{name}", "it came out as not a number")
-                findings.append((False, f"{name} of the {who} is undefined: {why}"))
+                findings.append(Finding(False, f"{name} of the {who} is undefined: {why}", hard=True))
     return findings
 
 
 def _better(evaluation: Evaluation, gate: Gate) -> Finding:
     if evaluation.reference == "none":
-        return False, "there is neither a champion nor a baseline to compare the candidate with"
+        return Finding(False, "there is neither a champion nor a baseline to compare the candidate with", hard=True)
     own = evaluation.metrics["candidate"]["average_precision"]
     other = evaluation.metrics[evaluation.reference]["average_precision"]
     bound = evaluation.lower_bound(gate.confidence)
@@ -126,7 +149,8 @@ def _better(evaluation: Evaluation, gate: Gate) -> Finding:
     figures = f"average precision {own:.4f} against {other:.4f} of the {evaluation.reference}, a difference of {evaluation.difference:+.4f}"
     resamples = f"{len(evaluation.bootstrap)} resamples of {evaluation.customers:,} customers"
     interval = f"at {gate.confidence:.0%} confidence it is at least {bound:+.4f}, over {resamples}"
-    return good, f"{figures}; {interval}" + ("" if good else f": not proven to be more than {gate.min_gain:g}")
+    proven = "" if good else f": not proven to be more than {gate.min_gain:g}"
+    return Finding(good, f"{figures}; {interval}{proven}", hard=not math.isfinite(bound))
 
 
 def _money(evaluation: Evaluation, gate: Gate) -> Finding:
@@ -134,23 +158,30 @@ def _money(evaluation: Evaluation, gate: Gate) -> Finding:
     other = evaluation.metrics.get(evaluation.reference, {}).get("money_saved", math.nan)
     good = own >= other * (1 - gate.max_money_loss_share)  # false for NaN as well
     figures = f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.2f}, the {evaluation.reference} {other:,.2f}"
-    return good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less")
+    return Finding(good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less"))
 
 
 def _features(candidate: tuple[str, ...], serving: tuple[str, ...] | None, missing: Sequence[str]) -> Finding:
     if missing:
-        return False, f"the service cannot compute its features, for it has not {', '.join(missing)}"
+        return Finding(False, f"the service cannot compute its features, for it has not {', '.join(missing)}", hard=True)
     if serving is None:
-        return True, f"the first version sets the {len(candidate)} features that the service computes"
+        return Finding(True, f"the first version sets the {len(candidate)} features that the service computes")
     if candidate == serving:
-        return True, f"its {len(candidate)} features are those that the service computes, in order"
+        return Finding(True, f"its {len(candidate)} features are those that the service computes, in order")
     gone, extra = sorted(set(serving) - set(candidate)), sorted(set(candidate) - set(serving))
     differs = [f"without {', '.join(gone)}"] * bool(gone) + [f"with {', '.join(extra)} besides"] * bool(extra)
-    return True, f"the service can compute its {len(candidate)} features, which are the champion's {' and '.join(differs) or 'in another order'}"
+    how = " and ".join(differs) or "in another order"
+    return Finding(True, f"the service can compute its {len(candidate)} features, which are the champion's {how}")
+
+
+def _rebuild(unreproducible: str | None, gate: Gate) -> Finding:
+    if unreproducible is None:
+        return Finding(True, "it can be rebuilt from its commit")
+    return Finding(gate.allow_dirty, f"{unreproducible}{', which is allowed here' if gate.allow_dirty else ''}", hard=True)
 
 
 def _parity(unproven: Sequence[str]) -> Finding:
     if not unproven:
-        return True, "served vectors agree with those recomputed offline"
+        return Finding(True, "served vectors agree with those recomputed offline")
     few = ", ".join(unproven[:3]) + (f" and {len(unproven) - 3} days more" if len(unproven) > 3 else "")
-    return False, f"training and serving are not proven to see the same features: {few}"
+    return Finding(False, f"training and serving are not proven to see the same features: {few}", hard=True)

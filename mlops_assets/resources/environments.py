@@ -75,6 +75,8 @@ class Settings:
     home: Path
     use_case: str = "fraud"
     config_file: Path | None = None
+    config_text: str = ""  # the file as it was read: what was trained with it must be told by it, whatever becomes of the file
+    config_base: Path | None = None
     time: Time = field(default_factory=Time)
     source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "simulator"})
     storage: Storage = field(default_factory=Storage)
@@ -90,13 +92,13 @@ class Settings:
 
     @property
     def base(self) -> Path:
-        """The folder that relative paths in the configuration start from: the file's own."""
-        return self.config_file.parent if self.config_file else Path.cwd()
+        """The folder that relative paths in the configuration start from: the file's own, unless `MLOPS_CONFIG_BASE` names another."""
+        return self.config_base or (self.config_file.parent if self.config_file else Path.cwd())
 
     @property
     def digest(self) -> str:
         """SHA-256 of the configuration file, or of nothing where the defaults rule."""
-        return hashlib.sha256(self.config_file.read_bytes() if self.config_file else b"").hexdigest()
+        return hashlib.sha256(self.config_text.encode()).hexdigest()
 
     @property
     def maturity(self) -> timedelta:
@@ -116,14 +118,20 @@ class Settings:
 
 
 def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.PathLike[str] | None = None) -> Settings:
-    """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME` names (or `home`; `var` otherwise)."""
+    """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME` names (or `home`; `var` otherwise).
+
+    For a copy of a configuration that must not touch what the original does, `MLOPS_LAKE` names another lake, and `MLOPS_CONFIG_BASE` the
+    folder that its relative paths start from.
+    """
     where = config or os.environ.get("MLOPS_CONFIG") or None
     root = Path(home or os.environ.get("MLOPS_HOME") or "var").absolute()
+    lake = os.environ.get("MLOPS_LAKE") or ""
     if where is None:
-        return Settings(home=root)
+        return Settings(home=root, storage=Storage(lake))
     path = Path(where).absolute()
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        values = tomllib.loads(text)
     except FileNotFoundError as error:
         raise ConfigError(f"{where}: no such configuration file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
@@ -149,7 +157,10 @@ def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.P
         if not isinstance(values.get(name, kind()), kind):
             raise ConfigError(f"{where}: {name} has to be {'a table' if kind is dict else 'a name'}, not {values[name]!r}")
     others = {name: values[name] for name in ("use_case", "source") if name in values}
-    return Settings(home=root, config_file=path, **others, **given)
+    if lake:
+        given["storage"] = Storage(lake)
+    base = os.environ.get("MLOPS_CONFIG_BASE")
+    return Settings(home=root, config_file=path, config_text=text, config_base=Path(base).absolute() if base else None, **others, **given)
 
 
 def read_section(kind: type[T], values: object, where: str) -> T:

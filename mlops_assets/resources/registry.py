@@ -3,7 +3,6 @@
 MLflow keeps a global tracking address and an active run; both are touched in this module alone.
 """
 
-import fcntl
 import json
 import os
 import warnings
@@ -19,6 +18,7 @@ import pyarrow as pa
 from dagster import ConfigurableResource
 
 from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.provenance import RECORD, RECORD_DIGEST, Record
 from serving.contract.bundle import Release, load_reference, load_release, verify_digests
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -102,21 +102,22 @@ class ModelRegistry(ConfigurableResource[Any]):
         signature = infer_signature(example, booster.predict(example))
         requirements = [f"lightgbm=={lightgbm.__version__}"]  # inferring them takes MLflow ten seconds
         info = mlflow.lightgbm.log_model(booster, name="model", signature=signature, pip_requirements=requirements)
-        client = self._client()
+        client = self.client()
         if not client.search_registered_models(f"name='{self.name}'"):
             client.create_registered_model(self.name)
         made = client.create_model_version(self.name, source=info.model_uri, run_id=run_id, tags=dict(tags))
         return Version(str(made.version), run_id, dict(tags))
 
     def log_evaluation(self, version: Version, metrics: Mapping[str, float], verdict: Mapping[str, object]) -> None:
-        """Write the evaluation beside the training metrics of the version's run, and its verdict on the version."""
-        client = self._client()
+        """Write the evaluation beside the training metrics of the version's run, and the verdict, with the bundle that it is on, on the version."""
+        client = self.client()
         for name, value in metrics.items():
             client.log_metric(version.run_id, name, value)
-        client.set_model_version_tag(self.name, version.version, EVALUATION_TAG, json.dumps(verdict, sort_keys=True))
+        exact = {**verdict, "version": version.version, digest_tag(BUNDLE): version.tags[digest_tag(BUNDLE)]}
+        client.set_model_version_tag(self.name, version.version, EVALUATION_TAG, json.dumps(exact, sort_keys=True))
 
     def version(self, number: str) -> Version:
-        client = self._client()
+        client = self.client()
         from mlflow.exceptions import MlflowException
 
         try:
@@ -125,26 +126,8 @@ class ModelRegistry(ConfigurableResource[Any]):
             raise RegistryError(f"the model {self.name!r} has no version {number}") from error
 
     def champion(self) -> Version | None:
-        """The version that the alias names, or None before the first promotion."""
+        """The version that the alias names, or None before the first promotion. The alias is moved in `lifecycle.py` alone."""
         return self._by_alias(CHAMPION)
-
-    def promote(self, version: Version, expected: Version | None) -> None:
-        """Make `version` the champion; the alias moves last, in one step. Where another promotion came in between, `RegistryError`.
-
-        Where it is the champion already nothing moves, so that what a crash cut short can be done again.
-        """
-        with self._lock():
-            now = self.champion()
-            if now is not None and now.version == version.version:
-                return
-            if (now.version if now else None) != (expected.version if expected else None):
-                raise RegistryError(
-                    f"the champion is {now and now.version}, no longer {expected and expected.version} that {version.version} was measured against"
-                )
-            client = self._client()
-            if now is not None:
-                client.set_registered_model_alias(self.name, PREVIOUS, now.version)
-            client.set_registered_model_alias(self.name, CHAMPION, version.version)
 
     def release(self, version: Version) -> Release:
         """The verified release bundle of a version. One that is not the one which was registered is `RegistryError`."""
@@ -158,6 +141,15 @@ class ModelRegistry(ConfigurableResource[Any]):
         """The same recipe trained up to the holdout of that version only."""
         return load_release(self._verified(version, EVALUATION_FIT))
 
+    def record(self, version: Version) -> Record:
+        """What the version was made from. One that is not the one which was recorded is `RegistryError`."""
+        if (recorded := version.tags.get(RECORD_DIGEST)) is None:
+            raise RegistryError(f"version {version.version}: what it was made from is not recorded; it was trained before that was kept")
+        record = Record.from_json(self._artifacts(version, RECORD).read_text(encoding="utf-8"), f"version {version.version}: {RECORD}")
+        if record.digest != recorded:
+            raise RegistryError(f"version {version.version}: its {RECORD} has the digest {record.digest}, recorded is {recorded}")
+        return record
+
     def _verified(self, version: Version, kind: str) -> Path:
         """The bundle, whole and the same that the version's tag names."""
         found, recorded = verify_digests(directory := self._artifacts(version, kind)), version.tags.get(digest_tag(kind))
@@ -168,16 +160,16 @@ class ModelRegistry(ConfigurableResource[Any]):
     def _artifacts(self, version: Version, kind: str) -> Path:
         """Where a version's artifact lies on this machine; from a remote store it is fetched once."""
         mlflow = _mlflow()
-        uri = urlparse(self._client().get_run(version.run_id).info.artifact_uri)
+        uri = urlparse(self.client().get_run(version.run_id).info.artifact_uri)
         if uri.scheme in ("", "file"):
             return Path(uri.path, kind)
         cache = Path(self.artifact_root).parent / "cache" / version.run_id
-        if not (cache / kind).is_dir():
+        if not (cache / kind).exists():
             mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{kind}", dst_path=str(cache), tracking_uri=self.tracking_uri)
         return cache / kind
 
     def _by_alias(self, alias: str) -> Version | None:
-        client = self._client()
+        client = self.client()
         from mlflow.exceptions import MlflowException
 
         try:
@@ -187,7 +179,8 @@ class ModelRegistry(ConfigurableResource[Any]):
                 return None
             raise
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """MLflow's own client, on this registry."""
         mlflow = _mlflow()
         if self.tracking_uri.startswith("sqlite:///"):
             Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -195,17 +188,9 @@ class ModelRegistry(ConfigurableResource[Any]):
         return mlflow.MlflowClient(self.tracking_uri)
 
     def _experiment(self) -> None:
-        client = self._client()
+        client = self.client()
         if client.get_experiment_by_name(self.name) is None:
             client.create_experiment(self.name, artifact_location=Path(self.artifact_root).as_uri())
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        place = Path(self.artifact_root).parent / "promotion.lock"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
 
 
 def registry_of(settings: Settings) -> ModelRegistry:

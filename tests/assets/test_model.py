@@ -3,27 +3,31 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from dagster import AssetCheckEvaluation, AssetCheckSeverity, ExecuteInProcessResult
-from world import World, checks, metadata
+from world import ListedSource, World, checks, metadata
 
 from feature_repo.engine.lake import Lake, MissingPartitions
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.assets.judging import unproven_days
+from mlops_assets.core.metrics import UndefinedMetric
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.training import Recipe, TrainingError
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import FeatureStoreResource, feature_store_of
 from mlops_assets.resources.history import History
-from mlops_assets.resources.lake import NotValidated, shift
+from mlops_assets.resources.lake import NotValidated, day_range, shift
+from mlops_assets.resources.lifecycle import Lifecycle, NotPromotable
 from mlops_assets.resources.registry import RegistryError, Version
 from mlops_assets.use_cases.fraud.case import FRAUD
 
-START, AS_OF, END = "2025-03-01", "2025-04-10", "2025-04-13"
+START, AS_OF, NEXT, END = "2025-03-01", "2025-04-10", "2025-04-11", "2025-04-13"
 pytestmark = pytest.mark.slow
 
 
@@ -35,7 +39,7 @@ def bank_settings(home: Path) -> Settings:
         verdicts=Verdicts(maturity_days=2),
         model=Model(holdout_days=5, train_days=30),
         recipe=Recipe(max_rounds=60, num_threads=1),
-        gate=Gate(min_positives=15),
+        gate=Gate(min_positives=15, allow_dirty=True),
     )
 
 
@@ -71,7 +75,15 @@ def test_the_first_version_is_measured_against_the_baseline_and_promoted(world: 
     assert run.asset_materializations_for_node("promoted_version")[0].metadata["version"].value == champion.version
     assert champion.as_of == AS_OF
     assert champion.tags["last_day"] == "2025-04-07"
-    assert [(entry["version"], entry["verdict"]) for entry in world.history.entries()] == [(champion.version, "promoted")]
+    (row,) = world.history.entries()
+    assert {name: row[name] for name in ("kind", "as_of", "version", "champion", "by", "run")} == {
+        "kind": "promoted",
+        "as_of": AS_OF,
+        "version": champion.version,
+        "champion": None,
+        "by": "gate",
+        "run": run.run_id,
+    }
 
 
 def test_a_candidate_that_is_not_better_is_refused_and_nothing_else_changes(world: World) -> None:
@@ -83,7 +95,7 @@ def test_a_candidate_that_is_not_better_is_refused_and_nothing_else_changes(worl
     assert gate(run).severity == AssetCheckSeverity.WARN
     assert run.asset_materializations_for_node("promoted_version") == []
     assert world.registry.champion() == champion
-    assert [entry["verdict"] for entry in world.history.entries()] == ["promoted", "refused"]
+    assert [entry["kind"] for entry in world.history.entries()] == ["promoted", "refused"]
     assert world.history.entries()[1]["reasons"]
     assert world.lake.manifest("promoted_version", shift(AS_OF, 1)) is None
 
@@ -118,7 +130,7 @@ def test_a_verdict_that_arrives_before_the_as_of_day_does_count(world: World) ->
 
 
 def test_too_few_frauds_fail_the_blocking_check_and_training_refuses_the_set(world: World) -> None:
-    strict = World(replace(world.settings, gate=Gate(min_positives=100_000)), world.source)
+    strict = World(replace(world.settings, gate=Gate(min_positives=100_000, allow_dirty=True)), world.source)
     outcome = strict.make("training_set", AS_OF)
     check = checks(outcome)["enough_positives"]
     assert not check.passed
@@ -157,13 +169,16 @@ def test_a_failed_training_is_failed_in_mlflow_however_it_was_launched(world: Wo
     assert mlflow.active_run() is None
 
 
-def test_a_promotion_that_was_overtaken_is_refused(world: World) -> None:
-    world.train(AS_OF)
-    champion = world.registry.champion()
-    world.train(AS_OF)
-    with pytest.raises(RegistryError, match="no longer"):
-        world.registry.promote(world.registry.version("2"), None)
-    assert world.registry.champion() == champion
+def test_a_promotion_that_was_overtaken_fails_its_run_and_moves_nothing(world: World) -> None:
+    world.make("training_set", AS_OF)
+    for _ in range(2):
+        for name in ("trained_model", "evaluation"):
+            world.make(name, AS_OF)
+    Lifecycle(world.registry, world.history).follow_the_gate("1", datetime.now(UTC), "another run")
+    with pytest.raises(RegistryError, match="the champion is 1, no longer None that 2 was measured against"):
+        world.make("promoted_version", AS_OF)
+    assert world.registry.champion() == world.registry.version("1")
+    assert len(world.history.entries()) == 1
 
 
 @pytest.mark.parametrize("step", ["the history", "the lake"])
@@ -179,23 +194,23 @@ def test_a_promotion_that_a_crash_cut_short_is_finished_by_doing_it_again(world:
     with monkeypatch.context() as patched:
         patched.setattr(*((History, "append", crash) if step == "the history" else (Lake, "write", crash_on_record)))
         assert not world.train(AS_OF).success
-    champion = world.registry.champion()
-    assert champion is not None
+    assert (world.registry.champion() is None) == (step == "the history")
     assert len(world.history.entries()) == (0 if step == "the history" else 1)
     assert world.lake.manifest("promoted_version", AS_OF) is None
     for _ in range(2):
         (made,) = world.make("promoted_version", AS_OF)
-        assert metadata(made, "version") == champion.version
-        assert [(entry["version"], entry["verdict"], entry["as_of"]) for entry in world.history.entries()] == [(champion.version, "promoted", AS_OF)]
-        assert world.rows("promoted_version", AS_OF) == [{"version": champion.version, "replaced": None}]
-    assert world.registry.champion() == champion
+        champion = world.registry.champion()
+        assert champion is not None
+        assert metadata(made, "version") == champion.version == "1"
+        assert [(entry["version"], entry["kind"], entry["as_of"]) for entry in world.history.entries()] == [("1", "promoted", AS_OF)]
+        assert world.rows("promoted_version", AS_OF) == [{"version": "1", "replaced": None}]
 
 
 def test_a_refusal_that_is_materialized_again_is_recorded_once(world: World) -> None:
     world.train(AS_OF)
     world.train(shift(AS_OF, 1))
     assert world.make("promoted_version", shift(AS_OF, 1)) == []
-    assert [entry["verdict"] for entry in world.history.entries()] == ["promoted", "refused"]
+    assert [entry["kind"] for entry in world.history.entries()] == ["promoted", "refused"]
 
 
 def test_a_backtest_of_an_older_day_never_replaces_a_newer_champion(world: World) -> None:
@@ -272,7 +287,7 @@ def test_a_version_is_not_judged_on_another_training_set_than_its_own(world: Wor
         world.make("evaluation", AS_OF)
 
 
-LENIENT = Gate(min_positives=15, min_gain=-1.0, max_money_loss_share=1.0)
+LENIENT = Gate(min_positives=15, min_gain=-1.0, max_money_loss_share=1.0, allow_dirty=True)
 
 
 def without(plan: FeaturePlan, *features: str, view: str = "") -> FeaturePlan:
@@ -377,3 +392,130 @@ def test_a_day_whose_feed_did_not_pass_is_left_out_and_freezes_no_training(world
     assert metadata(outcome, "days left out") == day
     left = [row for row in world.rows("training_set", AS_OF) if row["event_timestamp"].date().isoformat() == day]
     assert len(left) < 20, "only what arrived late is of that day"
+
+
+# Bad days: each refused with its reason where a person looks, on record once, and the champion stays.
+
+
+@pytest.fixture(scope="module")
+def championed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a champion as of the day before, and the training set of the day."""
+    home = tmp_path_factory.mktemp("championed") / "home"
+    shutil.copytree(prepared, home)
+    world = World(bank_settings(home), ListedSource())
+    assert world.train(AS_OF).success
+    world.make("training_set", NEXT)
+    return home
+
+
+@pytest.fixture
+def settled(championed: Path, tmp_path: Path) -> World:
+    settings = bank_settings(tmp_path / "home")
+    shutil.copytree(championed, settings.home)
+    return World(settings, ListedSource())
+
+
+def respoil(world: World, spoil: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    table = world.lake.read("training_set", [NEXT])
+    spoilt = pa.Table.from_pandas(spoil(table.to_pandas()), schema=table.schema, preserve_index=False)
+    world.lake.write("training_set", NEXT, spoilt, validated=True)
+
+
+def judged_again(world: World) -> tuple[str, str]:
+    """Train, evaluate and decide on the training set as it lies there: what the check says, and the one line of history."""
+    world.make("trained_model", NEXT)
+    check = checks(world.make("evaluation", NEXT))["gate"]
+    assert not check.passed
+    assert world.make("promoted_version", NEXT) == []
+    (_, row) = world.history.entries()
+    assert (row["kind"], row["version"], row["by"]) == ("refused", "2", "gate")
+    champion = world.registry.champion()
+    assert champion is not None
+    assert champion.version == "1"
+    with pytest.raises(NotPromotable, match="cannot be promoted, whoever asks"):
+        Lifecycle(world.registry, world.history).approve("2", datetime.now(UTC), "anna", "I must")
+    return metadata(check, "reasons"), "; ".join(row["reasons"])
+
+
+def amounts_times_a_hundred(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(amount=rows["amount"] * 100, txn_amount=rows["txn_amount"] * 100)
+
+
+def thirty_percent_flipped(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(is_fraud=rows["is_fraud"] ^ (np.random.default_rng(9).uniform(size=len(rows)) < 0.3))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [(amounts_times_a_hundred, "amounts are off by a factor of"), (thirty_percent_flipped, "the share of fraud is 3")],
+)
+def test_garbage_is_refused_and_not_even_a_person_promotes_it(settled: World, spoil: Callable[[pd.DataFrame], pd.DataFrame], named: str) -> None:
+    respoil(settled, spoil)
+    shown, recorded = judged_again(settled)
+    assert named in shown
+    assert "is believable" in shown
+    assert recorded == shown
+
+
+def test_a_metric_that_is_no_number_is_refused_and_not_even_a_person_promotes_it(settled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def undefined(*_: object) -> float:
+        raise UndefinedMetric("recall", "its scores are not numbers")
+
+    monkeypatch.setattr("mlops_assets.core.metrics.recall_at_fpr", undefined)
+    shown, recorded = judged_again(settled)
+    assert "recall_at_1pct_fpr of the candidate is undefined: its scores are not numbers" in shown
+    assert recorded == shown
+
+
+@pytest.mark.parametrize("left", ["one class", "nothing mature"])
+def test_one_class_or_an_empty_window_stops_before_there_is_a_version(settled: World, left: str) -> None:
+    for day in day_range(START, AS_OF):
+        table = settled.lake.read("verdicts", [day])
+        legitimate = table.set_column(table.column_names.index("is_fraud"), "is_fraud", pa.array([False] * table.num_rows))
+        settled.lake.write("verdicts", day, legitimate if left == "one class" else table.slice(0, 0), validated=True)
+    run = settled.train(NEXT)
+    assert not run.success
+    (check,) = [found for found in run.get_asset_check_evaluations() if found.check_name == "enough_positives"]
+    assert not check.passed
+    assert (check.metadata["train"].value, check.metadata["holdout"].value, check.metadata["required"].value) == (0, 0, 15)
+    champion = settled.registry.champion()
+    assert champion is not None
+    assert champion.version == "1"
+    assert [row["kind"] for row in settled.history.entries()] == ["promoted"]
+
+
+def test_what_was_rolled_back_is_not_promoted_when_it_is_judged_or_trained_again_and_the_verdict_names_it(settled: World) -> None:
+    lenient = World(replace(settled.settings, gate=LENIENT), ListedSource())
+    for name in ("trained_model", "evaluation"):
+        lenient.make(name, NEXT)
+    assert len(lenient.make("promoted_version", NEXT)) == 1
+    lifecycle = Lifecycle(lenient.registry, lenient.history)
+    lifecycle.roll_back(datetime.now(UTC), "anna", "too many alarms")
+    check = checks(lenient.make("evaluation", NEXT))["gate"]
+    assert not check.passed
+    assert "it was rolled back by anna at " in metadata(check, "reasons")
+    assert lenient.make("promoted_version", NEXT) == []
+    for name in ("trained_model", "evaluation"):
+        lenient.make(name, NEXT)
+    assert lenient.make("promoted_version", NEXT) == [], "the same model under another number"
+    assert [(row["kind"], row["version"]) for row in lenient.history.entries()[1:]] == [
+        ("promoted", "2"),
+        ("rolled_back", "2"),
+        ("refused", "2"),
+        ("refused", "3"),
+    ]
+    champion = lenient.registry.champion()
+    assert champion is not None
+    assert champion.version == "1"
+
+
+def test_where_a_person_has_to_approve_a_promotion_the_asset_waits_and_is_there_after_it(settled: World) -> None:
+    careful = World(replace(settled.settings, gate=replace(LENIENT, approval="person")), ListedSource())
+    for name in ("trained_model", "evaluation"):
+        careful.make(name, NEXT)
+    assert careful.make("promoted_version", NEXT) == []
+    assert careful.lake.manifest("promoted_version", NEXT) is None
+    Lifecycle(careful.registry, careful.history).approve("2", datetime.now(UTC), "anna", "I looked")
+    (made,) = careful.make("promoted_version", NEXT)
+    assert (metadata(made, "version"), metadata(made, "by"), metadata(made, "replaced")) == ("2", "anna", "1")
+    assert [row["kind"] for row in careful.history.entries()[1:]] == ["awaiting", "promoted"]

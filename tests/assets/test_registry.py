@@ -1,6 +1,5 @@
-"""What is on record of versions and decisions, and that it survives crashes: the registry, the history, and what a model was made from."""
+"""What is on record of versions: the registry, and what a model was made from."""
 
-import json
 import logging
 import os
 import subprocess
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.history import History, HistoryError
 from mlops_assets.resources.provenance import PACKAGES, code_digest, provenance
 from mlops_assets.resources.registry import ModelRegistry, RegistryError, Version, registry_of
 
@@ -97,44 +95,6 @@ def test_a_bundle_without_a_recorded_digest_or_with_another_is_refused_by_versio
             read(Version("7", "r", {f"{kind}_digest": "a" * 64}))
         with pytest.raises(RegistryError, match="recorded is none"):
             read(Version("7", "r", {}))
-
-
-# The history: appended and never changed, and one line for one decision.
-
-DECISION: dict[str, object] = {"as_of": "2025-04-10", "version": "3", "verdict": "promoted"}
-ONCE = ("as_of", "version", "verdict")
-
-
-def test_entries_come_back_in_their_order_and_a_decision_is_recorded_once(tmp_path: Path) -> None:
-    history = History(path=str(tmp_path / "new" / "history.jsonl"))
-    assert history.entries() == []
-    assert history.append({**DECISION, "run": "a"}, once=ONCE)
-    assert not history.append({**DECISION, "run": "b"}, once=ONCE)
-    assert history.append({**DECISION, "verdict": "refused"}, once=ONCE)
-    assert history.append({**DECISION, "run": "c"})
-    assert [entry.get("run") for entry in history.entries()] == ["a", None, "c"]
-
-
-@pytest.mark.parametrize("written", range(len(json.dumps(DECISION, sort_keys=True)) + 2))
-def test_a_crash_anywhere_in_an_append_loses_nothing_that_was_there_and_nothing_that_comes(tmp_path: Path, written: int) -> None:
-    history = History(path=str(tmp_path / "history.jsonl"))
-    history.append({"n": 1})
-    line = json.dumps(DECISION, sort_keys=True) + "\n"
-    with open(history.path, "a") as handle:
-        handle.write(line[:written])
-    survived = [DECISION] if written >= len(line) - 1 else []
-    assert history.entries() == [{"n": 1}, *survived]
-    history.append(DECISION, once=ONCE)
-    history.append({"n": 2})
-    assert history.entries() == [{"n": 1}, DECISION, {"n": 2}]
-    assert Path(history.path).read_text() == f'{{"n": 1}}\n{line}{{"n": 2}}\n'
-
-
-def test_a_line_that_was_altered_is_named(tmp_path: Path) -> None:
-    history = History(path=str(tmp_path / "history.jsonl"))
-    Path(history.path).write_text('{"n": 1}\n{"n": 2\n{"n": 3}\n')
-    with pytest.raises(HistoryError, match=r"history\.jsonl: line 2 is no entry"):
-        history.entries()
 
 
 # What a model was made from.

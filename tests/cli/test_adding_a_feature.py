@@ -53,6 +53,7 @@ max_rounds = 30
 num_threads = 1
 
 [gate]
+allow_dirty = true
 min_positives = 3
 min_gain = -1.0
 max_money_loss_share = 1.0

@@ -59,6 +59,7 @@ max_rounds = 60
 num_threads = 1
 
 [gate]
+allow_dirty = true
 min_positives = 15
 """
 FIRST, AS_OF, LAST = "2025-03-01", "2025-04-10", "2025-04-13"
@@ -261,7 +262,7 @@ def test_a_promotion_is_told_with_its_reasons_and_a_refusal_is_no_failure(bank: 
     assert "verdict: refused" in refused.stdout.splitlines()
     assert "reasons:" in refused.stdout.splitlines()
     history = [json.loads(line) for line in (bank.home / "history.jsonl").read_text().splitlines()]
-    assert [(entry["version"], entry["verdict"]) for entry in history] == [("1", "promoted"), ("2", "refused")]
+    assert [(entry["version"], entry["kind"]) for entry in history] == [("1", "promoted"), ("2", "refused")]
 
 
 def test_status_tells_the_days_the_champion_and_the_last_decision(bank: Platform, refused: subprocess.CompletedProcess[str]) -> None:
@@ -271,7 +272,7 @@ def test_status_tells_the_days_the_champion_and_the_last_decision(bank: Platform
     assert told["config"] == str(bank.config)
     assert told["datasets"]["transactions"] == told["datasets"]["feature_vectors"] == {"days": 44, "first": FIRST, "last": LAST}
     assert told["champion"] == {"version": "1", "as_of": AS_OF}
-    assert (told["last_decision"]["version"], told["last_decision"]["verdict"]) == ("2", "refused")
+    assert (told["last_decision"]["version"], told["last_decision"]["kind"]) == ("2", "refused")
     assert told["last_decision"]["reasons"]
 
 
@@ -404,6 +405,7 @@ def test_another_commit_of_the_same_code_is_no_other_training(again: Again) -> N
 
 def test_a_training_that_was_cut_off_before_its_decision_was_on_record_is_finished_and_not_done_again(again: Again) -> None:
     Path(again.lake.root).with_name("history.jsonl").unlink()
+    again.client.delete_registered_model_tag("fraud", "history")
     with pytest.raises(Trained) as asked:
         again.train()
     assert asked.value.select == ["promoted_version"]

@@ -57,6 +57,18 @@ def test_a_proven_better_candidate_is_promoted_with_figures(better: Evaluation) 
     assert any("at 100 reviews a day it saves" in reason for reason in verdict.reasons)
 
 
+def test_what_nobody_can_rebuild_is_refused_for_everybody_outside_of_demonstrations(better: Evaluation) -> None:
+    why = "nobody can rebuild it: the tree was dirty"
+    verdict = judge(better, unreproducible=why)
+    assert (verdict.promote, verdict.reasons, verdict.barred) == (False, (why,), (why,))
+    allowed = decide(
+        better, Gate(allow_dirty=True), candidate_features=FEATURES, champion_features=FEATURES, missing=(), unproven=(), unreproducible=why
+    )
+    assert allowed.promote
+    assert f"{why}, which is allowed here" in allowed.reasons
+    assert "it can be rebuilt from its commit" in judge(better).reasons
+
+
 def test_a_worse_candidate_is_refused_with_figures() -> None:
     holdout = make_holdout()
     verdict = judge(evaluate(holdout, score(holdout, 1), score(holdout, 3), None, Costs(reviews_per_day=10), k=20, seed=0))
@@ -110,7 +122,8 @@ def test_another_vector_that_the_service_can_compute_is_promotable_and_said(bett
 @pytest.mark.parametrize("serving", [FEATURES, None])
 def test_what_the_service_lacks_is_a_refusal(better: Evaluation, serving: tuple[str, ...] | None) -> None:
     verdict = judge(better, champion_features=serving, missing=["the stream devices (for device_stats)"])
-    assert verdict == Verdict(False, ("the service cannot compute its features, for it has not the stream devices (for device_stats)",))
+    why = ("the service cannot compute its features, for it has not the stream devices (for device_stats)",)
+    assert verdict == Verdict(False, why, barred=why)
 
 
 COLUMNS = {"transactions": ("customer_id", "amount", "is_declined"), "verdicts": ("merchant_id", "is_fraud")}

@@ -99,7 +99,7 @@ def test_the_version_that_serves_at_the_end_is_another_one_that_passed_the_gate(
     versions = played.summary["versions"]
     assert versions["before"] != versions["after"]
     history = [json.loads(line) for line in (played.home / "history.jsonl").read_text().splitlines()]
-    promoted = [entry for entry in history if entry["verdict"] == "promoted"]
+    promoted = [entry for entry in history if entry["kind"] == "promoted"]
     assert promoted[0]["version"] == versions["before"]
     assert promoted[-1]["version"] == versions["after"], "one in between may have passed on a day that still held the old world"
     assert promoted[-1]["run"] == played.summary["retraining"]["run_id"]

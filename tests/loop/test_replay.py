@@ -35,6 +35,7 @@ max_rounds = 60
 num_threads = 1
 
 [gate]
+allow_dirty = true
 min_positives = 15
 """
 
