@@ -34,6 +34,7 @@ def open_database(settings: ServingSettings, busy_timeout_ms: int = BUSY_TIMEOUT
     connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOMATIC_CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA synchronous = {'FULL' if settings.fsync else 'NORMAL'}")
     connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
+    connection.execute("PRAGMA secure_delete = OFF")  # forgetting old events would first write over them
     log.create_tables(connection)
     OnlineState.create_tables(connection)
     connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")

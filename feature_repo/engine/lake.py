@@ -79,7 +79,8 @@ class Manifest:
 def encode(table: pa.Table) -> tuple[bytes, DataFile]:
     """A table as the file that the lake would hold. The same rows in the same order give the same bytes."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    # Dictionaries of ids and averages, most of which occur once, take longer to make than all the rest, and save nothing that zstd does not.
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     return content, DataFile(f"{digest[:32]}.parquet", table.num_rows, len(content), digest)
