@@ -20,7 +20,7 @@ from feature_repo.fraud.entities import customer, merchant
 from feature_repo.fraud.views import customer_stats
 
 START = pd.Timestamp("2018-04-01", tz="UTC")
-NOW = pd.Timestamp.now(tz="UTC").floor("us")
+NOW = pd.Timestamp.now(tz="UTC").floor("us")  # when the tests were collected: they run minutes later, so bounds keep hours away from it
 TTL = timedelta(days=3)
 RISK = ["profile:risk", "profile:segment"]
 

@@ -183,7 +183,7 @@ def test_a_value_older_than_its_ttl_is_not_found(store: Any) -> None:
     assert list(answer.statuses) == [FieldStatus.NOT_FOUND, FieldStatus.NOT_FOUND]
     assert answer.values[0].WhichOneof("val") is None
     assert answer.event_timestamps[0].ToDatetime(UTC) == (NOW - TTL - pd.Timedelta("1min")).to_pydatetime()
-    store.write_to_online_store("profile", finished(event_timestamp=NOW - TTL + pd.Timedelta("5min")))
+    store.write_to_online_store("profile", finished(event_timestamp=NOW - TTL + pd.Timedelta("12h")))
     assert read(store)["risk"] == 0.5
 
 
