@@ -107,7 +107,7 @@ class Rebuild:
 
     def switch(self) -> None:
         """From here on the new state counts: for each connection with its next `follow`."""
-        with self._transaction():
+        with self.transaction():
             self._connection.execute("UPDATE online_generation SET current = building, building = NULL WHERE building = ?", (self._new.number,))
 
     def sweep(self) -> None:
@@ -124,7 +124,7 @@ class Rebuild:
 
     def _begin(self) -> None:
         """The new generation, with all columns and indexes that any plan gave the old one."""
-        with self._transaction():
+        with self.transaction():
             current, last = self._connection.execute("SELECT current, last FROM online_generation").fetchone()
             number = last + 1
             self._old = Generation(self._connection, self._plan, current)
@@ -137,7 +137,7 @@ class Rebuild:
             self._connection.execute("UPDATE online_generation SET building = ?, last = ?", (number, number))
 
     def _abandon(self) -> None:
-        with self._transaction():
+        with self.transaction():
             self._connection.execute("UPDATE online_generation SET building = NULL WHERE building IS NOT NULL")
         self.sweep()
 
@@ -190,7 +190,7 @@ class Rebuild:
         """Write all items, as many in a commit as its time allows; the sum of what the writes return."""
         rest, size, total = iter(items), FIRST, 0
         while batch := list(islice(rest, size)):
-            with self._transaction():
+            with self.transaction():
                 started = time.perf_counter()
                 total += write(batch)
             took = time.perf_counter() - started
@@ -209,7 +209,8 @@ class Rebuild:
         return found
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """One commit of the rebuild's own, or nothing of it."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield

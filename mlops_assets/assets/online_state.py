@@ -23,7 +23,7 @@ from serving.contract.log import create_tables, to_us
 BUSY_TIMEOUT_S = 60.0
 PAUSE_S = 0.001  # between two small commits: whoever waits for the lock gets it
 COMMITS_A_CHECKPOINT = 50  # more often, and the disk is waited for; less often, and the WAL grows for as long as the rebuild takes
-# No flush before the end: what a power cut takes is a state that nobody reads yet. The cache holds the tables that are being filled.
+# The cache holds the tables that are being filled; `_Pause` does the checkpoints.
 PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0", "cache_size = -400000", "mmap_size = 1073741824")
 
 
@@ -55,7 +55,7 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
             loaded = rebuild.load_lake(lake)
             say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
             carried = rebuild.carry_over(lake_end_us)
-            replayed = _replay(connection, plan, lake_end_us, settings)
+            replayed = _replay(rebuild, OnlineState(connection, plan), lake_end_us, settings)
             say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
             pending = _reconcile(rebuild, plan, lake, settings, last)
             state = OnlineState(connection, plan)
@@ -88,15 +88,13 @@ class _Pause:
         time.sleep(PAUSE_S)
 
 
-def _replay(connection: sqlite3.Connection, plan: FeaturePlan, since_us: int, settings: Settings) -> int:
+def _replay(rebuild: Rebuild, state: OnlineState, since_us: int, settings: Settings) -> int:
     """The log says again what the old state should have known, in case it did not."""
-    state, rows = OnlineState(connection, plan), 0
-    steps = replay(connection, state, since_us, settings.maturity // timedelta(microseconds=1))
+    steps, rows = replay(state.connection, state, since_us, settings.maturity // timedelta(microseconds=1)), 0
     while True:
-        connection.execute("BEGIN IMMEDIATE")
-        state.follow()
-        step = next(steps, None)
-        connection.execute("COMMIT")
+        with rebuild.transaction():
+            state.follow()
+            step = next(steps, None)
         if step is None:
             return rows
         rows += step

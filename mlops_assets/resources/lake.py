@@ -43,19 +43,21 @@ def write_days(lake: Lake, dataset: str, table: pa.Table, column: str, days: Seq
     return written
 
 
-def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of `days`, which have to be validated. A day that was made before a column was declared is a `LakeError` that names both."""
-    require_validated(lake, dataset, days)
-    for manifest in lake.manifests(dataset, days) if columns else []:
-        if absent := [column for column in columns or () if column not in manifest.schema]:
+def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[str] = ()) -> pa.Table:
+    """The rows of `days`, which have to be validated; all columns, or some. A day that was made before a column was declared is a `LakeError` that
+    names both."""
+    for manifest in require_validated(lake, dataset, days):
+        if absent := [column for column in columns if column not in manifest.schema]:
             raise LakeError(f"{dataset}: {manifest.partition} has no {', '.join(absent)}, which was declared later; materialize that day again")
-    return lake.read(dataset, days, columns)
+    return lake.read(dataset, days, columns or None)
 
 
-def require_validated(lake: Lake, dataset: str, days: Sequence[str]) -> None:
-    """A day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`."""
-    if bad := [m.partition for m in lake.manifests(dataset, days) if not m.validated]:
+def require_validated(lake: Lake, dataset: str, days: Sequence[str]) -> list[Manifest]:
+    """The manifests of `days`. A day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`."""
+    manifests = lake.manifests(dataset, days)
+    if bad := [m.partition for m in manifests if not m.validated]:
         raise NotValidated(f"{dataset}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} did not pass validation")
+    return manifests
 
 
 def day_range(first: str, last: str) -> list[str]:

@@ -1,11 +1,16 @@
 """The features group: what its checks can catch, and an online state that says what the lake says."""
 
+import sqlite3
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from world import ListedSource, World, at, checks, labelled, metadata, served
 
+from feature_repo.engine.generations import standing
 from feature_repo.engine.lake import LakeError
+from feature_repo.engine.state_store import StateStore
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import read_validated
 from serving.contract.log import to_us
@@ -68,6 +73,28 @@ def test_what_the_service_learnt_after_the_lake_is_carried_over_and_what_it_lost
     }
     assert world.online() == expected, "the log alone says all of it: this service never wrote to the state"
     assert world.online() == expected, "and with it in the state already, nothing changes"
+
+
+def test_a_rebuild_that_breaks_off_says_why_and_leaves_the_old_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.source.pay("t1", at(DAY))
+    world.ingest(DAY)
+    before = world.online()
+
+    def broken(connection: sqlite3.Connection, state: StateStore, *more: int) -> Iterator[int]:
+        state.remove("verdicts", next(iter(before)))
+        yield 1
+        state.remove("transactions", "t1")
+        raise LakeError("the disk is full")
+
+    monkeypatch.setattr("mlops_assets.assets.online_state.replay", broken)
+    with pytest.raises(LakeError, match="the disk is full"):
+        world.online()
+    monkeypatch.undo()
+    connection = sqlite3.connect(world.settings.serving_db)
+    assert standing(connection).building is None
+    assert [event_id for (event_id,) in connection.execute("SELECT event_id FROM online_transactions_g1")] == ["t1"]
+    connection.close()
+    assert world.online() == before
 
 
 def test_a_stream_that_has_been_silent_for_too_long_is_named_before_anybody_decides_on_it(world: World) -> None:

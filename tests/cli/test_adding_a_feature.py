@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from banks import TINY_BANK
 from test_cli import Platform
 
 from feature_repo.engine.lake import Lake
@@ -27,37 +28,6 @@ ROOT = Path(__file__).parents[2]
 NO_SOURCE = (".git", ".venv", "var", "dist", "build", "mlruns", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
 FEATURE = "max_txn_amount_7d"
 
-# So small a bank proves no gain: its gate takes a version that is about as good, since what the gate weighs is not the question here.
-BANK = """
-[time]
-start = 2025-03-01
-end = 2025-03-31
-
-[source]
-kind = "simulator"
-start = 2025-03-01
-customers = 300
-merchants = 150
-seed = 3
-label_median_hours = 14.0
-
-[verdicts]
-maturity_days = 2
-
-[model]
-holdout_days = 5
-train_days = 14
-
-[recipe]
-max_rounds = 30
-num_threads = 1
-
-[gate]
-allow_dirty = true
-min_positives = 3
-min_gain = -1.0
-max_money_loss_share = 1.0
-"""
 AS_OF = "2025-03-23"
 FIRST, LAST = "2025-03-01", "2025-03-22"
 FIRST_READ = "2025-03-07"  # train_days and maturity_days before AS_OF
@@ -85,7 +55,7 @@ print(json.dumps({name: None if value != value else value for name, value in fou
 def test_adding_a_feature_is_one_declaration_and_no_other_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = copy_of_the_project(tmp_path / "project")
     monkeypatch.setenv("PYTHONPATH", str(project))  # before the installed packages, which are those of this tree
-    platform = Platform(tmp_path).configure(BANK)
+    platform = Platform(tmp_path).configure(TINY_BANK)
     assert all(Path(place).is_relative_to(project) for place in run_python(tmp_path, WHERE).split())
 
     platform.result("backfill", "--from", FIRST, "--to", LAST)

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from banks import BANK, SMALL
 from dagster import AssetKey
 
 from feature_repo.engine.lake import Lake
@@ -22,46 +23,6 @@ from mlops_assets.resources import provenance as provenance_module
 
 pytestmark = pytest.mark.slow
 
-SMALL = """
-[time]
-start = 2025-03-01
-end = 2025-04-30
-
-[source]
-kind = "simulator"
-start = 2025-03-01
-customers = 40
-merchants = 30
-"""
-# The bank of tests/assets/test_model.py, on which the first version passes the gate and the one of a day later does not.
-BANK = """
-[time]
-start = 2025-03-01
-end = 2025-04-30
-
-[source]
-kind = "simulator"
-start = 2025-03-01
-customers = 1000
-merchants = 500
-seed = 3
-label_median_hours = 14.0
-
-[verdicts]
-maturity_days = 2
-
-[model]
-holdout_days = 5
-train_days = 30
-
-[recipe]
-max_rounds = 60
-num_threads = 1
-
-[gate]
-allow_dirty = true
-min_positives = 15
-"""
 FIRST, AS_OF, LAST = "2025-03-01", "2025-04-10", "2025-04-13"
 SCORE_COLUMNS = ["transaction_id", "event_timestamp", "customer_id", "merchant_id", "amount", "fraud_score"]
 

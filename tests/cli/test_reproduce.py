@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from banks import SMALL
 from test_adding_a_feature import copy_of_the_project
-from test_cli import SMALL, Platform
+from test_cli import Platform
 
 from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
 

@@ -88,7 +88,7 @@ def test_the_evaluation_fit_never_saw_the_holdout(rows: pd.DataFrame, model: Tra
 def test_the_release_fit_is_the_same_recipe_and_rounds_on_all_rows(model: TrainedModel) -> None:
     evaluation, release = (Scorer(text, model.calibrator).booster for text in (model.evaluation_text, model.release_text))
     assert evaluation.num_trees() == release.num_trees() == model.rounds
-    assert 1 <= model.rounds < RECIPE.max_rounds
+    assert 1 <= model.rounds < RECIPE.max_rounds  # early stopping has found an end, else it is the limit
     parameters = [text[text.index("parameters:") :] for text in (model.evaluation_text, model.release_text)]
     assert parameters[0] == parameters[1]
 

@@ -6,38 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from banks import BANK
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-BANK = """
-[time]
-start = 2025-03-01
-end = 2025-04-30
-
-[source]
-kind = "simulator"
-start = 2025-03-01
-customers = 1000
-merchants = 500
-seed = 3
-label_median_hours = 14.0
-
-[verdicts]
-maturity_days = 2
-
-[model]
-holdout_days = 5
-train_days = 30
-
-[recipe]
-max_rounds = 60
-num_threads = 1
-
-[gate]
-allow_dirty = true
-min_positives = 15
-"""
 
 
 def test_a_killed_worker_and_a_rebuild_lose_nothing_and_make_no_vector_wrong(tmp_path: Path) -> None:
