@@ -109,7 +109,7 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
         stale = {v.name: h for v in made.views if (h := made.silent_h[v.stream]) is None or (v.stale_us and h * HOUR_US > v.stale_us)}
         silent = {f"hours without {stream}": "no event at all" if h is None else h for stream, h in made.silent_h.items()}
         return MaterializeResult(
-            metadata={"dagster/row_count": sum(made.counts.values()), **made.counts, **silent, "seconds": made.seconds, "refused": made.refused},
+            metadata={"dagster/row_count": made.events, **made.counts, **silent, "seconds": made.seconds, "refused": made.refused},
             check_results=[result(fresh, not stale, {"stale views": ", ".join(stale) or "none", **silent})],
         )
 

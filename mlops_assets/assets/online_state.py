@@ -29,9 +29,11 @@ PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0
 
 @dataclass(frozen=True)
 class Made:
-    """What a rebuild put in place: events by where they came from, and how long each stream had been silent at the end of the lake's last day."""
+    """What a rebuild put in place: how many events, by where they came from (a pending verdict may be newer than the lake, too), and how long each
+    stream had been silent at the end of the lake's last day."""
 
     views: tuple[ViewPlan, ...]
+    events: int
     counts: dict[str, int]
     silent_h: dict[str, float | None]
     refused: int
@@ -64,10 +66,12 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
             say("the new state counts")
             state.follow()
             newest = {stream: state.newest_us(stream, lake_end_us) for stream in loaded}
+            events = sum(state.count(stream) for stream in loaded)
             refused = sum(count for count, _ in state.refusals().values())
     counts = {f"{stream} of the lake": n for stream, n in loaded.items()} | {f"newer {stream}": n for stream, n in carried.items()}
     return Made(
         views=plan.views,
+        events=events,
         counts={**counts, "pending verdicts": pending},
         silent_h={stream: None if us is None else (lake_end_us - us) / HOUR_US for stream, us in newest.items()},
         refused=refused,
