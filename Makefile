@@ -40,6 +40,7 @@ serve: $(STAMP)
 	$(BIN)/mlops serve
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c requirements.lock -e ".[bench]"
 	set -e; for one in benchmarks/*.py; do $(BIN)/python $$one; done
 
 lock: $(STAMP)

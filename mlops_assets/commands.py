@@ -141,7 +141,7 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     import pyarrow.parquet as pq
 
     from feature_repo.engine.lake import Lake
-    from mlops_assets.assets.model import trained_version
+    from mlops_assets.assets.trained_model import trained_version
     from mlops_assets.scoring import score_days
 
     settings = load_settings()
@@ -419,7 +419,7 @@ def _rows(settings: Settings, dataset: str, first: str, last: str) -> int:
 
 def _training_set_digest(settings: Settings, lake: Any, as_of: str) -> str:
     """The digest that the training set of the day would have, without writing it."""
-    from mlops_assets.assets.model import training_set_digest
+    from mlops_assets.assets.training_set import training_set_digest
     from mlops_assets.definitions import USE_CASES
     from mlops_assets.resources.feature_store import feature_store_of
 

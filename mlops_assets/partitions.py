@@ -15,6 +15,7 @@ from dagster import (
     DailyPartitionsDefinition,
     TimeWindowPartitionMapping,
 )
+from dagster._core.errors import DagsterInvalidPropertyError
 
 # Look-backs that start before the first day, and backfills in one run, are what this graph is built on; a user can do nothing about their being beta.
 warnings.filterwarnings("ignore", category=BetaWarning)
@@ -45,3 +46,11 @@ def before_as_of(days: int) -> TimeWindowPartitionMapping:
 def days_of(context: AssetExecutionContext) -> list[str]:
     """The partitions that this step is to make, in order: one day, or the range of a backfill in one run."""
     return sorted(context.partition_keys)
+
+
+def run_of(context: AssetExecutionContext) -> str:
+    """The id of the Dagster run; an asset that is called as a function has none."""
+    try:
+        return context.run.run_id
+    except DagsterInvalidPropertyError:
+        return "none"
