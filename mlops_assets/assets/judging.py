@@ -1,7 +1,7 @@
 """How a candidate is judged: against whom, on which rows, and what else counts against it before the gate decides."""
 
 from collections.abc import Collection
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,10 @@ SERVED_VERDICTS = ("transaction_id", "customer_id", "merchant_id", "amount", "is
 
 
 def split_of(settings: Settings, as_of: str) -> Split:
-    """How the days before `as_of` are used; training never starts before the platform's first day."""
-    return Split(date.fromisoformat(as_of), settings.verdicts.maturity_days, settings.model.holdout_days, settings.model.train_days)
+    """How the days before `as_of` are used."""
+    model = settings.model
+    usable = settings.time.start + timedelta(days=model.warm_up_days)
+    return Split(date.fromisoformat(as_of), settings.verdicts.maturity_days, model.holdout_days, model.train_days, usable)
 
 
 def judge(

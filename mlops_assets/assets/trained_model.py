@@ -65,8 +65,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             "plan_digest": plan.digest,
             **(code := provenance(settings)),
         }
-        trained_from = max(split.train_first.isoformat(), settings.time.start.isoformat())
-        came_in, unvalidated = inputs(opened, as_of, trained_from, [view.name for view in case.views])
+        came_in, unvalidated = inputs(opened, as_of, split.train_first.isoformat(), [view.name for view in case.views])
         params = {**vars(settings.recipe), **{f"model.{k}": v for k, v in vars(settings.model).items()}, "rows": len(rows)}
         run = registry.training_run(f"{case.name} as of {as_of}", run_of(context), context.log, params, tags)
         with run as mlflow, tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,7 @@ def training_rows(lake: Lake, settings: Settings, as_of: str, features: tuple[st
     A day whose feed did not pass validation is left out, as its features and verdicts were not made: it freezes no training.
     """
     split = split_of(settings, as_of)
-    first = max(split.train_first.isoformat(), settings.time.start.isoformat())
+    first = split.train_first.isoformat()
     broken = set(broken_days(lake, first, shift(as_of, -1)))
     days = [day for day in day_range(first, shift(as_of, -1)) if day not in broken]
     columns = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]

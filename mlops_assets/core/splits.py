@@ -25,6 +25,7 @@ class Split:
     maturity_days: int
     holdout_days: int
     train_days: int
+    not_before: date | None = None  # the first day that may be learnt from at all
 
     def __post_init__(self) -> None:
         if isinstance(self.as_of, datetime) or not isinstance(self.as_of, date):
@@ -44,7 +45,8 @@ class Split:
     @property
     def train_first(self) -> date:
         """The first day of both fits."""
-        return self.last_mature_day - timedelta(days=self.train_days - 1)
+        first = self.last_mature_day - timedelta(days=self.train_days - 1)
+        return max(first, self.not_before or first)
 
     @property
     def evaluation_last(self) -> date:

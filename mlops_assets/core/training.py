@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -23,6 +23,7 @@ from mlops_assets.core.metrics import (
     roc_auc,
 )
 from mlops_assets.core.money import Costs, policy_from_costs
+from mlops_assets.core.recipe import Recipe
 from mlops_assets.core.splits import Split, utc_days
 from serving.contract.policy import Policy
 from serving.contract.scoring import Calibrator
@@ -34,35 +35,6 @@ IDENTITY = Calibrator(a=1.0, b=0.0)  # LightGBM's margin is a log-odds already
 
 class TrainingError(ValueError):
     """Rows that no model can be trained on; the message names what is wrong with them."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is made. Everything that changes its bytes is here or in the rows."""
-
-    learning_rate: float = 0.05
-    num_leaves: int = 31
-    min_data_in_leaf: int = 50  # frauds come by the hundred, not by the ten thousand: smaller leaves remember single cards
-    feature_fraction: float = 0.7  # the windows of one aggregate say nearly the same: each tree makes do with some of them
-    lambda_l2: float = 5.0
-    max_bin: int = 255
-    max_rounds: int = 600
-    patience: int = 50  # rounds without a better log loss on the inner tail
-    tail_share: float = 0.2  # of the training days, the last ones: rounds are chosen on days that come later, as the model will be used
-    num_threads: int = 2  # part of the recipe: another number may sum in another order, and the bytes differ
-    seed: int = 20180401
-
-    def parameters(self) -> dict[str, Any]:
-        """For LightGBM. No class weights and no resampling: they distort probabilities and do not change the ranking for the better."""
-        own = {"max_rounds", "patience", "tail_share"}
-        return {
-            **{name: value for name, value in asdict(self).items() if name not in own},
-            "objective": "binary",
-            "metric": "binary_logloss",
-            "deterministic": True,
-            "force_row_wise": True,  # else LightGBM times both layouts and takes the faster, which is not always the same one
-            "verbosity": -1,
-        }
 
 
 @dataclass(frozen=True)
@@ -91,30 +63,30 @@ def train(rows: pd.DataFrame, features: Sequence[str], split: Split, recipe: Rec
     """`rows`: transaction_id, event_timestamp, amount, is_fraud, fold ("train" or "holdout"), the features, null as NaN; and customer_id,
     if card precision is wanted. The order of the rows does not matter: equal rows give equal bytes.
 
-    The number of rounds is chosen by early stopping on the last days of the training period, not on the holdout: the holdout compares
-    versions, and who chose on it would win there by luck.
+    The number of rounds is chosen on the last days of the training period, not on the holdout: the holdout compares versions, and who chose on it
+    would win there by luck.
     """
     started = time.perf_counter()
     say = progress or (lambda _: None)
     features = tuple(features)
     rows = rows.sort_values("transaction_id", kind="stable").reset_index(drop=True)
     _check(rows, features, split)
-    matrix, flags, days = _matrix(rows, features), rows["is_fraud"].to_numpy(dtype=bool), utc_days(rows["event_timestamp"]).dt.date
+    known, days = learnable(rows, features, recipe), utc_days(rows["event_timestamp"]).dt.date
     fit, held = (rows["fold"] == "train").to_numpy(), (rows["fold"] == "holdout").to_numpy()
 
-    tail = fit & (days >= _tail_from(days[fit], flags[fit], recipe.tail_share)).to_numpy()
+    tail = fit & (days >= _tail_from(days[fit], known.flags[fit], recipe.tail_days)).to_numpy()
     say(f"choosing the number of rounds on {int(tail.sum()):,} rows from {days[tail].min()} to {days[tail].max()}")
-    first, rounds = _choose_rounds(matrix[fit & ~tail], flags[fit & ~tail], matrix[tail], flags[tail], features, recipe, say)
-    evaluation_calibrator = platt(_margins(first, matrix[tail]), flags[tail])
+    first, rounds, _ = choose_rounds(known, fit & ~tail, tail, features, recipe, say)
+    evaluation_calibrator = platt(_margins(first, known.matrix[tail], rounds), known.flags[tail])
 
-    say(f"evaluation fit: {rounds} rounds on {int(fit.sum()):,} rows to {split.evaluation_last}")
-    evaluation = _fit(matrix[fit], flags[fit], features, recipe, rounds)
-    margins = _margins(evaluation, matrix[held])
-    calibrator = platt(margins, flags[held])
-    policy = policy_from_costs(calibrator.apply(margins), rows["amount"][held], flags[held], days[held], costs)
+    say(f"evaluation fit: {rounds} rounds on {int((fit & known.drawn).sum()):,} of {int(fit.sum()):,} rows to {split.evaluation_last}")
+    evaluation = _fit(known, fit, features, recipe, rounds)
+    margins, flags = _margins(evaluation, known.matrix[held]), known.flags[held]
+    calibrator = platt(margins, flags)
+    policy = policy_from_costs(calibrator.apply(margins), rows["amount"][held], flags, days[held], costs)
 
-    say(f"release fit: {rounds} rounds on {len(rows):,} rows to {split.last_mature_day}")
-    release = _fit(matrix, flags, features, recipe, rounds)
+    say(f"release fit: {rounds} rounds on {int(known.drawn.sum()):,} of {len(rows):,} rows to {split.last_mature_day}")
+    release = _fit(known, fit | held, features, recipe, rounds)
     texts = {"evaluation": evaluation.model_to_string(num_iteration=-1), "release": release.model_to_string(num_iteration=-1)}
     return TrainedModel(
         evaluation_text=texts["evaluation"],
@@ -129,6 +101,50 @@ def train(rows: pd.DataFrame, features: Sequence[str], split: Split, recipe: Rec
         digests={name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """Rows as LightGBM takes them. `drawn`: every fraud, and the legitimate rows that the recipe's share takes."""
+
+    matrix: Matrix  # null is NaN
+    flags: Flags
+    drawn: Flags
+
+
+def learnable(rows: pd.DataFrame, features: tuple[str, ...], recipe: Recipe) -> Learnable:
+    """`rows`: transaction_id, is_fraud and the features. Who is drawn hangs on the id and the seed alone: the same row in every fit, in any order."""
+    matrix = np.ascontiguousarray(rows[list(features)].to_numpy(dtype=np.float64))
+    flags = rows["is_fraud"].to_numpy(dtype=bool)
+    if recipe.legitimate_share == 1:
+        return Learnable(matrix, flags, np.ones(len(rows), dtype=bool))
+    lot = pd.util.hash_array(rows["transaction_id"].to_numpy(dtype=object), hash_key=f"{recipe.seed % 10**16:016d}")
+    return Learnable(matrix, flags, flags | (lot < np.uint64(recipe.legitimate_share * 2**64)))
+
+
+def choose_rounds(
+    rows: Learnable, head: Flags, tail: Flags, features: tuple[str, ...], recipe: Recipe, progress: Progress | None = None
+) -> tuple[Any, int, float]:
+    """Train on `head`, watch the log loss on every row of `tail`: the booster, the fewest rounds within the recipe's tolerance of the best, and that
+    best log loss."""
+    import lightgbm
+
+    def report(env: Any) -> None:
+        if progress and (env.iteration + 1) % 50 == 0:
+            progress(f"round {env.iteration + 1}: log loss {env.evaluation_result_list[0][2]:.5f}")
+
+    learn = _dataset(rows, head, features, recipe)
+    measured = lightgbm.Dataset(rows.matrix[tail], label=rows.flags[tail].astype(np.float64), reference=learn)
+    losses: dict[str, dict[str, list[float]]] = {}
+    booster = lightgbm.train(
+        recipe.parameters(),
+        learn,
+        num_boost_round=recipe.max_rounds,
+        valid_sets=[measured],
+        callbacks=[lightgbm.early_stopping(recipe.patience, verbose=False), lightgbm.record_evaluation(losses), report],
+    )
+    curve = np.array(losses["valid_0"]["binary_logloss"])
+    return booster, int(np.flatnonzero(curve <= curve.min() * (1 + recipe.tolerance))[0]) + 1, float(curve.min())
 
 
 def platt(margins: Scores, is_fraud: Flags) -> Calibrator:
@@ -179,12 +195,9 @@ def _check(rows: pd.DataFrame, features: tuple[str, ...], split: Split) -> None:
         raise TrainingError(f"null in every row of the training period: {', '.join(null)}")
 
 
-def _matrix(rows: pd.DataFrame, features: tuple[str, ...]) -> Matrix:
-    return np.ascontiguousarray(rows[list(features)].to_numpy(dtype=np.float64))
-
-
-def _tail_from(days: pd.Series, flags: Flags, share: float) -> date:
-    """The first day of the inner tail: `share` of the days, more where those hold no fraud, both sides with both classes."""
+def _tail_from(days: pd.Series, flags: Flags, at_most: int) -> date:
+    """The first day of the inner tail: the last `at_most` days and no more than half of them, more where those hold no fraud; both sides with both
+    classes."""
     of_fraud, of_others = days[flags], days[~flags]
     every = sorted(days.unique())
     head_needs, tail_needs = max(of_fraud.min(), of_others.min()), min(of_fraud.max(), of_others.max())
@@ -192,44 +205,27 @@ def _tail_from(days: pd.Series, flags: Flags, share: float) -> date:
         raise TrainingError(
             f"the training period has fraud from {of_fraud.min()} to {of_fraud.max()} only: rounds are chosen on later days with both"
         )
-    start = min(every[-max(1, round(share * len(every)))], tail_needs)
+    start = min(every[-max(1, min(at_most, len(every) // 2))], tail_needs)
     return start if start > head_needs else next(day for day in every if day > head_needs)
 
 
-def _dataset(matrix: Matrix, flags: Flags, features: tuple[str, ...], recipe: Recipe, reference: Any = None) -> Any:
+def _dataset(rows: Learnable, chosen: Flags, features: tuple[str, ...], recipe: Recipe) -> Any:
     import lightgbm
 
-    return lightgbm.Dataset(matrix, label=flags.astype(np.float64), feature_name=list(features), params=recipe.parameters(), reference=reference)
+    learnt = chosen & rows.drawn
+    weight = np.where(rows.flags[learnt], 1.0, 1 / recipe.legitimate_share) if recipe.legitimate_share < 1 else None
+    label = rows.flags[learnt].astype(np.float64)
+    return lightgbm.Dataset(rows.matrix[learnt], label=label, weight=weight, feature_name=list(features), params=recipe.parameters())
 
 
-def _choose_rounds(
-    head: Matrix, head_flags: Flags, tail: Matrix, tail_flags: Flags, features: tuple[str, ...], recipe: Recipe, say: Progress
-) -> tuple[Any, int]:
+def _fit(rows: Learnable, chosen: Flags, features: tuple[str, ...], recipe: Recipe, rounds: int) -> Any:
     import lightgbm
 
-    def report(env: Any) -> None:
-        if (env.iteration + 1) % 50 == 0:
-            say(f"round {env.iteration + 1}: log loss {env.evaluation_result_list[0][2]:.5f}")
-
-    learn = _dataset(head, head_flags, features, recipe)
-    booster = lightgbm.train(
-        recipe.parameters(),
-        learn,
-        num_boost_round=recipe.max_rounds,
-        valid_sets=[_dataset(tail, tail_flags, features, recipe, reference=learn)],
-        callbacks=[lightgbm.early_stopping(recipe.patience, verbose=False), report],
-    )
-    return booster, max(1, booster.best_iteration)
+    return lightgbm.train(recipe.parameters(), _dataset(rows, chosen, features, recipe), num_boost_round=rounds)
 
 
-def _fit(matrix: Matrix, flags: Flags, features: tuple[str, ...], recipe: Recipe, rounds: int) -> Any:
-    import lightgbm
-
-    return lightgbm.train(recipe.parameters(), _dataset(matrix, flags, features, recipe), num_boost_round=rounds)
-
-
-def _margins(booster: Any, matrix: Matrix) -> Scores:
-    return np.asarray(booster.predict(matrix, raw_score=True), dtype=np.float64)
+def _margins(booster: Any, matrix: Matrix, rounds: int | None = None) -> Scores:
+    return np.asarray(booster.predict(matrix, raw_score=True, num_iteration=rounds), dtype=np.float64)
 
 
 def _metrics(held: pd.DataFrame, days: pd.Series, scores: Scores, costs: Costs) -> dict[str, float]:

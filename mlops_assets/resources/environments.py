@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from mlops_assets.core.drift import DriftThresholds
 from mlops_assets.core.money import Costs
 from mlops_assets.core.promotion import Gate
-from mlops_assets.core.training import Recipe
+from mlops_assets.core.recipe import Recipe
 
 T = TypeVar("T")
 
@@ -54,6 +54,7 @@ class Verdicts:
 class Model:
     holdout_days: int = 7
     train_days: int = 90
+    warm_up_days: int = 14  # of the platform's first days nothing is learnt: their windows are emptier than any will be again
     seed: int = 7
     card_k: int = 100  # cards that a team can look at in a day, as in the handbook's card precision@100
 

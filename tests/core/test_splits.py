@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
@@ -69,3 +70,10 @@ def test_labels_keep_the_index() -> None:
 def test_a_split_that_cannot_be_meant_names_the_value(values: tuple[object, ...], message: str) -> None:
     with pytest.raises(BadSplit, match=message):
         Split(*values)  # type: ignore[arg-type]
+
+
+def test_days_before_the_first_usable_one_belong_to_no_fold() -> None:
+    split = Split(date(2024, 2, 1), maturity_days=7, holdout_days=4, train_days=14, not_before=date(2024, 1, 15))
+    assert split.train_first == date(2024, 1, 15)
+    assert split.label(pd.Series([date(2024, 1, 14), date(2024, 1, 15)])).tolist() == [None, "train"]
+    assert replace(split, not_before=date(2024, 1, 2)).train_first == replace(split, not_before=None).train_first == date(2024, 1, 11)

@@ -11,15 +11,18 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import log_loss
 
 from mlops_assets.core.money import Costs
+from mlops_assets.core.recipe import BadRecipe, Recipe
 from mlops_assets.core.splits import Split
-from mlops_assets.core.training import IDENTITY, Recipe, TrainedModel, TrainingError, platt, train
+from mlops_assets.core.training import IDENTITY, TrainedModel, TrainingError, choose_rounds, learnable, platt, train
 from serving.contract.scoring import Scorer
 
 FEATURES = ("amount_ratio", "fraud_rate")
 SPLIT = Split(date(2024, 2, 1), maturity_days=7, holdout_days=4, train_days=14)
-RECIPE = Recipe(max_rounds=60, learning_rate=0.3, patience=5, min_data_in_leaf=10, num_threads=1)  # two threads wait for each other on rows this few
+# Two threads wait for each other on rows this few, and leaves have to be smaller than those of a bank.
+RECIPE = Recipe(max_rounds=60, learning_rate=0.3, patience=5, min_data_in_leaf=10, min_sum_hessian_in_leaf=0.001, lambda_l2=5.0, num_threads=1)
 
 
 def make_rows(per_day: int = 60, seed: int = 0) -> pd.DataFrame:
@@ -157,6 +160,58 @@ def test_a_row_that_is_not_mature_is_refused(rows: pd.DataFrame) -> None:
 def test_a_training_period_whose_last_days_hold_no_fraud_still_finds_a_tail(rows: pd.DataFrame) -> None:
     quiet = rows.assign(is_fraud=rows["is_fraud"] & ((rows["event_timestamp"].dt.day < 16) | ~train_fold(rows)))
     assert train(quiet, FEATURES, SPLIT, RECIPE, Costs()).rounds >= 1
+
+
+def test_a_row_is_drawn_by_its_id_alone_and_every_fraud_is(rows: pd.DataFrame) -> None:
+    known = learnable(rows, FEATURES, RECIPE)
+    legitimate = ~known.flags
+    assert known.drawn[known.flags].all()
+    assert known.drawn[legitimate].mean() == pytest.approx(RECIPE.legitimate_share, abs=0.03)
+    part = rows.sample(frac=0.5, random_state=1)
+    assert (
+        dict(zip(part["transaction_id"], learnable(part, FEATURES, RECIPE).drawn, strict=True)).items()
+        <= dict(zip(rows["transaction_id"], known.drawn, strict=True)).items()
+    )
+    other = learnable(rows, FEATURES, replace(RECIPE, seed=RECIPE.seed + 1))
+    assert (other.drawn[legitimate] != known.drawn[legitimate]).any()
+    assert learnable(rows, FEATURES, replace(RECIPE, legitimate_share=1.0)).drawn.all()
+
+
+def test_rows_that_were_not_drawn_are_counted_by_the_weights_of_the_others(rows: pd.DataFrame) -> None:
+    recipe = replace(RECIPE, legitimate_share=0.3)
+    model = train(rows, FEATURES, SPLIT, recipe, Costs())
+    learnt = rows[train_fold(rows)]
+    margins = Scorer(model.evaluation_text, IDENTITY).score(learnt[list(FEATURES)].to_numpy("float64"))
+    assert margins.mean() == pytest.approx(learnt["is_fraud"].mean(), rel=0.25)  # not three times as much
+
+
+def test_rounds_are_the_fewest_within_the_tolerance_of_the_best(rows: pd.DataFrame) -> None:
+    known, train_days = learnable(rows, FEATURES, RECIPE), train_fold(rows).to_numpy()
+    tail = train_days & (rows["event_timestamp"].dt.day >= 18).to_numpy()
+    recipe = replace(RECIPE, tolerance=0.05)
+    booster, rounds, best = choose_rounds(known, train_days & ~tail, tail, FEATURES, recipe)
+
+    def loss(count: int) -> float:
+        return float(log_loss(known.flags[tail], booster.predict(known.matrix[tail], num_iteration=count)))
+
+    losses = [loss(count) for count in range(1, booster.num_trees() + 1)]
+    assert best == pytest.approx(min(losses))
+    assert rounds == next(count for count, value in enumerate(losses, 1) if value <= min(losses) * 1.05)
+    assert rounds < choose_rounds(known, train_days & ~tail, tail, FEATURES, replace(recipe, tolerance=0.0))[1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"legitimate_share": 0.0}, "legitimate_share of 0.0"),
+        ({"legitimate_share": 1.1}, "legitimate_share of 1.1"),
+        ({"tolerance": -0.1}, "tolerance of -0.1"),
+        ({"tail_days": 0}, "tail_days of 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_named(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(BadRecipe, match=message):
+        replace(RECIPE, **wrong)  # type: ignore[arg-type]
 
 
 @settings(deadline=None, max_examples=10)
