@@ -13,11 +13,11 @@ from typing import Any
 
 from feature_repo.engine import finish
 from feature_repo.engine.columns import BadEvent, scaled_value
-from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
+from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.engine.state_store import Value
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-COUNTED = ("count", "count_distinct", "seconds_since_last")  # functions that do not depend on what kind of number a column holds
+COUNTED = ("count", "count_distinct", *AGES)  # functions that do not depend on what kind of number a column holds
 RESERVED = frozenset({"format", "generation", "packs", "removed", "refusals", "quarantine"})  # other tables of the state
 
 
@@ -179,12 +179,13 @@ def _expressions(aggregate: Aggregate) -> list[str]:
         "max": [f"max({column})"],
         "count_distinct": [f"count(DISTINCT {column})"],
         "seconds_since_last": ["max(event_us)"],
+        "seconds_since_first": ["min(event_us)"],
     }[aggregate.function]
 
 
 def _only(aggregate: Aggregate) -> str:
     """Which events matter: of a flag, those where it is set."""
-    return f"{aggregate.column} AND " if aggregate.function == "seconds_since_last" and aggregate.column != "event_timestamp" else ""
+    return f"{aggregate.flag} AND " if aggregate.flag else ""
 
 
 def finished(function: str, at_us: int, unit: int, first: Any, count: Any = 0, squares: Any = 0) -> Value:
@@ -198,7 +199,7 @@ def finished(function: str, at_us: int, unit: int, first: Any, count: Any = 0, s
         return finish.spread(first or 0, squares or 0, count, unit)
     if first is None:
         return None
-    return (at_us - first) / finish.SECOND_US if function == "seconds_since_last" else finish.quotient(first, unit)
+    return (at_us - first) / finish.SECOND_US if function in AGES else finish.quotient(first, unit)
 
 
 def _plain(name: str, value: object) -> object:

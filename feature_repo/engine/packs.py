@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from feature_repo.engine import finish
 from feature_repo.engine.pack_format import Pack, decode, encode, entry_of
-from feature_repo.engine.plan import Aggregate, ViewPlan
+from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
 from feature_repo.engine.state_store import Value
 
 TAIL = 16  # with more events than this outside, a pack is made anew (in each question a row costs 0.9 µs, a new pack 110 to 190 once: measured)
@@ -48,7 +48,7 @@ def create_table(connection: sqlite3.Connection, table: str) -> None:
 
 def is_packed(view: ViewPlan, aggregate: Aggregate) -> bool:
     """Whether an aggregate comes from packs: those that a few integers say."""
-    return aggregate.function in ("count", "seconds_since_last") or (aggregate.column in view.scales and aggregate.function != "count_distinct")
+    return aggregate.function in ("count", *AGES) or (aggregate.column in view.scales and aggregate.function != "count_distinct")
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,15 @@ class Window:
     spreads: list[tuple[str, int, int, int, int]] = field(default_factory=list)
     extremes: list[tuple[str, int, int]] = field(default_factory=list)
     last: list[tuple[str, int | None]] = field(default_factory=list)
+    first: list[tuple[str, int]] = field(default_factory=list)
     listed: list[tuple[Aggregate, int, int | None]] = field(default_factory=list)
 
     def add(self, aggregate: Aggregate, scale: int | None, places: Sequence[int]) -> None:
         name, function, unit = aggregate.name, aggregate.function, 10 ** (scale or 0)
         if function == "seconds_since_last":
             self.last.append((name, places[0] if places else None))
+        elif function == "seconds_since_first":
+            self.first.append((name, places[0]))
         elif function == "count" or (function == "sum" and unit == 1):
             self.same.append((name, places[0]))
         elif function == "sum":
@@ -101,6 +104,8 @@ class Window:
         for name, flag in self.last:
             moment = newest_us if flag is None else values[flag]
             result[name] = None if moment is None or moment == LEAST else (at_us - moment) / finish.SECOND_US
+        for name, place in self.first:
+            result[name] = None if (moment := values[place]) == MOST else (at_us - moment) / finish.SECOND_US
 
 
 class PackedView:
@@ -255,7 +260,9 @@ def _terms(aggregate: Aggregate) -> list[Term]:
     c = aggregate.column
     total, present = Term("sum", f"coalesce({c}, 0)"), Term("sum", f"{c} IS NOT NULL")
     if aggregate.function == "seconds_since_last":
-        return [] if c == "event_timestamp" else [Term("max", f"CASE WHEN {c} THEN event_us ELSE {LEAST} END")]
+        return [] if aggregate.flag is None else [Term("max", f"CASE WHEN {c} THEN event_us ELSE {LEAST} END")]
+    if aggregate.function == "seconds_since_first":  # of a tile the time of the event itself, not the tile's
+        return [Term("min", "event_us" if aggregate.flag is None else f"CASE WHEN {c} THEN event_us ELSE {MOST} END")]
     return {
         "count": [Term("sum", "1")],
         "sum": [total],

@@ -191,7 +191,7 @@ def _columns(view: ViewPlan, events: pa.Table, rows: Ints, late_rows: Ints) -> d
     """Each column that is aggregated, of on-time events and of late ones, on one scale; by its name and whether it is codes, for `count_distinct`."""
     columns = {}
     every = pa.array(np.concatenate([rows, late_rows]))
-    valued = [a for a in view.aggregates if a.function != "count" and (a.function, a.column) != ("seconds_since_last", "event_timestamp")]
+    valued = [a for a in view.aggregates if a.reads_values]
     for name, distinct in dict.fromkeys((a.column, a.function == "count_distinct") for a in valued):
         array = events[name].combine_chunks().take(every)
         column = (code_column if distinct else number_column)(name, array, view.scales.get(name))

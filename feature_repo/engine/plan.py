@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
-FUNCTIONS = ("count", "sum", "avg", "std", "min", "max", "count_distinct", "seconds_since_last")
+FUNCTIONS = ("count", "sum", "avg", "std", "min", "max", "count_distinct", "seconds_since_last", "seconds_since_first")
+AGES = ("seconds_since_last", "seconds_since_first")
 SYNONYMS = {"mean": "avg", "stddev": "std", "approx_count_distinct": "count_distinct"}
 LAKE = "lake://"
 HOUR_US = 3_600_000_000
@@ -24,8 +25,8 @@ class PlanError(Exception):
 class Aggregate:
     """One feature: `function` of `column` over the events of the last `window_us` microseconds.
 
-    `count` counts events, whatever the column holds. `seconds_since_last` of a timestamp column is the age of the newest event, of a boolean column
-    the age of the newest event where it is true.
+    `count` counts events, whatever the column holds. `seconds_since_last` of event_timestamp is the age of the window's newest event, of a boolean
+    column the age of the newest event where it is true; `seconds_since_first` is the same of the oldest.
     """
 
     name: str
@@ -38,6 +39,16 @@ class Aggregate:
             raise PlanError(f"{self.name}: unknown function {self.function!r}, expected one of {', '.join(FUNCTIONS)}")
         if self.window_us <= 0:
             raise PlanError(f"{self.name}: a window has to be longer than nothing")
+
+    @property
+    def flag(self) -> str | None:
+        """The column which has to be true for an event to count, if there is one."""
+        return self.column if self.function in AGES and self.column != "event_timestamp" else None
+
+    @property
+    def reads_values(self) -> bool:
+        """Whether it takes more than the times of events."""
+        return self.function not in ("count", *AGES) or self.flag is not None
 
 
 @dataclass(frozen=True)
@@ -67,9 +78,7 @@ class ViewPlan:
     @property
     def columns(self) -> tuple[str, ...]:
         """The stream's columns whose values are aggregated, sorted."""
-        valued = {a.column for a in self.aggregates if a.function not in ("count", "seconds_since_last")}
-        flags = {a.column for a in self.aggregates if a.function == "seconds_since_last" and a.column != "event_timestamp"}
-        return tuple(sorted(valued | flags))
+        return tuple(sorted({a.column for a in self.aggregates if a.reads_values}))
 
     def lower_us(self, at_us: int, window_us: int) -> int:
         """The first moment that belongs to the window at `at_us`."""

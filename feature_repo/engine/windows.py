@@ -16,7 +16,7 @@ from feature_repo.engine import finish
 from feature_repo.engine.columns import Column
 from feature_repo.engine.parallel import in_order
 from feature_repo.engine.pieces import LIMIT, Piece, Window, microseconds, pieces_of
-from feature_repo.engine.plan import Aggregate, ViewPlan
+from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -53,9 +53,9 @@ def _value(aggregate: Aggregate, piece: Piece) -> Array:
     window = piece.window(aggregate.window_us)
     if aggregate.function == "count":
         return window.counts
-    if aggregate.function == "seconds_since_last":
-        flags = None if aggregate.column == "event_timestamp" else piece.columns[aggregate.column, False]
-        return _seconds_since_last(window, flags, piece)
+    if aggregate.function in AGES:
+        flags = None if aggregate.flag is None else piece.columns[aggregate.flag, False]
+        return _age(aggregate.function, window, flags, piece)
     if aggregate.function == "count_distinct":
         return _distinct(window, piece, *piece.columns[aggregate.column, True])
     column, late = piece.columns[aggregate.column, False]
@@ -106,21 +106,29 @@ def _extreme(function: str, window: Window, column: Column, late: Column, counts
     return np.where(counts > 0, values, np.nan)
 
 
-def _seconds_since_last(window: Window, pair: tuple[Column, Column] | None, piece: Piece) -> NDArray[np.float64]:
-    never = np.iinfo(np.int64).min
-    here = np.arange(len(piece.event_us))
-    if pair is not None:
-        here = np.where((pair[0].present > 0) & (pair[0].values != 0), here, -1)
-    latest = np.append(np.maximum.accumulate(here), -1)[window.end - 1]
-    found = latest >= window.first
-    last_us = np.full(len(found), never)
-    last_us[found] = piece.event_us[latest[found]]
-    for moments, events in window.pairs():
-        seen = slice(None) if pair is None else (pair[1].present[events] > 0) & (pair[1].values[events] != 0)
-        np.maximum.at(last_us, moments[seen], piece.late_us[events[seen]])
-    found = last_us != never
+def _age(function: str, window: Window, pair: tuple[Column, Column] | None, piece: Piece) -> NDArray[np.float64]:
+    """The age of the newest or of the oldest event of each window: of a flag, of those where it is set."""
+    events = len(piece.event_us)
+    counts = np.ones(events, bool) if pair is None else (pair[0].present > 0) & (pair[0].values != 0)
+    last = function == "seconds_since_last"
+    better: np.ufunc = np.maximum if last else np.minimum
+    never = np.iinfo(np.int64).min if last else np.iinfo(np.int64).max
+    if last:
+        up_to_here = np.maximum.accumulate(np.where(counts, np.arange(events), -1))
+        places = np.append(up_to_here, -1)[window.end - 1]
+        found = places >= window.first
+    else:
+        from_here = np.minimum.accumulate(np.where(counts, np.arange(events), events)[::-1])[::-1]
+        places = np.append(from_here, events)[window.first]
+        found = places < window.end
+    moment_us = np.full(len(found), never)
+    moment_us[found] = piece.event_us[places[found]]
+    for moments, late in window.pairs():
+        seen = slice(None) if pair is None else (pair[1].present[late] > 0) & (pair[1].values[late] != 0)
+        better.at(moment_us, moments[seen], piece.late_us[late[seen]])
+    found = moment_us != never
     result = np.full(len(found), np.nan)
-    result[found] = (piece.at_us[found] - last_us[found]) / finish.SECOND_US
+    result[found] = (piece.at_us[found] - moment_us[found]) / finish.SECOND_US
     return result
 
 

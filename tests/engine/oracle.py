@@ -37,9 +37,9 @@ def _apply(function: str, column: str, seen: list[Event], values: list[Any], at_
         return len(seen)
     if function == "count_distinct":
         return len(set(values))
-    if function == "seconds_since_last":
+    if function in ("seconds_since_last", "seconds_since_first"):
         times = [e["event_us"] for e in seen if column == "event_timestamp" or e[column]]
-        return (at_us - max(times)) / 1_000_000 if times else None
+        return (at_us - (max if function == "seconds_since_last" else min)(times)) / 1_000_000 if times else None
     if function == "sum":
         return float(sum(values))
     if not values:

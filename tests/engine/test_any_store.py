@@ -164,7 +164,8 @@ def test_values_live_as_long_as_their_view_says(opened: Open) -> None:
 
 def views_of(hop_us: int, ttl_us: int) -> tuple[ViewPlan, ...]:
     wanted = [(f, c) for c in ("money", "items") for f in ("sum", "avg", "std", "min", "max")] + [("sum", "declined"), ("avg", "ratio")]
-    wanted += [("count", "who"), ("count_distinct", "who"), ("seconds_since_last", "event_timestamp"), ("seconds_since_last", "declined")]
+    wanted += [("count", "who"), ("count_distinct", "who")]
+    wanted += [(f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")]
 
     def view(name: str, entity: str, hop_us: int, windows: tuple[int, ...], ttl_us: int = 0) -> ViewPlan:
         aggregates = tuple(Aggregate(f"{name}_{f}_{c}_{w // MINUTE}", c, f, w) for w in windows for f, c in wanted)

@@ -16,7 +16,7 @@ from feature_repo.engine.buckets import by_bucket
 from feature_repo.engine.bulk import view_by_day, write_by_day
 from feature_repo.engine.lake import DamagedPartition, Lake, MissingPartitions
 from feature_repo.engine.parallel import THREADS, in_order
-from feature_repo.engine.plan import Aggregate, ViewPlan
+from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
 from feature_repo.engine.retrieval import day_of, features_from_lake
 
 HOUR = 3_600_000_000
@@ -29,7 +29,8 @@ DAYS = [day_of(START + n * DAY) for n in range(6)]
 def plan_of(stream: str, hop_us: int = 0) -> ViewPlan:
     wanted = [("count", "transaction_id"), ("avg", "money"), ("std", "money"), ("max", "money"), ("sum", "items"), ("count_distinct", "money")]
     aggregates = tuple(Aggregate(f"{f}_{c}_{d}d", c, f, d * DAY) for d in (1, 3) for f, c in wanted)
-    return ViewPlan("v", "key", stream, hop_us, (*aggregates, Aggregate("age", "event_timestamp", "seconds_since_last", 3 * DAY)), {"money": 2})
+    ages = (Aggregate(function, "event_timestamp", function, 3 * DAY) for function in AGES)
+    return ViewPlan("v", "key", stream, hop_us, (*aggregates, *ages), {"money": 2})
 
 
 def lake_of(folder: str, **datasets: list[Event]) -> Lake:

@@ -22,7 +22,7 @@ from oracle import Event, oracle
 
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.online import OnlineState
-from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
+from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
 from feature_repo.engine.retrieval import features_from_lake
 from feature_repo.engine.windows import view_values
 
@@ -55,7 +55,7 @@ class Column:
     def functions(self) -> tuple[str, ...]:
         if pa.types.is_string(self.kind):
             return ("count", "count_distinct")
-        return (*NUMERIC, "count", "seconds_since_last") if pa.types.is_boolean(self.kind) else (*NUMERIC, "count")
+        return (*NUMERIC, "count", *AGES) if pa.types.is_boolean(self.kind) else (*NUMERIC, "count")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ streams = st.fixed_dictionaries({"first": numbers(), "second": numbers(), "flag"
 @st.composite
 def views_over(draw: st.DrawFn, columns: dict[str, Column], name: str) -> ViewPlan:
     hop_us = draw(st.sampled_from([0, 0, SECOND, 7 * SECOND, MINUTE, 5 * MINUTE, HOUR, DAY]))
-    choices = [(f, c) for c, column in columns.items() for f in column.functions] + [("seconds_since_last", "event_timestamp")]
+    choices = [(f, c) for c, column in columns.items() for f in column.functions] + [(f, "event_timestamp") for f in AGES]
     wanted = draw(st.lists(st.tuples(st.sampled_from(choices), durations), min_size=1, max_size=5))
     return ViewPlan(
         name,

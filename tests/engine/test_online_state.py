@@ -97,6 +97,26 @@ def test_a_pack_made_for_other_windows_is_not_read() -> None:
         assert OnlineState(state.connection, one(longer)).aggregates(KEY, ASKED) == {"x": 45.25}
 
 
+def test_a_pack_that_does_not_know_the_first_flag_is_not_read_for_it_and_a_new_one_tells_its_exact_moment() -> None:
+    def view(*functions: str) -> ViewPlan:
+        return ViewPlan("v", "key", "s", HOUR, tuple(Aggregate(f, "declined", f, 5 * HOUR) for f in functions))
+
+    with small_packs():
+        before = OnlineState(sqlite3.connect(":memory:"), one(view("seconds_since_last")))
+        for number in range(10):
+            push(before, number, event(number, declined=number in (3, 7)))
+        before.aggregates(KEY, ASKED)
+        before.settle()
+        state = OnlineState(before.connection, one(view("seconds_since_last", "seconds_since_first")))
+        expected = {"seconds_since_last": 293 * 60.0, "seconds_since_first": 297 * 60.0}
+        assert state.aggregates(KEY, ASKED) == expected
+        state.settle()
+        push(state, 100, event(1, late=20, declined=True))
+        with answers_from_packs():
+            assert state.aggregates(KEY, ASKED) == {**expected, "seconds_since_first": 299 * 60.0}
+        assert state.aggregates(KEY, START + 20 * MINUTE)["seconds_since_first"] == 17 * 60.0  # not known yet
+
+
 def test_another_plan_gives_up_the_packs_that_it_cannot_change() -> None:
     with small_packs():
         state = full_state(packed_view())

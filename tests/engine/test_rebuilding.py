@@ -19,12 +19,12 @@ from test_windows import HOUR, START, event, table_of
 from feature_repo.engine.generations import standing, tables_of
 from feature_repo.engine.lake import Lake, LakeError
 from feature_repo.engine.online import OnlineState
-from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
+from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
 from feature_repo.engine.rebuilding import Rebuild, RebuildError
 from feature_repo.engine.state_store import Loaded
 
 DAY = 24 * HOUR
-WANTED = (("count", "who"), ("sum", "money"), ("std", "money"), ("max", "money"), ("seconds_since_last", "event_timestamp"))
+WANTED = (("count", "who"), ("sum", "money"), ("std", "money"), ("max", "money"), *((f, "event_timestamp") for f in AGES))
 VIEWS = tuple(
     ViewPlan(name, "key", "s", hop, tuple(Aggregate(f"{name}_{f}_{c}_{d}", c, f, d * DAY) for d in (1, 5) for f, c in WANTED), {"money": 2})
     for name, hop in (("exact", 0), ("tiled", HOUR))

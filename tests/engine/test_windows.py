@@ -26,7 +26,8 @@ NUMERIC = ("sum", "avg", "std", "min", "max", "count_distinct")
 
 def plan_of(hop_us: int = 0, windows: tuple[int, ...] = (HOUR, 5 * HOUR)) -> ViewPlan:
     wanted = [(f, c) for f in NUMERIC for c in ("money", "items", "declined", "ratio")]
-    wanted += [("count", "who"), ("count_distinct", "who"), ("seconds_since_last", "event_timestamp"), ("seconds_since_last", "declined")]
+    wanted += [("count", "who"), ("count_distinct", "who")]
+    wanted += [(f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")]
     aggregates = tuple(Aggregate(f"{f}_{c}_{w // MINUTE}", c, f, w) for w in windows for f, c in wanted)
     return ViewPlan("v", "key", "s", hop_us, aggregates, {"money": 2, "declined": 0})
 
@@ -149,6 +150,16 @@ def test_an_empty_window_counts_zero_and_averages_null() -> None:
     (empty,) = offline(plan_of(), [], [("a", START)])
     assert {empty["count_who_60"], empty["sum_money_60"], empty["count_distinct_who_60"]} == {0}
     assert {empty["avg_money_60"], empty["std_money_60"], empty["min_ratio_60"], empty["seconds_since_last_declined_60"]} == {None}
+
+
+def test_the_first_flag_is_the_oldest_of_the_window_that_is_known() -> None:
+    events = [event(0, declined=True), event(10), event(20, late=30, declined=True), event(40, declined=True)]
+    asked = [("a", START + minute * MINUTE) for minute in (40, 60, 61, 100, 101)]
+    answers = offline(plan_of(windows=(HOUR,)), [*events[::-1]], asked)
+    assert [a["seconds_since_first_declined_60"] for a in answers] == [40 * 60.0, 60 * 60.0, 41 * 60.0, 60 * 60.0, None]
+    assert [a["seconds_since_first_event_timestamp_60"] for a in answers] == [40 * 60.0, 60 * 60.0, 51 * 60.0, 60 * 60.0, None]
+    tiled = offline(plan_of(30 * MINUTE, windows=(HOUR,)), events, asked)
+    assert [a["seconds_since_first_declined_60"] for a in tiled] == [40 * 60.0, 60 * 60.0, 61 * 60.0, 60 * 60.0, 61 * 60.0]
 
 
 def test_an_event_keeps_its_key_alive_up_to_the_last_moment_of_the_time_to_live() -> None:
