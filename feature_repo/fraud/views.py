@@ -30,11 +30,11 @@ def schema(key: str, aggregations: list[Aggregation]) -> list[Field]:
 
 
 customer_aggregations = [
-    *over((1, 7, 30, 90), "avg", "amount", "avg_txn_amount_{}d"),
-    *over((7, 30, 90), "std", "amount", "std_txn_amount_{}d"),
-    *over((1, 7, 30, 90), "count", "transaction_id", "num_txns_{}d"),
+    *over((7, 30, 90), "avg", "amount", "avg_txn_amount_{}d"),
+    *over((90,), "std", "amount", "std_txn_amount_{}d"),
+    *over((3, 7, 14, 30, 90), "max", "amount", "max_txn_amount_{}d"),
+    *over((1, 7), "count", "transaction_id", "num_txns_{}d"),
     *over((7,), "sum", "is_declined", "num_declines_{}d"),
-    *over((30,), "max", "amount", "max_txn_amount_{}d"),
     *over((90,), "seconds_since_last", "event_timestamp", "customer_seconds_since_last_txn"),
 ]
 
@@ -45,14 +45,18 @@ customer_stats = StreamFeatureView(
     timestamp_field="event_timestamp",
     aggregations=customer_aggregations,
     schema=schema("customer_id", customer_aggregations),
-    description="How much and how often a customer pays.",
+    description="How much and how often a customer pays, to tell an unusual payment and a card that has begun to be used by somebody else.",
 )
 
 verdict_aggregations = [
-    *over((1, 7, 30, 90), "avg", "is_fraud", "fraud_rate_{}d"),
-    *over((7, 30, 90), "count", "transaction_id", "num_verdicts_{}d"),
-    *over((1, 7, 30, 90), "sum", "is_fraud", "num_frauds_{}d"),
+    *over((3, 7, 28, 90), "avg", "is_fraud", "fraud_rate_{}d"),
+    *over((7, 28), "count", "transaction_id", "num_verdicts_{}d"),
+    *over((7, 21, 35), "sum", "is_fraud", "num_frauds_{}d"),
     *over((90,), "seconds_since_last", "is_fraud", "merchant_seconds_since_last_fraud"),
+    *over((35,), "seconds_since_first", "is_fraud", "merchant_seconds_since_first_fraud"),
+    *over((90,), "seconds_since_last", "event_timestamp", "merchant_seconds_since_last_verdict"),
+    *over((14,), "avg", "amount", "merchant_avg_verdict_amount_{}d"),
+    *over((14, 30), "max", "amount", "merchant_max_verdict_amount_{}d"),
 ]
 
 merchant_stats = StreamFeatureView(
@@ -67,11 +71,7 @@ merchant_stats = StreamFeatureView(
     description="What is known of fraud at a merchant: verdicts count when they become known, not when the payment was made.",
 )
 
-activity_aggregations = [
-    *over((1, 7, 30), "count", "transaction_id", "merchant_num_txns_{}d"),
-    *over((1, 7, 30), "avg", "amount", "merchant_avg_amount_{}d"),
-    *over((1,), "count_distinct", "customer_id", "merchant_num_customers_{}d"),
-]
+activity_aggregations = over((1, 30), "count", "transaction_id", "merchant_num_txns_{}d")
 
 merchant_activity = StreamFeatureView(
     name="merchant_activity",
@@ -96,22 +96,25 @@ transaction_request = RequestSource(
     name="transaction_context",
     sources=[
         transaction_request,
-        customer_stats[["avg_txn_amount_7d", "avg_txn_amount_30d", "std_txn_amount_30d"]],
-        merchant_activity[["merchant_avg_amount_30d"]],
+        customer_stats[[*(f"avg_txn_amount_{d}d" for d in (7, 30, 90)), "std_txn_amount_90d", *(f"max_txn_amount_{d}d" for d in (3, 7, 14, 30, 90))]],
+        merchant_stats[[f"merchant_seconds_since_{what}" for what in ("last_fraud", "first_fraud", "last_verdict")]],
     ],
     schema=[
         Field(name="txn_amount", dtype=Float64),
-        Field(name="amount_to_customer_avg_7d", dtype=Float64),
-        Field(name="amount_to_customer_avg_30d", dtype=Float64),
-        Field(name="amount_zscore_30d", dtype=Float64),
-        Field(name="amount_to_merchant_avg_30d", dtype=Float64),
-        Field(name="hour_of_day", dtype=Int64),
-        Field(name="is_weekend", dtype=Int64),
+        *(Field(name=f"amount_to_customer_avg_{d}d", dtype=Float64) for d in (7, 30, 90)),
+        *(Field(name=f"amount_to_customer_max_{d}d", dtype=Float64) for d in (30, 90)),
+        Field(name="amount_zscore_90d", dtype=Float64),
+        *(Field(name=f"customer_max_{d}d_to_avg_90d", dtype=Float64) for d in (3, 7, 14)),
+        Field(name="customer_avg_7d_to_avg_90d", dtype=Float64),
+        Field(name="customer_std_to_avg_90d", dtype=Float64),
+        Field(name="days_since_last_fraud", dtype=Int64),
+        Field(name="days_since_first_fraud", dtype=Int64),
+        Field(name="seconds_from_last_fraud_to_verdict", dtype=Float64),
         Field(name="is_night", dtype=Int64),
     ],
     mode="python",
     tags={"function": "feature_repo.fraud.context:transaction_context"},
-    description="The transaction against the history of its customer and its merchant.",
+    description="The transaction against the history of its customer, and a merchant's frauds in calendar days.",
 )
 def transaction_context(inputs: dict[str, Any]) -> dict[str, Any]:
     # Feast keeps this source text and runs it without this module around it: the import has to be absolute, and in here.

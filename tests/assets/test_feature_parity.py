@@ -73,7 +73,7 @@ def test_a_label_that_was_committed_after_the_decision_explains_it_too(world: Wo
     without = vector(world, "decided", DAY)
     labelled(world, "reported", at(DAY, 11.8))
     _day(world)
-    assert vector(world, "decided", DAY)["num_frauds_1d"] == 1.0
+    assert vector(world, "decided", DAY)["num_frauds_7d"] == 1.0
     _log_again(world, {"decided": without})
     outcome = world.make("feature_parity", DAY)
     assert (metadata(outcome, "mismatches"), metadata(outcome, "late_s")) == (0, 720.0)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NO_SOURCE = (".git", ".venv", "var", "dist", "build", "mlruns", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
-FEATURE = "max_txn_amount_7d"
+FEATURE = "min_txn_amount_7d"
 
 AS_OF = "2025-03-23"
 FIRST, LAST = "2025-03-01", "2025-03-22"
@@ -87,7 +87,7 @@ def test_adding_a_feature_is_one_declaration_and_no_other_edit(tmp_path: Path, m
     served = json.loads(decisions["another"]["features"])
     assert list(served) == new["features"]
     assert served == json.loads(run_python(tmp_path, ASK_FEAST, platform.home, json.dumps(another)))
-    assert served[FEATURE] == max(amounts_of_the_week(lake, another["customer_id"])) > 0
+    assert served[FEATURE] == min(amounts_of_the_week(lake, another["customer_id"])) > 0
 
 
 # A copy, and the line

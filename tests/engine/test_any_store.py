@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Event
 from stores import STORES, ListStore
+from test_context import CONTEXT_INPUTS
 from test_windows import HOUR, MINUTE, START, event, plan_of
 
 from feature_repo.engine.columns import BadEvent
@@ -143,14 +144,14 @@ def test_refusals_are_counted_by_stream_and_reason(state: StateStore) -> None:
 
 def test_a_vector_has_the_order_of_the_service_and_on_demand_features(opened: Open) -> None:
     view = ViewPlan("v", "key", "s", 0, (Aggregate("avg_txn_amount_7d", "money", "avg", DAY), Aggregate("n", "x", "count", DAY)), {"money": 2})
-    others = ("avg_txn_amount_30d", "std_txn_amount_30d", "merchant_avg_amount_30d")
+    others = tuple(name for name in CONTEXT_INPUTS if name not in ("avg_txn_amount_7d", "amount", "event_time_us"))
     inputs = ("avg_txn_amount_7d", *others, "amount", "event_time_us")
-    on_demand = OnDemandPlan("c", "feature_repo.fraud.context:transaction_context", inputs, ("amount_to_customer_avg_7d", "hour_of_day"))
-    state = opened(FeaturePlan("s", (view,), (on_demand,), ("hour_of_day", "n", "amount_to_customer_avg_7d", "avg_txn_amount_7d")))
+    on_demand = OnDemandPlan("c", "feature_repo.fraud.context:transaction_context", inputs, ("amount_to_customer_avg_7d", "is_night"))
+    state = opened(FeaturePlan("s", (view,), (on_demand,), ("is_night", "n", "amount_to_customer_avg_7d", "avg_txn_amount_7d")))
     push(state, 1, event(0, money=4.0))
     request = {"amount": 8.0, "event_time_us": START + 5 * HOUR, **dict.fromkeys(others, 0.0)}
     vector = state.vector(KEY, START + 5 * HOUR, request)
-    assert list(vector.items()) == [("hour_of_day", 5.0), ("n", 1.0), ("amount_to_customer_avg_7d", 2.0), ("avg_txn_amount_7d", 4.0)]
+    assert list(vector.items()) == [("is_night", 1.0), ("n", 1.0), ("amount_to_customer_avg_7d", 2.0), ("avg_txn_amount_7d", 4.0)]
 
 
 def test_values_live_as_long_as_their_view_says(opened: Open) -> None:

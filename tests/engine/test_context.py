@@ -3,22 +3,27 @@
 import math
 from typing import Any
 
-from feature_repo.fraud.context import DAY_US, HOUR_US, transaction_context
+from hypothesis import given
+from hypothesis import strategies as st
 
-INPUTS = ("amount", "event_time_us", "avg_txn_amount_7d", "avg_txn_amount_30d", "std_txn_amount_30d", "merchant_avg_amount_30d")
+from feature_repo.fraud.context import DAY_US, HOUR_US, SECOND_US, transaction_context
+
 SATURDAY_US = 2 * DAY_US  # 3 January 1970
+HISTORY = {
+    "avg_txn_amount_7d": 10.0,
+    "avg_txn_amount_30d": 20.0,
+    "avg_txn_amount_90d": 25.0,
+    "std_txn_amount_90d": 5.0,
+    **{f"max_txn_amount_{d}d": float(d) for d in (3, 7, 14, 30, 90)},
+    "merchant_seconds_since_last_fraud": 6 * 3_600.0,
+    "merchant_seconds_since_first_fraud": 2 * 86_400.0,
+    "merchant_seconds_since_last_verdict": 3_600.0,
+}
+CONTEXT_INPUTS = ("amount", "event_time_us", *HISTORY)
 
 
 def context(**changes: Any) -> dict[str, Any]:
-    row = {
-        "amount": 30.0,
-        "event_time_us": SATURDAY_US + 5 * HOUR_US,
-        "avg_txn_amount_7d": 10.0,
-        "avg_txn_amount_30d": 20.0,
-        "std_txn_amount_30d": 5.0,
-        "merchant_avg_amount_30d": 60.0,
-        **changes,
-    }
+    row = {"amount": 30.0, "event_time_us": SATURDAY_US + 5 * HOUR_US, **HISTORY, **changes}
     return {name: values[0] for name, values in transaction_context({name: [value] for name, value in row.items()}).items()}
 
 
@@ -27,37 +32,48 @@ def test_a_transaction_is_put_against_its_history() -> None:
         "txn_amount": 30.0,
         "amount_to_customer_avg_7d": 3.0,
         "amount_to_customer_avg_30d": 1.5,
-        "amount_zscore_30d": 2.0,
-        "amount_to_merchant_avg_30d": 0.5,
-        "hour_of_day": 5,
-        "is_weekend": 1,
+        "amount_to_customer_avg_90d": 1.2,
+        "amount_to_customer_max_30d": 1.0,
+        "amount_to_customer_max_90d": 30 / 90,
+        "amount_zscore_90d": 1.0,
+        "customer_max_3d_to_avg_90d": 3 / 25,
+        "customer_max_7d_to_avg_90d": 7 / 25,
+        "customer_max_14d_to_avg_90d": 14 / 25,
+        "customer_avg_7d_to_avg_90d": 0.4,
+        "customer_std_to_avg_90d": 0.2,
+        "days_since_last_fraud": 1,
+        "days_since_first_fraud": 2,
+        "seconds_from_last_fraud_to_verdict": 5 * 3_600.0,
         "is_night": 1,
     }
 
 
-def test_a_new_customer_has_nulls_and_no_error() -> None:
+def test_a_new_customer_at_a_new_merchant_has_nulls_and_no_error() -> None:
     for nothing in (None, math.nan):
-        new = context(avg_txn_amount_7d=nothing, avg_txn_amount_30d=nothing, std_txn_amount_30d=nothing, merchant_avg_amount_30d=nothing)
-        ratios = ("amount_to_customer_avg_7d", "amount_to_customer_avg_30d", "amount_zscore_30d", "amount_to_merchant_avg_30d")
-        assert [new[name] for name in ratios] == [None] * 4
-        assert new["txn_amount"] == 30.0
+        new = context(**dict.fromkeys(HISTORY, nothing))
+        assert {name for name, value in new.items() if value is not None} == {"txn_amount", "is_night"}
 
 
 def test_a_spread_or_an_average_of_zero_gives_null() -> None:
-    flat = context(std_txn_amount_30d=0.0, merchant_avg_amount_30d=0)
-    assert (flat["amount_zscore_30d"], flat["amount_to_merchant_avg_30d"]) == (None, None)
+    flat = context(std_txn_amount_90d=0.0, avg_txn_amount_30d=0)
+    assert (flat["amount_zscore_90d"], flat["amount_to_customer_avg_30d"]) == (None, None)
 
 
 def test_an_absent_amount_gives_null() -> None:
     assert context(amount=None)["txn_amount"] is None
-    assert context(amount=None)["amount_zscore_30d"] is None
+    assert context(amount=None)["amount_zscore_90d"] is None
 
 
-def test_a_monday_noon_is_neither_weekend_nor_night() -> None:
-    monday = context(event_time_us=SATURDAY_US + 2 * DAY_US + 12 * HOUR_US)
-    assert (monday["hour_of_day"], monday["is_weekend"], monday["is_night"]) == (12, 0, 0)
+def test_a_noon_is_no_night() -> None:
+    assert [context(event_time_us=SATURDAY_US + hour * HOUR_US)["is_night"] for hour in (0, 6, 7, 12, 23)] == [1, 1, 0, 0, 0]
+
+
+@given(st.integers(0, 10**16), st.integers(0, 100 * DAY_US))
+def test_days_are_midnights_passed(at_us: int, before_us: int) -> None:
+    passed = context(event_time_us=at_us, merchant_seconds_since_last_fraud=before_us / SECOND_US)["days_since_last_fraud"]
+    assert passed == at_us // DAY_US - (at_us - before_us) // DAY_US
 
 
 def test_columns_keep_their_length() -> None:
-    assert {len(column) for column in transaction_context({name: [] for name in INPUTS}).values()} == {0}
-    assert {len(column) for column in transaction_context({name: [1, 2, 3] for name in INPUTS}).values()} == {3}
+    assert {len(column) for column in transaction_context({name: [] for name in CONTEXT_INPUTS}).values()} == {0}
+    assert {len(column) for column in transaction_context({name: [1, 2, 3] for name in CONTEXT_INPUTS}).values()} == {3}

@@ -34,8 +34,8 @@ def test_pushed_events_are_seen_online_by_every_view_of_their_stream(store: Any)
     store.push("transactions_push", pushed(amount=9_999.0))  # an id that is known
     store.push("verdicts_push", pushed(is_fraud=True).drop(columns="is_declined"))
     found = online(store)
-    assert (found["num_txns_1d"], found["avg_txn_amount_1d"], found["num_declines_7d"]) == (2, 30.0, 1)
-    assert (found["merchant_num_txns_1d"], found["merchant_num_customers_1d"]) == (2, 1)
+    assert (found["num_txns_1d"], found["avg_txn_amount_7d"], found["num_declines_7d"]) == (2, 30.0, 1)
+    assert (found["merchant_num_txns_1d"], found["merchant_num_txns_30d"]) == (2, 2)
     assert (found["fraud_rate_90d"], found["num_verdicts_7d"]) == (1.0, 1)
     assert (found["amount_to_customer_avg_7d"], found["txn_amount"]) == (1.0, 30.0)
 
@@ -52,7 +52,7 @@ def test_an_older_event_that_is_pushed_later_does_not_hide_the_newer(store: Any)
 def test_what_is_older_than_its_window_is_missing_online(store: Any) -> None:
     store.push("transactions_push", pushed(event_timestamp=NOW - pd.Timedelta("100d")))
     found = online(store)
-    assert (found["num_txns_90d"], found["avg_txn_amount_90d"], found["customer_seconds_since_last_txn"]) == (0, None, None)
+    assert (found["num_txns_7d"], found["avg_txn_amount_90d"], found["customer_seconds_since_last_txn"]) == (0, None, None)
 
 
 @pytest.mark.parametrize(

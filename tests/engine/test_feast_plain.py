@@ -125,7 +125,7 @@ def test_the_join_is_what_a_search_of_all_rows_finds(rows: Any, asked: Any, ttl:
 @pytest.mark.parametrize("form", ["naive", "berlin", "strings", "mixed offsets", "python", "ns", "ms", "s"])
 def test_times_of_any_form_mean_the_same_moments(bank: Bank, profiles: pd.DataFrame, form: str) -> None:
     """The night of 28 October 2018, when Berlin's clocks went back, is asked for in two offsets."""
-    features = ["profile:segment", "customer_stats:num_txns_30d"]
+    features = ["profile:segment", "customer_stats:num_txns_7d"]
     asked = moments(60).assign(event_timestamp=lambda f: f["event_timestamp"].dt.floor("s"))
     asked.loc[0, "event_timestamp"] = pd.Timestamp("2018-10-28T00:30Z")
     asked.loc[1, "event_timestamp"] = pd.Timestamp("2018-10-28T01:30Z")
@@ -140,7 +140,7 @@ def test_times_of_any_form_mean_the_same_moments(bank: Bank, profiles: pd.DataFr
     }
     expected = bank.store.get_historical_features(asked, features=features).to_df()
     found = bank.store.get_historical_features(asked.assign(event_timestamp=shown[form]), features=features).to_df()
-    pd.testing.assert_frame_equal(found[["segment", "num_txns_30d"]], expected[["segment", "num_txns_30d"]])
+    pd.testing.assert_frame_equal(found[["segment", "num_txns_7d"]], expected[["segment", "num_txns_7d"]])
 
 
 @pytest.mark.parametrize(
@@ -159,19 +159,19 @@ def test_times_that_are_none_are_refused(bank: Bank, profiles: pd.DataFrame, tim
 def test_null_keys_and_repeated_rows_keep_their_places(bank: Bank, profiles: pd.DataFrame) -> None:
     one = moments(30)
     asked = pd.concat([one, one, one.head(3).assign(customer_id=None)], ignore_index=True)
-    found = bank.store.get_historical_features(asked, features=["profile:segment", "customer_stats:num_txns_30d"]).to_df()
-    for column in ("segment", "num_txns_30d"):
+    found = bank.store.get_historical_features(asked, features=["profile:segment", "customer_stats:num_txns_7d"]).to_df()
+    for column in ("segment", "num_txns_7d"):
         assert found[column][:30].tolist() == found[column][30:60].tolist()
     assert found["segment"][60:].isna().all()
-    assert found["num_txns_30d"][60:].tolist() == [0, 0, 0]
+    assert found["num_txns_7d"][60:].tolist() == [0, 0, 0]
     nobody = bank.store.get_historical_features(one.assign(customer_id=None), features=PROFILE).to_df()
     assert nobody["segment"].isna().all()
 
 
 def test_no_rows_at_all_give_the_columns_alone(bank: Bank, profiles: pd.DataFrame) -> None:
-    found = bank.store.get_historical_features(moments(5).head(0), features=[*PROFILE, "customer_stats:num_txns_30d"]).to_df()
+    found = bank.store.get_historical_features(moments(5).head(0), features=[*PROFILE, "customer_stats:num_txns_7d"]).to_df()
     assert found.empty
-    assert {"risk", "segment", "num_txns_30d"} <= set(found.columns)
+    assert {"risk", "segment", "num_txns_7d"} <= set(found.columns)
 
 
 def test_windowed_plain_and_on_demand_views_come_in_one_service(bank: Bank, profiles: pd.DataFrame) -> None:

@@ -21,7 +21,7 @@ def test_the_vector_is_the_service_in_its_order(bank: Bank) -> None:
     projections = bank.store.get_feature_service("fraud_v1").feature_view_projections
     assert [p.name for p in projections] == ["customer_stats", "merchant_stats", "merchant_activity", "transaction_context"]
     assert bank.plan.features == tuple(f.name for p in projections for f in p.features)
-    assert bank.plan.features[:2] == ("avg_txn_amount_1d", "avg_txn_amount_7d")
+    assert bank.plan.features[:2] == ("avg_txn_amount_7d", "avg_txn_amount_30d")
     assert bank.plan.features[-1] == "is_night"
     assert {"avg_txn_amount_30d", "num_declines_7d", "fraud_rate_90d"} <= set(bank.plan.features)
     assert bank.plan.request_fields == ("amount", "event_time_us")

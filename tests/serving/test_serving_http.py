@@ -90,7 +90,7 @@ def test_what_is_no_finite_number_is_refused_without_being_repeated(served: Runn
         ({"transaction": payment(900, amount=1_000_000.01)}, ["body", "transaction", "amount"]),
         ({"transaction": payment(900, event_timestamp="1999-12-31T00:00:00Z")}, ["body", "transaction", "event_timestamp"]),
         ({"transaction": payment(900, is_declined=1)}, ["body", "transaction", "is_declined"]),
-        ({"features": {"is_night": 1.0}}, ["body", "features", "avg_txn_amount_1d"]),
+        ({"features": {"is_night": 1.0}}, ["body", "features", "avg_txn_amount_7d"]),
         ({"features": [1.0]}, ["body", "features"]),
         ({}, ["body"]),
         ({"transaction": payment(900), "features": {}}, ["body"]),

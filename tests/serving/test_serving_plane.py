@@ -48,14 +48,16 @@ def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: 
         bench.plane.predict_transaction(t)
         stored = bench.connection.execute("SELECT features FROM decisions WHERE prediction_id = ?", (t.transaction_id,)).fetchone()[0]
         served = json.loads(stored)
-        for days in (1, 7, 30):
-            past = [s.amount for s in seen if s.customer_id == t.customer_id and at_us - days * DAY_US <= s.event_us < at_us]
-            assert served[f"num_txns_{days}d"] == len(past)
+        mine = [s for s in seen if s.customer_id == t.customer_id]
+        past = {days: [s.amount for s in mine if at_us - days * DAY_US <= s.event_us < at_us] for days in (1, 7, 30)}
+        assert (served["num_txns_1d"], served["num_txns_7d"]) == (len(past[1]), len(past[7]))
+        for days in (7, 30):
             mean = served[f"avg_txn_amount_{days}d"]
-            assert mean is None if not past else mean == pytest.approx(statistics.fmean(past), rel=1e-12)
+            assert mean is None if not past[days] else mean == pytest.approx(statistics.fmean(past[days]), rel=1e-12)
+            assert served[f"max_txn_amount_{days}d"] == max(past[days], default=None)
         known = [s for s in seen if s.merchant_id == t.merchant_id and s.event_us + 7 * DAY_US < at_us]
-        floor = (at_us - 90 * DAY_US) // (60 * MINUTE_US) * 60 * MINUTE_US
-        assert served["num_verdicts_90d"] == len([s for s in known if s.event_us + 7 * DAY_US >= floor])
+        floor = (at_us - 28 * DAY_US) // (60 * MINUTE_US) * 60 * MINUTE_US
+        assert served["num_verdicts_28d"] == len([s for s in known if s.event_us + 7 * DAY_US >= floor])
         seen.append(t)
 
 
