@@ -1,13 +1,10 @@
 """Drift triggers retraining, not a calendar: the sensor that turns failed drift checks into one run of the model assets."""
 
 import json
-import os
 import platform
-import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
-from pathlib import Path
 
 from dagster import (
     AssetCheckKey,
@@ -27,10 +24,11 @@ from dagster import (
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
+from mlops_assets.processes import HOST, PID, is_gone
+
 PAGE = 100
 IN_FLIGHT = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
-HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
 
 
 @dataclass(frozen=True)
@@ -144,11 +142,6 @@ def failed_checks(instance: DagsterInstance, check: AssetCheckKey, seen: Seen) -
     return Seen(through, tuple(sorted(decided))), [FailedCheck(name, record.id, _day(record)) for record in new]
 
 
-def process_tags(run_id: str) -> dict[str, str]:
-    """Which process a run is executed in. The run's own id is among them, for a re-execution takes over the tags and not the process."""
-    return {HOST: platform.node(), PID: str(os.getpid()), PROCESS: f"{run_id}:{_started(os.getpid())}"}
-
-
 def fail_dead_runs(instance: DagsterInstance) -> list[str]:
     """Report as failed every unfinished run whose process on this host is gone, for nobody else does; returns their ids.
 
@@ -156,27 +149,11 @@ def fail_dead_runs(instance: DagsterInstance) -> list[str]:
     """
     dead = []
     for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT, tags={HOST: platform.node()})):
-        run_id, _, started = run.tags.get(PROCESS, "").partition(":")
-        if run_id != run.run_id or _started(int(run.tags[PID])) == started or _ended(instance, run.run_id):
+        if not is_gone(run.run_id, run.tags) or _ended(instance, run.run_id):
             continue
         instance.report_run_failed(run, f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone")
         dead.append(run.run_id)
     return dead
-
-
-def _started(pid: int) -> str | None:
-    """A mark of when the process began, which a later one under the same id does not have; None where it is gone, a zombie included."""
-    if Path("/proc/self/stat").exists():
-        try:
-            state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if state in "ZX" else others[18]
-    shown = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False
-    )
-    state, _, began = shown.stdout.strip().partition(" ")
-    return began.strip() if began and not state.startswith("Z") else None
 
 
 def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[AssetKey]) -> DagsterRun | None:

@@ -18,9 +18,10 @@ from dagster import (
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_run_for_test
 
-from mlops_assets.automation import PROCESS, RECORD, Cursor, Seen, failed_checks, process_tags
+from mlops_assets.automation import RECORD, Cursor, Seen, failed_checks
 from mlops_assets.keys import DRIFT_CHECKS
 from mlops_assets.pipeline import RETRAINING, build_pipeline
+from mlops_assets.processes import PROCESS, process_tags
 from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 
