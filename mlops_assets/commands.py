@@ -223,9 +223,10 @@ def serve(options: argparse.Namespace) -> None:
 
 def dev(port: int, mlflow_port: int) -> None:
     """Dagster and MLflow's UI on this platform, until they are stopped."""
-    from mlops_assets.dev import run_dev
+    from mlops_assets.dev import check_ports, run_dev
 
     settings = load_settings()
+    check_ports(port, mlflow_port)
     _pipeline()
     _prepare(settings)
     run_dev(settings, port, mlflow_port)

@@ -25,16 +25,20 @@ class DevError(Exception):
     """The two cannot run side by side, or one of them ended by itself; the message says which."""
 
 
-def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
-    """Serve both until a signal comes, which is a success, or one of them ends, which is `DevError`. Nothing of them is left then."""
+def check_ports(port: int, mlflow_port: int) -> None:
+    """`DevError` where the two could not listen."""
     if port == mlflow_port:
         raise DevError(f"port {port} is given to both Dagster and MLflow: choose another with --port or --mlflow-port")
     for name, option, wanted in (("Dagster", "--port", port), ("MLflow", "--mlflow-port", mlflow_port)):
         if not _is_free(wanted):
             raise DevError(f"port {wanted}, which {name} is to listen on, is taken: stop what has it, or choose another with {option}")
+
+
+def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
+    """Serve both until a signal comes, which is a success, or one of them ends, which is `DevError`. Nothing of them is left then."""
     registry = registry_of(settings)
     registry.end_orphans(datetime.now(UTC))  # so that the UI shows no training that nobody is at; it makes the database, too
-    print(f"Dagster will be at http://{LOOPBACK}:{port} in about twenty seconds, MLflow at http://{LOOPBACK}:{mlflow_port}", flush=True)
+    print(f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at http://{LOOPBACK}:{mlflow_port}", flush=True)
     print(f"State is in {settings.home}. Ctrl-C stops both.", flush=True)
     dagster = ["dagster", "dev", "-m", "mlops_assets.definitions", "-h", LOOPBACK, "-p", str(port)]
     with _until_signalled() as stopped, tempfile.TemporaryDirectory() as folder:
