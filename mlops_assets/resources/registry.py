@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
 from dagster import ConfigurableResource
@@ -185,7 +185,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         mlflow = _mlflow()
         uri = urlparse(self.client().get_run(version.run_id).info.artifact_uri)
         if uri.scheme in ("", "file"):
-            return Path(uri.path, kind)
+            return Path(unquote(uri.path) if uri.scheme else uri.path, kind)
         cache = Path(self.artifact_root).parent / "cache" / version.run_id
         if not (cache / kind).exists():
             mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{kind}", dst_path=str(cache), tracking_uri=self.tracking_uri)

@@ -63,7 +63,7 @@ def test_both_are_served_on_loopback_to_be_looked_at_and_a_signal_ends_both(plat
         assert first.endswith(mlflow)
         assert str(platform.home) in second
 
-        assert '<div id="root">' in httpx.get(mlflow).text
+        assert "<title>MLflow</title>" in httpx.get(mlflow).text
         found = httpx.get(f"{mlflow}/ajax-api/2.0/mlflow/registered-models/alias", params={"name": "fraud", "alias": "champion"})
         assert found.json()["model_version"]["version"] == version
         for path, content in {"picture.png": PICTURE, "card.md": CARD.encode()}.items():

@@ -37,12 +37,14 @@ FEATURE = "avg_txn_amount_30d"
 REASON = f"TrainingError: infinite values in {FEATURE}"
 ENDLESS = TINY_BANK.replace("max_rounds = 30", "max_rounds = 100000000\npatience = 100000000")
 RUNS_TIMEOUT_S = 240.0
-# The platform of somebody who wants a process for every step.
+# The platform of somebody who wants a process for every step: Dagster's own default, which a run may turn off.
 FANNED_OUT = """
-from dagster import Definitions, multiprocess_executor
+from dagster import Definitions, multi_or_in_process_executor
 from mlops_assets import definitions as the
 
-defs = Definitions(assets=the.defs.assets, jobs=the.defs.jobs, resources=the.defs.resources, executor=multiprocess_executor)
+defs = Definitions(
+    assets=the.defs.assets, jobs=the.defs.jobs, sensors=the.defs.sensors, resources=the.defs.resources, executor=multi_or_in_process_executor
+)
 """
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -150,14 +152,14 @@ def test_one_that_dagster_asset_materialize_launched_in_one_process_or_in_severa
 
 def test_those_that_the_ui_launched_in_one_process_and_in_several_and_that_of_the_sensor(platform: Platform) -> None:
     port, logs = free_port(), platform.folder / "logs"
-    locations = ["-m", "mlops_assets.definitions", "-m", "fanned_out"]
+    location = ["-m", "fanned_out"]
     with (
-        running("the webserver", ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *locations], logs / "webserver.log") as webserver,
-        running("the Dagster daemon", ["dagster._daemon", "run", *locations], logs / "daemon.log") as daemon,
+        running("the webserver", ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *location], logs / "webserver.log") as webserver,
+        running("the Dagster daemon", ["dagster._daemon", "run", *location], logs / "daemon.log") as daemon,
         DagsterInstance.get() as instance,
     ):
         wait_until_loaded(port, webserver, logs / "webserver.log", [TRAINED_MODEL])
-        asked = {launch(port, location) for location in ("mlops_assets.definitions", "fanned_out")}
+        asked = {launch(port, {"execution": {"config": {executor: {}}}}) for executor in ("in_process", "multiprocess")}
         check = DRIFT_CHECKS[0]
         failed = AssetCheckEvaluation(check.asset_key, check.name, False, {"day": BEFORE}, severity=AssetCheckSeverity.WARN)
         instance.report_runless_asset_event(failed)
@@ -215,18 +217,18 @@ def test_one_of_another_host_is_left_alone_for_a_day(platform: Platform) -> None
     assert client.get_run(other).info.status == "FAILED"
 
 
-def launch(port: int, location: str) -> str:
+def launch(port: int, config: dict[str, Any]) -> str:
     """Materialize the asset as the UI does it for one partition; the run's id."""
     params = {
         "selector": {
-            "repositoryLocationName": location,
+            "repositoryLocationName": "fanned_out",
             "repositoryName": "__repository__",
             "jobName": "__ASSET_JOB",
             "assetSelection": [{"path": [TRAINED_MODEL]}],
             "assetCheckSelection": [],
         },
         "mode": "default",
-        "runConfigData": {},
+        "runConfigData": config,
         "executionMetadata": {"tags": [{"key": "dagster/partition", "value": AS_OF}]},
     }
     launched = ask(port, LAUNCH, {"params": params})["launchRun"]
