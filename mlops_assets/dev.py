@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,11 +40,12 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
     print(f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at http://{LOOPBACK}:{mlflow_port}", flush=True)
     print(f"State is in {settings.home}. Ctrl-C stops both.", flush=True)
     dagster = ["dagster", "dev", "-m", "mlops_assets.definitions", "-h", LOOPBACK, "-p", str(port)]
-    with _until_signalled() as stopped, tempfile.TemporaryDirectory() as folder:
+    with _signals() as received, tempfile.TemporaryDirectory() as folder:
         running = {"Dagster": start(dagster, environment={"MLOPS_HOME": str(settings.home)})}
         try:
             running["MLflow"] = start(_mlflow(registry, mlflow_port), environment=_MLFLOW_ENVIRONMENT, folder=Path(folder))
-            while not stopped.wait(0.5):
+            while not received:
+                time.sleep(0.5)
                 for name, process in running.items():
                     if process.poll() is not None:
                         raise DevError(f"{name} ended by itself with exit code {process.returncode}; what it said stands above")
@@ -70,12 +70,12 @@ def _mlflow(registry: ModelRegistry, port: int) -> list[str]:
 
 
 @contextmanager
-def _until_signalled() -> Iterator[threading.Event]:
-    """An event that any of the signals sets that ask a process to stop: the terminal's, a supervisor's, and that of a terminal that is closed."""
-    stopped = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in STOPPING}
+def _signals() -> Iterator[list[int]]:
+    """Those received that ask a process to stop: the terminal's, a supervisor's, and that of a terminal that is closed."""
+    received = list[int]()
+    before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in STOPPING}
     try:
-        yield stopped
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

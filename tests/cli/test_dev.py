@@ -53,7 +53,7 @@ def test_both_are_served_on_loopback_to_be_looked_at_and_a_signal_ends_both(plat
     (platform.folder / "picture.png").write_bytes(PICTURE)
     client.log_artifact(run, str(platform.folder / "picture.png"))
     client.log_text(run, CARD, "card.md")
-    dead = client.create_run(client.get_run(run).info.experiment_id, start_time=0).info.run_id
+    dead = client.create_run(client.get_run(run).info.experiment_id, start_time=1).info.run_id
     port, mlflow_port = free_port(), free_port()
     mlflow = f"http://127.0.0.1:{mlflow_port}"
     with developing(platform, port, mlflow_port) as process:
