@@ -33,11 +33,11 @@ TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
 
 @dataclass(frozen=True)
 class FailedCheck:
-    """One record of a drift check that failed, for an arrival day."""
+    """One record of a drift check that failed, for an arrival day; None where whoever reported it named none."""
 
     check: str
     record: int
-    day: str
+    day: str | None
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,27 @@ def retraining_sensor(job_name: str, assets: Collection[AssetKey], checks: Seque
         if run := _in_flight(context.instance, job_name, assets):
             return SkipReason(f"retraining {run.run_id} is in flight; what failed meanwhile is looked at after it")
         cursor = Cursor.from_json(context.cursor)
-        seen, failed = dict(cursor.seen), list[FailedCheck]()
+        seen, failed = dict(cursor.seen), list[tuple[str, FailedCheck]]()
         for check in checks:
             name = check.to_user_string()
             seen[name], new = failed_checks(context.instance, check, seen.get(name, Seen()))
-            failed += new
+            for one in new:
+                if one.day is None:  # an error here would come again at each tick, and hold back what can be acted on
+                    context.log.warning(f"{one.check} failed in record {one.record}, which names no arrival day: it asks for nothing")
+            failed += [(one.day, one) for one in new if one.day]
         if not failed:
             return SensorResult(
                 cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason("no drift check has failed since the last look")
             )
-        newest = max(failed, key=lambda one: (one.day, one.record))
-        as_of = (date.fromisoformat(newest.day) + timedelta(days=1)).isoformat()
+        day, newest = max(failed, key=lambda one: (one[0], one[1].record))
+        as_of = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
         if free := cools_until(cursor.last_as_of, cooldown_days, as_of):
-            reason = f"{newest.check} failed on {newest.day}, and the retraining as of {cursor.last_as_of} cools down until {free}"
+            reason = f"{newest.check} failed on {day}, and the retraining as of {cursor.last_as_of} cools down until {free}"
             return SensorResult(cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason(reason))
         request = RunRequest(
             run_key=f"{newest.check}:{newest.record}",
             partition_key=as_of,
-            tags={TRIGGER: newest.check, RECORD: str(newest.record), DAY: newest.day},
+            tags={TRIGGER: newest.check, RECORD: str(newest.record), DAY: day},
         )
         return SensorResult(run_requests=[request], cursor=Cursor(seen, as_of).to_json())
 
@@ -167,9 +170,11 @@ def _ended(instance: DagsterInstance, run_id: str) -> bool:
     return run is None or run.is_finished
 
 
-def _day(record: AssetCheckExecutionRecord) -> str:
-    """The arrival day that the check was about, from its own metadata."""
+def _day(record: AssetCheckExecutionRecord) -> str | None:
+    """The arrival day that the check was about, from its own metadata. Anybody may report a check, and not all name a day."""
     evaluation = record.event.asset_check_evaluation if record.event else None
-    if evaluation is None:
-        raise ValueError(f"check record {record.id} failed, but holds no evaluation")
-    return str(evaluation.metadata["day"].value)
+    named = evaluation.metadata.get("day") if evaluation else None
+    try:
+        return date.fromisoformat(str(named.value)).isoformat() if named else None
+    except ValueError:
+        return None
