@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 LOG = logging.getLogger("test")
 FIRST, CLEAN, POISONED, BEFORE, AS_OF = "2025-03-01", "2025-03-22", "2025-03-22", "2025-03-24", "2025-03-25"
-FEATURE = "avg_txn_amount_30d"
+FEATURE = "txn_amount"
 REASON = f"TrainingError: infinite values in {FEATURE}"
 BANK = TINY_BANK.replace("[model]", "[model]\nwarm_up_days = 0")
 ENDLESS = BANK.replace("max_rounds = 30", "max_rounds = 100000000\npatience = 100000000")
