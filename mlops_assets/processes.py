@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
 
@@ -26,7 +26,7 @@ def is_gone(run_id: str, tags: Mapping[str, str]) -> bool | None:
 
 
 def start(
-    words: Sequence[str], output: Any = None, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    words: Sequence[str], output: IO[bytes] | None = None, environment: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> subprocess.Popen[bytes]:
     """Run a Python module in a session of its own; both of its streams go to `output`, or where those of this process go."""
     # A shell that runs in the background hands on an ignored SIGINT, which Dagster copies to SIGTERM: signals are set back.
