@@ -1,13 +1,10 @@
 """Drift triggers retraining, not a calendar: the sensor that turns failed drift checks into one run of the model assets."""
 
 import json
-import os
 import platform
-import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
-from pathlib import Path
 
 from dagster import (
     AssetCheckKey,
@@ -27,19 +24,20 @@ from dagster import (
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
+from mlops_assets.processes import HOST, PID, is_gone
+
 PAGE = 100
 IN_FLIGHT = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
-HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
 
 
 @dataclass(frozen=True)
 class FailedCheck:
-    """One record of a drift check that failed, for an arrival day."""
+    """One record of a drift check that failed, for an arrival day; None where whoever reported it named none."""
 
     check: str
     record: int
-    day: str
+    day: str | None
 
 
 @dataclass(frozen=True)
@@ -88,24 +86,27 @@ def retraining_sensor(job_name: str, assets: Collection[AssetKey], checks: Seque
         if run := _in_flight(context.instance, job_name, assets):
             return SkipReason(f"retraining {run.run_id} is in flight; what failed meanwhile is looked at after it")
         cursor = Cursor.from_json(context.cursor)
-        seen, failed = dict(cursor.seen), list[FailedCheck]()
+        seen, failed = dict(cursor.seen), list[tuple[str, FailedCheck]]()
         for check in checks:
             name = check.to_user_string()
             seen[name], new = failed_checks(context.instance, check, seen.get(name, Seen()))
-            failed += new
+            for one in new:
+                if one.day is None:  # an error here would come again at each tick, and hold back what can be acted on
+                    context.log.warning(f"{one.check} failed in record {one.record}, which names no arrival day: it asks for nothing")
+            failed += [(one.day, one) for one in new if one.day]
         if not failed:
             return SensorResult(
                 cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason("no drift check has failed since the last look")
             )
-        newest = max(failed, key=lambda one: (one.day, one.record))
-        as_of = (date.fromisoformat(newest.day) + timedelta(days=1)).isoformat()
+        day, newest = max(failed, key=lambda one: (one[0], one[1].record))
+        as_of = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
         if free := cools_until(cursor.last_as_of, cooldown_days, as_of):
-            reason = f"{newest.check} failed on {newest.day}, and the retraining as of {cursor.last_as_of} cools down until {free}"
+            reason = f"{newest.check} failed on {day}, and the retraining as of {cursor.last_as_of} cools down until {free}"
             return SensorResult(cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason(reason))
         request = RunRequest(
             run_key=f"{newest.check}:{newest.record}",
             partition_key=as_of,
-            tags={TRIGGER: newest.check, RECORD: str(newest.record), DAY: newest.day},
+            tags={TRIGGER: newest.check, RECORD: str(newest.record), DAY: day},
         )
         return SensorResult(run_requests=[request], cursor=Cursor(seen, as_of).to_json())
 
@@ -144,11 +145,6 @@ def failed_checks(instance: DagsterInstance, check: AssetCheckKey, seen: Seen) -
     return Seen(through, tuple(sorted(decided))), [FailedCheck(name, record.id, _day(record)) for record in new]
 
 
-def process_tags(run_id: str) -> dict[str, str]:
-    """Which process a run is executed in. The run's own id is among them, for a re-execution takes over the tags and not the process."""
-    return {HOST: platform.node(), PID: str(os.getpid()), PROCESS: f"{run_id}:{_started(os.getpid())}"}
-
-
 def fail_dead_runs(instance: DagsterInstance) -> list[str]:
     """Report as failed every unfinished run whose process on this host is gone, for nobody else does; returns their ids.
 
@@ -156,27 +152,11 @@ def fail_dead_runs(instance: DagsterInstance) -> list[str]:
     """
     dead = []
     for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT, tags={HOST: platform.node()})):
-        run_id, _, started = run.tags.get(PROCESS, "").partition(":")
-        if run_id != run.run_id or _started(int(run.tags[PID])) == started or _ended(instance, run.run_id):
+        if not is_gone(run.run_id, run.tags) or _ended(instance, run.run_id):
             continue
         instance.report_run_failed(run, f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone")
         dead.append(run.run_id)
     return dead
-
-
-def _started(pid: int) -> str | None:
-    """A mark of when the process began, which a later one under the same id does not have; None where it is gone, a zombie included."""
-    if Path("/proc/self/stat").exists():
-        try:
-            state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if state in "ZX" else others[18]
-    shown = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False
-    )
-    state, _, began = shown.stdout.strip().partition(" ")
-    return began.strip() if began and not state.startswith("Z") else None
 
 
 def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[AssetKey]) -> DagsterRun | None:
@@ -190,9 +170,11 @@ def _ended(instance: DagsterInstance, run_id: str) -> bool:
     return run is None or run.is_finished
 
 
-def _day(record: AssetCheckExecutionRecord) -> str:
-    """The arrival day that the check was about, from its own metadata."""
+def _day(record: AssetCheckExecutionRecord) -> str | None:
+    """The arrival day that the check was about, from its own metadata. Anybody may report a check, and not all name a day."""
     evaluation = record.event.asset_check_evaluation if record.event else None
-    if evaluation is None:
-        raise ValueError(f"check record {record.id} failed, but holds no evaluation")
-    return str(evaluation.metadata["day"].value)
+    named = evaluation.metadata.get("day") if evaluation else None
+    try:
+        return date.fromisoformat(str(named.value)).isoformat() if named else None
+    except ValueError:
+        return None

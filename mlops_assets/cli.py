@@ -108,7 +108,9 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--record", type=Path, action=Once, metavar="FILE", help="the provenance.json of a version that another home has")
 
     command("rebuild-online", lambda o: commands.rebuild_online(), "make the online state anew from the lake and the log, while the service goes on")
-    command("dev", lambda o: commands.dev(), "start Dagster's webserver and daemon on this platform")
+    dev = command("dev", lambda o: commands.dev(o.port, o.mlflow_port), "start Dagster, its daemon with it, and MLflow's UI on this platform")
+    dev.add_argument("--port", type=int, default=3000, action=Once, help="of Dagster (3000)")
+    dev.add_argument("--mlflow-port", type=int, default=5000, action=Once, metavar="PORT", help="of MLflow (5000)")
     command("status", lambda o: commands.status(), "what is materialized, which version is champion, what the gate decided last")
     command("doctor", lambda o: commands.doctor(), "check that everything the platform needs is here")
     return top

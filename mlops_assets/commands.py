@@ -221,14 +221,15 @@ def serve(options: argparse.Namespace) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "serving", *words])
 
 
-def dev() -> None:
-    """`dagster dev` on this platform's instance, on loopback."""
+def dev(port: int, mlflow_port: int) -> None:
+    """Dagster and MLflow's UI on this platform, until they are stopped."""
+    from mlops_assets.dev import check_ports, run_dev
+
     settings = load_settings()
+    check_ports(port, mlflow_port)
     _pipeline()
     _prepare(settings)
-    os.environ["MLOPS_HOME"] = str(settings.home)
-    print(f"The UI will be at http://127.0.0.1:3000 in about twenty seconds; state is in {settings.home}. Ctrl-C stops it.", flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", "dagster", "dev", "-m", "mlops_assets.definitions", "-h", "127.0.0.1", "-p", "3000"])
+    run_dev(settings, port, mlflow_port)
 
 
 def status() -> dict[str, Any]:

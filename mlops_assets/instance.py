@@ -8,7 +8,8 @@ from typing import Any
 
 from dagster import AssetCheckSeverity, DagsterEventType, DagsterInstance, ExecuteInProcessResult
 
-from mlops_assets.automation import fail_dead_runs, process_tags
+from mlops_assets.automation import fail_dead_runs
+from mlops_assets.processes import process_tags
 
 # What the UI, the sensor and the schedule launch waits in a queue: two processes at a time, and one of the model group, which is a pool. Limits go by
 # the run: those by the step would keep a run in this process waiting for its slot, too. Nothing here takes a day: a run that does is dead.

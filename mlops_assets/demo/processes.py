@@ -8,12 +8,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from mlops_assets.processes import start
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
@@ -28,10 +29,7 @@ def running(name: str, words: Sequence[str], log: Path) -> Iterator[subprocess.P
     """Run a Python module beside this process; at the end it and its children are asked to stop, and killed if they do not."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as handle:
-        # A shell that runs in the background hands on an ignored SIGINT, which Dagster copies to SIGTERM: signals are set back.
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words], stdout=handle, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_default_signals
-        )
+        process = start(words, handle)
     try:
         yield process
         if process.poll() is not None:
@@ -78,11 +76,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _default_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -61,7 +61,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Retraining:
-    cooldown_days: int = 3  # as-of days between two retrainings that drift asks for
+    cooldown_days: int = 3  # as-of days between two retrainings that drift asks for; from 1 on, so that a day is trained for once
+
+    def __post_init__(self) -> None:
+        if self.cooldown_days < 1:
+            raise ValueError(f"cooldown_days of {self.cooldown_days}: at least one day is needed between two retrainings")
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,16 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
 from dagster import ConfigurableResource
 
+from mlops_assets.processes import HOST, PID, is_gone, process_tags
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.provenance import RECORD, RECORD_DIGEST, Record
 from serving.contract.bundle import Release, load_reference, load_release, verify_digests
@@ -24,6 +26,7 @@ from serving.contract.bundle import Release, load_reference, load_release, verif
 CHAMPION, PREVIOUS = "champion", "previous"
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+LONGEST_TRAINING = timedelta(days=1)  # what Dagster, too, ends a launched run after
 DATASET_DIGEST = 36  # characters of a data set's digest that MLflow keeps; the tag training_set_digest has them all
 
 
@@ -55,13 +58,15 @@ class ModelRegistry(ConfigurableResource[Any]):
     def training_run(self, name: str, run_id: str, log: Any, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Any]:
         """The MLflow run of the Dagster run `run_id`, by dagster-mlflow. However it was launched, it ends FINISHED, or FAILED if the body raises.
 
-        dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command line.
+        dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command line. A process that is killed
+        leaves its run RUNNING: the next training ends it.
         """
+        self.end_orphans(datetime.now(UTC))
         self._experiment()
         tracking = _mlflow()
         from dagster_mlflow.resources import MlFlow
 
-        config = {"mlflow_tracking_uri": self.tracking_uri, "experiment_name": self.name, "extra_tags": dict(tags)}
+        config = {"mlflow_tracking_uri": self.tracking_uri, "experiment_name": self.name, "extra_tags": {**tags, **process_tags(run_id)}}
         context = SimpleNamespace(log=log, dagster_run=SimpleNamespace(job_name=name), run_id=run_id, resource_config=config)
         try:
             mlflow: Any = cast(Any, MlFlow)(context)
@@ -75,6 +80,24 @@ class ModelRegistry(ConfigurableResource[Any]):
                     tracking.end_run(status="FAILED")
             raise
         mlflow.end_run(status="FINISHED")
+
+    def end_orphans(self, now: datetime) -> list[str]:
+        """End as FAILED every run whose process on this host is gone, and any that has run for a day, wherever; returns their ids."""
+        client = self.client()
+        experiment = client.get_experiment_by_name(self.name)
+        ended = []
+        for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") if experiment else ():
+            tags, began = run.data.tags, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
+            if is_gone(tags.get("dagster_run_id", ""), tags):
+                why = f"process {tags[PID]} on {tags[HOST]}, which trained this, is gone"
+            elif now - began > LONGEST_TRAINING:
+                why = f"it began at {began:%Y-%m-%d %H:%M} UTC and did not end within a day"
+            else:
+                continue
+            client.set_tag(run.info.run_id, "error", why)
+            client.set_terminated(run.info.run_id, "FAILED")
+            ended.append(run.info.run_id)
+        return ended
 
     def log_training_set(self, name: str, digest: str, place: str) -> None:
         """Name the data of the active run: which set, the beginning of its digest, and the file in the lake."""
@@ -162,7 +185,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         mlflow = _mlflow()
         uri = urlparse(self.client().get_run(version.run_id).info.artifact_uri)
         if uri.scheme in ("", "file"):
-            return Path(uri.path, kind)
+            return Path(unquote(uri.path) if uri.scheme else uri.path, kind)
         cache = Path(self.artifact_root).parent / "cache" / version.run_id
         if not (cache / kind).exists():
             mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{kind}", dst_path=str(cache), tracking_uri=self.tracking_uri)

@@ -5,13 +5,12 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dagster import DagsterInstance
+from dagster_kit import ask, tool, wait_until_loaded
 
 from feature_repo.engine.lake import Lake
 from mlops_assets.demo.processes import free_port, running
@@ -54,7 +53,7 @@ ASSETS = (
     "merchant_activity",
     FEATURE_VECTORS,
 )
-WEBSERVER_TIMEOUT_S, BACKFILL_TIMEOUT_S = 120.0, 300.0
+BACKFILL_TIMEOUT_S = 300.0
 LAUNCH = """
 mutation Launch($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -122,12 +121,6 @@ def content(home: Path) -> dict[str, dict[str, tuple[str, int, bool]]]:
     return {name: {m.partition: (m.digest, m.rows, m.validated) for m in found} for name, found in manifests.items()}
 
 
-def tool(name: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A console script of this environment, run as a person would."""
-    command = [str(Path(sys.executable).with_name(name)), *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_the_command_makes_every_day_of_every_asset_and_nothing_else(commanded: Path) -> None:
     made = content(commanded)
     assert set(made) == set(ASSETS)
@@ -175,23 +168,11 @@ def test_a_backfill_from_the_ui_with_a_running_daemon_makes_the_same(commanded: 
         running("the webserver", ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *location], logs / "webserver.log") as webserver,
         running("the Dagster daemon", ["dagster._daemon", "run", *location], logs / "daemon.log") as daemon,
     ):
-        wait_until_loaded(port, webserver, logs / "webserver.log")
+        wait_until_loaded(port, webserver, logs / "webserver.log", ASSETS)
         finish(port, daemon, logs, {"assetSelection": [{"path": [name]} for name in ASSETS], "partitionNames": DAYS[:3]})
         assert content(home) == {name: {day: days[day] for day in DAYS[:3]} for name, days in content(commanded).items()}
         finish(port, daemon, logs, {"assetSelection": [{"path": [name]} for name in ASSETS], "partitionNames": DAYS})
     assert content(home) == content(commanded)
-
-
-def ask(port: int, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-    """One GraphQL request; errors of the query itself fail the test."""
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        told = json.loads(answer.read())
-    assert "errors" not in told, told["errors"]
-    data = told["data"]
-    assert isinstance(data, dict)
-    return data
 
 
 def finish(port: int, daemon: subprocess.Popen[bytes], logs: Path, params: dict[str, Any]) -> None:
@@ -200,21 +181,6 @@ def finish(port: int, daemon: subprocess.Popen[bytes], logs: Path, params: dict[
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
     ended = wait_until_ended(port, launched["backfillId"], daemon)
     assert ended == {"__typename": "PartitionBackfill", "status": "COMPLETED_SUCCESS", "error": None}, (logs / "daemon.log").read_text()[-3000:]
-
-
-def wait_until_loaded(port: int, webserver: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the webserver knows the assets of the code location."""
-    until = time.monotonic() + WEBSERVER_TIMEOUT_S
-    while time.monotonic() < until:
-        assert webserver.poll() is None, log.read_text()[-3000:]
-        try:
-            known = {"/".join(node["assetKey"]["path"]) for node in ask(port, "{ assetNodes { assetKey { path } } }", {})["assetNodes"]}
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            known = set()
-        if set(ASSETS) <= known:
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"the webserver did not load the code location within {WEBSERVER_TIMEOUT_S:.0f} s: {log.read_text()[-3000:]}")
 
 
 def wait_until_ended(port: int, backfill: str, daemon: subprocess.Popen[bytes]) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from dagster import (
 from dagster._core.instance.config import PoolGranularity
 from dagster._core.test_utils import create_run_for_test
 
-from mlops_assets.automation import HOST, PID, PROCESS, fail_dead_runs, process_tags
+from mlops_assets.automation import fail_dead_runs
 from mlops_assets.instance import prepare_instance
 from mlops_assets.keys import DRIFT_CHECKS
 from mlops_assets.pipeline import RETRAINING, build_pipeline
+from mlops_assets.processes import HOST, PID, PROCESS, process_tags
 from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 

@@ -1,6 +1,8 @@
 """The retraining sensor, driven through ticks on an on-disk instance: quiet, breach, still red, recovered, breach again."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,11 @@ from dagster import (
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_run_for_test
 
-from mlops_assets.automation import PROCESS, RECORD, Cursor, Seen, failed_checks, process_tags
+from mlops_assets.automation import RECORD, Cursor, Seen, failed_checks
 from mlops_assets.keys import DRIFT_CHECKS
 from mlops_assets.pipeline import RETRAINING, build_pipeline
-from mlops_assets.resources.environments import Settings
+from mlops_assets.processes import PROCESS, process_tags
+from mlops_assets.resources.environments import Retraining, Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 DATA, SCORES = DRIFT_CHECKS
@@ -143,6 +146,52 @@ def test_the_cooldown_counts_in_as_of_days_and_a_refused_or_failed_retraining_st
     assert "cools down until 2025-03-14" in str(ticks.skipped)
 
 
+@pytest.mark.slow
+def test_drift_that_stays_high_for_a_hundred_ticks_trains_one_at_a_time_and_at_most_once_a_day(settings: Settings, instance: DagsterInstance) -> None:
+    eager = Ticks(build_pipeline(FRAUD, replace(settings, retraining=Retraining(cooldown_days=1))), instance)
+    asked, running = [], None
+    for tick in range(100):
+        day = date(2025, 3, 10) + timedelta(days=tick // 10)  # ten times a day
+        evaluated(instance, DATA, day.isoformat(), passed=False)
+        if new := eager.tick():
+            assert running is None
+            asked += new
+            running = create_run_for_test(instance, job_name=RETRAINING, status=DagsterRunStatus.STARTED)
+        elif running and tick % 4 == 3:
+            instance.report_run_failed(running)
+            running = None
+    assert asked == [(date(2025, 3, 11) + timedelta(days=n)).isoformat() for n in range(10)]
+
+
+def test_no_cooldown_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="cooldown_days of 0"):
+        Retraining(cooldown_days=0)
+
+
+def test_a_tick_that_throws_or_is_cut_off_loses_nothing_and_repeats_its_key(
+    ticks: Ticks, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(instance.event_log_storage), "get_asset_check_execution_history", refuse)
+        with pytest.raises(OSError, match="the disk is gone"):
+            ticks.tick()
+    before = ticks.cursor
+    assert ticks.tick() == ["2025-03-11"]
+    keys = ticks.keys
+    ticks.cursor = before  # the daemon died, or gave up waiting, before it had kept the new one
+    assert ticks.tick() == ["2025-03-11"]
+    assert ticks.keys == keys  # and Dagster launches a key once
+
+
+@pytest.mark.parametrize("named", [{}, {"day": "yesterday"}])
+def test_a_failure_that_names_no_day_asks_for_nothing_and_stops_no_later_one(ticks: Ticks, instance: DagsterInstance, named: dict[str, str]) -> None:
+    instance.report_runless_asset_event(AssetCheckEvaluation(DATA.asset_key, DATA.name, False, named, severity=AssetCheckSeverity.WARN))
+    assert ticks.tick() == []
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    assert ticks.tick() == ["2025-03-11"]
+
+
 def test_the_same_day_evaluated_again_is_another_record(ticks: Ticks, instance: DagsterInstance) -> None:
     evaluated(instance, DATA, "2025-03-10", passed=False)
     ticks.tick()
@@ -199,6 +248,10 @@ def test_the_request_says_which_record_asked(ticks: Ticks, instance: DagsterInst
     (request,) = ticks.sensor.evaluate_tick(context).run_requests or []
     record = instance.event_log_storage.get_asset_check_execution_history(DATA, limit=1)[0]
     assert request.tags[RECORD] == str(record.id)
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError("the disk is gone")
 
 
 def planned(instance: DagsterInstance, run_id: str, check: AssetCheckKey) -> None:

@@ -1,0 +1,61 @@
+"""Processes of this machine: started beside this one, and known again by a mark, so that one which was killed does not count as working for ever."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
+
+
+def process_tags(run_id: str) -> dict[str, str]:
+    """Which process a run is executed in. The run's own id is among them, for a re-execution takes over the tags and not the process."""
+    return {HOST: platform.node(), PID: str(os.getpid()), PROCESS: f"{run_id}:{_started(os.getpid())}"}
+
+
+def is_gone(run_id: str, tags: Mapping[str, str]) -> bool | None:
+    """Whether the process that `tags` name as that of the run is gone; None where they name none, or one of another host."""
+    owner, _, started = tags.get(PROCESS, "").partition(":")
+    if owner != run_id or tags.get(HOST) != platform.node():
+        return None
+    return _started(int(tags[PID])) != started
+
+
+def start(
+    words: Sequence[str], output: IO[bytes] | None = None, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Run a Python module in a session of its own; both of its streams go to `output`, or where those of this process go."""
+    # A shell that runs in the background hands on an ignored SIGINT, which Dagster copies to SIGTERM: signals are set back.
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        stdout=output,
+        stderr=subprocess.STDOUT if output else None,
+        env={**os.environ, **(environment or {})},
+        cwd=folder,
+        start_new_session=True,
+        preexec_fn=_default_signals,
+    )
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _started(pid: int) -> str | None:
+    """A mark of when the process began, which a later one under the same id does not have; None where it is gone, a zombie included."""
+    if Path("/proc/self/stat").exists():
+        try:
+            state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if state in "ZX" else others[18]
+    shown = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False
+    )
+    state, _, began = shown.stdout.strip().partition(" ")
+    return began.strip() if began and not state.startswith("Z") else None
