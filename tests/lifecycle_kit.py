@@ -54,7 +54,7 @@ class Shelf:
         number = len(client.search_model_versions(f"name = '{self.registry.name}'")) + 1
         with tempfile.TemporaryDirectory() as folder:
             made_of = replace(release(number if seed is None else seed), facts=facts)
-            digest = write_release(made_of, Path(folder, BUNDLE), pa.table({"amount": [number]}))
+            digest = write_release(made_of, Path(folder, BUNDLE), pa.table({"amount": [number]}), b"onnx")
             client.log_artifacts(run.info.run_id, str(Path(folder, BUNDLE)), BUNDLE)
         tags = {"as_of": as_of, digest_tag(BUNDLE): digest}
         made = client.create_model_version(self.registry.name, f"runs:/{run.info.run_id}/{BUNDLE}", run.info.run_id, tags=tags)

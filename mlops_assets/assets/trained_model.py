@@ -16,6 +16,7 @@ from feature_repo.engine.lake import Lake
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.assets.judging import matrix, split_of
 from mlops_assets.checks import markdown_table
+from mlops_assets.core.portable import portable_model
 from mlops_assets.core.training import TrainedModel, train
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.keys import (
@@ -77,7 +78,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             reference = _reference(rows, model, plan)
             served = _release(case, settings, plan, model, model.release_text, model.calibrator, rows, facts)
             measured = _release(case, settings, plan, model, model.evaluation_text, model.evaluation_calibrator, rows, facts)
-            digest = write_release(served, bundle, reference)
+            digest = write_release(served, bundle, reference, portable_model(served))
             made_from = Record(
                 use_case=case.name,
                 as_of=as_of,
@@ -95,7 +96,8 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             )
             mlflow.log_text(made_from.to_json(), RECORD)
             mlflow.log_text(settings.config_text, CONFIGURATION)
-            digests = {digest_tag(BUNDLE): digest, digest_tag(EVALUATION_FIT): write_release(measured, evaluation_fit, reference)}
+            measured_digest = write_release(measured, evaluation_fit, reference, portable_model(measured))
+            digests = {digest_tag(BUNDLE): digest, digest_tag(EVALUATION_FIT): measured_digest}
             digests[RECORD_DIGEST] = made_from.digest
             example = rows.loc[:, list(plan.features)].head(5).to_numpy("float64")
             version = registry.register(mlflow, model.release_text, bundle, evaluation_fit, {**tags, **digests}, example)

@@ -1,7 +1,8 @@
-"""The release bundle: everything a version needs in order to serve, as four plain files under one digest, none of which can run code.
+"""The release bundle: everything a version needs in order to serve, as five plain files under one digest, none of which can run code.
 
-`model.txt` (LightGBM text), `release.json` (plan, calibrator, policy, facts, golden rows), `reference.parquet` (what drift is measured against) and
-`digests.json`. Digests are verified before anything is parsed, because LightGBM aborts, hangs or scores differently on a damaged text file.
+`model.txt` (LightGBM text), `release.json` (plan, calibrator, policy, facts, golden rows), `reference.parquet` (what drift is measured against),
+`model.onnx` (the same scores for those who serve elsewhere, never parsed here) and `digests.json`. Digests are verified before anything is parsed,
+because LightGBM aborts, hangs or scores differently on a damaged text file.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from feature_repo.engine.plan import FeaturePlan
 from serving.contract.policy import Policy
 from serving.contract.scoring import Calibrator
 
-FORMAT = 1
-MODEL, FACTS, REFERENCE, DIGESTS = "model.txt", "release.json", "reference.parquet", "digests.json"
-CONTENT = (MODEL, FACTS, REFERENCE)
+FORMAT = 2
+MODEL, FACTS, REFERENCE, PORTABLE, DIGESTS = "model.txt", "release.json", "reference.parquet", "model.onnx", "digests.json"
+CONTENT = (MODEL, FACTS, REFERENCE, PORTABLE)
 
 TRANSFORM = re.compile(r"feature_repo\.[a-z]\w*\.context:[a-z]\w*")  # the only functions that a bundle may name: declared transforms
 INTERRUPTED = (-signal.SIGKILL, -signal.SIGTERM)  # somebody ended the check, as when memory ran out; a bad model ends by SIGSEGV or SIGABRT
@@ -72,8 +73,8 @@ class Release:
         return numbers[0], numbers[1]
 
 
-def write_release(release: Release, directory: Path, reference: pa.Table) -> str:
-    """Write the bundle into a new or empty directory; returns its digest (SHA-256 over the digests of its files)."""
+def write_release(release: Release, directory: Path, reference: pa.Table, portable: bytes) -> str:
+    """Write the bundle into a new or empty directory; returns its digest (SHA-256 over the digests of its files). `portable` is the ONNX file."""
     _check_consistent(release, directory)
     directory.mkdir(parents=True, exist_ok=True)
     if present := sorted(p.name for p in directory.iterdir()):
@@ -81,6 +82,7 @@ def write_release(release: Release, directory: Path, reference: pa.Table) -> str
     (directory / MODEL).write_bytes(release.model_text.encode())
     (directory / FACTS).write_text(json.dumps(_to_dict(release), indent=1, sort_keys=True, allow_nan=False))
     pq.write_table(reference, directory / REFERENCE, compression="zstd")
+    (directory / PORTABLE).write_bytes(portable)
     digests = {name: _sha256(directory / name) for name in CONTENT}
     (directory / DIGESTS).write_text(json.dumps({"format": FORMAT, "files": digests}, indent=1, sort_keys=True))
     return _digest(digests)
@@ -90,13 +92,11 @@ def verify_digests(directory: Path) -> str:
     """Check that the bundle holds exactly its files, each as it was written; returns the bundle's digest. Parses nothing but `digests.json`."""
     if not directory.is_dir():
         raise BundleError(directory, "no such bundle")
-    present = {p.name for p in directory.iterdir()}
-    if missing := sorted({*CONTENT, DIGESTS} - present):
-        raise BundleError(directory, f"{missing[0]} is missing")
-    if extra := sorted(present - {*CONTENT, DIGESTS}):
-        raise BundleError(directory, f"{extra[0]} does not belong to a bundle")
     if odd := sorted(p.name for p in directory.iterdir() if p.is_symlink() or not p.is_file()):
         raise BundleError(directory, f"{odd[0]} is not a plain file")
+    present = {p.name for p in directory.iterdir()}
+    if DIGESTS not in present:
+        raise BundleError(directory, f"{DIGESTS} is missing")
     try:
         written = json.loads((directory / DIGESTS).read_bytes())
         recorded = dict(written["files"])
@@ -104,6 +104,10 @@ def verify_digests(directory: Path) -> str:
             raise ValueError(f"format {written['format']!r}, this platform reads {FORMAT}")
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(directory, f"{DIGESTS} cannot be read ({error})") from error
+    if missing := sorted({*CONTENT, DIGESTS} - present):
+        raise BundleError(directory, f"{missing[0]} is missing")
+    if extra := sorted(present - {*CONTENT, DIGESTS}):
+        raise BundleError(directory, f"{extra[0]} does not belong to a bundle")
     if set(recorded) != set(CONTENT):
         raise BundleError(directory, f"{DIGESTS} names {sorted(recorded)}, expected {sorted(CONTENT)}")
     for name in CONTENT:

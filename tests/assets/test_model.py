@@ -379,7 +379,7 @@ def test_the_bundle_and_mlflow_hold_what_a_rebuild_needs(world: World) -> None:
     (logged,) = run.inputs.dataset_inputs
     assert version.tags["training_set_digest"].startswith(logged.dataset.digest)
     files = {path.name for path in world.settings.home.rglob("bundle/*")}
-    assert files == {"model.txt", "release.json", "reference.parquet", "digests.json"}
+    assert files == {"model.onnx", "model.txt", "release.json", "reference.parquet", "digests.json"}
     assert not [path for path in world.settings.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]
 
 

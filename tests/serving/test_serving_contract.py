@@ -6,6 +6,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from serving_kit import REFERENCE, tiny_release
+from serving_kit import PORTABLE, REFERENCE, ROOT, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract.bundle import (
@@ -40,26 +42,44 @@ def release(plan: FeaturePlan) -> Release:
 
 @pytest.fixture
 def bundle(release: Release, tmp_path: Path) -> Path:
-    write_release(release, tmp_path / "bundle", REFERENCE)
+    write_release(release, tmp_path / "bundle", REFERENCE, PORTABLE)
     return tmp_path / "bundle"
 
 
 def test_a_bundle_comes_back_as_it_was_written(release: Release, tmp_path: Path) -> None:
-    digest = write_release(release, tmp_path / "bundle", REFERENCE)
+    digest = write_release(release, tmp_path / "bundle", REFERENCE, PORTABLE)
     assert load_release(tmp_path / "bundle") == release
     assert load_reference(tmp_path / "bundle").equals(REFERENCE)
     assert verify_digests(tmp_path / "bundle") == digest
 
 
 def test_the_same_release_has_the_same_digest_and_another_model_another(release: Release, plan: FeaturePlan, tmp_path: Path) -> None:
-    first = write_release(release, tmp_path / "a", REFERENCE)
-    assert write_release(release, tmp_path / "b", REFERENCE) == first
-    assert write_release(tiny_release(plan, seed=1), tmp_path / "c", REFERENCE) != first
+    first = write_release(release, tmp_path / "a", REFERENCE, PORTABLE)
+    assert write_release(release, tmp_path / "b", REFERENCE, PORTABLE) == first
+    assert write_release(tiny_release(plan, seed=1), tmp_path / "c", REFERENCE, PORTABLE) != first
+    assert write_release(release, tmp_path / "d", REFERENCE, PORTABLE + b" either") != first
 
 
-def test_a_bundle_holds_four_plain_files_and_no_pickle(bundle: Path) -> None:
-    assert sorted(p.name for p in bundle.iterdir()) == ["digests.json", "model.txt", "reference.parquet", "release.json"]
+def test_a_bundle_holds_five_plain_files_and_no_pickle(bundle: Path) -> None:
+    assert sorted(p.name for p in bundle.iterdir()) == ["digests.json", "model.onnx", "model.txt", "reference.parquet", "release.json"]
     assert not any(p.read_bytes().startswith(b"\x80") for p in bundle.iterdir())
+
+
+LOAD_AND_SCORE = """
+import sys
+from pathlib import Path
+from serving.contract.check import check_golden
+from serving.contract.bundle import load_release
+directory = Path(sys.argv[1])
+check_golden(load_release(directory), directory)
+print(sorted({name.split(".")[0] for name in sys.modules} & {"dagster", "feast", "mlflow", "onnx", "onnxruntime", "fastapi"}))
+"""
+
+
+@pytest.mark.slow
+def test_a_bundle_is_loaded_and_scored_without_mlflow_dagster_or_onnx(bundle: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LOAD_AND_SCORE, str(bundle)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
 def truncate(bundle: Path) -> None:
@@ -74,6 +94,18 @@ def alter(bundle: Path) -> None:
 def loosen(bundle: Path) -> None:
     path = bundle / "release.json"
     path.write_text(path.read_text().replace('"block": 0.9', '"block": 0.99'))
+
+
+def alter_portable(bundle: Path) -> None:
+    (bundle / "model.onnx").write_bytes(b"another")
+
+
+def make_older(bundle: Path) -> None:
+    """As the format before this one was: without the ONNX file."""
+    (bundle / "model.onnx").unlink()
+    digests = json.loads((bundle / "digests.json").read_text())
+    del digests["files"]["model.onnx"]
+    (bundle / "digests.json").write_text(json.dumps({**digests, "format": 1}))
 
 
 def add_pickle(bundle: Path) -> None:
@@ -99,6 +131,8 @@ def lose(bundle: Path) -> None:
         (truncate, "model.txt was altered"),
         (alter, "model.txt was altered"),
         (loosen, "release.json was altered"),
+        (alter_portable, "model.onnx was altered"),
+        (make_older, "format 1, this platform reads 2"),
         (add_pickle, "model.pkl does not belong"),
         (link, "model.txt is not a plain file"),
         (empty_digests, "digests.json cannot be read"),
@@ -118,16 +152,16 @@ def test_a_damaged_bundle_is_refused_before_anything_is_parsed(
 def test_another_order_of_features_is_refused_when_written_and_when_read(release: Release, tmp_path: Path) -> None:
     swapped = (release.features[1], release.features[0], *release.features[2:])
     with pytest.raises(BundleError, match=f"'{swapped[0]}' against '{release.features[0]}' at position 0"):
-        write_release(replace(release, features=swapped), tmp_path / "a", REFERENCE)
+        write_release(replace(release, features=swapped), tmp_path / "a", REFERENCE, PORTABLE)
     other_plan = replace(release.plan, features=swapped)
     with pytest.raises(BundleError, match="differ from the model's"):
-        write_release(replace(release, features=swapped, plan=other_plan), tmp_path / "b", REFERENCE)
+        write_release(replace(release, features=swapped, plan=other_plan), tmp_path / "b", REFERENCE, PORTABLE)
 
 
 def test_a_feature_more_than_the_model_has_is_refused(release: Release, tmp_path: Path) -> None:
     more = (*release.features, "one_more")
     with pytest.raises(BundleError, match=f"{len(more)} against {len(release.features)} of them"):
-        write_release(replace(release, features=more, plan=replace(release.plan, features=more)), tmp_path / "a", REFERENCE)
+        write_release(replace(release, features=more, plan=replace(release.plan, features=more)), tmp_path / "a", REFERENCE, PORTABLE)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +180,7 @@ def test_a_feature_more_than_the_model_has_is_refused(release: Release, tmp_path
 def test_a_bundle_cannot_name_code_that_is_no_declared_transform(release: Release, tmp_path: Path, function: str) -> None:
     foreign = replace(release.plan.on_demand[0], function=function)
     with pytest.raises(BundleError, match=f"{re.escape(function)} is not a transform of the feature repository"):
-        write_release(replace(release, plan=replace(release.plan, on_demand=(foreign,))), tmp_path / "a", REFERENCE)
+        write_release(replace(release, plan=replace(release.plan, on_demand=(foreign,))), tmp_path / "a", REFERENCE, PORTABLE)
 
 
 @pytest.mark.slow
@@ -158,7 +192,7 @@ def test_golden_rows_pass_in_a_process_of_their_own(bundle: Path) -> None:
 def test_a_model_that_scores_otherwise_than_recorded_is_refused(release: Release, tmp_path: Path) -> None:
     vectors, scores = release.golden
     wrong = replace(release, golden=(vectors, [*scores[:-1], math.nextafter(scores[-1], 1)]))
-    write_release(wrong, tmp_path / "a", REFERENCE)
+    write_release(wrong, tmp_path / "a", REFERENCE, PORTABLE)
     with pytest.raises(BundleError, match="golden row 19 scores"):
         check_release(tmp_path / "a", 60)
 
@@ -181,7 +215,7 @@ def test_a_model_that_was_damaged_before_it_was_packed_harms_only_the_checking_p
         "no_tree": without_last_tree(text),
     }[damage]
     assert spoiled != text
-    write_release(replace(release, model_text=spoiled), tmp_path / "a", REFERENCE)
+    write_release(replace(release, model_text=spoiled), tmp_path / "a", REFERENCE, PORTABLE)
     with pytest.raises(BundleError):
         check_release(tmp_path / "a", 6)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from serving_kit import REFERENCE, ROOT, tiny_release
+from serving_kit import PORTABLE, REFERENCE, ROOT, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract import bundle as bundles
@@ -24,7 +24,7 @@ class Shelf:
 
     def __init__(self, tmp_path: Path, plan: FeaturePlan) -> None:
         self.bundle, self.downloads = tmp_path / "shelf" / "bundle", 0
-        self.named = Named("1", "run", write_release(tiny_release(plan), self.bundle, REFERENCE))
+        self.named = Named("1", "run", write_release(tiny_release(plan), self.bundle, REFERENCE, PORTABLE))
         self.reasons: list[str] = []
         self.seconds = 1_000.0
         self.outcomes: list[str] = []
@@ -79,7 +79,7 @@ def test_damage_is_remembered_until_the_alias_moves(shelf: Shelf, tmp_path: Path
     assert [shelf.poll(after_s=s) for s in (0, 61, 100_000)] == [None, None, None]
     assert (shelf.downloads, shelf.outcomes) == (1, ["refused"])
     shutil.rmtree(shelf.bundle)
-    shelf.named = Named("2", "run", write_release(tiny_release(plan, seed=1), shelf.bundle, REFERENCE))
+    shelf.named = Named("2", "run", write_release(tiny_release(plan, seed=1), shelf.bundle, REFERENCE, PORTABLE))
     assert shelf.poll() == "2"
 
 
@@ -113,4 +113,4 @@ def test_mlflow_reports_nothing_home() -> None:
 def test_a_bundle_whose_amount_range_is_none_is_refused(plan: FeaturePlan, tmp_path: Path, given: object) -> None:
     release = tiny_release(plan)
     with pytest.raises(BundleError, match="amount_range is no pair"):
-        write_release(replace(release, facts={"amount_range": given}), tmp_path / "a", REFERENCE)
+        write_release(replace(release, facts={"amount_range": given}), tmp_path / "a", REFERENCE, PORTABLE)
