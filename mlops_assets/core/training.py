@@ -80,13 +80,13 @@ def train(rows: pd.DataFrame, features: Sequence[str], split: Split, recipe: Rec
     evaluation_calibrator = platt(_margins(first, known.matrix[tail], rounds), known.flags[tail])
 
     say(f"evaluation fit: {rounds} rounds on {int((fit & known.drawn).sum()):,} of {int(fit.sum()):,} rows to {split.evaluation_last}")
-    evaluation = _fit(known, fit, features, recipe, rounds)
+    evaluation = fit_rounds(known, fit, features, recipe, rounds)
     margins, flags = _margins(evaluation, known.matrix[held]), known.flags[held]
     calibrator = platt(margins, flags)
     policy = policy_from_costs(calibrator.apply(margins), rows["amount"][held], flags, days[held], costs)
 
     say(f"release fit: {rounds} rounds on {int(known.drawn.sum()):,} of {len(rows):,} rows to {split.last_mature_day}")
-    release = _fit(known, fit | held, features, recipe, rounds)
+    release = fit_rounds(known, fit | held, features, recipe, rounds)
     texts = {"evaluation": evaluation.model_to_string(num_iteration=-1), "release": release.model_to_string(num_iteration=-1)}
     return TrainedModel(
         evaluation_text=texts["evaluation"],
@@ -145,6 +145,13 @@ def choose_rounds(
     )
     curve = np.array(losses["valid_0"]["binary_logloss"])
     return booster, int(np.flatnonzero(curve <= curve.min() * (1 + recipe.tolerance))[0]) + 1, float(curve.min())
+
+
+def fit_rounds(rows: Learnable, chosen: Flags, features: tuple[str, ...], recipe: Recipe, rounds: int) -> Any:
+    """The recipe on the `chosen` rows that were drawn."""
+    import lightgbm
+
+    return lightgbm.train(recipe.parameters(), _dataset(rows, chosen, features, recipe), num_boost_round=rounds)
 
 
 def platt(margins: Scores, is_fraud: Flags) -> Calibrator:
@@ -216,12 +223,6 @@ def _dataset(rows: Learnable, chosen: Flags, features: tuple[str, ...], recipe: 
     weight = np.where(rows.flags[learnt], 1.0, 1 / recipe.legitimate_share) if recipe.legitimate_share < 1 else None
     label = rows.flags[learnt].astype(np.float64)
     return lightgbm.Dataset(rows.matrix[learnt], label=label, weight=weight, feature_name=list(features), params=recipe.parameters())
-
-
-def _fit(rows: Learnable, chosen: Flags, features: tuple[str, ...], recipe: Recipe, rounds: int) -> Any:
-    import lightgbm
-
-    return lightgbm.train(recipe.parameters(), _dataset(rows, chosen, features, recipe), num_boost_round=rounds)
 
 
 def _margins(booster: Any, matrix: Matrix, rounds: int | None = None) -> Scores:
