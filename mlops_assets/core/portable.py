@@ -7,6 +7,7 @@ threshold then goes another way through the tree. LightGBM compares doubles, and
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from serving.contract.scoring import Calibrator
 INPUT, OUTPUT = "features", "fraud_score"
 TOLERANCE = 1e-6  # of a score; what is left is the order in which the trees are added up, a few 1e-15
 IR_VERSION, OPSETS = 10, {"": 21, "ai.onnx.ml": 5}  # all of ONNX 1.16, the first with `TreeEnsemble`
+DUMPED_INFINITY = 1e300  # what LightGBM's dump has for infinity, the threshold that parts nulls from all values
 NEARLY_ZERO = float(np.float32(1e-35))  # LightGBM's kZeroThreshold: a value that is not farther from zero is zero
 
 Numbers = npt.NDArray[np.float64]
@@ -150,16 +152,14 @@ class _Trees:
                 raise PortableError("the model has linear functions in its leaves; the ONNX file is made of models with constants in them")
             self.leaves.append(float(node["leaf_value"]))
             return len(self.leaves) - 1, 1
-        feature, threshold = int(node["split_feature"]), node["threshold"]
-        if node["decision_type"] != "<=":
-            raise PortableError(
-                f"feature {feature} is split by {node['decision_type']} {threshold}: the ONNX file is made of models without categories"
-            )
-        missing = node["missing_type"]
+        feature, rule, missing = int(node["split_feature"]), node["decision_type"], node["missing_type"]
+        if rule != "<=":
+            raise PortableError(f"feature {feature} is split by {rule} {node['threshold']}: the ONNX file is made of models without categories")
         if self.missing.setdefault(feature, missing) != missing:
             raise PortableError(f"feature {feature} is missing as {self.missing[feature]} in one split and as {missing} in another")
+        threshold = node["threshold"] if node["threshold"] < DUMPED_INFINITY else math.inf
         # Where nothing was missing in training, LightGBM takes a null as zero.
-        row = self._split(feature, float(threshold), threshold >= 0 if missing == "None" else node["default_left"])
+        row = self._split(feature, threshold, threshold >= 0 if missing == "None" else node["default_left"])
         self.true[row], self.false[row] = self._place(node["left_child"]), self._place(node["right_child"])
         return row, 0
 

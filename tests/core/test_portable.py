@@ -82,6 +82,15 @@ def test_a_value_next_to_a_threshold_goes_the_way_that_it_goes_in_the_service() 
     assert [on, above] == pytest.approx(Scorer(text, CALIBRATOR).score(rows).tolist(), abs=TOLERANCE)
 
 
+def test_a_split_of_nulls_from_all_values_holds_for_the_largest_of_them() -> None:
+    text = model(seed=1089, trees=5, null_share=0.3, num_leaves=6, min_data_in_leaf=5)
+    assert np.inf in thresholds(text)
+    rows = np.array([[np.nan, np.nan, value] for value in (2.0, 1e300, np.nextafter(1e300, np.inf), np.finfo(np.float64).max, np.nan)])
+    scores = score_with_onnx(to_onnx(text, CALIBRATOR), rows)
+    assert scores == pytest.approx(Scorer(text, CALIBRATOR).score(rows), rel=0, abs=TOLERANCE)
+    assert len(set(scores.tolist())) == 2
+
+
 def test_trees_of_one_leaf_add_their_constant() -> None:
     text = model(trees=3, min_data_in_leaf=300)
     assert "num_leaves=1" in text
