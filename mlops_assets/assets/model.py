@@ -1,4 +1,4 @@
-"""The model group, as of a day: training set, trained version, its evaluation, and promotion behind the gate.
+"""The model group, as of a day: training set, recipe, trained version, its evaluation, and promotion behind the gate.
 
 Nothing here runs by itself: a sensor, a person or a backfill asks for it. What a step hands on is an exact version, never "the latest".
 """
@@ -7,6 +7,7 @@ from dagster import AssetsDefinition
 
 from mlops_assets.assets.evaluation import evaluation_asset
 from mlops_assets.assets.promoted_version import promoted_version_asset
+from mlops_assets.assets.recipe import recipe_asset
 from mlops_assets.assets.trained_model import trained_model_asset
 from mlops_assets.assets.training_set import training_set_asset
 from mlops_assets.core.use_case import UseCase
@@ -14,5 +15,5 @@ from mlops_assets.resources.environments import Settings
 
 
 def model_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
-    makers = (training_set_asset, trained_model_asset, evaluation_asset, promoted_version_asset)
+    makers = (training_set_asset, recipe_asset, trained_model_asset, evaluation_asset, promoted_version_asset)
     return [make(case, settings) for make in makers]

@@ -15,12 +15,14 @@ from dagster import (
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.assets.judging import matrix, split_of
+from mlops_assets.assets.recipe import recipe_of
 from mlops_assets.checks import markdown_table
 from mlops_assets.core.portable import portable_model
 from mlops_assets.core.training import TrainedModel, train
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.keys import (
     MODEL,
+    RECIPE,
     TRAINED_MODEL,
     TRAINING_SET,
 )
@@ -46,7 +48,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         owners=[case.owner],
         kinds={"lightgbm", "mlflow"},
         partitions_def=as_of_days(settings.time.start, settings.time.end),
-        deps=[TRAINING_SET],
+        deps=[TRAINING_SET, RECIPE],
     )
     def trained_model(
         context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource, registry: ModelRegistry
@@ -55,6 +57,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         opened = lake.open()
         plan = feature_store.plan(case.feature_service)
         rows = to_frame(read_validated(opened, TRAINING_SET, [as_of]))
+        recipe = recipe_of(opened, settings, as_of)
         split = split_of(settings, as_of)
         data_digest = opened.manifests(TRAINING_SET, [as_of])[0].digest
         tags = {
@@ -67,11 +70,12 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             **(code := provenance(settings)),
         }
         came_in, unvalidated = inputs(opened, as_of, split.train_first.isoformat(), [view.name for view in case.views])
-        params = {**vars(settings.recipe), **{f"model.{k}": v for k, v in vars(settings.model).items()}, "rows": len(rows)}
+        calendar = {f"{name}.{k}": v for name in ("model", "tuning") for k, v in vars(getattr(settings, name)).items()}
+        params = {**vars(recipe), **calendar, "rows": len(rows)}
         run = registry.training_run(f"{case.name} as of {as_of}", run_of(context), context.log, params, tags)
         with run as mlflow, tempfile.TemporaryDirectory() as folder:
             registry.log_training_set(f"{TRAINING_SET} as of {as_of}", data_digest, opened.files(TRAINING_SET, [as_of])[0])
-            model = train(rows, plan.features, split, settings.recipe, settings.costs, context.log.info)
+            model = train(rows, plan.features, split, recipe, settings.costs, context.log.info)
             mlflow.log_metrics({f"fit.{name}": value for name, value in model.metrics.items()})
             bundle, evaluation_fit = Path(folder, "bundle"), Path(folder, "evaluation_fit")
             facts: dict[str, object] = {**tags, "rounds": model.rounds, "metrics": dict(model.metrics)}

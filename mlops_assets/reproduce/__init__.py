@@ -18,6 +18,7 @@ from mlops_assets.reproduce.comparison import differing_code, differing_days, ou
 from mlops_assets.reproduce.workshop import RECEIVED, Workshop, plant, steps
 from mlops_assets.resources.provenance import Record
 
+MODEL_STEPS = f'key:"{TRAINING_SET}"+ and +key:"{TRAINED_MODEL}"'  # and what the recorded code has between the two
 MADE = ("training_set", "evaluation_fit", "model")  # what has to be identical; the features behind them are compared day by day
 
 
@@ -52,8 +53,8 @@ def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[
                 raise CannotReproduce(f"what came in from {step.first} to {step.last} cannot be read again: {why}")
             if why and step.sound:
                 say(f"these days had passed their checks, and now do not: {why}")
-        say(f"as of {record.as_of}: {TRAINING_SET}, {TRAINED_MODEL}")
-        why = workshop.materialize((TRAINING_SET, TRAINED_MODEL), "--partition", record.as_of)
+        say(f"as of {record.as_of}: {TRAINING_SET} to {TRAINED_MODEL}")
+        why = workshop.materialize((MODEL_STEPS,), "--partition", record.as_of)
         recorded, made = outcome(record.partitions, record.training_set, record.models), workshop.record()
         if made is not None:
             days, unvalidated = made.partitions, made.unvalidated

@@ -15,6 +15,7 @@ from mlops_assets.core.drift import DriftThresholds
 from mlops_assets.core.money import Costs
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.recipe import Recipe
+from mlops_assets.core.tuning import Tuning
 
 T = TypeVar("T")
 
@@ -89,6 +90,7 @@ class Settings:
     verdicts: Verdicts = field(default_factory=Verdicts)
     model: Model = field(default_factory=Model)
     recipe: Recipe = field(default_factory=Recipe)
+    tuning: Tuning = field(default_factory=Tuning)
     costs: Costs = field(default_factory=Costs)
     gate: Gate = field(default_factory=Gate)
     drift: DriftThresholds = field(default_factory=DriftThresholds)
@@ -148,6 +150,7 @@ def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.P
         "verdicts": Verdicts,
         "model": Model,
         "recipe": Recipe,
+        "tuning": Tuning,
         "costs": Costs,
         "gate": Gate,
         "drift": DriftThresholds,

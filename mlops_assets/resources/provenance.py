@@ -23,7 +23,8 @@ PACKAGES = ("feature_repo", "mlops_assets", "serving")
 RECORD, RECORD_DIGEST = "provenance.json", "provenance_digest"  # the artifact of a version's run, and the tag that holds its digest
 CONFIGURATION = "config.toml"
 FORMAT = 1
-COMPUTING = ("lightgbm", "numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "pandera", "feast")  # a digest may hang on each of their versions
+# A digest may hang on each of their versions.
+COMPUTING = ("lightgbm", "optuna", "numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "pandera", "feast")
 INGESTED = (PREDICTION_LOG, RAW_TRANSACTIONS, RAW_LABELS, TRANSACTIONS, LABELS, VERDICTS)  # from cause to effect; views and vectors come after them
 
 Days = Mapping[str, Sequence[str]]  # day -> SHA-256 of its files

@@ -158,6 +158,7 @@ def test_a_failed_training_is_failed_in_mlflow_however_it_was_launched(world: Wo
     import mlflow
 
     world.make("training_set", AS_OF)
+    world.make("recipe", AS_OF)
     table = world.lake.read("training_set", [AS_OF])
     honest = pa.array([False] * table.num_rows)
     world.lake.write("training_set", AS_OF, table.set_column(table.column_names.index("is_fraud"), "is_fraud", honest), validated=True)
@@ -170,7 +171,8 @@ def test_a_failed_training_is_failed_in_mlflow_however_it_was_launched(world: Wo
 
 
 def test_a_promotion_that_was_overtaken_fails_its_run_and_moves_nothing(world: World) -> None:
-    world.make("training_set", AS_OF)
+    for name in ("training_set", "recipe"):
+        world.make(name, AS_OF)
     for _ in range(2):
         for name in ("trained_model", "evaluation"):
             world.make(name, AS_OF)
@@ -399,12 +401,13 @@ def test_a_day_whose_feed_did_not_pass_is_left_out_and_freezes_no_training(world
 
 @pytest.fixture(scope="module")
 def championed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a champion as of the day before, and the training set of the day."""
+    """A home with a champion as of the day before, and training set and recipe of the day."""
     home = tmp_path_factory.mktemp("championed") / "home"
     shutil.copytree(prepared, home)
     world = World(bank_settings(home), ListedSource())
     assert world.train(AS_OF).success
-    world.make("training_set", NEXT)
+    for name in ("training_set", "recipe"):
+        world.make(name, NEXT)
     return home
 
 

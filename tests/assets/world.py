@@ -86,7 +86,7 @@ class World:
 
     def train(self, as_of: str) -> ExecuteInProcessResult:
         """The model assets in one Dagster run, whose id names the MLflow run."""
-        names = ("training_set", "trained_model", "evaluation", "promoted_version")
+        names = ("training_set", "recipe", "trained_model", "evaluation", "promoted_version")
         return materialize([self.assets[name] for name in names], partition_key=as_of, resources=self.resources, raise_on_error=False)
 
     def ingest(self, first: str, last: str | None = None) -> None:

@@ -41,10 +41,16 @@ maturity_days = 2
 [model]
 holdout_days = 5
 train_days = 30
+warm_up_days = 0
 
 [recipe]
 max_rounds = 30
 num_threads = 1
+
+[tuning]
+trials = 3
+folds = 2
+fold_days = 4
 
 [gate]
 min_positives = 3
@@ -137,6 +143,7 @@ def test_where_it_was_trained_the_lake_still_has_what_came_in_whatever_the_feed_
 def test_a_record_holds_the_configuration_and_every_day_of_input(rebuilt: Rebuilt) -> None:
     record = rebuilt.record
     assert record["config"] == CONFIG
+    assert record["recipe"]["tuning.trials"] == 3
     assert (record["code"]["git_dirty"], len(record["code"]["git_commit"])) == ("false", 40)
     assert list(record["partitions"]["raw_labels"])[0::21] == [FIRST.isoformat(), LAST.isoformat()]
     assert list(record["partitions"]["feature_vectors"]) == list(record["partitions"]["raw_labels"]), "no day is too old to be trained on"

@@ -14,7 +14,7 @@ from mlops_assets.use_cases.fraud.case import FRAUD
 GROUPS = {
     "ingest": {"raw_transactions", "raw_labels", "transactions", "labels", "quarantined_transactions", "quarantined_labels", "verdicts"},
     "features": {"customer_stats", "merchant_stats", "merchant_activity", "feature_vectors", "online_store"},
-    "model": {"training_set", "trained_model", "evaluation", "promoted_version"},
+    "model": {"training_set", "recipe", "trained_model", "evaluation", "promoted_version"},
     "monitoring": {"prediction_log", "feature_parity", "data_drift_report", "prediction_drift_report", "business_report"},
 }
 CHECKS = {
@@ -112,7 +112,7 @@ socket.socket.connect = refuse
 import sys
 from mlops_assets.definitions import defs
 defs.resolve_asset_graph()
-heavy = {"mlflow", "feast", "evidently", "lightgbm", "sklearn", "pandera", "fastapi"} & set(sys.modules)
+heavy = {"mlflow", "feast", "evidently", "lightgbm", "optuna", "sklearn", "pandera", "fastapi"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run(

@@ -142,7 +142,7 @@ def test_at_most_two_launched_runs_and_one_of_the_model_group_and_none_for_ever(
 def test_the_assets_of_the_model_group_are_one_pool(settings: Settings) -> None:
     graph = build_pipeline(FRAUD, settings).resolve_asset_graph()
     pools = {key.to_user_string(): graph.get(key).pools for key in graph.materializable_asset_keys}
-    assert {name for name, found in pools.items() if found} == {"training_set", "trained_model", "evaluation", "promoted_version"}
+    assert {name for name, found in pools.items() if found} == {"training_set", "recipe", "trained_model", "evaluation", "promoted_version"}
     assert set().union(*pools.values()) == {"model"}
 
 
