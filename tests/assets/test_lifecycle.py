@@ -425,7 +425,8 @@ def test_a_promotion_and_a_rollback_at_once_end_in_one_of_the_two_orders(served_
                 try:
                     shelf = Shelf(home)
                     shelf.registry.champion()  # the connection is there
-                    time.sleep(max(0.0, go - time.monotonic() + (0.002 * (attempt % 8) if number == attempt % 2 else 0)))
+                    head_start = 0.003 * 4 ** (attempt // 2 % 4)  # from at once to one after the other, each of them first in turn
+                    time.sleep(max(0.0, go - time.monotonic() + (head_start if number == attempt % 2 else 0)))
                     decide(shelf)
                     os._exit(0)
                 except Exception:
