@@ -38,6 +38,10 @@ train_days = {train_days}
 [recipe]
 max_rounds = {max_rounds}
 num_threads = 1
+legitimate_share = 1.0         # the defaults are for a bank of ten times the payments
+min_sum_hessian_in_leaf = 1.0
+lambda_l2 = 5.0
+feature_fraction = 0.7
 
 [gate]
 allow_dirty = true
