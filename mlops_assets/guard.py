@@ -44,7 +44,9 @@ def guard_sensor(guard: Guard, serving_db: Path) -> SensorDefinition:
             return SkipReason(found)
         served = read_measured(serving_db, found.version, to_us(found.since))
         before = read_measured(serving_db, found.before, to_us(found.since - timedelta(days=COMPARED_DAYS)))
-        judgement = judge(served, before, _reference(registry, found.version), guard)
+        # Below that the reference says nothing, and MLflow need not be asked.
+        reference = _reference(registry, found.version) if served.scored >= guard.min_requests else Reference(0, 0)
+        judgement = judge(served, before, reference, guard)
         seen = f"version {found.version} since {found.since.isoformat()}: {judgement.note}"
         if not judgement.breaches:
             shared = "".join(f"; outside its guard, as version {found.before} was before it: {text}" for text in judgement.shared)

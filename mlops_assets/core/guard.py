@@ -93,15 +93,14 @@ def watched(rows: Sequence[Row], now: datetime, guard: Guard) -> Watched | str:
 
 
 def judge(served: Measured, before: Measured, reference: Reference, guard: Guard) -> Judgement:
-    """What a version did since it was promoted, against the limits. `before` is what its predecessor did; fewer than `min_requests` excuse nothing."""
+    """What a version did since it was promoted, against the limits. `before` is its predecessor, which excuses nothing below `min_requests`."""
     found = [*_errors(served, before, guard), *_latency(served, before, guard), *_alarms(served, before, reference, guard)]
     comparable = before.scored + before.errors >= guard.min_requests
     breaches = tuple(text for text, shared in found if not (shared and comparable))
     excused = tuple(text for text, shared in found if shared and comparable)
     if served.scored < guard.min_requests:
-        return Judgement(
-            breaches, excused, f"{served.scored:,} of {guard.min_requests:,} requests scored: too few to judge; {served.errors:,} failed"
-        )
+        note = f"{served.scored:,} requests scored, of {guard.min_requests:,} to judge by, and {served.errors:,} failed"
+        return Judgement(breaches, excused, note)
     slow = served.slower_than(guard.max_p99_ms)
     figures = f"{served.alarms:,} not ALLOW, {served.errors:,} failed, {slow:,} took longer than {guard.max_p99_ms} ms"
     return Judgement(breaches, excused, f"{served.scored:,} requests scored, {figures}")
