@@ -15,7 +15,7 @@ from serving.contract.log import DAY_US, open_read_only
 
 MINUTE_US = 60_000_000
 KEPT_DAYS = 30
-SLOW_MS = (1, 2, 5, 10, 25, 50, 100, 250, 1_000)  # milliseconds; a score takes a tenth of the first, and nobody waits for the last
+SLOW_MS = (1, 2, 5, 10, 25, 50, 100, 250, 1_000)  # milliseconds; a score takes a part of the first, and nobody waits for the last
 SCORED, ALARMS, ERRORS = "scored", "alarms", "errors"
 ADD = """INSERT INTO measured (minute_us, model_version, what, n) VALUES (?, ?, ?, ?)
 ON CONFLICT (minute_us, model_version, what) DO UPDATE SET n = n + excluded.n"""
@@ -26,7 +26,8 @@ FORGET = "DELETE FROM measured WHERE minute_us < min(?, (SELECT min(minute_us) F
 @dataclass(frozen=True)
 class Measured:
     """Of one version: new decisions, those of them that are not ALLOW, and requests that failed while it scored. `slower` counts, for each of
-    `SLOW_MS`, the decisions that took longer, from the stored history to the score."""
+    `SLOW_MS`, the decisions that took longer from the stored history to the score, in time of the processor: to wait for a busy machine is not the
+    version's doing."""
 
     scored: int = 0
     alarms: int = 0
