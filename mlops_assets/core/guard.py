@@ -39,6 +39,8 @@ class Guard:
     def __post_init__(self) -> None:
         if not 0 < self.watch_days <= KEPT_DAYS - COMPARED_DAYS:
             raise BadGuard(f"watch_days has to be from 1 to {KEPT_DAYS - COMPARED_DAYS}, for as long as measurements are kept, not {self.watch_days}")
+        if few := next((name for name in ("min_requests", "min_errors") if getattr(self, name) < 1), None):
+            raise BadGuard(f"{few} has to be at least 1, not {getattr(self, few)}")
         if not 0 < self.max_p99_ms <= SLOW_MS[-1]:
             raise BadGuard(f"max_p99_ms has to be from 1 to {SLOW_MS[-1]}, not {self.max_p99_ms}")
         if not self.max_alarm_factor > 1:

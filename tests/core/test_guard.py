@@ -185,6 +185,8 @@ def test_no_other_champion_is_and_it_is_said_why(rows: list[dict[str, Any]], now
     ("text", "named"),
     [
         ("watch_days = 24", "watch_days has to be from 1 to 23, for as long as measurements are kept, not 24"),
+        ("min_requests = 0", "min_requests has to be at least 1, not 0"),
+        ("min_errors = -1", "min_errors has to be at least 1, not -1"),
         ("max_p99_ms = 2000", "max_p99_ms has to be from 1 to 1000, not 2000"),
         ("max_alarm_factor = 1.0", r"max_alarm_factor has to be more than 1, not 1\.0"),
         ("max_error_share = 1.0", r"max_error_share has to be from 0 to below 1, not 1\.0"),
