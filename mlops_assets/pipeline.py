@@ -15,6 +15,7 @@ from mlops_assets.assets.model import model_assets
 from mlops_assets.assets.monitoring import monitoring_assets
 from mlops_assets.automation import retraining_sensor
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.guard import guard_sensor
 from mlops_assets.keys import BUSINESS_REPORT, DRIFT_CHECKS, FEATURES, INGEST, MODEL, MONITORING, ONLINE_STORE, PREDICTION_LOG
 from mlops_assets.resources.console import story_logger
 from mlops_assets.resources.environments import Settings
@@ -62,7 +63,10 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             ScheduleDefinition(name="online_state_every_day", job=online, cron_schedule="45 0 * * *"),
             _after_midnight("business_every_day", business, 50),
         ],
-        sensors=[retraining_sensor(RETRAINING, [key for one in models for key in one.keys], DRIFT_CHECKS, settings.retraining.cooldown_days)],
+        sensors=[
+            retraining_sensor(RETRAINING, [key for one in models for key in one.keys], DRIFT_CHECKS, settings.retraining.cooldown_days),
+            guard_sensor(settings.guard, settings.serving_db),
+        ],
         resources={
             "lake": LakeResource(root=settings.lake_root),
             "feature_store": feature_store_of(settings),

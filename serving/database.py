@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 
 from feature_repo.engine.online import OnlineState
@@ -14,6 +15,7 @@ from serving.contract import log
 from serving.coverage import missing
 from serving.pruning import prune
 from serving.settings import ServingSettings
+from serving.tally import Tally
 
 OPENING_TIMEOUT_MS = 10_000  # several workers open the file at once
 BUSY_TIMEOUT_MS = 5  # another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other work meanwhile
@@ -58,8 +60,9 @@ def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]
     return reasons_against
 
 
-def tidy_until(stop: threading.Event, settings: ServingSettings, plan: Callable[[], FeaturePlan | None]) -> None:
-    """For a thread: moves what was committed from the WAL into the file, and forgets what no window of the plan reaches; so no payment has to."""
+def tidy_until(stop: threading.Event, settings: ServingSettings, plan: Callable[[], FeaturePlan | None], tally: Tally) -> None:
+    """For a thread: writes what was counted, moves what was committed from the WAL into the file, and forgets what no window of the plan reaches; so
+    no payment has to."""
     connection = open_database(settings, OPENING_TIMEOUT_MS)
 
     def pause() -> bool:
@@ -67,8 +70,11 @@ def tidy_until(stop: threading.Event, settings: ServingSettings, plan: Callable[
         return stop.wait(PRUNE_PAUSE_S)
 
     with contextlib.closing(connection):
-        while not stop.wait(TIDY_EVERY_S):
+        last = False
+        while not last:
+            last = stop.wait(TIDY_EVERY_S)
             try:
+                tally.write(connection, time.time_ns() // 1_000)
                 if current := plan():
                     prune(connection, current, settings.limits.lateness_us, pause)
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

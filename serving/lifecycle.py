@@ -37,7 +37,7 @@ class Service:
     async def running(self, app: Any) -> AsyncIterator[None]:
         self.follower.start()
         stop = threading.Event()
-        tidying = threading.Thread(target=tidy_until, args=(stop, self.settings, self._plan), name="tidying", daemon=True)
+        tidying = threading.Thread(target=tidy_until, args=(stop, self.settings, self._plan, self.plane.tally), name="tidying", daemon=True)
         tidying.start()
         self._drain_before_exit()
         try:

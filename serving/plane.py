@@ -10,6 +10,7 @@ import hashlib
 import math
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ from serving.contract.policy import decide
 from serving.database import open_database
 from serving.releases import Champion
 from serving.settings import ServingSettings
-from serving.values import Answer, BadInput, Conflict, Label, LabelReceipt, NoModel, Reason, StoreBusy, Transaction
+from serving.tally import Tally
+from serving.values import Answer, BadInput, Conflict, Label, LabelReceipt, NoModel, PlaneError, Reason, StoreBusy, Transaction
 
 SECOND_US = 1_000_000
 REASONS = 3  # an analyst reads no more of them
@@ -34,6 +36,9 @@ fraud_score, decision, review_threshold, block_threshold, model_version, reasons
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 STORED = """SELECT prediction_id, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, freshness,
 payload_digest FROM decisions WHERE prediction_id = ?"""
+
+
+Vector = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class DataPlane:
 
     def __init__(self, settings: ServingSettings, champion: Callable[[], Champion | None], wall_us: Callable[[], int]) -> None:
         self._settings, self._champion, self._wall_us = settings, champion, wall_us
+        self.tally = Tally()
         self._lock = threading.RLock()
         self._state: OnlineState | None = None
         self._plan: FeaturePlan | None = None
@@ -76,8 +82,7 @@ class DataPlane:
             event_us = transaction.event_us
             check_amount(transaction.amount, champion.release.amount_range or self._settings.limits.amount_range)
             created_us = arrival_us(self._settings, transaction, at.clock_us, at.newest_us, self._wall_us())
-            vector = self._vector(state, transaction)
-            answer = self._answer(champion, transaction.transaction_id, vector, _freshness(state, event_us))
+            vector, answer = self._answer(champion, transaction.transaction_id, lambda: self._vector(state, transaction), _freshness(state, event_us))
             self._insert(champion, answer, "transaction", event_us, created_us, transaction, vector, at.last, digest)
             subject = Subject(transaction.event(), event_us, created_us, answer.decision == "BLOCK", champion.maturity_us)
             try:
@@ -101,10 +106,10 @@ class DataPlane:
                 return stored
             if champion is None:
                 raise NoModel("no model is loaded yet")
-            vector = _in_order(features, champion.release.features)
+            ordered = _in_order(features, champion.release.features)
             at = self._sequence()
             now = self._wall_us() if self._settings.clock == "wall" or not at.clock_us else at.clock_us
-            answer = self._answer(champion, prediction_id, vector, {})
+            vector, answer = self._answer(champion, prediction_id, lambda: ordered, {})
             self._insert(champion, answer, "features", now, now, None, vector, at.last, digest)
             self._connection.execute("UPDATE sequence SET last = ?", (at.last + 1,))
             return answer
@@ -149,14 +154,27 @@ class DataPlane:
         keys = {"customer_id": transaction.customer_id, "merchant_id": transaction.merchant_id}
         return state.vector(keys, transaction.event_us, {"amount": transaction.amount, "event_time_us": transaction.event_us})
 
-    def _answer(self, champion: Champion, prediction_id: str, vector: Mapping[str, float | None], freshness: Mapping[str, float | None]) -> Answer:
-        release, row = champion.release, [math.nan if value is None else value for value in vector.values()]
-        score = champion.scorer.score_one(row)
-        decision = decide(score, release.policy)
-        reasons = () if decision == "ALLOW" else _reasons(champion, vector, row)
+    def _answer(
+        self, champion: Champion, prediction_id: str, vector_of: Callable[[], Vector], freshness: Mapping[str, float | None]
+    ) -> tuple[Vector, Answer]:
+        """What the version makes of a payment, counted with the time that it took, or as its failure."""
+        release, began = champion.release, time.thread_time()  # what waits for a busy machine is not slow
+        try:
+            vector = vector_of()
+            row = [math.nan if value is None else value for value in vector.values()]
+            score = champion.scorer.score_one(row)
+            decision = decide(score, release.policy)
+            reasons = () if decision == "ALLOW" else _reasons(champion, vector, row)
+        except (PlaneError, BadEvent, sqlite3.Error):
+            raise  # the client's doing, or the store's
+        except Exception:
+            self.tally.failed(champion.version)
+            raise
+        self.tally.scored(champion.version, decision != "ALLOW", time.thread_time() - began)
         limits = {view.name: view.stale_us / SECOND_US for view in release.plan.views if view.stale_us}
         degraded = any(name in limits and (age is None or age > limits[name]) for name, age in freshness.items())
-        return Answer(prediction_id, score, decision, release.policy.review, release.policy.block, champion.version, reasons, degraded, freshness)
+        policy, version = release.policy, champion.version
+        return vector, Answer(prediction_id, score, decision, policy.review, policy.block, version, reasons, degraded, freshness)
 
     def _sequence(self) -> _Sequence:
         last, clock_us, newest_us = self._connection.execute("SELECT last, clock_us, newest_us FROM sequence").fetchone()

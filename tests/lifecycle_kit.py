@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,14 +35,15 @@ def release(seed: int) -> Release:
 class Shelf:
     """Versions of a registry under a home, and the decisions on them."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, reference: Sequence[float] = (0.1,)) -> None:
+        """`reference`: the scores of each version's drift reference."""
+        self.home, self.reference = home, list(reference)
         self.lifecycle: Lifecycle = lifecycle_of(Settings(home=home))
         self.registry: ModelRegistry = self.lifecycle.registry
 
     def copied(self, home: Path) -> Shelf:
         shutil.copytree(self.home, home)
-        return Shelf(home)
+        return Shelf(home, self.reference)
 
     def register(self, as_of: str = "2025-04-10", seed: int | None = None, **facts: object) -> Version:
         """One more version, whose bundle differs from all others unless a seed is given."""
@@ -54,7 +56,8 @@ class Shelf:
         number = len(client.search_model_versions(f"name = '{self.registry.name}'")) + 1
         with tempfile.TemporaryDirectory() as folder:
             made_of = replace(release(number if seed is None else seed), facts=facts)
-            digest = write_release(made_of, Path(folder, BUNDLE), pa.table({"amount": [number]}), b"onnx")
+            reference = pa.table({"amount": [number] * len(self.reference), "fraud_score": self.reference})
+            digest = write_release(made_of, Path(folder, BUNDLE), reference, b"onnx")
             client.log_artifacts(run.info.run_id, str(Path(folder, BUNDLE)), BUNDLE)
         tags = {"as_of": as_of, digest_tag(BUNDLE): digest}
         made = client.create_model_version(self.registry.name, f"runs:/{run.info.run_id}/{BUNDLE}", run.info.run_id, tags=tags)

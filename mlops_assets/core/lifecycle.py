@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PROMOTED, REFUSED, AWAITING, DECLINED, ROLLED_BACK = "promoted", "refused", "awaiting", "declined", "rolled_back"
-GATE = "gate"  # who decides where no person does
+GATE, GUARD = "gate", "guard"  # who decides where no person does: before a version serves, and after
 
 Row = Mapping[str, Any]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlops_assets.core.drift import DriftThresholds
+from mlops_assets.core.guard import Guard
 from mlops_assets.core.money import Costs
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.recipe import Recipe
@@ -93,6 +94,7 @@ class Settings:
     tuning: Tuning = field(default_factory=Tuning)
     costs: Costs = field(default_factory=Costs)
     gate: Gate = field(default_factory=Gate)
+    guard: Guard = field(default_factory=Guard)
     drift: DriftThresholds = field(default_factory=DriftThresholds)
     retraining: Retraining = field(default_factory=Retraining)
     business: Business = field(default_factory=Business)
@@ -153,6 +155,7 @@ def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.P
         "tuning": Tuning,
         "costs": Costs,
         "gate": Gate,
+        "guard": Guard,
         "drift": DriftThresholds,
         "retraining": Retraining,
         "business": Business,

@@ -29,6 +29,10 @@ HEAD_TAG = "history"  # of the registered model: how far the history goes
 Rows = list[dict[str, Any]]
 
 
+class Overtaken(RegistryError):
+    """The champion is no longer the one that was decided on."""
+
+
 class NotPromotable(RegistryError):
     """Nobody may make this version champion; the message says why."""
 
@@ -105,12 +109,17 @@ class Lifecycle:
             entry = {"as_of": judged.version.as_of, "version": number, "champion": now.version if now else None, "serves": judged.serves}
             return self._record(rows, at, DECLINED, {**entry, "by": by, "reasons": [reason]})
 
-    def roll_back(self, at: datetime, by: str, reason: str) -> dict[str, Any]:
-        """The champion before this one serves again, as one bundle; the one that served is latched."""
+    def roll_back(self, at: datetime, by: str, reason: str, version: str | None = None) -> dict[str, Any]:
+        """The champion before this one serves again, as one bundle; the one that served is latched.
+
+        `version` is the one that was found wanting, where it was looked at before: if another one serves by now, `Overtaken`.
+        """
         with self._settled(lenient=True) as rows:
             now = self.registry.champion()
             if now is None:
                 raise RegistryError("there is no champion to roll back")
+            if version not in (None, now.version):
+                raise Overtaken(f"the champion is {now.version}, no longer {version}")
             recorded = champions(rows)[-1:]
             to = back_to(rows) if recorded in ([], [now.version]) else recorded[0]
             if to is None:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END_US = 1 << 62  # after every moment that can be told
@@ -50,14 +50,17 @@ CREATE TABLE IF NOT EXISTS labels (
 );
 CREATE INDEX IF NOT EXISTS labels_by_arrival ON labels (label_us);
 CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels (transaction_id, coalesce(given_us, label_us), is_fraud);
+CREATE TABLE IF NOT EXISTS measured (minute_us INTEGER NOT NULL, model_version TEXT NOT NULL, what TEXT NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (minute_us, model_version, what)) WITHOUT ROWID;
 """
-# What each version added to the one before it.
+# What each version altered in the one before it; new tables come with `TABLES`.
 MIGRATIONS = {
     1: """
 ALTER TABLE decisions ADD COLUMN freshness TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE labels ADD COLUMN given_us INTEGER;
 DROP INDEX labels_once;
-"""
+""",
+    2: "",
 }
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -127,7 +130,7 @@ def served_days(db: Path, what: Literal["transactions", "labels"] = "transaction
     table, arrival, only = {"transactions": ("decisions", "created_us", "kind = 'transaction' AND"), "labels": ("labels", "label_us", "")}[what]
     # One step in the index of arrivals a day, however many rows the day has.
     query = f"SELECT {arrival} FROM {table} WHERE {only} {arrival} >= ? AND {arrival} < ? ORDER BY {arrival} LIMIT 1"
-    with _open_read_only(db) as connection:
+    with open_read_only(db) as connection:
         if connection is None:
             return set()
         if days is not None:
@@ -163,7 +166,7 @@ def _run(connection: sqlite3.Connection, script: str) -> None:
 
 def _read(db: Path, table: str, schema: pa.Schema, arrival: str, day: str) -> pa.Table:
     start = _midnight_us(day)
-    with _open_read_only(db) as connection:
+    with open_read_only(db) as connection:
         # A file that no service of this version has opened yet lacks the newest columns.
         there = set() if connection is None else {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         columns = ", ".join(stored if (stored := STORED.get(name, name)) in there else "NULL" for name in schema.names)
@@ -186,15 +189,15 @@ def _column(values: list[object], kind: pa.DataType) -> pa.Array:
 
 
 @contextlib.contextmanager
-def _open_read_only(db: Path) -> Iterator[sqlite3.Connection | None]:
-    """A connection that cannot write, or None where the service never ran."""
+def open_read_only(db: Path, table: str = "decisions") -> Iterator[sqlite3.Connection | None]:
+    """A connection that cannot write, or None where no service ever made the table."""
     if not db.exists():
         yield None
         return
     connection = sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
     try:
         _version(connection)
-        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'decisions'").fetchone()
+        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
         yield connection if exists else None
     except sqlite3.DatabaseError as error:
         raise LogError(f"{db.name} cannot be read ({error})") from error

@@ -19,7 +19,7 @@ from feature_repo.engine.lake import Lake
 from mlops_assets.assets.monitoring import _current_and_reference as current_and_reference
 from mlops_assets.keys import PREDICTION_LOG
 from mlops_assets.resources.history import History, HistoryError
-from mlops_assets.resources.lifecycle import HEAD_TAG, NotPromotable
+from mlops_assets.resources.lifecycle import HEAD_TAG, NotPromotable, Overtaken
 from mlops_assets.resources.registry import EVALUATION_TAG, RegistryError
 from serving.contract.bundle import BundleError
 
@@ -289,6 +289,15 @@ def test_rollbacks_walk_back_through_the_champions_to_the_first(shelf: Shelf) ->
 def test_without_a_champion_there_is_nothing_to_roll_back(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="there is no champion to roll back"):
         Shelf(tmp_path / "home").back()
+
+
+def test_a_rollback_of_one_version_leaves_another_that_serves_by_now(shelf: Shelf) -> None:
+    shelf.gate("2")
+    newer = shelf.promoted()
+    with pytest.raises(Overtaken, match=f"the champion is {newer}, no longer 2"):
+        shelf.lifecycle.roll_back(AT, "guard", "it fails", version="2")
+    assert (shelf.champion, len(shelf.decisions())) == (newer, 3)
+    assert shelf.lifecycle.roll_back(AT, "guard", "it fails", version=newer)["to"] == "2"
 
 
 def test_a_rollback_does_not_go_to_a_bundle_that_cannot_serve(shelf: Shelf) -> None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from dagster import AssetKey, Definitions, TimeWindowPartitionMapping
+from dagster import AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Definitions, TimeWindowPartitionMapping
 
 from mlops_assets.pipeline import build_pipeline
 from mlops_assets.resources.environments import Settings
@@ -73,6 +73,12 @@ def test_the_model_group_is_made_anew_by_no_automation_condition(defs: Definitio
     for spec in defs.resolve_all_asset_specs():
         if spec.group_name == "model":
             assert spec.automation_condition is None, spec.key
+
+
+def test_the_sensors_run_by_themselves_and_the_schedules_wait_for_a_person(defs: Definitions) -> None:
+    sensors = {one.name: one.default_status for one in defs.sensors or []}
+    assert sensors == dict.fromkeys(["retrain_on_drift", "guard_champion"], DefaultSensorStatus.RUNNING)
+    assert {one.default_status for one in defs.schedules or []} == {DefaultScheduleStatus.STOPPED}
 
 
 def test_an_as_of_day_looks_at_the_arrival_days_before_it_only(defs: Definitions) -> None:

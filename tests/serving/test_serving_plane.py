@@ -370,7 +370,7 @@ def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion
     bench.plane.predict_transaction(payment(0, START_US))
     bench.connection.execute("UPDATE sequence SET newest_us = newest_us + ?", (200 * DAY_US,))
     stop = threading.Event()
-    thread = threading.Thread(target=tidy_until, args=(stop, bench.settings, lambda: champion.release.plan))
+    thread = threading.Thread(target=tidy_until, args=(stop, bench.settings, lambda: champion.release.plan, bench.plane.tally))
     thread.start()
     try:
         deadline = time.monotonic() + 20
