@@ -293,8 +293,12 @@ LENIENT = Gate(min_positives=15, min_gain=-1.0, max_money_loss_share=1.0, allow_
 
 
 def without(plan: FeaturePlan, *features: str, view: str = "") -> FeaturePlan:
-    gone = {*features, *(a.name for v in plan.views if v.name == view for a in v.aggregates)}
-    return replace(plan, views=tuple(v for v in plan.views if v.name != view), features=tuple(f for f in plan.features if f not in gone))
+    """The plan without some features, or without a view and what is computed from it."""
+    of_view = {a.name for v in plan.views if v.name == view for a in v.aggregates}
+    kept = tuple(o for o in plan.on_demand if not of_view & set(o.inputs))
+    gone = {*features, *of_view, *(name for o in plan.on_demand if o not in kept for name in o.outputs)}
+    left = tuple(f for f in plan.features if f not in gone)
+    return replace(plan, views=tuple(v for v in plan.views if v.name != view), on_demand=kept, features=left)
 
 
 @pytest.fixture
