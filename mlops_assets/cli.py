@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlops_assets import commands
+from mlops_assets import commands, decisions
 
 
 class Once(argparse.Action):
@@ -88,14 +88,14 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--version", action=Once, help="a registered version (the champion)")
     which.add_argument("--as-of", type=_day, action=Once, metavar="DAY", help="the version that was trained as of this day")
 
-    promote = command("promote", lambda o: commands.promote(o.version, o.reason, o.refuse), "make an evaluated version champion, on a person's word")
+    promote = command("promote", lambda o: decisions.promote(o.version, o.reason, o.refuse), "make an evaluated version champion, on a person's word")
     promote.add_argument("version", metavar="VERSION", help="a registered version that was evaluated")
     promote.add_argument("--refuse", action="store_true", help="refuse it instead: no machine promotes it after that")
     _reason(promote)
 
-    rollback = command("rollback", lambda o: commands.rollback(o.reason), "return to the champion before; this one is not promoted again by itself")
+    rollback = command("rollback", lambda o: decisions.rollback(o.reason), "return to the champion before; this one is not promoted again by itself")
     _reason(rollback)
-    command("history", lambda o: commands.history(o.json), "print every promotion, refusal and rollback, and verify that none was altered")
+    command("history", lambda o: decisions.history(o.json), "print every promotion, refusal and rollback, and verify that none was altered")
 
     serve = command("serve", lambda o: commands.serve(o), "start the scoring service")
     serve.add_argument("--host", default="127.0.0.1", action=Once)
