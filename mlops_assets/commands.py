@@ -15,9 +15,6 @@ from mlops_assets.home import CommandError, check_range, registry_exists
 from mlops_assets.resources.environments import Settings, load_settings
 
 if TYPE_CHECKING:
-    from dagster import AssetKey
-
-    from feature_repo.engine.lake import Lake
     from mlops_assets.resources.lifecycle import Lifecycle
     from mlops_assets.resources.registry import ModelRegistry
 
@@ -98,38 +95,6 @@ def rebuild_online() -> dict[str, Any]:
         result = _run(ONLINE, instance)
         (made,) = result.asset_materializations_for_node(ONLINE_STORE)
     return {name.removeprefix("dagster/"): value.value for name, value in made.metadata.items()}
-
-
-def train(as_of: str, again: bool) -> dict[str, Any]:
-    """One run of the model assets. A refusal by the gate is a result: it is told, and nothing failed."""
-    from dagster import DagsterInstance
-
-    from feature_repo.engine.lake import Lake
-    from mlops_assets.keys import EVALUATION, TRAINING_SET
-    from mlops_assets.partitions import as_of_days
-    from mlops_assets.pipeline import RETRAINING
-
-    settings = load_settings()
-    days = as_of_days(settings.time.start, settings.time.end)
-    if as_of not in days.get_partition_keys():
-        raise CommandError(f"as of {as_of}: the platform's as-of days are {days.get_first_partition_key()} to {days.get_last_partition_key()}")
-    _pipeline()
-    _prepare(settings)
-    lake = Lake(settings.lake_root)
-    undecided = None if again else _undecided(settings, lake, as_of)
-    with DagsterInstance.get() as instance:
-        result = _run(RETRAINING, instance, day=as_of, select=undecided)
-    judged = lake.read(EVALUATION, [as_of]).to_pylist()[0]
-    decided = [row for row in _lifecycle(settings).history.entries() if row["version"] == judged["version"]][-1]
-    return {
-        "as_of": as_of,
-        "version": judged["version"],
-        "champion_before": judged["champion"],
-        "verdict": decided["kind"],
-        "reasons": decided["reasons"],
-        "training_rows": lake.manifests(TRAINING_SET, [as_of])[0].rows,
-        "run_id": result.run_id,
-    }
 
 
 def score(first: str, last: str, out: Path, version: str | None, as_of: str | None) -> dict[str, Any]:
@@ -290,31 +255,6 @@ def _lifecycle(settings: Settings) -> Lifecycle:
     return lifecycle_of(settings)
 
 
-def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[AssetKey] | None:
-    """What is left to do of a training that was cut off before its decision was on record; None where all of it is.
-
-    Where the same data, configuration and code were trained and decided on already, `CommandError`: it would be the same version again.
-    """
-    from dagster import AssetKey
-
-    from mlops_assets.keys import EVALUATION, PROMOTED_VERSION, TRAINED_MODEL
-    from mlops_assets.resources.provenance import provenance
-
-    if lake.manifest(TRAINED_MODEL, as_of) is None:
-        return None
-    number = lake.read(TRAINED_MODEL, [as_of]).to_pylist()[0]["version"]
-    tags = _registry(settings).version(number).tags
-    made = {name: value for name, value in provenance(settings).items() if not name.startswith("git_")}
-    if any(tags.get(name) != value for name, value in {**made, "training_set_digest": _training_set_digest(settings, lake, as_of)}.items()):
-        return None
-    lifecycle = _lifecycle(settings)
-    cut_off = lifecycle.unconfirmed()
-    if any(entry["version"] == number and entry not in cut_off for entry in lifecycle.history.entries()):
-        raise CommandError(f"as of {as_of}: version {number} was trained from the same data, configuration and code (--again trains it anew)")
-    judged = lake.manifest(EVALUATION, as_of) is not None and lake.read(EVALUATION, [as_of]).to_pylist()[0]["version"] == number
-    return [AssetKey(name) for name in ((PROMOTED_VERSION,) if judged else (EVALUATION, PROMOTED_VERSION))]
-
-
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
@@ -327,16 +267,6 @@ def _rows(settings: Settings, dataset: str, first: str, last: str) -> int:
 
     lake = Lake(settings.lake_root)
     return sum(m.rows for m in lake.manifests(dataset, lake.between(dataset, first, last)))
-
-
-def _training_set_digest(settings: Settings, lake: Any, as_of: str) -> str:
-    """The digest that the training set of the day would have, without writing it."""
-    from mlops_assets.assets.training_set import training_set_digest
-    from mlops_assets.definitions import USE_CASES
-    from mlops_assets.resources.feature_store import feature_store_of
-
-    plan = feature_store_of(settings).plan(USE_CASES[settings.use_case].feature_service)
-    return training_set_digest(lake, settings, as_of, plan.features)
 
 
 def _each_day(first: str, last: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_assets.home import CommandError, registry_exists
+from mlops_assets.home import CommandError, padded, registry_exists
 from mlops_assets.resources.environments import load_settings
 
 
@@ -80,9 +80,7 @@ def _history_table(entries: Sequence[Mapping[str, Any]]) -> str:
         what = kind(row).replace("_", " ") + (f" to {row['to']}" if "to" in row else "")
         reason = reasons[0] + (f" (and {len(reasons) - 1} more)" if reasons[1:] else "")
         lines.append((row.get("at", "")[:19], what, row["version"], row["as_of"], row["champion"] or "none", row.get("by", GATE), reason))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    padded = [[text.ljust(width) for text, width in zip(line, widths, strict=False)] for line in lines]
-    return "".join("  ".join([*cells, line[-1]]) + "\n" for cells, line in zip(padded, lines, strict=True)) if entries else ""
+    return padded(lines) if entries else ""
 
 
 def _now() -> datetime:
