@@ -90,6 +90,15 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--version", action=Once, help="a registered version (the champion)")
     which.add_argument("--as-of", type=_day, action=Once, metavar="DAY", help="the version that was trained as of this day")
 
+    compare = command(
+        "compare",
+        lambda o: commands.compare(o.version, o.other, o.first, o.last, o.json),
+        "how two versions would have done on past days that neither was trained on",
+    )
+    compare.add_argument("version", metavar="VERSION", help="a registered version")
+    compare.add_argument("other", metavar="OTHER", help="the one that it is compared with")
+    _days(compare)
+
     promote = command("promote", lambda o: decisions.promote(o.version, o.reason, o.refuse), "make an evaluated version champion, on a person's word")
     promote.add_argument("version", metavar="VERSION", help="a registered version that was evaluated")
     promote.add_argument("--refuse", action="store_true", help="refuse it instead: no machine promotes it after that")

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
-from mlops_assets.home import CommandError, check_range, registry_exists
+from mlops_assets.home import CommandError, check_range, padded, registry_exists
 from mlops_assets.resources.environments import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -126,6 +127,25 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     return {"out": str(out), "rows": table.num_rows, "version": chosen.version, "from": first, "to": last}
 
 
+def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[str, Any] | None:
+    """Two versions on the same past days: quality, the difference with its interval, and what each policy would have caught."""
+    from feature_repo.engine.lake import Lake
+    from mlops_assets.scoring import compare_days
+
+    settings = load_settings()
+    check_range(settings, first, last)
+    if one == other:
+        raise CommandError(f"version {one} and version {other} are the same")
+    if not registry_exists(settings):  # asking would make one
+        raise CommandError(f"there is no version {one}: nothing was trained in {settings.home}")
+    registry = _registry(settings)
+    found = compare_days(Lake(settings.lake_root), settings, registry, registry.version(one), registry.version(other), first, last)
+    outcome = {"from": first, "to": last, **asdict(found)}
+    if not as_data:
+        print(_side_by_side(outcome), end="")
+    return outcome if as_data else None
+
+
 def serve(options: argparse.Namespace) -> None:
     """The service as a process of its own: it takes this one's place."""
     settings = load_settings()
@@ -217,6 +237,23 @@ def readable(outcome: Mapping[str, Any], indent: str = "") -> str:
         else:
             lines.append(f"{indent}{name}: {'none' if value is None else value}")
     return "\n".join(lines)
+
+
+def _side_by_side(compared: Mapping[str, Any]) -> str:
+    from mlops_assets.assets.walk_forward import shown
+
+    sides, gap = dict(compared["versions"]), compared["difference"]
+    for number, side in sides.items():
+        amounts = {f"{policy} {name}": value for policy, caught in side["policies"].items() for name, value in caught.items()}
+        sides[number] = {name: value for name, value in (side | amounts).items() if name != "policies"}
+    one, other = sides
+    lines = [[name.replace("_", " "), shown(value), shown(sides[other][name])] for name, value in sides[one].items()]
+    rows = {name: value for name, value in compared.items() if name not in ("versions", "difference")}
+    interval = f"{shown(gap['low'])} to {shown(gap['high'])} at {gap['confidence']:.0%} confidence, over resamples of {gap['customers']:,} customers"
+    return (
+        f"{readable(rows)}\n{padded([['measure', f'version {one}', f'version {other}'], *lines])}"
+        f"average precision, {one} minus {other}: {shown(gap['average_precision'])} ({interval})\n"
+    )
 
 
 def _pipeline() -> Any:

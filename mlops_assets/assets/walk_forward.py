@@ -93,14 +93,14 @@ def walk_tables(weeks: pd.DataFrame, k: int) -> Tables:
         "frauds": "frauds",
         "unknown": "unknown",
         "average precision": "average_precision",
-        POLICIES[UNCHANGED]: f"{UNCHANGED}.average_precision",
+        f"average precision, {POLICIES[UNCHANGED]}": f"{UNCHANGED}.average_precision",
         "ROC AUC": "roc_auc",
         f"card precision@{k}": "card_precision_at_k",
         "calibration error": "calibration_error",
     }
     money = {"fraud money": f"{OWN}.fraud_money"}
-    money |= {f"caught, {shown}": f"{policy}.caught_share" for policy, shown in POLICIES.items()}
-    money |= {f"cost, {shown}": f"{policy}.cost" for policy, shown in POLICIES.items()}
+    money |= {f"share caught, {name}": f"{policy}.caught_share" for policy, name in POLICIES.items()}
+    money |= {f"cost, {name}": f"{policy}.cost" for policy, name in POLICIES.items()}
     measures = {
         "caught": "caught_money", "missed": "missed_money", "share caught": "caught_share",
         "reviews": "reviews", "blocked": "blocked", "insulted": "insulted", "cost": "cost",
@@ -111,18 +111,21 @@ def walk_tables(weeks: pd.DataFrame, k: int) -> Tables:
         "money": _by_day(weeks, average, money),
         "policies, means": [
             ("policy", *measures),
-            *((shown, *(_cell(average[f"{policy}.{name}"]) for name in measures.values())) for policy, shown in POLICIES.items()),
+            *((title, *(shown(average[f"{policy}.{name}"]) for name in measures.values())) for policy, title in POLICIES.items()),
         ],
     }
 
 
 def _by_day(weeks: pd.DataFrame, average: Mapping[str, float | None], columns: Mapping[str, str]) -> Cells:
     header = ("as of", "version", *columns)
-    lines = [(row["as_of"], row["version"], *(_cell(row[name]) for name in columns.values())) for row in weeks.to_dict("records")]
-    return [header, *lines, ("mean", "", *(_cell(average[name]) for name in columns.values()))]
+    lines = [(row["as_of"], row["version"], *(shown(row[name]) for name in columns.values())) for row in weeks.to_dict("records")]
+    return [header, *lines, ("mean", "", *(shown(average[name]) for name in columns.values()))]
 
 
-def _cell(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A number for people."""
+    if isinstance(value, str):
+        return value
     if value is None or pd.isna(value):
         return "undefined"
     if isinstance(value, int):
@@ -134,7 +137,7 @@ def _pictures(weeks: pd.DataFrame) -> dict[str, str]:
     quality = {"retrained": "average_precision", POLICIES[UNCHANGED]: f"{UNCHANGED}.average_precision"}
     return {
         "quality over time": _lines(weeks, quality, "average precision"),
-        "cost over time": _lines(weeks, {shown: f"{policy}.cost" for policy, shown in POLICIES.items()}, "cost of the days served"),
+        "cost over time": _lines(weeks, {name: f"{policy}.cost" for policy, name in POLICIES.items()}, "cost of the days served"),
     }
 
 

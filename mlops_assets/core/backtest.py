@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -26,10 +26,6 @@ END = pd.Timestamp.max.tz_localize("UTC")
 
 class BadWalk(ValueError):
     """Days or a step that make no walk; the message names them."""
-
-
-class NothingKnown(ValueError):
-    """No payment of the days has a verdict yet, so that there is nothing to measure on."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,10 @@ class Caught:
     blocked: int
     insulted: int
     cost: float
+
+
+AMOUNTS = tuple(field.name for field in fields(Caught))
+COUNTS = ("reviews", "blocked", "insulted")
 
 
 @dataclass(frozen=True)
@@ -195,16 +195,16 @@ def policies(rows: pd.DataFrame, scored: Scored, costs: Costs) -> dict[str, Caug
 
 def table(weeks: Sequence[Week]) -> pd.DataFrame:
     """One row a week; what a policy came to is in columns such as `at_capacity.cost`. Numbers that a week does not define are null."""
-    qualities, amounts = Quality.__dataclass_fields__, Caught.__dataclass_fields__
     plain = [name for name in Week.__dataclass_fields__ if name not in ("quality", "unchanged", "policies")]
     rows = []
     for one in weeks:
         row = {name: getattr(one, name) for name in plain}
         row |= {**asdict(one.quality), f"{UNCHANGED}.average_precision": one.unchanged.average_precision}
-        row |= {f"{policy}.{name}": getattr(one.policies.get(policy), name, None) for policy in (OWN, CAPACITY, UNCHANGED) for name in amounts}
+        row |= {f"{policy}.{name}": getattr(one.policies.get(policy), name, None) for policy in (OWN, CAPACITY, UNCHANGED) for name in AMOUNTS}
         rows.append(row)
     frame = pd.DataFrame(rows)
-    return frame.astype({name: "float64" for name in frame if name in qualities or "." in str(name)})
+    numbers = [str(name) for name in frame if name not in plain]
+    return frame.astype({name: "Int64" if name.rpartition(".")[2] in COUNTS else "float64" for name in numbers})
 
 
 def means(frame: pd.DataFrame) -> dict[str, float | None]:
@@ -214,19 +214,16 @@ def means(frame: pd.DataFrame) -> dict[str, float | None]:
 
 
 def difference(rows: pd.DataFrame, one: m.Scores, other: m.Scores, seed: int, confidence: float = 0.95) -> Difference:
-    """How much better `one` ranks the rows that have a verdict than `other`; `NothingKnown` where none has."""
+    """How much better `one` ranks the rows that have a verdict than `other`."""
     known = rows["is_fraud"].notna().to_numpy(dtype=bool)
-    if not known.any():
-        raise NothingKnown(f"none of the {len(rows):,} payments has a verdict yet")
     flags = rows.loc[known, "is_fraud"].to_numpy(dtype=bool)
-    groups = pd.factorize(rows.loc[known, "customer_id"])[0]
-    customers = int(groups.max()) + 1
+    groups, customers = pd.factorize(rows.loc[known, "customer_id"])
     own, others = (_defined(partial(m.average_precision, flags, scores[known])) for scores in (one, other))
     if own is None or others is None:
-        return Difference(None, None, None, confidence, 0, customers)
+        return Difference(None, None, None, confidence, 0, len(customers))
     drawn = np.array(paired_bootstrap(flags, one[known], other[known], groups, seed, RESAMPLES))
     low, high = (None if np.isnan(drawn).any() else float(np.quantile(drawn, q)) for q in ((1 - confidence) / 2, (1 + confidence) / 2))
-    return Difference(own - others, low, high, confidence, RESAMPLES, customers)
+    return Difference(own - others, low, high, confidence, RESAMPLES, len(customers))
 
 
 def _defined(metric: Callable[[], float]) -> float | None:
