@@ -135,7 +135,7 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
     settings = load_settings()
     check_range(settings, first, last)
     if one == other:
-        raise CommandError(f"version {one} and version {other} are the same")
+        raise CommandError(f"{one} and {other} are the same version")
     if not registry_exists(settings):  # asking would make one
         raise CommandError(f"there is no version {one}: nothing was trained in {settings.home}")
     registry = _registry(settings)
