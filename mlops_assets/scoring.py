@@ -35,8 +35,8 @@ class NothingKnown(ValueError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two versions on the same payments: `rows` with a verdict, `frauds` of them. `unknown` have none that counts, `left_out` came late from days that
-    one of the fits was trained on. By version: the fit that was used, its quality, and what each policy would have caught.
+    """Two versions on the same payments: `rows` with a verdict, `frauds` of them, and `unknown` without one that counts. Those `left_out` came late,
+    from days that one of the fits was trained on. By version: the fit that was used, its quality, and what each policy would have caught.
     """
 
     rows: int
