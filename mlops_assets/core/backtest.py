@@ -102,7 +102,7 @@ class Difference:
 
 def steps(first: str, last: str, step: int) -> list[str]:
     """The as-of days of a walk: every `step` days from `first` on, `last` at the latest."""
-    begin, end = date.fromisoformat(first), date.fromisoformat(last)
+    begin, end = _day(first), _day(last)
     if begin > end:
         raise BadWalk(f"from {first} to {last}: the first day is after the last one")
     if step < 1:
@@ -224,6 +224,15 @@ def difference(rows: pd.DataFrame, one: m.Scores, other: m.Scores, seed: int, co
     drawn = np.array(paired_bootstrap(flags, one[known], other[known], groups, seed, RESAMPLES))
     low, high = (None if np.isnan(drawn).any() else float(np.quantile(drawn, q)) for q in ((1 - confidence) / 2, (1 + confidence) / 2))
     return Difference(own - others, low, high, confidence, RESAMPLES, len(customers))
+
+
+def _day(text: str) -> date:
+    try:
+        if (day := date.fromisoformat(text)).isoformat() == text:
+            return day
+    except ValueError:
+        pass
+    raise BadWalk(f"{text!r} is not a day such as 2018-05-23")
 
 
 def _defined(metric: Callable[[], float]) -> float | None:

@@ -68,7 +68,13 @@ def test_a_walk_goes_by_its_step_and_never_past_its_last_day() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "step", "named"), [("2025-03-02", "2025-03-01", 1, "from 2025-03-02 to 2025-03-01"), (*DAYS[:2], 0, "0 days")]
+    ("first", "last", "step", "named"),
+    [
+        ("2025-03-02", "2025-03-01", 1, "from 2025-03-02 to 2025-03-01"),
+        (*DAYS[:2], 0, "0 days"),
+        ("20250301", "2025-03-02", 1, "'20250301' is not a day"),
+        ("2025-03-01", "soon", 1, "'soon' is not a day"),
+    ],
 )
 def test_days_that_make_no_walk_are_named(first: str, last: str, step: int, named: str) -> None:
     with pytest.raises(BadWalk, match=named):
