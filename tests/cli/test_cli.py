@@ -389,6 +389,16 @@ def test_a_training_that_was_cut_off_before_its_decision_was_on_record_is_finish
     assert asked.value.select == ["evaluation", "promoted_version"]
 
 
+def test_an_evaluation_against_a_champion_that_serves_no_longer_is_done_again(refused: subprocess.CompletedProcess[str], again: Again) -> None:
+    Path(again.lake.root).with_name("history.jsonl").unlink()
+    again.client.delete_registered_model_tag("fraud", "history")
+    again.client.set_registered_model_alias("fraud", "champion", "2")
+    with pytest.raises(Trained) as asked:
+        again.train()
+    assert refused.returncode == 0
+    assert asked.value.select == ["evaluation", "promoted_version"]
+
+
 def test_one_verdict_more_is_other_data(again: Again) -> None:
     day = "2025-04-09"
     verdicts = again.lake.read("verdicts", [day])
