@@ -111,13 +111,13 @@ def _step(settings: Settings, lake: Lake, instance: DagsterInstance, as_of: str)
     """Make what is missing of one as-of day up to its evaluation, and say what that was. The decision is no part of it."""
     from mlops_assets.assets.trained_model import trained_version
     from mlops_assets.instance import RunFailed
-    from mlops_assets.keys import EVALUATION, TRAINED_MODEL, TRAINING_SET
+    from mlops_assets.keys import EVALUATION, RECIPE, TRAINED_MODEL, TRAINING_SET
 
     made = made_already(settings, lake, as_of)
     if made and made.evaluated:
         return f"is there already as version {made.version}"
     try:
-        _retrain(instance, as_of, [EVALUATION] if made else [TRAINING_SET, TRAINED_MODEL, EVALUATION])
+        _retrain(instance, as_of, [EVALUATION] if made else [TRAINING_SET, RECIPE, TRAINED_MODEL, EVALUATION])
     except RunFailed as error:
         raise CommandError(f"as of {as_of}: {error}") from error
     return f"evaluated version {made.version}, which was trained already" if made else f"trained as version {trained_version(lake, as_of)}"

@@ -256,7 +256,7 @@ def test_status_and_doctor_say_the_same_to_a_person_and_work_on_an_empty_home(pl
     assert told["datasets"]["transactions"] == {"days": 0, "first": None, "last": None}
     assert not platform.home.exists(), "looking makes nothing"
     found = platform.result("doctor")
-    assert found["graph"] == "22 assets"
+    assert found["graph"] == "23 assets"
     assert found["lightgbm_loads"] is True
     assert found["home"] == str(platform.home)
     assert list(platform.home.iterdir()) == []
