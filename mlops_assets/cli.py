@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlops_assets import commands
+from mlops_assets import commands, decisions, trainings
 
 
 class Once(argparse.Action):
@@ -69,13 +69,15 @@ def parser() -> argparse.ArgumentParser:
     demo = command("demo", lambda o: commands.demo(o.home, o.json), "the whole loop on a simulated bank: drift becomes a better model")
     demo.add_argument("--home", type=Path, default=Path("var/demo"), action=Once, help="where it keeps its state (var/demo); emptied first")
 
-    backfill = command(
-        "backfill", lambda o: commands.backfill(o.first, o.last, o.group), "materialize arrival days: ingest, features and online state"
-    )
+    backfill = command("backfill", lambda o: _backfill(o, backfill), "materialize arrival days, or walk forward over as-of days of the model group")
     _days(backfill)
-    backfill.add_argument("--group", choices=["ingest", "features", "monitoring"], action=Once, help="only this group (ingest and features)")
+    groups = ["ingest", "features", "monitoring", "model"]
+    backfill.add_argument(
+        "--group", choices=groups, action=Once, help="only this group (ingest and features); model: train as of each day, promote nothing, report"
+    )
+    backfill.add_argument("--step", type=_step, action=Once, metavar="DAYS", help="of the model group: from one as-of day to the next (1)")
 
-    train = command("train", lambda o: commands.train(o.as_of, o.again), "train, evaluate and, if the gate agrees, promote as of a day")
+    train = command("train", lambda o: trainings.train(o.as_of, o.again), "train, evaluate and, if the gate agrees, promote as of a day")
     train.add_argument("--as-of", type=_day, required=True, action=Once, metavar="DAY", help="read what had arrived before this day")
     train.add_argument("--again", action="store_true", help="even if a version of the same data, configuration and commit exists")
 
@@ -88,14 +90,23 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--version", action=Once, help="a registered version (the champion)")
     which.add_argument("--as-of", type=_day, action=Once, metavar="DAY", help="the version that was trained as of this day")
 
-    promote = command("promote", lambda o: commands.promote(o.version, o.reason, o.refuse), "make an evaluated version champion, on a person's word")
+    compare = command(
+        "compare",
+        lambda o: commands.compare(o.version, o.other, o.first, o.last, o.json),
+        "how two versions would have done on past days that neither was trained on",
+    )
+    compare.add_argument("version", metavar="VERSION", help="a registered version")
+    compare.add_argument("other", metavar="OTHER", help="the one that it is compared with")
+    _days(compare)
+
+    promote = command("promote", lambda o: decisions.promote(o.version, o.reason, o.refuse), "make an evaluated version champion, on a person's word")
     promote.add_argument("version", metavar="VERSION", help="a registered version that was evaluated")
     promote.add_argument("--refuse", action="store_true", help="refuse it instead: no machine promotes it after that")
     _reason(promote)
 
-    rollback = command("rollback", lambda o: commands.rollback(o.reason), "return to the champion before; this one is not promoted again by itself")
+    rollback = command("rollback", lambda o: decisions.rollback(o.reason), "return to the champion before; this one is not promoted again by itself")
     _reason(rollback)
-    command("history", lambda o: commands.history(o.json), "print every promotion, refusal and rollback, and verify that none was altered")
+    command("history", lambda o: decisions.history(o.json), "print every promotion, refusal and rollback, and verify that none was altered")
 
     serve = command("serve", lambda o: commands.serve(o), "start the scoring service")
     serve.add_argument("--host", default="127.0.0.1", action=Once)
@@ -116,6 +127,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _backfill(options: argparse.Namespace, usage: argparse.ArgumentParser) -> Any:
+    if options.group == "model":
+        return trainings.walk_forward(options.first, options.last, options.step or 1, options.json)
+    if options.step is not None:
+        usage.error(f"argument --step: only with --group model, not {'with --group ' + options.group if options.group else 'without a group'}")
+    return commands.backfill(options.first, options.last, options.group)
+
+
 def _days(command: argparse.ArgumentParser) -> None:
     command.add_argument("--from", dest="first", type=_day, required=True, action=Once, metavar="DAY", help="first arrival day, 2018-04-01")
     command.add_argument("--to", dest="last", type=_day, required=True, action=Once, metavar="DAY", help="last arrival day, included")
@@ -129,6 +148,12 @@ def _text(text: str) -> str:
     if text.strip():
         return text.strip()
     raise argparse.ArgumentTypeError(f"{text!r} says nothing")
+
+
+def _step(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 up")
 
 
 def _day(text: str) -> str:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import pwd
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.decisions import decision
+from mlops_assets.home import CommandError, check_range, padded, registry_exists
+from mlops_assets.resources.environments import Settings, load_settings
 
 if TYPE_CHECKING:
-    from dagster import AssetKey
-
-    from feature_repo.engine.lake import Lake
     from mlops_assets.resources.lifecycle import Lifecycle
     from mlops_assets.resources.registry import ModelRegistry
-
-
-class CommandError(Exception):
-    """What was asked for cannot be done; the message says what and where."""
 
 
 def demo(home: Path, as_data: bool) -> dict[str, Any] | None:
@@ -42,7 +36,7 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
     from mlops_assets.pipeline import BACKFILL, DAILY, ONLINE
 
     settings = load_settings()
-    _check_range(settings, first, last)
+    check_range(settings, first, last)
     pipeline = _pipeline()
     _prepare(settings)
     with DagsterInstance.get() as instance:
@@ -68,7 +62,7 @@ def reproduce(version: str, record: Path | None) -> dict[str, Any]:
     settings = load_settings()
     if record is not None:
         made_from = Record.from_json(_text(record), str(record))
-    elif _registry_exists(settings):  # asking would make one
+    elif registry_exists(settings):  # asking would make one
         registry = _registry(settings)
         made_from = registry.record(registry.version(version))
     else:
@@ -104,38 +98,6 @@ def rebuild_online() -> dict[str, Any]:
     return {name.removeprefix("dagster/"): value.value for name, value in made.metadata.items()}
 
 
-def train(as_of: str, again: bool) -> dict[str, Any]:
-    """One run of the model assets. A refusal by the gate is a result: it is told, and nothing failed."""
-    from dagster import DagsterInstance
-
-    from feature_repo.engine.lake import Lake
-    from mlops_assets.keys import EVALUATION, TRAINING_SET
-    from mlops_assets.partitions import as_of_days
-    from mlops_assets.pipeline import RETRAINING
-
-    settings = load_settings()
-    days = as_of_days(settings.time.start, settings.time.end)
-    if as_of not in days.get_partition_keys():
-        raise CommandError(f"as of {as_of}: the platform's as-of days are {days.get_first_partition_key()} to {days.get_last_partition_key()}")
-    _pipeline()
-    _prepare(settings)
-    lake = Lake(settings.lake_root)
-    undecided = None if again else _undecided(settings, lake, as_of)
-    with DagsterInstance.get() as instance:
-        result = _run(RETRAINING, instance, day=as_of, select=undecided)
-    judged = lake.read(EVALUATION, [as_of]).to_pylist()[0]
-    decided = [row for row in _lifecycle(settings).history.entries() if row["version"] == judged["version"]][-1]
-    return {
-        "as_of": as_of,
-        "version": judged["version"],
-        "champion_before": judged["champion"],
-        "verdict": decided["kind"],
-        "reasons": decided["reasons"],
-        "training_rows": lake.manifests(TRAINING_SET, [as_of])[0].rows,
-        "run_id": result.run_id,
-    }
-
-
 def score(first: str, last: str, out: Path, version: str | None, as_of: str | None) -> dict[str, Any]:
     """Score the transactions that arrived in the range; the file appears whole, or not at all."""
     import pyarrow.parquet as pq
@@ -145,12 +107,12 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     from mlops_assets.scoring import score_days
 
     settings = load_settings()
-    _check_range(settings, first, last)
+    check_range(settings, first, last)
     if not out.absolute().parent.is_dir():
         raise CommandError(f"{out}: there is no folder {out.absolute().parent.name!r} to write it to")
     registry, lake = _registry(settings), Lake(settings.lake_root)
     number = trained_version(lake, as_of) if as_of else version
-    if not _registry_exists(settings):  # asking would make one
+    if not registry_exists(settings):  # asking would make one
         raise CommandError(f"there is no version {number or 'yet'}: nothing was trained in {settings.home}")
     chosen = registry.version(number) if number else registry.champion()
     if chosen is None:
@@ -165,51 +127,23 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     return {"out": str(out), "rows": table.num_rows, "version": chosen.version, "from": first, "to": last}
 
 
-def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
-    """A person's word on a version, which may overrule the gate's judgement and nothing that would break serving or trust."""
+def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[str, Any] | None:
+    """Two versions on the same past days: quality, the difference with its interval, and what each policy would have caught."""
     from feature_repo.engine.lake import Lake
+    from mlops_assets.scoring import compare_days
 
     settings = load_settings()
-    lifecycle = _lifecycle(settings)
-    if not _registry_exists(settings):
-        raise CommandError(f"there is no version {number}: nothing was trained in {settings.home}")
-    if refuse:
-        return _decision(lifecycle.decline(number, _now(), _person(), reason))
-    _pipeline()
-    from mlops_assets.assets.judging import standing_against
-    from mlops_assets.definitions import USE_CASES
-
-    case, lake = USE_CASES[settings.use_case], Lake(settings.lake_root)
-    barred = standing_against(case, settings, lake, lifecycle.registry, lifecycle.registry.version(number))
-    return _decision(lifecycle.approve(number, _now(), _person(), reason, barred))
-
-
-def rollback(reason: str) -> dict[str, Any]:
-    """Back to the champion before this one, as one bundle."""
-    settings = load_settings()
-    if not _registry_exists(settings):
-        raise CommandError(f"there is no champion to roll back: nothing was trained in {settings.home}")
-    return _decision(_lifecycle(settings).roll_back(_now(), _person(), reason))
-
-
-def history(as_data: bool) -> dict[str, Any] | None:
-    """Every decision, the oldest first, after the chain was verified; what is not whole is an error."""
-    settings = load_settings()
-    lifecycle = _lifecycle(settings)
-    cut_off = len(lifecycle.unconfirmed()) if _registry_exists(settings) else 0
-    entries, head = lifecycle.history.entries(), lifecycle.history.head()
-    unchained = sum("digest" not in entry for entry in entries)
-    if as_data:
-        return {"entries": entries, "whole": True, "rows": head.rows, "digest": head.digest, "unchained": unchained, "unconfirmed": cut_off}
-    print(_history_table(entries), end="")
-    if unchained:
-        sealed = "by the first digest after them" if unchained < head.rows else "by the next decision"
-        print(f"The first {unchained} are from before there were digests, and are sealed {sealed}")
-    if cut_off:
-        print(f"A crash came before MLflow was told of the last {cut_off}; the next decision makes up for it")
-    known = "" if cut_off else ", and MLflow knows of the last one"
-    print(f"{head.rows} entries, whole: each follows from the one before it{known}" if entries else "no entries")
-    return None
+    check_range(settings, first, last)
+    if one == other:
+        raise CommandError(f"{one} and {other} are the same version")
+    if not registry_exists(settings):  # asking would make one
+        raise CommandError(f"there is no version {one}: nothing was trained in {settings.home}")
+    registry = _registry(settings)
+    found = compare_days(Lake(settings.lake_root), settings, registry, registry.version(one), registry.version(other), first, last)
+    outcome = {"from": first, "to": last, **asdict(found)}
+    if not as_data:
+        print(_side_by_side(outcome), end="")
+    return outcome if as_data else None
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -243,17 +177,17 @@ def status() -> dict[str, Any]:
     for name in (TRANSACTIONS, VERDICTS, FEATURE_VECTORS, PREDICTION_LOG):
         days = lake.partitions(name)
         datasets[name] = {"days": len(days), "first": days[0] if days else None, "last": days[-1] if days else None}
-    champion = _registry(settings).champion() if _registry_exists(settings) else None
+    champion = _registry(settings).champion() if registry_exists(settings) else None
     lifecycle = _lifecycle(settings)
     decisions = lifecycle.history.entries()
-    if _registry_exists(settings):
+    if registry_exists(settings):
         lifecycle.unconfirmed()  # where the end of the history is missing, an error
     return {
         "home": str(settings.home),
         "config": str(settings.config_file) if settings.config_file else "defaults",
         "datasets": datasets,
         "champion": {"version": champion.version, "as_of": champion.as_of} if champion else None,
-        "last_decision": _decision(decisions[-1]) if decisions else None,
+        "last_decision": decision(decisions[-1]) if decisions else None,
     }
 
 
@@ -305,6 +239,23 @@ def readable(outcome: Mapping[str, Any], indent: str = "") -> str:
     return "\n".join(lines)
 
 
+def _side_by_side(compared: Mapping[str, Any]) -> str:
+    from mlops_assets.assets.walk_forward import shown
+
+    sides, gap = dict(compared["versions"]), compared["difference"]
+    for number, side in sides.items():
+        amounts = {f"{policy} {name}": value for policy, caught in side["policies"].items() for name, value in caught.items()}
+        sides[number] = {name: value for name, value in (side | amounts).items() if name != "policies"}
+    one, other = sides
+    lines = [[name.replace("_", " "), shown(value), shown(sides[other][name])] for name, value in sides[one].items()]
+    rows = {name: value for name, value in compared.items() if name not in ("versions", "difference")}
+    interval = f"{shown(gap['low'])} to {shown(gap['high'])} at {gap['confidence']:.0%} confidence, over resamples of {gap['customers']:,} customers"
+    return (
+        f"{readable(rows)}\n{padded([['measure', f'version {one}', f'version {other}'], *lines])}"
+        f"average precision, {one} minus {other}: {shown(gap['average_precision'])} ({interval})\n"
+    )
+
+
 def _pipeline() -> Any:
     """Load the definitions, so that what is wrong with the configuration is told before anything starts."""
     from mlops_assets.definitions import defs
@@ -341,74 +292,11 @@ def _lifecycle(settings: Settings) -> Lifecycle:
     return lifecycle_of(settings)
 
 
-def _decision(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the history for a person, without what seals it."""
-    from mlops_assets.core.lifecycle import kind
-
-    names = ("version", "as_of", "champion", "to", "by", "at", "reasons", "overruled")
-    return {"kind": kind(row), **{name: row[name] for name in names if name in row}}
-
-
-def _history_table(entries: Sequence[Mapping[str, Any]]) -> str:
-    from mlops_assets.core.lifecycle import GATE, kind
-
-    lines = [("at (UTC)", "decision", "version", "as of", "champion before", "by", "reason")]
-    for row in entries:
-        reasons = [*row["reasons"], *row.get("overruled", ())]
-        decision = kind(row).replace("_", " ") + (f" to {row['to']}" if "to" in row else "")
-        reason = reasons[0] + (f" (and {len(reasons) - 1} more)" if reasons[1:] else "")
-        lines.append((row.get("at", "")[:19], decision, row["version"], row["as_of"], row["champion"] or "none", row.get("by", GATE), reason))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    padded = [[text.ljust(width) for text, width in zip(line, widths, strict=False)] for line in lines]
-    return "".join("  ".join([*cells, line[-1]]) + "\n" for cells, line in zip(padded, lines, strict=True)) if entries else ""
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _person() -> str:
-    """Who runs this process, as the system names the user; the number where it has no name."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
-def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[AssetKey] | None:
-    """What is left to do of a training that was cut off before its decision was on record; None where all of it is.
-
-    Where the same data, configuration and code were trained and decided on already, `CommandError`: it would be the same version again.
-    """
-    from dagster import AssetKey
-
-    from mlops_assets.keys import EVALUATION, PROMOTED_VERSION, TRAINED_MODEL
-    from mlops_assets.resources.provenance import provenance
-
-    if lake.manifest(TRAINED_MODEL, as_of) is None:
-        return None
-    number = lake.read(TRAINED_MODEL, [as_of]).to_pylist()[0]["version"]
-    tags = _registry(settings).version(number).tags
-    made = {name: value for name, value in provenance(settings).items() if not name.startswith("git_")}
-    if any(tags.get(name) != value for name, value in {**made, "training_set_digest": _training_set_digest(settings, lake, as_of)}.items()):
-        return None
-    lifecycle = _lifecycle(settings)
-    cut_off = lifecycle.unconfirmed()
-    if any(entry["version"] == number and entry not in cut_off for entry in lifecycle.history.entries()):
-        raise CommandError(f"as of {as_of}: version {number} was trained from the same data, configuration and code (--again trains it anew)")
-    judged = lake.manifest(EVALUATION, as_of) is not None and lake.read(EVALUATION, [as_of]).to_pylist()[0]["version"] == number
-    return [AssetKey(name) for name in ((PROMOTED_VERSION,) if judged else (EVALUATION, PROMOTED_VERSION))]
-
-
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{file}: cannot be read ({error})") from error
-
-
-def _registry_exists(settings: Settings) -> bool:
-    return Path(settings.tracking_uri.removeprefix("sqlite:///")).exists()
 
 
 def _rows(settings: Settings, dataset: str, first: str, last: str) -> int:
@@ -418,30 +306,7 @@ def _rows(settings: Settings, dataset: str, first: str, last: str) -> int:
     return sum(m.rows for m in lake.manifests(dataset, lake.between(dataset, first, last)))
 
 
-def _training_set_digest(settings: Settings, lake: Any, as_of: str) -> str:
-    """The digest that the training set of the day would have, without writing it."""
-    from mlops_assets.assets.training_set import training_set_digest
-    from mlops_assets.definitions import USE_CASES
-    from mlops_assets.resources.feature_store import feature_store_of
-
-    plan = feature_store_of(settings).plan(USE_CASES[settings.use_case].feature_service)
-    return training_set_digest(lake, settings, as_of, plan.features)
-
-
 def _each_day(first: str, last: str) -> list[str]:
     from mlops_assets.resources.lake import day_range
 
     return day_range(first, last)
-
-
-def _check_range(settings: Settings, first: str, last: str) -> None:
-    from mlops_assets.partitions import arrival_days
-
-    if first > last:
-        raise CommandError(f"from {first} to {last}: the first day is after the last one")
-    days = arrival_days(settings.time.start, settings.time.end)
-    low, high = days.get_first_partition_key(), days.get_last_partition_key()
-    if low is None or high is None:
-        raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet")
-    if outside := [day for day in (first, last) if not low <= day <= high]:
-        raise CommandError(f"{outside[0]}: the platform's arrival days are {low} to {high}")

@@ -3,6 +3,7 @@
 import os
 import re
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,15 @@ def prepare_instance(home: Path) -> Path:
 
 
 def run_job(
-    name: str, instance: DagsterInstance, *, day: str | None = None, days: tuple[str, str] | None = None, select: Any = None
+    name: str,
+    instance: DagsterInstance,
+    *,
+    day: str | None = None,
+    days: tuple[str, str] | None = None,
+    select: Any = None,
+    config: Mapping[str, Any] | None = None,
 ) -> ExecuteInProcessResult:
-    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`.
+    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`. `config` is by asset.
 
     The run carries the process that it is executed in, so that one which is killed does not count as working for ever.
     """
@@ -74,7 +81,7 @@ def run_job(
         partition_key=day,
         tags={**span, **process_tags(run_id)},
         raise_on_error=False,
-        run_config={"loggers": {"story": {}}},
+        run_config={"loggers": {"story": {}}, "ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
         asset_selection=select,
     )
     if not result.success:

@@ -16,7 +16,7 @@ from mlops_assets.assets.monitoring import monitoring_assets
 from mlops_assets.automation import retraining_sensor
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.guard import guard_sensor
-from mlops_assets.keys import BUSINESS_REPORT, DRIFT_CHECKS, FEATURES, INGEST, MODEL, MONITORING, ONLINE_STORE, PREDICTION_LOG
+from mlops_assets.keys import BUSINESS_REPORT, DRIFT_CHECKS, FEATURES, INGEST, MODEL, MONITORING, ONLINE_STORE, PREDICTION_LOG, WALK_FORWARD
 from mlops_assets.resources.console import story_logger
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
@@ -24,7 +24,7 @@ from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import registry_of
 
-DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE = "daily", "backfill", "retraining", "business", "online_state"
+DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = "daily", "backfill", "retraining", "business", "online_state", "walk_forward"
 
 
 def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
@@ -45,8 +45,11 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             BACKFILL, ingest | features | AssetSelection.assets(PREDICTION_LOG), description="Ingest and features for a range of arrival days."
         ),
         define_asset_job(
-            RETRAINING, AssetSelection.groups(MODEL), description="As of a day: training set, version, evaluation, and promotion behind the gate."
+            RETRAINING,
+            AssetSelection.groups(MODEL) - AssetSelection.assets(WALK_FORWARD),
+            description="As of a day: training set, version, evaluation, and promotion behind the gate.",
         ),
+        define_asset_job(WALK, AssetSelection.assets(WALK_FORWARD), description="What the versions of past as-of days would have caught."),
     ]
     models = model_assets(case, settings)
     return Definitions(

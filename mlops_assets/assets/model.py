@@ -10,10 +10,11 @@ from mlops_assets.assets.promoted_version import promoted_version_asset
 from mlops_assets.assets.recipe import recipe_asset
 from mlops_assets.assets.trained_model import trained_model_asset
 from mlops_assets.assets.training_set import training_set_asset
+from mlops_assets.assets.walk_forward import walk_forward_asset
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 
 
 def model_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
-    makers = (training_set_asset, recipe_asset, trained_model_asset, evaluation_asset, promoted_version_asset)
+    makers = (training_set_asset, recipe_asset, trained_model_asset, evaluation_asset, promoted_version_asset, walk_forward_asset)
     return [make(case, settings) for make in makers]

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from banks import BANK, SMALL
-from dagster import AssetKey
 
 from feature_repo.engine.lake import Lake
-from mlops_assets import commands
+from mlops_assets import trainings
 from mlops_assets.cli import main
+from mlops_assets.home import CommandError
 from mlops_assets.resources import provenance as provenance_module
 
 pytestmark = pytest.mark.slow
@@ -141,6 +141,15 @@ def test_a_configuration_file_that_is_not_there_is_named(platform: Platform) -> 
         (["backfill", "--from", "2025-03-01", "--to", "2025-05-01"], "2025-05-01"),
         (["train", "--as-of", "2025-03-01"], "as of 2025-03-01: the platform's as-of days are 2025-03-02 to 2025-05-01"),
         (["train", "--as-of", "2031-01-01"], "as of 2031-01-01"),
+        (["backfill", "--from", "2025-03-05", "--to", "2025-03-04", "--group", "model"], "from 2025-03-05 to 2025-03-04"),
+        (
+            ["backfill", "--from", "2025-03-01", "--to", "2025-03-04", "--group", "model"],
+            "as of 2025-03-01: the platform's as-of days are 2025-03-02",
+        ),
+        (["backfill", "--from", "2025-04-30", "--to", "2025-05-02", "--group", "model", "--step", "2"], "as of 2025-05-02"),
+        (["compare", "1", "2", "--from", "2025-03-05", "--to", "2025-03-04"], "from 2025-03-05 to 2025-03-04"),
+        (["compare", "1", "2", "--from", "2025-03-05", "--to", "2025-03-06"], "there is no version 1"),
+        (["compare", "1", "1", "--from", "2025-03-05", "--to", "2025-03-06"], "1 and 1 are the same version"),
         (["score", "--from", "2024-03-01", "--to", "2025-03-02", "--out", "scores.parquet"], "2024-03-01"),
         (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "nowhere/scores.parquet"], "there is no folder 'nowhere'"),
         (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "scores.parquet"], "there is no version yet"),
@@ -169,7 +178,11 @@ def test_what_cannot_be_done_is_said_before_anything_starts(platform: Platform, 
         (["train", "--as-of", "20250401"], "'20250401'"),
         (["train", "--as-of", "2025-04-01", "--as-of", "2025-04-02"], "--as-of: given twice, the second time as 2025-04-02"),
         (["backfill", "--from", "2025-03-01", "--from", "2025-03-02", "--to", "2025-03-03"], "--from: given twice"),
-        (["backfill", "--from", "2025-03-01", "--to", "2025-03-02", "--group", "model"], "'model'"),
+        (["backfill", "--from", "2025-03-01", "--to", "2025-03-02", "--group", "models"], "'models'"),
+        (["backfill", "--from", "2025-03-01", "--to", "2025-03-02", "--step", "7"], "--step: only with --group model, not without a group"),
+        (["backfill", "--from", "2025-03-01", "--to", "2025-03-02", "--step", "7", "--group", "ingest"], "not with --group ingest"),
+        (["backfill", "--from", "2025-03-01", "--to", "2025-03-02", "--step", "0", "--group", "model"], "'0' is not a number of days"),
+        (["compare", "1", "--from", "2025-03-01", "--to", "2025-03-02"], "OTHER"),
         (["score", "--from", "2025-03-01", "--to", "2025-03-02"], "--out"),
         (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "a", "--version", "1", "--as-of", "2025-04-01"], "--version"),
         (["--config", "a.toml", "--config", "b.toml", "status"], "--config: given twice"),
@@ -243,7 +256,7 @@ def test_status_and_doctor_say_the_same_to_a_person_and_work_on_an_empty_home(pl
     assert told["datasets"]["transactions"] == {"days": 0, "first": None, "last": None}
     assert not platform.home.exists(), "looking makes nothing"
     found = platform.result("doctor")
-    assert found["graph"] == "21 assets"
+    assert found["graph"] == "23 assets"
     assert found["lightgbm_loads"] is True
     assert found["home"] == str(platform.home)
     assert list(platform.home.iterdir()) == []
@@ -302,8 +315,8 @@ def test_score_onto_a_folder_fails_and_leaves_no_temporary_file(bank: Platform, 
 class Trained(Exception):
     """A run was asked for, of some assets or of all."""
 
-    def __init__(self, select: list[AssetKey] | None) -> None:
-        self.select = None if select is None else [key.to_user_string() for key in select]
+    def __init__(self, select: list[str] | None) -> None:
+        self.select = select
         super().__init__(f"a run of {self.select or 'everything'}")
 
 
@@ -331,18 +344,18 @@ class Again:
         self.now = {name: recorded[name] for name in ("git_commit", "git_dirty", "code_digest", "config_digest", "lock_digest")}
         self.lake = Lake(mine.home / "lake")
         monkeypatch.setattr(provenance_module, "provenance", lambda settings: self.now)
-        monkeypatch.setattr(commands, "_run", self._note)
+        monkeypatch.setattr(trainings, "_retrain", self._note)
 
     def train(self, again: bool = False) -> None:
-        commands.train(AS_OF, again)
+        trainings.train(AS_OF, again)
 
-    def _note(self, job: str, instance: object, **options: object) -> None:
-        assert (job, options["day"]) == ("retraining", AS_OF)
-        raise Trained(options["select"])  # type: ignore[arg-type]
+    def _note(self, instance: object, as_of: str, assets: list[str] | None) -> None:
+        assert as_of == AS_OF
+        raise Trained(assets)
 
 
 def test_the_same_training_again_is_refused_and_says_which_version_there_is(again: Again) -> None:
-    with pytest.raises(commands.CommandError, match=f"as of {AS_OF}: version 1 was trained from the same data, configuration and code"):
+    with pytest.raises(CommandError, match=f"as of {AS_OF}: version 1 was trained from the same data, configuration and code"):
         again.train()
 
 
@@ -360,7 +373,7 @@ def test_other_code_configuration_or_lock_file_is_another_training(again: Again,
 
 def test_another_commit_of_the_same_code_is_no_other_training(again: Again) -> None:
     again.now = {**again.now, "git_commit": "another", "git_dirty": "true"}
-    with pytest.raises(commands.CommandError, match="same data, configuration and code"):
+    with pytest.raises(CommandError, match="same data, configuration and code"):
         again.train()
 
 
@@ -373,6 +386,16 @@ def test_a_training_that_was_cut_off_before_its_decision_was_on_record_is_finish
     shutil.rmtree(Path(again.lake.root, "evaluation"))
     with pytest.raises(Trained) as asked:
         again.train()
+    assert asked.value.select == ["evaluation", "promoted_version"]
+
+
+def test_an_evaluation_against_a_champion_that_serves_no_longer_is_done_again(refused: subprocess.CompletedProcess[str], again: Again) -> None:
+    Path(again.lake.root).with_name("history.jsonl").unlink()
+    again.client.delete_registered_model_tag("fraud", "history")
+    again.client.set_registered_model_alias("fraud", "champion", "2")
+    with pytest.raises(Trained) as asked:
+        again.train()
+    assert refused.returncode == 0
     assert asked.value.select == ["evaluation", "promoted_version"]
 
 

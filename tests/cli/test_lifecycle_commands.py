@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lifecycle_kit import Shelf
 
-from mlops_assets import commands
+from mlops_assets import decisions
 from mlops_assets.cli import main
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 def shelf(stocked: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     mine = stocked.copied(tmp_path / "home")
     monkeypatch.setenv("MLOPS_HOME", str(mine.home))
-    monkeypatch.setattr(commands, "_person", lambda: "anna")
+    monkeypatch.setattr(decisions, "_person", lambda: "anna")
     return mine
 
 

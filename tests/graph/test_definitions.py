@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from dagster import AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Definitions, TimeWindowPartitionMapping
 
-from mlops_assets.pipeline import build_pipeline
+from mlops_assets.pipeline import RETRAINING, WALK, build_pipeline
 from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 GROUPS = {
     "ingest": {"raw_transactions", "raw_labels", "transactions", "labels", "quarantined_transactions", "quarantined_labels", "verdicts"},
     "features": {"customer_stats", "merchant_stats", "merchant_activity", "feature_vectors", "online_store"},
-    "model": {"training_set", "recipe", "trained_model", "evaluation", "promoted_version"},
+    "model": {"training_set", "recipe", "trained_model", "evaluation", "promoted_version", "walk_forward"},
     "monitoring": {"prediction_log", "feature_parity", "data_drift_report", "prediction_drift_report", "business_report"},
 }
 CHECKS = {
@@ -79,6 +79,11 @@ def test_the_sensors_run_by_themselves_and_the_schedules_wait_for_a_person(defs:
     sensors = {one.name: one.default_status for one in defs.sensors or []}
     assert sensors == dict.fromkeys(["retrain_on_drift", "guard_champion"], DefaultSensorStatus.RUNNING)
     assert {one.default_status for one in defs.schedules or []} == {DefaultScheduleStatus.STOPPED}
+
+
+def test_a_retraining_makes_no_report_of_a_walk_and_a_walk_trains_nothing(defs: Definitions) -> None:
+    made = {name: {key.to_user_string() for key in defs.resolve_job_def(name).asset_layer.executable_asset_keys} for name in (RETRAINING, WALK)}
+    assert made == {RETRAINING: GROUPS["model"] - {"walk_forward"}, WALK: {"walk_forward"}}
 
 
 def test_an_as_of_day_looks_at_the_arrival_days_before_it_only(defs: Definitions) -> None:

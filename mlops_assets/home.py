@@ -1,0 +1,58 @@
+"""The platform under `MLOPS_HOME` as every command finds it: whether anything was trained, which days there are, and how a command says no
+or shows a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlops_assets.resources.environments import ConfigError, Settings
+
+
+class CommandError(Exception):
+    """What was asked for cannot be done; the message says what and where."""
+
+
+def prepare(settings: Settings) -> None:
+    """Load the definitions, so that what is wrong with the configuration is told before anything starts; then make the instance ready."""
+    import mlops_assets.definitions  # noqa: F401
+    from mlops_assets.instance import prepare_instance
+
+    prepare_instance(settings.home)
+
+
+def registry_exists(settings: Settings) -> bool:
+    """Whether MLflow's database is there; asking MLflow itself would make one."""
+    return Path(settings.tracking_uri.removeprefix("sqlite:///")).exists()
+
+
+def check_range(settings: Settings, first: str, last: str) -> None:
+    """Whether the platform has the arrival days from `first` to `last`; `CommandError` where it has not."""
+    from mlops_assets.partitions import arrival_days
+
+    if first > last:
+        raise CommandError(f"from {first} to {last}: the first day is after the last one")
+    days = arrival_days(settings.time.start, settings.time.end)
+    low, high = days.get_first_partition_key(), days.get_last_partition_key()
+    if low is None or high is None:
+        raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet")
+    if outside := [day for day in (first, last) if not low <= day <= high]:
+        raise CommandError(f"{outside[0]}: the platform's arrival days are {low} to {high}")
+
+
+def check_as_of(settings: Settings, *days: str) -> None:
+    """Whether these are as-of days of the platform; `CommandError` names the first that is none."""
+    from mlops_assets.partitions import as_of_days
+
+    known = as_of_days(settings.time.start, settings.time.end)
+    low, high = known.get_first_partition_key(), known.get_last_partition_key()
+    if low is None or high is None:
+        raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet")
+    if outside := [day for day in days if not low <= day <= high]:
+        raise CommandError(f"as of {outside[0]}: the platform's as-of days are {low} to {high}")
+
+
+def padded(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as columns; the last column is as wide as it is."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    return "".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) + "\n" for line in lines)
