@@ -86,8 +86,8 @@ def expected_calibration_error(is_fraud: Any, scores: Any, bins: int = 10) -> fl
 def relative_calibration_error(is_fraud: Any, scores: Any) -> float:
     """`expected_calibration_error` over the share of fraud or the mean score, whichever is smaller.
 
-    An absolute error says little where fraud is rare: scores of 0 throughout would have one of 0.01. Scores that are too high, or too low, by a factor f
-    throughout have f - 1 here, either way.
+    An absolute error says little where fraud is rare: scores of 0 throughout would have one of 0.01. Scores that are too high, or too low, by a
+    factor f throughout have f - 1 here, either way.
     """
     error = expected_calibration_error(is_fraud, scores)
     scale = min(float(np.mean(np.asarray(is_fraud, dtype=bool))), float(np.mean(scores)))

@@ -22,12 +22,8 @@ class Gate:
     min_gain: float = 0.0  # of average precision, at that confidence: any proven gain is worth a swap, which costs nothing
     max_money_loss_share: float = 0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
     min_slice_positives: int = 30  # with fewer, a slice swings by more than `max_slice_loss` from one week to the next, and no loss of it is proven
-    max_slice_loss: float = (
-        0.05  # of average precision, proven: for a gain on the whole some payments may be ranked a little worse, but not this much
-    )
-    max_calibration_error: float = (
-        0.5  # relative: scores off by a factor of 1.5; thresholds from costs, and whoever reads a score, take it at its word
-    )
+    max_slice_loss: float = 0.05  # of average precision, proven: for a gain on the whole some payments may lose a little, not this much
+    max_calibration_error: float = 0.5  # relative, scores off by a factor of 1.5: the policy is made of probabilities, and people read them as such
     max_positive_share: float = 0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)
     max_amount_factor: float = 5.0  # prices do not move so between trainings; units do (cents for euros: 100)
     allow_dirty: bool = False  # true where nobody has to rebuild a version: a demonstration, a test
@@ -177,15 +173,13 @@ def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
         return []
     losses = [one for one in judged if one.bound(gate.confidence) < -gate.max_slice_loss]
     if not losses:
-        figures = (
-            f"none of {len(judged)} slices with at least {gate.min_slice_positives:,} frauds is proven to lose more than {gate.max_slice_loss:g}"
-        )
+        figures = f"of {len(judged)} slices with {gate.min_slice_positives:,} frauds or more none is proven to lose more than {gate.max_slice_loss:g}"
         worst = min(judged, key=lambda one: one.difference or 0.0)
         return [Finding(True, f"{figures}; the worst is {worst.name} with {worst.difference:+.4f}")]
     return [
         Finding(
             False,
-            f"{one.name}: average precision {one.candidate:.4f} against {one.reference:.4f} of the {evaluation.reference} on {one.positives:,} frauds; "
+            f"{one.name}, {one.positives:,} frauds: average precision {one.candidate:.4f} against {one.reference:.4f} of the {evaluation.reference}; "
             f"at {gate.confidence:.0%} confidence it loses at least {-one.bound(gate.confidence):.4f}, more than {gate.max_slice_loss:g}",
         )
         for one in losses
