@@ -76,13 +76,13 @@ def calibration(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
     return _png(figure, axes)
 
 
-def reliability(flags: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], ...]:
+def reliability(flags: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> tuple[npt.NDArray[Any], ...]:
     """Of each bin, from low scores to high: mean score, rows, frauds. Each has as many frauds to expect; equal scores share one."""
     place = np.unique(scores, return_inverse=True)[1]
     expected = np.bincount(place, weights=scores)
     middle = (np.cumsum(expected) - expected / 2) / (expected.sum() or 1.0)
     bins = np.unique((middle * BINS).astype(np.int64), return_inverse=True)[1][place]
-    rows, frauds, total = (np.bincount(bins, weights=weights) for weights in (np.ones(len(bins)), flags, scores))
+    rows, frauds, total = np.bincount(bins), np.bincount(bins, weights=flags), np.bincount(bins, weights=scores)
     return total / rows, rows, frauds
 
 
