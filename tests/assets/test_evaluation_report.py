@@ -19,7 +19,7 @@ from mlops_assets.assets.judging import matrix, split_of
 from mlops_assets.assets.pictures import pictures, reliability, saved_by_capacity
 from mlops_assets.core.evaluation import evaluate
 from mlops_assets.core.promotion import Gate
-from mlops_assets.core.training import Recipe
+from mlops_assets.core.recipe import Recipe
 from mlops_assets.keys import FEATURE_VECTORS, TRAINING_SET
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import feature_store_of
@@ -34,10 +34,10 @@ pytestmark = pytest.mark.slow
 def small_settings(home: Path) -> Settings:
     return Settings(
         home=home,
-        time=Time(date(2025, 3, 1), date(2025, 4, 30)),
+        time=Time(date(2025, 2, 1), date(2025, 4, 30)),
         verdicts=Verdicts(maturity_days=2),
         model=Model(holdout_days=5, train_days=30),
-        recipe=Recipe(max_rounds=40, num_threads=1, learning_rate=0.2),
+        recipe=Recipe(max_rounds=40, num_threads=1, learning_rate=0.2, legitimate_share=1.0, feature_fraction=1.0, min_sum_hessian_in_leaf=1.0),
         gate=Gate(min_positives=15, allow_dirty=True),
     )
 
@@ -47,8 +47,9 @@ def vectors(settings: Settings, as_of: str, seed: int = 0, count: int = 6_000) -
     split, random = split_of(settings, as_of), np.random.default_rng(seed)
     minutes = np.sort(random.uniform(0, 30 * 24 * 60 - 1, count))
     time = pd.Timestamp(split.train_first, tz="UTC") + pd.to_timedelta(minutes, unit="min").floor("s")
-    rows = pd.DataFrame({name: random.normal(size=count) for name in feature_store_of(settings).plan("fraud_v1").features})
-    risk = 3.0 * rows["amount_to_customer_avg_30d"].abs() + 1.5 * rows["num_declines_7d"].abs()
+    features = feature_store_of(settings).plan("fraud_v1").features
+    rows = pd.DataFrame({name: random.normal(size=count) for name in features})
+    risk = 3.0 * rows[features[0]].abs() + 1.5 * rows[features[1]].abs()
     late = (time >= pd.Timestamp(split.holdout_first, tz="UTC")) & (random.uniform(size=count) < 0.05)
     return rows.assign(
         transaction_id=[f"{as_of}-{n:05}" for n in range(count)],
