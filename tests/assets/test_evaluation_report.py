@@ -90,7 +90,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     blocked = held.index[[5, 300, 700]]
     lay(world, AS_OF, rows.drop(index=blocked))
     run = materialize(
-        [world.assets[name] for name in ("trained_model", "evaluation", "promoted_version")], partition_key=AS_OF, resources=world.resources
+        [world.assets[name] for name in ("recipe", "trained_model", "evaluation", "promoted_version")], partition_key=AS_OF, resources=world.resources
     )
     (made,), (shown,) = (run.asset_materializations_for_node(name) for name in ("promoted_version", "evaluation"))
     assert metadata(made, "version") == "1"
@@ -167,7 +167,8 @@ def test_features_that_have_become_garbage_are_refused_and_the_champion_stays(pr
     noise = np.random.default_rng(2).normal(5, 3, size=(int(training.sum()), len(features)))
     rows.loc[training, features] = noise
     lay(world, NEXT, rows)
-    world.make("trained_model", NEXT)
+    for name in ("recipe", "trained_model"):
+        world.make(name, NEXT)
     outcome = world.make("evaluation", NEXT)
     check = checks(outcome)["gate"]
     assert not check.passed
