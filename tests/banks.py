@@ -37,6 +37,7 @@ train_days = {train_days}
 
 [recipe]
 max_rounds = {max_rounds}
+learning_rate = 0.2
 num_threads = 1
 
 [gate]

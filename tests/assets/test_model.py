@@ -38,7 +38,7 @@ def bank_settings(home: Path) -> Settings:
         source={"kind": "simulator", "start": date(2025, 3, 1), "customers": 1000, "merchants": 500, "seed": 3, "label_median_hours": 14.0},
         verdicts=Verdicts(maturity_days=2),
         model=Model(holdout_days=5, train_days=30),
-        recipe=Recipe(max_rounds=60, num_threads=1),
+        recipe=Recipe(max_rounds=60, learning_rate=0.2, num_threads=1),
         gate=Gate(min_positives=15, allow_dirty=True),
     )
 
