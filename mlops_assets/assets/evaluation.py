@@ -1,12 +1,11 @@
 """Candidate and champion on the same held-out days, and the verdict of the gate on that exact version."""
 
-import base64
+import csv
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from dagster import (
     AssetExecutionContext,
@@ -16,9 +15,13 @@ from dagster import (
     asset,
 )
 
-from mlops_assets.assets.judging import check_same_data, flat, judge, unproven_days
+from mlops_assets.assets.judging import amounts_without_verdict, check_same_data, flat, judge, matrix, unproven_days
+from mlops_assets.assets.pictures import as_markdown, pictures
 from mlops_assets.assets.trained_model import trained_version
 from mlops_assets.checks import markdown_table, result, warning
+from mlops_assets.core.card import Facts, body, model_card
+from mlops_assets.core.evaluation import Evaluation
+from mlops_assets.core.promotion import Verdict
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.keys import (
     EVALUATION,
@@ -29,7 +32,7 @@ from mlops_assets.keys import (
 from mlops_assets.partitions import as_of_days
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, read_validated, to_frame
-from mlops_assets.resources.registry import ModelRegistry
+from mlops_assets.resources.registry import ModelRegistry, Version
 
 
 def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
@@ -54,7 +57,14 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         check_same_data(candidate, opened.manifests(TRAINING_SET, [as_of])[0].digest)
         champion = registry.champion()
         unproven = unproven_days(opened, settings, as_of, champion)
-        measured, verdict, scores = judge(case, settings, rows, candidate, champion, registry, unproven)
+        holdout = rows[rows["fold"] == "holdout"]
+        unknown = amounts_without_verdict(opened, settings, as_of, holdout)
+        measured, verdict, scores = judge(case, settings, rows, candidate, champion, registry, unproven, unknown)
+
+        fit = registry.evaluation_fit(candidate)
+        shown = pictures(holdout, scores, settings.costs, fit, matrix(holdout, fit.features))
+        facts = _facts(case, registry, candidate, champion)
+        registry.log_report(candidate, _files(measured, verdict, shown), model_card(facts, measured, verdict))
         metrics = {f"holdout.{k}": v for k, v in flat(measured).items()}
         outcome = {**asdict(verdict), "champion": champion.version if champion else None}
         registry.log_evaluation(candidate, metrics, outcome)
@@ -76,12 +86,10 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
                 "version": candidate.version,
                 "champion": champion.version if champion else "none",
                 "measures": markdown_table(["measure", "value"], sorted(flat(measured).items())),
-                "slices": markdown_table(
-                    ["slice", "rows", "frauds", "average precision", f"of the {measured.reference}"],
-                    [(s.name, s.rows, s.positives, *("undefined" if v is None else v for v in (s.candidate, s.reference))) for s in measured.slices],
-                ),
-                "precision and recall": _picture(rows.loc[rows["fold"] == "holdout", "is_fraud"].to_numpy(bool), scores),
+                "slices": _slices(measured),
+                **{name: MetadataValue.md(as_markdown(name, png)) for name, png in shown.items()},
                 "reasons": MetadataValue.md("\n".join(f"- {reason}" for reason in verdict.reasons)),
+                "model card": MetadataValue.md(body(facts, measured, verdict)),
             },
             check_results=[result(gate, verdict.promote, {"version": candidate.version, "reasons": "; ".join(verdict.reasons)})],
         )
@@ -89,19 +97,43 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     return evaluation
 
 
-def _picture(is_fraud: npt.NDArray[np.bool_], scores: Mapping[str, npt.NDArray[np.float64]]) -> MetadataValue:
-    """Precision over recall on the holdout, small enough for the UI."""
-    if not is_fraud.any() or not all(np.isfinite(values).all() for values in scores.values()):
-        return MetadataValue.md("undefined on this holdout")
-    from matplotlib.figure import Figure
-    from sklearn.metrics import precision_recall_curve
+def _facts(case: UseCase, registry: ModelRegistry, candidate: Version, champion: Version | None) -> Facts:
+    release = registry.release(candidate)
+    return Facts(
+        use_case=case.name,
+        description=case.description,
+        owner=case.owner,
+        version=candidate.version,
+        run_id=candidate.run_id,
+        champion=champion.version if champion else None,
+        tags=candidate.tags,
+        record=asdict(registry.record(candidate)),
+        features=release.features,
+        review=release.policy.review,
+        block=release.policy.block,
+    )
 
-    figure = Figure(figsize=(4.5, 3), dpi=80, layout="constrained")
-    axes = figure.subplots()
-    for name, values in scores.items():
-        precision, recall, _ = precision_recall_curve(is_fraud, values)
-        axes.plot(recall, precision, label=name)
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend()
-    figure.savefig(image := io.BytesIO(), format="png")
-    return MetadataValue.md(f"![precision and recall](data:image/png;base64,{base64.b64encode(image.getvalue()).decode()})")
+
+SLICE_COLUMNS = ("slice", "rows", "frauds", "average precision", "of the reference", "difference", "from", "to")
+
+
+def _slice_rows(measured: Evaluation) -> list[tuple[object, ...]]:
+    """By SLICE_COLUMNS; `from` and `to` hold 90 % of the resampled differences."""
+    return [
+        (s.name, s.rows, s.positives, s.candidate, s.reference, s.difference, *((s.bound(q) for q in (0.05, 0.95)) if s.bootstrap else (None, None)))
+        for s in measured.slices
+    ]
+
+
+def _slices(measured: Evaluation) -> MetadataValue:
+    header = [f"of the {measured.reference}" if name == "of the reference" else name for name in SLICE_COLUMNS]
+    return markdown_table(header, [["undefined" if value is None else value for value in row] for row in _slice_rows(measured)])
+
+
+def _files(measured: Evaluation, verdict: Verdict, shown: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What lies beside the model in MLflow: the figures whole, the slices for a spreadsheet, the pictures."""
+    table = io.StringIO()
+    csv.writer(table).writerows([SLICE_COLUMNS, *_slice_rows(measured)])
+    whole = json.dumps({"evaluation": measured.to_dict(), "verdict": asdict(verdict)}, indent=1, allow_nan=False)
+    images = {f"{name.replace(' ', '_')}.png": png for name, png in shown.items()}
+    return {"evaluation.json": whole.encode(), "slices.csv": table.getvalue().encode(), **images}

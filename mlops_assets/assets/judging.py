@@ -14,9 +14,9 @@ from mlops_assets.core.lifecycle import DECLINED, ROLLED_BACK
 from mlops_assets.core.promotion import Verdict, barred_now, decide, lacking
 from mlops_assets.core.splits import Split
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import FEATURE_PARITY, PREDICTION_LOG, TRAINED_MODEL, TRANSACTIONS, VERDICTS
+from mlops_assets.keys import FEATURE_PARITY, FEATURE_VECTORS, PREDICTION_LOG, TRAINED_MODEL, TRANSACTIONS, VERDICTS
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.lake import shift
+from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.resources.provenance import unreproducible
 from mlops_assets.resources.registry import ModelRegistry, RegistryError, Version
 from serving.contract.scoring import Scorer
@@ -39,6 +39,7 @@ def judge(
     champion: Version | None,
     registry: ModelRegistry,
     unproven: list[str],
+    unknown_amounts: npt.ArrayLike | None = None,
 ) -> tuple[Evaluation, Verdict, dict[str, npt.NDArray[np.float64]]]:
     """Measure the candidate against the champion on the holdout, and let the gate decide; the scores of both come with it.
 
@@ -68,6 +69,7 @@ def judge(
         seed=settings.model.seed,
         train=train_rows,
         expected_amounts=expected,
+        unknown_amounts=unknown_amounts,
     )
     verdict = decide(
         measured,
@@ -116,6 +118,9 @@ def flat(measured: Evaluation) -> dict[str, float]:
     """The numbers of an evaluation by name, as MLflow keeps them; what is undefined is left out and stands among the gate's reasons."""
     values = {f"{who}.{name}": value for who, metrics in measured.metrics.items() for name, value in metrics.items()}
     values |= {"difference": measured.difference, "rows": measured.rows, "positives": measured.positives}
+    values |= {f"{name}.{end}": bound for name, bounds in measured.intervals.items() for end, bound in zip(("low", "high"), bounds, strict=True)}
+    unknown = {"unknown_rows": measured.unknown_rows, "unknown_share": measured.unknown_share, "unknown_amount": measured.unknown_amount}
+    values |= {name: value for name, value in unknown.items() if value is not None}
     return {name: float(value) for name, value in values.items() if value == value}
 
 
@@ -135,6 +140,17 @@ def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version 
         elif served.rows and parity is not None and not parity.validated:
             unproven.append(f"vectors served on {served.partition} differ from those recomputed offline without an explanation")
     return unproven
+
+
+def amounts_without_verdict(lake: Lake, settings: Settings, as_of: str, holdout: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Of the payments of the holdout's days that had arrived before `as_of` and have no verdict: blocked, and never investigated."""
+    split = split_of(settings, as_of)
+    days = lake.between(FEATURE_VECTORS, split.holdout_first.isoformat(), shift(as_of, -1), validated=True)
+    if not days:
+        return np.empty(0)
+    paid = to_frame(lake.read(FEATURE_VECTORS, days, ["transaction_id", "event_timestamp", "amount"]))
+    known = paid["transaction_id"].isin(holdout["transaction_id"])
+    return paid.loc[(split.label(paid["event_timestamp"]) == "holdout") & ~known, "amount"].to_numpy(dtype=np.float64)
 
 
 def _saw(last_day: str, holdout: pd.DataFrame) -> bool:

@@ -24,7 +24,7 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.lifecycle import Lifecycle
-from mlops_assets.resources.registry import ModelRegistry
+from mlops_assets.resources.registry import CARD, ModelRegistry
 
 
 def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
@@ -55,6 +55,7 @@ def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinitio
                 "version": number,
                 "replaced": row["champion"] or "none",
                 "by": row.get("by", GATE),
+                "model card": f"{CARD} of the MLflow run {registry.version(number).run_id}",
                 "reasons": MetadataValue.md("\n".join(f"- {r}" for r in row["reasons"])),
             }
         )

@@ -12,22 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_assets.core import metrics as m
+from mlops_assets.core.bootstrap import interval, resample, weighted_average_precision, weighted_money_saved
 from mlops_assets.core.money import Costs, reviewed_at_capacity
+from mlops_assets.core.slices import BANDS, Slice, measure_slices
 from mlops_assets.core.splits import utc_days
 
-BANDS = (10.0, 50.0, 100.0, 250.0)  # of the amount; where money is lost is another question than where frauds are many
 TIME_BOUND_ROWS = 100_000  # a logistic regression of a dozen features gains nothing from more
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One band of amounts. A metric is null where the band does not define it: read the sizes first."""
-
-    name: str
-    rows: int
-    positives: int
-    candidate: float | None
-    reference: float | None
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,10 @@ class Evaluation:
     undefined: Mapping[str, str]
     difference: float  # average precision, candidate minus reference
     bootstrap: tuple[float, ...]  # the same on each resample of customers
+    intervals: Mapping[str, tuple[float, float]]  # 90 %, of the two's average precision and money saved, and of the difference of each
     slices: tuple[Slice, ...]
+    unknown_rows: int | None = None  # payments of the same days without a verdict: no figure here is about them
+    unknown_amount: float | None = None  # the money in them
     train_rows: int | None = None
     train_positive_share: float | None = None
     amount_factor: float | None = None  # how many times larger, or smaller, than expected amounts are; see `evaluate`
@@ -59,13 +52,16 @@ class Evaluation:
     def positive_share(self) -> float:
         return self.positives / self.rows if self.rows else math.nan
 
+    @property
+    def unknown_share(self) -> float | None:
+        """Of the payments of the holdout's days, those without a verdict."""
+        total = self.rows + (self.unknown_rows or 0)
+        return None if self.unknown_rows is None or not total else self.unknown_rows / total
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, NaN as null, the resamples as their quantiles."""
-        plain = asdict(self)
-        plain["bootstrap"] = {
-            "resamples": len(self.bootstrap),
-            **{f"q{round(100 * q):02d}": float(np.quantile(self.bootstrap, q)) if self.bootstrap else None for q in (0.05, 0.1, 0.5, 0.9, 0.95)},
-        }
+        plain = {**asdict(self), "unknown_share": self.unknown_share, "bootstrap": _quantiles(self.bootstrap)}
+        plain["slices"] = [{**asdict(one), "difference": one.difference, "bootstrap": _quantiles(one.bootstrap)} for one in self.slices]
         return _without_nan(plain)
 
 
@@ -81,14 +77,16 @@ def evaluate(
     *,
     train: pd.DataFrame | None = None,
     expected_amounts: npt.ArrayLike | None = None,
+    unknown_amounts: npt.ArrayLike | None = None,
     bands: Sequence[float] = BANDS,
 ) -> Evaluation:
     """`holdout`: amount, is_fraud, customer_id, merchant_id, event_timestamp of the mature rows of E; the scores in the same order.
 
-    `train` (amount, is_fraud) is what the candidate's evaluation fit was trained on, `expected_amounts` what amounts are known to look like,
+    `train` (the same columns) is what the candidate's evaluation fit was trained on, `expected_amounts` what amounts are known to look like,
     such as the champion's drift reference: with them the evaluation says whether labels and amounts are believable, which no comparison
     of two models on the same spoilt rows can say. `amount_factor` is the largest ratio, either way, of the mean or the median of the amounts in E
-    or in `train` to the expected one (to `train`'s, where nothing else is expected).
+    or in `train` to the expected one (to `train`'s, where nothing else is expected). `unknown_amounts`: of the payments of the same days that have
+    no verdict.
     """
     flags, amounts = holdout["is_fraud"].to_numpy(dtype=bool), holdout["amount"].to_numpy(dtype=np.float64)
     days, cards = utc_days(holdout["event_timestamp"]).dt.strftime("%Y-%m-%d"), holdout["customer_id"]
@@ -104,6 +102,16 @@ def evaluate(
     compared = {name: measured[name]["average_precision"] for name in ("candidate", reference) if name in measured}
     usable = len(compared) == 2 and all(math.isfinite(value) for value in compared.values())
     groups = pd.factorize(cards, use_na_sentinel=False)[0]
+    unknown = None if unknown_amounts is None else np.asarray(unknown_amounts, dtype=np.float64)
+
+    sure = [name for name in compared if math.isfinite(compared[name])]
+    statistics = {f"{name}.average_precision": weighted_average_precision(flags, scores[name], groups) for name in sure}
+    for name in sure:
+        statistics[f"{name}.money_saved"] = weighted_money_saved(amounts, flags, scores[name], days, costs, groups)
+    drawn = resample(statistics, groups, seed, resamples) if sure else {}
+    for metric in ("average_precision", "money_saved") if usable else ():
+        drawn[f"difference.{metric}"] = drawn[f"candidate.{metric}"] - drawn[f"{reference}.{metric}"]
+
     return Evaluation(
         rows=len(holdout),
         positives=int(flags.sum()),
@@ -116,28 +124,15 @@ def evaluate(
         metrics=measured,
         undefined=undefined,
         difference=compared["candidate"] - compared[reference] if usable else math.nan,
-        bootstrap=paired_bootstrap(flags, scores["candidate"], scores[reference], groups, seed, resamples) if usable else (),
-        slices=_slices(flags, amounts, scores["candidate"], scores.get(reference), bands),
+        bootstrap=tuple(drawn["difference.average_precision"].tolist()) if usable else (),
+        intervals={name: interval(values) for name, values in drawn.items()},
+        slices=measure_slices(holdout, train, scores["candidate"], scores.get(reference), seed, resamples, bands),
+        unknown_rows=None if unknown is None else len(unknown),
+        unknown_amount=None if unknown is None else math.fsum(unknown),
         train_rows=None if train is None else len(train),
         train_positive_share=None if train is None else float(train["is_fraud"].mean()) if len(train) else math.nan,
         amount_factor=_amount_factor(amounts, train, expected_amounts),
     )
-
-
-def paired_bootstrap(is_fraud: m.Flags, one: m.Scores, other: m.Scores, groups: npt.NDArray[Any], seed: int, resamples: int) -> tuple[float, ...]:
-    """Differences of average precision (one minus other) over resamples of whole groups, both models on the same draw.
-
-    Groups, here customers, because the transactions of a card are not independent: a stolen card makes a burst of frauds. `groups`: codes
-    from 0. A draw without any fraud gives NaN.
-    """
-    random = np.random.default_rng(seed)
-    count = int(groups.max()) + 1
-    weighted = [_weighted_average_precision(is_fraud, scores, groups) for scores in (one, other)]
-    differences = []
-    for _ in range(resamples):
-        times_drawn = np.bincount(random.integers(0, count, size=count), minlength=count)
-        differences.append(weighted[0](times_drawn) - weighted[1](times_drawn))
-    return tuple(differences)
 
 
 def baseline_scores(train: pd.DataFrame, holdout: pd.DataFrame, features: Sequence[str], seed: int) -> m.Scores:
@@ -173,6 +168,7 @@ def _measure(
         "recall_at_1pct_fpr": lambda: m.recall_at_fpr(flags, scores, 0.01),
         "money_saved": saved,
         "calibration_error": lambda: m.expected_calibration_error(flags, scores),
+        "relative_calibration_error": lambda: m.relative_calibration_error(flags, scores),
     }
     answers = {}
     for name, question in questions.items():
@@ -182,42 +178,6 @@ def _measure(
             answers[name] = math.nan
             undefined[f"{who}.{name}"] = error.why
     return answers
-
-
-def _weighted_average_precision(is_fraud: m.Flags, scores: m.Scores, groups: npt.NDArray[Any]) -> Callable[[npt.NDArray[Any]], float]:
-    """Average precision as a function of the groups' weights: sorted once, then two cumulative sums for each draw."""
-    order = np.argsort(-scores, kind="stable")
-    ranked, codes, frauds = scores[order], groups[order], np.flatnonzero(is_fraud[order])
-    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    fraud_codes = codes[frauds]
-    # Precision matters only at thresholds that catch another fraud: the end of the run of equal scores that holds it.
-    at = ends[np.searchsorted(ends, frauds)]
-    last_caught = np.searchsorted(frauds, at, side="right") - 1
-
-    def weigh(times_drawn: npt.NDArray[Any]) -> float:
-        alarms = np.cumsum(times_drawn[codes])[at]
-        weights = times_drawn[fraud_codes]
-        caught = np.cumsum(weights)[last_caught]
-        if not caught[-1]:
-            return math.nan
-        return float(np.sum(weights * caught / np.maximum(alarms, 1)) / caught[-1])
-
-    return weigh
-
-
-def _slices(flags: m.Flags, amounts: m.Scores, candidate: m.Scores, reference: m.Scores | None, bands: Sequence[float]) -> tuple[Slice, ...]:
-    def precision(inside: m.Flags, scores: m.Scores | None) -> float | None:
-        try:
-            return None if scores is None else m.average_precision(flags[inside], scores[inside])
-        except m.UndefinedMetric:
-            return None
-
-    slices = []
-    for low, high in zip((-math.inf, *bands), (*bands, math.inf), strict=True):
-        inside = (amounts >= low) & (amounts < high)
-        name = f"amount under {high:g}" if low == -math.inf else f"amount from {low:g}" + (f" to {high:g}" if high < math.inf else "")
-        slices.append(Slice(name, int(inside.sum()), int(flags[inside].sum()), precision(inside, candidate), precision(inside, reference)))
-    return tuple(slices)
 
 
 def _amount_factor(amounts: m.Scores, train: pd.DataFrame | None, expected: npt.ArrayLike | None) -> float | None:
@@ -230,6 +190,12 @@ def _amount_factor(amounts: m.Scores, train: pd.DataFrame | None, expected: npt.
         return math.nan
     ratios = [float(middle(part) / middle(known)) if middle(known) > 0 else math.nan for part in parts for middle in (np.mean, np.median)]
     return max(max(ratio, 1 / ratio) if ratio > 0 else math.inf if ratio == 0 else math.nan for ratio in ratios)
+
+
+def _quantiles(resamples: Sequence[float]) -> dict[str, float | None]:
+    shown = (0.05, 0.1, 0.5, 0.9, 0.95)
+    values: Sequence[float | None] = np.quantile(resamples, shown).tolist() if len(resamples) else [None] * len(shown)
+    return {"resamples": len(resamples), **{f"q{round(100 * q):02d}": value for q, value in zip(shown, values, strict=True)}}
 
 
 def _without_nan(value: Any) -> Any:

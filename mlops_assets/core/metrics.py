@@ -83,6 +83,19 @@ def expected_calibration_error(is_fraud: Any, scores: Any, bins: int = 10) -> fl
     return float(np.abs(gap[count > 0]).sum() / len(values))
 
 
+def relative_calibration_error(is_fraud: Any, scores: Any) -> float:
+    """`expected_calibration_error` over the share of fraud or the mean score, whichever is smaller.
+
+    An absolute error says little where fraud is rare: scores of 0 throughout would have one of 0.01. Scores that are too high, or too low, by a
+    factor f throughout have f - 1 here, either way.
+    """
+    error = expected_calibration_error(is_fraud, scores)
+    scale = min(float(np.mean(np.asarray(is_fraud, dtype=bool))), float(np.mean(scores)))
+    if scale <= 0:
+        raise UndefinedMetric("relative calibration error", "there is no fraud, or the mean score is not above 0")
+    return error / scale
+
+
 def money_saved(amounts: Any, is_fraud: Any, decisions: Sequence[str] | npt.NDArray[Any]) -> float:
     """The money of the frauds that were not simply allowed: sum of `amount` where fraud and the decision is REVIEW or BLOCK."""
     money, flags = np.asarray(amounts, dtype=np.float64), np.asarray(is_fraud, dtype=bool)

@@ -21,6 +21,9 @@ class Gate:
     confidence: float = 0.95  # one-sided: a better one that is not proven comes again tomorrow, a worse one costs money until someone sees it
     min_gain: float = 0.0  # of average precision, at that confidence: any proven gain is worth a swap, which costs nothing
     max_money_loss_share: float = 0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
+    min_slice_positives: int = 30  # with fewer, a slice swings by more than `max_slice_loss` from one week to the next, and no loss of it is proven
+    max_slice_loss: float = 0.05  # of average precision, proven: for a gain on the whole some payments may lose a little, not this much
+    max_calibration_error: float = 0.5  # relative, scores off by a factor of 1.5: the policy is made of probabilities, and people read them as such
     max_positive_share: float = 0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)
     max_amount_factor: float = 5.0  # prices do not move so between trainings; units do (cents for euros: 100)
     allow_dirty: bool = False  # true where nobody has to rebuild a version: a demonstration, a test
@@ -60,6 +63,8 @@ def decide(
         *_metrics(evaluation),
         _better(evaluation, gate),
         _money(evaluation, gate),
+        *_slices(evaluation, gate),
+        *_calibration(evaluation, gate),
         _features(tuple(candidate_features), None if champion_features is None else tuple(champion_features), missing),
         _parity(unproven),
         _rebuild(unreproducible, gate),
@@ -159,6 +164,35 @@ def _money(evaluation: Evaluation, gate: Gate) -> Finding:
     good = own >= other * (1 - gate.max_money_loss_share)  # false for NaN as well
     figures = f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.2f}, the {evaluation.reference} {other:,.2f}"
     return Finding(good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less"))
+
+
+def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
+    """A loss counts if its whole interval lies beyond what is tolerated: of ten slices that are no worse, one looks worse by chance."""
+    judged = [one for one in evaluation.slices if one.positives >= gate.min_slice_positives and one.bootstrap]
+    if not judged:
+        return []
+    losses = [one for one in judged if one.bound(gate.confidence) < -gate.max_slice_loss]
+    if not losses:
+        figures = f"of {len(judged)} slices with {gate.min_slice_positives:,} frauds or more none is proven to lose more than {gate.max_slice_loss:g}"
+        worst = min(judged, key=lambda one: one.difference or 0.0)
+        return [Finding(True, f"{figures}; the worst is {worst.name} with {worst.difference:+.4f}")]
+    return [
+        Finding(
+            False,
+            f"{one.name}, {one.positives:,} frauds: average precision {one.candidate:.4f} against {one.reference:.4f} of the {evaluation.reference}; "
+            f"at {gate.confidence:.0%} confidence it loses at least {-one.bound(gate.confidence):.4f}, more than {gate.max_slice_loss:g}",
+        )
+        for one in losses
+    ]
+
+
+def _calibration(evaluation: Evaluation, gate: Gate) -> list[Finding]:
+    error = evaluation.metrics["candidate"]["relative_calibration_error"]
+    if not math.isfinite(error):
+        return []  # `_metrics` has said so
+    good = error <= gate.max_calibration_error
+    figures = f"its scores are off from the observed shares of fraud by {error:.0%} (at most {gate.max_calibration_error:.0%})"
+    return [Finding(good, figures + ("" if good else ": they are no probabilities"))]
 
 
 def _features(candidate: tuple[str, ...], serving: tuple[str, ...] | None, missing: Sequence[str]) -> Finding:

@@ -5,6 +5,7 @@ MLflow keeps a global tracking address and an active run; both are touched in th
 
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlparse
 import pyarrow as pa
 from dagster import ConfigurableResource
 
+from mlops_assets.core.card import shortened
 from mlops_assets.processes import HOST, PID, is_gone, process_tags
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.provenance import RECORD, RECORD_DIGEST, Record
@@ -25,6 +27,8 @@ from serving.contract.bundle import Release, load_reference, load_release, verif
 
 CHAMPION, PREVIOUS = "champion", "previous"
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
+EVALUATION, CARD = "evaluation", "card/README.md"  # artifacts of a version's run; the card has the name that Hugging Face gives it
+DESCRIPTION = 5_000  # characters of a version's description that MLflow keeps on any of its databases
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 LONGEST_TRAINING = timedelta(days=1)  # what Dagster, too, ends a launched run after
 DATASET_DIGEST = 36  # characters of a data set's digest that MLflow keeps; the tag training_set_digest has them all
@@ -138,6 +142,17 @@ class ModelRegistry(ConfigurableResource[Any]):
             client.log_metric(version.run_id, name, value)
         exact = {**verdict, "version": version.version, digest_tag(BUNDLE): version.tags[digest_tag(BUNDLE)]}
         client.set_model_version_tag(self.name, version.version, EVALUATION_TAG, json.dumps(exact, sort_keys=True))
+
+    def log_report(self, version: Version, files: Mapping[str, bytes], card: str) -> None:
+        """Lay the files of an evaluation, by name, and the model card beside the version's model; what fits of the card describes the version."""
+        client = self.client()
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            client.log_artifacts(version.run_id, folder, artifact_path=EVALUATION)
+        client.log_text(version.run_id, card, CARD)
+        described = shortened(card, DESCRIPTION, f"The whole card is the artifact `{CARD}` of the run.")
+        client.update_model_version(self.name, version.version, description=described)
 
     def version(self, number: str) -> Version:
         client = self.client()

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.evaluation import baseline_scores, evaluate, paired_bootstrap
+from mlops_assets.core.bootstrap import paired_bootstrap, weighted_money_saved
+from mlops_assets.core.evaluation import baseline_scores, evaluate
 from mlops_assets.core.metrics import Scores, UndefinedMetric, average_precision
-from mlops_assets.core.money import Costs
+from mlops_assets.core.money import Costs, reviewed_at_capacity
 
 unhurried = settings(deadline=None)  # the first example pays for an import, and machines are shared
 
@@ -131,9 +132,81 @@ def test_the_slices_cover_every_row_and_say_their_size() -> None:
     assert (evaluation.slices[2].rows, evaluation.slices[2].candidate, evaluation.slices[0].reference) == (0, None, None)
 
 
+def test_customers_and_merchants_are_told_apart_by_what_the_training_rows_know_of_them() -> None:
+    holdout = make_holdout(6).assign(
+        customer_id=["old", "old", "new", "new", "old", "old"],
+        merchant_id=["defrauded", "clean", "defrauded", "unseen", "clean", "unseen"],
+        is_fraud=[True, False, True, False, True, False],
+    )
+    train = make_holdout(3).assign(
+        customer_id="old", merchant_id=["defrauded", "defrauded", "clean"], is_fraud=[True, False, False]
+    )  # a merchant with one fraud among honest payments is one with known fraud
+    found = evaluate(holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=0, train=train).slices
+    assert {s.name: (s.rows, s.positives) for s in found if not s.name.startswith("amount")} == {
+        "known customers": (4, 2),
+        "new customers": (2, 1),
+        "merchants with known fraud": (2, 2),
+        "merchants without known fraud": (2, 1),
+        "new merchants": (2, 0),
+    }
+    assert {s.name for s in found if s.candidate is None and not s.name.startswith("amount")} == {"merchants with known fraud", "new merchants"}
+
+
+def test_a_slice_is_resampled_by_its_own_customers_and_leaves_out_draws_without_fraud() -> None:
+    holdout = make_holdout(2_000).assign(amount=1.0)
+    holdout.loc[holdout["is_fraud"], "customer_id"] = "the only victim"
+    slices = evaluate(holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=5, seed=0).slices
+    victims = slices[0]
+    assert (victims.rows, slices[1].bootstrap) == (2_000, ())
+    assert 50 < len(victims.bootstrap) < 200, "about a third of the draws are without the one customer"
+    assert victims.bound(0.05) <= victims.bound(0.95)
+    assert math.isnan(slices[1].bound(0.05))
+
+
+@unhurried
+@given(st.integers(0, 10_000), st.integers(0, 4))
+def test_the_money_of_a_resample_is_what_its_payments_save_at_the_same_capacity(seed: int, reviews: int) -> None:
+    random = np.random.default_rng(seed)
+    holdout = make_holdout(60, seed, share=0.3)
+    codes, scores = pd.factorize(holdout["customer_id"])[0] % 7, random.permutation(60).astype(float)
+    days = holdout["event_timestamp"].dt.strftime("%Y-%m-%d")
+    costs = Costs(missed_fraud_share=0.5, reviews_per_day=reviews)
+    times_drawn = np.bincount(random.integers(0, 7, 7), minlength=7)
+    saved = weighted_money_saved(holdout["amount"].to_numpy(), holdout["is_fraud"].to_numpy(), scores, days, costs, codes)(times_drawn)
+    drawn = np.repeat(np.arange(60), times_drawn[codes])
+    reviewed = reviewed_at_capacity(scores[drawn], days.iloc[drawn], reviews)
+    caught = reviewed & holdout["is_fraud"].to_numpy()[drawn]
+    assert saved == pytest.approx(0.5 * holdout["amount"].to_numpy()[drawn][caught].sum())
+
+
+def test_the_intervals_hold_the_figures_that_they_are_about() -> None:
+    holdout = make_holdout()
+    evaluation = evaluate(holdout, score(holdout, 3), score(holdout, 1), None, Costs(reviews_per_day=10), k=20, seed=0)
+    assert set(evaluation.intervals) == {
+        f"{who}.{what}" for who in ("candidate", "champion", "difference") for what in ("average_precision", "money_saved")
+    }
+    for who in ("candidate", "champion"):
+        for metric in ("average_precision", "money_saved"):
+            low, high = evaluation.intervals[f"{who}.{metric}"]
+            assert low < evaluation.metrics[who][metric] < high
+    assert evaluation.intervals["difference.average_precision"][0] == evaluation.lower_bound(0.95) > 0
+    assert evaluation.intervals["difference.money_saved"][0] > 0
+    alone = evaluate(holdout, score(holdout, 3), None, None, Costs(), k=20, seed=0)
+    assert set(alone.intervals) == {"candidate.average_precision", "candidate.money_saved"}
+
+
+def test_payments_without_a_verdict_are_counted_and_in_no_figure() -> None:
+    holdout = make_holdout(98)
+    known = evaluate(holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0)
+    told = evaluate(holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0, unknown_amounts=[100.0, 0.25])
+    assert (told.unknown_rows, told.unknown_amount, told.unknown_share) == (2, 100.25, 0.02)
+    assert (known.unknown_rows, known.unknown_share) == (None, None)
+    assert (told.metrics, told.rows) == (known.metrics, 98)
+
+
 def test_amounts_times_a_hundred_are_measured() -> None:
     holdout = make_holdout(1_000)
-    train = make_holdout(2_000, seed=3)[["amount", "is_fraud"]]
+    train = make_holdout(2_000, seed=3)
     expected = make_holdout(2_000, seed=4)["amount"]
     cents, spoilt = holdout.assign(amount=holdout["amount"] * 100), train.assign(amount=train["amount"] * 100)
 

@@ -10,6 +10,7 @@ from mlops_assets.core.metrics import (
     expected_calibration_error,
     money_saved,
     recall_at_fpr,
+    relative_calibration_error,
     roc_auc,
 )
 
@@ -97,6 +98,21 @@ def test_calibration_error_of_honest_probabilities_is_small_and_of_inflated_ones
 def test_calibration_error_of_one_score_for_all_is_its_distance_from_the_share(pairs: list[tuple[bool, int]]) -> None:
     flags = [f for f, _ in pairs]
     assert expected_calibration_error(flags, [0.3] * len(flags)) == pytest.approx(abs(0.3 - sum(flags) / len(flags)))
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.5, 4.0])
+def test_relative_calibration_error_is_by_how_much_scores_are_off_either_way(factor: float) -> None:
+    random = np.random.default_rng(0)
+    chance = random.uniform(0, 0.02, 200_000)
+    fraud = random.uniform(size=200_000) < chance
+    assert relative_calibration_error(fraud, factor * chance) == pytest.approx(max(factor, 1 / factor) - 1, rel=0.1)
+    assert relative_calibration_error(fraud, chance) < 0.1
+
+
+@pytest.mark.parametrize(("fraud", "scores"), [([False, False], [0.1, 0.2]), ([True, False], [0.0, 0.0])])
+def test_relative_calibration_error_without_fraud_or_without_scores_is_undefined(fraud: list[bool], scores: list[float]) -> None:
+    with pytest.raises(UndefinedMetric, match="there is no fraud, or the mean score is not above 0"):
+        relative_calibration_error(fraud, scores)
 
 
 def test_money_saved_counts_frauds_that_were_not_allowed() -> None:

@@ -35,13 +35,15 @@ def make_holdout(count: int = 4_000, seed: int = 0) -> pd.DataFrame:
 
 
 def score(holdout: pd.DataFrame, skill: float, seed: int = 1) -> Scores:
-    return skill * holdout["is_fraud"].to_numpy() + np.random.default_rng(seed).normal(size=len(holdout))
+    """The probability of fraud, of 5 %, given a noisy look at it: calibrated by construction."""
+    seen = skill * holdout["is_fraud"].to_numpy() + np.random.default_rng(seed).normal(size=len(holdout))
+    return 1 / (1 + np.exp(-(skill * seen - skill**2 / 2 + np.log(0.05 / 0.95))))
 
 
 def judge(evaluation: Evaluation, **changes: object) -> Verdict:
     agreed = {"candidate_features": FEATURES, "champion_features": FEATURES, "missing": (), "unproven": ()}
-    given_as: dict[str, object] = {**agreed, **changes}
-    return decide(evaluation, Gate(), **given_as)  # type: ignore[arg-type]
+    given_as: dict[str, object] = {"gate": Gate(), **agreed, **changes}
+    return decide(evaluation, **given_as)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,10 @@ def test_the_champion_itself_is_never_promoted_over_itself(seed: int) -> None:
     assert not judge(evaluate(holdout, scores, scores, None, Costs(), k=20, seed=seed, resamples=50)).promote
 
 
-@pytest.mark.parametrize("metric", ["average_precision", "roc_auc", "card_precision_at_k", "recall_at_1pct_fpr", "money_saved", "calibration_error"])
+@pytest.mark.parametrize(
+    "metric",
+    ["average_precision", "roc_auc", "card_precision_at_k", "recall_at_1pct_fpr", "money_saved", "calibration_error", "relative_calibration_error"],
+)
 @pytest.mark.parametrize("who", ["candidate", "champion"])
 def test_any_metric_that_is_no_number_is_a_refusal(better: Evaluation, metric: str, who: str) -> None:
     metrics = {**better.metrics, who: {**better.metrics[who], metric: math.nan}}
@@ -204,6 +209,49 @@ def test_an_empty_window_is_a_refusal_that_says_so() -> None:
 def test_a_better_ranking_that_loses_money_is_refused(better: Evaluation) -> None:
     candidate = {**better.metrics["candidate"], "money_saved": 0.97 * better.metrics["champion"]["money_saved"]}
     assert not judge(replace(better, metrics={**better.metrics, "candidate": candidate})).promote
+
+
+def test_a_candidate_that_gains_on_the_whole_and_loses_a_slice_is_refused_as_a_matter_of_judgement() -> None:
+    holdout = make_holdout()
+    candidate = np.where(holdout["amount"] >= 30, score(holdout, 0.5, seed=2), score(holdout, 3))
+    evaluation = evaluate(holdout, candidate, score(holdout, 1.5), None, Costs(reviews_per_day=1_000), k=20, seed=0, bands=(30.0,))
+    verdict = judge(evaluation)
+    assert not verdict.promote
+    assert verdict.barred == ()
+    (reason,) = verdict.reasons
+    assert reason.startswith("amount from 30, ")
+    assert f"at 95% confidence it loses at least {-evaluation.slices[1].bound(0.95):.4f}, more than 0.05" in reason
+    assert judge(evaluation, gate=Gate(max_slice_loss=0.9)).promote
+    assert judge(evaluation, gate=Gate(min_slice_positives=200)).promote, "too few frauds to judge the slice by"
+
+
+def test_slices_that_are_no_worse_hardly_ever_veto_by_chance() -> None:
+    """Candidate and champion are equally good in every slice: with eight slices a draw, a loss that is merely seen would be found all the time."""
+    seen = proven = 0
+    for seed in range(10):
+        holdout = make_holdout(2_000, seed)
+        bands = (10.0, 15.0, 20.0, 30.0, 40.0, 60.0)
+        evaluation = evaluate(
+            holdout, score(holdout, 2, seed=1), score(holdout, 2, seed=2), None, Costs(), k=20, seed=seed, resamples=100, bands=bands
+        )
+        losses = [one for one in evaluation.slices if one.positives >= 5 and one.difference is not None and one.difference < -0.05]
+        seen += bool(losses)
+        proven += any("more than 0.05" in reason and "loses" in reason for reason in judge(evaluation).reasons)
+    assert seen >= 8
+    assert proven <= 1
+
+
+@pytest.mark.parametrize("factor", [1 / 3, 1 / 2, 2, 3])
+def test_scores_off_by_a_factor_are_refused_and_calibrated_ones_of_a_small_holdout_pass(factor: float) -> None:
+    for seed in range(3):
+        holdout = make_holdout(2_000, seed)
+        scores, champion = score(holdout, 2, seed), score(holdout, 0.2, seed)
+        verdict = judge(evaluate(holdout, scores, champion, None, Costs(), k=20, seed=0, resamples=50))
+        assert verdict.promote, verdict.reasons
+        verdict = judge(evaluate(holdout, np.clip(scores * factor, 0, 1), champion, None, Costs(), k=20, seed=0, resamples=50))
+        assert (verdict.promote, verdict.barred) == (False, ())
+        (reason,) = verdict.reasons
+        assert reason.startswith("its scores are off from the observed shares of fraud by "), reason
 
 
 # The whole way, from spoilt rows to the verdict.
