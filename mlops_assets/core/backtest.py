@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_assets.core import metrics as m
-from mlops_assets.core.evaluation import paired_bootstrap
+from mlops_assets.core.bootstrap import paired_bootstrap
 from mlops_assets.core.money import Costs, business_report, reviewed_at_capacity
 from mlops_assets.core.splits import utc_days
 from mlops_assets.core.verdicts import latest_verdicts
