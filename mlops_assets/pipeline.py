@@ -24,7 +24,7 @@ from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import registry_of
 
-DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = "daily", "backfill", "retraining", "business", "online_state", "walk_forward"
+DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = "daily", "backfill", "retraining", "business", "online_state", "backtest"
 
 
 def build_pipeline(case: UseCase, settings: Settings) -> Definitions:

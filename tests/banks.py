@@ -34,10 +34,14 @@ maturity_days = 2
 [model]
 holdout_days = 5
 train_days = {train_days}
+warm_up_days = 0   # a few weeks are all that there is
 
 [recipe]
 max_rounds = {max_rounds}
-learning_rate = 0.2
+legitimate_share = 1.0         # the defaults are for a bank of ten times the payments
+min_sum_hessian_in_leaf = 1.0
+lambda_l2 = 5.0
+feature_fraction = 0.7
 num_threads = 1
 
 [gate]

@@ -173,7 +173,8 @@ def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
         return []
     losses = [one for one in judged if one.bound(gate.confidence) < -gate.max_slice_loss]
     if not losses:
-        figures = f"of {len(judged)} slices with {gate.min_slice_positives:,} frauds or more none is proven to lose more than {gate.max_slice_loss:g}"
+        several = f"slices with {gate.min_slice_positives:,} frauds or more, {len(judged)} in number"
+        figures = f"none of the {several}, is proven to lose more than {gate.max_slice_loss:g} of average precision"
         worst = min(judged, key=lambda one: one.difference or 0.0)
         return [Finding(True, f"{figures}; the worst is {worst.name} with {worst.difference:+.4f}")]
     return [

@@ -37,8 +37,8 @@ def bank_settings(home: Path) -> Settings:
         time=Time(date(2025, 3, 1), date(2025, 4, 30)),
         source={"kind": "simulator", "start": date(2025, 3, 1), "customers": 1000, "merchants": 500, "seed": 3, "label_median_hours": 14.0},
         verdicts=Verdicts(maturity_days=2),
-        model=Model(holdout_days=5, train_days=30),
-        recipe=Recipe(max_rounds=60, learning_rate=0.2, num_threads=1),
+        model=Model(holdout_days=5, train_days=30, warm_up_days=0),
+        recipe=Recipe(max_rounds=60, num_threads=1, legitimate_share=1.0, min_sum_hessian_in_leaf=1.0, lambda_l2=5.0, feature_fraction=0.7),
         gate=Gate(min_positives=15, allow_dirty=True),
     )
 

@@ -20,7 +20,6 @@ from mlops_assets.cli import main
 
 pytestmark = pytest.mark.slow
 
-BANK = TINY_BANK.replace("[model]", "[model]\nwarm_up_days = 0")  # three weeks are all that there is to learn from
 FIRST, LAST = "2025-03-01", "2025-03-30"
 AS_OF = ["2025-03-20", "2025-03-23", "2025-03-26"]
 WALK = ("backfill", "--group", "model", "--from", AS_OF[0], "--to", AS_OF[2], "--step", 3)
@@ -76,7 +75,7 @@ def kill_at(platform: Platform, line: str, after: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
-    platform = Platform(tmp_path_factory.mktemp("walk")).configure(BANK)
+    platform = Platform(tmp_path_factory.mktemp("walk")).configure(TINY_BANK)
     environment = {**os.environ, "MLOPS_HOME": str(platform.home), "MLOPS_CONFIG": str(platform.config)}
     subprocess.run([sys.executable, "-c", PREPARE, FIRST, LAST, AS_OF[0]], cwd=platform.folder, env=environment, check=True, capture_output=True)
     before = decided(platform.home)
@@ -127,14 +126,14 @@ def test_runs_that_were_killed_are_marked_failed(walked: Walked, here: None) -> 
         runs = sorted(instance.get_run_records(), key=lambda record: record.storage_id)
     found = [(record.dagster_run.job_name, record.dagster_run.tags.get("dagster/partition"), record.dagster_run.status) for record in runs]
     failed, fine = DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS
-    end = found.index(("walk_forward", None, fine)) + 1
+    end = found.index(("backtest", None, fine)) + 1
     assert found[end - 6 : end] == [
         ("retraining", AS_OF[0], fine),
         ("retraining", AS_OF[1], failed),
         ("retraining", AS_OF[1], fine),
         ("retraining", AS_OF[2], failed),
         ("retraining", AS_OF[2], fine),
-        ("walk_forward", None, fine),
+        ("backtest", None, fine),
     ]
 
 

@@ -38,6 +38,11 @@ def defs(settings: Settings) -> Definitions:
     return build_pipeline(FRAUD, settings)
 
 
+def test_a_code_server_can_load_all_of_it(defs: Definitions) -> None:
+    """More than to make the definitions: names that are taken twice are found here alone."""
+    defs.get_repository_def().load_all_definitions()
+
+
 def test_the_assets_are_those_of_the_design(defs: Definitions) -> None:
     found: dict[str, set[str]] = {}
     for spec in defs.resolve_all_asset_specs():

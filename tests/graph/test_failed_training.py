@@ -35,8 +35,8 @@ LOG = logging.getLogger("test")
 FIRST, CLEAN, POISONED, BEFORE, AS_OF = "2025-03-01", "2025-03-22", "2025-03-22", "2025-03-24", "2025-03-25"
 FEATURE = "txn_amount"
 REASON = f"TrainingError: infinite values in {FEATURE}"
-BANK = TINY_BANK.replace("[model]", "[model]\nwarm_up_days = 0")
-ENDLESS = BANK.replace("max_rounds = 30", "max_rounds = 100000000\npatience = 100000000")
+
+ENDLESS = TINY_BANK.replace("max_rounds = 30", "max_rounds = 100000000\npatience = 100000000")
 RUNS_TIMEOUT_S = 240.0
 # The platform of somebody who wants a process for every step: Dagster's own default, which a run may turn off.
 FANNED_OUT = """
@@ -99,7 +99,7 @@ class Platform:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bank of which one feature of one day is infinite, which the checks of the feature assets would have stopped."""
     folder = tmp_path_factory.mktemp("failing")
-    (folder / "mlops.toml").write_text(BANK)
+    (folder / "mlops.toml").write_text(TINY_BANK)
     (folder / "fanned_out.py").write_text(FANNED_OUT)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MLOPS_HOME", str(folder / "home"))
