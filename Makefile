@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 BIN := .venv/bin
 STAMP := .venv/.installed
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: setup demo test test-fast lint dev serve bench lock clean
 .DEFAULT_GOAL := setup
@@ -22,10 +23,10 @@ demo: $(STAMP)
 	$(BIN)/mlops demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
