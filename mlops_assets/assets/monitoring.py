@@ -163,7 +163,18 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
         newest = days.iloc[-1] if len(days) else None
         share = None if newest is None or pd.isna(newest["caught_share"]) else float(newest["caught_share"])
         passed = share is None or share >= settings.business.min_caught_share
-        columns = ["day", "transactions", "fraud_money", "caught_money", "missed_money", "caught_share", "reviews", "blocked", "unknown"]
+        columns = [
+            "day",
+            "transactions",
+            "fraud_money",
+            "caught_money",
+            "missed_money",
+            "caught_share",
+            "reviews",
+            "not_reviewed",
+            "blocked",
+            "unknown",
+        ]
         shown = [tuple(row) for row in days[columns].tail(14).itertuples(index=False)]
         return MaterializeResult(
             metadata={**content([written]), "money": markdown_table(columns, shown)},
@@ -192,10 +203,11 @@ def money(lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:
     made = lake.between(PREDICTION_LOG, first, shift(as_of, -1))
     served = [d for d in made if lake.manifests(PREDICTION_LOG, [d])[0].rows]
     days = served or made[-1:] or day_range(shift(as_of, -1), shift(as_of, -1))
-    log = to_frame(lake.read(PREDICTION_LOG, days, ["prediction_id", "kind", "event_timestamp", "amount", "decision"]))
+    log = to_frame(lake.read(PREDICTION_LOG, days, ["prediction_id", "kind", "event_timestamp", "amount", "decision", "fraud_score"]))
     log = log[(log["kind"] == "transaction") & (log["event_timestamp"] < pd.Timestamp(shift(split.last_mature_day.isoformat(), 1), tz="UTC"))]
     verdicts = to_frame(lake.read(VERDICTS, lake.between(VERDICTS, first, shift(as_of, -1))))
-    return money_by_day(log.rename(columns={"prediction_id": "transaction_id"}), latest_verdicts(verdicts, pd.Timestamp(as_of, tz="UTC")))
+    known = latest_verdicts(verdicts, pd.Timestamp(as_of, tz="UTC"))
+    return money_by_day(log.rename(columns={"prediction_id": "transaction_id"}), known, settings.costs.reviews_per_day)
 
 
 def _current_and_reference(lake: Lake, registry: ModelRegistry, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -15,7 +15,7 @@ from serving.contract.policy import Policy
 
 REPORT_COLUMNS = (
     "day", "transactions", "money", "fraud_money", "caught_money", "missed_money", "caught_share",
-    "reviews", "blocked", "insulted", "unknown", "unknown_money",
+    "reviews", "not_reviewed", "blocked", "insulted", "unknown", "unknown_money",
 )  # fmt: skip
 
 
@@ -86,12 +86,13 @@ def reviewed_at_capacity(scores: Any, days: Any, reviews_per_day: int) -> Flags:
     return (frame.groupby("day")["score"].rank(method="first") <= reviews_per_day).to_numpy(dtype=bool)
 
 
-def business_report(decisions: pd.DataFrame, verdicts: pd.DataFrame, decimals: int = 2) -> pd.DataFrame:
+def business_report(decisions: pd.DataFrame, verdicts: pd.DataFrame, reviews_per_day: int, decimals: int = 2) -> pd.DataFrame:
     """One row a day of transactions: what was caught and missed, in currency, on what is known.
 
-    `decisions`: transaction_id, event_timestamp, amount, decision. `verdicts`: transaction_id, is_fraud, the latest of each transaction; one
-    without a verdict (not mature yet, or blocked and never investigated) counts as unknown, never as legitimate. Fraud that was reviewed or
-    blocked is caught. `caught_share` is null on a day without known fraud. Money adds up exactly, at `decimals` digits.
+    `decisions`: transaction_id, event_timestamp, amount, decision, fraud_score. `verdicts`: transaction_id, is_fraud, the latest of each transaction;
+    one without a verdict (not mature yet, or blocked and never investigated) counts as unknown, never as legitimate. Fraud is caught where it was
+    blocked, or is among the `reviews_per_day` highest scores of its day's REVIEW: a team does not get through more, and what is not reviewed is
+    let through. `caught_share` is null on a day without known fraud. Money adds up exactly, at `decimals` digits.
     """
     if twice := verdicts.loc[verdicts["transaction_id"].duplicated(), "transaction_id"].tolist():
         raise ConflictingVerdicts(f"{len(twice):,} transactions have more than one verdict, {twice[0]} among them")
@@ -103,15 +104,20 @@ def business_report(decisions: pd.DataFrame, verdicts: pd.DataFrame, decimals: i
     verdict = decisions["transaction_id"].map(known).astype("boolean")
     fraud, legitimate, unknown = verdict.fillna(False), ~verdict.fillna(True), verdict.isna()
     minor = (amounts * scale).round().astype("int64")
-    stopped, blocked = decisions["decision"] != "ALLOW", decisions["decision"] == "BLOCK"
+    days = utc_days(decisions["event_timestamp"]).dt.strftime("%Y-%m-%d")
+    asked, blocked = decisions["decision"] == "REVIEW", decisions["decision"] == "BLOCK"
+    place = decisions["fraud_score"].astype("float64").where(asked).groupby(days).rank(method="first", ascending=False)  # null where not asked for
+    reviewed = asked & (place <= reviews_per_day)
+    stopped = reviewed | blocked
     rows = pd.DataFrame(
         {
-            "day": utc_days(decisions["event_timestamp"]).dt.strftime("%Y-%m-%d"),
+            "day": days,
             "transactions": 1,
             "money": minor,
             "caught_money": minor.where(fraud & stopped, 0),
             "missed_money": minor.where(fraud & ~stopped, 0),
-            "reviews": (stopped & ~blocked).astype("int64"),
+            "reviews": reviewed.astype("int64"),
+            "not_reviewed": (asked & ~reviewed).astype("int64"),
             "blocked": blocked.astype("int64"),
             "insulted": (blocked & legitimate).astype("int64"),
             "unknown": unknown.astype("int64"),

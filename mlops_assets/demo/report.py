@@ -59,9 +59,10 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
     last = (date.fromisoformat(max(drifted)) + timedelta(days=1)).isoformat()
     console = Console(width=118, highlight=False)
     table = Table(
-        title="Fraud in money on the served days that have matured", caption="Caught: reviewed or blocked. Without a verdict it is unknown."
+        title="Fraud in money on the served days that have matured",
+        caption="Caught: blocked, or among the reviews that a team gets through. Without a verdict it is unknown.",
     )
-    for name in ("day", "payments", "fraud", "caught", "missed", "caught", "reviews", "blocked", "drift", ""):
+    for name in ("day", "payments", "fraud", "caught", "missed", "caught", "reviews", "too many", "blocked", "drift", ""):
         table.add_column(name, justify="left" if name in ("day", "") else "right", no_wrap=True)
     notes = {summary["drift"]["injected"]: "the world changes", swapped: f"then version {summary['versions']['after']} takes over"}
     for row in to_table(money(lake, settings, last)).to_pylist():
@@ -70,7 +71,7 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
         share = "" if row["caught_share"] is None else f"{row['caught_share']:.0%}"
         values = [f"{row['transactions']:,}", f"{row['fraud_money']:,.0f}", f"{row['caught_money']:,.0f}", f"{row['missed_money']:,.0f}", share]
         mark = "yes" if drifted.get(row["day"]) else ""
-        table.add_row(row["day"], *values, f"{row['reviews']:,}", f"{row['blocked']:,}", mark, notes.get(row["day"], ""))
+        table.add_row(row["day"], *values, f"{row['reviews']:,}", f"{row['not_reviewed']:,}", f"{row['blocked']:,}", mark, notes.get(row["day"], ""))
     console.print(table)
     money_caught, model = summary["business"], summary["versions"]
     console.print(

@@ -81,8 +81,13 @@ def test_the_team_looks_at_the_highest_scores_of_each_day() -> None:
     assert looked_at.tolist() == [False, True, False, True, False]
 
 
+CAPACITY = 100
+
+
 def decisions(table: list[tuple[str, int, float, str]]) -> pd.DataFrame:
+    """The later in the table, the lower the score."""
     frame = pd.DataFrame(table, columns=["transaction_id", "hour", "amount", "decision"])
+    frame["fraud_score"] = [1 - n / 1_000 for n in range(len(table))]
     return frame.assign(event_timestamp=pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(frame.pop("hour").astype("int64"), unit="h"))
 
 
@@ -100,24 +105,37 @@ def test_the_report_of_a_day() -> None:
         ]
     )
     verdicts = pd.DataFrame({"transaction_id": ["f1", "f2", "f3", "g1", "g2", "n1", "other"], "is_fraud": [True] * 3 + [False] * 3 + [True]})
-    report = business_report(made, verdicts)
+    report = business_report(made, verdicts, CAPACITY)
     assert tuple(report.columns) == REPORT_COLUMNS
     day = report.iloc[0].to_dict()
     assert day == {
         "day": "2024-01-01", "transactions": 7, "money": 257.5, "fraud_money": 200.0, "caught_money": 150.0, "missed_money": 50.0,
-        "caught_share": 0.75, "reviews": 1, "blocked": 3, "insulted": 1, "unknown": 2, "unknown_money": 41.5,
+        "caught_share": 0.75, "reviews": 1, "not_reviewed": 0, "blocked": 3, "insulted": 1, "unknown": 2, "unknown_money": 41.5,
     }  # fmt: skip
     assert report.iloc[1]["day"] == "2024-01-02"
     assert pd.isna(report.iloc[1]["caught_share"])
 
 
+def test_what_a_team_does_not_get_through_is_let_through() -> None:
+    made = decisions(
+        [("b", 0, 1.0, "BLOCK"), ("r1", 1, 10.0, "REVIEW"), ("r2", 2, 20.0, "REVIEW"), ("r3", 3, 40.0, "REVIEW"), ("r4", 30, 80.0, "REVIEW")]
+    )
+    made.loc[3, "fraud_score"] = 0.9999  # the last one of the day, and the most suspicious
+    verdicts = pd.DataFrame({"transaction_id": ["b", "r1", "r2", "r3", "r4"], "is_fraud": [True] * 5})
+    report = business_report(made, verdicts, 2).set_index("day")
+    assert report[["reviews", "not_reviewed", "blocked"]].to_numpy().tolist() == [[2, 1, 1], [1, 0, 0]]
+    assert report[["caught_money", "missed_money"]].to_numpy().tolist() == [[51.0, 20.0], [80.0, 0.0]]
+
+
 def test_what_has_no_verdict_is_unknown_and_not_legitimate() -> None:
-    report = business_report(decisions([("a", 0, 5.0, "BLOCK"), ("b", 0, 6.0, "ALLOW")]), pd.DataFrame({"transaction_id": [], "is_fraud": []}))
+    report = business_report(
+        decisions([("a", 0, 5.0, "BLOCK"), ("b", 0, 6.0, "ALLOW")]), pd.DataFrame({"transaction_id": [], "is_fraud": []}), CAPACITY
+    )
     assert report[["unknown", "unknown_money", "insulted", "fraud_money"]].iloc[0].tolist() == [2, 11.0, 0, 0.0]
 
 
 def test_no_decisions_are_no_days() -> None:
-    report = business_report(decisions([]), pd.DataFrame({"transaction_id": ["a"], "is_fraud": [True]}))
+    report = business_report(decisions([]), pd.DataFrame({"transaction_id": ["a"], "is_fraud": [True]}), CAPACITY)
     assert report.empty
     assert tuple(report.columns) == REPORT_COLUMNS
 
@@ -138,20 +156,22 @@ def test_no_decisions_are_no_days() -> None:
 def test_the_money_reconciles(table: list[tuple[int, float, str, bool | None]]) -> None:
     made = decisions([(str(i), hour, amount, decision) for i, (hour, amount, decision, _) in enumerate(table)])
     known = [(str(i), fraud) for i, (*_, fraud) in enumerate(table) if fraud is not None]
-    report = business_report(made, pd.DataFrame(known, columns=["transaction_id", "is_fraud"]))
+    report = business_report(made, pd.DataFrame(known, columns=["transaction_id", "is_fraud"]), 2)
     cents = {name: (report[name] * 100).round().astype("int64") for name in REPORT_COLUMNS if name.endswith("money")}
     assert (cents["fraud_money"] == cents["caught_money"] + cents["missed_money"]).all()
     assert cents["money"].sum() == sum(round(amount * 100) for _, amount, _, _ in table)
     assert cents["unknown_money"].sum() == sum(round(amount * 100) for _, amount, _, fraud in table if fraud is None)
     assert report["transactions"].sum() == len(table)
+    assert (report["reviews"] <= 2).all()
+    assert (report["reviews"] + report["not_reviewed"]).sum() == sum(decision == "REVIEW" for _, _, decision, _ in table)
     assert cents["fraud_money"].sum() == sum(round(amount * 100) for _, amount, _, fraud in table if fraud)
 
 
 def test_two_verdicts_of_one_transaction_are_refused() -> None:
     with pytest.raises(ConflictingVerdicts, match="1 transactions have more than one verdict, a among them"):
-        business_report(decisions([("a", 0, 1.0, "ALLOW")]), pd.DataFrame({"transaction_id": ["a", "a"], "is_fraud": [True, False]}))
+        business_report(decisions([("a", 0, 1.0, "ALLOW")]), pd.DataFrame({"transaction_id": ["a", "a"], "is_fraud": [True, False]}), CAPACITY)
 
 
 def test_an_amount_that_is_no_number_is_named() -> None:
     with pytest.raises(UndefinedMetric, match="1 of 1 amounts"):
-        business_report(decisions([("a", 0, float("nan"), "ALLOW")]), pd.DataFrame({"transaction_id": [], "is_fraud": []}))
+        business_report(decisions([("a", 0, float("nan"), "ALLOW")]), pd.DataFrame({"transaction_id": [], "is_fraud": []}), CAPACITY)
