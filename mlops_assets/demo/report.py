@@ -57,12 +57,12 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
     reports = [m for name in (DATA_DRIFT, PREDICTION_DRIFT) for m in lake.manifests(name, lake.partitions(name))]
     drifted = {day: any(m.metadata["drifted"] for m in reports if m.partition == day) for day in lake.partitions(DATA_DRIFT)}
     last = (date.fromisoformat(max(drifted)) + timedelta(days=1)).isoformat()
-    console = Console(width=118, highlight=False)
+    console = Console(width=122, highlight=False)
     table = Table(
         title="Fraud in money on the served days that have matured",
         caption="Caught: blocked, or among the reviews that a team gets through. Without a verdict it is unknown.",
     )
-    for name in ("day", "payments", "fraud", "caught", "missed", "caught", "reviews", "too many", "blocked", "drift", ""):
+    for name in ("day", "payments", "fraud", "caught", "missed", "caught", "reviews", "blocked", "drift", ""):
         table.add_column(name, justify="left" if name in ("day", "") else "right", no_wrap=True)
     notes = {summary["drift"]["injected"]: "the world changes", swapped: f"then version {summary['versions']['after']} takes over"}
     for row in to_table(money(lake, settings, last)).to_pylist():
@@ -71,7 +71,7 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
         share = "" if row["caught_share"] is None else f"{row['caught_share']:.0%}"
         values = [f"{row['transactions']:,}", f"{row['fraud_money']:,.0f}", f"{row['caught_money']:,.0f}", f"{row['missed_money']:,.0f}", share]
         mark = "yes" if drifted.get(row["day"]) else ""
-        table.add_row(row["day"], *values, f"{row['reviews']:,}", f"{row['not_reviewed']:,}", f"{row['blocked']:,}", mark, notes.get(row["day"], ""))
+        table.add_row(row["day"], *values, _reviews(row), f"{row['blocked']:,}", mark, notes.get(row["day"], ""))
     console.print(table)
     money_caught, model = summary["business"], summary["versions"]
     console.print(
@@ -86,6 +86,11 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
     console.print(f"\nThe drift report of the day it was detected:  {page}", soft_wrap=True)
     console.print(f"Everything as data:                           {home / 'summary.json'}", soft_wrap=True)
     console.print(f"In the UI: MLOPS_HOME={_shown(home)} MLOPS_CONFIG=docs/demo.toml make dev, then http://127.0.0.1:3000", soft_wrap=True)
+
+
+def _reviews(row: dict[str, Any]) -> str:
+    """How many were done, and of how many where those were too many."""
+    return f"{row['reviews']:,}" + (f" of {row['reviews'] + row['not_reviewed']:,}" if row["not_reviewed"] else "")
 
 
 def _caught(report: pd.DataFrame, days: pd.Series) -> float:
