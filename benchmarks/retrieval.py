@@ -32,7 +32,7 @@ from feature_repo.engine.lake import Lake
 
 VIEWS = {  # the windowed view, and which of its features are kept as finished rows
     "customer_stats": ("customer_id", ["num_txns_7d", "avg_txn_amount_7d", "avg_txn_amount_30d"]),
-    "merchant_activity": ("merchant_id", ["merchant_num_txns_7d", "merchant_avg_amount_7d", "merchant_avg_amount_30d"]),
+    "merchant_activity": ("merchant_id", ["merchant_num_txns_1d", "merchant_num_txns_30d"]),
 }
 TOO_LONG_S = 60.0
 
