@@ -1,4 +1,4 @@
-"""What an evaluation looks like: four pictures, small enough for the UI and legible at that size, as PNG."""
+"""Pictures as PNG, small enough for the UI and legible at that size; and the four of an evaluation."""
 
 import base64
 import io
@@ -36,8 +36,18 @@ def pictures(holdout: pd.DataFrame, scores: Scores, costs: Costs, fit: Release, 
     }
 
 
-def as_markdown(name: str, png: bytes) -> str:
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
+def as_markdown(name: str, content: bytes) -> str:
+    return f"![{name}]({data_uri(content)})"
+
+
+def data_uri(content: bytes) -> str:
+    """For pages and metadata that carry their pictures with them."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def png(figure: Any) -> bytes:
+    figure.savefig(image := io.BytesIO(), format="png")
+    return image.getvalue()
 
 
 def precision_and_recall(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
@@ -158,5 +168,4 @@ def _axes(title: str, x: str, y: str, height: float = 3.4) -> tuple[Any, Any]:
 
 def _png(figure: Any, axes: Any) -> bytes:
     axes.legend(fontsize=8)
-    figure.savefig(image := io.BytesIO(), format="png")
-    return image.getvalue()
+    return png(figure)

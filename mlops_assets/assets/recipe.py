@@ -1,6 +1,5 @@
 """The recipe that the version as of a day is trained with: the configured one, or the best of a search on its own training days."""
 
-import base64
 import csv
 import io
 import json
@@ -12,6 +11,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, 
 
 from feature_repo.engine.lake import Lake
 from mlops_assets.assets.judging import split_of
+from mlops_assets.assets.pictures import as_markdown, png
 from mlops_assets.checks import markdown_table
 from mlops_assets.core.recipe import Recipe
 from mlops_assets.core.tuning import SPACE, Study, Trial, search
@@ -116,7 +116,6 @@ def _trials(study: Study) -> str:
 
 def _shown(study: Study, picture: Any) -> dict[str, Any]:
     """For a person in the UI."""
-    picture.savefig(image := io.BytesIO(), format="png")
     best, configured = study.best, study.configured
     first = sorted(study.trials, key=lambda trial: (trial.given_up, trial.loss))[:TRIALS_SHOWN]
     return {
@@ -127,7 +126,7 @@ def _shown(study: Study, picture: Any) -> dict[str, Any]:
         "best trials": markdown_table(
             ["trial", "log loss", "folds", *SPACE], [(t.number + 1, f"{t.loss:.5f}", len(t.losses), *t.searched.values()) for t in first]
         ),
-        "history": MetadataValue.md(f"![log loss by trial](data:image/png;base64,{base64.b64encode(image.getvalue()).decode()})"),
+        "history": MetadataValue.md(as_markdown("log loss by trial", png(picture))),
     }
 
 

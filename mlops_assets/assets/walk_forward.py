@@ -1,8 +1,6 @@
 """What retraining would have brought: the version of each as-of day on the days that it would have served, and the first one kept for all of them."""
 
-import base64
 import html
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from pydantic import Field
 
 from feature_repo.engine.lake import Lake
 from mlops_assets.assets.past_days import judge_of, past_days
+from mlops_assets.assets.pictures import data_uri, png
 from mlops_assets.assets.trained_model import trained_version
 from mlops_assets.checks import content, markdown_table
 from mlops_assets.core.backtest import CAPACITY, OWN, UNCHANGED, Week, means, steps, table, week
@@ -152,8 +151,7 @@ def _lines(weeks: pd.DataFrame, columns: Mapping[str, str], label: str) -> str:
     axes.set(ylabel=label, ylim=(0, None))
     axes.tick_params(axis="x", rotation=45)
     axes.legend()
-    figure.savefig(image := io.BytesIO(), format="png")
-    return f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}"
+    return data_uri(png(figure))
 
 
 def _write_page(place: Path, title: str, tables: Tables, pictures: Mapping[str, str]) -> None:
