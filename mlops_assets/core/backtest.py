@@ -141,9 +141,13 @@ def quality(rows: pd.DataFrame, scores: m.Scores, k: int) -> Quality:
     )
 
 
-def by_thresholds(scored: Scored) -> npt.NDArray[Any]:
-    """The decision on every payment, as the service would have made it."""
-    return np.array([decide(score, scored.policy) for score in scored.scores.tolist()], dtype=object)
+def by_thresholds(rows: pd.DataFrame, scored: Scored, reviews_per_day: int) -> npt.NDArray[Any]:
+    """The decision on every payment, as the service would have made it. A REVIEW that is too much for the team on the day of its arrival is ALLOW."""
+    made = np.array([decide(score, scored.policy) for score in scored.scores.tolist()], dtype=object)
+    asked = np.flatnonzero(made == "REVIEW")
+    done = reviewed_at_capacity(scored.scores[asked], rows["day"].to_numpy()[asked], reviews_per_day)
+    made[asked[~done]] = "ALLOW"
+    return made
 
 
 def by_capacity(rows: pd.DataFrame, scores: m.Scores, reviews_per_day: int) -> npt.NDArray[Any]:
@@ -151,10 +155,10 @@ def by_capacity(rows: pd.DataFrame, scores: m.Scores, reviews_per_day: int) -> n
     return np.where(reviewed_at_capacity(scores, rows["day"], reviews_per_day), "REVIEW", "ALLOW")
 
 
-def caught(rows: pd.DataFrame, scores: m.Scores, decisions: npt.NDArray[Any], costs: Costs) -> Caught:
-    """What the decisions on these scores would have come to on the mature rows of `with_verdicts`."""
-    made = rows.assign(decision=decisions, fraud_score=scores)[rows["mature"].to_numpy(dtype=bool)]
-    total = business_report(made, made[["transaction_id", "is_fraud"]], costs.reviews_per_day).drop(columns="day").sum()
+def caught(rows: pd.DataFrame, decisions: npt.NDArray[Any], costs: Costs) -> Caught:
+    """What the decisions would have come to on the mature rows of `with_verdicts`."""
+    made = rows.assign(decision=decisions)[rows["mature"].to_numpy(dtype=bool)]
+    total = business_report(made, made[["transaction_id", "is_fraud"]], reviews_per_day=None).drop(columns="day").sum()
     missed, reviews, insulted = float(total["missed_money"]), int(total["reviews"]), int(total["insulted"])
     fraud = float(total["fraud_money"])
     return Caught(
@@ -181,15 +185,17 @@ def week(as_of: str, version: str, days: Sequence[str], rows: pd.DataFrame, own:
         unknown=int(rows["is_fraud"].isna().sum()),
         quality=quality(rows, own.scores, k),
         unchanged=quality(rows, first.scores, k),
-        policies={**policies(rows, own, costs), UNCHANGED: caught(rows, first.scores, by_thresholds(first), costs)} if rows["mature"].any() else {},
+        policies={**policies(rows, own, costs), UNCHANGED: caught(rows, by_thresholds(rows, first, costs.reviews_per_day), costs)}
+        if rows["mature"].any()
+        else {},
     )
 
 
 def policies(rows: pd.DataFrame, scored: Scored, costs: Costs) -> dict[str, Caught]:
     """What a version would have caught by its own thresholds, and what a team that is given its highest scores."""
     return {
-        OWN: caught(rows, scored.scores, by_thresholds(scored), costs),
-        CAPACITY: caught(rows, scored.scores, by_capacity(rows, scored.scores, costs.reviews_per_day), costs),
+        OWN: caught(rows, by_thresholds(rows, scored, costs.reviews_per_day), costs),
+        CAPACITY: caught(rows, by_capacity(rows, scored.scores, costs.reviews_per_day), costs),
     }
 
 

@@ -86,13 +86,14 @@ def reviewed_at_capacity(scores: Any, days: Any, reviews_per_day: int) -> Flags:
     return (frame.groupby("day")["score"].rank(method="first") <= reviews_per_day).to_numpy(dtype=bool)
 
 
-def business_report(decisions: pd.DataFrame, verdicts: pd.DataFrame, reviews_per_day: int, decimals: int = 2) -> pd.DataFrame:
+def business_report(decisions: pd.DataFrame, verdicts: pd.DataFrame, reviews_per_day: int | None, decimals: int = 2) -> pd.DataFrame:
     """One row a day of transactions: what was caught and missed, in currency, on what is known.
 
     `decisions`: transaction_id, event_timestamp, amount, decision, fraud_score. `verdicts`: transaction_id, is_fraud, the latest of each transaction;
     one without a verdict (not mature yet, or blocked and never investigated) counts as unknown, never as legitimate. Fraud is caught where it was
     blocked, or is among the `reviews_per_day` highest scores of its day's REVIEW: a team does not get through more, and what is not reviewed is
-    let through. `caught_share` is null on a day without known fraud. Money adds up exactly, at `decimals` digits.
+    let through (None: all of them are done, and no score is needed). `caught_share` is null on a day without known fraud. Money adds up exactly,
+    at `decimals` digits.
     """
     if twice := verdicts.loc[verdicts["transaction_id"].duplicated(), "transaction_id"].tolist():
         raise ConflictingVerdicts(f"{len(twice):,} transactions have more than one verdict, {twice[0]} among them")
@@ -106,8 +107,10 @@ def business_report(decisions: pd.DataFrame, verdicts: pd.DataFrame, reviews_per
     minor = (amounts * scale).round().astype("int64")
     days = utc_days(decisions["event_timestamp"]).dt.strftime("%Y-%m-%d")
     asked, blocked = decisions["decision"] == "REVIEW", decisions["decision"] == "BLOCK"
-    place = decisions["fraud_score"].astype("float64").where(asked).groupby(days).rank(method="first", ascending=False)  # null where not asked for
-    reviewed = asked & (place <= reviews_per_day)
+    reviewed = asked
+    if reviews_per_day is not None:
+        place = decisions["fraud_score"].astype("float64").where(asked).groupby(days).rank(method="first", ascending=False)  # null if not asked for
+        reviewed = asked & (place <= reviews_per_day)
     stopped = reviewed | blocked
     rows = pd.DataFrame(
         {

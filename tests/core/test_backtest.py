@@ -100,22 +100,28 @@ def test_a_late_payment_is_of_the_day_on_which_it_arrived_and_matures_by_when_it
 
 
 def test_thresholds_of_the_version_catch_miss_and_insult(rows: pd.DataFrame) -> None:
-    found = caught(rows, SCORES, by_thresholds(Scored(SCORES, POLICY)), COSTS)
+    found = caught(rows, by_thresholds(rows, Scored(SCORES, POLICY), 2), COSTS)
     assert (found.fraud_money, found.caught_money, found.missed_money, found.caught_share) == (160.0, 100.0, 60.0, 0.625)
     assert (found.reviews, found.blocked, found.insulted) == (2, 1, 1), "the unknown one takes a review too"
     assert found.cost == 0.5 * 60 + 2 * 3 + 1 * 30
 
 
+def test_reviews_beyond_a_days_capacity_are_let_through_the_lowest_scores_first() -> None:
+    rows = payments(*((name, DAYS[0], 10.0, True) for name in "abcd"))
+    made = by_thresholds(rows, Scored(np.array([0.6, 0.95, 0.8, 0.7]), POLICY), 2)
+    assert made.tolist() == ["ALLOW", "BLOCK", "REVIEW", "REVIEW"]
+
+
 def test_a_team_at_capacity_sees_the_highest_score_of_each_day_and_blocks_nobody(rows: pd.DataFrame) -> None:
     decisions = by_capacity(rows, SCORES, 1)
     assert [name for name, said in zip(rows["transaction_id"], decisions, strict=True) if said == "REVIEW"] == ["b", "f", "g"]
-    found = caught(rows, SCORES, decisions, COSTS)
+    found = caught(rows, decisions, COSTS)
     assert (found.caught_money, found.missed_money, found.reviews, found.blocked) == (0.0, 160.0, 2, 0)
     assert found.cost == 0.5 * 160 + 2 * 3
 
 
 def test_mature_days_without_fraud_have_no_share_and_still_their_cost() -> None:
-    found = caught(payments(("a", DAYS[0], 10.0, False)), np.array([0.5]), np.array(["REVIEW"]), COSTS)
+    found = caught(payments(("a", DAYS[0], 10.0, False)), np.array(["REVIEW"]), COSTS)
     assert (found.fraud_money, found.caught_share, found.cost) == (0.0, None, 3.0)
 
 
@@ -138,8 +144,8 @@ def test_a_week_measures_its_own_version_and_the_first_one_on_the_same_rows(rows
     first = Scored(1 - SCORES, Policy(review=0.75, block=2.0))
     found = week("2025-03-01", "4", DAYS, rows, Scored(SCORES, POLICY), first, COSTS, 1)
     assert (found.last_day, found.days, found.rows, found.frauds, found.unknown) == (DAYS[2], 3, 8, 2, 3)
-    assert found.policies[OWN] == caught(rows, SCORES, by_thresholds(Scored(SCORES, POLICY)), COSTS)
-    assert found.policies[UNCHANGED] == caught(rows, first.scores, by_thresholds(first), COSTS)
+    assert found.policies[OWN] == caught(rows, by_thresholds(rows, Scored(SCORES, POLICY), 2), COSTS)
+    assert found.policies[UNCHANGED] == caught(rows, by_thresholds(rows, first, 2), COSTS)
     assert found.policies[UNCHANGED].caught_money == 60.0
     assert found.unchanged == quality(rows, first.scores, 1)
     assert found.unchanged != found.quality
