@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
-from mlops_assets.home import CommandError, check_range, padded, registry_exists
+from mlops_assets.home import CommandError, check_range, padded, prepare, registry_exists
 from mlops_assets.resources.environments import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -34,14 +34,15 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
 
     from mlops_assets.keys import FEATURES, INGEST, MONITORING, PREDICTION_LOG
     from mlops_assets.pipeline import BACKFILL, DAILY, ONLINE
+    from mlops_assets.resources.lake import day_range
 
     settings = load_settings()
     check_range(settings, first, last)
+    prepare(settings)
     pipeline = _pipeline()
-    _prepare(settings)
     with DagsterInstance.get() as instance:
         if group == MONITORING:  # a report is of one day
-            for day in _each_day(first, last):
+            for day in day_range(first, last):
                 _run(DAILY, instance, day=day, select=_assets_of(pipeline, MONITORING, DAILY))
         else:
             # What the service blocked has no verdict of its own: the log of a served day belongs to its ingest.
@@ -88,8 +89,7 @@ def rebuild_online() -> dict[str, Any]:
     from mlops_assets.pipeline import ONLINE
 
     settings = load_settings()
-    _pipeline()
-    _prepare(settings)
+    prepare(settings)
     if not Lake(settings.lake_root).partitions(TRANSACTIONS):
         raise CommandError(f"there is nothing to rebuild from: no transactions in {settings.lake_root}; `mlops backfill` brings them")
     with DagsterInstance.get() as instance:
@@ -161,8 +161,7 @@ def dev(port: int, mlflow_port: int) -> None:
 
     settings = load_settings()
     check_ports(port, mlflow_port)
-    _pipeline()
-    _prepare(settings)
+    prepare(settings)
     run_dev(settings, port, mlflow_port)
 
 
@@ -263,12 +262,6 @@ def _pipeline() -> Any:
     return defs
 
 
-def _prepare(settings: Settings) -> None:
-    from mlops_assets.instance import prepare_instance
-
-    prepare_instance(settings.home)
-
-
 def _run(job: str, instance: Any, **options: Any) -> Any:
     from mlops_assets.instance import run_job
 
@@ -304,9 +297,3 @@ def _rows(settings: Settings, dataset: str, first: str, last: str) -> int:
 
     lake = Lake(settings.lake_root)
     return sum(m.rows for m in lake.manifests(dataset, lake.between(dataset, first, last)))
-
-
-def _each_day(first: str, last: str) -> list[str]:
-    from mlops_assets.resources.lake import day_range
-
-    return day_range(first, last)

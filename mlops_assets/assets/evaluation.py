@@ -7,13 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 import pyarrow as pa
-from dagster import (
-    AssetExecutionContext,
-    AssetsDefinition,
-    MaterializeResult,
-    MetadataValue,
-    asset,
-)
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
 from mlops_assets.assets.judging import amounts_without_verdict, check_same_data, flat, judge, matrix, unproven_days
 from mlops_assets.assets.pictures import as_markdown, pictures
@@ -23,12 +17,7 @@ from mlops_assets.core.card import Facts, body, model_card
 from mlops_assets.core.evaluation import Evaluation
 from mlops_assets.core.promotion import Verdict
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import (
-    EVALUATION,
-    MODEL,
-    TRAINED_MODEL,
-    TRAINING_SET,
-)
+from mlops_assets.keys import EVALUATION, MODEL, TRAINED_MODEL, TRAINING_SET
 from mlops_assets.partitions import as_of_days
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, read_validated, to_frame

@@ -4,21 +4,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pyarrow as pa
-from dagster import (
-    AssetExecutionContext,
-    AssetsDefinition,
-    MaterializeResult,
-    MetadataValue,
-    asset,
-)
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
 from mlops_assets.core.lifecycle import GATE, kind, moved_to
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import (
-    EVALUATION,
-    MODEL,
-    PROMOTED_VERSION,
-)
+from mlops_assets.keys import EVALUATION, MODEL, PROMOTED_VERSION
 from mlops_assets.partitions import as_of_days, run_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.history import History

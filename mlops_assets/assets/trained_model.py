@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from dagster import (
-    AssetExecutionContext,
-    AssetsDefinition,
-    MaterializeResult,
-    asset,
-)
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
 
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.plan import FeaturePlan
@@ -20,12 +15,7 @@ from mlops_assets.checks import markdown_table
 from mlops_assets.core.portable import portable_model
 from mlops_assets.core.training import TrainedModel, train
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import (
-    MODEL,
-    RECIPE,
-    TRAINED_MODEL,
-    TRAINING_SET,
-)
+from mlops_assets.keys import MODEL, RECIPE, TRAINED_MODEL, TRAINING_SET
 from mlops_assets.partitions import as_of_days, run_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource

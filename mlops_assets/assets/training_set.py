@@ -1,29 +1,14 @@
 """The training set as of a day: mature transactions with their latest verdict, in a training fold and a holdout."""
 
 import pandas as pd
-from dagster import (
-    AssetDep,
-    AssetExecutionContext,
-    AssetsDefinition,
-    MaterializeResult,
-    asset,
-)
+from dagster import AssetDep, AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
 
 from feature_repo.engine.lake import Lake, digest_of, encode
 from mlops_assets.assets.judging import split_of
 from mlops_assets.checks import blocking, content, markdown_table, result
 from mlops_assets.core.training_set import assemble
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import (
-    DATA_DRIFT,
-    FEATURE_PARITY,
-    FEATURE_VECTORS,
-    MODEL,
-    PREDICTION_DRIFT,
-    TRAINING_SET,
-    TRANSACTIONS,
-    VERDICTS,
-)
+from mlops_assets.keys import DATA_DRIFT, FEATURE_PARITY, FEATURE_VECTORS, MODEL, PREDICTION_DRIFT, TRAINING_SET, TRANSACTIONS, VERDICTS
 from mlops_assets.partitions import as_of_days, before_as_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
