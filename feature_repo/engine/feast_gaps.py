@@ -1,7 +1,8 @@
 """What Feast 0.67 lacks around stream views and its registry, added to its FeatureStore for stores that use our provider, however they were opened.
 
 - `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the provider: raw events never get there.
-- `apply` takes no lock, so that two at once lose parts of one another, and would empty a registry if it was started in the wrong folder.
+- `apply` takes no lock, so that two at once lose parts of one another, and would empty a registry if it was started in the wrong folder. It also
+  notes in the declarations what the registry's home has materialized: applied to a second home by the same process, they would claim it there.
 - `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one; `feast teardown` leaves out stream views too.
 """
 
@@ -12,7 +13,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView
 from feast.base_feature_view import BaseFeatureView
 from feast.data_source import PushMode
 from feast.errors import FeatureViewNotFoundException
@@ -84,12 +85,16 @@ def apply(original: Any, store: Any, objects: Any, objects_to_delete: Sequence[A
         gone = set() if partial else {o.name for o in objects_to_delete or [] if isinstance(o, BaseFeatureView)}
         if before and not (before - gone) and not any(isinstance(o, BaseFeatureView) for o in given):
             raise EmptyApply(f"{store.config.registry.path}: this would remove every view ({', '.join(sorted(before))}); is it the right folder?")
+        declared = [(o, list(o.materialization_intervals)) for o in given if isinstance(o, FeatureView)]
         try:
             original(store, given, objects_to_delete=objects_to_delete, partial=partial, **options)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 store.refresh_registry()
             raise
+        finally:
+            for view, intervals in declared:
+                view.materialization_intervals = intervals
 
 
 def teardown(original: Any, store: Any) -> None:

@@ -55,6 +55,10 @@ def views(home: Path) -> set[str]:
     return {v.name for v in again(home).list_all_feature_views()}
 
 
+def intervals(store: Any) -> list[tuple[Any, Any]]:
+    return list(store.get_stream_feature_view("customer_stats").materialization_intervals)
+
+
 def cut_after(content: bytes, kept: Callable[[RegistryProto], bool]) -> bytes:
     """The longest beginning of a file that is a registry by itself and satisfies the condition."""
     for end in range(len(content) - 1, 0, -1):
@@ -82,8 +86,16 @@ def test_a_damaged_registry_is_refused_and_the_last_good_one_takes_its_place(sto
     with pytest.raises(DamagedRegistry, match=r"registry\.db"):
         views(tmp_path)
     recovered = open_store(tmp_path)
-    assert recovered.get_stream_feature_view("customer_stats").materialization_intervals[0][1] == end
+    assert intervals(recovered) == [(end - timedelta(days=1), end)]
     assert registry.with_suffix(".damaged").read_bytes() == content
+
+
+def test_what_one_home_has_materialized_is_not_claimed_by_the_next_home_of_the_process(store: Any, tmp_path: Path) -> None:
+    end = pd.Timestamp("2018-04-05", tz="UTC").to_pydatetime()
+    store.materialize(end - timedelta(days=1), end, feature_views=["customer_stats"])
+    (tmp_path / "feast" / "applied").unlink()  # as after a change of the declarations
+    assert intervals(open_store(tmp_path)) == [(end - timedelta(days=1), end)]
+    assert intervals(open_store(tmp_path / "second")) == []
 
 
 def test_a_registry_that_was_cut_off_between_two_messages_is_refused_with_what_it_lacks(registry: Path, tmp_path: Path) -> None:
