@@ -167,14 +167,15 @@ class Lake:
     def _table(self, manifest: Manifest, file: DataFile, columns: Sequence[str] | None) -> pa.Table:
         place = f"{manifest.dataset}/{manifest.partition}/{file.name}"
         try:
-            with self.fs.open(f"{self._path}/{place}", "rb") as handle:
+            # Arrow's threads may still hold the file as the interpreter ends, which aborts the process if the file is a Python object.
+            with pa.OSFile(f"{self._path}/{place}") if self._local else self.fs.open(f"{self._path}/{place}", "rb") as handle:
                 if (size := handle.seek(0, os.SEEK_END)) != file.bytes:
                     raise DamagedPartition(f"{place}: {size} bytes where its manifest says {file.bytes}")
                 handle.seek(0)
                 # Without its checksums Parquet does not notice a changed value.
                 parquet = pq.ParquetFile(handle, page_checksum_verification=True)
                 schema = schema_of(parquet.schema_arrow)
-                table = parquet.read(columns=list(columns) if columns is not None else None)
+                table = parquet.read(columns=list(columns) if columns is not None else None, use_threads=self._local)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise DamagedPartition(f"{place}: cannot be read ({error})") from error
         if schema != manifest.schema:

@@ -144,7 +144,8 @@ class Folder:
 
         def read(parquet: pq.ParquetFile) -> tuple[pa.Table, list[str]]:
             names = list(parquet.schema_arrow.names)
-            return parquet.read(columns=[name for name in wanted if name in names]), names
+            # A thread of Arrow's that still holds the Python file as the interpreter ends would abort the process.
+            return parquet.read(columns=[name for name in wanted if name in names], use_threads=False), names
 
         return self._open_parquet(file, read)
 
