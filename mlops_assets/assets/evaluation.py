@@ -116,7 +116,7 @@ def _slice_rows(measured: Evaluation) -> list[tuple[object, ...]]:
 
 def _slices(measured: Evaluation) -> MetadataValue:
     header = [f"of the {measured.reference}" if name == "of the reference" else name for name in SLICE_COLUMNS]
-    return markdown_table(header, [["undefined" if value is None else value for value in row] for row in _slice_rows(measured)])
+    return markdown_table(header, [["–" if value is None else value for value in row] for row in _slice_rows(measured)])
 
 
 def _files(measured: Evaluation, verdict: Verdict, shown: Mapping[str, bytes]) -> dict[str, bytes]:
