@@ -6,12 +6,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from mlops_assets.resources.environments import Ingest, Model, Retraining, Settings, Time, Verdicts
 
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
+
+# The same examples for the same commit, however busy the machine is. `--hypothesis-profile=default` looks for new ones.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ from serving.values import Transaction
 ROOT = Path(__file__).parents[2]
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
 START_US = 1_522_540_800_000_000  # 2018-04-01
-ALLOW_ALL = Policy(2, 3)
+ALLOW_ALL, BLOCK_ALL, REVIEW_ALL = Policy(2, 3), Policy(0, 0), Policy(0, 2)
 JSON = {"content-type": "application/json"}
 
 
@@ -187,3 +187,7 @@ class Bench:
 
 def with_policy(release: Release, review: float, block: float) -> Release:
     return replace(release, policy=Policy(review, block))
+
+
+def deciding(champion: Champion, policy: Policy, version: str = "2") -> Champion:
+    return replace(champion, version=version, release=replace(champion.release, policy=policy))
