@@ -30,7 +30,7 @@ class OnlineState:
 
     def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
         self.connection, self.plan = connection, plan
-        self._on_demand = [(o, o.load()) for o in plan.on_demand]
+        self._on_demand = [step.load() for step in plan.on_demand]
         generations.create_tables(connection)
         self._bind(generations.standing(connection))
 
@@ -82,10 +82,10 @@ class OnlineState:
         return result
 
     def vector(self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
-        known: dict[str, Any] = {**self.aggregates(keys, at_us), **request}
-        for plan, function in self._on_demand:
-            outputs = function({name: [known[name]] for name in plan.inputs})
-            known |= {name: values[0] for name, values in outputs.items()}
+        known: dict[str, Any] = self.aggregates(keys, at_us)
+        known |= request
+        for function in self._on_demand:
+            known |= function(known)
         return {name: None if (value := known[name]) is None else float(value) for name in self.plan.features}
 
     def settle(self) -> None:

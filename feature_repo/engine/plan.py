@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -15,6 +15,9 @@ AGES = ("seconds_since_last", "seconds_since_first")
 SYNONYMS = {"mean": "avg", "stddev": "std", "approx_count_distinct": "count_distinct"}
 LAKE = "lake://"
 HOUR_US = 3_600_000_000
+
+
+RowFunction = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class PlanError(Exception):
@@ -102,14 +105,14 @@ class ViewPlan:
 
 @dataclass(frozen=True)
 class OnDemandPlan:
-    """A function of columns, `module:name`, over view features and request fields."""
+    """A function of a row, `module:name`: view features and request fields in, features out. A row of nulls has to have all of them too."""
 
     name: str
     function: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def load(self) -> Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]:
+    def load(self) -> RowFunction:
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)
 
@@ -156,6 +159,15 @@ class FeaturePlan:
             if view.stream == stream:
                 return ":".join(str(event_us if c == "event_timestamp" else event[c]) for c in view.event_id)
         raise PlanError(f"{self.service}: no view reads the stream {stream!r}")
+
+
+def over_columns(function: RowFunction, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """A function of a row, for many rows."""
+    result: dict[str, list[Any]] = {name: [] for name in function(dict.fromkeys(columns))}
+    for row in zip(*columns.values(), strict=True):
+        for name, value in function(dict(zip(columns, row, strict=True))).items():
+            result[name].append(value)
+    return result
 
 
 def plan_from_feast(store: Any, service_name: str) -> FeaturePlan:

@@ -118,6 +118,7 @@ transaction_request = RequestSource(
 )
 def transaction_context(inputs: dict[str, Any]) -> dict[str, Any]:
     # Feast keeps this source text and runs it without this module around it: the import has to be absolute, and in here.
-    from feature_repo.fraud.context import transaction_context as compute
+    from feature_repo.engine.plan import over_columns
+    from feature_repo.fraud.context import transaction_context as of_row
 
-    return compute(inputs)
+    return over_columns(of_row, inputs)

@@ -10,7 +10,7 @@ from dagster import AssetExecutionContext, AssetsDefinition, DailyPartitionsDefi
 
 from feature_repo.engine.bulk import view_by_day, write_by_day
 from feature_repo.engine.lake import Lake, LakeError
-from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan
+from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan, over_columns
 from mlops_assets.assets.online_state import rebuild_online
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.use_case import FeatureView, UseCase
@@ -135,7 +135,7 @@ def join_views(lake: Lake, plan: FeaturePlan, day: str) -> pa.Table:
     request = {"amount": table.column("amount"), "event_time_us": pc.cast(table.column("event_timestamp"), pa.int64())}
     for step in plan.on_demand:
         given = {name: {**values, **request}[name].to_pylist() for name in step.inputs}
-        values |= {name: pa.chunked_array([pa.array(column, pa.float64())]) for name, column in step.load()(given).items()}
+        values |= {name: pa.chunked_array([pa.array(column, pa.float64())]) for name, column in over_columns(step.load(), given).items()}
     for name in plan.features:
         table = table.append_column(name, pc.cast(values[name], pa.float64()))
     return table

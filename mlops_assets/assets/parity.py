@@ -114,7 +114,7 @@ class Served:
             values = view_values(view, seen, pa.array([decision[view.entity]], pa.string()), np.array([at_us], np.int64))
             known |= {name: None if np.isnan(value[0]) else value[0].item() for name, value in values.items()}
         for step in self._plan.on_demand:
-            known |= {name: values[0] for name, values in step.load()({name: [known[name]] for name in step.inputs}).items()}
+            known |= step.load()(known)
         return {"transaction_id": decision["prediction_id"], **{name: known[name] for name in self._plan.features}}
 
     def _seen(self, events: pa.Table, view: ViewPlan, decision: Mapping[Any, Any]) -> pa.Table:

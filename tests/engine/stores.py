@@ -54,7 +54,7 @@ class ListStore:
     def vector(self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
         known: dict[str, Any] = {**self.aggregates(keys, at_us), **request}
         for step in self.plan.on_demand:
-            known |= {name: values[0] for name, values in step.load()({name: [known[name]] for name in step.inputs}).items()}
+            known |= step.load()({name: known[name] for name in step.inputs})
         return {name: known[name] for name in self.plan.features}
 
     def settle(self) -> None:

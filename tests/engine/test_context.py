@@ -1,4 +1,4 @@
-"""The on-demand features of a transaction, as a plain function of columns."""
+"""The on-demand features of a transaction, as a plain function of a row."""
 
 import math
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.engine.plan import over_columns
 from feature_repo.fraud.context import DAY_US, HOUR_US, SECOND_US, transaction_context
 
 SATURDAY_US = 2 * DAY_US  # 3 January 1970
@@ -23,8 +24,7 @@ CONTEXT_INPUTS = ("amount", "event_time_us", *HISTORY)
 
 
 def context(**changes: Any) -> dict[str, Any]:
-    row = {"amount": 30.0, "event_time_us": SATURDAY_US + 5 * HOUR_US, **HISTORY, **changes}
-    return {name: values[0] for name, values in transaction_context({name: [value] for name, value in row.items()}).items()}
+    return transaction_context({"amount": 30.0, "event_time_us": SATURDAY_US + 5 * HOUR_US, **HISTORY, **changes})
 
 
 def test_a_transaction_is_put_against_its_history() -> None:
@@ -75,5 +75,6 @@ def test_days_are_midnights_passed(at_us: int, before_us: int) -> None:
 
 
 def test_columns_keep_their_length() -> None:
-    assert {len(column) for column in transaction_context({name: [] for name in CONTEXT_INPUTS}).values()} == {0}
-    assert {len(column) for column in transaction_context({name: [1, 2, 3] for name in CONTEXT_INPUTS}).values()} == {3}
+    for rows in (0, 3):
+        columns = over_columns(transaction_context, {name: list(range(rows)) for name in CONTEXT_INPUTS})
+        assert (columns.keys(), {len(column) for column in columns.values()}) == (context().keys(), {rows})
