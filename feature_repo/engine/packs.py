@@ -9,13 +9,9 @@ comes a little late is still after it. Packs are a cache of the events: losing o
 from __future__ import annotations
 
 import hashlib
-import operator
 import sqlite3
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
-from operator import call, neg
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,19 +19,14 @@ from numpy.typing import NDArray
 
 from feature_repo.engine import finish
 from feature_repo.engine.pack_format import Pack, decode, encode, entry_of
+from feature_repo.engine.pack_terms import LEAST, NOTHING, RUNNING, Window, terms_of
 from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
 from feature_repo.engine.state_store import Value
 
 TAIL = 16  # with more events than this outside, a pack is made anew (in each question a row costs 0.9 µs, a new pack 110 to 190 once: measured)
 KEPT = 4  # events that a new pack leaves in the tail
 FEW = 48  # a key with no more events than this needs no pack
-
-LEAST, MOST = -(2**63 - 1), 2**63 - 1  # of nothing: what loses against every value in `max` and `min`
 BIGGEST = 2**62
-# How two parts of a window become one; terms of a view are kept in this order.
-KINDS: dict[str, Callable[[Any, Any], Any]] = {"sum": operator.add, "squares": operator.add, "max": max, "min": min}
-NEVER = (LEAST, MOST)
-NOTHING = {"sum": 0, "squares": 0, "max": LEAST, "min": MOST}
 
 
 def create_table(connection: sqlite3.Connection, table: str) -> None:
@@ -51,63 +42,6 @@ def is_packed(view: ViewPlan, aggregate: Aggregate) -> bool:
     return aggregate.function in ("count", *AGES) or (aggregate.column in view.scales and aggregate.function != "count_distinct")
 
 
-@dataclass(frozen=True)
-class Term:
-    """One integer of an entry: `kind` says how parts add up, `source` is its value of one event, in SQL."""
-
-    kind: str
-    source: str
-
-
-@dataclass
-class Window:
-    """The features of one window, each with the places of its terms; `listed` are those that need the values themselves."""
-
-    window_us: int
-    same: list[tuple[str, int]] = field(default_factory=list)
-    sums: list[tuple[str, int, int]] = field(default_factory=list)
-    averages: list[tuple[str, int, int, int]] = field(default_factory=list)
-    spreads: list[tuple[str, int, int, int, int]] = field(default_factory=list)
-    extremes: list[tuple[str, int, int]] = field(default_factory=list)
-    last: list[tuple[str, int | None]] = field(default_factory=list)
-    first: list[tuple[str, int]] = field(default_factory=list)
-    listed: list[tuple[Aggregate, int, int | None]] = field(default_factory=list)
-
-    def add(self, aggregate: Aggregate, scale: int | None, places: Sequence[int]) -> None:
-        name, function, unit = aggregate.name, aggregate.function, 10 ** (scale or 0)
-        if function == "seconds_since_last":
-            self.last.append((name, places[0] if places else None))
-        elif function == "seconds_since_first":
-            self.first.append((name, places[0]))
-        elif function == "count" or (function == "sum" and unit == 1):
-            self.same.append((name, places[0]))
-        elif function == "sum":
-            self.sums.append((name, places[0], unit))
-        elif function == "avg":
-            self.averages.append((name, places[0], places[1], unit))
-        elif function == "std":
-            self.spreads.append((name, places[0], places[2], places[1], unit))
-        else:
-            self.extremes.append((name, places[0], unit))
-
-    def finish(self, values: Sequence[int], newest_us: int | None, at_us: int, result: dict[str, Value]) -> None:
-        for name, place in self.same:
-            result[name] = values[place]
-        for name, place, unit in self.sums:
-            result[name] = finish.quotient(values[place], unit)
-        for name, total, count, unit in self.averages:
-            result[name] = finish.mean(values[total], values[count], unit)
-        for name, total, squares, count, unit in self.spreads:
-            result[name] = finish.spread(values[total], values[squares], values[count], unit)
-        for name, place, unit in self.extremes:
-            result[name] = None if (value := values[place]) in NEVER else finish.quotient(value, unit)
-        for name, flag in self.last:
-            moment = newest_us if flag is None else values[flag]
-            result[name] = None if moment is None or moment == LEAST else (at_us - moment) / finish.SECOND_US
-        for name, place in self.first:
-            result[name] = None if (moment := values[place]) == MOST else (at_us - moment) / finish.SECOND_US
-
-
 class PackedView:
     """One view over one table of events, by way of packs."""
 
@@ -115,25 +49,25 @@ class PackedView:
         self.view, self.unit = view, view.hop_us or 1
         packed = [a for a in view.aggregates if is_packed(view, a)]
         listed = [a for a in view.aggregates if not is_packed(view, a)]
-        self.terms = sorted(dict.fromkeys(t for a in packed for t in _terms(a)), key=lambda t: list(KINDS).index(t.kind))
-        self.operators = [KINDS[t.kind] for t in self.terms]
+        self.terms = sorted(dict.fromkeys(t for a in packed for t in terms_of(a)), key=lambda t: list(NOTHING).index(t.kind))
         self.nothing = tuple(NOTHING[t.kind] for t in self.terms)
         self.reach_us = max(a.window_us for a in packed)
         windows = {w: Window(w) for w in sorted({a.window_us for a in view.aggregates})}
         for a in packed:
-            windows[a.window_us].add(a, view.scales.get(a.column), [self.terms.index(t) for t in _terms(a)])
-        columns = list(dict.fromkeys(a.column for a in listed))
+            windows[a.window_us].add(a, view.scales.get(a.column), [self.terms.index(t) for t in terms_of(a)])
+        columns = ("event_us", *view.columns)
+        self.running = [(RUNNING[t.kind, t.what], columns.index(t.column or "event_us")) for t in self.terms]
         for a in listed:
-            windows[a.window_us].listed.append((a, 2 + len(self.terms) + columns.index(a.column), view.scales.get(a.column)))
+            windows[a.window_us].listed.append((a, columns.index(a.column), view.scales.get(a.column)))
         self.windows = list(windows.values())
         meaning = repr((view.name, view.stream, view.entity, view.hop_us, self.reach_us, self.terms))
         self.id = int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:6], "big")
         self.read = f"SELECT upto_us, latest_us, newest_us, start, layout, times, body FROM {packs} WHERE key = ? AND view = {self.id}"
-        sources = ", ".join(("event_us", "created_us", *(t.source for t in self.terms)))
+        select = f"SELECT {', '.join(columns)}"
         of_key = f"FROM {events} WHERE {view.entity} = ? AND event_us >= ? AND event_us < ?"
-        self.tail = f"SELECT {', '.join((sources, *columns))} {of_key} AND created_us <= ? ORDER BY event_us DESC LIMIT ?"
-        self.between = f"SELECT {sources} {of_key} ORDER BY event_us DESC"
-        self.single = f"SELECT {sources} FROM {events} WHERE event_id = ?"
+        self.tail = f"{select} {of_key} AND created_us <= ? ORDER BY event_us DESC LIMIT ?"
+        self.between = f"{select}, created_us {of_key} ORDER BY event_us DESC"
+        self.single = f"{select}, created_us FROM {events} WHERE event_id = ?"
         fields = ("upto_us", "latest_us", "newest_us", "start", "layout", "times", "body")
         self.write = f"""INSERT INTO {packs} (key, view, stream, {", ".join(fields)}) VALUES (?, {self.id}, '{view.stream}', ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (key, view) DO UPDATE SET {", ".join(f"{f} = excluded.{f}" for f in fields)}"""
@@ -161,16 +95,18 @@ class PackedView:
                 return self.view.aggregates
         moments, suffixes = self._suffixes(tail)
         left: list[Aggregate] = []
+        count, place = 0, entries  # of a window: the events in the tail, and where it begins in the pack; each is no shorter than the one before
         for window in self.windows:
             lower_us = at_us - window.window_us
             if hop_us:
                 lower_us -= lower_us % hop_us
-            count = events if not events or moments[-1] >= lower_us else bisect_right(moments, -lower_us, key=neg)
-            values, newest = (suffixes[count - 1], moments[0]) if count else (self.nothing, None)
-            if entries and lower_us < upto_us and (place := bisect_left(times, (lower_us - start) // self.unit)) < entries:
-                of_pack = entry.unpack_from(body, place * entry.size)
-                values, newest = (tuple(map(call, self.operators, of_pack, values)), newest) if count else (of_pack, newest_us)
-            window.finish(values, newest, at_us, result)
+            while count < events and moments[count] >= lower_us:
+                count += 1
+            of_tail, newest = (suffixes[count - 1], moments[0]) if count else (self.nothing, None)
+            of_pack: Sequence[int] = self.nothing
+            if entries and lower_us < upto_us and (place := bisect_left(times, (lower_us - start) // self.unit, 0, place)) < entries:
+                of_pack, newest = entry.unpack_from(body, place * entry.size), newest_us if newest is None else newest
+            window.finish(of_pack, of_tail, newest, at_us, result)
             for aggregate, column, scale in window.listed:
                 if lower_us < upto_us:
                     left.append(aggregate)
@@ -188,7 +124,7 @@ class PackedView:
         if len(events) <= TAIL:
             return False
         # What is not known yet at that moment keeps out of the pack, and everything after it.
-        upto_us = min((events[KEPT - 1][0], *(event_us for event_us, created_us, *_ in events if created_us > at_us)))
+        upto_us = min((events[KEPT - 1][0], *(event_us for event_us, *_, created_us in events if created_us > at_us)))
         events = [e for e in events if e[0] < upto_us]
         return bool(events) and self._add(connection, key, old, events, upto_us)
 
@@ -213,15 +149,9 @@ class PackedView:
         """The moments of events, newest first, and the terms of the first one, the first two, and so on."""
         if not rows:
             return (), ()
-        moments, _, *columns = zip(*rows, strict=True)
-        sums = []
-        for term, column in zip(self.terms, columns):  # noqa: B905 - further columns may follow
-            if term.kind == "squares":
-                sums.append(accumulate([v * v for v in column]))
-            elif term.kind == "sum":
-                sums.append(accumulate(column))
-            else:
-                sums.append(accumulate(column, KINDS[term.kind]))
+        columns = list(zip(*rows, strict=True))
+        moments = columns[0]
+        sums = [running(moments, columns[place]) for running, place in self.running]
         return moments, list(zip(*sums, strict=True)) if sums else [()] * len(rows)
 
     def _pack(self, events: Sequence[Any], upto_us: int) -> Pack:
@@ -229,7 +159,7 @@ class PackedView:
         tiles = np.array(moments, np.int64)[::-1] // self.unit * self.unit
         values = np.array(suffixes, np.int64).reshape(len(events), len(self.terms))[::-1].T
         first = np.flatnonzero(np.diff(tiles, prepend=tiles[0] - 1))  # an entry starts with its oldest event
-        return Pack(upto_us, max(e[1] for e in events), moments[0], tiles[first], values[:, first])
+        return Pack(upto_us, max(e[-1] for e in events), moments[0], tiles[first], values[:, first])
 
     def _merged(self, old: Pack | None, new: Pack) -> Pack:
         """Both together, without the entries that no window reaches any more. A suffix of both is the two suffixes added up."""
@@ -237,7 +167,7 @@ class PackedView:
         if old is not None:
             times = np.union1d(old.times, new.times)
             a, b = self._at(old, times), self._at(new, times)
-            sums = sum(t.kind in ("sum", "squares") for t in self.terms)
+            sums = sum(t.kind == "sum" for t in self.terms)
             maxima = sum(t.kind == "max" for t in self.terms) + sums
             if any(int(np.abs(x[:sums]).max(initial=0)) >= BIGGEST for x in (a, b)):
                 raise OverflowError
@@ -253,21 +183,3 @@ class PackedView:
     def _load(self, connection: sqlite3.Connection, key: str) -> Pack | None:
         found = connection.execute(self.read, (key,)).fetchone()
         return None if found is None else decode(found, self.unit)
-
-
-def _terms(aggregate: Aggregate) -> list[Term]:
-    """What has to be known of an aggregate's window. That an event is the newest is known without."""
-    c = aggregate.column
-    total, present = Term("sum", f"coalesce({c}, 0)"), Term("sum", f"{c} IS NOT NULL")
-    if aggregate.function == "seconds_since_last":
-        return [] if aggregate.flag is None else [Term("max", f"CASE WHEN {c} THEN event_us ELSE {LEAST} END")]
-    if aggregate.function == "seconds_since_first":  # of a tile the time of the event itself, not the tile's
-        return [Term("min", "event_us" if aggregate.flag is None else f"CASE WHEN {c} THEN event_us ELSE {MOST} END")]
-    return {
-        "count": [Term("sum", "1")],
-        "sum": [total],
-        "avg": [total, present],
-        "std": [total, present, Term("squares", f"coalesce({c}, 0)")],
-        "min": [Term("min", f"coalesce({c}, {MOST})")],
-        "max": [Term("max", f"coalesce({c}, {LEAST})")],
-    }[aggregate.function]
