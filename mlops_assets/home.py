@@ -22,8 +22,15 @@ def prepare(settings: Settings) -> None:
 
 
 def registry_exists(settings: Settings) -> bool:
-    """Whether MLflow's database is there; asking MLflow itself would make one."""
-    return Path(settings.tracking_uri.removeprefix("sqlite:///")).exists()
+    """Whether MLflow's database is there; asking MLflow itself would make one. Where it is gone and there are decisions on its versions, `CommandError`:
+    a new one would count from version 1 again.
+    """
+    database, history = Path(settings.tracking_uri.removeprefix("sqlite:///")), settings.history_file
+    if database.exists() and database.stat().st_size:
+        return True
+    if history.exists() and history.stat().st_size:
+        raise CommandError(f"{database} is {'empty' if database.exists() else 'missing'}, and {history} has decisions on its versions: restore it from the backup")
+    return False
 
 
 def check_range(settings: Settings, first: str, last: str) -> None:

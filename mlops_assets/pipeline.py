@@ -74,7 +74,7 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             "lake": LakeResource(root=settings.lake_root),
             "feature_store": feature_store_of(settings),
             "registry": registry_of(settings),
-            "history": History(path=str(settings.home / "history.jsonl")),
+            "history": History(path=str(settings.history_file)),
         },
         loggers={"story": story_logger},
         executor=in_process_executor,  # another process for every step would import the heavy libraries again

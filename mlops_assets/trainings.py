@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.home import CommandError, check_as_of, padded, prepare
+from mlops_assets.home import CommandError, check_as_of, padded, prepare, registry_exists
 from mlops_assets.resources.environments import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
 
     settings = load_settings()
     check_as_of(settings, as_of)
+    registry_exists(settings)
     prepare(settings)
     lake = Lake(settings.lake_root)
     undecided = None if again else _undecided(settings, lake, as_of)
@@ -59,6 +60,7 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     settings = load_settings()
     as_of_days = steps(first, last, step)
     check_as_of(settings, first, as_of_days[-1])
+    registry_exists(settings)
     prepare(settings)
     lake = Lake(settings.lake_root)
     with DagsterInstance.get() as instance:

@@ -118,6 +118,10 @@ class Settings:
         return self.storage.lake or str(self.home / "lake")
 
     @property
+    def history_file(self) -> Path:
+        return self.home / "history.jsonl"
+
+    @property
     def serving_db(self) -> Path:
         return self.home / "serving" / "serving.db"
 

@@ -58,8 +58,9 @@ class History(ConfigurableResource[Any]):
         """All lines, the oldest first. Where one was altered, removed from the middle, or put in, `HistoryError`."""
         return self._verified(self._lines(self._read()))[0]
 
-    def head(self) -> Head:
-        return _head(self._verified(self._lines(self._read()))[1])
+    def head(self, rows: int | None = None) -> Head:
+        """How far it goes, or went with that many lines."""
+        return _head(self._verified(self._lines(self._read()))[1][:rows])
 
     def unconfirmed(self, kept_elsewhere: str | None) -> list[dict[str, Any]]:
         """The lines after those that `kept_elsewhere` (a head's JSON) knows of: a crash came before they were noted there.

@@ -125,7 +125,8 @@ class Lifecycle:
             if to is None:
                 raise RegistryError(f"there is nothing to go back to: no champion before version {now.version} is left")
             self.registry.release(self.registry.version(to))  # what cannot serve is no way back
-            entry = {"as_of": now.as_of, "version": now.version, "champion": now.version, "to": to, "serves": self._serves(now)}
+            serves = next((row["serves"] for row in reversed(rows) if row["version"] == now.version and "serves" in row), None)  # its bundle may be damaged
+            entry = {"as_of": now.as_of, "version": now.version, "champion": now.version, "to": to, "serves": serves or self._serves(now)}
             return self._record(rows, at, ROLLED_BACK, {**entry, "by": by, "reasons": [reason]})
 
     def unconfirmed(self) -> Rows:
@@ -143,8 +144,9 @@ class Lifecycle:
         with place.open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             rows = self.history.entries()
-            if cut_off := self.unconfirmed():
-                self._carry_out(cut_off[-1], rows)
+            for number in range(len(rows) - len(self.unconfirmed()) + 1, len(rows) + 1):
+                self._check_same(rows[number - 1], number)
+                self._carry_out(rows[number - 1], rows[:number])
             now, moves = self.registry.champion(), [row for row in rows if moved_to(row)]
             # Before there were digests the alias moved first, and a crash may have lost the line.
             if not lenient and moves and "digest" in moves[-1] and (recorded := moved_to(moves[-1])) != (now and now.version):
@@ -194,7 +196,20 @@ class Lifecycle:
             else:
                 client.delete_registered_model_alias(name, PREVIOUS)
             client.set_registered_model_alias(name, CHAMPION, champion)
-        client.set_registered_model_tag(name, HEAD_TAG, self.history.head().to_json())
+        client.set_registered_model_tag(name, HEAD_TAG, self.history.head(len(rows)).to_json())
+
+    def _check_same(self, row: Mapping[str, Any], line: int) -> None:
+        """Whether a line that MLflow does not know of is on a version that it has. Numbers begin at 1 again in a database that was made anew: what
+        has the number there was never decided on.
+        """
+        place = f"{self.history.path}: line {line} is on version {row['version']}"
+        try:
+            serves = self._serves(self.registry.version(row["version"]))
+            self.registry.version(moved_to(row) or row["version"])
+        except RegistryError as error:
+            raise RegistryError(f"{place}, and {error}: MLflow's database is not the one that this history belongs to") from error
+        if serves != row.get("serves", serves):
+            raise RegistryError(f"{place}, which is another one in MLflow: its database is not the one that this history belongs to")
 
     def _noted(self) -> str | None:
         client = self.registry.client()
@@ -210,7 +225,7 @@ class Lifecycle:
 
 def lifecycle_of(settings: Settings) -> Lifecycle:
     """The registry and the history under the platform's home."""
-    return Lifecycle(registry_of(settings), History(path=str(settings.home / "history.jsonl")))
+    return Lifecycle(registry_of(settings), History(path=str(settings.history_file)))
 
 
 def _recorded(rows: Rows, what: str, entry: Mapping[str, object]) -> dict[str, Any] | None:

@@ -309,6 +309,37 @@ def test_a_rollback_does_not_go_to_a_bundle_that_cannot_serve(shelf: Shelf) -> N
     assert shelf.champion == "4"
 
 
+def test_a_champion_whose_bundle_was_damaged_is_rolled_back(shelf: Shelf) -> None:
+    number = shelf.promoted()
+    (shelf.registry._artifacts(shelf.registry.version(number), "bundle") / "model.txt").write_text("")
+    assert shelf.back()["to"] == "1"
+    assert shelf.champion == "1"
+
+
+def test_a_database_that_was_made_anew_is_not_taken_for_the_one_that_was_decided_on(shelf: Shelf, tmp_path: Path) -> None:
+    """Its numbers begin at 1 again: what has the number 1 now was never judged, and must not become champion because another one was."""
+    anew = Shelf(tmp_path / "anew")
+    number = anew.candidate(promote=False, seed=100)
+    shutil.copy(shelf.lifecycle.history.path, anew.lifecycle.history.path)
+    with pytest.raises(RegistryError, match=r"history\.jsonl: line 1 is on version 1, which is another one in MLflow"):
+        anew.gate(number)
+    assert anew.champion is None
+    assert anew.lifecycle.history.entries() == shelf.lifecycle.history.entries()
+
+
+def test_a_history_that_is_newer_than_the_database_is_carried_out_line_by_line(shelf: Shelf) -> None:
+    """As after a restore: the database was copied first, and two decisions were made before the history was."""
+    before = shelf.copied(shelf.home.parent / "before")
+    shelf.gate("2")
+    shelf.back()
+    shutil.copy(shelf.lifecycle.history.path, before.lifecycle.history.path)
+    number = before.candidate(promote=False, reasons=("another one",))
+    before.gate(number)
+    assert (before.champion, before.previous) == ("1", None)
+    assert "rolled_back" in before.tags("2")
+    assert before.decisions() == [("promoted", "1"), ("promoted", "2"), ("rolled_back", "2"), ("refused", number)]
+
+
 def test_a_history_from_before_it_was_chained_goes_on(shelf: Shelf) -> None:
     path = Path(shelf.lifecycle.history.path)
     old = [{"as_of": "2025-04-10", "version": "1", "champion": None, "verdict": "promoted", "reasons": ["better in every way"], "run": "r"}]

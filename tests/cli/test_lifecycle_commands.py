@@ -125,6 +125,27 @@ def test_a_history_that_was_altered_is_named_with_its_line(shelf: Shelf, said: S
         assert said.error(*words) == f"mlops: {path}: line 3 is missing: it has 2 lines, and MLflow knows of 3"
 
 
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_database_that_is_gone_is_named_and_not_made_anew(shelf: Shelf, said: Said, content: bytes | None) -> None:
+    database = shelf.home / "mlflow" / "mlflow.db"
+    database.unlink()
+    if content is not None:
+        database.write_bytes(content)
+    reason, days = ("--reason", "I must"), ("--from", "2026-01-05", "--to", "2026-01-06")
+    for words in (
+        ["status"],
+        ["history"],
+        ["promote", "2", *reason],
+        ["rollback", *reason],
+        ["reproduce", "1"],
+        ["compare", "1", "2", *days],
+        ["train", "--as-of", "2026-01-20"],
+        ["backfill", "--group", "model", *days],
+    ):
+        assert f"{database} is {'missing' if content is None else 'empty'}, and {shelf.home / 'history.jsonl'} has decisions" in said.error(*words)
+    assert (database.read_bytes() if database.exists() else None) == content
+
+
 def test_on_an_empty_home_there_is_nothing_to_decide_and_nothing_is_made(tmp_path: Path, said: Said) -> None:
     assert said.text("history") == ["no entries"]
     assert said.data("history")["entries"] == []
