@@ -29,7 +29,9 @@ def registry_exists(settings: Settings) -> bool:
     if database.exists() and database.stat().st_size:
         return True
     if history.exists() and history.stat().st_size:
-        raise CommandError(f"{database} is {'empty' if database.exists() else 'missing'}, and {history} has decisions on its versions: restore it from the backup")
+        raise CommandError(
+            f"{database} is {'empty' if database.exists() else 'missing'}, and {history} has decisions on its versions: restore it from the backup"
+        )
     return False
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetCheckSeverity, DagsterEventType, DagsterInstance, ExecuteInProcessResult
+from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType, DagsterExecutionInterruptedError, DagsterInstance, ExecuteInProcessResult
+from dagster._utils.error import SerializableErrorInfo
 
 from mlops_assets.automation import fail_dead_runs
 from mlops_assets.processes import process_tags
@@ -66,7 +67,7 @@ def run_job(
     select: Any = None,
     config: Mapping[str, Any] | None = None,
 ) -> ExecuteInProcessResult:
-    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`. `config` is by asset.
+    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`, Ctrl-C is `KeyboardInterrupt`. `config` is by asset.
 
     The run carries the process that it is executed in, so that one which is killed does not count as working for ever.
     """
@@ -85,6 +86,8 @@ def run_job(
         asset_selection=select,
     )
     if not result.success:
+        if any(event.is_step_failure and _innermost(event).cls_name == DagsterExecutionInterruptedError.__name__ for event in result.all_events):
+            raise KeyboardInterrupt  # Dagster has made a failure of the step out of it
         raise RunFailed(_why(result))
     return result
 
@@ -100,9 +103,13 @@ def _why(result: ExecuteInProcessResult) -> str:
                 return f"{place} ({' '.join(found.split())}); nothing downstream was made"
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            text = OUR_ERRORS.sub("", (error.message if error else "failed").strip().splitlines()[0])
+            text = OUR_ERRORS.sub("", _innermost(event).message.strip().splitlines()[0])
             return f"{event.step_key}: {text}"
     return next((e.message or "failed" for e in result.all_events if e.is_failure), "failed")
+
+
+def _innermost(failure: DagsterEvent) -> SerializableErrorInfo:
+    error = failure.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error or SerializableErrorInfo("failed", [], None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.home import CommandError, check_as_of, padded, prepare, registry_exists
@@ -29,10 +32,10 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
     registry_exists(settings)
     prepare(settings)
     lake = Lake(settings.lake_root)
-    undecided = None if again else _undecided(settings, lake, as_of)
-    with DagsterInstance.get() as instance:
+    with one_at_a_time(settings.home), DagsterInstance.get() as instance:
+        undecided = None if again else _undecided(settings, lake, as_of)
         result = _retrain(instance, as_of, undecided)
-    judged = lake.read(EVALUATION, [as_of]).to_pylist()[0]
+        judged = lake.read(EVALUATION, [as_of]).to_pylist()[0]
     decided = [row for row in lifecycle_of(settings).history.entries() if row["version"] == judged["version"]][-1]
     return {
         "as_of": as_of,
@@ -63,7 +66,7 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     registry_exists(settings)
     prepare(settings)
     lake = Lake(settings.lake_root)
-    with DagsterInstance.get() as instance:
+    with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         for number, as_of in enumerate(as_of_days, 1):
             print(f"{number} of {len(as_of_days)}: as of {as_of}: {_step(settings, lake, instance, as_of)}", file=sys.stderr, flush=True)
         result = run_job(WALK, instance, config={WALK_FORWARD: {"first": first, "last": last, "step": step}})
@@ -77,6 +80,21 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
         print(f"{title}:\n{padded([[str(cell) for cell in line] for line in cells])}")
     print(f"report: {report}")
     return None
+
+
+@contextmanager
+def one_at_a_time(home: Path) -> Iterator[None]:
+    """While another command trains in this home, wait: two that train as of one day would each take the other's version for their own.
+
+    The system gives the lock back when a process ends, however it does. A run that Dagster launched has its pool, and does not wait for this.
+    """
+    with (home / "training.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another command trains in this home: this one goes on when it has ended", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,9 @@ class Lifecycle:
             if to is None:
                 raise RegistryError(f"there is nothing to go back to: no champion before version {now.version} is left")
             self.registry.release(self.registry.version(to))  # what cannot serve is no way back
-            serves = next((row["serves"] for row in reversed(rows) if row["version"] == now.version and "serves" in row), None)  # its bundle may be damaged
+            serves = next(
+                (row["serves"] for row in reversed(rows) if row["version"] == now.version and "serves" in row), None
+            )  # its bundle may be damaged
             entry = {"as_of": now.as_of, "version": now.version, "champion": now.version, "to": to, "serves": serves or self._serves(now)}
             return self._record(rows, at, ROLLED_BACK, {**entry, "by": by, "reasons": [reason]})
 

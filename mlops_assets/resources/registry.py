@@ -17,7 +17,7 @@ from typing import Any, cast
 from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
-from dagster import ConfigurableResource
+from dagster import ConfigurableResource, DagsterExecutionInterruptedError
 
 from mlops_assets.core.card import shortened
 from mlops_assets.processes import HOST, PID, is_gone, process_tags
@@ -79,7 +79,8 @@ class ModelRegistry(ConfigurableResource[Any]):
         except BaseException as error:
             if tracking.active_run() is not None:  # with none, a tag would start one
                 with suppress(Exception):  # what stopped the training is what has to be told
-                    tracking.set_tag("error", f"{type(error).__name__}: {error}"[:500])
+                    interrupted = isinstance(error, KeyboardInterrupt | DagsterExecutionInterruptedError)
+                    tracking.set_tag("error", "interrupted" if interrupted else f"{type(error).__name__}: {error}"[:500])
                 with suppress(Exception):
                     tracking.end_run(status="FAILED")
             raise

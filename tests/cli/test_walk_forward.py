@@ -2,10 +2,12 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from test_cli import Platform
 
 from feature_repo.engine.lake import Lake
 from mlops_assets.cli import main
+from mlops_assets.resources.environments import load_settings
+from mlops_assets.resources.registry import registry_of
+from mlops_assets.trainings import one_at_a_time
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +34,9 @@ COMPARED = ("--from", "2025-03-24", "--to", "2025-03-28")
 PREPARE = """
 import sys
 from mlops_assets.cli import main
+from mlops_assets.resources.environments import load_settings
+from mlops_assets.resources.registry import registry_of
+from mlops_assets.trainings import one_at_a_time
 
 first, last, as_of = sys.argv[1:]
 assert main(["backfill", "--from", first, "--to", last]) == 0
@@ -57,12 +65,16 @@ def decided(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in files}
 
 
+def started(platform: Platform, words: Sequence[object]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "MLOPS_HOME": str(platform.home), "MLOPS_CONFIG": str(platform.config)}
+    command = [sys.executable, "-m", "mlops_assets.cli", *map(str, words)]
+    return subprocess.Popen(command, cwd=platform.folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
 def kill_at(platform: Platform, line: str, after: str) -> list[str]:
     """Start the walk and kill it with no time to tidy up once it says `line` after `after`; what it had said by then."""
-    environment = {**os.environ, "MLOPS_HOME": str(platform.home), "MLOPS_CONFIG": str(platform.config)}
-    words = [sys.executable, "-m", "mlops_assets.cli", *map(str, WALK)]
     said: list[str] = []
-    with subprocess.Popen(words, cwd=platform.folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with started(platform, WALK) as process:
         assert process.stderr is not None
         for text in process.stderr:
             said.append(text.strip())
@@ -84,6 +96,19 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
     done = platform.run(*WALK, "--json")
     assert done.returncode == 0, done.stderr
     return Walked(platform, before, decided(platform.home), done.stderr.splitlines(), json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_a_training_that_is_interrupted_exits_130_and_is_failed_in_mlflow(walked: Walked, here: None) -> None:
+    with started(walked.platform, ("train", "--as-of", AS_OF[1], "--again")) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "choosing the number of rounds" in line:
+                process.send_signal(signal.SIGINT)
+        assert line == "mlops: interrupted; what was written is whole, and the same command goes on from there\n"
+    assert process.returncode == 130
+    registry = registry_of(load_settings())
+    (run, *_) = registry.client().search_runs([registry.client().get_experiment_by_name("fraud").experiment_id], order_by=["start_time DESC"])
+    assert (run.info.status, run.data.tags["error"]) == ("FAILED", "interrupted")
 
 
 @pytest.fixture
@@ -174,6 +199,19 @@ def test_a_walk_that_is_done_trains_nothing_and_shows_its_report(walked: Walked,
     tables = told.out.split("\n\n")
     assert [part.split(":")[0] for part in tables] == ["quality", "money", "policies, means", "report"]
     assert [line.split()[0] for line in tables[0].splitlines()[2:]] == [*AS_OF, "mean"]
+
+
+@pytest.mark.parametrize(("words", "told"), [(WALK, "1 of 3: "), (("train", "--as-of", AS_OF[0]), "mlops: as of ")])
+def test_a_command_that_trains_waits_for_another_one(walked: Walked, words: tuple[object, ...], told: str) -> None:
+    with ExitStack() as another:
+        another.enter_context(one_at_a_time(walked.platform.home))
+        with started(walked.platform, words) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "another command trains in this home: this one goes on when it has ended\n"
+            assert not select.select([process.stderr], [], [], 0.3)[0]
+            another.close()
+            assert process.stderr.readline().startswith(told)
+            process.kill()
 
 
 def test_the_report_can_be_made_without_the_command_also_past_what_the_lake_has(walked: Walked, here: None, tmp_path: Path) -> None:
