@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--home", type=Path, default=Path("var/demo"), action=Once, help="where it keeps its state (var/demo); emptied first")
 
     backfill = command("backfill", lambda o: _backfill(o, backfill), "materialize arrival days, or walk forward over as-of days of the model group")
-    _days(backfill)
+    _days(backfill, "arrival day, or as-of day of the model group")
     groups = ["ingest", "features", "monitoring", "model"]
     backfill.add_argument(
         "--group", choices=groups, action=Once, help="only this group (ingest and features); model: train as of each day, promote nothing, report"
@@ -84,10 +84,10 @@ def parser() -> argparse.ArgumentParser:
     score = command(
         "score", lambda o: commands.score(o.first, o.last, o.out, o.version, o.as_of), "score past days with a version into a Parquet file"
     )
-    _days(score)
+    _days(score, "arrival day")
     score.add_argument("--out", type=Path, required=True, action=Once, metavar="FILE")
     which = score.add_mutually_exclusive_group()
-    which.add_argument("--version", action=Once, help="a registered version (the champion)")
+    which.add_argument("--version", type=_version, action=Once, help="a registered version (the champion)")
     which.add_argument("--as-of", type=_day, action=Once, metavar="DAY", help="the version that was trained as of this day")
 
     compare = command(
@@ -95,12 +95,12 @@ def parser() -> argparse.ArgumentParser:
         lambda o: commands.compare(o.version, o.other, o.first, o.last, o.json),
         "how two versions would have done on past days that neither was trained on",
     )
-    compare.add_argument("version", metavar="VERSION", help="a registered version")
-    compare.add_argument("other", metavar="OTHER", help="the one that it is compared with")
-    _days(compare)
+    compare.add_argument("version", type=_version, metavar="VERSION", help="a registered version")
+    compare.add_argument("other", type=_version, metavar="OTHER", help="the one that it is compared with")
+    _days(compare, "arrival day")
 
     promote = command("promote", lambda o: decisions.promote(o.version, o.reason, o.refuse), "make an evaluated version champion, on a person's word")
-    promote.add_argument("version", metavar="VERSION", help="a registered version that was evaluated")
+    promote.add_argument("version", type=_version, metavar="VERSION", help="a registered version that was evaluated")
     promote.add_argument("--refuse", action="store_true", help="refuse it instead: no machine promotes it after that")
     _reason(promote)
 
@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--clock", choices=["wall", "event"], default="wall", action=Once, help="event: replay past days by their own time")
 
     reproduce = command("reproduce", lambda o: commands.reproduce(o.version, o.record), "make a version again from what was recorded, and compare")
-    reproduce.add_argument("version", metavar="V", help="a registered version")
+    reproduce.add_argument("version", type=_version, metavar="VERSION", help="a registered version")
     reproduce.add_argument("--record", type=Path, action=Once, metavar="FILE", help="the provenance.json of a version that another home has")
 
     command("rebuild-online", lambda o: commands.rebuild_online(), "make the online state anew from the lake and the log, while the service goes on")
@@ -135,9 +135,9 @@ def _backfill(options: argparse.Namespace, usage: argparse.ArgumentParser) -> An
     return commands.backfill(options.first, options.last, options.group)
 
 
-def _days(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--from", dest="first", type=_day, required=True, action=Once, metavar="DAY", help="first arrival day, 2018-04-01")
-    command.add_argument("--to", dest="last", type=_day, required=True, action=Once, metavar="DAY", help="last arrival day, included")
+def _days(command: argparse.ArgumentParser, kind: str) -> None:
+    command.add_argument("--from", dest="first", type=_day, required=True, action=Once, metavar="DAY", help=f"first {kind}, such as 2018-04-01")
+    command.add_argument("--to", dest="last", type=_day, required=True, action=Once, metavar="DAY", help=f"last {kind}, included")
 
 
 def _reason(command: argparse.ArgumentParser) -> None:
@@ -148,6 +148,13 @@ def _text(text: str) -> str:
     if text.strip():
         return text.strip()
     raise argparse.ArgumentTypeError(f"{text!r} says nothing")
+
+
+def _version(text: str) -> str:
+    """An empty one, as of a variable of the shell that is not set, is not the champion."""
+    if text.isascii() and text.isdigit() and text[0] != "0":
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not the number of a version, such as 3")
 
 
 def _step(text: str) -> int:

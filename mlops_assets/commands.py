@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
-from mlops_assets.home import CommandError, check_range, padded, prepare, registry_exists
+from mlops_assets.home import CommandError, check_range, check_writable, padded, prepare, registry_exists
 from mlops_assets.resources.environments import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     check_range(settings, first, last)
     if not out.absolute().parent.is_dir():
         raise CommandError(f"{out}: there is no folder {out.absolute().parent.name!r} to write it to")
+    if out.is_dir():
+        raise CommandError(f"{out} is a folder; --out takes the file to write")
     registry, lake = _registry(settings), Lake(settings.lake_root)
     number = trained_version(lake, as_of) if as_of else version
     if not registry_exists(settings):  # asking would make one
@@ -122,6 +124,8 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     try:
         pq.write_table(table, temporary)
         os.replace(temporary, out)
+    except OSError as error:
+        raise CommandError(f"{out}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
     return {"out": str(out), "rows": table.num_rows, "version": chosen.version, "from": first, "to": last}
@@ -201,14 +205,7 @@ def doctor() -> dict[str, Any]:
         raise CommandError("libgomp.so.1 is missing, which LightGBM needs: install the system package libgomp1")
     for name in ("dagster", "dagster-mlflow", "mlflow", "feast", "lightgbm", "pandera", "evidently", "fastapi", "duckdb"):
         findings[name] = importlib.metadata.version(name)
-    settings.home.mkdir(parents=True, exist_ok=True)
-    probe = settings.home / f".doctor.{os.getpid()}"
-    try:
-        probe.write_text("writable")
-    except OSError as error:
-        raise CommandError(f"{settings.home} cannot be written to ({error.strerror})") from error
-    finally:
-        probe.unlink(missing_ok=True)
+    check_writable(settings.home)
     findings["home"] = str(settings.home)
     findings["graph"] = f"{len(list(_pipeline().resolve_all_asset_specs()))} assets"
     loaded = subprocess.run([sys.executable, "-c", "import lightgbm"], capture_output=True, text=True, check=False)
@@ -219,8 +216,8 @@ def doctor() -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks; errors that are not ours say their type."""
-    text = " ".join(str(error).split()) or "no message"
+    """The message of an error without its line breaks; errors that are not ours say their type, and a database's leaves out the statement."""
+    text = " ".join(str(error).split()).partition(" [SQL: ")[0] or "no message"
     named = type(error).__module__.split(".")[0] in ("mlops_assets", "feature_repo", "serving")
     return text if named else f"{type(error).__name__}: {text}"
 

@@ -3,6 +3,7 @@ or shows a table."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +19,25 @@ def prepare(settings: Settings) -> None:
     import mlops_assets.definitions  # noqa: F401
     from mlops_assets.instance import prepare_instance
 
+    check_writable(settings.home)
     prepare_instance(settings.home)
 
 
+def check_writable(home: Path) -> None:
+    """Whether a file can be written to the home, which is made; `CommandError` where it cannot, as on a full disk."""
+    probe = home / f".probe.{os.getpid()}"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe.write_text("writable")
+        probe.unlink()
+    except OSError as error:
+        raise CommandError(f"{home} cannot be written to ({error.strerror})") from error
+
+
 def registry_exists(settings: Settings) -> bool:
-    """Whether MLflow's database is there; asking MLflow itself would make one. Where it is gone and there are decisions on its versions, `CommandError`:
-    a new one would count from version 1 again.
+    """Whether MLflow's database is there; asking MLflow itself would make one.
+
+    Where it is gone although there are decisions on its versions, `CommandError`: a new one would count from version 1 again.
     """
     database, history = Path(settings.tracking_uri.removeprefix("sqlite:///")), settings.history_file
     if database.exists() and database.stat().st_size:

@@ -67,7 +67,8 @@ def run_job(
     select: Any = None,
     config: Mapping[str, Any] | None = None,
 ) -> ExecuteInProcessResult:
-    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`, Ctrl-C is `KeyboardInterrupt`. `config` is by asset.
+    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`, Ctrl-C is
+    `KeyboardInterrupt`. `config` is by asset.
 
     The run carries the process that it is executed in, so that one which is killed does not count as working for ever.
     """

@@ -184,7 +184,11 @@ class ModelRegistry(ConfigurableResource[Any]):
         """What the version was made from. One that is not the one which was recorded is `RegistryError`."""
         if (recorded := version.tags.get(RECORD_DIGEST)) is None:
             raise RegistryError(f"version {version.version}: what it was made from is not recorded; it was trained before that was kept")
-        record = Record.from_json(self._artifacts(version, RECORD).read_text(encoding="utf-8"), f"version {version.version}: {RECORD}")
+        try:
+            text = self._artifacts(version, RECORD).read_text(encoding="utf-8")
+        except OSError as error:
+            raise RegistryError(f"version {version.version}: its {RECORD} cannot be read ({error.strerror}: {error.filename})") from error
+        record = Record.from_json(text, f"version {version.version}: {RECORD}")
         if record.digest != recorded:
             raise RegistryError(f"version {version.version}: its {RECORD} has the digest {record.digest}, recorded is {recorded}")
         return record
@@ -224,7 +228,12 @@ class ModelRegistry(ConfigurableResource[Any]):
         if self.tracking_uri.startswith("sqlite:///"):
             Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(self.tracking_uri)
-        return mlflow.MlflowClient(self.tracking_uri)
+        from sqlalchemy.exc import DatabaseError
+
+        try:
+            return mlflow.MlflowClient(self.tracking_uri)
+        except DatabaseError as error:
+            raise RegistryError(f"{self.tracking_uri} cannot be used ({error.orig})") from error
 
     def _experiment(self) -> None:
         client = self.client()

@@ -146,6 +146,19 @@ def test_a_database_that_is_gone_is_named_and_not_made_anew(shelf: Shelf, said: 
     assert (database.read_bytes() if database.exists() else None) == content
 
 
+def test_a_database_that_is_damaged_is_named_in_one_short_line(shelf: Shelf, said: Said) -> None:
+    database = shelf.home / "mlflow" / "mlflow.db"
+    database.write_bytes(b"not a database" * 100)
+    for words in (["status"], ["history"], ["rollback", "--reason", "I must"]):
+        assert said.error(*words) == f"mlops: sqlite:///{database} cannot be used (file is not a database)"
+
+
+def test_a_record_that_is_missing_is_named(shelf: Shelf, said: Said) -> None:
+    shelf.registry.client().set_model_version_tag("fraud", "1", "provenance_digest", "0" * 64)
+    line = said.error("reproduce", "1")
+    assert line.startswith("mlops: version 1: its provenance.json cannot be read (No such file or directory: ")
+
+
 def test_on_an_empty_home_there_is_nothing_to_decide_and_nothing_is_made(tmp_path: Path, said: Said) -> None:
     assert said.text("history") == ["no entries"]
     assert said.data("history")["entries"] == []
