@@ -228,10 +228,10 @@ def readable(outcome: Mapping[str, Any], indent: str = "") -> str:
     for name, value in outcome.items():
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}:", readable(value, indent + "  ")]
-        elif isinstance(value, list):
+        elif isinstance(value, list) and value:
             lines += [f"{indent}{name}:", *(f"{indent}  - {item}" for item in value)]
         else:
-            lines.append(f"{indent}{name}: {'none' if value is None else value}")
+            lines.append(f"{indent}{name}: {'none' if value in (None, []) else value}")
     return "\n".join(lines)
 
 

@@ -65,6 +65,8 @@ class Lifecycle:
         with self._settled() as rows:
             judged, now = self._judged(number), self.registry.champion()
             entry = {"as_of": judged.version.as_of, "version": number, "champion": judged.champion, "by": GATE, "run": run, "serves": judged.serves}
+            if now is not None and now.version == number and (made := next((row for row in reversed(rows) if moved_to(row) == number), None)):
+                return made  # by the gate or by a person: an evaluation that is made anew does not refuse what serves
             if not judged.promote:
                 return self._once(rows, at, REFUSED, {**entry, "reasons": judged.reasons})
             if held := held_back(rows, number, judged.serves):
@@ -72,8 +74,8 @@ class Lifecycle:
             promoted = {**entry, "reasons": judged.reasons}
             if made := _recorded(rows, PROMOTED, promoted):
                 return made
-            if now is not None and now.version == number:  # by a person, or its line was lost
-                return next((row for row in reversed(rows) if moved_to(row) == number), None) or self._record(rows, at, PROMOTED, promoted)
+            if now is not None and now.version == number:  # its line was lost
+                return self._record(rows, at, PROMOTED, promoted)
             if older := _older(judged.version, now):
                 return self._once(rows, at, REFUSED, {**entry, "reasons": [older]})
             if approval == "person":

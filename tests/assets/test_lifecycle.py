@@ -202,7 +202,7 @@ def test_a_person_may_overrule_a_judgement_and_it_is_on_record_what_was_overrule
     assert (shelf.champion, shelf.previous) == (number, "1")
     with pytest.raises(NotPromotable, match="is the champion already"):
         approve(shelf, number)
-    assert shelf.gate(number)["kind"] == "refused", "the verdict is what it was, and the champion stays"
+    assert shelf.gate(number) == row, "so that promoted_version can be materialized for the lineage"
     assert shelf.champion == number
 
 
@@ -307,6 +307,14 @@ def test_a_rollback_does_not_go_to_a_bundle_that_cannot_serve(shelf: Shelf) -> N
     with pytest.raises(BundleError, match=r"model\.txt was altered"):
         shelf.back()
     assert shelf.champion == "4"
+
+
+def test_an_evaluation_that_is_made_anew_does_not_refuse_the_champion(shelf: Shelf) -> None:
+    number = shelf.candidate()
+    made = shelf.gate(number)
+    shelf.judge(shelf.registry.version(number), promote=False, against=number, reasons=("it saves less",))
+    assert shelf.gate(number) == made
+    assert shelf.champion == number
 
 
 def test_a_champion_whose_bundle_was_damaged_is_rolled_back(shelf: Shelf) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from feature_repo.engine.lake import Lake
 from mlops_assets import trainings
 from mlops_assets.cli import main
-from mlops_assets.commands import one_line
+from mlops_assets.commands import one_line, readable
 from mlops_assets.home import CommandError
 from mlops_assets.resources import provenance as provenance_module
 
@@ -237,6 +237,10 @@ def test_a_home_that_cannot_be_written_to_is_named(
     monkeypatch.setenv("MLOPS_CONFIG", str(platform.config))
     assert main(words) == 1
     assert capsys.readouterr().err == "mlops: /proc/home cannot be written to (No such file or directory)\n"
+
+
+def test_an_empty_list_says_none() -> None:
+    assert readable({"version": "3", "overruled": [], "reasons": ["better"]}) == "version: 3\noverruled: none\nreasons:\n  - better"
 
 
 def test_an_error_of_a_database_is_told_without_its_statement() -> None:
