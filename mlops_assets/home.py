@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 
 from mlops_assets.resources.environments import ConfigError, Settings
 
@@ -76,6 +78,9 @@ def check_as_of(settings: Settings, *days: str) -> None:
 
 
 def padded(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as columns; the last column is as wide as it is."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    return "".join("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) + "\n" for line in lines)
+    """A header and lines of cells as columns. Titles are broken to the width of what is below them; the last column is as wide as it is."""
+    titles, *body = lines
+    columns = list(zip(*body, strict=True)) or [()] * len(titles)
+    widths = [max(map(len, [*column, *title.split()])) for title, column in zip(titles, columns, strict=True)]
+    broken = zip_longest(*(wrap(title, width) for title, width in zip(titles, widths, strict=True)), fillvalue="")
+    return "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in [*broken, *body])
