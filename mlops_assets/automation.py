@@ -13,6 +13,7 @@ from dagster import (
     DagsterRun,
     DagsterRunStatus,
     DefaultSensorStatus,
+    PartitionsDefinition,
     RunRequest,
     RunsFilter,
     SensorDefinition,
@@ -24,6 +25,7 @@ from dagster import (
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
+from mlops_assets.keys import PROMOTED_VERSION
 from mlops_assets.processes import HOST, PID, is_gone
 
 PAGE = 100
@@ -68,10 +70,13 @@ class Cursor:
         return cls(seen, values.get("last_as_of"))
 
 
-def retraining_sensor(job_name: str, assets: Collection[AssetKey], checks: Sequence[AssetCheckKey], cooldown_days: int) -> SensorDefinition:
+def retraining_sensor(
+    job_name: str, assets: Collection[AssetKey], as_of_days: PartitionsDefinition[str], checks: Sequence[AssetCheckKey], cooldown_days: int
+) -> SensorDefinition:
     """The sensor that asks for `job_name` when one of `checks` has failed: one retraining in flight, and `cooldown_days` as-of days between two.
 
-    In flight is any unfinished run of `job_name` or of one of its `assets`, however it was started.
+    In flight is any unfinished run of `job_name` or of one of its `assets`, however it was started. A walk-forward is none: it works for hours, and
+    its runs of the job end before the promotion, so that it never touches the champion.
     """
 
     @sensor(
@@ -91,15 +96,19 @@ def retraining_sensor(job_name: str, assets: Collection[AssetKey], checks: Seque
             name = check.to_user_string()
             seen[name], new = failed_checks(context.instance, check, seen.get(name, Seen()))
             for one in new:
-                if one.day is None:  # an error here would come again at each tick, and hold back what can be acted on
+                # An error here would come again at each tick, and hold back what can be acted on.
+                if one.day is None:
                     context.log.warning(f"{one.check} failed in record {one.record}, which names no arrival day: it asks for nothing")
-            failed += [(one.day, one) for one in new if one.day]
+                elif not as_of_days.has_partition_key(_day_after(one.day)):
+                    context.log.warning(f"{one.check} failed on {one.day}, after which there is no as-of day: it asks for nothing")
+                else:
+                    failed.append((one.day, one))
         if not failed:
             return SensorResult(
                 cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason("no drift check has failed since the last look")
             )
         day, newest = max(failed, key=lambda one: (one[0], one[1].record))
-        as_of = (date.fromisoformat(day) + timedelta(days=1)).isoformat()
+        as_of = _day_after(day)
         if free := cools_until(cursor.last_as_of, cooldown_days, as_of):
             reason = f"{newest.check} failed on {day}, and the retraining as of {cursor.last_as_of} cools down until {free}"
             return SensorResult(cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason(reason))
@@ -160,14 +169,21 @@ def fail_dead_runs(instance: DagsterInstance) -> list[str]:
 
 
 def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[AssetKey]) -> DagsterRun | None:
-    """An unfinished run of the job, or of any of the assets as when a person materializes them in the UI."""
-    runs = instance.get_runs(RunsFilter(statuses=IN_FLIGHT))
-    return next((run for run in runs if run.job_name == job_name or not (run.asset_selection or set()).isdisjoint(assets)), None)
+    """An unfinished run of the job that may promote, or of any of the assets as when a person materializes them in the UI."""
+    for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT)):
+        selected = run.asset_selection or set()
+        if (not selected or AssetKey(PROMOTED_VERSION) in selected) if run.job_name == job_name else not selected.isdisjoint(assets):
+            return run
+    return None
 
 
 def _ended(instance: DagsterInstance, run_id: str) -> bool:
     run = instance.get_run_by_id(run_id)
     return run is None or run.is_finished
+
+
+def _day_after(day: str) -> str:
+    return (date.fromisoformat(day) + timedelta(days=1)).isoformat()
 
 
 def _day(record: AssetCheckExecutionRecord) -> str | None:

@@ -2,12 +2,23 @@
 
 import os
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType, DagsterExecutionInterruptedError, DagsterInstance, ExecuteInProcessResult
+from dagster import (
+    AssetCheckSeverity,
+    DagsterEvent,
+    DagsterEventType,
+    DagsterExecutionInterruptedError,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    ExecuteInProcessResult,
+    RunsFilter,
+)
 from dagster._utils.error import SerializableErrorInfo
 
 from mlops_assets.automation import fail_dead_runs
@@ -37,6 +48,7 @@ run_monitoring:
   max_runtime_seconds: 86400
 """
 OUR_ERRORS = re.compile(r"^(mlops_assets|feature_repo|serving)[\w.]*: ")  # their names say less than their messages
+GIVEN_S = 10.0  # a few looks of the daemon at its queue
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -91,6 +103,20 @@ def run_job(
             raise KeyboardInterrupt  # Dagster has made a failure of the step out of it
         raise RunFailed(_why(result))
     return result
+
+
+def give_way(instance: DagsterInstance, pool: str, patience_s: float = GIVEN_S) -> None:
+    """Wait until nothing is queued for the pool, and not longer than `patience_s`, for there may be no daemon.
+
+    Runs in this process hold the pool for the queue, and do not ask for it themselves: of a row of them it would wait for the end.
+    """
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until and any(_wants(run, pool) for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED]))):
+        time.sleep(0.2)
+
+
+def _wants(run: DagsterRun, pool: str) -> bool:
+    return run.run_op_concurrency is not None and pool in (run.run_op_concurrency.all_pools or ())
 
 
 def _why(result: ExecuteInProcessResult) -> str:

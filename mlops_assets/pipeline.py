@@ -1,6 +1,7 @@
 """The table of contents of the graph: which assets there are, which jobs run them, and what starts those."""
 
 from dagster import (
+    AssetKey,
     AssetSelection,
     Definitions,
     ScheduleDefinition,
@@ -17,6 +18,7 @@ from mlops_assets.automation import retraining_sensor
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.guard import guard_sensor
 from mlops_assets.keys import BUSINESS_REPORT, DRIFT_CHECKS, FEATURES, INGEST, MODEL, MONITORING, ONLINE_STORE, PREDICTION_LOG, WALK_FORWARD
+from mlops_assets.partitions import as_of_days
 from mlops_assets.resources.console import story_logger
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
@@ -52,6 +54,8 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
         define_asset_job(WALK, AssetSelection.assets(WALK_FORWARD), description="What the versions of past as-of days would have caught."),
     ]
     models = model_assets(case, settings)
+    as_of = as_of_days(settings.time.start, settings.time.end)
+    retrained = [key for one in models for key in one.keys if key != AssetKey(WALK_FORWARD)]
     return Definitions(
         assets=[
             *ingestion_assets(case, settings, source),
@@ -67,7 +71,7 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             _after_midnight("business_every_day", business, 50),
         ],
         sensors=[
-            retraining_sensor(RETRAINING, [key for one in models for key in one.keys], DRIFT_CHECKS, settings.retraining.cooldown_days),
+            retraining_sensor(RETRAINING, retrained, as_of, DRIFT_CHECKS, settings.retraining.cooldown_days),
             guard_sensor(settings.guard, settings.serving_db),
         ],
         resources={

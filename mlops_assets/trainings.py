@@ -55,8 +55,8 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     from feature_repo.engine.lake import Lake
     from mlops_assets.assets.walk_forward import walk_partition, walk_tables
     from mlops_assets.core.backtest import means, steps
-    from mlops_assets.instance import run_job
-    from mlops_assets.keys import WALK_FORWARD
+    from mlops_assets.instance import give_way, run_job
+    from mlops_assets.keys import MODEL, WALK_FORWARD
     from mlops_assets.pipeline import WALK
     from mlops_assets.resources.lake import to_frame
 
@@ -68,6 +68,7 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     lake = Lake(settings.lake_root)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         for number, as_of in enumerate(as_of_days, 1):
+            give_way(instance, MODEL)  # a walk takes hours, and what drift has asked for does not wait for its end
             print(f"{number} of {len(as_of_days)}: as of {as_of}: {_step(settings, lake, instance, as_of)}", file=sys.stderr, flush=True)
         result = run_job(WALK, instance, config={WALK_FORWARD: {"first": first, "last": last, "step": step}})
         (made,) = result.asset_materializations_for_node(WALK_FORWARD)

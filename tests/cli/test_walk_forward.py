@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from banks import TINY_BANK
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 from test_cli import Platform
 
 from feature_repo.engine.lake import Lake
@@ -160,6 +160,9 @@ def test_runs_that_were_killed_are_marked_failed(walked: Walked, here: None) -> 
         ("retraining", AS_OF[2], fine),
         ("backtest", None, fine),
     ]
+    walked_runs = [record.dagster_run for record in runs[end - 6 : end - 1]]
+    assert all(AssetKey("promoted_version") not in run.asset_selection for run in walked_runs if run.asset_selection), "no retraining waits for them"
+    assert all(run.asset_selection for run in walked_runs)
 
 
 def test_a_walk_decides_nothing(walked: Walked) -> None:

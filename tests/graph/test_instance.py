@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from dagster import (
     AssetCheckSeverity,
     AssetKey,
     DagsterInstance,
+    DagsterRun,
     DagsterRunStatus,
     Definitions,
     asset,
@@ -25,7 +27,7 @@ from dagster._core.instance.config import PoolGranularity
 from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets.automation import fail_dead_runs
-from mlops_assets.instance import prepare_instance
+from mlops_assets.instance import give_way, prepare_instance
 from mlops_assets.keys import DRIFT_CHECKS
 from mlops_assets.pipeline import RETRAINING, build_pipeline
 from mlops_assets.processes import HOST, PID, PROCESS, process_tags
@@ -176,6 +178,33 @@ def test_a_run_in_this_process_does_not_wait_for_a_slot_that_another_holds(insta
     began = time.monotonic()
     assert pooled_job().execute_in_process(instance=instance).success
     assert materialize([in_pool], instance=instance).success
+    assert time.monotonic() - began < 30
+
+
+def queued(instance: DagsterInstance, run_id: str) -> DagsterRun:
+    """A run of the pool that waits for the daemon."""
+    from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+
+    origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__").get_job_origin("pooled")
+    return instance.create_run_for_job(job_def=pooled_job(), run_id=run_id, status=DagsterRunStatus.QUEUED, remote_job_origin=origin)
+
+
+def test_a_row_of_runs_gives_way_to_what_waits_for_their_pool_until_it_was_launched(instance: DagsterInstance) -> None:
+    waiting = queued(instance, ONE)
+    launch = threading.Timer(0.5, instance.report_run_canceled, [waiting])
+    launch.start()
+    began = time.monotonic()
+    give_way(instance, "model", patience_s=60)
+    launch.join()
+    assert 0.4 < time.monotonic() - began < 30
+
+
+def test_nobody_gives_way_to_another_pool_or_for_ever(instance: DagsterInstance) -> None:
+    queued(instance, ONE)
+    began = time.monotonic()
+    give_way(instance, "features", patience_s=60)
+    assert time.monotonic() - began < 30
+    give_way(instance, "model", patience_s=0.3)  # there is no daemon
     assert time.monotonic() - began < 30
 
 

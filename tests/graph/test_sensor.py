@@ -21,8 +21,8 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets.automation import RECORD, Cursor, Seen, failed_checks
-from mlops_assets.keys import DRIFT_CHECKS
-from mlops_assets.pipeline import RETRAINING, build_pipeline
+from mlops_assets.keys import DRIFT_CHECKS, EVALUATION, PROMOTED_VERSION, RECIPE, TRAINED_MODEL, TRAINING_SET, WALK_FORWARD
+from mlops_assets.pipeline import RETRAINING, WALK, build_pipeline
 from mlops_assets.processes import PROCESS, process_tags
 from mlops_assets.resources.environments import Retraining, Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
@@ -122,6 +122,33 @@ def test_model_assets_that_are_materialized_ad_hoc_are_in_flight_too(ticks: Tick
     assert ticks.tick() == ([] if asked else ["2025-03-11"])
 
 
+@pytest.mark.parametrize(
+    ("job", "assets"),
+    [
+        (RETRAINING, (TRAINING_SET, RECIPE, TRAINED_MODEL, EVALUATION)),
+        (RETRAINING, (EVALUATION,)),
+        (WALK, ()),
+        (WALK, (WALK_FORWARD,)),
+        ("__ASSET_JOB", (WALK_FORWARD,)),
+    ],
+)
+def test_a_walk_forward_never_touches_the_champion_and_keeps_no_retraining_waiting(
+    ticks: Ticks, instance: DagsterInstance, job: str, assets: tuple[str, ...]
+) -> None:
+    selected = frozenset(AssetKey(name) for name in assets) or None
+    create_run_for_test(instance, job_name=job, status=DagsterRunStatus.STARTED, asset_selection=selected)
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    assert ticks.tick() == ["2025-03-11"]
+
+
+def test_a_training_that_was_cut_off_and_is_finished_is_in_flight(ticks: Ticks, instance: DagsterInstance) -> None:
+    rest = frozenset({AssetKey(EVALUATION), AssetKey(PROMOTED_VERSION)})
+    create_run_for_test(instance, job_name=RETRAINING, status=DagsterRunStatus.STARTED, asset_selection=rest)
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    assert ticks.tick() == []
+    assert "in flight" in str(ticks.skipped)
+
+
 def test_a_daily_run_that_was_killed_is_ended_by_the_sensor_and_what_it_found_is_seen(ticks: Ticks, instance: DagsterInstance) -> None:
     run_id = "11111111-1111-4111-8111-111111111111"
     tags = {**process_tags(run_id), PROCESS: f"{run_id}:1"}
@@ -187,6 +214,16 @@ def test_a_tick_that_throws_or_is_cut_off_loses_nothing_and_repeats_its_key(
 @pytest.mark.parametrize("named", [{}, {"day": "yesterday"}])
 def test_a_failure_that_names_no_day_asks_for_nothing_and_stops_no_later_one(ticks: Ticks, instance: DagsterInstance, named: dict[str, str]) -> None:
     instance.report_runless_asset_event(AssetCheckEvaluation(DATA.asset_key, DATA.name, False, named, severity=AssetCheckSeverity.WARN))
+    assert ticks.tick() == []
+    evaluated(instance, DATA, "2025-03-10", passed=False)
+    assert ticks.tick() == ["2025-03-11"]
+
+
+@pytest.mark.parametrize("day", ["2020-01-01", "2031-01-01", "9999-12-30"])
+def test_a_failure_on_a_day_outside_of_the_calendar_asks_for_nothing_and_stops_no_later_one(
+    ticks: Ticks, instance: DagsterInstance, day: str
+) -> None:
+    evaluated(instance, DATA, day, passed=False)
     assert ticks.tick() == []
     evaluated(instance, DATA, "2025-03-10", passed=False)
     assert ticks.tick() == ["2025-03-11"]
