@@ -245,7 +245,8 @@ def _side_by_side(compared: Mapping[str, Any]) -> str:
     one, other = sides
     lines = [[name.replace("_", " "), shown(value), shown(sides[other][name])] for name, value in sides[one].items()]
     rows = {name: value for name, value in compared.items() if name not in ("versions", "difference")}
-    interval = f"{shown(gap['low'])} to {shown(gap['high'])} at {gap['confidence']:.0%} confidence, over resamples of {gap['customers']:,} customers"
+    resampled = f"{gap[gap['resampled']]:,} {gap['resampled']}"
+    interval = f"{shown(gap['low'])} to {shown(gap['high'])} at {gap['confidence']:.0%} confidence, over resamples of {resampled}"
     return (
         f"{readable(rows)}\n{padded([['measure', f'version {one}', f'version {other}'], *lines])}"
         f"average precision, {one} minus {other}: {shown(gap['average_precision'])} ({interval})\n"

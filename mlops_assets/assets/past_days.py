@@ -15,7 +15,7 @@ from mlops_assets.resources.lake import read_validated, shift, to_frame
 from serving.contract.bundle import Release
 from serving.contract.scoring import Scorer
 
-COLUMNS = ("transaction_id", "event_timestamp", "created_timestamp", "customer_id", "amount")
+COLUMNS = ("transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_assets.core import metrics as m
-from mlops_assets.core.bootstrap import paired_bootstrap
+from mlops_assets.core.bootstrap import clusters, paired_bootstrap
 from mlops_assets.core.money import Costs, business_report, reviewed_at_capacity
 from mlops_assets.core.splits import utc_days
 from mlops_assets.core.verdicts import latest_verdicts
@@ -87,7 +87,8 @@ class Week:
 
 @dataclass(frozen=True)
 class Difference:
-    """Average precision of one version minus that of another on the same payments, with a percentile interval over resampled customers.
+    """Average precision of one version minus that of another on the same payments, with a percentile interval over resampled customers or merchants,
+    whichever of them lets it vary more.
 
     Null where it is undefined, or where a resample had no fraud in it.
     """
@@ -97,7 +98,9 @@ class Difference:
     high: float | None
     confidence: float
     resamples: int
+    resampled: str
     customers: int
+    merchants: int
 
 
 def steps(first: str, last: str, step: int) -> list[str]:
@@ -223,13 +226,14 @@ def difference(rows: pd.DataFrame, one: m.Scores, other: m.Scores, seed: int, co
     """How much better `one` ranks the rows that have a verdict than `other`."""
     known = rows["is_fraud"].notna().to_numpy(dtype=bool)
     flags = rows.loc[known, "is_fraud"].to_numpy(dtype=bool)
-    groups, customers = pd.factorize(rows.loc[known, "customer_id"])
+    groups = clusters(rows[known])
+    counts = {name: len(np.unique(codes)) for name, codes in groups.items()}
     own, others = (_defined(partial(m.average_precision, flags, scores[known])) for scores in (one, other))
     if own is None or others is None:
-        return Difference(None, None, None, confidence, 0, len(customers))
-    drawn = np.array(paired_bootstrap(flags, one[known], other[known], groups, seed, RESAMPLES))
+        return Difference(None, None, None, confidence, 0, next(iter(groups)), **counts)
+    by, drawn = paired_bootstrap(flags, one[known], other[known], groups, seed, RESAMPLES)
     low, high = (None if np.isnan(drawn).any() else float(np.quantile(drawn, q)) for q in ((1 - confidence) / 2, (1 + confidence) / 2))
-    return Difference(own - others, low, high, confidence, RESAMPLES, len(customers))
+    return Difference(own - others, low, high, confidence, RESAMPLES, by, **counts)
 
 
 def _day(text: str) -> date:

@@ -111,7 +111,7 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         "## Evaluation",
         f"On {evaluation.rows:,} payments of {evaluation.customers:,} customers from {evaluation.first_day} to {evaluation.last_day}, "
         f"{evaluation.positives:,} of them fraud ({_share(evaluation.positive_share)}), which no fit that is compared here was trained on. "
-        f"Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of customers.",
+        f"Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of {evaluation.resampled}.",
         _results(evaluation, reference),
         f"### Verdict\n\nThe version {decided}:",
         _list(*(_plain(reason) for reason in verdict.reasons)),

@@ -12,7 +12,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_assets.core import metrics as m
-from mlops_assets.core.bootstrap import interval, resample, weighted_average_precision, weighted_money_saved
+from mlops_assets.core.bootstrap import (
+    Codes,
+    Drawn,
+    calibration_by_chance,
+    clusters,
+    interval,
+    most_varied,
+    resample,
+    weighted_average_precision,
+    weighted_money_saved,
+)
 from mlops_assets.core.money import Costs, reviewed_at_capacity
 from mlops_assets.core.slices import BANDS, Slice, measure_slices
 from mlops_assets.core.splits import utc_days
@@ -27,6 +37,8 @@ class Evaluation:
     rows: int
     positives: int
     customers: int
+    merchants: int
+    resampled: str  # "customers" or "merchants": those by which the difference varies most
     first_day: str
     last_day: str
     k: int
@@ -35,9 +47,10 @@ class Evaluation:
     metrics: Mapping[str, Mapping[str, float]]  # of "candidate", "champion", "baseline", as far as given
     undefined: Mapping[str, str]
     difference: float  # average precision, candidate minus reference
-    bootstrap: tuple[float, ...]  # the same on each resample of customers
+    bootstrap: tuple[float, ...]  # the same on each resample
     intervals: Mapping[str, tuple[float, float]]  # 90 %, of the two's average precision and money saved, and of the difference of each
     slices: tuple[Slice, ...]
+    calibration_by_chance: tuple[float, ...] = ()  # the candidate's relative calibration error, were its scores right, on each draw of labels
     unknown_rows: int | None = None  # payments of the same days without a verdict: no figure here is about them
     unknown_amount: float | None = None  # the money in them
     train_rows: int | None = None
@@ -60,7 +73,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, NaN as null, the resamples as their quantiles."""
-        plain = {**asdict(self), "unknown_share": self.unknown_share, "bootstrap": _quantiles(self.bootstrap)}
+        plain = {**asdict(self), "unknown_share": self.unknown_share}
+        plain |= {name: _quantiles(getattr(self, name)) for name in ("bootstrap", "calibration_by_chance")}
         plain["slices"] = [{**asdict(one), "difference": one.difference, "bootstrap": _quantiles(one.bootstrap)} for one in self.slices]
         return _without_nan(plain)
 
@@ -101,21 +115,23 @@ def evaluate(
     reference = next((name for name in ("champion", "baseline") if name in scores), "none")
     compared = {name: measured[name]["average_precision"] for name in ("candidate", reference) if name in measured}
     usable = len(compared) == 2 and all(math.isfinite(value) for value in compared.values())
-    groups = pd.factorize(cards, use_na_sentinel=False)[0]
+    groups = clusters(holdout)
     unknown = None if unknown_amounts is None else np.asarray(unknown_amounts, dtype=np.float64)
 
     sure = [name for name in compared if math.isfinite(compared[name])]
-    statistics = {f"{name}.average_precision": weighted_average_precision(flags, scores[name], groups) for name in sure}
-    for name in sure:
-        statistics[f"{name}.money_saved"] = weighted_money_saved(amounts, flags, scores[name], days, costs, groups)
-    drawn = resample(statistics, groups, seed, resamples) if sure else {}
-    for metric in ("average_precision", "money_saved") if usable else ():
-        drawn[f"difference.{metric}"] = drawn[f"candidate.{metric}"] - drawn[f"{reference}.{metric}"]
+    resampled = {by: _resample(sure, flags, amounts, scores, days, costs, codes, seed, resamples) for by, codes in groups.items()} if sure else {}
+    for drawn in resampled.values() if usable else ():
+        for metric in ("average_precision", "money_saved"):
+            drawn[f"difference.{metric}"] = drawn[f"candidate.{metric}"] - drawn[f"{reference}.{metric}"]
+    judged = "difference" if usable else sure[0] if sure else ""
+    by = most_varied(resampled, f"{judged}.average_precision") if sure else next(iter(groups))
+    drawn = resampled.get(by, {})
 
     return Evaluation(
         rows=len(holdout),
         positives=int(flags.sum()),
-        customers=int(groups.max()) + 1 if len(groups) else 0,
+        **{name: int(codes.max()) + 1 if len(codes) else 0 for name, codes in groups.items()},
+        resampled=by,
         first_day=str(days.min()) if len(days) else "",
         last_day=str(days.max()) if len(days) else "",
         k=k,
@@ -127,12 +143,31 @@ def evaluate(
         bootstrap=tuple(drawn["difference.average_precision"].tolist()) if usable else (),
         intervals={name: interval(values) for name, values in drawn.items()},
         slices=measure_slices(holdout, train, scores["candidate"], scores.get(reference), seed, resamples, bands),
+        calibration_by_chance=calibration_by_chance(flags, scores["candidate"], groups.values(), seed)
+        if math.isfinite(measured["candidate"]["relative_calibration_error"])
+        else (),
         unknown_rows=None if unknown is None else len(unknown),
         unknown_amount=None if unknown is None else math.fsum(unknown),
         train_rows=None if train is None else len(train),
         train_positive_share=None if train is None else float(train["is_fraud"].mean()) if len(train) else math.nan,
         amount_factor=_amount_factor(amounts, train, expected_amounts),
     )
+
+
+def _resample(
+    names: Sequence[str],
+    flags: m.Flags,
+    amounts: m.Scores,
+    scores: Mapping[str, m.Scores],
+    days: pd.Series,
+    costs: Costs,
+    codes: Codes,
+    seed: int,
+    resamples: int,
+) -> dict[str, Drawn]:
+    statistics = {f"{name}.average_precision": weighted_average_precision(flags, scores[name], codes) for name in names}
+    statistics |= {f"{name}.money_saved": weighted_money_saved(amounts, flags, scores[name], days, costs, codes) for name in names}
+    return resample(statistics, codes, seed, resamples)
 
 
 def baseline_scores(train: pd.DataFrame, holdout: pd.DataFrame, features: Sequence[str], seed: int) -> m.Scores:

@@ -70,17 +70,22 @@ def card_precision_at_k(days: Any, cards: Any, is_fraud: Any, scores: Any, k: in
 
 
 def expected_calibration_error(is_fraud: Any, scores: Any, bins: int = 10) -> float:
-    """Sum over bins of (n_b / n) * |mean score - share of fraud| (Naeini et al., AAAI 2015), for scores that claim to be probabilities.
-
-    The bins hold equal numbers of rows (Nixon et al., 2019): of equal width, the first would hold nearly everything where fraud is rare.
-    Equal scores share a bin.
-    """
+    """Sum over `calibration_bins` of (n_b / n) * |mean score - share of fraud| (Naeini et al., AAAI 2015), for scores that claim to be
+    probabilities."""
     flags, values = numbers("calibration error", is_fraud, scores)
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))[1:-1]
-    group = np.searchsorted(edges, values, side="right")
-    count = np.bincount(group)
+    group = calibration_bins(values, bins)
     gap = np.bincount(group, weights=values) - np.bincount(group, weights=flags)
-    return float(np.abs(gap[count > 0]).sum() / len(values))
+    return float(np.abs(gap).sum() / len(values))
+
+
+def calibration_bins(scores: Scores, bins: int = 10) -> npt.NDArray[np.int64]:
+    """The bin of each row.
+
+    Bins hold equal numbers of rows (Nixon et al., 2019): of equal width, the first would hold nearly everything where fraud is rare.
+    Equal scores share a bin, that of their mean rank, so that a score that most rows have does not take all others into its own.
+    """
+    place = pd.Series(scores).rank().to_numpy() - 0.5
+    return (place * bins // max(1, len(scores))).astype(np.int64)
 
 
 def relative_calibration_error(is_fraud: Any, scores: Any) -> float:

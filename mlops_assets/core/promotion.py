@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.core.evaluation import Evaluation
 
@@ -152,7 +154,10 @@ def _better(evaluation: Evaluation, gate: Gate) -> Finding:
     bound = evaluation.lower_bound(gate.confidence)
     good = bound > gate.min_gain  # false for NaN as well
     figures = f"average precision {own:.4f} against {other:.4f} of the {evaluation.reference}, a difference of {evaluation.difference:+.4f}"
-    resamples = f"{len(evaluation.bootstrap)} resamples of {evaluation.customers:,} customers"
+    count = evaluation.merchants if evaluation.resampled == "merchants" else evaluation.customers
+    resamples = f"{len(evaluation.bootstrap)} resamples of {count:,} {evaluation.resampled}"
+    if math.isnan(bound) and math.isfinite(evaluation.difference):
+        return Finding(False, f"{figures}; of {resamples} some hold no fraud at all: nothing is proven")
     interval = f"at {gate.confidence:.0%} confidence it is at least {bound:+.4f}, over {resamples}"
     proven = "" if good else f": not proven to be more than {gate.min_gain:g}"
     return Finding(good, f"{figures}; {interval}{proven}", hard=not math.isfinite(bound))
@@ -188,12 +193,18 @@ def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
 
 
 def _calibration(evaluation: Evaluation, gate: Gate) -> list[Finding]:
-    error = evaluation.metrics["candidate"]["relative_calibration_error"]
+    """An error counts if it is larger than is tolerated, and than a calibrated model shows by chance on as many frauds that come in such bursts."""
+    error, chance = evaluation.metrics["candidate"]["relative_calibration_error"], evaluation.calibration_by_chance
     if not math.isfinite(error):
         return []  # `_metrics` has said so
-    good = error <= gate.max_calibration_error
+    low, high = (float(np.quantile(chance, q)) if chance else math.nan for q in (1 - gate.confidence, gate.confidence))
     figures = f"its scores are off from the observed shares of fraud by {error:.0%} (at most {gate.max_calibration_error:.0%})"
-    return [Finding(good, figures + ("" if good else ": they are no probabilities"))]
+    found = f"{figures}; those of a calibrated model are by {low:.0%} to {high:.0%} here, by chance"
+    if error <= gate.max_calibration_error:
+        return [Finding(True, found)]
+    if error <= high:  # false for NaN as well
+        return [Finding(True, f"{found}: this may be chance")]
+    return [Finding(False, f"{found}: they are no probabilities")]
 
 
 def _features(candidate: tuple[str, ...], serving: tuple[str, ...] | None, missing: Sequence[str]) -> Finding:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.core import metrics as m
-from mlops_assets.core.bootstrap import paired_bootstrap
+from mlops_assets.core.bootstrap import clusters, paired_bootstrap
 
 BANDS = (10.0, 50.0, 100.0, 250.0)  # of the amount; where money is lost is another question than where frauds are many
 
@@ -24,7 +24,7 @@ class Slice:
     positives: int
     candidate: float | None
     reference: float | None
-    bootstrap: tuple[float, ...] = ()  # candidate minus reference on each resample of the group's customers that holds a fraud
+    bootstrap: tuple[float, ...] = ()  # candidate minus reference on each resample of the group's customers, or merchants, that holds a fraud
 
     @property
     def difference(self) -> float | None:
@@ -83,8 +83,7 @@ def _measure(
     own, other = precision(candidate), precision(reference)
     differences: tuple[float, ...] = ()
     if reference is not None and own is not None and other is not None:
-        customers = pd.factorize(holdout.loc[inside, "customer_id"], use_na_sentinel=False)[0]
-        # Where one customer had most of the frauds, some draws are without any, which says nothing of the models.
-        drawn = paired_bootstrap(flags[inside], candidate[inside], reference[inside], customers, seed, resamples)
-        differences = tuple(value for value in drawn if math.isfinite(value))
+        # Where one customer or merchant had most of the frauds, some draws are without any, which says nothing of the models.
+        _, drawn = paired_bootstrap(flags[inside], candidate[inside], reference[inside], clusters(holdout[inside]), seed, resamples)
+        differences = tuple(drawn[np.isfinite(drawn)].tolist())
     return Slice(name, int(inside.sum()), int(flags[inside].sum()), own, other, differences)

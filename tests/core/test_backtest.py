@@ -39,6 +39,7 @@ def payments(*rows: tuple[str, str, float, bool | None]) -> pd.DataFrame:
     at = pd.to_datetime([f"{day}T12:00:00" for _, day, _, _ in rows], utc=True)
     frame = pd.DataFrame({"transaction_id": [row[0] for row in rows], "event_timestamp": at, "created_timestamp": at})
     frame["customer_id"] = "c" + frame["transaction_id"]
+    frame["merchant_id"] = "m" + frame["transaction_id"]
     frame["amount"] = [row[2] for row in rows]
     known = pd.Series({row[0]: row[3] for row in rows if row[3] is not None}, dtype="boolean")
     return with_verdicts(frame, known, MATURE)
@@ -195,4 +196,4 @@ def test_the_difference_is_that_of_the_average_precisions_with_an_interval_aroun
 def test_a_difference_without_fraud_is_undefined() -> None:
     rows = payments(("a", DAYS[0], 10.0, False), ("b", DAYS[1], 10.0, False))
     found = difference(rows, np.array([0.1, 0.2]), np.array([0.2, 0.1]), seed=1)
-    assert (found.average_precision, found.low, found.high, found.customers) == (None, None, None, 2)
+    assert (found.average_precision, found.low, found.high, found.customers, found.merchants) == (None, None, None, 2, 2)

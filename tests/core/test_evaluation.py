@@ -79,7 +79,7 @@ def test_a_resample_is_average_precision_on_the_customers_drawn(rows: list[tuple
     count = codes.max() + 1
     draw = np.random.default_rng(seed).integers(0, count, size=count)
     drawn = np.concatenate([np.flatnonzero(codes == c) for c in draw])
-    (found,) = paired_bootstrap(fraud, one.astype(float), other.astype(float), codes, seed, 1)
+    _, (found,) = paired_bootstrap(fraud, one.astype(float), other.astype(float), {"customers": codes}, seed, 1)
     if not fraud[drawn].any():
         assert math.isnan(found)
     elif fraud[drawn].all():
@@ -256,5 +256,5 @@ def test_two_hundred_resamples_of_two_hundred_thousand_rows_are_quick() -> None:
     random = np.random.default_rng(0)
     fraud, groups = random.uniform(size=200_000) < 0.01, random.integers(0, 5_000, 200_000)
     started = time.perf_counter()
-    paired_bootstrap(fraud, random.uniform(size=200_000), random.uniform(size=200_000), groups, 0, 200)
+    paired_bootstrap(fraud, random.uniform(size=200_000), random.uniform(size=200_000), {"customers": groups}, 0, 200)
     assert time.perf_counter() - started < 20

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from mlops_assets.core.metrics import (
     UndefinedMetric,
     average_precision,
+    calibration_bins,
     card_precision_at_k,
     expected_calibration_error,
     money_saved,
@@ -91,6 +92,25 @@ def test_calibration_error_of_honest_probabilities_is_small_and_of_inflated_ones
     fraud = random.uniform(size=50_000) < chance
     assert expected_calibration_error(fraud, chance) < 0.005
     assert expected_calibration_error(fraud, chance + 0.5) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_calibration_errors_of_a_score_that_most_rows_have_and_of_the_others_do_not_cancel(flipped: bool) -> None:
+    """95 rows of 0 with one fraud among them, and five of 0.2 without: on the whole as many frauds as the scores say."""
+    scores, fraud = np.repeat([0.0, 0.2], [95, 5]), np.arange(100) == 0
+    if flipped:
+        scores, fraud = 1 - scores, ~fraud
+    assert expected_calibration_error(fraud, scores) == pytest.approx(0.02)
+
+
+@unhurried
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
+def test_bins_are_of_equal_size_but_for_equal_scores_which_share_one(values: list[int]) -> None:
+    scores = np.array(values, dtype=float)
+    bins = calibration_bins(scores)
+    assert all(len(set(bins[scores == one])) == 1 for one in scores)
+    assert (np.diff(bins[np.argsort(scores, kind="stable")]) >= 0).all()
+    assert np.bincount(calibration_bins(np.arange(100.0))).tolist() == [10] * 10
 
 
 @unhurried

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, ViewPlan
+from mlops_assets.core.bootstrap import calibration_by_chance, clusters, paired_bootstrap
 from mlops_assets.core.evaluation import Evaluation, baseline_scores, evaluate
-from mlops_assets.core.metrics import Scores
+from mlops_assets.core.metrics import Scores, relative_calibration_error
 from mlops_assets.core.money import Costs
 from mlops_assets.core.promotion import Gate, Verdict, decide, lacking
 from mlops_assets.core.splits import Split
 from mlops_assets.core.training import Recipe, TrainedModel, TrainingError, train
 from serving.contract.scoring import Scorer
 
+BOUNDS = (0.05, 0.95)
 FEATURES = ("amount", "amount_ratio", "fraud_rate")
 
 
@@ -252,6 +254,97 @@ def test_scores_off_by_a_factor_are_refused_and_calibrated_ones_of_a_small_holdo
         assert (verdict.promote, verdict.barred) == (False, ())
         (reason,) = verdict.reasons
         assert reason.startswith("its scores are off from the observed shares of fraud by "), reason
+
+
+def in_bursts(seed: int, frauds: int, burst: int, entity: str) -> tuple[pd.DataFrame, Scores, Scores]:
+    """Payments of which 1 % are frauds that come in bursts, of one customer or of one merchant, and two equal models that look at each burst
+    independently of each other. The scores of both are calibrated."""
+    random = np.random.default_rng(seed)
+    count, share, skill = frauds * 100, 0.01 / burst, 2
+    fraud = random.uniform(size=count) < share
+    rows = np.repeat(np.arange(count), np.where(fraud, burst, 1))
+    scores = []
+    for _ in range(2):
+        seen = skill * fraud + random.normal(size=count)
+        scores.append(1 / (1 + np.exp(-(skill * seen - skill**2 / 2 + np.log(burst * share / (1 - share)))))[rows])
+    drawn = {name: random.integers(0, size, len(rows)) for name, size in (("customer_id", 1_000), ("merchant_id", 500))}
+    drawn[entity] = drawn[entity][np.searchsorted(rows, rows)]
+    first = pd.Timestamp("2024-01-01", tz="UTC")
+    holdout = pd.DataFrame({**drawn, "is_fraud": fraud[rows], "amount": random.lognormal(3, 1, len(rows))})
+    return holdout.assign(event_timestamp=first + pd.to_timedelta(random.integers(0, 168, len(rows)), unit="h")), scores[0], scores[1]
+
+
+def off_beyond_the_limit_and_chance(entity: str, seeds: range, change: Callable[[Scores], Scores] = lambda scores: scores) -> tuple[int, int]:
+    """Of holdouts with about fifty frauds in bursts of four: how often the error is above the gate's limit, and how often it is above what
+    chance comes to as well."""
+    above = refused = 0
+    for seed in seeds:
+        holdout, scores, _ = in_bursts(seed, 50, 4, entity)
+        fraud, scores = holdout["is_fraud"].to_numpy(), change(scores)
+        error = relative_calibration_error(fraud, scores)
+        above += error > Gate().max_calibration_error
+        by_chance = calibration_by_chance(fraud, scores, clusters(holdout).values(), seed)
+        refused += error > max(Gate().max_calibration_error, np.quantile(by_chance, Gate().confidence))
+    return above, refused
+
+
+@pytest.mark.parametrize("entity", ["customer_id", "merchant_id"])
+def test_calibrated_scores_are_hardly_ever_found_off_beyond_chance_where_fifty_frauds_come_in_bursts(entity: str) -> None:
+    above, refused = off_beyond_the_limit_and_chance(entity, range(60))
+    assert above >= 15, "by the limit alone a third would be refused"
+    assert refused <= 5
+
+
+@pytest.mark.parametrize("change", [lambda s: np.clip(3 * s, 0, 1), lambda s: s / 3, lambda s: 1 / (1 + (1 / s - 1) * np.exp(-2))])
+def test_scores_that_are_far_off_are_found_to_be_also_where_fifty_frauds_come_in_bursts(change: Callable[[Scores], Scores]) -> None:
+    assert off_beyond_the_limit_and_chance("customer_id", range(20), change)[1] >= 16
+
+
+def test_the_verdict_on_calibration_says_the_error_the_limit_and_what_chance_comes_to() -> None:
+    ends = set()
+    for seed in range(8):
+        holdout, candidate, _ = in_bursts(seed, 50, 4, "customer_id")
+        evaluation = evaluate(holdout, candidate, 1 - candidate, None, Costs(), k=20, seed=seed, resamples=100)
+        verdict = judge(evaluation, gate=Gate(min_positives=1))
+        (reason,) = [reason for reason in verdict.reasons if reason.startswith("its scores are off")]
+        error, (low, high) = evaluation.metrics["candidate"]["relative_calibration_error"], np.quantile(evaluation.calibration_by_chance, BOUNDS)
+        figures = f"its scores are off from the observed shares of fraud by {error:.0%} (at most 50%)"
+        assert reason.startswith(f"{figures}; those of a calibrated model are by {low:.0%} to {high:.0%} here, by chance")
+        ends.add((bool(error <= 0.5), bool(error <= high), verdict.promote, reason.rpartition(", by chance")[2]))
+    assert ends == {(True, True, True, ""), (False, True, True, ": this may be chance")}
+
+
+def test_an_error_of_calibration_above_the_limit_with_no_draws_to_compare_it_with_is_a_refusal(better: Evaluation) -> None:
+    candidate = {**better.metrics["candidate"], "relative_calibration_error": 0.51}
+    spoilt = replace(better, metrics={**better.metrics, "candidate": candidate})
+    assert not judge(replace(spoilt, calibration_by_chance=())).promote
+    assert judge(replace(spoilt, calibration_by_chance=(0.4,) * 90 + (0.6,) * 10)).promote
+
+
+@pytest.mark.parametrize(("entity", "by"), [("customer_id", "customers"), ("merchant_id", "merchants")])
+def test_an_equal_candidate_is_hardly_ever_proven_better_whatever_makes_the_frauds_come_in_bursts(entity: str, by: str) -> None:
+    """By customers alone, a third of them would be where ten frauds of a merchant come together."""
+    proven = torn_apart = 0
+    for seed in range(60):
+        holdout, one, other = in_bursts(seed, 200, 10, entity)
+        flags, groups = holdout["is_fraud"].to_numpy(), clusters(holdout)
+        found, differences = paired_bootstrap(flags, one, other, groups, seed, 100)
+        assert found == by
+        proven += np.quantile(differences, 0.05) > 0
+        wrong = {name: codes for name, codes in groups.items() if name != by}
+        torn_apart += np.quantile(paired_bootstrap(flags, one, other, wrong, seed, 100)[1], 0.05) > 0
+    assert torn_apart >= 15
+    assert proven <= 7
+
+
+def test_frauds_of_two_merchants_prove_nothing_and_a_person_may_say_otherwise() -> None:
+    holdout = make_holdout()
+    holdout["merchant_id"] = np.where(holdout["is_fraud"], holdout["customer_id"].astype(int) % 2, 2 + np.arange(len(holdout)) % 500).astype(str)
+    verdict = judge(evaluate(holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=20, seed=0))
+    assert not verdict.promote
+    assert len(verdict.reasons) == 1
+    assert "of 200 resamples of 502 merchants some hold no fraud at all: nothing is proven" in verdict.reasons[0]
+    assert verdict.barred == ()
 
 
 # The whole way, from spoilt rows to the verdict.
