@@ -134,7 +134,7 @@ def test_the_card_has_its_sections_the_verdict_and_how_to_make_the_version_again
 HOSTILE = "a: \"b'\n---\n# c | d: [e]\t{f}\u2028- `g` <script>"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.one_of(st.just(HOSTILE), st.text(min_size=1).filter(lambda text: text.isprintable() or "\n" in text)))
 def test_no_name_breaks_out_of_its_place(measured: Evaluation, name: str) -> None:
     facts = replace(FACTS, use_case=name, description=name, owner=name, features=(name,), tags={**FACTS.tags, "feature_service": name})

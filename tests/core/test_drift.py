@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.core.drift import DriftThresholds, data_drift, prediction_drift, psi
@@ -132,7 +132,6 @@ def test_scores_of_a_day_with_nothing_served_are_not_tested() -> None:
 samples = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(samples, samples)
 def test_the_index_is_never_negative_and_nothing_for_equal_samples(reference: list[float], current: list[float]) -> None:
     assert psi(reference, current) >= 0
@@ -142,7 +141,6 @@ def test_the_index_is_never_negative_and_nothing_for_equal_samples(reference: li
 flags = st.lists(st.booleans(), min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(flags.filter(lambda values: 0.1 < np.mean(values) < 0.9), flags)
 def test_a_flag_gives_the_same_index_as_number_and_as_category_and_by_hand(reference: list[bool], current: list[bool]) -> None:
     q, p = ((np.bincount(side, minlength=2) + 0.5) / (len(side) + 1) for side in (np.array(reference, int), np.array(current, int)))

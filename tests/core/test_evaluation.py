@@ -13,8 +13,6 @@ from mlops_assets.core.evaluation import baseline_scores, evaluate
 from mlops_assets.core.metrics import Scores, UndefinedMetric, average_precision
 from mlops_assets.core.money import Costs, reviewed_at_capacity
 
-unhurried = settings(deadline=None)  # the first example pays for an import, and machines are shared
-
 
 def make_holdout(count: int = 4_000, seed: int = 0, share: float = 0.05) -> pd.DataFrame:
     random = np.random.default_rng(seed)
@@ -56,7 +54,7 @@ def test_without_a_champion_the_baseline_is_the_reference() -> None:
     assert math.isnan(alone.lower_bound(0.9))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_the_interval_of_identical_scores_holds_nothing_but_zero(seed: int) -> None:
     holdout = make_holdout(300, seed, share=0.3)  # a draw without any fraud would be NaN, as documented
@@ -66,7 +64,6 @@ def test_the_interval_of_identical_scores_holds_nothing_but_zero(seed: int) -> N
     assert evaluation.lower_bound(0.9) == evaluation.difference == 0.0
 
 
-@unhurried
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=25).filter(
         lambda rows: any(row[0] for row in rows)
@@ -163,7 +160,6 @@ def test_a_slice_is_resampled_by_its_own_customers_and_leaves_out_draws_without_
     assert math.isnan(slices[1].bound(0.05))
 
 
-@unhurried
 @given(st.integers(0, 10_000), st.integers(0, 4))
 def test_the_money_of_a_resample_is_what_its_payments_save_at_the_same_capacity(seed: int, reviews: int) -> None:
     random = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.core.metrics import (
@@ -15,13 +15,10 @@ from mlops_assets.core.metrics import (
     roc_auc,
 )
 
-unhurried = settings(deadline=None)  # the first example pays for an import, and machines are shared
-
 # A few distinct scores only, so that ties are common.
 rows = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=30).filter(lambda r: len({f for f, _ in r}) == 2)
 
 
-@unhurried
 @given(rows)
 def test_average_precision_is_the_naive_sum_over_thresholds(pairs: list[tuple[bool, int]]) -> None:
     total, recall, expected = sum(f for f, _ in pairs), 0.0, 0.0
@@ -33,7 +30,6 @@ def test_average_precision_is_the_naive_sum_over_thresholds(pairs: list[tuple[bo
     assert average_precision(*zip(*pairs, strict=True)) == pytest.approx(expected)
 
 
-@unhurried
 @given(rows)
 def test_auc_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[bool, int]]) -> None:
     frauds, others = [s for f, s in pairs if f], [s for f, s in pairs if not f]
@@ -41,7 +37,6 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[bool, in
     assert roc_auc(*zip(*pairs, strict=True)) == pytest.approx(right / len(frauds) / len(others))
 
 
-@unhurried
 @given(rows, st.sampled_from([0.0, 0.01, 0.2, 0.5, 1.0]))
 def test_recall_at_fpr_is_the_best_allowed_threshold(pairs: list[tuple[bool, int]], limit: float) -> None:
     frauds, others = [s for f, s in pairs if f], [s for f, s in pairs if not f]
@@ -65,7 +60,6 @@ def book_card_precision(table: list[tuple[int, str, bool, int]], k: int) -> floa
     return sum(precisions) / len(precisions)
 
 
-@unhurried
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abcdef"), st.booleans(), st.integers(0, 5)), min_size=2, max_size=40).filter(
         lambda table: len({row[2] for row in table}) == 2
@@ -103,7 +97,6 @@ def test_calibration_errors_of_a_score_that_most_rows_have_and_of_the_others_do_
     assert expected_calibration_error(fraud, scores) == pytest.approx(0.02)
 
 
-@unhurried
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
 def test_bins_are_of_equal_size_but_for_equal_scores_which_share_one(values: list[int]) -> None:
     scores = np.array(values, dtype=float)
@@ -113,7 +106,6 @@ def test_bins_are_of_equal_size_but_for_equal_scores_which_share_one(values: lis
     assert np.bincount(calibration_bins(np.arange(100.0))).tolist() == [10] * 10
 
 
-@unhurried
 @given(rows)
 def test_calibration_error_of_one_score_for_all_is_its_distance_from_the_share(pairs: list[tuple[bool, int]]) -> None:
     flags = [f for f, _ in pairs]

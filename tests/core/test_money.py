@@ -1,21 +1,18 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.core.metrics import UndefinedMetric
 from mlops_assets.core.money import REPORT_COLUMNS, BadCosts, ConflictingVerdicts, Costs, business_report, policy_from_costs, reviewed_at_capacity
 from serving.contract.policy import decide
 
-unhurried = settings(deadline=None)  # the first example pays for an import, and machines are shared
-
 scored = st.lists(
     st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.integers(1, 500).map(float), st.booleans(), st.integers(1, 3)), min_size=1, max_size=40
 )
 
 
-@unhurried
 @given(scored, st.integers(0, 5), st.sampled_from([0.0, 1.0, 5.0]), st.sampled_from([0.0, 4.0, 50.0]))
 def test_review_is_never_above_block_and_the_reviews_fit_the_team(
     table: list[tuple[float, float, bool, int]], capacity: int, review: float, insult: float
@@ -26,7 +23,6 @@ def test_review_is_never_above_block_and_the_reviews_fit_the_team(
     assert sum(decide(s, policy) == "REVIEW" for s in scores) <= capacity * len(set(days))
 
 
-@unhurried
 @given(scored)
 def test_no_other_review_threshold_within_capacity_would_have_cost_less(table: list[tuple[float, float, bool, int]]) -> None:
     scores, amounts, fraud, days = zip(*table, strict=True)
@@ -140,7 +136,6 @@ def test_no_decisions_are_no_days() -> None:
     assert tuple(report.columns) == REPORT_COLUMNS
 
 
-@unhurried
 @given(
     st.lists(
         st.tuples(

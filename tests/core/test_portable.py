@@ -48,7 +48,7 @@ def release(text: str) -> Release:
     return Release("fraud", plan, FEATURES, text, CALIBRATOR, Policy(0.5, 0.9), 7.0, {}, (vectors, scores))  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(
     data=st.data(),
     seed=st.integers(0, 10_000),

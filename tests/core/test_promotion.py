@@ -81,7 +81,7 @@ def test_a_worse_candidate_is_refused_with_figures() -> None:
     assert any("more than 2% less" in reason for reason in verdict.reasons)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 1_000))
 def test_the_champion_itself_is_never_promoted_over_itself(seed: int) -> None:
     holdout = make_holdout(2_000, seed)

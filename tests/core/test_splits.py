@@ -3,12 +3,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.core.splits import BadSplit, Split, utc_days
-
-unhurried = settings(deadline=None)  # the first example pays for an import, and machines are shared
 
 
 @st.composite
@@ -24,7 +22,6 @@ def test_the_days_of_the_handbook_protocol() -> None:
     assert (split.train_first, split.evaluation_last) == (date(2018, 7, 11), date(2018, 7, 24))
 
 
-@unhurried
 @given(splits())
 def test_the_folds_are_disjoint_adjacent_and_mature(split: Split) -> None:
     days = [split.as_of - timedelta(days=n) for n in range(-3, split.maturity_days + split.train_days + 5)]

@@ -214,7 +214,7 @@ def test_a_recipe_that_cannot_be_meant_is_named(wrong: dict[str, float], message
         replace(RECIPE, **wrong)  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.floats(0.5, 3), st.floats(-3, 3), st.integers(0, 100))
 def test_platt_finds_the_line_that_the_labels_were_drawn_from(a: float, b: float, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -161,7 +161,7 @@ def test_counts_that_do_not_add_up_are_an_error_with_the_counts() -> None:
         Validation(pd.DataFrame({"a": [1]}), pd.DataFrame({"reason": ["x"]}), duplicates=2, received=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.fixed_dictionaries(
@@ -188,7 +188,7 @@ def test_counts_reconcile_and_the_order_of_arrival_changes_nothing(changes: list
     assert sorted(once.quarantined["reason"]) == sorted(again.quarantined["reason"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["number", "time", "flag", "id"]),
     st.lists(

@@ -77,7 +77,7 @@ events_st = st.lists(st.tuples(hours, st.sampled_from([0, 0, HOUR, 8 * DAY])), m
 labels_st = st.lists(st.tuples(st.integers(0, 9), st.integers(-24, 20 * 24).map(lambda h: h * HOUR), st.booleans()), max_size=14)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(events_st, labels_st, st.sets(st.integers(0, 9)), st.sampled_from([0, 3 * DAY, WEEK]))
 def test_all_at_once_equals_the_rule_applied_to_each(
     events: list[tuple[int, int]], said: list[tuple[int, int, bool]], blocked: set[int], maturity_us: int
@@ -102,7 +102,7 @@ def test_all_at_once_equals_the_rule_applied_to_each(
     assert got == sorted(expected, key=lambda verdict: (verdict[0], verdict[1], not verdict[2]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events_st, labels_st, st.sets(st.integers(0, 9)))
 def test_day_by_day_gives_the_same_rows_as_the_whole(events: list[tuple[int, int]], said: list[tuple[int, int, bool]], blocked: set[int]) -> None:
     """A day sees only what had arrived by its end, and that is enough."""
@@ -117,7 +117,7 @@ def test_day_by_day_gives_the_same_rows_as_the_whole(events: list[tuple[int, int
     assert pd.concat(parts, ignore_index=True).equals(whole)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events_st, labels_st, st.integers(0, 25 * 24))
 def test_the_latest_verdict_as_of_a_moment_is_the_last_one_before_it(
     events: list[tuple[int, int]], said: list[tuple[int, int, bool]], as_of_hours: int

@@ -206,7 +206,7 @@ steps = st.lists(
 
 
 @pytest.mark.parametrize("name", STORES)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     first=st.lists(events, min_size=8, max_size=16),
     steps=steps,

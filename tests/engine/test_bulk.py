@@ -73,7 +73,7 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feature_repo.engine.retrieval.ROWS_AT_ONCE", 10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events_of, events_of, st.booleans(), st.sampled_from([0, HOUR]), st.integers(1, 12))
 def test_buckets_and_memory_and_the_definition_give_the_same_bits(
     rows: list[Event], others: list[Event], of_itself: bool, hop_us: int, at_once: int
@@ -95,7 +95,7 @@ def test_buckets_and_memory_and_the_definition_give_the_same_bits(
         ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(events_of, st.lists(st.tuples(st.sampled_from(["a", "b", "é", "nobody", None]), st.integers(0, 200)), min_size=1, max_size=30))
 def test_a_historical_call_gives_the_same_bits_by_buckets(events: list[Event], questions: list[tuple[str | None, int]]) -> None:
     keys, at_us = pa.chunked_array([pa.array([k for k, _ in questions], pa.string())]), np.array([START + h * HOUR for _, h in questions])

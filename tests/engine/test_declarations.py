@@ -27,9 +27,7 @@ from feature_repo.engine.retrieval import features_from_lake
 from feature_repo.engine.windows import view_values
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
-thorough = settings(
-    max_examples=EXAMPLES or 250, derandomize=not EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+thorough = settings(max_examples=EXAMPLES or 250, derandomize=not EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 SECOND = 1_000_000
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND

@@ -132,7 +132,7 @@ stamps = st.tuples(st.integers(0, 5), st.integers(0, 3))
 
 
 @given(writes=st.lists(stamps, min_size=1, max_size=8, unique=True), order=st.randoms(use_true_random=False), again=st.integers(1, 3))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_newest_write_is_read_whatever_the_order(store: Any, writes: list[tuple[int, int]], order: Any, again: int) -> None:
     """By event_timestamp, then created_timestamp. Each example has an entity of its own."""
     who = f"c{writes}{again}{order.random()}"

@@ -78,7 +78,7 @@ questions_of = st.lists(st.tuples(st.sampled_from(["a", "b", "nobody", None]), m
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE, 7 * MINUTE]))
 def test_offline_online_and_the_definition_agree(events: list[Event], questions: list[tuple[str | None, int]], hop_us: int) -> None:
     view = plan_of(hop_us)
@@ -100,7 +100,7 @@ def test_offline_online_and_the_definition_agree(events: list[Event], questions:
             assert state.aggregates({"key": key}, at) == value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE]), st.sampled_from([30 * MINUTE, 2 * HOUR, 9 * HOUR]))
 def test_a_key_without_an_event_for_its_time_to_live_has_no_values(
     events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, ttl_us: int
@@ -109,7 +109,7 @@ def test_a_key_without_an_event_for_its_time_to_live_has_no_values(
     assert offline(view, events, questions) == [oracle(view, events, key, at) for key, at in questions]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE]), st.sampled_from([1, 7]))
 def test_pieces_of_any_size_give_the_same_bits(events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, rows: int) -> None:
     view = plan_of(hop_us)
@@ -119,7 +119,7 @@ def test_pieces_of_any_size_give_the_same_bits(events: list[Event], questions: l
         assert offline(view, events, questions) == whole
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(events_of, questions_of)
 def test_events_created_later_never_change_a_value(events: list[Event], questions: list[tuple[str | None, int]]) -> None:
     view, last = plan_of(), max(at for _, at in questions)

@@ -67,7 +67,7 @@ def test_a_label_of_a_transaction_from_before_the_service_finds_it_in_the_state(
     assert (found["merchant_id"], found["amount"]) == ("m", 12.5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=5, unique_by=lambda label: label[0]), blocked=st.booleans())
 def test_labels_in_any_order_leave_the_verdicts_of_the_one_rule(
     champion: Champion, tmp_path_factory: pytest.TempPathFactory, labels: list[tuple[int, bool]], blocked: bool
