@@ -7,24 +7,22 @@ of a file is where rows without a readable time belong, and the only day whose r
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from mlops_assets.core.parsing import TYPES, Kind, UnreadableType, original_text, read_column
-from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, SourceError
+from mlops_assets.core.parsing import PLAIN, TYPES, Kind, Rules, Unread, UnreadableType, read_column
+from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, Malformed, SourceError
 
 SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz")
 PLAUSIBLE = (date(2000, 1, 1), date(2100, 1, 1))  # a time outside is a placeholder or a broken clock, and says nothing of the day of arrival
@@ -41,6 +39,7 @@ class Layout:
     kinds: Mapping[str, Kind]
     arrival: tuple[str, ...]
     defaults: Mapping[str, object] = field(default_factory=dict)  # of columns that a feed may leave out altogether
+    rules: Rules = PLAIN
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,8 @@ class Folder:
         if not file.path.endswith((".csv", ".csv.gz")):
             metadata = self._open_parquet(file, lambda parquet: parquet.metadata)
             if span := _span_of_statistics(metadata, self._arrival_column(file, metadata.schema.to_arrow_schema().names)):
-                return span
+                margin = timedelta(days=0 if self.layout.rules.timezone == PLAIN.timezone else 1)  # the footer's days are those of local clocks
+                return span[0] - margin, span[1] + margin
         days = self._table(file).column(ARRIVAL_DAY)
         if len(days) == 0:
             return None
@@ -167,11 +167,11 @@ class Folder:
                 if names.count(source) > 1:
                     raise SourceError(f"{file.path}: has more than one column {source!r}")
                 try:
-                    columns[name], bad = read_column(table.column(source), kind, source)
+                    columns[name], bad = read_column(table.column(source), kind, source, layout.rules)
                 except (UnreadableType, pa.ArrowException) as error:
                     raise SourceError(f"{file.path}: {error}") from error
-                if bad.any():
-                    unread[name] = dict(zip(np.flatnonzero(bad).tolist(), original_text(table.column(source), np.flatnonzero(bad)), strict=True))
+                if bad:
+                    unread[name] = bad
             elif name in layout.arrival and layout.columns[arrival] != source:
                 columns[name] = None  # a feed without it says nothing of it: known when it happened
             elif name in layout.defaults:
@@ -182,25 +182,22 @@ class Folder:
         if arrival in unread:  # the same text was not read for the columns that stand on it
             unread.update({name: unread[arrival] for name, array in columns.items() if array is None})
         typed = pa.table(arrays).append_column(MALFORMED, _malformed(table.num_rows, unread))
-        return typed.append_column(ARRIVAL_DAY, self._arrival_days(file, arrays[arrival], layout.columns[arrival]))
+        return typed.append_column(ARRIVAL_DAY, self._arrival_days(file, arrays[arrival], layout.columns[arrival], unread.get(arrival, {})))
 
-    def _arrival_days(self, file: DataFile, times: pa.Array, column: str) -> pa.Array:
+    def _arrival_days(self, file: DataFile, times: pa.Array, column: str, unread: Mapping[int, Unread]) -> pa.Array:
         days = times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
         plausible = pc.fill_null(pc.and_(pc.greater_equal(days, pa.scalar(PLAUSIBLE[0])), pc.less(days, pa.scalar(PLAUSIBLE[1]))), False)
         if pc.all(plausible).as_py() in (True, None):
             return days
         instead = file.named_day or pc.min(days.filter(plausible)).as_py()
         if instead is None:
-            raise SourceError(f"{file.path}: no value of column {column!r} is a time, so its rows belong to no day; the first is {_first(times)}")
+            first = f'"{unread[0].text}", {unread[0].why}' if 0 in unread else str(times[0].as_py())
+            raise SourceError(f"{file.path}: no value of column {column!r} is a time, so its rows belong to no day; the first is {first}")
         return pc.if_else(plausible, days, pa.scalar(instead))
 
 
 def _missing(file: DataFile, column: str, names: list[str]) -> SourceError:
     return SourceError(f"{file.path}: column {column!r} is missing; there are {', '.join(names)}")
-
-
-def _first(times: pa.Array) -> object:
-    return times[0].as_py() if len(times) else None
 
 
 def _named_day(path: str) -> date | None:
@@ -234,14 +231,14 @@ def _day(value: datetime) -> date:
     return (value.replace(tzinfo=None) - offset if offset else value).date()
 
 
-def _malformed(rows: int, unread: Mapping[str, Mapping[int, str]]) -> pa.Array:
-    texts: dict[int, dict[str, str]] = {}
+def _malformed(rows: int, unread: Mapping[str, Mapping[int, Unread]]) -> pa.Array:
+    columns: dict[int, dict[str, Unread]] = {}
     for name, values in unread.items():
         for row, value in values.items():
-            texts.setdefault(row, {})[name] = value
-    if not texts:
+            columns.setdefault(row, {})[name] = value
+    if not columns:
         return pa.nulls(rows, pa.string())
-    return pa.array([json.dumps(texts[row], ensure_ascii=False) if row in texts else None for row in range(rows)], type=pa.string())
+    return pa.array([Malformed(columns[row]).encode() if row in columns else None for row in range(rows)], type=pa.string())
 
 
 def _read_csv(fs: Any, file: DataFile, wanted: list[str]) -> tuple[pa.Table, list[str]]:
