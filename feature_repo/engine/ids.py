@@ -7,7 +7,7 @@ once one of them is missing. A number that cannot be told apart from its neighbo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral
 from typing import Any
@@ -20,11 +20,12 @@ EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # bits of a float -> from here on it 
 
 
 class NotAnId(ValueError):
-    """A value that cannot be an id; `why` says so in a phrase."""
+    """A value that cannot be an id. The message names the column and the row, from 0, where they are known."""
 
-    def __init__(self, value: object) -> None:
-        self.value, self.why = value, why_no_id(value)
-        super().__init__(f"{value!r} is {self.why}")
+    def __init__(self, value: object, column: str = "", row: int | None = None) -> None:
+        self.value = value
+        place = f"{column}, row {row}: " if row is not None else ""
+        super().__init__(f"{place}{value!r} is {why_no_id(value)}")
 
 
 def id_text(value: object) -> str:
@@ -42,14 +43,14 @@ def id_text(value: object) -> str:
     raise NotAnId(value)
 
 
-def id_texts(values: Iterable[Any], refuse: Callable[[int, NotAnId], Exception]) -> list[str | None]:
-    """Each value as an id; None stays None. Of the first that is none, `refuse` makes the error from its number (from 0)."""
-    texts: list[str | None] = []
-    for i, value in enumerate(values):
+def id_texts(column: str, values: Iterable[Any]) -> list[str]:
+    """`id_text` of each value of a column; `NotAnId` names the first that is none."""
+    texts = []
+    for row, value in enumerate(values):
         try:
-            texts.append(None if value is None else id_text(value))
+            texts.append(id_text(value))
         except NotAnId as error:
-            raise refuse(i, error) from error
+            raise NotAnId(value, column, row) from error
     return texts
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import date, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mlops_assets.core.parsing import PLAIN, Epoch, Rules
 from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED
 from mlops_assets.use_cases.fraud.files import Folder, Layout
 from mlops_assets.use_cases.fraud.schema import LABEL_KINDS, RAW_LABELS, RAW_TRANSACTIONS, TRANSACTION_KINDS
@@ -17,15 +19,45 @@ from mlops_assets.use_cases.fraud.schema import LABEL_KINDS, RAW_LABELS, RAW_TRA
 DAY_US = 86_400_000_000
 
 
-class LabelsConfig(BaseModel):
+class FlagWords(BaseModel):
+    """What a feed writes for true and for false, beside 1 and 0, true and false, yes and no."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    true: tuple[str, ...] = ()
+    false: tuple[str, ...] = ()
+
+
+class TextConfig(BaseModel):
+    """What the text of a feed means where it is not the usual. What is left out is usual, or for labels as in `[source]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    missing: tuple[str, ...] | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    timezone: str | None = None
+    epoch: Epoch | None = None
+    flags: FlagWords | None = None
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """What is set of it."""
+        values = {name: getattr(self, name) for name in TextConfig.model_fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def rules(self, section: str, base: Rules = PLAIN) -> Rules:
+        flags = {"true": self.flags.true, "false": self.flags.false} if self.flags else {}
+        return replace(base, **{name: value for name, value in self.text.items() if name != "flags"}, **flags, section=section)
+
+
+class LabelsConfig(TextConfig):
     """Where labels are and when they became known: columns of the transactions' own files, or files of their own (`path`).
 
     With `delay_days` a label counts as known that long after its transaction. In the transactions' own files a 0 says only that no fraud
     was reported, so that fraud alone becomes a label, unless `legitimate` is true. Files of labels are taken as they are; one
     without a column `is_fraud` is a list of frauds.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str | None = None
     transaction_id: str = "transaction_id"
@@ -40,13 +72,14 @@ class LabelsConfig(BaseModel):
             raise ValueError("labels in the transactions' own files need one of `delay_days` and `label_timestamp`")
         if self.path is not None and self.delay_days is not None:
             raise ValueError("labels with a `path` have times of their own: `delay_days` is for labels in the transactions' files")
+        if self.path is None and self.text:
+            key = next(iter(self.text))
+            raise ValueError(f"`{key}` is for label files of their own (`path`); labels in the transactions' files follow [source]")
         return self
 
 
-class FilesConfig(BaseModel):
+class FilesConfig(TextConfig):
     """A feed of files. `columns` maps canonical names to the feed's; one that is not named there goes by its canonical name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["files"] = "files"
     path: str
@@ -59,6 +92,21 @@ class FilesConfig(BaseModel):
             raise ValueError(f"unknown column {unknown[0]!r}; there are {', '.join(TRANSACTION_KINDS)}")
         return self
 
+    @model_validator(mode="after")
+    def _has_rules(self) -> FilesConfig:
+        _ = self.row_rules, self.label_rules
+        return self
+
+    @property
+    def row_rules(self) -> Rules:
+        return self.rules("[source]")
+
+    @property
+    def label_rules(self) -> Rules:
+        """Those of the transactions, and what the labels' own files do otherwise."""
+        own = self.labels is not None and self.labels.path is not None
+        return self.labels.rules("[source.labels]", self.row_rules) if self.labels and own else self.row_rules
+
 
 class FileSource:
     """The rows of a `FilesConfig` by their day of arrival. What it read it remembers, as long as the files do not change."""
@@ -68,7 +116,7 @@ class FileSource:
         columns = {name: config.columns.get(name, name) for name in TRANSACTION_KINDS}
         optional = {name: value for name, value in {"is_declined": False}.items() if name not in config.columns}
         arrival = ("created_timestamp",) if "created_timestamp" in config.columns else ("created_timestamp", "event_timestamp")
-        self._transactions = Folder(config.path, Layout(columns, TRANSACTION_KINDS, arrival, optional))
+        self._transactions = Folder(config.path, Layout(columns, TRANSACTION_KINDS, arrival, optional, config.row_rules))
         self._labels = _label_folder(config)
 
     def transactions(self, first: date, last: date) -> pa.Table:
@@ -95,13 +143,14 @@ def _label_folder(config: FilesConfig) -> Folder | None:
         return None
     columns = {name: getattr(labels, name) or name for name in LABEL_KINDS}
     if labels.path is not None:
-        return Folder(labels.path, Layout(columns, LABEL_KINDS, ("label_timestamp",), {} if labels.is_fraud else {"is_fraud": True}))
+        listed = {} if labels.is_fraud else {"is_fraud": True}
+        return Folder(labels.path, Layout(columns, LABEL_KINDS, ("label_timestamp",), listed, config.label_rules))
     columns["transaction_id"] = config.columns.get("transaction_id", "transaction_id")
     if labels.delay_days is None:
-        return Folder(config.path, Layout(columns, LABEL_KINDS, ("label_timestamp",)))
+        return Folder(config.path, Layout(columns, LABEL_KINDS, ("label_timestamp",), rules=config.row_rules))
     times = {name: config.columns.get(name, name) for name in ("created_timestamp", "event_timestamp")}
     kinds = {name: TRANSACTION_KINDS[name] for name in times} | {name: kind for name, kind in LABEL_KINDS.items() if name != "label_timestamp"}
-    return Folder(config.path, Layout(columns | times, kinds, tuple(times)))
+    return Folder(config.path, Layout(columns | times, kinds, tuple(times), rules=config.row_rules))
 
 
 def _due(rows: pa.Table, delay_days: float) -> pa.Table:
