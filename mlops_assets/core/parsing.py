@@ -101,6 +101,8 @@ def read_column(values: pa.ChunkedArray | pa.Array, kind: Kind, column: str, rul
     if pa.types.is_string(array.type):
         array = _without_missing(array, rules)
     elif pa.types.is_floating(array.type):
+        if pa.types.is_float16(array.type) and kind != "id":
+            array = array.cast(pa.float32())  # Arrow compares no halves
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     typed = {"id": _ids, "number": _numbers, "time": _times, "flag": _flags}[kind](array, rules)
     if typed is None:
@@ -110,8 +112,8 @@ def read_column(values: pa.ChunkedArray | pa.Array, kind: Kind, column: str, rul
     if typed.null_count > array.null_count:
         bad = sorted({*broken, *np.flatnonzero(pc.and_(pc.is_null(typed), pc.is_valid(array))).tolist()})
     why = cache(lambda value: _why(value, kind, rules))
-    found = given.take(pa.array(bad, pa.int64())).to_pylist()
-    return typed, {row: Unread(_text(value), why(value)) for row, value in zip(bad, found, strict=True)}
+    found = {row: given[row].as_py() for row in bad}
+    return typed, {row: Unread(_text(value), why(value)) for row, value in found.items()}
 
 
 def _text_of_bytes(array: pa.Array) -> tuple[pa.Array, list[int]]:
