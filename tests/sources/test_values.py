@@ -310,7 +310,7 @@ def test_label_files_of_their_own_may_write_otherwise_and_the_rest_is_as_in_the_
     ("settings", "about"),
     [
         ({"timezone": "Europe/Berln"}, 'timezone = "Europe/Berln": no such zone'),
-        ({"labels": {"path": "y", "timezone": "Mars"}}, 'timezone = "Mars": no such zone'),
+        ({"labels": {"path": "y", "timezone": "Mars"}}, 'labels: timezone = "Mars": no such zone'),
         ({"decimal": ";"}, 'decimal = ";": the decimal mark is'),
         ({"thousands": "."}, r'thousands = "\.": the decimal mark is the same; set decimal = ","'),
         ({"thousands": "x"}, 'thousands = "x": between thousands stands one of'),
