@@ -113,7 +113,7 @@ def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsD
         columns = list(case.drift_columns)
         current, version = _served(lake.open(), day, columns)
         reference = to_frame(registry.reference(registry.version(version))) if version else current
-        report = data_drift(reference[columns], current[columns], columns, settings.drift)
+        report = data_drift(reference, current, columns, settings.drift)
         return _drift_result(lake.open(), DATA_DRIFT, day, version, report, settings.home, enough, drift)
 
     return data_drift_report
