@@ -1,4 +1,4 @@
-"""How assets report: the specs of their checks, results that name the offenders, decisions that a person took, and metadata for the UI."""
+"""How assets report: checks, results that name the offenders, decisions, and metadata for the UI."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -45,12 +45,12 @@ def content(manifests: Iterable[Manifest]) -> dict[str, Any]:
 
 
 def observed_decision(row: Metadata, line: int, **more: int) -> AssetObservation:
-    """A line of the history as the UI shows it on `promoted_version`, at the as-of day of the version that was decided on.
+    """A line of the history as the UI shows it on `promoted_version`, at the as-of day of its version.
 
-    A promotion by the gate materializes that asset. Every other decision leaves it as it is.
+    A promotion by the gate materializes that asset. Other decisions leave it as it is.
     """
     what = kind(row).replace("_", " ") + (f" to {row['to']}" if "to" in row else "")
-    named = {name: MetadataValue.md("\n".join(f"- {text}" for text in row[name])) for name in ("reasons", "overruled") if row.get(name)}
+    listed = {name: "\n".join(f"- {text}" for text in row[name]) for name in ("reasons", "overruled") if row.get(name)}
     return AssetObservation(
         AssetKey(PROMOTED_VERSION),
         partition=row["as_of"],
@@ -61,7 +61,7 @@ def observed_decision(row: Metadata, line: int, **more: int) -> AssetObservation
             "champion before": row["champion"] or "none",
             **({"to": row["to"]} if "to" in row else {}),
             "by": row["by"],
-            **named,
+            **{name: MetadataValue.md(text) for name, text in listed.items()},
             "line of the history": line,
             **more,
         },

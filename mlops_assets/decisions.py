@@ -79,7 +79,7 @@ def decision(row: Mapping[str, Any]) -> dict[str, Any]:
 def _told(settings: Settings, lifecycle: Lifecycle, row: Mapping[str, Any]) -> dict[str, Any]:
     """The decision for a person, once Dagster has it as an observation of `promoted_version`.
 
-    The history is the truth: where Dagster cannot be told, the decision stands, and one line on stderr says so.
+    The history is the truth. Where Dagster cannot be told, the decision stands, and one line on stderr says so.
     """
     try:
         _observe(settings, lifecycle, row)

@@ -56,8 +56,8 @@ def guard_sensor(guard: Guard, serving_db: Path) -> SensorDefinition:
 def _reference(registry: ModelRegistry, number: str) -> Reference:
     """What the version's policy makes of the rows that it takes as normal.
 
-    A reference with the scores of the evaluation fit counts too. The policy was found on these scores, and the limits are several times wider than
-    what two fits of one recipe differ by.
+    A reference with the scores of the evaluation fit counts too. The policy was found on these scores, and the
+    limits are several times wider than what two fits of one recipe differ by.
     """
     version = registry.version(number)
     scores = registry.reference(version).column("fraud_score")

@@ -1,7 +1,7 @@
 """What a version takes as normal: payments of days that a fit did not see, with the scores of that very fit.
 
-The drift reports and the guard measure against it. A fit knows the rows that it was trained on, and two fits of one recipe give the same payments
-scores of their own: between either of these and what is served, a distance says nothing of the world.
+The drift reports and the guard measure against it. A fit knows the rows that it was trained on, and two fits of
+one recipe give the same payments scores of their own. A distance from either of these says nothing of the world.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,16 @@ from mlops_assets.resources.lake import day_range, read_validated, shift, to_fra
 from serving.contract.bundle import Release
 from serving.contract.scoring import Scorer
 
-RELEASE_FIT, EVALUATION_FIT = "release", "evaluation"  # whose scores a reference has: those of the model that serves, or of its twin
+RELEASE_FIT, EVALUATION_FIT = "release", "evaluation"  # whose scores a reference has; the release fit serves
 MOST_ROWS = 5_000  # a PSI over ten bins is stable from a few thousand
 
 
 @dataclass(frozen=True)
 class DriftReference:
-    """`table` has the amount, the features and `fraud_score` of payments of the days `first` to `last` (UTC), in the order of time; `fit` gave the
-    scores."""
+    """`table` has the amount, the features and `fraud_score` of payments, in the order of time.
+
+    `fit` gave the scores. `first` and `last` are the days of the payments (UTC).
+    """
 
     table: pa.Table
     fit: str
@@ -45,12 +47,13 @@ class DriftReference:
 
 
 def release_reference(lake: Lake, settings: Settings, as_of: str, model: TrainedModel) -> DriftReference | None:
-    """What the release fit gives on the days after its training, M + 1 to D - 1: no label is needed. None where these days have fewer payments than
-    `[drift] min_rows`, as with a maturity of 0 days.
+    """What the release fit gives on the days after its training, M + 1 to D - 1. No label is needed.
 
-    A day that did not pass validation is left out, a day that was never materialized is `MissingPartitions`: the same as for a training set.
+    None where these days have fewer payments than `[drift] min_rows`, as with a maturity of 0 days. As in a
+    training set, a day that did not pass validation is left out, and a missing one is `MissingPartitions`.
     """
-    first, last = shift(split_of(settings, as_of).last_mature_day.isoformat(), 1), shift(as_of, -1)
+    mature = split_of(settings, as_of).last_mature_day.isoformat()
+    first, last = shift(mature, 1), shift(as_of, -1)
     broken = set(broken_days(lake, first, last))
     if not (days := [day for day in day_range(first, last) if day not in broken]):
         return None
@@ -58,27 +61,31 @@ def release_reference(lake: Lake, settings: Settings, as_of: str, model: Trained
     rows = to_frame(read_validated(lake, FEATURE_VECTORS, days, list(columns)))
     # A payment of an earlier day that came late may be among the rows of the training.
     rows = rows[utc_days(rows["event_timestamp"]).between(pd.Timestamp(first), pd.Timestamp(last))]
-    return _scored(rows, model, model.release_text, RELEASE_FIT) if len(rows) >= settings.drift.min_rows else None
+    if len(rows) < settings.drift.min_rows:
+        return None
+    return _scored(rows, model, model.release_text, RELEASE_FIT)
 
 
 def evaluation_reference(rows: pd.DataFrame, model: TrainedModel) -> DriftReference:
-    """What the evaluation fit gives on the holdout of the training set `rows`: the amounts that the gate has seen, and the scores that the policy was
-    found on."""
+    """What the evaluation fit gives on the holdout of the training set `rows`.
+
+    The gate has seen these amounts, and the policy was found on these scores.
+    """
     return _scored(rows[rows["fold"] == "holdout"], model, model.evaluation_text, EVALUATION_FIT)
 
 
 def why_not_compared(number: str, release: Release) -> str | None:
-    """Why the scores that the version gives cannot be compared with those of its reference; None where one fit gave both."""
+    """Why the version's scores cannot be compared with those of its reference; None where one fit gave both."""
     if release.reference_fit == RELEASE_FIT:
         return None
     if release.reference_fit is None:
         return (
-            f"version {number} was trained before references came from the fit that serves, and its reference has the scores of another fit: "
-            "the next version has its own"
+            f"version {number} was trained before references came from the fit that serves, and its reference "
+            "has the scores of another fit; the next version has its own"
         )
     return (
-        f"too few payments came between the last day that version {number} was trained on and its as-of day, so that its reference has the scores of "
-        f"its {release.reference_fit} fit"
+        f"too few payments came between the last day that version {number} was trained on and its as-of day, "
+        f"so that its reference has the scores of its {release.reference_fit} fit"
     )
 
 

@@ -51,7 +51,7 @@ def judge(
     serving, expected, objections = None, None, []
     if champion is not None:
         serving = registry.release(champion)
-        # No gate has looked at the days of the drift reference, and cents for euros on them would make every sound candidate look wrong.
+        # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound candidate.
         expected = registry.reference(champion, EVALUATION_FIT).column("amount").to_numpy()
         if champion.as_of > candidate.as_of:
             objections.append(f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces nothing")

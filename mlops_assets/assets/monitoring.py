@@ -95,12 +95,12 @@ def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefi
 
 def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
     enough = warning(DATA_DRIFT, "enough_predictions", "Enough was served on the day to say anything; what cannot be tested is not called quiet.")
-    drift = warning(DATA_DRIFT, "no_data_drift", "The features that were served look like those of the days after the serving version's training.")
+    drift = warning(DATA_DRIFT, "no_data_drift", "The served features look like those of the days after the training.")
 
     @asset(
         name=DATA_DRIFT,
-        description="The day's served features against those of the days after the training of the version that served most "
-        "(Evidently, population stability index).",
+        description="The day's served features against those of the days after the training of the version that "
+        "served most (Evidently, population stability index).",
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"evidently"},
@@ -120,12 +120,12 @@ def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsD
 
 
 def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    enough = warning(PREDICTION_DRIFT, "enough_predictions", "Enough was served on the day, by the fit whose scores the reference has.")
-    drift = warning(PREDICTION_DRIFT, "no_prediction_drift", "The scores are distributed as the same version's on the days after its training.")
+    enough = warning(PREDICTION_DRIFT, "enough_predictions", "Enough was served, by the fit whose scores the reference has.")
+    drift = warning(PREDICTION_DRIFT, "no_prediction_drift", "The scores are distributed as on the days after the training.")
 
     @asset(
         name=PREDICTION_DRIFT,
-        description="The day's scores against those that the same version gave the days after its training, which it never saw.",
+        description="The day's scores against those that the same version gives the days after its training.",
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"evidently"},
@@ -214,9 +214,10 @@ def money(lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:
 
 
 def _served(lake: Lake, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
-    """What was served on the day, with the `model_version` of each row, and the version that served most of it.
+    """What was served on the day, with the `model_version` of each row, and the version that served most.
 
-    Nothing and no version where nothing was served, or where the day's transactions did not pass validation: garbage is no drift.
+    Nothing and no version where nothing was served, or where the day's transactions did not pass validation:
+    garbage is no drift.
     """
     log = lake.read(PREDICTION_LOG, [day], ["features", "fraud_score", "model_version"])
     feed = lake.manifest(TRANSACTIONS, day)
@@ -232,13 +233,17 @@ def _served(lake: Lake, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame,
 
 
 def score_drift(lake: Lake, registry: ModelRegistry, day: str, thresholds: DriftThresholds) -> tuple[str | None, DriftReport]:
-    """The version that served most of the day, and its scores against its reference: one fit on both sides, or not tested."""
+    """The version that served most of the day, and its scores against its reference.
+
+    One fit gave both, or it is not tested.
+    """
     served, number = _served(lake, day, ["fraud_score"])
     if number is None:
         return None, prediction_drift(served["fraud_score"], served["fraud_score"], thresholds)
     version = registry.version(number)
-    # On a day of a swap, what the other version gave is no drift of this one.
-    scores, reference = served.loc[served["model_version"] == number, "fraud_score"], to_frame(registry.reference(version))["fraud_score"]
+    # On the day of a swap, what the other version gave is no drift of this one.
+    scores = served.loc[served["model_version"] == number, "fraud_score"]
+    reference = registry.reference(version).column("fraud_score").to_pandas()
     if why := why_not_compared(number, registry.release(version)):
         return number, not_tested(why, len(reference), len(scores))
     return number, prediction_drift(reference, scores, thresholds)

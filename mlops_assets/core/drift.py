@@ -78,7 +78,17 @@ def prediction_drift(
 
 def not_tested(why: str, reference_rows: int, current_rows: int) -> DriftReport:
     """A report that says nothing, and why: what was served and the reference cannot be compared."""
-    return DriftReport(False, False, None, {}, (), {}, reference_rows, current_rows, f"not tested: {why}")
+    return DriftReport(
+        drifted=False,
+        tested=False,
+        share=None,
+        columns={},
+        moved=(),
+        untested={},
+        reference_rows=reference_rows,
+        current_rows=current_rows,
+        note=f"not tested: {why}",
+    )
 
 
 def psi(reference: Any, current: Any, bins: int = BINS) -> float:

@@ -173,7 +173,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         return load_release(self._verified(version, BUNDLE))
 
     def reference(self, version: Version, kind: str = BUNDLE) -> pa.Table:
-        """The rows that drift of this version is measured against; of its EVALUATION_FIT the rows of the holdout, whose amounts the gate has seen."""
+        """The rows that drift of this version is measured against; with EVALUATION_FIT those of its holdout."""
         return load_reference(self._verified(version, kind))
 
     def evaluation_fit(self, version: Version) -> Release:

@@ -74,7 +74,7 @@ class Release:
 
     @property
     def reference_fit(self) -> str | None:
-        """The fit whose scores the drift reference has, from the fact `reference`: `release` is the model of this bundle.
+        """The fit whose scores the drift reference has, from the fact `reference`. `release` is this bundle's model.
 
         None where the release does not say. Then the reference has the scores of another fit.
         """
