@@ -1,11 +1,13 @@
-"""How assets report: the specs of their checks, results that name the offenders, and metadata that a person can use in the UI."""
+"""How assets report: checks, results that name the offenders, decisions, and metadata for the UI."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, MetadataValue
+from dagster import AssetCheckResult, AssetCheckSeverity, AssetCheckSpec, AssetKey, AssetObservation, MetadataValue
 
 from feature_repo.engine.lake import Manifest, digest_of
+from mlops_assets.core.lifecycle import kind
+from mlops_assets.keys import PROMOTED_VERSION
 
 Metadata = Mapping[str, Any]
 
@@ -40,6 +42,30 @@ def content(manifests: Iterable[Manifest]) -> dict[str, Any]:
         "bytes": sum(f.bytes for m in written for f in m.files),
         "digest": digest_of(f for m in written for f in m.files),
     }
+
+
+def observed_decision(row: Metadata, line: int, **more: int) -> AssetObservation:
+    """A line of the history as the UI shows it on `promoted_version`, at the as-of day of its version.
+
+    A promotion by the gate materializes that asset. Other decisions leave it as it is.
+    """
+    what = kind(row).replace("_", " ") + (f" to {row['to']}" if "to" in row else "")
+    listed = {name: "\n".join(f"- {text}" for text in row[name]) for name in ("reasons", "overruled") if row.get(name)}
+    return AssetObservation(
+        AssetKey(PROMOTED_VERSION),
+        partition=row["as_of"],
+        description=f"version {row['version']} was {what} by {row['by']}",
+        metadata={
+            "kind": kind(row),
+            "version": row["version"],
+            "champion before": row["champion"] or "none",
+            **({"to": row["to"]} if "to" in row else {}),
+            "by": row["by"],
+            **{name: MetadataValue.md(text) for name, text in listed.items()},
+            "line of the history": line,
+            **more,
+        },
+    )
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> MetadataValue:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.home import CommandError, padded, registry_exists
-from mlops_assets.resources.environments import load_settings
+from mlops_assets.resources.environments import Settings, load_settings
+
+if TYPE_CHECKING:
+    from mlops_assets.resources.lifecycle import Lifecycle
 
 
 def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
@@ -22,13 +26,13 @@ def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
     if not registry_exists(settings):
         raise CommandError(f"there is no version {number}: nothing was trained in {settings.home}")
     if refuse:
-        return decision(lifecycle.decline(number, _now(), _person(), reason))
+        return _told(settings, lifecycle, lifecycle.decline(number, _now(), _person(), reason))
     from mlops_assets.assets.judging import standing_against
     from mlops_assets.definitions import USE_CASES
 
     case, lake = USE_CASES[settings.use_case], Lake(settings.lake_root)
     barred = standing_against(case, settings, lake, lifecycle.registry, lifecycle.registry.version(number))
-    return decision(lifecycle.approve(number, _now(), _person(), reason, barred))
+    return _told(settings, lifecycle, lifecycle.approve(number, _now(), _person(), reason, barred))
 
 
 def rollback(reason: str) -> dict[str, Any]:
@@ -38,7 +42,8 @@ def rollback(reason: str) -> dict[str, Any]:
     settings = load_settings()
     if not registry_exists(settings):
         raise CommandError(f"there is no champion to roll back: nothing was trained in {settings.home}")
-    return decision(lifecycle_of(settings).roll_back(_now(), _person(), reason))
+    lifecycle = lifecycle_of(settings)
+    return _told(settings, lifecycle, lifecycle.roll_back(_now(), _person(), reason))
 
 
 def history(as_data: bool) -> dict[str, Any] | None:
@@ -69,6 +74,30 @@ def decision(row: Mapping[str, Any]) -> dict[str, Any]:
 
     names = ("version", "as_of", "champion", "to", "by", "at", "reasons", "overruled")
     return {"kind": kind(row), **{name: row[name] for name in names if name in row}}
+
+
+def _told(settings: Settings, lifecycle: Lifecycle, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The decision for a person, once Dagster has it as an observation of `promoted_version`.
+
+    The history is the truth. Where Dagster cannot be told, the decision stands, and one line on stderr says so.
+    """
+    try:
+        _observe(settings, lifecycle, row)
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        print(f"mlops: this is decided and in the history, but Dagster's UI does not show it ({why})", file=sys.stderr)
+    return decision(row)
+
+
+def _observe(settings: Settings, lifecycle: Lifecycle, row: Mapping[str, Any]) -> None:
+    from dagster import DagsterInstance
+
+    from mlops_assets.checks import observed_decision
+    from mlops_assets.instance import prepare_instance
+
+    prepare_instance(settings.home)
+    with DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(observed_decision(row, lifecycle.history.line(row)))
 
 
 def _history_table(entries: Sequence[Mapping[str, Any]]) -> str:

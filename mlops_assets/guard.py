@@ -4,20 +4,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.compute as pc
-from dagster import (
-    AssetKey,
-    AssetObservation,
-    DefaultSensorStatus,
-    MetadataValue,
-    SensorDefinition,
-    SensorResult,
-    SkipReason,
-    sensor,
-)
+from dagster import DefaultSensorStatus, SensorDefinition, SensorResult, SkipReason, sensor
 
+from mlops_assets.checks import observed_decision
 from mlops_assets.core.guard import COMPARED_DAYS, Guard, Reference, judge, watched
 from mlops_assets.core.lifecycle import GUARD
-from mlops_assets.keys import PROMOTED_VERSION
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lifecycle import Lifecycle, Overtaken
 from mlops_assets.resources.registry import ModelRegistry
@@ -56,25 +47,18 @@ def guard_sensor(guard: Guard, serving_db: Path) -> SensorDefinition:
             row = Lifecycle(registry, history).roll_back(now, GUARD, why, version=found.version)
         except Overtaken as overtaken:
             return SkipReason(f"{seen}. It left its guard ({why}), but {overtaken}")
-        observed = AssetObservation(
-            AssetKey(PROMOTED_VERSION),
-            partition=found.as_of,
-            description=f"version {row['version']} was rolled back to {row['to']} by the guard",
-            metadata={
-                "rolled_back": row["version"],
-                "to": row["to"],
-                "by": GUARD,
-                "reasons": MetadataValue.md("\n".join(f"- {text}" for text in judgement.breaches)),
-                "requests": served.scored + served.errors,
-            },
-        )
+        observed = observed_decision(row, history.line(row), requests=served.scored + served.errors)
         return SensorResult(asset_events=[observed], skip_reason=SkipReason(f"version {row['version']} was rolled back to {row['to']}: {why}"))
 
     return guard_champion
 
 
 def _reference(registry: ModelRegistry, number: str) -> Reference:
-    """What the version's policy makes of the rows that it takes as normal."""
+    """What the version's policy makes of the rows that it takes as normal.
+
+    A reference with the scores of the evaluation fit counts too. The policy was found on these scores, and the
+    limits are several times wider than what two fits of one recipe differ by.
+    """
     version = registry.version(number)
     scores = registry.reference(version).column("fraud_score")
     alarms = pc.sum(pc.greater_equal(scores, registry.release(version).policy.review)).as_py()

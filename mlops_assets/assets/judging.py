@@ -18,7 +18,7 @@ from mlops_assets.keys import FEATURE_PARITY, FEATURE_VECTORS, PREDICTION_LOG, T
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.resources.provenance import unreproducible
-from mlops_assets.resources.registry import ModelRegistry, RegistryError, Version
+from mlops_assets.resources.registry import EVALUATION_FIT, ModelRegistry, RegistryError, Version
 from serving.contract.scoring import Scorer
 
 SERVED_VERDICTS = ("transaction_id", "customer_id", "merchant_id", "amount", "is_fraud")  # what the service itself writes of a verdict
@@ -50,7 +50,9 @@ def judge(
     scores = {"candidate": Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))}
     serving, expected, objections = None, None, []
     if champion is not None:
-        serving, expected = registry.release(champion), registry.reference(champion).column("amount").to_numpy()
+        serving = registry.release(champion)
+        # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound candidate.
+        expected = registry.reference(champion, EVALUATION_FIT).column("amount").to_numpy()
         if champion.as_of > candidate.as_of:
             objections.append(f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces nothing")
         objections += why_not_comparable(champion, serving.features, rows.columns, holdout)

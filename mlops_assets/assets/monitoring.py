@@ -21,9 +21,10 @@ from dagster import (
 )
 
 from feature_repo.engine.lake import Lake
+from mlops_assets.assets.drift_reference import why_not_compared
 from mlops_assets.assets.parity import feature_parity_asset
 from mlops_assets.checks import content, markdown_table, result, warning
-from mlops_assets.core.drift import DriftReport, data_drift, prediction_drift
+from mlops_assets.core.drift import DriftReport, DriftThresholds, data_drift, not_tested, prediction_drift
 from mlops_assets.core.money import business_report as money_by_day
 from mlops_assets.core.splits import Split
 from mlops_assets.core.use_case import UseCase
@@ -94,11 +95,12 @@ def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefi
 
 def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
     enough = warning(DATA_DRIFT, "enough_predictions", "Enough was served on the day to say anything; what cannot be tested is not called quiet.")
-    drift = warning(DATA_DRIFT, "no_data_drift", "The features that were served look like those that the serving version was trained on.")
+    drift = warning(DATA_DRIFT, "no_data_drift", "The served features look like those of the days after the training.")
 
     @asset(
         name=DATA_DRIFT,
-        description="The day's served features against training rows of the version that served them (Evidently, population stability index).",
+        description="The day's served features against those of the days after the training of the version that "
+        "served most (Evidently, population stability index).",
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"evidently"},
@@ -108,20 +110,22 @@ def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsD
     )
     def data_drift_report(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
         day = context.partition_key
-        current, reference = _current_and_reference(lake.open(), registry, day, case.drift_columns)
-        report = data_drift(reference, current, list(case.drift_columns), settings.drift)
-        return _drift_result(lake.open(), DATA_DRIFT, day, report, settings.home, enough, drift)
+        columns = list(case.drift_columns)
+        current, version = _served(lake.open(), day, columns)
+        reference = to_frame(registry.reference(registry.version(version))) if version else current
+        report = data_drift(reference, current, columns, settings.drift)
+        return _drift_result(lake.open(), DATA_DRIFT, day, version, report, settings.home, enough, drift)
 
     return data_drift_report
 
 
 def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    enough = warning(PREDICTION_DRIFT, "enough_predictions", "Enough was served on the day to say anything.")
-    drift = warning(PREDICTION_DRIFT, "no_prediction_drift", "The scores are distributed as they were when the serving version was trained.")
+    enough = warning(PREDICTION_DRIFT, "enough_predictions", "Enough was served, by the fit whose scores the reference has.")
+    drift = warning(PREDICTION_DRIFT, "no_prediction_drift", "The scores are distributed as on the days after the training.")
 
     @asset(
         name=PREDICTION_DRIFT,
-        description="The day's scores against those that the serving version gives its own training rows.",
+        description="The day's scores against those that the same version gives the days after its training.",
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"evidently"},
@@ -131,9 +135,8 @@ def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyParti
     )
     def prediction_drift_report(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
         day = context.partition_key
-        current, reference = _current_and_reference(lake.open(), registry, day, ["fraud_score"])
-        report = prediction_drift(reference["fraud_score"], current["fraud_score"], settings.drift)
-        return _drift_result(lake.open(), PREDICTION_DRIFT, day, report, settings.home, enough, drift)
+        version, report = score_drift(lake.open(), registry, day, settings.drift)
+        return _drift_result(lake.open(), PREDICTION_DRIFT, day, version, report, settings.home, enough, drift)
 
     return prediction_drift_report
 
@@ -210,33 +213,51 @@ def money(lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:
     return money_by_day(log.rename(columns={"prediction_id": "transaction_id"}), known, settings.costs.reviews_per_day)
 
 
-def _current_and_reference(lake: Lake, registry: ModelRegistry, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What was served on the day, and the reference of the version that served most of it.
+def _served(lake: Lake, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
+    """What was served on the day, with the `model_version` of each row, and the version that served most.
 
-    Both are empty, and so not tested, where nothing was served, or where the day's transactions did not pass validation: garbage is no drift.
+    Nothing and no version where nothing was served, or where the day's transactions did not pass validation:
+    garbage is no drift.
     """
     log = lake.read(PREDICTION_LOG, [day], ["features", "fraud_score", "model_version"])
     feed = lake.manifest(TRANSACTIONS, day)
     if not log.num_rows or (feed is not None and not feed.validated):
-        empty = pd.DataFrame({name: pd.Series([], dtype="float64") for name in columns})
-        return empty, empty
+        return pd.DataFrame({name: pd.Series([], dtype="float64") for name in columns}), None
     vectors = [json.loads(text) for text in log.column("features").to_pylist()]
     scores = log.column("fraud_score").to_pylist()
-    current = pd.DataFrame(
+    served = pd.DataFrame(
         {name: pd.Series(scores if name == "fraud_score" else [v.get(name) for v in vectors], dtype="float64") for name in columns},
-    )
-    (most, *_) = pd.Series(log.column("model_version").to_pylist()).mode()
-    return current, to_frame(registry.reference(registry.version(most)))[list(columns)]
+    ).assign(model_version=log.column("model_version").to_pylist())
+    (most, *_) = served["model_version"].mode()
+    return served, str(most)
+
+
+def score_drift(lake: Lake, registry: ModelRegistry, day: str, thresholds: DriftThresholds) -> tuple[str | None, DriftReport]:
+    """The version that served most of the day, and its scores against its reference.
+
+    One fit gave both, or it is not tested.
+    """
+    served, number = _served(lake, day, ["fraud_score"])
+    if number is None:
+        return None, prediction_drift(served["fraud_score"], served["fraud_score"], thresholds)
+    version = registry.version(number)
+    # On the day of a swap, what the other version gave is no drift of this one.
+    scores = served.loc[served["model_version"] == number, "fraud_score"]
+    reference = registry.reference(version).column("fraud_score").to_pandas()
+    if why := why_not_compared(number, registry.release(version)):
+        return number, not_tested(why, len(reference), len(scores))
+    return number, prediction_drift(reference, scores, thresholds)
 
 
 def _drift_result(
-    lake: Lake, name: str, day: str, report: DriftReport, home: Path, enough: AssetCheckSpec, drift: AssetCheckSpec
+    lake: Lake, name: str, day: str, version: str | None, report: DriftReport, home: Path, enough: AssetCheckSpec, drift: AssetCheckSpec
 ) -> MaterializeResult:
     """Store the numbers, put the page where the metadata links to it, and say which columns moved."""
     columns = sorted(report.columns.items(), key=lambda item: -item[1])
     table = pa.table({"column": pa.array([c for c, _ in columns], pa.string()), "value": pa.array([v for _, v in columns], pa.float64())})
     written = lake.write(name, day, table, validated=True, metadata={"drifted": report.drifted, "tested": report.tested, "note": report.note})
     metadata: dict[str, Any] = {**content([written]), "columns": markdown_table(["column", "PSI"], columns), "note": report.note or "none"}
+    metadata["version"] = version or "none"
     if report.html:
         page = home / "reports" / name / f"{day}.html"
         page.parent.mkdir(parents=True, exist_ok=True)

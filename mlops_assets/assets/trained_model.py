@@ -5,31 +5,33 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
+from dagster import AssetDep, AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
 
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.plan import FeaturePlan
+from mlops_assets.assets.drift_reference import evaluation_reference, release_reference
 from mlops_assets.assets.judging import matrix, split_of
 from mlops_assets.assets.recipe import recipe_of
 from mlops_assets.checks import markdown_table
 from mlops_assets.core.portable import portable_model
 from mlops_assets.core.training import TrainedModel, train
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import MODEL, RECIPE, TRAINED_MODEL, TRAINING_SET
-from mlops_assets.partitions import as_of_days, run_of
+from mlops_assets.keys import FEATURE_VECTORS, MODEL, RECIPE, TRAINED_MODEL, TRAINING_SET
+from mlops_assets.partitions import as_of_days, before_as_of, run_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
-from mlops_assets.resources.lake import LakeResource, read_validated, to_frame, to_table
+from mlops_assets.resources.lake import LakeResource, read_validated, to_frame
 from mlops_assets.resources.provenance import CONFIGURATION, RECORD, RECORD_DIGEST, Record, base_folder, inputs, provenance, runtime
 from mlops_assets.resources.registry import BUNDLE, EVALUATION_FIT, ModelRegistry, digest_tag
 from serving.contract.bundle import Release, write_release
 from serving.contract.scoring import Calibrator, Scorer
 
-REFERENCE_ROWS = 5_000  # rows that drift is measured against: a PSI over ten bins is stable from a few thousand
 GOLDEN_ROWS = 20  # rows whose exact scores travel with the model
 
 
 def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
+    unseen = [AssetDep(FEATURE_VECTORS, partition_mapping=before_as_of(days))] if (days := settings.verdicts.maturity_days) else []
+
     @asset(
         name=TRAINED_MODEL,
         description="One registered version: the fit that is measured on the holdout, and the release fit that is served, with its policy.",
@@ -38,7 +40,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         owners=[case.owner],
         kinds={"lightgbm", "mlflow"},
         partitions_def=as_of_days(settings.time.start, settings.time.end),
-        deps=[TRAINING_SET, RECIPE],
+        deps=[TRAINING_SET, RECIPE, *unseen],
     )
     def trained_model(
         context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource, registry: ModelRegistry
@@ -69,10 +71,12 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             mlflow.log_metrics({f"fit.{name}": value for name, value in model.metrics.items()})
             bundle, evaluation_fit = Path(folder, "bundle"), Path(folder, "evaluation_fit")
             facts: dict[str, object] = {**tags, "rounds": model.rounds, "metrics": dict(model.metrics)}
-            reference = _reference(rows, model, plan)
-            served = _release(case, settings, plan, model, model.release_text, model.calibrator, rows, facts)
-            measured = _release(case, settings, plan, model, model.evaluation_text, model.evaluation_calibrator, rows, facts)
-            digest = write_release(served, bundle, reference, portable_model(served))
+            holdout = evaluation_reference(rows, model)
+            reference = release_reference(opened, settings, as_of, model) or holdout
+            known, measured_facts = ({**facts, "reference": one.facts} for one in (reference, holdout))
+            served = _release(case, settings, plan, model, model.release_text, model.calibrator, rows, known)
+            measured = _release(case, settings, plan, model, model.evaluation_text, model.evaluation_calibrator, rows, measured_facts)
+            digest = write_release(served, bundle, reference.table, portable_model(served))
             made_from = Record(
                 use_case=case.name,
                 as_of=as_of,
@@ -90,7 +94,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             )
             mlflow.log_text(made_from.to_json(), RECORD)
             mlflow.log_text(settings.config_text, CONFIGURATION)
-            measured_digest = write_release(measured, evaluation_fit, reference, portable_model(measured))
+            measured_digest = write_release(measured, evaluation_fit, holdout.table, portable_model(measured))
             digests = {digest_tag(BUNDLE): digest, digest_tag(EVALUATION_FIT): measured_digest}
             digests[RECORD_DIGEST] = made_from.digest
             example = rows.loc[:, list(plan.features)].head(5).to_numpy("float64")
@@ -106,6 +110,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
                 "bundle_digest": digest,
                 "record": record.digest,
                 "rounds": model.rounds,
+                "drift reference": str(reference),
                 "leans on": markdown_table(["feature", "share of gain"], leans),
                 **{name: float(value) for name, value in model.metrics.items()},
             }
@@ -133,11 +138,3 @@ def _release(
     golden = [[None if v != v else float(v) for v in vector] for vector in vectors]
     scores = [float(s) for s in Scorer(text, calibrator).score(vectors)]
     return Release(case.name, plan, plan.features, text, calibrator, model.policy, settings.verdicts.maturity_days, facts, (golden, scores))
-
-
-def _reference(rows: pd.DataFrame, model: TrainedModel, plan: FeaturePlan) -> pa.Table:
-    """Evenly spread rows of the holdout, with the scores of the fit that did not see them: what the version takes as normal."""
-    newest = rows[rows["fold"] == "holdout"].sort_values("event_timestamp", kind="stable")
-    sample = newest.iloc[:: max(1, len(newest) // REFERENCE_ROWS)]
-    scored = sample.assign(fraud_score=Scorer(model.evaluation_text, model.calibrator).score(matrix(sample, plan.features)))
-    return to_table(scored[["amount", *plan.features, "fraud_score"]])

@@ -76,6 +76,21 @@ def prediction_drift(
     return _report(reference, current, tuple(sides), thresholds, 0.0, page)
 
 
+def not_tested(why: str, reference_rows: int, current_rows: int) -> DriftReport:
+    """A report that says nothing, and why: what was served and the reference cannot be compared."""
+    return DriftReport(
+        drifted=False,
+        tested=False,
+        share=None,
+        columns={},
+        moved=(),
+        untested={},
+        reference_rows=reference_rows,
+        current_rows=current_rows,
+        note=f"not tested: {why}",
+    )
+
+
 def psi(reference: Any, current: Any, bins: int = BINS) -> float:
     """Population stability index: sum over bins of (p - q) * ln(p / q), p and q the shares of current and reference (Siddiqi, 2006).
 

@@ -97,7 +97,7 @@ def evaluate(
     """`holdout`: amount, is_fraud, customer_id, merchant_id, event_timestamp of the mature rows of E; the scores in the same order.
 
     `train` (the same columns) is what the candidate's evaluation fit was trained on, `expected_amounts` what amounts are known to look like,
-    such as the champion's drift reference: with them the evaluation says whether labels and amounts are believable, which no comparison
+    such as those of the champion's holdout: with them the evaluation says whether labels and amounts are believable, which no comparison
     of two models on the same spoilt rows can say. `amount_factor` is the largest ratio, either way, of the mean or the median of the amounts in E
     or in `train` to the expected one (to `train`'s, where nothing else is expected). `unknown_amounts`: of the payments of the same days that have
     no verdict.

@@ -62,6 +62,10 @@ class History(ConfigurableResource[Any]):
         """How far it goes, or went with that many lines."""
         return _head(self._verified(self._lines(self._read()))[1][:rows])
 
+    def line(self, row: Mapping[str, Any]) -> int:
+        """The number, from 1, of the line that was returned as `row`."""
+        return [entry.get("digest") for entry in self.entries()].index(row["digest"]) + 1
+
     def unconfirmed(self, kept_elsewhere: str | None) -> list[dict[str, Any]]:
         """The lines after those that `kept_elsewhere` (a head's JSON) knows of: a crash came before they were noted there.
 

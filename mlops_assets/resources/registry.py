@@ -172,9 +172,9 @@ class ModelRegistry(ConfigurableResource[Any]):
         """The verified release bundle of a version. One that is not the one which was registered is `RegistryError`."""
         return load_release(self._verified(version, BUNDLE))
 
-    def reference(self, version: Version) -> pa.Table:
-        """The rows that drift of this version is measured against."""
-        return load_reference(self._verified(version, BUNDLE))
+    def reference(self, version: Version, kind: str = BUNDLE) -> pa.Table:
+        """The rows that drift of this version is measured against; with EVALUATION_FIT those of its holdout."""
+        return load_reference(self._verified(version, kind))
 
     def evaluation_fit(self, version: Version) -> Release:
         """The same recipe trained up to the holdout of that version only."""

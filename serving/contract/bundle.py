@@ -72,6 +72,15 @@ class Release:
             raise ValueError(f"amount_range is no pair of a lower and an upper bound: {given!r}")
         return numbers[0], numbers[1]
 
+    @property
+    def reference_fit(self) -> str | None:
+        """The fit whose scores the drift reference has, from the fact `reference`. `release` is this bundle's model.
+
+        None where the release does not say. Then the reference has the scores of another fit.
+        """
+        told = self.facts.get("reference")
+        return str(told["fit"]) if isinstance(told, Mapping) and "fit" in told else None
+
 
 def write_release(release: Release, directory: Path, reference: pa.Table, portable: bytes) -> str:
     """Write the bundle into a new or empty directory; returns its digest (SHA-256 over the digests of its files). `portable` is the ONNX file."""

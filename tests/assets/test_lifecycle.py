@@ -16,7 +16,7 @@ import pytest
 from lifecycle_kit import AT, GOOD, Shelf
 
 from feature_repo.engine.lake import Lake
-from mlops_assets.assets.monitoring import _current_and_reference as current_and_reference
+from mlops_assets.assets.monitoring import _served as served
 from mlops_assets.keys import PREDICTION_LOG
 from mlops_assets.resources.history import History, HistoryError
 from mlops_assets.resources.lifecycle import HEAD_TAG, NotPromotable, Overtaken
@@ -368,8 +368,8 @@ def test_drift_is_measured_against_the_reference_of_the_version_that_served_befo
         lake.write(PREDICTION_LOG, day, pa.table(log), validated=True)
         if shelf.champion == "2":
             shelf.back()
-    references = [current_and_reference(lake, shelf.registry, day, ["amount"])[1] for day in ("2025-04-11", "2025-04-12")]
-    assert [reference["amount"].tolist() for reference in references] == [[2], [1]]
+    versions = [served(lake, day, ["amount"])[1] for day in ("2025-04-11", "2025-04-12")]
+    assert [shelf.registry.reference(shelf.registry.version(str(one))).column("amount").to_pylist() for one in versions] == [[2], [1]]
 
 
 # Crashes and races. MLflow is imported once; every attempt is a fork of this process on a copy of the registry that it alone has open.

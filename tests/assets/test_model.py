@@ -1,5 +1,6 @@
 """As-of days, the gate and promotion, on a small bank trained for real."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,17 +16,18 @@ from world import ListedSource, World, checks, metadata
 
 from feature_repo.engine.lake import Lake, MissingPartitions
 from feature_repo.engine.plan import FeaturePlan
-from mlops_assets.assets.judging import unproven_days
+from mlops_assets.assets.judging import matrix, unproven_days
 from mlops_assets.core.metrics import UndefinedMetric
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.training import Recipe, TrainingError
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import FeatureStoreResource, feature_store_of
 from mlops_assets.resources.history import History
-from mlops_assets.resources.lake import NotValidated, day_range, shift
+from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame
 from mlops_assets.resources.lifecycle import Lifecycle, NotPromotable
 from mlops_assets.resources.registry import RegistryError, Version
 from mlops_assets.use_cases.fraud.case import FRAUD
+from serving.contract.scoring import Scorer
 
 START, AS_OF, NEXT, END = "2025-03-01", "2025-04-10", "2025-04-11", "2025-04-13"
 pytestmark = pytest.mark.slow
@@ -398,6 +400,38 @@ def test_a_day_whose_feed_did_not_pass_is_left_out_and_freezes_no_training(world
     assert metadata(outcome, "days left out") == day
     left = [row for row in world.rows("training_set", AS_OF) if row["event_timestamp"].date().isoformat() == day]
     assert len(left) < 20, "only what arrived late is of that day"
+
+
+def test_a_version_serves_the_days_after_its_training_without_drift_of_its_scores(settled: World) -> None:
+    """The first of them is in its reference: a distance there can only come from another fit."""
+    champion = settled.registry.champion()
+    assert champion is not None
+    release = settled.registry.release(champion)
+    scorer, distances = Scorer(release.model_text, release.calibrator), {}
+    for day in ("2025-04-08", AS_OF):
+        vectors = to_frame(settled.lake.read("feature_vectors", [day]))
+        asked = vectors[list(release.features)].astype(object).where(vectors[list(release.features)].notna(), None)
+        log = {
+            "features": [json.dumps(row) for row in asked.to_dict("records")],
+            "fraud_score": scorer.score(matrix(vectors, release.features)),
+            "model_version": ["1"] * len(vectors),
+        }
+        settled.lake.write("prediction_log", day, pa.table(log), validated=True)
+        for name in ("prediction_drift_report", "data_drift_report"):
+            assert all(check.passed for check in checks(settled.make(name, day)).values()), (day, name)
+        distances[day] = settled.rows("prediction_drift_report", day)[0]["value"]
+    assert max(distances.values()) < 0.05, distances
+    days = [row["event_timestamp"].date() for row in settled.rows("feature_vectors", "2025-04-08", "2025-04-09")]
+    unseen = sum(day > date(2025, 4, 7) for day in days)
+    assert release.facts["reference"] == {"fit": "release", "first": "2025-04-08", "last": "2025-04-09", "rows": unseen}
+    assert settled.registry.evaluation_fit(champion).reference_fit == "evaluation"
+
+
+def test_the_days_that_a_reference_came_from_are_on_record(settled: World) -> None:
+    record = settled.registry.record(settled.registry.version("1"))
+    days = record.partitions["feature_vectors"]
+    for day in ("2025-04-08", "2025-04-09"):
+        assert list(days[day]) == [file.sha256 for file in settled.lake.manifests("feature_vectors", [day])[0].files]
 
 
 # Bad days: each refused with its reason where a person looks, on record once, and the champion stays.

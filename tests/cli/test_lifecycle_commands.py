@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
 from lifecycle_kit import Shelf
 
 from mlops_assets import decisions
 from mlops_assets.cli import main
+from mlops_assets.instance import prepare_instance
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +24,9 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     shelf.promoted()
     shelf.gate(shelf.candidate(promote=False, reasons=("not proven to be better", "it saves less")))
     shelf.gate(shelf.candidate(promote=False, reasons=("a metric is undefined",), barred=("a metric is undefined",)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(shelf.home / "dagster"))
+        prepare_instance(shelf.home)
     return shelf
 
 
@@ -96,6 +101,49 @@ def test_a_version_is_refused_by_a_person(shelf: Shelf, said: Said) -> None:
     assert said.data("promote", "2", "--refuse", "--reason", "the labels are in doubt")["kind"] == "declined"
     assert shelf.decisions()[-1] == ("declined", "2")
     assert shelf.champion == "1"
+
+
+def test_what_a_person_decided_is_seen_in_dagster_at_the_as_of_day_of_the_version(shelf: Shelf, said: Said) -> None:
+    said.text("promote", "2", "--reason", "the new terminals")
+    said.text("rollback", "--reason", "too many alarms")
+    said.text("promote", "2", "--refuse", "--reason", "the labels are in doubt")
+    promoted, back, declined = observations()
+    assert promoted == {
+        "day": "2025-04-10", "what": "version 2 was promoted by anna", "kind": "promoted", "version": "2", "champion before": "1", "by": "anna",
+        "reasons": "- the new terminals", "overruled": "- not proven to be better\n- it saves less", "line of the history": 4,
+    }  # fmt: skip
+    assert back == {
+        "day": "2025-04-10", "what": "version 2 was rolled back to 1 by anna", "kind": "rolled_back", "version": "2", "champion before": "2",
+        "to": "1", "by": "anna", "reasons": "- too many alarms", "line of the history": 5,
+    }  # fmt: skip
+    assert declined == {
+        "day": "2025-04-10", "what": "version 2 was declined by anna", "kind": "declined", "version": "2", "champion before": "1", "by": "anna",
+        "reasons": "- the labels are in doubt", "line of the history": 6,
+    }  # fmt: skip
+
+
+def observations() -> list[dict[str, object]]:
+    """What Dagster's instance on disk has of decisions, the oldest first."""
+    with DagsterInstance.get() as instance:
+        records = instance.fetch_observations(AssetRecordsFilter(AssetKey("promoted_version")), limit=10, ascending=True).records
+    found = [one for record in records if (one := record.asset_observation)]
+    return [{"day": one.partition, "what": one.description, **{name: value.value for name, value in one.metadata.items()}} for one in found]
+
+
+def test_a_decision_stands_where_dagster_cannot_be_told_and_one_line_says_so(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(folder := shelf.home / "broken"))
+    folder.mkdir()
+    (folder / "dagster.yaml").write_text("nowhere: true\n")
+    assert main(["promote", "2", "--reason", "the new terminals", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out.splitlines()[-1])["kind"] == "promoted"
+    (line,) = told.err.splitlines()
+    assert line.startswith("mlops: this is decided and in the history, but Dagster's UI does not show it (")
+    assert "nowhere" in line
+    assert shelf.champion == "2"
+    assert shelf.decisions()[-1] == ("promoted", "2")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,10 @@ def test_a_version_that_leaves_its_guard_is_rolled_back_once_and_not_promoted_ag
     }  # fmt: skip
     assert shelf.lifecycle.unconfirmed() == [], "the history is whole"
     (seen,) = watch.observed()
-    assert (seen["day"], seen["rolled_back"], seen["to"], seen["by"], seen["reasons"]) == ("2025-04-10", "2", "1", "guard", f"- {why}")
+    assert seen == {
+        "day": "2025-04-10", "kind": "rolled_back", "version": "2", "champion before": "2", "to": "1", "by": "guard", "reasons": f"- {why}",
+        "line of the history": 3, "requests": counts["count"] + counts.get("errors", 0),
+    }  # fmt: skip
 
     watch.serve("1", 600, alarms=360)  # the same again
     assert watch.tick() == "version 1 serves after a rollback: one that was gone back to is not left by itself"
