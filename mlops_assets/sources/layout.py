@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
-from mlops_assets.core.parsing import Kind
+from mlops_assets.core.parsing import PLAIN, Kind, Rules
 from mlops_assets.sources.content import ContentError
 
 Unit = Literal["seconds", "minutes", "hours", "days"]
@@ -83,6 +83,7 @@ class Layout:
     by_file: bool = False
     encoding: str = "utf-8"
     purposes: Mapping[str, str] = field(default_factory=dict)
+    rules: Rules = PLAIN
 
     @property
     def wanted(self) -> list[str]:

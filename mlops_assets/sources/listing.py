@@ -32,9 +32,11 @@ _DAY = re.compile(
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of the feed. `size` is in bytes, -1 where a link leads nowhere; `named_day` is the last day that its path below the feed names."""
+    """One file of the feed. `name` is its path below the feed, and `named_day` the last day that it names. `size` is in bytes, -1 where a link
+    leads nowhere."""
 
     path: str
+    name: str
     size: int
     stamp: str  # changes when the file does
     named_day: date | None
@@ -64,7 +66,7 @@ def find(path: str) -> tuple[Any, Listing]:
     for name, facts in sorted(found.items()):
         below = name[len(base) :].lstrip("/")
         if single or _is_table(name, below):
-            files.append(DataFile(name, int(facts["size"] or 0), _stamp(facts), named_day(below)))
+            files.append(DataFile(name, below, int(facts["size"] or 0), _stamp(facts), named_day(below)))
         elif not _hidden(below):
             left_out.append(name)
     if not files:

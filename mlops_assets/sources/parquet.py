@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlops_assets.core.parsing import PLAIN
 from mlops_assets.sources.content import ContentError, Raw
 from mlops_assets.sources.layout import Layout
 
@@ -32,7 +33,10 @@ def days_of_footer(handle: IO[bytes], layout: Layout) -> tuple[date, date] | Non
     """First and last day of arrival, where the statistics of the column that says it are complete."""
     with _opened(handle) as parquet:
         column = layout.arrival_column(list(parquet.schema_arrow.names))
-        return _days(parquet.metadata, column) if isinstance(column, str) else None
+        days = _days(parquet.metadata, column) if isinstance(column, str) else None
+        if days is None or layout.rules.timezone == PLAIN.timezone:
+            return days
+        return days[0] - timedelta(days=1), days[1] + timedelta(days=1)  # the footer's days may be those of local clocks
 
 
 @contextmanager
