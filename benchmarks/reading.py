@@ -48,7 +48,8 @@ def main() -> int:
             for kind, name in KINDS.items():
                 for side in list(sides) if number % 2 == 0 else list(sides)[::-1]:
                     seconds[kind][side].append(in_process(sides[side], Path(folder) / kind / name))
-    print(json.dumps({"benchmark": "reading", "rows": asked.rows, "rounds": asked.rounds} | {kind: summary(s, asked.rows) for kind, s in seconds.items()}))
+    figures = {kind: summary(measured, asked.rows) for kind, measured in seconds.items()}
+    print(json.dumps({"benchmark": "reading", "rows": asked.rows, "rounds": asked.rounds} | figures))
     return 0
 
 

@@ -7,8 +7,10 @@ import gzip
 import io
 import lzma
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -230,11 +232,8 @@ OTHERS = [pa.float16(), pa.float32(), pa.float64(), pa.decimal32(5, 0), pa.decim
 
 @pytest.mark.parametrize("kind", INTEGERS + OTHERS, ids=str)
 def test_ids_and_amounts_may_be_of_any_numeric_type(tmp_path: Path, kind: pa.DataType) -> None:
-    numbers = (
-        pa.array([1, 2, 100], pa.int64()).cast(pa.float64()).cast(kind)
-        if pa.types.is_floating(kind)
-        else pa.array([1, 2, 100]).cast(kind, safe=False)
-    )
+    exact = [Decimal(number) if pa.types.is_decimal(kind) else number for number in (1, 2, 100)]
+    numbers = pa.array(np.array(exact, np.float16) if kind == pa.float16() else exact, kind)
     (tmp_path / "feed.parquet").write_bytes(parquet(ID=numbers, CARD=numbers, SHOP=numbers, AMOUNT=numbers))
     rows = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS)).transactions(DAY, DAY)
     for name in ("transaction_id", "customer_id", "merchant_id"):
