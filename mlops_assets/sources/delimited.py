@@ -7,7 +7,7 @@ not closed. So every quote is looked at first, and the rows that Arrow gives are
 from __future__ import annotations
 
 import csv
-import re
+import io
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,8 +19,7 @@ from mlops_assets.sources.content import ContentError, Raw
 from mlops_assets.sources.dialects import LINE_END, Header, read_header, strict_reader, utf8
 from mlops_assets.sources.layout import Layout
 
-Swallowed = Callable[[str], bool]
-_BREAK = re.compile("\r\n|\r|\n")
+Swallowed = Callable[[str, str], bool]
 
 
 def read(content: bytes, layout: Layout) -> Raw:
@@ -36,11 +35,20 @@ def read(content: bytes, layout: Layout) -> Raw:
 
 
 def _like_a_row(header: Header, telling: list[str]) -> Swallowed:
-    """Whether a line within a quoted value is a row by its looks: two stray quotes make one value of all the rows between them."""
-    positions = [header.names.index(name) for name in telling]
+    """Whether a line on which a quoted value goes on is a row by its looks: stray quotes make one value of what is between them.
 
-    def is_one(line: str) -> bool:
-        values = line.split(header.delimiter)
+    `telling` are columns in which every row has a digit. A row may end a value of its first column; then the line on which that
+    value began (`opening`) is no row.
+    """
+    positions = [header.names.index(name) for name in telling]
+    separators = len(header.names) - 1
+
+    def is_one(opening: str, line: str) -> bool:
+        if line.count(header.delimiter) < separators:
+            return False
+        if '"' in line.split(header.delimiter, 1)[0] and opening.count(header.delimiter) < separators:
+            return False
+        values = next(csv.reader([line], delimiter=header.delimiter), [])
         return len(values) == len(header.names) and all(any(map(str.isdigit, values[at])) for at in positions)
 
     return is_one
@@ -82,11 +90,14 @@ def _by_arrow(text: bytes, header: Header, columns: list[str], swallowed: Swallo
 
 
 def _refuse_swallowed(text: bytes, header: Header, lines: quoting.Lines, swallowed: Swallowed) -> None:
-    for line in np.flatnonzero(lines.within).tolist():
-        within = text[lines.starts[line] : lines.ends[line]].replace(b'""', b"").split(b'"', 1)[0]
-        if swallowed(within.decode().rstrip("\r")):
-            begin = np.flatnonzero(~lines.within[:line])[-1]
-            raise _about_swallowed(header.line + line, header.line + int(begin))
+    def line_text(line: int) -> str:
+        return text[lines.starts[line] : lines.ends[line]].decode()
+
+    begins, going_on = np.flatnonzero(~lines.within), np.flatnonzero(lines.within)
+    openings = begins[np.searchsorted(begins, going_on) - 1]
+    for opening, line in zip(openings.tolist(), going_on.tolist(), strict=True):
+        if swallowed(line_text(opening), line_text(line)):
+            raise _about_swallowed(header.line + line, header.line + opening)
 
 
 # The exact way
@@ -107,9 +118,11 @@ def _by_line(text: bytes, header: Header, columns: list[str], swallowed: Swallow
 
 def _records(text: bytes, header: Header, swallowed: Swallowed) -> Iterator[tuple[int, list[str]]]:
     width = len(header.names)
-    reader = strict_reader(text[header.begin :].decode(), header.delimiter)
+    taken: list[str] = []  # the lines of the record that is read
+    reader = strict_reader(_noted(text[header.begin :].decode(), taken), header.delimiter)
     while True:
         line = header.line + reader.line_num
+        taken.clear()
         try:
             record = next(reader)
         except StopIteration:
@@ -120,9 +133,16 @@ def _records(text: bytes, header: Header, swallowed: Swallowed) -> Iterator[tupl
             continue
         if len(record) != width:
             raise _ragged(len(record), width, line, cut_off=_at_the_end(text, header.begin, reader.line_num))
-        if header.line + reader.line_num > line + 1 and any(swallowed(part) for value in record for part in _BREAK.split(value)[1:]):
-            raise _about_swallowed(header.line + reader.line_num - 1, line)
+        for below, going_on in enumerate(taken[1:], start=1):
+            if swallowed(taken[0], going_on):
+                raise _about_swallowed(line + below, line)
         yield line, record
+
+
+def _noted(text: str, taken: list[str]) -> Iterator[str]:
+    for line in io.StringIO(text, newline=""):
+        taken.append(line)
+        yield line
 
 
 def _at_the_end(text: bytes, begin: int, lines: int) -> bool:

@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ _BOMS = (  # those of UTF-32 begin like those of UTF-16
 LINE_END = re.compile(rb"\r\n|\r|\n")
 _BLANK = re.compile(rb'[ \t,;|"]*(?:\r\n|\r|\n)')  # a spreadsheet writes an empty row as separators
 _SEP = re.compile(rb'"?sep=([\x09\x20\x21\x23-\x7e])"?[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)
+_SOMETHING = re.compile(rb"\S")
 _HEADER_BYTES = 1 << 20
 
 
@@ -62,11 +63,12 @@ def read_header(text: bytes, wanted: Collection[str]) -> Header:
     while before := _SEP.match(text, begin) or _BLANK.match(text, begin):
         begin, line = before.end(), line + 1
         candidates = (before[1].decode(),) if before.re is _SEP else candidates
-    if not text[begin:].strip():
+    if _SOMETHING.search(text, begin) is None:
         raise ContentError("is empty, without even a header")
+    head = text[begin : begin + _HEADER_BYTES].decode(errors="ignore")
     best: Header | None = None
     for delimiter in candidates:
-        reader = strict_reader(text[begin : begin + _HEADER_BYTES].decode(errors="ignore"), delimiter)
+        reader = strict_reader(io.StringIO(head, newline=""), delimiter)
         try:
             names = [name.strip() for name in next(reader)]
         except csv.Error as error:
@@ -83,8 +85,8 @@ def _score(names: Sequence[str], wanted: Collection[str]) -> tuple[int, int]:
     return len(set(names) & set(wanted)), len(names)
 
 
-def strict_reader(text: str, delimiter: str) -> Any:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=delimiter != " ")
+def strict_reader(lines: Iterable[str], delimiter: str) -> Any:
+    return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=delimiter != " ")
 
 
 def _after_lines(text: bytes, begin: int, lines: int) -> int:
