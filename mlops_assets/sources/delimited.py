@@ -19,13 +19,15 @@ from mlops_assets.sources.content import ContentError, Raw
 from mlops_assets.sources.dialects import LINE_END, Header, read_header, strict_reader, utf8
 from mlops_assets.sources.layout import Layout
 
+NO_NAME = "the first line should be a header with the columns' names"
+ONE_NAME = "if another character separates the columns, name it in a first line such as sep=^"
 Swallowed = Callable[[str, str], bool]
 
 
 def read(content: bytes, layout: Layout) -> Raw:
     text = utf8(content, layout.encoding)
     header = read_header(text, layout.wanted)
-    columns = layout.chosen(header.names)
+    columns = layout.chosen(header.names, ONE_NAME if len(header.names) == 1 else NO_NAME)
     swallowed = _like_a_row(header, layout.times(header.names) or columns)
     fast = _by_arrow(text, header, columns, swallowed)
     if fast is not None:

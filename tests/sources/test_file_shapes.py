@@ -172,6 +172,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "doubled header names with spaces": ("feed.csv", FEED.replace("NOTE", " CARD ").encode(), "", "has more than one column 'CARD'"),
     "no header": ("feed.csv", FEED.removeprefix(HEADER).encode(), "", "are missing; there are 1, 2026-03-01 .*the first line should be a header"),
     "no header, one row": ("feed.csv", line(1).encode(), "", "the first line should be a header"),
+    "a separator that nobody announced": ("feed.csv", FEED.replace(",", "^").encode(), "", r"there are ID\^WHEN.*first line such as sep=\^"),
     "blank lines only": ("feed.csv", b"\n \r\n", "", "is empty, without even a header"),
     "sep= only": ("feed.csv", b"sep=;\n", "", "is empty, without even a header"),
     "nothing in gzip": ("feed.csv.gz", gzip.compress(b""), "", "is empty, without even a header"),
@@ -296,10 +297,13 @@ def test_a_file_that_is_reached_twice_counts_once_under_its_own_name(tmp_path: P
 def test_a_circle_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "feed" / "deep").mkdir(parents=True)
     (tmp_path / "feed" / "deep" / "up").symlink_to(tmp_path / "feed")
-    (tmp_path / "feed" / "a").symlink_to(tmp_path / "feed" / "b")
-    (tmp_path / "feed" / "b").symlink_to(tmp_path / "feed" / "a")
     (tmp_path / "feed" / "deep" / "feed.csv").write_text(FEED)
-    assert ids(tmp_path / "feed") == ["1", "2", "3"]
+    (tmp_path / "way in").symlink_to(tmp_path / "feed" / "deep")
+    assert ids(tmp_path / "feed") == ids(tmp_path / "way in") == ["1", "2", "3"]
+    (tmp_path / "feed" / "a.csv").symlink_to(tmp_path / "feed" / "b.csv")
+    (tmp_path / "feed" / "b.csv").symlink_to(tmp_path / "feed" / "a.csv")
+    with pytest.raises(SourceError, match=r"a\.csv: cannot be opened"):
+        ids(tmp_path / "feed")
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
@@ -328,6 +332,7 @@ def test_hidden_and_temporary_names_stay_out(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half a fi")
     assert ids(tmp_path) == ["1", "2", "3"]
+    assert FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS)).preview().left_out == ()
 
 
 def test_what_is_no_table_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
