@@ -23,7 +23,9 @@ def open_source(values: Mapping[str, Any], base: Path) -> Source:
         config = kinds[kind].model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        raise SourceError(f"[source] {'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
+        where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        found = "" if first["type"] == "value_error" else f", not {first['input']!r}"  # such an error names its value itself
+        raise SourceError(f"[source] {where}: {message}{found}" if where else f"[source] {message}{found}") from error
     if isinstance(config, SimulatorConfig):
         return BankSource(config)
     labels = config.labels

@@ -135,8 +135,12 @@ class FilesConfig(TextConfig):
     @property
     def label_rules(self) -> Rules:
         """Those of the transactions, and what the labels' own files do otherwise."""
-        own = self.labels is not None and self.labels.path is not None
-        return self.labels.rules("[source.labels]", self.row_rules) if self.labels and own else self.row_rules
+        if self.labels is None or self.labels.path is None:
+            return self.row_rules
+        try:
+            return self.labels.rules("[source.labels]", self.row_rules)
+        except ValueError as error:
+            raise ValueError(f"labels: {error}") from error
 
 
 class FileSource:
