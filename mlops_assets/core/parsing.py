@@ -302,7 +302,8 @@ def _number_remedy(text: str, rules: Rules) -> str:
 
 
 def _fits(text: str, rules: Rules) -> bool:
-    return bool(_numbers(pa.array([text]), rules).is_valid()[0].as_py())
+    numbers = _numbers(pa.array([text]), rules)
+    return numbers is not None and numbers.null_count == 0
 
 
 def _time_remedy(value: Any, rules: Rules) -> str:

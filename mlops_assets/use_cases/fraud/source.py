@@ -67,8 +67,10 @@ class TextConfig(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
     def rules(self, section: str, base: Rules = PLAIN) -> Rules:
-        flags = {"true": self.flags.true, "false": self.flags.false} if self.flags else {}
-        return replace(base, **{name: value for name, value in self.text.items() if name not in ("flags", "encoding")}, **flags, section=section)
+        changes: dict[str, Any] = {name: value for name, value in self.text.items() if name != "encoding"} | {"section": section}
+        if words := changes.pop("flags", None):
+            changes |= {"true": words.true, "false": words.false}
+        return replace(base, **changes)
 
 
 class LabelsConfig(TextConfig):
