@@ -60,10 +60,8 @@ def ids_of_numbers(array: pa.Array) -> pa.Array | None:
     if pa.types.is_integer(kind):
         return array.cast(pa.string())
     if pa.types.is_floating(kind):
-        limit = float(EXACT[kind.bit_width])
-        if pa.types.is_float16(kind):
-            array = array.cast(pa.float32())  # Arrow rounds no halves
-        whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), limit))
+        array = array.cast(pa.float32()) if kind.bit_width == 16 else array  # Arrow rounds no float16
+        whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), float(EXACT[kind.bit_width])))
         return pc.if_else(whole, array, pa.scalar(None, array.type)).cast(pa.int64()).cast(pa.string())
     if pa.types.is_decimal(kind):
         text = pc.replace_substring_regex(array.cast(pa.decimal256(76, max(kind.scale, 0))).cast(pa.string()), r"\.0+$", "")

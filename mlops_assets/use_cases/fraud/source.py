@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
@@ -67,10 +67,10 @@ class TextConfig(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
     def rules(self, section: str, base: Rules = PLAIN) -> Rules:
-        changes: dict[str, Any] = {name: value for name, value in self.text.items() if name != "encoding"} | {"section": section}
-        if words := changes.pop("flags", None):
-            changes |= {"true": words.true, "false": words.false}
-        return replace(base, **changes)
+        said = {field.name for field in fields(Rules)}
+        changes: dict[str, Any] = {name: value for name, value in self.text.items() if name in said}
+        words: dict[str, Any] = {"true": self.flags.true, "false": self.flags.false} if self.flags else {}
+        return replace(base, **changes, **words, section=section)
 
 
 class LabelsConfig(TextConfig):
