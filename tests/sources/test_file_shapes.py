@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,42 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
+from feed_kit import COLUMNS, DAY, FEED, HEADER, ids, line, parquet, zstd
 
 from mlops_assets.core.source import Malformed, SourceError
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
-
-DAY = date(2026, 3, 1)
-COLUMNS = {"transaction_id": "ID", "event_timestamp": "WHEN", "customer_id": "CARD", "merchant_id": "SHOP", "amount": "AMOUNT"}
-HEADER = "ID,WHEN,CARD,SHOP,AMOUNT,NOTE\n"
-
-
-def line(number: int, note: str = "n") -> str:
-    return f"{number},2026-03-01 10:00:00,c{number},s{number},{number}.25,{note}\n"
-
-
-FEED = HEADER + "".join(map(line, (1, 2, 3)))
-
-
-def ids(path: Path, **settings: object) -> list[str]:
-    """The ids that are read; every row has to be whole."""
-    rows = FileSource(FilesConfig(path=str(path), columns=COLUMNS, **settings)).transactions(DAY, DAY)
-    for row in rows.to_pylist():
-        number = row["transaction_id"]
-        assert (row["customer_id"], row["merchant_id"], row["amount"], row["malformed"]) == (f"c{number}", f"s{number}", float(number) + 0.25, None)
-    return rows["transaction_id"].to_pylist()
-
-
-def zstd(content: bytes) -> bytes:
-    return pa.compress(content, codec="zstd", asbytes=True)
-
-
-def parquet(**columns: object) -> bytes:
-    values = {"ID": ["1", "2", "3"], "WHEN": [datetime(2026, 3, 1, 10)] * 3, "CARD": ["c1", "c2", "c3"], "SHOP": ["s1", "s2", "s3"]}
-    sink = io.BytesIO()
-    pq.write_table(pa.table({**values, "AMOUNT": [1.25, 2.25, 3.25], **columns}), sink)
-    return sink.getvalue()
-
 
 READ: dict[str, tuple[str, bytes]] = {
     "suffix in capitals": ("FEED.CSV", FEED.encode()),
@@ -119,72 +86,6 @@ def test_text_in_the_configured_encoding_keeps_what_a_person_sees(tmp_path: Path
     (tmp_path / "feed.csv").write_bytes((HEADER + line(1).replace("s1", shop)).encode(encoding))
     rows = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS, encoding=encoding)).transactions(DAY, DAY)
     assert rows["merchant_id"].to_pylist() == [shop]
-
-
-def test_an_id_is_composed_of_the_same_parts_from_text_and_from_parquet(tmp_path: Path) -> None:
-    columns = {**COLUMNS, "transaction_id": {"columns": ["ID", "AMOUNT", "CARD"], "separator": "/"}}
-    (tmp_path / "feed.csv").write_text(FEED.replace("2.25", "2.0").replace("c3", ""))
-    pq.write_table(
-        pa.table(
-            {"ID": [1.0, 2.0, 3.0], "AMOUNT": [1.25, 2.0, 1e17], "CARD": ["c1", "c2", "c3"], "SHOP": ["s"] * 3, "WHEN": [datetime(2026, 3, 1)] * 3}
-        ),
-        tmp_path / "feed.parquet",
-    )
-    found = [FileSource(FilesConfig(path=str(tmp_path / name), columns=columns)).transactions(DAY, DAY) for name in ("feed.csv", "feed.parquet")]
-    assert [table["transaction_id"].to_pylist() for table in found] == [["1/1.25/c1", "2/2/c2", None], ["1/1.25/c1", "2/2/c2", None]]
-    assert found[0]["malformed"].null_count == 3  # a part is missing
-    assert Malformed.decode(found[1]["malformed"][2].as_py()).unread["transaction_id"].text == "3/1e+17/c3"  # a part has lost digits
-
-
-@pytest.mark.parametrize(
-    ("unit", "number", "since", "time"),
-    [
-        ("hours", "25", "2026-02-28", "2026-03-01T01:00:00+00:00"),
-        ("seconds", "0.25", "2026-03-01T10:00:00+02:00", "2026-03-01T08:00:00.250000+00:00"),
-        ("minutes", "-30", "2026-03-02", "2026-03-01T23:30:00+00:00"),
-        ("days", "59", "2026-01-01", "2026-03-01T00:00:00+00:00"),
-    ],
-)
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_time_may_be_units_since_a_moment(tmp_path: Path, suffix: str, unit: str, number: str, since: str, time: str) -> None:
-    if suffix == "csv":
-        (tmp_path / "feed.csv").write_text((HEADER + line(1)).replace("2026-03-01 10:00:00", number))
-    else:
-        (tmp_path / "feed.parquet").write_bytes(parquet(WHEN=[float(number)] * 3))
-    columns = {**COLUMNS, "event_timestamp": {"column": "WHEN", "unit": unit, "since": since}}
-    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(DAY, DAY)
-    assert rows["event_timestamp"][0].as_py().isoformat() == time
-
-
-@pytest.mark.parametrize("number", ["1e18", "soon", ""])
-def test_a_number_of_units_that_is_no_time_is_kept_for_quarantine(tmp_path: Path, number: str) -> None:
-    (tmp_path / "2026-03-01.csv").write_text((HEADER + line(1)).replace("2026-03-01 10:00:00", number))
-    columns = {**COLUMNS, "event_timestamp": {"column": "WHEN", "unit": "hours", "since": date(2026, 3, 1)}}
-    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(DAY, DAY)
-    assert rows["event_timestamp"].to_pylist() == [None]
-    assert [Malformed.decode(text).unread["event_timestamp"].text for text in rows["malformed"].to_pylist() if text] == [number] * bool(number)
-
-
-@pytest.mark.parametrize(
-    ("columns", "about"),
-    [
-        ({"amount": {"columns": ["A", "B"]}}, "`columns.amount` is no id, and cannot be composed"),
-        ({"amount": {"column": "A", "unit": "hours", "since": "2026-01-01"}}, "`columns.amount` is no time"),
-        ({"event_timestamp": {"column": "A", "unit": "weeks", "since": "2026-01-01"}}, "'seconds', 'minutes', 'hours' or 'days'"),
-        ({"event_timestamp": {"column": "A", "unit": "hours"}}, "since"),
-        ({"transaction_id": {"columns": ["A"]}}, "at least 2 items"),
-        ({"transaction_id": 7}, "valid string"),
-    ],
-)
-def test_a_column_that_cannot_be_had_so_is_named(columns: dict[str, object], about: str) -> None:
-    with pytest.raises(ValidationError, match=about):
-        FilesConfig.model_validate({"path": "feed", "columns": columns})
-
-
-@pytest.mark.parametrize("encoding", ["latin-l", "base64"])
-def test_an_encoding_that_nobody_knows_is_named(encoding: str) -> None:
-    with pytest.raises(ValidationError, match=f"'{encoding}' is no text encoding; usual ones are utf-8, cp1252"):
-        FilesConfig(path="feed", encoding=encoding)
 
 
 # Refused: file, what it holds, the place (empty: the file as a whole), what is said
@@ -314,99 +215,3 @@ def test_times_of_any_unit_are_found_on_their_day(tmp_path: Path, unit: str) -> 
     times = pa.array([datetime(2026, 3, 1, 10)] * 3, pa.timestamp("us")).cast(pa.timestamp(unit))
     (tmp_path / "feed.parquet").write_bytes(parquet(WHEN=times))
     assert ids(tmp_path) == ["1", "2", "3"]
-
-
-# Columns that are missing
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_all_missing_columns_are_named_at_once_with_the_nearest_names(tmp_path: Path, suffix: str) -> None:
-    names = ["Id", "WHEN", "card_no", "SHOP", "AMOUNTS", "NOTE"]
-    if suffix == "csv":
-        (tmp_path / "feed.csv").write_text(FEED.replace(HEADER, ",".join(names) + "\n"))
-    else:
-        pq.write_table(pa.table({name: ["1"] for name in names}), tmp_path / "feed.parquet")
-    with pytest.raises(SourceError) as refused:
-        ids(tmp_path)
-    said = str(refused.value)
-    assert "columns 'ID', 'CARD', 'AMOUNT' are missing; there are Id, WHEN, card_no, SHOP, AMOUNTS, NOTE" in said
-    assert "the nearest to 'ID' is 'Id'" in said
-    assert "the nearest to 'CARD' is 'card_no'" in said
-    assert "the nearest to 'AMOUNT' is 'AMOUNTS'" in said
-
-
-# Folders
-
-
-def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
-    for number, name in ((1, "a/one.csv"), (2, "a/deep/two.csv"), (3, "b/three.csv")):
-        (tmp_path / "outside" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "outside" / name).write_text(HEADER + line(number))
-    feed = tmp_path / "feed"
-    feed.mkdir()
-    (feed / "folder").symlink_to(tmp_path / "outside" / "a")
-    (feed / "2026-03-01.csv").symlink_to(tmp_path / "outside" / "b" / "three.csv")
-    assert sorted(ids(feed)) == ["1", "2", "3"]
-    assert sorted(ids(feed / "folder")) == ["1", "2"]
-
-
-def test_a_file_that_is_reached_twice_counts_once_under_its_own_name(tmp_path: Path) -> None:
-    feed = tmp_path / "feed"
-    (feed / "days").mkdir(parents=True)
-    (feed / "days" / "2026-03-01.csv").write_text(FEED)
-    (feed / "0-latest.csv").symlink_to("days/2026-03-01.csv")
-    (feed / "again").symlink_to("days")
-    source = FileSource(FilesConfig(path=str(feed), columns=COLUMNS))
-    assert source.transactions(DAY, DAY).num_rows == 3
-    assert source.preview().files == (str(feed / "days" / "2026-03-01.csv"),)
-
-
-def test_a_circle_of_links_ends(tmp_path: Path) -> None:
-    (tmp_path / "feed" / "deep").mkdir(parents=True)
-    (tmp_path / "feed" / "deep" / "up").symlink_to(tmp_path / "feed")
-    (tmp_path / "feed" / "deep" / "feed.csv").write_text(FEED)
-    (tmp_path / "way in").symlink_to(tmp_path / "feed" / "deep")
-    assert ids(tmp_path / "feed") == ids(tmp_path / "way in") == ["1", "2", "3"]
-    (tmp_path / "feed" / "a.csv").symlink_to(tmp_path / "feed" / "b.csv")
-    (tmp_path / "feed" / "b.csv").symlink_to(tmp_path / "feed" / "a.csv")
-    with pytest.raises(SourceError, match=r"a\.csv: cannot be opened"):
-        ids(tmp_path / "feed")
-
-
-def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
-    (tmp_path / "feed.csv").write_text(FEED)
-    (tmp_path / "gone.csv").symlink_to(tmp_path / "elsewhere.csv")
-    with pytest.raises(SourceError, match=r"gone\.csv: cannot be opened"):
-        ids(tmp_path)
-
-
-HIDDEN = (
-    ".feed.csv",
-    "_feed.csv",
-    "~feed.csv",
-    "~$feed.csv",
-    "_temporary/0/feed.parquet",
-    ".cache/feed.csv",
-    "feed.csv.tmp",
-    "feed.csv.part",
-    "feed.csv~",
-)
-
-
-def test_hidden_and_temporary_names_stay_out(tmp_path: Path) -> None:
-    (tmp_path / "feed.csv").write_text(FEED)
-    for name in HIDDEN:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("half a fi")
-    assert ids(tmp_path) == ["1", "2", "3"]
-    assert FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS)).preview().left_out == ()
-
-
-def test_what_is_no_table_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "feed.csv").write_text(FEED)
-    (tmp_path / "notes.docx").write_text("what the columns mean")
-    source = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS))
-    for _ in range(2):
-        assert source.transactions(DAY, DAY).num_rows == 3
-    assert [record.getMessage() for record in caplog.records] == [f"left out, as its name is not that of a table: {tmp_path / 'notes.docx'}"]
-    assert source.preview().left_out == (str(tmp_path / "notes.docx"),)

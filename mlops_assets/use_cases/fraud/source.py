@@ -52,7 +52,7 @@ class TextConfig(BaseModel):
 
     @field_validator("encoding")
     @classmethod
-    def _is_known(cls, value: str | None) -> str | None:
+    def _is_an_encoding(cls, value: str | None) -> str | None:
         try:
             if value is not None:
                 "".encode(value)  # Python has codecs that are no encodings of text
@@ -97,6 +97,8 @@ class LabelsConfig(TextConfig):
             raise ValueError("labels with a `path` have times of their own: `delay_days` is for labels in the transactions' files")
         if self.path is None and (own := [*self.text, *(["arrival"] if self.arrival != "rows" else [])]):
             raise ValueError(f"`{own[0]}` is for label files of their own (`path`); labels in the transactions' files follow [source]")
+        if isinstance(self.transaction_id, Since):
+            raise ValueError("`transaction_id` is no time: it is a name, or composed of several columns")
         if isinstance(self.label_timestamp, Composed):
             raise ValueError("a time cannot be composed of columns: `label_timestamp` is a name, or a number of units since a moment")
         return self
