@@ -2,8 +2,8 @@
 
     python benchmarks/reading.py [--rows 1000000] [--rounds 5] [--against CHECKOUT]
 
-With `--against`, rounds alternate with the code of another checkout, each in a process of its own, and `ratio` is the
-median time here over the median time there. Prints one JSON line.
+With `--against`, rounds alternate with the code of another checkout, each in a process of its own. `ratio` is the median
+time here over the median time there, `cpu_ratio` that of the processor's time. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -72,27 +72,32 @@ def write(folder: Path, rows: int) -> None:
     pcsv.write_csv(text.cast(pa.schema([(name, pa.string()) for name in text.column_names])), folder / "quoted" / "feed.csv")
 
 
-def in_process(checkout: Path, path: Path) -> float:
+def in_process(checkout: Path, path: Path) -> tuple[float, float]:
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)})
-    return float(json.loads(done.stdout))
+    seconds, cpu = json.loads(done.stdout)
+    return seconds, cpu
 
 
-def measure(path: Path) -> float:
+def measure(path: Path) -> tuple[float, float]:
+    """Seconds on the clock and of the processor."""
     from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
 
     source = FileSource(FilesConfig(path=str(path)))
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     table = source.transactions(DAY, DAY)
-    seconds = time.perf_counter() - begin
+    seconds = time.perf_counter() - begin, time.process_time() - cpu
     assert table.num_rows == pq.read_metadata(path.parent.parent / "parquet" / "feed.parquet").num_rows
     return seconds
 
 
-def summary(seconds: dict[str, list[float]], rows: int) -> dict[str, Any]:
-    here = median(seconds["here"])
-    figures = {"seconds": round(here, 3), "rows_per_second": round(rows / here)}
-    return figures | ({"ratio": round(here / median(seconds["there"]), 3)} if "there" in seconds else {})
+def summary(measured: dict[str, list[tuple[float, float]]], rows: int) -> dict[str, Any]:
+    medians = {side: (median(seconds for seconds, _ in runs), median(cpu for _, cpu in runs)) for side, runs in measured.items()}
+    seconds, cpu = medians["here"]
+    figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "rows_per_second": round(rows / seconds)}
+    if "there" in medians:
+        figures |= {"ratio": round(seconds / medians["there"][0], 3), "cpu_ratio": round(cpu / medians["there"][1], 3)}
+    return figures
 
 
 if __name__ == "__main__":
