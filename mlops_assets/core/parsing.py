@@ -285,7 +285,7 @@ def _why_no_id(text: str) -> str:
 
 
 def _number_remedy(text: str, rules: Rules) -> str:
-    if re.match(rf"{_NUMBER}|^[+-]?(inf|infinity)$", text, re.IGNORECASE) and rules.decimal == ".":
+    if re.match(rf"{_NUMBER}|^[+-]?(inf|infinity)$", text, re.IGNORECASE | re.ASCII) and rules.decimal == ".":
         return "it is not finite"
     comma = 'with a decimal comma set decimal = ","'
     ways = {
@@ -309,7 +309,7 @@ def _fits(text: str, rules: Rules) -> bool:
 def _time_remedy(value: Any, rules: Rules) -> str:
     """What a person does about one value that is no time."""
     text = value.strip() if isinstance(value, str) else str(value)
-    if re.match(_COUNT, text):
+    if re.match(_COUNT, text, re.ASCII):
         return f'with epoch = "{rules.epoch}" it is before 1970 or after 2200: is another unit meant?' if rules.epoch else _epoch_remedy(rules)
     if rules.timezone != PLAIN.timezone and re.match(_LOCAL, text) and _is_day(text[:10]):
         moment = pd.DatetimeIndex([text])

@@ -115,7 +115,7 @@ TEXT = [
     (NUMBER, "1.234,50", {}, Bad(r'with a decimal comma set decimal = "," and thousands = "\." under')),
     (NUMBER, "1,234", {}, Bad(r"with a decimal comma .* or with commas between thousands")),
     (NUMBER, "1'234.50", {}, Bad("with apostrophes between thousands")),
-    *((NUMBER, text, {}, Bad("^not a number$")) for text in ("12 EUR", ".", "1e", "--5")),
+    *((NUMBER, text, {}, Bad("^not a number$")) for text in ("12 EUR", ".", "1e", "--5", "٣")),
     *((NUMBER, text, {}, Bad("it is not finite")) for text in ("inf", "-Infinity", "1e400")),
     *(
         (NUMBER, text, COMMAS, value)
