@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from mlops_assets.core.source import Malformed, SourceError, by_day
 from mlops_assets.core.validation import Validation, validate
-from mlops_assets.use_cases.fraud.files import DataFile, Folder
+from mlops_assets.sources.content import Raw
+from mlops_assets.sources.files import Folder
+from mlops_assets.sources.listing import DataFile
 from mlops_assets.use_cases.fraud.schema import (
     RAW_LABELS,
     RAW_TRANSACTIONS,
@@ -52,7 +54,7 @@ def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = Folder._read
 
-    def noted(folder: Folder, file: DataFile) -> tuple[pa.Table, list[str]]:
+    def noted(folder: Folder, file: DataFile) -> Raw:
         names.append(Path(file.path).name)
         return original(folder, file)
 
@@ -266,13 +268,13 @@ def test_extra_columns_are_ignored(tmp_path: Path) -> None:
 
 def test_a_byte_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / f"{D1}.csv").write_bytes((HEADER + "1,2026-03-01 10:00:00,7,9,5,0\n").encode() + b"2,2026-03-01 10:00:00,caf\xe9,9,5,0\n")
-    with pytest.raises(SourceError, match=rf"{D1}\.csv: line 3 holds the byte 0xe9, which is not UTF-8"):
+    with pytest.raises(SourceError, match=rf"{D1}\.csv, line 3: the byte 0xe9 is not UTF-8; set encoding"):
         source(tmp_path).transactions(D1, D1)
 
 
 def test_a_row_of_too_few_values_is_named(tmp_path: Path) -> None:
     (tmp_path / f"{D1}.csv").write_text(HEADER + "1,2026-03-01 10:00:00,7\n")
-    with pytest.raises(SourceError, match=rf"{D1}\.csv: cannot be read as CSV .*Expected 6 columns, got 3"):
+    with pytest.raises(SourceError, match=rf"{D1}\.csv, line 2: has 3 values where the header has 6 columns"):
         source(tmp_path).transactions(D1, D1)
 
 
