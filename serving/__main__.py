@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging.config
 import signal
 import sys
 import time
@@ -28,7 +27,6 @@ LOGGING = {
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = from_arguments(arguments)
-        logging.config.dictConfig(LOGGING)
         check_home(settings, time.time_ns() // 1_000)
     except (BadSetting, LogError) as error:
         print(f"error: {error}", file=sys.stderr)
