@@ -119,10 +119,10 @@ async def _patiently(work: Callable[[], Result], service: Service, request: Requ
         try:
             return work()
         except StoreBusy:
-            if time.monotonic() > deadline:
-                raise
             if request is not None and await request.is_disconnected():
                 raise ClientDisconnect from None
+            if time.monotonic() > deadline:
+                raise
             await asyncio.sleep(RETRY_EVERY_S)
 
 
