@@ -1,6 +1,7 @@
 """Where a service's clock stands when it starts, and whether its home is of another time.
 
-One event alone is no evidence of what time it is: a wrong date in a single payment would make all others too late, or all history too old to be kept.
+One event alone is no evidence of what time it is. A wrong date in a single payment would make all others too late, or
+all history too old to be kept.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ log = logging.getLogger("serving.clock")
 
 
 def check_home(settings: ServingSettings, now_us: int) -> None:
-    """Before anything is served: put event time where a person wants it (`now`), and compare the home's newest day with the service's clock.
+    """Before anything is served: put event time where a person wants it (`now`), or compare the home's newest day with
+    the service's clock.
 
-    A home that is further off than `far_days` is `BadSetting`, with both moments and what to do, or a warning where `when_far` says so.
+    A home that is further off than `far_days` is `BadSetting`, with both moments and what to do, or a warning where
+    `when_far` says so.
     """
     newest_us = lake_end_us(settings)
     if settings.now is not None:
@@ -51,7 +54,10 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
 
 
 def lake_end_us(settings: ServingSettings) -> int:
-    """Midnight after the newest day of the lake's transactions, 0 without any. Days whose few rows are the only ones so late do not count."""
+    """Midnight after the newest day of the lake's transactions, 0 without any.
+
+    It takes three rows to reach a day. Where the lake cannot be read, a warning says so: the service needs nothing else of it.
+    """
     try:
         lake, rows, newest = Lake(settings.lake_root), 0, ""
         for day in reversed(lake.partitions(TRANSACTIONS)):
@@ -63,13 +69,13 @@ def lake_end_us(settings: ServingSettings) -> int:
                 newest = day
                 break
     except (LakeError, OSError, ImportError, ValueError) as error:
-        log.warning("%s cannot be read, so that nothing is known of its newest day: %s", settings.lake_root, error)
+        log.warning("%s cannot be read, its newest day is not known: %s", settings.lake_root, error)
         return 0
     return _midnight_us(newest) + DAY_US if newest else 0
 
 
 def as_of_us(release: Release) -> int:
-    """The day as of which a version was trained: no payment that it scores is much older. 0 where the release does not say."""
+    """The day as of which a version was trained: no payment that it scores is much older. 0 where it does not say."""
     try:
         return _midnight_us(str(release.facts.get("as_of", "")))
     except ValueError:
@@ -79,7 +85,8 @@ def as_of_us(release: Release) -> int:
 def _set_clock(settings: ServingSettings, wanted: date, lake_us: int) -> None:
     at_us = _midnight_us(wanted.isoformat())
     if at_us < lake_us:
-        raise BadSetting(f"--now {wanted}: the lake has payments up to {from_us(lake_us - 1):%Y-%m-%d}; event time cannot go back behind them")
+        newest = f"the lake has payments up to {from_us(lake_us - 1):%Y-%m-%d}"
+        raise BadSetting(f"--now {wanted}: {newest}; event time cannot go back behind them")
     with contextlib.closing(open_database(settings)) as connection:
         (before_us,) = connection.execute("SELECT max(clock_us, newest_us) FROM sequence").fetchone()
         connection.execute("UPDATE sequence SET clock_us = ?, newest_us = ?", (at_us, at_us))

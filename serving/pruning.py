@@ -17,8 +17,9 @@ BEFORE_FORGETTING = 100  # payments that have to be as new: a handful with a wro
 def prune(
     connection: sqlite3.Connection, plan: FeaturePlan, lateness_us: int, pause: Callable[[], bool] = lambda: False, agree: int = BEFORE_FORGETTING
 ) -> int:
-    """Delete what lies out of reach of the moment that `agree` payments have reached, late ones included, in commits of their own; returns how many
-    events. Between two commits it asks `pause`, which may wait and let others write; True ends the work, and the rest is found again."""
+    """Delete what lies out of reach of the moment that `agree` payments have reached, late ones included, in commits of
+    their own; returns how many events. Between two commits it asks `pause`, which may wait and let others write; True
+    ends the work, and the rest is found again."""
     (newest_us,) = connection.execute("SELECT newest_us FROM sequence").fetchone()
     newest_us = min(newest_us, agreed_us(connection, agree))
     if not newest_us:

@@ -33,11 +33,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """`home` is MLOPS_HOME. `clock="event"` lets the newest event or label be now, for simulated time; `now` is the day from which a person wants it
-    to go on. A home whose newest day is more than `far_days` from the clock is refused at the start, or warned of, as `when_far` says.
+    """`home` is MLOPS_HOME. `clock="event"` lets the newest payment be now, for simulated time; `now` is the day from which
+    a person wants it to go on. A home whose newest day is more than `far_days` from the clock is refused at the start, or
+    warned of, as `when_far` says.
 
-    `fsync` makes each commit survive a power cut, at the price of a disk flush each; without it a crash of the process loses nothing, a power cut
-    the last moments."""
+    `fsync` makes each commit survive a power cut, at the price of a disk flush each; without it a crash of the process loses
+    nothing, a power cut the last moments."""
 
     home: Path
     use_case: str = "fraud"

@@ -1,4 +1,4 @@
-"""What is believable of a payment: one declaration for validation, for the ranges of features, for the release bundle and so for the service.
+"""What is believable of a payment: one declaration for validation, the ranges of features, the release bundle, the service.
 
 Features of training and serving would differ wherever one of them takes what the other refuses.
 """
@@ -13,13 +13,17 @@ MOST = 1e10  # of an amount: sums of squares of its hundredths stay inside the i
 
 @dataclass(frozen=True)
 class Bounds:
-    """The section `[bounds]` of the configuration, and the bounds of a version from the day on which it was trained. `ValueError` names the key."""
+    """The section `[bounds]` of the configuration, and what it was when a version was trained.
 
-    max_amount: float = 1_000_000.0  # in the feed's currency; more is a fault of the feed, such as cents for euros, and no payment by card
+    `ValueError` names the key of a bound that cannot be meant.
+    """
+
+    # In the feed's currency. More is a fault of the feed, such as cents for euros, and no payment by card.
+    max_amount: float = 1_000_000.0
     lateness_days: int = 7  # how late a payment may come: windows, ids and pending verdicts are kept for this long
     ahead_minutes: float = 5.0  # of the wall clock: clocks of tills are minutes off, not hours
-    ahead_days: float = 7.0  # on event time, where each payment turns the clock: so far may one turn it
-    label_ahead_days: float = 30.0  # on event time, where labels turn nothing: a label of a later day is a wrong date
+    ahead_days: float = 7.0  # of event time, which each payment turns: so far may one payment turn it
+    label_ahead_days: float = 30.0  # of event time, which no label turns: one of a later day has a wrong date
 
     def __post_init__(self) -> None:
         if not 0 < self.max_amount <= MOST:
