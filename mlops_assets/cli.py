@@ -113,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, action=Once)
     serve.add_argument("--workers", type=int, default=1, action=Once)
     serve.add_argument("--clock", choices=["wall", "event"], default="wall", action=Once, help="event: replay past days by their own time")
+    serve.add_argument("--now", type=_day, action=Once, metavar="DAY", help="with --clock event: the day from which event time goes on")
 
     reproduce = command("reproduce", lambda o: commands.reproduce(o.version, o.record), "make a version again from what was recorded, and compare")
     reproduce.add_argument("version", type=_version, metavar="VERSION", help="a registered version")

@@ -154,7 +154,9 @@ def serve(options: argparse.Namespace) -> None:
     """The service as a process of its own: it takes this one's place."""
     settings = load_settings()
     words = ["--home", str(settings.home), "--name", settings.use_case, "--host", options.host, "--port", str(options.port)]
-    words += ["--workers", str(options.workers), "--clock", options.clock]
+    words += ["--workers", str(options.workers), "--clock", options.clock, "--lake", settings.lake_root]
+    words += ["--far-days", str(settings.serving.far_days), "--when-far", settings.serving.when_far]
+    words += ["--now", options.now] if options.now else []
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "serving", *words])
 

@@ -31,6 +31,7 @@ DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = "daily", "backfill", "retr
 
 def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
     """Everything that Dagster needs to know of one use case. Opens no file and connects to nothing."""
+    case = case.within(case, settings.bounds)
     source = case.open_source(settings.source, settings.base)
     monitoring = AssetSelection.groups(MONITORING) - AssetSelection.assets(BUSINESS_REPORT)
     features = AssetSelection.groups(FEATURES) - AssetSelection.assets(ONLINE_STORE)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 
+from serving.clock import check_home
+from serving.contract.log import LogError
 from serving.settings import BadSetting, ServingSettings, from_arguments
 
+COULD_NOT_START = 3
 GRACE_S = 30  # for what is in flight at SIGTERM
 LOGGING = {
     "version": 1,
@@ -23,9 +27,10 @@ LOGGING = {
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = from_arguments(arguments)
-    except BadSetting as error:
+        check_home(settings, time.time_ns() // 1_000)
+    except (BadSetting, LogError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return COULD_NOT_START
     return serve(settings)
 
 
@@ -57,7 +62,7 @@ def serve(settings: ServingSettings) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     server = uvicorn.Server(config)
     server.run()
-    return 0 if server.started else 1
+    return 0 if server.started else COULD_NOT_START
 
 
 if __name__ == "__main__":

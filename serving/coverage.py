@@ -1,4 +1,4 @@
-"""Whether the events that are stored can serve another plan."""
+"""What the stored events are good for: whether they can serve another plan, and which moment they have reached."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import sqlite3
 from feature_repo.engine.generations import standing, tables_of
 from feature_repo.engine.online_sql import table_name
 from feature_repo.engine.plan import FeaturePlan
+from serving.contract.events import TRANSACTIONS
+
+AGREE = 3  # payments that say a moment before it is believed: one is a typing error, two its repetition
 
 
 def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
@@ -28,3 +31,15 @@ def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
         needed = dict.fromkeys(c for view in plan.views if view.stream == stream for c in (view.entity, *view.columns))
         reasons += [f"the column {column} of the stream {stream} is not stored" for column in needed if column not in stored]
     return reasons
+
+
+def agreed_us(connection: sqlite3.Connection, events: int = AGREE) -> int:
+    """The moment that so many payments of the online state have reached; 0 where there are fewer."""
+    try:
+        generation = standing(connection).current
+        if (table := table_name(TRANSACTIONS, generation)) not in tables_of(connection, generation):
+            return 0
+    except sqlite3.OperationalError:  # a log without a state
+        return 0
+    row = connection.execute(f"SELECT event_us FROM {table} ORDER BY event_us DESC LIMIT 1 OFFSET ?", (events - 1,)).fetchone()
+    return int(row[0]) if row else 0

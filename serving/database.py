@@ -12,6 +12,7 @@ from collections.abc import Callable
 from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract import log
+from serving.contract.bundle import Release
 from serving.coverage import missing
 from serving.pruning import prune
 from serving.settings import ServingSettings
@@ -60,9 +61,9 @@ def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]
     return reasons_against
 
 
-def tidy_until(stop: threading.Event, settings: ServingSettings, plan: Callable[[], FeaturePlan | None], tally: Tally) -> None:
-    """For a thread: writes what was counted, moves what was committed from the WAL into the file, and forgets what no window of the plan reaches; so
-    no payment has to."""
+def tidy_until(stop: threading.Event, settings: ServingSettings, release: Callable[[], Release | None], tally: Tally) -> None:
+    """For a thread: writes what was counted, moves what was committed from the WAL into the file, and forgets what no window of the release
+    reaches; so no payment has to."""
     connection = open_database(settings, OPENING_TIMEOUT_MS)
 
     def pause() -> bool:
@@ -75,8 +76,8 @@ def tidy_until(stop: threading.Event, settings: ServingSettings, plan: Callable[
             last = stop.wait(TIDY_EVERY_S)
             try:
                 tally.write(connection, time.time_ns() // 1_000)
-                if current := plan():
-                    prune(connection, current, settings.limits.lateness_us, pause)
+                if current := release():
+                    prune(connection, current.plan, current.bounds.lateness_us, pause)
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             except sqlite3.OperationalError as error:
                 logger.warning("tidying serving.db has to wait: %s", error)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any
 
-from feature_repo.engine.plan import FeaturePlan
+from serving.contract.bundle import Release
 from serving.database import state_check, tidy_until
 from serving.metrics import Metrics
 from serving.plane import DataPlane
@@ -37,7 +37,7 @@ class Service:
     async def running(self, app: Any) -> AsyncIterator[None]:
         self.follower.start()
         stop = threading.Event()
-        tidying = threading.Thread(target=tidy_until, args=(stop, self.settings, self._plan, self.plane.tally), name="tidying", daemon=True)
+        tidying = threading.Thread(target=tidy_until, args=(stop, self.settings, self._release, self.plane.tally), name="tidying", daemon=True)
         tidying.start()
         self._drain_before_exit()
         try:
@@ -49,9 +49,9 @@ class Service:
             self.plane.close()
             log.info("stopped")
 
-    def _plan(self) -> FeaturePlan | None:
+    def _release(self) -> Release | None:
         champion = self.follower.current
-        return champion.release.plan if champion else None
+        return champion.release if champion else None
 
     def _drain_before_exit(self) -> None:
         """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a balancer can turn away in between."""

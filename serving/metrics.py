@@ -13,8 +13,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import generate_latest
 
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
+HUNG_UP = 499  # no answer: the client had gone. Neither its fault nor ours, so a status of its own
 DECISIONS = ("ALLOW", "REVIEW", "BLOCK")
-REFUSALS = ("late", "future", "bad_value", "conflict", "store", "overload")
+REFUSALS = (
+    "late", "future", "bad_value", "conflict", "store", "overload", "no_model",
+    "invalid", "json_invalid", "not_json", "too_large", "foreign_host",
+)  # fmt: skip
 SWAPS = ("swapped", "refused", "fallback")
 LABELS = ("accepted", "duplicate", "unknown")
 # Seconds. A vector takes 0.3 ms, a transaction under 1 ms; 250 ms is the deadline of the store.
@@ -32,7 +36,7 @@ class Metrics:
         self._latency = Histogram("serving_predict_seconds", "Time to answer /predict", buckets=LATENCY, registry=self.registry)
         self.decisions = _closed(Counter("serving_decisions", "New decisions", ["decision"], registry=self.registry), DECISIONS)
         self.repeats = Counter("serving_repeats", "Requests answered from the log", registry=self.registry)
-        self.refused = _closed(Counter("serving_refused", "Predictions refused, by reason", ["reason"], registry=self.registry), REFUSALS)
+        self.refused = _closed(Counter("serving_refused", "Requests refused, by reason", ["reason"], registry=self.registry), REFUSALS)
         self.degraded = Counter("serving_degraded", "Decisions on a feed that is staler than its declaration allows", registry=self.registry)
         # The views come from the release that serves, never from a request.
         self._ages = Gauge("serving_feature_age_seconds", "Age of a view's newest event at the last payment", ["view"], registry=self.registry)
@@ -44,11 +48,11 @@ class Metrics:
     def know_routes(self, templates: list[str]) -> None:
         """Make the series of every route before the first request, so that none appears later."""
         for route in (*templates, UNMATCHED):
-            self._by_route[route] = {status: self._requests.labels(route, status) for status in STATUS_CLASSES}
+            self._by_route[route] = {status: self._requests.labels(route, status) for status in (*STATUS_CLASSES, str(HUNG_UP))}
 
     def request(self, route: str, status: int, seconds: float) -> None:
         of_route = self._by_route.get(route) or self._by_route[UNMATCHED]
-        of_route[STATUS_CLASSES[min(max(status // 100, 2), 5) - 2]].inc()
+        of_route[str(HUNG_UP) if status == HUNG_UP else STATUS_CLASSES[min(max(status // 100, 2), 5) - 2]].inc()
         if route == "/predict":
             self._latency.observe(seconds)
 

@@ -21,8 +21,11 @@ import orjson
 from feature_repo.engine.online import BadEvent, OnlineState
 from feature_repo.engine.plan import FeaturePlan
 from serving.bounds import arrival_us, check_amount, check_labels
-from serving.contract.events import TRANSACTIONS, Subject, add_labels, add_transaction, labels_of, subject_of
+from serving.clock import as_of_us, lake_end_us
+from serving.contract.believable import Bounds
+from serving.contract.events import Subject, add_labels, add_transaction, labels_of, subject_of
 from serving.contract.policy import decide
+from serving.coverage import agreed_us
 from serving.database import open_database
 from serving.releases import Champion
 from serving.settings import ServingSettings
@@ -57,7 +60,8 @@ class DataPlane:
         self._lock = threading.RLock()
         self._state: OnlineState | None = None
         self._plan: FeaturePlan | None = None
-        self._floor_us = 0  # the newest event that came with the lake
+        # Event time stands no earlier than what the home holds, so that a first request cannot turn it anywhere.
+        self._floor_us = lake_end_us(settings) if settings.clock == "event" else 0
         self._connection = open_database(settings)
 
     def close(self) -> None:
@@ -80,8 +84,9 @@ class DataPlane:
                 raise NoModel("no model is loaded yet")
             at = self._sequence()
             event_us = transaction.event_us
-            check_amount(transaction.amount, champion.release.amount_range or self._settings.limits.amount_range)
-            created_us = arrival_us(self._settings, transaction, at.clock_us, at.newest_us, self._wall_us())
+            bounds = champion.release.bounds
+            check_amount(transaction.amount, bounds)
+            created_us = arrival_us(self._settings.clock, bounds, transaction, at.clock_us, at.newest_us, self._wall_us())
             vector, answer = self._answer(champion, transaction.transaction_id, lambda: self._vector(state, transaction), _freshness(state, event_us))
             self._insert(champion, answer, "transaction", event_us, created_us, transaction, vector, at.last, digest)
             subject = Subject(transaction.event(), event_us, created_us, answer.decision == "BLOCK", champion.maturity_us)
@@ -116,8 +121,9 @@ class DataPlane:
 
     def check_labels(self, labels: Sequence[Label]) -> None:
         """Whether their times can be accepted, by the clock as it stands now; `BadInput` names the first that cannot."""
-        with self._transaction():
-            check_labels(self._settings, labels, self._sequence().clock_us)
+        with self._transaction() as (champion, _):
+            bounds = champion.release.bounds if champion else Bounds()
+            check_labels(self._settings.clock, bounds, labels, self._sequence().clock_us)
 
     def add_labels(self, labels: Sequence[Label], checked: bool = False) -> list[LabelReceipt]:
         """Record labels and bring the verdicts of their transactions up to date, in one commit.
@@ -145,7 +151,8 @@ class DataPlane:
         query = "INSERT OR IGNORE INTO labels (seq, transaction_id, is_fraud, label_us, known, given_us) VALUES (?, ?, ?, ?, ?, ?)"
         if not self._connection.execute(query, row).rowcount:
             return LabelReceipt(label.transaction_id, subject is not None, duplicate=True)
-        self._connection.execute("UPDATE sequence SET last = ?, clock_us = ?", (at.last + 1, max(at.clock_us, label_us)))
+        # It turns no clock: what is known of a payment later on is no evidence of what time it is.
+        self._connection.execute("UPDATE sequence SET last = ?", (at.last + 1,))
         if subject is not None:
             add_labels(state, subject, before, [(label_us, label.is_fraud)])
         return LabelReceipt(label.transaction_id, subject is not None, duplicate=False)
@@ -175,6 +182,13 @@ class DataPlane:
         degraded = any(name in limits and (age is None or age > limits[name]) for name, age in freshness.items())
         policy, version = release.policy, champion.version
         return vector, Answer(prediction_id, score, decision, policy.review, policy.block, version, reasons, degraded, freshness)
+
+    def _known_us(self, champion: Champion) -> int:
+        """What the release, and a state that no request has touched yet, say of event time."""
+        if self._settings.clock == "wall":
+            return 0
+        untouched = not any(self._connection.execute("SELECT clock_us, newest_us FROM sequence").fetchone())
+        return max(as_of_us(champion.release), agreed_us(self._connection) if untouched else 0)
 
     def _sequence(self) -> _Sequence:
         last, clock_us, newest_us = self._connection.execute("SELECT last, clock_us, newest_us FROM sequence").fetchone()
@@ -236,7 +250,7 @@ class DataPlane:
             if champion is not None and champion.release.plan is not self._plan:
                 with self._committed():
                     self._state, self._plan = OnlineState(self._connection, champion.release.plan), champion.release.plan
-                    self._floor_us = max(self._floor_us, self._state.last_event_us(TRANSACTIONS) or 0)
+                    self._floor_us = max(self._floor_us, self._known_us(champion))
             with self._committed():
                 if self._state is not None:
                     self._state.follow()  # a rebuild may have put a new generation in place

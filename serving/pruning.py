@@ -7,15 +7,21 @@ from collections.abc import Callable
 
 from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
-from serving.settings import DAY_US
+from serving.contract.believable import DAY_US
+from serving.coverage import agreed_us
 
 ROWS_A_COMMIT = 200  # 7 ms under the lock of serving.db, for which a payment waits up to 250; a thousand take 100 (measured, 200,000 events)
+BEFORE_FORGETTING = 100  # payments that have to be as new: a handful with a wrong date must not cost the history
 
 
-def prune(connection: sqlite3.Connection, plan: FeaturePlan, lateness_us: int, pause: Callable[[], bool] = lambda: False) -> int:
-    """Delete what lies out of reach of the newest event, late ones included, in commits of their own; returns how many events. Between two commits it
-    asks `pause`, which may wait and let others write; True ends the work, and the rest is found again."""
+def prune(
+    connection: sqlite3.Connection, plan: FeaturePlan, lateness_us: int, pause: Callable[[], bool] = lambda: False, agree: int = BEFORE_FORGETTING
+) -> int:
+    """Delete what lies out of reach of the moment that `agree` payments have reached, late ones included, in commits of
+    their own; returns how many events. Between two commits it asks `pause`, which may wait and let others write; True
+    ends the work, and the rest is found again."""
     (newest_us,) = connection.execute("SELECT newest_us FROM sequence").fetchone()
+    newest_us = min(newest_us, agreed_us(connection, agree))
     if not newest_us:
         return 0
     reach = max((view.reach_us for view in plan.views), default=0)

@@ -7,12 +7,12 @@ import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
 Clock = Literal["wall", "event"]
-
-DAY_US = 86_400_000_000
+WhenFar = Literal["refuse", "warn"]
 
 
 class BadSetting(ValueError):
@@ -21,14 +21,10 @@ class BadSetting(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service refuses, and when it gives up."""
+    """What the service refuses of any client, and when it gives up. What it believes of a payment is the release's to say (`Bounds`)."""
 
     body_bytes: int = 1_000_000  # a full batch of labels is 200 kB
     in_flight: int = 512  # beyond it 503: at 0.4 ms each, the last one would wait 200 ms
-    lateness_us: int = 7 * DAY_US  # ids and windows are kept for this long past an event
-    future_us: int = 300_000_000  # clocks of tills and terminals are minutes off, not hours
-    jump_us: int = 30 * DAY_US  # how far one payment or label may turn the clock of event time
-    amount_range: tuple[float, float] = (0.0, 1_000_000.0)  # of a payment, where the release does not say
     store_deadline_s: float = 0.25  # for the lock on serving.db; a payment does not wait longer
     check_timeout_s: float = 60.0  # loading LightGBM and scoring the golden rows takes about 4 s
     retry_s: float = 60.0  # until a release that could not be tried to the end is tried again
@@ -37,8 +33,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """`home` is MLOPS_HOME. `clock="event"` lets the newest event or label be now, for simulated time. `fsync` makes each commit survive a power cut,
-    at the price of a disk flush each; without it a crash of the process loses nothing, a power cut the last moments."""
+    """`home` is MLOPS_HOME. `clock="event"` lets the newest payment be now, for simulated time; `now` is the day from which
+    a person wants it to go on. A home whose newest day is more than `far_days` from the clock is refused at the start, or
+    warned of, as `when_far` says.
+
+    `fsync` makes each commit survive a power cut, at the price of a disk flush each; without it a crash of the process loses
+    nothing, a power cut the last moments."""
 
     home: Path
     use_case: str = "fraud"
@@ -46,6 +46,10 @@ class ServingSettings:
     port: int = 8000
     workers: int = 1
     clock: Clock = "wall"
+    now: date | None = None
+    lake: str = ""  # where its newest day is asked for; empty: the folder lake/ of the home
+    far_days: int = 30
+    when_far: WhenFar = "refuse"
     poll_seconds: float = 2.0
     registry: str = ""  # MLflow tracking URI; empty: SQLite under home
     fsync: bool = False
@@ -61,10 +65,18 @@ class ServingSettings:
             raise BadSetting(f"--workers {self.workers}: at least 1")
         if not self.poll_seconds > 0:
             raise BadSetting(f"--poll {self.poll_seconds}: seconds, more than 0")
+        if self.now is not None and self.clock != "event":
+            raise BadSetting(f"--now {self.now}: only with --clock event; on the wall clock the machine says what time it is")
+        if self.far_days < 1:
+            raise BadSetting(f"--far-days {self.far_days}: at least 1")
 
     @property
     def tracking_uri(self) -> str:
         return self.registry or f"sqlite:///{self.home.resolve()}/mlflow/mlflow.db"
+
+    @property
+    def lake_root(self) -> str:
+        return self.lake or str(self.home / "lake")
 
     @property
     def folder(self) -> Path:
@@ -95,6 +107,10 @@ def from_arguments(arguments: Sequence[str] | None, environment: Mapping[str, st
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--workers", type=int, default=1, help="processes; each has its own connection and its own /metrics")
     parser.add_argument("--clock", choices=["wall", "event"], default="wall", help="event: the newest event is now, for simulated time")
+    parser.add_argument("--now", type=_day, metavar="DAY", help="with --clock event: the day from which event time goes on")
+    parser.add_argument("--lake", default="", help="where the lake is (default: the folder lake/ of the home)")
+    parser.add_argument("--far-days", type=int, default=30, metavar="DAYS", help="by which the home's newest day may be off the clock")
+    parser.add_argument("--when-far", choices=["refuse", "warn"], default="refuse", help="what to do about a home that is further off")
     parser.add_argument("--poll", type=float, default=2.0, metavar="SECONDS", help="how often the registry is asked for its champion")
     parser.add_argument("--tracking-uri", default="", help="MLflow's registry (default: SQLite under home)")
     parser.add_argument("--fsync", action="store_true", help="flush every commit to the disk")
@@ -106,7 +122,20 @@ def from_arguments(arguments: Sequence[str] | None, environment: Mapping[str, st
         port=given.port,
         workers=given.workers,
         clock=given.clock,
+        now=given.now,
+        lake=given.lake,
+        far_days=given.far_days,
+        when_far=given.when_far,
         poll_seconds=given.poll,
         registry=given.tracking_uri,
         fsync=given.fsync,
     )
+
+
+def _day(text: str) -> date:
+    try:
+        if (day := date.fromisoformat(text)).isoformat() == text:
+            return day
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a day like 2018-04-01")

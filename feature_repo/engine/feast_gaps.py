@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +18,12 @@ from feast import FeatureStore, FeatureView
 from feast.base_feature_view import BaseFeatureView
 from feast.data_source import PushMode
 from feast.errors import FeatureViewNotFoundException
+from feast.on_demand_feature_view import OnDemandFeatureView
 
 from feature_repo.engine import roots
 from feature_repo.engine.registry_store import locked
+
+log = logging.getLogger(__name__)
 
 PROVIDER = "feature_repo.engine.provider.LakeProvider"
 
@@ -53,8 +57,13 @@ def push(
         from feature_repo.engine.offline import NotWritten  # imports Feast's offline stores, which not everybody needs
 
         raise NotWritten(f"{push_source_name}: the lake is written by the platform's assets; push to the online store only")
-    if len(df):
-        store._get_provider().ingest(store._fvs_for_push_source_or_raise(push_source_name, allow_registry_cache), df)
+    from feature_repo.engine.pushes import as_frame
+
+    views = store._fvs_for_push_source_or_raise(push_source_name, allow_registry_cache)
+    if len(frame := as_frame(push_source_name, df)):
+        store._get_provider().ingest(views, frame)
+    else:
+        log.warning("%s: a push without rows; nothing was taken", push_source_name)
 
 
 async def push_async(original: Any, store: Any, *arguments: Any, **options: Any) -> None:
@@ -64,10 +73,15 @@ async def push_async(original: Any, store: Any, *arguments: Any, **options: Any)
 def write_to_online_store(original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any) -> None:
     import pandas as pd
 
-    rows = df if df is not None else pd.DataFrame(inputs)
-    if len(rows):
-        view = store.registry.get_any_feature_view(feature_view_name, store.project)
+    from feature_repo.engine.pushes import RefusedPush, as_frame
+
+    view = store.registry.get_any_feature_view(feature_view_name, store.project)
+    if isinstance(view, OnDemandFeatureView):
+        raise RefusedPush(f"{feature_view_name}: its values are computed when they are asked for; write to the views that it is made of")
+    if len(rows := as_frame(feature_view_name, pd.DataFrame(inputs) if df is None and inputs is not None else df)):
         store._get_provider().ingest_df(view, rows)
+    else:
+        log.warning("%s: a write without rows; nothing was taken", feature_view_name)
 
 
 async def write_to_online_store_async(original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any) -> None:

@@ -26,12 +26,17 @@ Ints = NDArray[np.int64]
 
 
 class RefusedRows(BadEvent):
-    """Some rows went to quarantine, all others are in. `row` (from 0), `field` and `value` are the first offence."""
+    """Some rows went to quarantine, all others are in. `row` (from 0), `field`, `value` and `reason` are the first offence."""
 
-    def __init__(self, taken: int, refused: int, row: int, field: str, value: object) -> None:
+    def __init__(self, taken: int, refused: int, row: int, field: str, value: object, reason: str) -> None:
         super().__init__(field, value)
-        self.taken, self.refused, self.row = taken, refused, row
-        self.args = (f"{taken} rows were taken and {refused} refused; the first of these is row {row}, with {field}: {value!r}",)
+        self.taken, self.refused, self.row, self.reason = taken, refused, row, reason
+        shown = value.isoformat() if isinstance(value, datetime) else repr(value)
+        self.args = (f"{taken} rows were taken and {refused} refused; the first of these is row {row}, with {field}: {shown} ({reason})",)
+
+
+class RefusedPush(Exception):
+    """Nothing of a push can be read as rows; nothing was taken. The message says where it was meant to go, and why."""
 
 
 class Refusals:
@@ -39,12 +44,13 @@ class Refusals:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.offences: dict[int, tuple[str, object]] = {}
+        self.offences: dict[int, tuple[str, object, str]] = {}
         self._new: list[tuple[Mapping[str, object], str]] = []
 
-    def add(self, row: int, field: str, value: object, event: Mapping[str, object]) -> None:
-        self.offences.setdefault(row, (field, value))
-        self._new.append((event, f"{field}: {_kind(value)}"))
+    def add(self, row: int, field: str, value: object, event: Mapping[str, object], reason: str | None = None) -> None:
+        reason = reason or _kind(value)
+        self.offences.setdefault(row, (field, value, reason))
+        self._new.append((event, f"{field}: {reason}"))
 
     def keep(self, state: OnlineState, stream: str) -> None:
         """Put what was added since the last time into quarantine, under the name of a stream or a plain view."""
@@ -64,6 +70,15 @@ class Refusals:
             raise self.summary
 
 
+def as_frame(where: str, given: object) -> pd.DataFrame:
+    """What somebody pushed, if it is a frame with each column once; otherwise `RefusedPush`."""
+    if not isinstance(given, pd.DataFrame):
+        raise RefusedPush(f"{where}: a push takes a pandas DataFrame, and got {type(given).__name__}")
+    if len(twice := given.columns[given.columns.duplicated()]):
+        raise RefusedPush(f"{where}: more than one column is called {twice[0]!r}, so that it is not known which of them counts")
+    return given
+
+
 def push_events(state: OnlineState, views: Sequence[ViewPlan], frame: pd.DataFrame, refusals: Refusals) -> None:
     """Raw events of one stream, for all its views. Without created_timestamp they were known at once. Nanoseconds are cut off."""
     stream, now_us = views[0].stream, _now_us()
@@ -80,6 +95,9 @@ def push_events(state: OnlineState, views: Sequence[ViewPlan], frame: pd.DataFra
                 if event.get("created_timestamp") is not None:
                     raise BadEvent("created_timestamp", event["created_timestamp"])
                 created = at
+            if created < at:
+                refusals.add(i, "created_timestamp", EPOCH + timedelta(microseconds=created), event, "before event_timestamp")
+                continue
             for name, moment in (("event_timestamp", at), ("created_timestamp", created)):
                 if moment > now_us + AHEAD_US:
                     raise BadEvent(name, EPOCH + timedelta(microseconds=moment))

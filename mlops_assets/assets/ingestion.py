@@ -60,7 +60,6 @@ VERDICT_COLUMNS = pa.schema(
         ("amount", pa.float64()),
     ]
 )
-LATENESS_DAYS = 7  # how late a row may come and still have a verdict pending
 SUBJECT = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
 LABEL = ["transaction_id", "is_fraud", "label_timestamp"]
 ORPHAN = "transaction_id: unknown"
@@ -269,7 +268,7 @@ def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
     """The verdicts that silence will bring after the lake's last day, as far as labels (the service's newest too) do not say otherwise."""
     last = lake.partitions(TRANSACTIONS)[-1]
     start = _midnight(shift(last, 1))
-    first = shift(last, -settings.verdicts.maturity_days - LATENESS_DAYS)
+    first = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
     newest = [read_labels(settings.serving_db, shift(last, n)) for n in range(1, settings.verdicts.maturity_days + 2)]
     labels = pa.concat_tables([_validated_rows(lake, LABELS, first, last, LABEL), *(table.select(LABEL) for table in newest)])
     return verdicts_known(

@@ -13,7 +13,7 @@ from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan
 from feature_repo.engine.rebuilding import Rebuild
 from feature_repo.engine.state_store import Loaded
-from mlops_assets.assets.ingestion import LATENESS_DAYS, VERDICT_COLUMNS, pending_verdicts
+from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
 from mlops_assets.keys import TRANSACTIONS, VERDICTS
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_table
@@ -111,7 +111,7 @@ def _reconcile(rebuild: Rebuild, plan: FeaturePlan, lake: Lake, settings: Settin
     A pending verdict that the old state carried over goes when a label came earlier by way of the lake. Transactions that only the service knows are
     left to it.
     """
-    recent = shift(last, -settings.verdicts.maturity_days - LATENESS_DAYS)
+    recent = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
     # Read before the labels are: what a service adds from here on is not gone through, and so not taken for out of date.
     present = rebuild.ids(VERDICTS, _midnight_us(recent), _midnight_us(shift(last, 1 + settings.verdicts.maturity_days)))
     pending = to_table(pending_verdicts(lake, settings), VERDICT_COLUMNS).to_pylist()

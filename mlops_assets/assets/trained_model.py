@@ -137,4 +137,5 @@ def _release(
     vectors = matrix(rows.iloc[:: max(1, len(rows) // GOLDEN_ROWS)].head(GOLDEN_ROWS), plan.features)
     golden = [[None if v != v else float(v) for v in vector] for vector in vectors]
     scores = [float(s) for s in Scorer(text, calibrator).score(vectors)]
-    return Release(case.name, plan, plan.features, text, calibrator, model.policy, settings.verdicts.maturity_days, facts, (golden, scores))
+    maturity, bounds = settings.verdicts.maturity_days, settings.bounds
+    return Release(case.name, plan, plan.features, text, calibrator, model.policy, maturity, facts, (golden, scores), bounds)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mlops_assets.core.source import Source
+from serving.contract.believable import Bounds
 
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
@@ -51,3 +52,4 @@ class UseCase:
     transactions: Feed
     labels: Feed
     open_source: Callable[[Mapping[str, Any], Path], Source]
+    within: Callable[[UseCase, Bounds], UseCase]  # the use case, held to the bounds of a configuration

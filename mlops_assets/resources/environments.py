@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mlops_assets.core.drift import DriftThresholds
 from mlops_assets.core.guard import Guard
@@ -17,6 +17,7 @@ from mlops_assets.core.money import Costs
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.recipe import Recipe
 from mlops_assets.core.tuning import Tuning
+from serving.contract.believable import Bounds
 
 T = TypeVar("T")
 
@@ -76,6 +77,18 @@ class Business:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """What `mlops serve` does with a home whose newest day is far from the service's clock."""
+
+    far_days: int = 30  # after as long without an event most windows are empty, and the model scores what it never saw
+    when_far: Literal["refuse", "warn"] = "refuse"  # "warn" is for somebody who goes on after a long pause
+
+    def __post_init__(self) -> None:
+        if self.far_days < 1:
+            raise ValueError(f"far_days = {self.far_days}: at least 1, as the lake's newest day is yesterday")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a person may configure, checked. `source` is the use case's own and is checked by it."""
 
@@ -88,6 +101,8 @@ class Settings:
     source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "simulator"})
     storage: Storage = field(default_factory=Storage)
     ingest: Ingest = field(default_factory=Ingest)
+    bounds: Bounds = field(default_factory=Bounds)
+    serving: Serving = field(default_factory=Serving)
     verdicts: Verdicts = field(default_factory=Verdicts)
     model: Model = field(default_factory=Model)
     recipe: Recipe = field(default_factory=Recipe)
@@ -153,6 +168,8 @@ def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.P
         "time": Time,
         "storage": Storage,
         "ingest": Ingest,
+        "bounds": Bounds,
+        "serving": Serving,
         "verdicts": Verdicts,
         "model": Model,
         "recipe": Recipe,

@@ -54,7 +54,9 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(ValidationError)
     async def invalid(request: Request, error: ValidationError) -> Response:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        if problems[0]["type"] == "json_invalid":
+        kind = "json_invalid" if problems[0]["type"] == "json_invalid" else "invalid"
+        metrics.refused[kind].inc()
+        if kind == "json_invalid":
             return refusal(400, "json_invalid", ("body",), problems[0]["msg"])
         # A body of two thousand wrong numbers does not deserve an answer of two thousand lines.
         return json_response({"detail": [_problem(p["type"], ["body", *p["loc"]], p["msg"]) for p in problems[:20]]}, 422)
@@ -75,6 +77,7 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(NoModel)
     async def no_model(request: Request, error: NoModel) -> Response:
+        metrics.refused["no_model"].inc()
         return unavailable("no_model", str(error))
 
     @app.exception_handler(StoreBusy)
@@ -84,6 +87,7 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(BodyTooLarge)
     async def too_large(request: Request, error: BodyTooLarge) -> Response:
+        metrics.refused["too_large"].inc()
         return refusal(413, "too_large", ("body",), str(error), {"Connection": "close"})
 
     @app.exception_handler(HTTPException)

@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.metrics import UNMATCHED, Metrics
+from serving.metrics import HUNG_UP, UNMATCHED, Metrics
 from serving.settings import Limits, is_loopback
 
 PROBES = "/health"
@@ -24,7 +25,7 @@ class BodyTooLarge(Exception):
 
 class Door:
     """Counts every request, and refuses at once: 400 for a foreign Host, 415 for a POST that is not JSON, 413 for a body over the limit, 503 when
-    too many are in flight.
+    too many are in flight. A client that hangs up before its request is whole, or while it waits for the store, gets no answer and counts as 499.
 
     Any page that a browser on this machine shows may POST here as long as it calls its body text or a form; what it calls JSON, the browser asks
     leave for first, which nobody gives.
@@ -49,9 +50,12 @@ class Door:
         self._in_flight += 1
         try:
             if refused := self._refusal(scope):
+                self._metrics.refused[refused[1]].inc()
                 await _answer(counted, *refused)
             else:
                 await self.app(scope, _limited(receive, self._limits.body_bytes), counted)
+        except ClientDisconnect:
+            status = HUNG_UP
         finally:
             self._in_flight -= 1
             self._metrics.request(getattr(scope.get("route"), "path", UNMATCHED), status, time.perf_counter() - started)
@@ -72,7 +76,6 @@ class Door:
         if length.isdigit() and int(length) > self._limits.body_bytes:
             return 413, "too_large", str(BodyTooLarge(self._limits.body_bytes)), [(b"connection", b"close")]
         if self._in_flight > self._limits.in_flight and not scope["path"].startswith(PROBES):
-            self._metrics.refused["overload"].inc()
             return 503, "overload", "too many requests at once", [(b"retry-after", b"1")]
         return None
 

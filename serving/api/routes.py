@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import ClientDisconnect
 
 from serving.api.errors import json_response, unavailable
 from serving.api.schemas import ErrorResponse, HealthResponse, LabelsRequest, LabelsResponse, PredictRequest, PredictResponse
@@ -48,10 +49,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 given.is_declined,
                 None if given.created_timestamp is None else to_us(given.created_timestamp),
             )
-            answer = await _patiently(lambda: plane.predict_transaction(transaction), service)
+            answer = await _patiently(lambda: plane.predict_transaction(transaction), service, request)
         else:
             features = asked.features or {}
-            answer = await _patiently(lambda: plane.predict_features(features, asked.prediction_id), service)
+            answer = await _patiently(lambda: plane.predict_features(features, asked.prediction_id), service, request)
         if answer.repeated:
             metrics.repeats.inc()
         else:
@@ -66,7 +67,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """Report what became known of transactions. Labels of transactions that the service never saw are kept, with `known` false."""
         asked = LabelsRequest.model_validate_json(await request.body())
         given = [Label(x.transaction_id, x.is_fraud, None if x.label_timestamp is None else to_us(x.label_timestamp)) for x in asked.labels]
-        await _patiently(lambda: plane.check_labels(given), service)
+        await _patiently(lambda: plane.check_labels(given), service, request)
         receipts: list[LabelReceipt] = []
         remaining = iter(given)
         while chunk := list(islice(remaining, LABELS_AT_ONCE)):
@@ -111,13 +112,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _patiently(work: Callable[[], Result], service: Service) -> Result:
-    """Wait for the lock of serving.db without blocking the others, up to the deadline."""
+async def _patiently(work: Callable[[], Result], service: Service, request: Request | None = None) -> Result:
+    """Wait for the lock of serving.db without blocking the others, up to the deadline; with `request`, no longer than its client does."""
     deadline = time.monotonic() + service.settings.limits.store_deadline_s
     while True:
         try:
             return work()
         except StoreBusy:
+            if request is not None and await request.is_disconnected():
+                raise ClientDisconnect from None
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(RETRY_EVERY_S)

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.engine.plan import FeaturePlan
+from serving.contract.believable import Bounds
 from serving.contract.policy import Policy
 from serving.contract.scoring import Calibrator
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, 3)  # a release of format 2 has no bounds: those of its time were the defaults
 MODEL, FACTS, REFERENCE, PORTABLE, DIGESTS = "model.txt", "release.json", "reference.parquet", "model.onnx", "digests.json"
 CONTENT = (MODEL, FACTS, REFERENCE, PORTABLE)
 
@@ -50,7 +52,8 @@ class Inconclusive(BundleError):
 
 @dataclass(frozen=True)
 class Release:
-    """One version, complete. `golden` holds vectors and the exact scores that they have to get; `maturity_days` is when silence means legitimate."""
+    """One version, complete. `golden` holds vectors and the exact scores that they have to get; `maturity_days` is when silence means legitimate.
+    `bounds` are those that its training data were held to."""
 
     use_case: str
     plan: FeaturePlan
@@ -61,16 +64,7 @@ class Release:
     maturity_days: float
     facts: Mapping[str, object]
     golden: tuple[list[Vector], list[float]]
-
-    @property
-    def amount_range(self) -> tuple[float, float] | None:
-        """The smallest and the largest amount that ingest accepts of a payment, from the fact `amount_range`; None where the release does not say."""
-        if (given := self.facts.get("amount_range")) is None:
-            return None
-        numbers = [float(x) for x in given if type(x) in (int, float)] if isinstance(given, list | tuple) else []
-        if len(numbers) != 2 or not -math.inf < numbers[0] <= numbers[1] < math.inf:
-            raise ValueError(f"amount_range is no pair of a lower and an upper bound: {given!r}")
-        return numbers[0], numbers[1]
+    bounds: Bounds = field(default_factory=Bounds)
 
     @property
     def reference_fit(self) -> str | None:
@@ -109,8 +103,8 @@ def verify_digests(directory: Path) -> str:
     try:
         written = json.loads((directory / DIGESTS).read_bytes())
         recorded = dict(written["files"])
-        if written["format"] != FORMAT:
-            raise ValueError(f"format {written['format']!r}, this platform reads {FORMAT}")
+        if written["format"] not in READABLE:
+            raise ValueError(f"format {written['format']!r}, this platform reads {' and '.join(map(str, READABLE))}")
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(directory, f"{DIGESTS} cannot be read ({error})") from error
     if missing := sorted({*CONTENT, DIGESTS} - present):
@@ -180,10 +174,6 @@ def _check_consistent(release: Release, place: Path) -> None:
         raise BundleError(place, f"{len(vectors)} golden rows with {len(scores)} scores")
     if wrong := [len(v) for v in vectors if len(v) != len(release.features)]:
         raise BundleError(place, f"a golden row of {wrong[0]} values for {len(release.features)} features")
-    try:
-        _ = release.amount_range
-    except ValueError as error:
-        raise BundleError(place, str(error)) from error
 
 
 def _names_in_model(text: str) -> tuple[str, ...]:
@@ -211,6 +201,7 @@ def _to_dict(release: Release) -> dict[str, Any]:
         "policy": {"review": release.policy.review, "block": release.policy.block},
         "maturity_days": release.maturity_days,
         "facts": dict(release.facts),
+        "bounds": asdict(release.bounds),
         "golden": {
             "vectors": [[None if v is None or v != v else float(v) for v in vector] for vector in vectors],
             "scores": [float(s) for s in scores],
@@ -229,6 +220,7 @@ def _from_dict(values: dict[str, Any], model_text: str) -> Release:
         maturity_days=float(values["maturity_days"]),
         facts=values["facts"],
         golden=(values["golden"]["vectors"], values["golden"]["scores"]),
+        bounds=Bounds(**values.get("bounds", {})),
     )
 
 

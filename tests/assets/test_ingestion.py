@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from dagster import AssetsDefinition, AssetSelection, materialize
 from world import ListedSource, World, at, checks, metadata
 
-from feature_repo.engine.lake import MissingPartitions
+from feature_repo.engine.lake import Lake, MissingPartitions
 from mlops_assets.assets.ingestion import known_verdicts
 from mlops_assets.core.verdicts import verdicts_known
-from mlops_assets.resources.environments import Settings
+from mlops_assets.pipeline import build_pipeline
+from mlops_assets.resources.environments import ConfigError, Settings, load_settings
 from mlops_assets.resources.lake import NotValidated, to_frame
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 DAY = "2025-03-05"
 NEXT = "2025-03-06"
@@ -38,6 +42,40 @@ def test_bad_rows_go_to_quarantine_with_a_reason_and_the_counts_reconcile(world:
     reasons = str(checks(outcome)["schema"].metadata["reasons"].value)
     assert '| amount: not from 0 to 1000000 | 1 | amount: not from 0 to 1000000 ("-1.0") |' in reasons
     assert dict(world.lake.manifests("transactions", [DAY])[0].metadata) == {"received": 42, "accepted": 40, "duplicate": 1, "quarantined": 1}
+
+
+def test_the_highest_believable_amount_of_the_configuration_holds_for_validation_and_for_the_ranges_of_features(tmp_path: Path) -> None:
+    lines = [f"t{n},{DAY}T10:00:0{n}Z,c,m,{amount}" for n, amount in enumerate([2_500_000, 5_000_000, 5_000_001])]
+    (tmp_path / "feed.csv").write_text("\n".join(["transaction_id,event_timestamp,customer_id,merchant_id,amount", *lines]))
+    text = f'[time]\nstart = {DAY}\nend = {NEXT}\n[source]\nkind = "files"\npath = "feed.csv"\n'
+    (tmp_path / "mlops.toml").write_text(text + "[bounds]\nmax_amount = 5_000_000\n[ingest]\nmax_quarantined_share = 0.5\n")
+    settings = load_settings(tmp_path / "mlops.toml", tmp_path / "home")
+    pipeline = build_pipeline(FRAUD, settings)
+    wanted = AssetSelection.assets("raw_transactions", "transactions", "quarantined_transactions").resolve(list(pipeline.assets or []))
+    assets = [one for one in pipeline.assets or [] if isinstance(one, AssetsDefinition) and one.keys & wanted]
+    assert materialize(assets, partition_key=DAY, resources=pipeline.resources, raise_on_error=False).success
+    lake = Lake(settings.lake_root)
+    assert lake.read("transactions", [DAY])["amount"].to_pylist() == [2_500_000, 5_000_000]
+    (bad,) = lake.read("quarantined_transactions", [DAY]).to_pylist()
+    assert (bad["transaction_id"], bad["amount"]) == ("t2", "5000001")
+    assert bad["reason"] == "amount: above 5000000, the highest believable amount ([bounds] max_amount)"
+    assert FRAUD.within(FRAUD, settings.bounds).ranges["txn_amount"] == (0, 5_000_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[bounds]\nmax_amount = 0", r"\[bounds\].*max_amount = 0"),
+        ("[bounds]\nahead_days = 8", r"\[bounds\].*ahead_days = 8"),
+        ("[bounds]\nhighest = 8", r"\[bounds\] unknown key 'highest'"),
+        ("[serving]\nfar_days = 0", r"\[serving\].*far_days = 0"),
+        ('[serving]\nwhen_far = "ignore"', r"\[serving\] when_far"),
+    ],
+)
+def test_bounds_that_cannot_be_meant_are_refused_with_section_and_key(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "mlops.toml").write_text(text)
+    with pytest.raises(ConfigError, match=named):
+        load_settings(tmp_path / "mlops.toml")
 
 
 def test_a_feed_that_is_mostly_bad_fails_the_blocking_check_and_later_runs_refuse_it(world: World) -> None:

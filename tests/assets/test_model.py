@@ -27,6 +27,7 @@ from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame
 from mlops_assets.resources.lifecycle import Lifecycle, NotPromotable
 from mlops_assets.resources.registry import RegistryError, Version
 from mlops_assets.use_cases.fraud.case import FRAUD
+from serving.contract.believable import Bounds
 from serving.contract.scoring import Scorer
 
 START, AS_OF, NEXT, END = "2025-03-01", "2025-04-10", "2025-04-11", "2025-04-13"
@@ -148,12 +149,15 @@ def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: Wo
         world.make("training_set", "2025-04-20")
 
 
-def test_the_same_inputs_make_the_same_model_to_the_byte(world: World) -> None:
+def test_the_same_inputs_make_the_same_model_to_the_byte_with_the_bounds_of_the_configuration(world: World) -> None:
+    bounds = Bounds(max_amount=2_000_000, lateness_days=14)
+    world = World(replace(world.settings, bounds=bounds), world.source)
     world.train(AS_OF)
     world.train(AS_OF)
     one, other = (world.registry.release(world.registry.version(number)) for number in ("1", "2"))
     assert one.model_text == other.model_text
     assert (one.calibrator, one.policy, one.golden) == (other.calibrator, other.policy, other.golden)
+    assert one.bounds == other.bounds == bounds
 
 
 def test_a_failed_training_is_failed_in_mlflow_however_it_was_launched(world: World) -> None:

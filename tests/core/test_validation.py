@@ -23,7 +23,9 @@ from mlops_assets.use_cases.fraud.schema import (
     labels_schema,
     transactions_schema,
 )
+from serving.contract.believable import Bounds
 
+TOO_MUCH = "above 1000000, the highest believable amount ([bounds] max_amount)"
 DAY = date(2026, 3, 2)
 NUMBERS = ["1", "2.5", "+.5", "5.", "1e3", "1e400", "inf", "1,5", "1.234,5", "-0.0", "5.0", "007.0", "9007199254740992.0", "4.1E+15"]
 TIMES = ["2026-03-02", "2026-03-02 10", "2026-03-02 10:00", "2026-03-02T10:00:00Z", "2026-03-02T10:00:00.5+02:00", "2026-03-02 10:00:00.1234567"]
@@ -58,16 +60,16 @@ def labels(*rows: dict[str, object], of: set[str]) -> Validation:
         ({"amount": "12,50"}, "amount: not a number"),
         ({"amount": "1e400"}, "amount: not a number"),
         ({"amount": float("nan")}, "amount: missing"),
-        ({"amount": float("inf")}, "amount: not from 0 to 1000000"),
-        ({"amount": -0.01}, "amount: not from 0 to 1000000"),
-        ({"amount": 1_000_000.01}, "amount: not from 0 to 1000000"),
+        ({"amount": float("inf")}, f"amount: {TOO_MUCH}"),
+        ({"amount": -0.01}, "amount: below 0"),
+        ({"amount": 1_000_000.01}, f"amount: {TOO_MUCH}"),
         ({"is_declined": "perhaps"}, "is_declined: not true or false"),
         ({"is_declined": 2}, "is_declined: not true or false"),
         ({"event_timestamp": "2026-02-30T10:00:00Z"}, "event_timestamp: not a time"),
         ({"event_timestamp": "2026-03-02T10:00:06Z"}, "created_timestamp: before event_timestamp"),
         ({"event_timestamp": "1970-01-01T00:00:00Z"}, "event_timestamp: before 2000-01-01"),
         ({"created_timestamp": "2026-03-03T00:00:00Z"}, "created_timestamp: after its day of arrival"),
-        ({"amount": -1, "created_timestamp": "2026-03-02T09:00:00Z"}, "amount: not from 0 to 1000000; created_timestamp: before event_timestamp"),
+        ({"amount": -1, "created_timestamp": "2026-03-02T09:00:00Z"}, "amount: below 0; created_timestamp: before event_timestamp"),
         ({"amount": "x", "is_declined": "perhaps"}, "amount: not a number; is_declined: not true or false"),
     ],
 )
@@ -75,6 +77,15 @@ def test_a_bad_row_is_quarantined_with_its_reasons_and_the_good_one_is_accepted(
     outcome = transactions(transaction(transaction_id="good"), transaction(**changes))
     assert outcome.accepted["transaction_id"].tolist() == ["good"]
     assert outcome.reasons == dict.fromkeys(reason.split("; "), 1)
+
+
+def test_the_highest_believable_amount_is_the_configurations_and_the_row_keeps_the_amount_that_was_refused() -> None:
+    schema = transactions_schema(DAY, Bounds(max_amount=92_445_516.64))
+    rows = pd.DataFrame([transaction(amount=92_445_516.64), transaction(transaction_id="more", amount=92_445_517)])
+    outcome = validate(rows, schema, key=TRANSACTION_KEY, order=TRANSACTION_ORDER)
+    assert outcome.accepted["amount"].tolist() == [92_445_516.64]
+    refused = outcome.quarantined.loc[0, ["transaction_id", "amount", "reason"]].tolist()
+    assert refused == ["more", "92445517", "amount: above 92445516.64, the highest believable amount ([bounds] max_amount)"]
 
 
 @pytest.mark.parametrize("amount", [0, 0.0, "0", 1_000_000, "12.50", 3])

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from feast import FeatureService
 from feast.data_source import PushMode
+from feast.errors import PushSourceNotFoundException
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast_kit import NOW, RISK, START, TTL, finished, first, online, open_with_profiles, profile, pushed, read, refusals, risk_per_txn, together
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from feature_repo.engine.offline import NotWritten
 from feature_repo.engine.online_store import FinishedValues
-from feature_repo.engine.pushes import RefusedRows
+from feature_repo.engine.pushes import RefusedPush, RefusedRows
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # Feast says of stream views that they are experimental
 
@@ -58,6 +60,7 @@ def test_what_is_older_than_its_window_is_missing_online(store: Any) -> None:
 @pytest.mark.parametrize(
     ("bad", "field", "reason"),
     [
+        ({"created_timestamp": NOW - pd.Timedelta("3h")}, "created_timestamp", "created_timestamp: before event_timestamp"),
         ({"amount": float("nan")}, "amount", "amount: not finite"),
         ({"amount": float("inf")}, "amount", "amount: not finite"),
         ({"customer_id": True}, "customer_id", "customer_id: cannot be used as bool"),
@@ -73,7 +76,8 @@ def test_what_is_older_than_its_window_is_missing_online(store: Any) -> None:
 )
 def test_of_a_push_the_good_events_go_in_and_the_bad_ones_to_quarantine(store: Any, bad: dict[str, Any], field: str, reason: str) -> None:
     frame = together(pushed(), pushed(**{"transaction_id": "t2", **bad}), pushed(transaction_id="t3"))
-    with pytest.raises(RefusedRows, match=f"2 rows were taken and 1 refused; the first of these is row 1, with {field}") as refused:
+    said = f"2 rows were taken and 1 refused; the first of these is row 1, with {field}: .* \\({reason.removeprefix(field + ': ')}\\)$"
+    with pytest.raises(RefusedRows, match=said) as refused:
         store.push("transactions_push", frame)
     assert (refused.value.taken, refused.value.refused, refused.value.row, refused.value.field) == (2, 1, 1, field)
     found = online(store)
@@ -86,6 +90,37 @@ def test_a_frame_without_the_event_time_is_refused_row_by_row(store: Any) -> Non
         store.push("transactions_push", together(pushed(), pushed(transaction_id="t2")).drop(columns="event_timestamp"))
     with pytest.raises(RefusedRows, match=r"0 rows were taken and 1 refused.*amount: None"):
         store.push("transactions_push", pushed().drop(columns="amount"))
+
+
+@pytest.mark.parametrize("given", [None, [{"amount": 1.0}], {"amount": [1.0]}, pa.table({"amount": [1.0]})])
+def test_a_push_of_something_else_than_a_frame_is_refused_with_its_reason(store: Any, given: object) -> None:
+    for put in (lambda: store.push("transactions_push", given), lambda: store.write_to_online_store("profile", given)):
+        with pytest.raises(RefusedPush, match=f"_push|profile: a push takes a pandas DataFrame, and got {type(given).__name__}"):
+            put()
+
+
+@pytest.mark.parametrize(("source", "made", "twice"), [("transactions_push", pushed, "event_timestamp"), ("profiles_push", finished, "risk")])
+def test_a_frame_with_a_column_twice_is_refused_with_its_name(store: Any, source: str, made: Any, twice: str) -> None:
+    frame = pd.concat([made(), made()[[twice]]], axis=1)
+    with pytest.raises(RefusedPush, match=f"^{source}: more than one column is called '{twice}'"):
+        store.push(source, frame)
+    assert refusals(store) == {}
+
+
+def test_a_push_without_rows_is_told_and_needs_a_source_all_the_same(store: Any, caplog: pytest.LogCaptureFixture) -> None:
+    store.push("transactions_push", pushed().head(0))
+    store.write_to_online_store("profile", finished().head(0))
+    assert [record.getMessage() for record in caplog.records if "without rows" in record.getMessage()] == [
+        "transactions_push: a push without rows; nothing was taken",
+        "profile: a write without rows; nothing was taken",
+    ]
+    with pytest.raises(PushSourceNotFoundException, match="'nope'"):
+        store.push("nope", pushed().head(0))
+
+
+def test_values_of_a_view_that_is_computed_when_asked_are_refused(store: Any) -> None:
+    with pytest.raises(RefusedPush, match="risk_per_txn: its values are computed when they are asked for"):
+        store.write_to_online_store("risk_per_txn", finished())
 
 
 def test_finished_values_of_a_windowed_view_are_refused(store: Any) -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
+from serving.contract.believable import Bounds
 from serving.contract.bundle import Release, as_row, write_release
 from serving.contract.policy import Policy
 from serving.contract.scoring import Calibrator, Scorer
@@ -175,6 +176,10 @@ class Bench:
         self.champion, self.now_us = champion, START_US
         self.plane = DataPlane(self.settings, lambda: self.champion, lambda: self.now_us)
 
+    def turn(self, at_us: int) -> None:
+        """Put event time where a person wants it, as `--now` does."""
+        self.connection.execute("UPDATE sequence SET clock_us = ?, newest_us = ?", (at_us, at_us))
+
     @property
     def connection(self) -> sqlite3.Connection:
         return self.plane._connection
@@ -183,6 +188,10 @@ class Bench:
         assert self.champion is not None
         events = OnlineState(self.connection, self.champion.release.plan).find_of("verdicts", transaction_id)
         return sorted((int(str(e["event_us"])), bool(e["is_fraud"])) for e in events)
+
+
+def bounded(champion: Champion, **bounds: Any) -> Champion:
+    return replace(champion, release=replace(champion.release, bounds=Bounds(**bounds)))
 
 
 def with_policy(release: Release, review: float, block: float) -> Release:

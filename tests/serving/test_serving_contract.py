@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 from serving_kit import PORTABLE, REFERENCE, ROOT, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
+from serving.contract.believable import Bounds
 from serving.contract.bundle import (
     BundleError,
     Inconclusive,
@@ -51,6 +53,40 @@ def test_a_bundle_comes_back_as_it_was_written(release: Release, tmp_path: Path)
     assert load_release(tmp_path / "bundle") == release
     assert load_reference(tmp_path / "bundle").equals(REFERENCE)
     assert verify_digests(tmp_path / "bundle") == digest
+
+
+def test_a_bundle_carries_the_bounds_of_its_training(release: Release, tmp_path: Path) -> None:
+    made = replace(release, bounds=Bounds(max_amount=5e6, lateness_days=30, ahead_minutes=15, ahead_days=14, label_ahead_days=60))
+    write_release(made, tmp_path / "bundle", REFERENCE, PORTABLE)
+    assert load_release(tmp_path / "bundle").bounds == made.bounds
+
+
+def test_a_bundle_of_format_2_has_the_bounds_of_its_time(bundle: Path, release: Release) -> None:
+    facts = json.loads((bundle / "release.json").read_text())
+    del facts["bounds"]
+    sealed(bundle, json.dumps(facts), 2)
+    old = load_release(bundle)
+    assert old == release
+    assert (old.bounds.max_amount, old.bounds.lateness_days, old.bounds.ahead_minutes) == (1_000_000, 7, 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"max_amount": -1}, "max_amount = -1"), ({"ahead_days": 8}, "at most lateness_days = 7"), ({"highest": 5}, "highest")],
+)
+def test_a_bundle_whose_bounds_cannot_be_meant_is_refused(bundle: Path, given: dict[str, float], named: str) -> None:
+    facts = json.loads((bundle / "release.json").read_text())
+    sealed(bundle, json.dumps({**facts, "bounds": given}), 3)
+    with pytest.raises(BundleError, match=named):
+        load_release(bundle)
+
+
+def sealed(bundle: Path, facts: str, number: int) -> None:
+    """The bundle with other facts, under digests of a format that hold."""
+    (bundle / "release.json").write_text(facts)
+    digests = json.loads((bundle / "digests.json").read_text())
+    digests["files"]["release.json"] = hashlib.sha256(facts.encode()).hexdigest()
+    (bundle / "digests.json").write_text(json.dumps({**digests, "format": number}))
 
 
 def test_the_same_release_has_the_same_digest_and_another_model_another(release: Release, plan: FeaturePlan, tmp_path: Path) -> None:
@@ -132,7 +168,7 @@ def lose(bundle: Path) -> None:
         (alter, "model.txt was altered"),
         (loosen, "release.json was altered"),
         (alter_portable, "model.onnx was altered"),
-        (make_older, "format 1, this platform reads 2"),
+        (make_older, "format 1, this platform reads 2 and 3"),
         (add_pickle, "model.pkl does not belong"),
         (link, "model.txt is not a plain file"),
         (empty_digests, "digests.json cannot be read"),

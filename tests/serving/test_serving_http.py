@@ -241,6 +241,61 @@ def test_an_answer_that_was_lost_in_a_crash_is_given_again(plan: FeaturePlan, tm
     assert read_decisions(home / "serving" / "serving.db", "2018-04-01").num_rows == 1
 
 
+def test_a_client_that_hangs_up_is_counted_as_499_and_leaves_nothing(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+    service = launch(with_champion(plan, tmp_path), "--clock", "event")
+    service.wait()
+    service.client.post("/predict", json={"transaction": payment(0)}).raise_for_status()
+    for number, route in enumerate(["/predict", "/labels", "/predict"], 1):  # in the middle of the body
+        connection, _ = half_sent(service.port, number, route)
+        connection.close()
+    counted = wait_for_metric(service, 'serving_requests_total{route="/predict",status="499"} 2.0')
+    assert 'serving_requests_total{route="/labels",status="499"} 1.0' in counted
+    assert 'serving_requests_total{route="/predict",status="5xx"} 0.0' in counted
+    holder = sqlite3.connect(service.home / "serving" / "serving.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    for number in range(4, 20):  # while it waits for the store; on a machine that is busy for so long, it gives up first
+        connection, rest = half_sent(service.port, number)
+        connection.sendall(rest)
+        connection.close()
+        time.sleep(0.3)
+        if 'serving_requests_total{route="/predict",status="499"} 2.0' not in service.client.get("/metrics").text:
+            break
+    wait_for_metric(service, 'serving_requests_total{route="/predict",status="499"} 3.0')
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert read_decisions(service.home / "serving" / "serving.db", "2018-04-01")["prediction_id"].to_pylist() == ["t0"]
+    assert service.client.post("/predict", json={"transaction": payment(4)}).status_code == 200
+    written = service.log.read_text()
+    assert "Traceback" not in written
+    assert "ERROR" not in written
+
+
+def test_every_refusal_is_counted_by_its_kind(served: Running) -> None:
+    def counted(kind: str) -> float:
+        (line,) = [x for x in served.client.get("/metrics").text.splitlines() if x.startswith(f'serving_refused_total{{reason="{kind}"}}')]
+        return float(line.rsplit(" ", 1)[1])
+
+    served.client.post("/predict", json={"transaction": payment(60)}).raise_for_status()
+    refusals: dict[str, dict[str, Any]] = {
+        "future": {"json": {"transaction": payment(61, event_timestamp="2031-01-01T00:00:00Z")}},
+        "late": {"json": {"transaction": payment(61, event_timestamp="2017-01-01T00:00:00Z")}},
+        "bad_value": {"json": {"transaction": payment(61, amount=2_500_000)}},
+        "conflict": {"json": {"transaction": payment(60, amount=1)}},
+        "invalid": {"json": {}},
+        "json_invalid": {"content": b"{"},
+        "not_json": {"content": b"{}", "headers": {"content-type": "text/plain"}},
+        "too_large": {"content": b" " * 1_000_001},
+        "foreign_host": {"content": b"{}", "headers": {"host": "evil.example"}},
+    }
+    for kind, request in refusals.items():
+        before = counted(kind)
+        answer = served.client.post("/predict", **request)
+        assert 400 <= answer.status_code < 500, kind
+        assert counted(kind) == before + 1, kind
+    said = served.client.post("/predict", **refusals["bad_value"]).json()["detail"][0]["msg"]
+    assert said == "2500000 is above 1000000, the highest believable amount ([bounds] max_amount)"
+
+
 # Fault 8.
 def test_at_sigterm_readiness_goes_first_and_what_is_in_flight_finishes(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
     service = launch(with_champion(plan, tmp_path), "--clock", "event")
@@ -410,7 +465,15 @@ def wait_for_log(service: Running, text: str, seconds: float = 60, times: int = 
         time.sleep(0.05)
 
 
-def half_sent(port: int, number: int) -> tuple[socket.socket, bytes]:
+def wait_for_metric(service: Running, line: str, seconds: float = 10) -> str:
+    deadline = time.monotonic() + seconds
+    while line not in (text := service.client.get("/metrics").text):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.05)
+    return text
+
+
+def half_sent(port: int, number: int, route: str = "/predict") -> tuple[socket.socket, bytes]:
     """A request whose head has arrived and whose body has not; returns the connection and the rest."""
     import orjson
 
@@ -418,7 +481,7 @@ def half_sent(port: int, number: int) -> tuple[socket.socket, bytes]:
     connection = socket.create_connection(("127.0.0.1", port), 10)
     connection.settimeout(20)
     connection.sendall(
-        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:10]
+        f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:10]
     )
     return connection, body[10:]
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from serving.contract.log import create_tables, read_decisions, read_labels, ser
 from serving.coverage import missing
 from serving.database import tidy_until
 from serving.plane import DataPlane
-from serving.pruning import ROWS_A_COMMIT, prune
+from serving.pruning import BEFORE_FORGETTING, ROWS_A_COMMIT, prune
 from serving.releases import Champion
-from serving.settings import Limits
 from serving.values import BadInput, Conflict, Label, NoModel, StoreBusy, Transaction
 
 
@@ -240,14 +240,27 @@ def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(bench: 
         return [(e - START_US) // DAY_US for (e,) in bench.connection.execute("SELECT event_us FROM online_transactions ORDER BY 1")]
 
     paid_on = [0, 30, 51, 52, 80, 100, 125, 150, 151]
-    assert prune(bench.connection, champion.release.plan, Limits().lateness_us) == 0  # there is no newest event yet
+    forget = partial(prune, bench.connection, champion.release.plan, champion.release.bounds.lateness_us)
+    assert forget(agree=1) == 0  # there is no newest event yet
     for number, day in enumerate(paid_on):
+        bench.turn(START_US + day * DAY_US)
         bench.plane.predict_transaction(payment(number, START_US + day * DAY_US))
     assert days() == paid_on
+    assert forget() == 0, "nine payments, where a hundred have to say what time it is"
     # 90 days and an hour of windows, seven of lateness and one more before day 151: the last hour of day 52, which stays as a whole.
-    assert prune(bench.connection, champion.release.plan, Limits().lateness_us) > 0
+    assert forget(agree=1) > 0
     assert days() == [52, 80, 100, 125, 150, 151]
-    assert prune(bench.connection, champion.release.plan, Limits().lateness_us) == 0
+    assert forget(agree=1) == 0
+
+
+def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(bench: Bench, champion: Champion) -> None:
+    state, event = OnlineState(bench.connection, champion.release.plan), payment(1).event()
+    state.load("transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(150)))
+    state.load("transactions", ((f"today{n}", event, START_US + 3_000 * DAY_US + n, START_US + 3_000 * DAY_US + n) for n in range(99)))
+    bench.turn(START_US + 3_000 * DAY_US)
+    assert prune(bench.connection, champion.release.plan, champion.release.bounds.lateness_us) == 0
+    state.load("transactions", [("today100", event, START_US + 3_000 * DAY_US + 100, START_US + 3_000 * DAY_US + 100)])
+    assert prune(bench.connection, champion.release.plan, champion.release.bounds.lateness_us) == 150
 
 
 def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(bench: Bench, champion: Champion) -> None:
@@ -263,20 +276,23 @@ def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(bench: B
         left.append(state.count("transactions"))
         return len(left) == 2
 
-    assert prune(bench.connection, champion.release.plan, Limits().lateness_us, pause) == 2 * ROWS_A_COMMIT
+    forget = partial(prune, bench.connection, champion.release.plan, champion.release.bounds.lateness_us, agree=1)
+    assert forget(pause) == 2 * ROWS_A_COMMIT
     assert left == [ROWS_A_COMMIT + 2, 2]
-    assert prune(bench.connection, champion.release.plan, Limits().lateness_us) == 1
+    assert forget() == 1
 
 
 def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion: Champion) -> None:
     bench.plane.predict_transaction(payment(0, START_US))
-    bench.connection.execute("UPDATE sequence SET newest_us = newest_us + ?", (200 * DAY_US,))
+    bench.turn(START_US + 200 * DAY_US)
+    for number in range(1, BEFORE_FORGETTING + 1):
+        bench.plane.predict_transaction(payment(number, START_US + 200 * DAY_US + number))
     stop = threading.Event()
-    thread = threading.Thread(target=tidy_until, args=(stop, bench.settings, lambda: champion.release.plan, bench.plane.tally))
+    thread = threading.Thread(target=tidy_until, args=(stop, bench.settings, lambda: champion.release, bench.plane.tally))
     thread.start()
     try:
         deadline = time.monotonic() + 20
-        while bench.connection.execute("SELECT count(*) FROM online_transactions").fetchone()[0]:
+        while bench.connection.execute("SELECT 1 FROM online_transactions WHERE event_id = 't0'").fetchone():
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
@@ -287,6 +303,7 @@ def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion
 
 def test_the_days_that_were_served_are_found_without_reading_every_row(bench: Bench, champion: Champion, monkeypatch: pytest.MonkeyPatch) -> None:
     for day in (0, 0, 1, 3, 20):
+        bench.turn(START_US + day * DAY_US)
         bench.plane.predict_transaction(payment(bench.plane._sequence().last, START_US + day * DAY_US))
     bench.plane.add_labels([Label("t0", True, START_US + 21 * DAY_US)])
     bench.plane.predict_features(dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment")

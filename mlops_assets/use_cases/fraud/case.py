@@ -1,6 +1,8 @@
 """Card fraud as the machinery sees it. Importing this is cheap; what is heavy is imported when it is called."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from mlops_assets.core.use_case import FeatureView, Feed, UseCase
 from mlops_assets.use_cases.fraud import schema
 from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
+from serving.contract.believable import Bounds
 
 
 def open_source(values: Mapping[str, Any], base: Path) -> Source:
@@ -38,6 +41,12 @@ def _located(path: str, base: Path) -> str:
     return path if "://" in path else str((base / path).resolve())
 
 
+def within(case: UseCase, bounds: Bounds) -> UseCase:
+    """What validation lets through, and what the check `ranges` expects, is the same."""
+    transactions = replace(case.transactions, schema=partial(schema.transactions_schema, bounds=bounds))
+    return replace(case, transactions=transactions, ranges={**case.ranges, "txn_amount": bounds.amount_range})
+
+
 FRAUD = UseCase(
     name="fraud",
     description="Card transactions, scored for fraud while the customer waits.",
@@ -61,7 +70,7 @@ FRAUD = UseCase(
     ),
     ranges={
         **{f"fraud_rate_{d}d": (0.0, 1.0) for d in (3, 7, 28, 90)},
-        "txn_amount": (0.0, schema.MAX_AMOUNT),
+        "txn_amount": schema.DEFAULTS.amount_range,
         "is_night": (0.0, 1.0),
         "num_txns_7d": (0.0, 1e6),
         "customer_seconds_since_last_txn": (0.0, 90 * 86_400.0),
@@ -77,4 +86,5 @@ FRAUD = UseCase(
     ),
     labels=Feed(schema.LABELS, schema.RAW_LABELS, schema.labels_schema, schema.LABEL_KEY, schema.LABEL_ORDER),
     open_source=open_source,
+    within=within,
 )

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from mlops_assets.core.parsing import TYPES, Kind
 from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED
+from serving.contract.believable import Bounds
 
 if TYPE_CHECKING:
     from pandera.pandas import Check, DataFrameSchema, Hypothesis
@@ -33,14 +34,15 @@ RAW_LABELS = LABELS.append(pa.field(MALFORMED, pa.string())).append(pa.field(ARR
 TRANSACTION_KEY, TRANSACTION_ORDER, TRANSACTION_PREFER = ("transaction_id",), ("event_timestamp", "transaction_id"), ("created_timestamp",)
 LABEL_KEY, LABEL_ORDER = ("transaction_id", "is_fraud", "label_timestamp"), ("label_timestamp", "transaction_id", "is_fraud")
 
-MAX_AMOUNT = 1_000_000.0  # in the feed's currency: above it is a fault of the feed, not a payment by card
+DEFAULTS = Bounds()
 FIRST_DAY = date(2000, 1, 1)  # before it is a clock that was never set
 
 
-def transactions_schema(arrival_day: date | None = None) -> DataFrameSchema:
+def transactions_schema(arrival_day: date | None = None, bounds: Bounds = DEFAULTS) -> DataFrameSchema:
     """Accepted transactions; with `arrival_day`, none of them happened, or was learnt of, after that day."""
     import pandera.pandas as pa
 
+    lowest, highest = bounds.amount_range
     return pa.DataFrameSchema(
         {
             "transaction_id": pa.Column(object),
@@ -48,7 +50,7 @@ def transactions_schema(arrival_day: date | None = None) -> DataFrameSchema:
             "created_timestamp": pa.Column("datetime64[us, UTC]", _time_checks(arrival_day)),
             "customer_id": pa.Column(object),
             "merchant_id": pa.Column(object),
-            "amount": pa.Column(float, pa.Check.in_range(0, MAX_AMOUNT, error=f"not from 0 to {MAX_AMOUNT:.0f}")),
+            "amount": pa.Column(float, [pa.Check.ge(lowest, error=f"below {lowest:.15g}"), pa.Check.le(highest, error=bounds.too_much)]),
             "is_declined": pa.Column(bool),
         },
         checks=pa.Check(_known_after_it_happened, error="created_timestamp: before event_timestamp"),
