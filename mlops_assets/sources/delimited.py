@@ -86,7 +86,7 @@ def _by_arrow(text: bytes, header: Header, columns: list[str], swallowed: Swallo
         )
     except pa.ArrowException:
         return None
-    if table.num_rows != quoting.plain_rows(text, header.begin):
+    if table.num_rows != quoting.lines_of(text, header.begin):
         lines = quoting.Lines.of(text, header.begin)
         if table.num_rows != len(lines.rows):
             return None
