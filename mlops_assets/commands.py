@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -156,6 +157,7 @@ def serve(options: argparse.Namespace) -> None:
     words = ["--home", str(settings.home), "--name", settings.use_case, "--host", options.host, "--port", str(options.port)]
     words += ["--workers", str(options.workers), "--clock", options.clock]
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C while the service's Python begins waits until it can be answered
     os.execv(sys.executable, [sys.executable, "-m", "serving", *words])
 
 
@@ -213,13 +215,6 @@ def doctor() -> dict[str, Any]:
         raise CommandError(f"LightGBM does not load: {loaded.stderr.strip().splitlines()[-1]}")
     findings["lightgbm_loads"] = True
     return findings
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks; errors that are not ours say their type, and a database's leaves out the statement."""
-    text = " ".join(str(error).split()).partition(" [SQL: ")[0] or "no message"
-    named = type(error).__module__.split(".")[0] in ("mlops_assets", "feature_repo", "serving")
-    return text if named else f"{type(error).__name__}: {text}"
 
 
 def readable(outcome: Mapping[str, Any], indent: str = "") -> str:

@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from banks import BANK, SMALL
-from sqlalchemy.exc import OperationalError
 
 from feature_repo.engine.lake import Lake
 from mlops_assets import trainings
 from mlops_assets.cli import main
-from mlops_assets.commands import one_line, readable
+from mlops_assets.commands import readable
 from mlops_assets.home import CommandError
 from mlops_assets.resources import provenance as provenance_module
 
@@ -241,11 +240,6 @@ def test_a_home_that_cannot_be_written_to_is_named(
 
 def test_an_empty_list_says_none() -> None:
     assert readable({"version": "3", "overruled": [], "reasons": ["better"]}) == "version: 3\noverruled: none\nreasons:\n  - better"
-
-
-def test_an_error_of_a_database_is_told_without_its_statement() -> None:
-    error = OperationalError("INSERT INTO event_logs", {"event": "x" * 10_000}, Exception("database or disk is full"))
-    assert one_line(error) == "OperationalError: (builtins.Exception) database or disk is full"
 
 
 def test_a_home_that_is_a_file_is_named(platform: Platform) -> None:
