@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """One command in a process of its own. Ctrl-C is exit 130 without a traceback at any moment, the imports among them."""
     interrupts = Interrupts()
     try:
+        _keep_out_of_logs()
         from mlops_assets.cli import main as command
 
         code = command(arguments, interrupts.came)
@@ -51,9 +52,10 @@ class Interrupts:
         """Whether it has come since the process began. Who asks is about to end the command: another Ctrl-C ends the process at once."""
         self._is_answered = True
         try:
-            self._came |= signal.SIGINT in os.read(self._read, 65_536)
+            written = os.read(self._read, 65_536)
         except BlockingIOError:
-            pass
+            written = b""
+        self._came |= signal.SIGINT in written
         return self._came
 
     def _interrupt(self, number: int, frame: object) -> None:
@@ -70,6 +72,21 @@ class Interrupts:
         later = threading.Timer(AGAIN_S, _thread.interrupt_main)
         later.daemon = True
         later.start()
+
+
+def _keep_out_of_logs() -> None:
+    """A library that logs what it cannot handle, as SQLAlchemy does, would log the interrupt with its traceback."""
+    import logging
+
+    make = logging.getLogRecordFactory()
+
+    def factory(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = make(*arguments, **named)
+        if record.exc_info and record.exc_info[0] and not issubclass(record.exc_info[0], Exception):
+            record.levelno = -1  # below every handler
+        return record
+
+    logging.setLogRecordFactory(factory)
 
 
 def _leave(code: int) -> None:

@@ -5,20 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dagster._utils.error import SerializableErrorInfo
+from typing import Protocol
 
 OURS = ("mlops_assets", "feature_repo", "serving")
 LONGEST_QUOTE = 400  # characters of a library's message; ours are told whole
 _FORMATTED = re.compile(r"([\w.<>]+)(?:: |\n|$)")  # how Python prints an exception: its class, then its message
-# What a library puts around its message: the number of a system error, the class of a driver's error, the statement of a database, where to read more.
+# What a library puts around its message: the number of a system error, a driver's class, a database's statement, where to read more.
 _TRIMMINGS = (
     re.compile(r"^\[Errno -?\d+\] "),
     re.compile(r"^\((?:\w+\.)+\w+\) "),
-    re.compile(r" \[SQL: .*"), re.compile(r" \(Background on this error at: .*"))
+    re.compile(r" \[SQL: .*"),
+    re.compile(r" \(Background on this error at: .*"),
+)
 _FILE_OF_SYSTEM_ERROR = re.compile(r"(: '[^']*')( -> '[^']*')?$")
+
+
+class Recorded(Protocol):
+    """What Dagster keeps of an exception, its `SerializableErrorInfo`. The message begins with the class."""
+
+    @property
+    def message(self) -> str: ...
+
+    @property
+    def cls_name(self) -> str | None: ...
+
+    @property
+    def cause(self) -> Recorded | None: ...
+
+    @property
+    def context(self) -> Recorded | None: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,7 @@ class Link:
         return self.kind.rsplit(".", 1)[-1]
 
 
-def told(error: BaseException | SerializableErrorInfo) -> str:
+def told(error: BaseException | Recorded) -> str:
     """The outermost error of ours. What a library said to it follows in parentheses, where our line does not have it yet.
 
     Where no error of ours is in the chain: the innermost cause with its type. The same for an exception, and for what Dagster keeps of one.
@@ -60,27 +75,25 @@ def told(error: BaseException | SerializableErrorInfo) -> str:
     return f"{line} ({added})" if added else line
 
 
-def is_interrupted(error: BaseException | SerializableErrorInfo) -> bool:
+def is_interrupted(error: BaseException | Recorded) -> bool:
     """Whether Ctrl-C is what a failure came of, whatever it was turned into."""
     return any(link.name in ("KeyboardInterrupt", "DagsterExecutionInterruptedError") for link in _inwards(_link(error)))
 
 
-def _link(error: BaseException | SerializableErrorInfo) -> Link:
+def _link(error: BaseException | Recorded) -> Link:
     """The chain of an exception, or of Dagster's record of one."""
     if isinstance(error, BaseException):
         kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-        cause, context = error.__cause__, None if error.__suppress_context__ else error.__context__
-        return Link(kind, _line(str(error)), _link(cause) if cause else None, _link(context) if context else None)
+        handled = None if error.__suppress_context__ else error.__context__
+        return Link(kind, _line(str(error)), _linked(error.__cause__), _linked(handled))
     formatted = error.message.strip()
     found = _FORMATTED.match(formatted)
-    kind = found[1] if found else error.cls_name or "Error"
-    context = error.context if error.cause is None else None
-    return Link(
-        kind,
-        _line(formatted[found.end() :] if found else formatted),
-        _link(error.cause) if error.cause else None,
-        _link(context) if context else None,
-    )
+    kind, text = (found[1], formatted[found.end() :]) if found else (error.cls_name or "Error", formatted)
+    return Link(kind, _line(text), _linked(error.cause), _linked(error.context))
+
+
+def _linked(error: BaseException | Recorded | None) -> Link | None:
+    return None if error is None else _link(error)
 
 
 def _line(text: str) -> str:

@@ -1,10 +1,14 @@
 """The Dagster instance under MLOPS_HOME: its settings file, and running a job of the code location in this process."""
 
 import os
+import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from dagster import (
@@ -17,6 +21,7 @@ from dagster import (
     ExecuteInProcessResult,
     RunsFilter,
 )
+from dagster._core.execution import compute_logs
 from dagster._utils.error import SerializableErrorInfo
 
 from mlops_assets.automation import fail_dead_runs
@@ -87,15 +92,16 @@ def run_job(
     fail_dead_runs(instance)
     run_id = str(uuid.uuid4())
     span = {RANGE_START: days[0], RANGE_END: days[1]} if days else {}
-    result = defs.resolve_job_def(name).execute_in_process(
-        instance=instance,
-        run_id=run_id,
-        partition_key=day,
-        tags={**span, **process_tags(run_id)},
-        raise_on_error=False,
-        run_config={"loggers": {"story": {}}, "ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
-        asset_selection=select,
-    )
+    with _helpers_apart():
+        result = defs.resolve_job_def(name).execute_in_process(
+            instance=instance,
+            run_id=run_id,
+            partition_key=day,
+            tags={**span, **process_tags(run_id)},
+            raise_on_error=False,
+            run_config={"loggers": {"story": {}}, "ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
+            asset_selection=select,
+        )
     if not result.success:
         failures = [_error(event) for event in result.all_events if event.is_step_failure]
         if any(map(is_interrupted, failures)):
@@ -105,6 +111,16 @@ def run_job(
             failed.add_note(failure.to_string())  # a traceback shows them
         raise failed
     return result
+
+
+@contextmanager
+def _helpers_apart() -> Iterator[None]:
+    """Dagster copies what steps print with processes beside this one. A terminal would send them Ctrl-C, too, and each would print a traceback."""
+    compute_logs.subprocess = SimpleNamespace(Popen=partial(subprocess.Popen, start_new_session=True))
+    try:
+        yield
+    finally:
+        compute_logs.subprocess = subprocess
 
 
 def give_way(instance: DagsterInstance, pool: str, patience_s: float = GIVEN_S) -> None:

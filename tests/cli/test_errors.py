@@ -1,19 +1,16 @@
 """What a person is told of a failure, whatever chain of exceptions stands behind it."""
 
-import gzip
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+from itertools import pairwise
 
 import pytest
-from banks import SMALL
 from dagster import AssetsDefinition, DagsterExecutionInterruptedError, asset, materialize
 from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy.exc import OperationalError
 
 from feature_repo.engine.lake import LakeError
 from feature_repo.engine.rebuilding import RebuildError
-from mlops_assets.cli import main
 from mlops_assets.core.source import SourceError
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.home import CommandError
@@ -23,14 +20,14 @@ CUT_OFF = "Compressed file ended before the end-of-stream marker was reached"
 
 def caused(*errors: BaseException) -> BaseException:
     """The first of them, raised from the second, that from the third."""
-    for outer, inner in zip(errors, errors[1:], strict=False):
+    for outer, inner in pairwise(errors):
         outer.__cause__ = inner
     return errors[0]
 
 
 def handled(*errors: BaseException) -> BaseException:
     """The first of them, raised while the second was being handled, and so on."""
-    for outer, inner in zip(errors, errors[1:], strict=False):
+    for outer, inner in pairwise(errors):
         outer.__context__ = inner
     return errors[0]
 
@@ -61,7 +58,10 @@ TABLE: dict[str, tuple[Callable[[], BaseException], str]] = {
         lambda: caused(LakeError("part.parquet: cannot be read"), OSError(5, "Input/output error")),
         "part.parquet: cannot be read (Input/output error)",
     ),
-    "its one word comes with its type": (lambda: caused(SourceError("a.csv: bad header"), KeyError("amount")), "a.csv: bad header (KeyError: 'amount')"),
+    "its one word comes with its type": (
+        lambda: caused(SourceError("a.csv: bad header"), KeyError("amount")),
+        "a.csv: bad header (KeyError: 'amount')",
+    ),
     "its type where it says nothing": (lambda: caused(SourceError("a.csv.gz: is cut off"), EOFError()), "a.csv.gz: is cut off (EOFError)"),
     "ours over ours over a library's": (
         lambda: caused(CommandError("as of 2026-03-01: a.csv: no time"), SourceError("a.csv: no time"), ValueError("no time")),
@@ -69,7 +69,10 @@ TABLE: dict[str, tuple[Callable[[], BaseException], str]] = {
     ),
     "a library's over ours": (lambda: caused(RuntimeError("op failed"), SourceError("a.csv: no header")), "a.csv: no header"),
     "tidying up failed over ours": (lambda: handled(OSError(16, "Device or resource busy"), LakeError("x: damaged")), "x: damaged"),
-    "ours, while a library's was handled": (lambda: handled(RebuildError("another rebuild is running"), BlockingIOError(11, "x y")), "another rebuild is running"),
+    "ours, while a library's was handled": (
+        lambda: handled(RebuildError("another rebuild is running"), BlockingIOError(11, "x y")),
+        "another rebuild is running",
+    ),
     "ours from None": (lambda: bare(handled(LakeError("x: damaged"), KeyError("y"))), "x: damaged"),
     "a database's, without its statement": (
         lambda: OperationalError("INSERT INTO event_logs", {"event": "x" * 10_000}, Exception("database or disk is full")),
