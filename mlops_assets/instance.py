@@ -116,11 +116,12 @@ def run_job(
 @contextmanager
 def _helpers_apart() -> Iterator[None]:
     """Dagster copies what steps print with processes beside this one. A terminal would send them Ctrl-C, too, and each would print a traceback."""
-    compute_logs.subprocess = SimpleNamespace(Popen=partial(subprocess.Popen, start_new_session=True))
+    dagsters: Any = compute_logs
+    dagsters.subprocess = SimpleNamespace(Popen=partial(subprocess.Popen, start_new_session=True))
     try:
         yield
     finally:
-        compute_logs.subprocess = subprocess
+        dagsters.subprocess = subprocess
 
 
 def give_way(instance: DagsterInstance, pool: str, patience_s: float = GIVEN_S) -> None:

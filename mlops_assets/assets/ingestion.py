@@ -139,7 +139,8 @@ def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, ra
         reasons = (
             pd.Series([r for o in outcomes.values() for r, n in o.reasons.items() for _ in range(n)], dtype=object).value_counts().head(REASONS_SHOWN)
         )
-        shown = markdown_table(["reason", "rows"], [(str(r), int(n)) for r, n in reasons.items()])
+        examples = {reason: whole for o in reversed(outcomes.values()) for reason, whole in o.examples.items()}
+        shown = markdown_table(["reason", "rows", "such as"], [(str(r), int(n), examples[str(r)]) for r, n in reasons.items()])
         checks: list[AssetCheckResult] = [
             result(schema, not unsafe, {"days above the limit": ", ".join(unsafe) or "none", **totals, "reasons": shown}),
             result(counts, totals["received"] == totals["accepted"] + totals["duplicate"] + totals["quarantined"], totals),

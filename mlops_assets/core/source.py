@@ -1,15 +1,20 @@
 """A source is where raw rows come from; what it gives has canonical names and fixed types, so that a lake of many days stays one table.
 
-A raw table has, after its own columns, `malformed` (JSON: column -> the text that could not be read, null for a row that could) and `arrival_day`.
+A raw table has, after its own columns, `malformed` (what could not be read of a row, null for a row that could; see `Malformed`) and `arrival_day`.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+
+from mlops_assets.core.parsing import Unread
 
 ARRIVAL_DAY = "arrival_day"
 MALFORMED = "malformed"
@@ -17,6 +22,26 @@ MALFORMED = "malformed"
 
 class SourceError(Exception):
     """A feed as a whole cannot be read; the message names the file, the column or the value."""
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """The columns of one row that could not be read, and where the row stood, such as `tx.csv, line 14`; empty where nobody knows."""
+
+    unread: Mapping[str, Unread]
+    place: str = ""
+
+    def encode(self) -> str:
+        columns = {name: [value.text, value.why] for name, value in self.unread.items()}
+        return json.dumps({"format": 2, "place": self.place, "columns": columns}, ensure_ascii=False)
+
+    @classmethod
+    def decode(cls, encoded: str) -> Malformed:
+        """Homes of before hold column -> text, without a reason or a place."""
+        values = json.loads(encoded)
+        if values.get("format") != 2:
+            return cls({name: Unread(text, "") for name, text in values.items()})
+        return cls({name: Unread(text, why) for name, (text, why) in values["columns"].items()}, values["place"])
 
 
 class Source(Protocol):

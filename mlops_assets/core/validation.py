@@ -5,10 +5,9 @@ What a row must look like is a pandera schema of the use case; nothing here know
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops_assets.core.parsing import TYPES, WORDS, Kind, read_column
-from mlops_assets.core.source import MALFORMED, SourceError
+from mlops_assets.core.parsing import TYPES, WORDS, Kind, Unread, read_column
+from mlops_assets.core.source import MALFORMED, Malformed, SourceError
 
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 REASON = "reason"
 CONFLICT = "conflicting duplicate"
 MISSING = "missing"
+LONGEST_QUOTE = 80  # characters of a value in a reason; the whole of it stands in its column
 _UNTRIMMED = r"^\s|\s$|^$"
 
 Known = AbstractSet[str] | pd.Index
@@ -40,12 +40,18 @@ class CountsDoNotReconcile(Exception):
 
 @dataclass(frozen=True)
 class Validation:
-    """`quarantined` holds every value as text, as it came, and `reason`: what is wrong, by "; " where it is several things."""
+    """`quarantined` holds every value as text, as it came, and `reason`: what is wrong, by "; " where it is several things.
+
+    A reason is a short text that is the same for all rows, such as `amount: not a number`, and in parentheses what it is about: the text that
+    stood there, where, and what to do. `reasons` counts the short ones, the most frequent first; `examples` has a whole one of each.
+    """
 
     accepted: pd.DataFrame
     quarantined: pd.DataFrame
     duplicates: int
     received: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.received != len(self.accepted) + self.duplicates + len(self.quarantined):
@@ -54,13 +60,6 @@ class Validation:
     @property
     def counts(self) -> dict[str, int]:
         return {"received": self.received, "accepted": len(self.accepted), "duplicate": self.duplicates, "quarantined": len(self.quarantined)}
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """How many rows were quarantined for each reason, the most frequent first."""
-        single = self.quarantined[REASON].str.split("; ").explode()
-        counted = single.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-        return {str(reason): int(n) for reason, n in counted.items()}
 
 
 def validate(
@@ -88,8 +87,8 @@ def validate(
         if name not in nullable:
             reasons.add(frame[name].isna().to_numpy() & ~reasons.about(name), f"{name}: {MISSING}")
     readable = frame[~reasons.mask].astype({name: "bool" for name, kind in kinds.items() if kind == "flag"})
-    for row, reason in _failures(readable, schema):
-        reasons.add_row(row, reason)
+    for row, reason, value in _failures(readable, schema):
+        reasons.add_row(row, reason, value)
     if parents:
         for name, index in parents.items():
             reasons.add(~frame[name].isin(_as_index(index)).to_numpy() & frame[name].notna().to_numpy(), f"{name}: unknown")
@@ -101,7 +100,8 @@ def validate(
         reasons.add_row(row, CONFLICT)
     accepted = sound.drop(index=duplicate.union(conflicting)).astype({name: "bool" for name, kind in kinds.items() if kind == "flag"})
     accepted = accepted.sort_values([*order], kind="stable", ignore_index=True)
-    return Validation(accepted, _quarantined(raw, frame, kinds, reasons), len(duplicate), len(raw))
+    counts, examples = reasons.summary()
+    return Validation(accepted, _quarantined(raw, frame, kinds, reasons), len(duplicate), len(raw), counts, examples)
 
 
 def schema_kinds(schema: DataFrameSchema) -> dict[str, Kind]:
@@ -111,29 +111,46 @@ def schema_kinds(schema: DataFrameSchema) -> dict[str, Kind]:
 
 
 class _Reasons:
-    """What is wrong with which row, in the order in which it was found."""
+    """What is wrong with which row, in the order in which it was found: the short reason, and what it is about."""
 
     def __init__(self, rows: int) -> None:
         self.mask = np.zeros(rows, dtype=bool)
-        self.texts: dict[int, list[str]] = {}
+        self.found: dict[int, dict[str, str]] = {}
         self._about: dict[str, np.ndarray] = {}
 
     def add(self, rows: np.ndarray, reason: str) -> None:
         for row in np.flatnonzero(rows):
             self.add_row(int(row), reason)
 
-    def add_row(self, row: int, reason: str) -> None:
+    def add_row(self, row: int, reason: str, about: str = "") -> None:
         self.mask[row] = True
-        known = self.texts.setdefault(row, [])
-        if reason not in known:
-            known.append(reason)
+        self.found.setdefault(row, {}).setdefault(reason, about)
 
-    def unreadable(self, rows: np.ndarray, name: str, kind: Kind) -> None:
-        self._about[name] = self.about(name) | rows
-        self.add(rows, f"{name}: not {WORDS[kind]}")
+    def unreadable(self, unread: Mapping[int, Unread], places: Mapping[int, str], name: str, kind: Kind) -> None:
+        rows = self.about(name).copy()
+        rows[list(unread)] = True
+        self._about[name] = rows
+        head = f"not {WORDS[kind]}"
+        for row, value in unread.items():
+            remedy = value.why.removeprefix(head).removeprefix("; ")
+            at = f" in {places[row]}" if places.get(row) else ""
+            self.add_row(row, f"{name}: {head}", f"{_quoted(value.text)}{at}" + (f"; {remedy}" if remedy else ""))
 
     def about(self, name: str) -> np.ndarray:
         return self._about.get(name, np.zeros(len(self.mask), dtype=bool))
+
+    def text(self, row: int) -> str:
+        return "; ".join(f"{reason} ({about})" if about else reason for reason, about in self.found[row].items())
+
+    def summary(self) -> tuple[dict[str, int], dict[str, str]]:
+        """How many rows have each reason, the most frequent first, and the whole reason of the first of them."""
+        counts: dict[str, int] = {}
+        examples: dict[str, str] = {}
+        for row in sorted(self.found):
+            for reason, about in self.found[row].items():
+                counts[reason] = counts.get(reason, 0) + 1
+                examples.setdefault(reason, f"{reason} ({about})" if about else reason)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))), examples
 
 
 def _read(raw: pd.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pd.DataFrame, _Reasons]:
@@ -141,36 +158,34 @@ def _read(raw: pd.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pd.DataFrame, _
     if absent := [name for name in kinds if name not in raw]:
         raise SourceError(f"column {absent[0]!r} is missing; there are {', '.join(map(str, raw.columns))}")
     reasons = _Reasons(len(raw))
-    unread = _unread_before(raw)
+    malformed = _malformed(raw)
+    places = {row: found.place for row, found in malformed.items()}
     columns: dict[str, Any] = {}
     for name, kind in kinds.items():
-        columns[name], bad = _typed(raw[name], kind)
-        if name in unread:
-            bad = bad.copy()
-            bad[list(unread[name])] = True
-        reasons.unreadable(bad, name, kind)
+        columns[name], unread = _typed(raw[name], kind)
+        unread = unread | {row: found.unread[name] for row, found in malformed.items() if name in found.unread}
+        reasons.unreadable(unread, places, name, kind)
     return pd.DataFrame(columns, index=raw.index), reasons
 
 
-def _unread_before(raw: pd.DataFrame) -> dict[str, dict[int, str]]:
-    """What the source could not read already: column -> row -> the text that stood there."""
-    unread: dict[str, dict[int, str]] = {}
-    if MALFORMED in raw:
-        for row, text in raw[MALFORMED].dropna().items():
-            for name, value in json.loads(text).items():
-                unread.setdefault(name, {})[int(str(row))] = value
-    return unread
+def _malformed(raw: pd.DataFrame) -> dict[int, Malformed]:
+    """What the source could not read already, by row."""
+    if MALFORMED not in raw:
+        return {}
+    return {int(str(row)): Malformed.decode(text) for row, text in raw[MALFORMED].dropna().items()}
 
 
-def _typed(values: pd.Series, kind: Kind) -> tuple[pd.Series, np.ndarray]:
-    nothing_bad = np.zeros(len(values), dtype=bool)
+def _typed(values: pd.Series, kind: Kind) -> tuple[pd.Series, dict[int, Unread]]:
     if str(values.dtype) == {"number": "float64", "time": "datetime64[us, UTC]", "flag": "bool"}.get(kind):
-        return values, nothing_bad
+        return values, {}
     array = _arrow(values)
-    if kind == "id" and pa.types.is_string(array.type) and not pc.any(pc.match_substring_regex(array, _UNTRIMMED)).as_py():
-        return values.astype(object), nothing_bad
-    typed, bad = read_column(array, kind, str(values.name))
-    return typed.to_pandas().astype({"number": "float64", "time": "datetime64[us, UTC]"}.get(kind, "object")), bad
+    if kind == "id" and pa.types.is_string(array.type):  # text is an id already: what a feed's words mean, its source has said
+        if not pc.any(pc.match_substring_regex(array, _UNTRIMMED)).as_py():
+            return values.astype(object), {}
+        trimmed = pc.utf8_trim_whitespace(array)
+        return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed).to_pandas().astype(object), {}
+    typed, unread = read_column(array, kind, str(values.name))
+    return typed.to_pandas().astype({"number": "float64", "time": "datetime64[us, UTC]"}.get(kind, "object")), unread
 
 
 def _arrow(values: pd.Series) -> pa.Array:
@@ -181,8 +196,8 @@ def _arrow(values: pd.Series) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-def _failures(frame: pd.DataFrame, schema: DataFrameSchema) -> list[tuple[int, str]]:
-    """(row, reason) of every check that a row fails. A failure that is of no row in particular is an error of the schema and is raised."""
+def _failures(frame: pd.DataFrame, schema: DataFrameSchema) -> list[tuple[int, str, str]]:
+    """(row, reason, value) of every check that a row fails. A failure that is of no row in particular is an error of the schema and is raised."""
     from pandera.errors import SchemaErrors
 
     if frame.empty:
@@ -195,8 +210,9 @@ def _failures(frame: pd.DataFrame, schema: DataFrameSchema) -> list[tuple[int, s
             raise
         wide = cases["schema_context"] == "DataFrameSchema"
         texts = cases["check"].astype(str).where(wide, cases["column"].astype(str) + ": " + cases["check"].astype(str))
-        found = pd.DataFrame({"row": cases["index"].astype("int64"), "reason": texts}).drop_duplicates()
-        return [(int(row), str(reason)) for row, reason in zip(found["row"], found["reason"], strict=True)]
+        values = cases["failure_case"].map(_quoted).where(~wide, "")
+        found = pd.DataFrame({"row": cases["index"].astype("int64"), "reason": texts, "value": values}).drop_duplicates(["row", "reason"])
+        return [(int(row), str(reason), str(value)) for row, reason, value in found.itertuples(index=False)]
     return []
 
 
@@ -212,13 +228,14 @@ def _repeats(frame: pd.DataFrame, key: list[str], prefer: list[str]) -> tuple[pd
 
 def _quarantined(raw: pd.DataFrame, frame: pd.DataFrame, kinds: Mapping[str, Kind], reasons: _Reasons) -> pd.DataFrame:
     rows = np.flatnonzero(reasons.mask)
-    unread = _unread_before(raw)
+    malformed = _malformed(raw)
     columns: dict[str, list[str | None]] = {}
     for name, kind in kinds.items():
         columns[name] = _texts(frame[name].iloc[rows], raw[name].iloc[rows], kind)
-        if name in unread:
-            columns[name] = [unread[name].get(int(row), text) for row, text in zip(rows, columns[name], strict=True)]
-    columns[REASON] = ["; ".join(reasons.texts[int(row)]) for row in rows]
+        for place, row in enumerate(rows):
+            if int(row) in malformed and name in malformed[int(row)].unread:
+                columns[name][place] = malformed[int(row)].unread[name].text
+    columns[REASON] = [reasons.text(int(row)) for row in rows]
     table = pd.DataFrame(columns, dtype=object)
     return table.sort_values([*table.columns], kind="stable", ignore_index=True)
 
@@ -233,6 +250,11 @@ def _texts(typed: pd.Series, raw: pd.Series, kind: Kind) -> list[str | None]:
     for row in np.flatnonzero(typed.isna().to_numpy() & raw.notna().to_numpy()):
         texts[row] = str(raw.iloc[row])
     return texts
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return f'"{text}"' if len(text) <= LONGEST_QUOTE else f'"{text[:LONGEST_QUOTE]}…"'
 
 
 def _as_index(known: Known) -> pd.Index:

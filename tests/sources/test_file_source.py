@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets.core.source import SourceError, by_day
+from mlops_assets.core.source import Malformed, SourceError, by_day
 from mlops_assets.core.validation import Validation, validate
-from mlops_assets.use_cases.fraud.files import DataFile, Folder
+from mlops_assets.sources.content import Raw
+from mlops_assets.sources.files import Folder
+from mlops_assets.sources.listing import DataFile
 from mlops_assets.use_cases.fraud.schema import (
     RAW_LABELS,
     RAW_TRANSACTIONS,
@@ -52,7 +54,7 @@ def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = Folder._read
 
-    def noted(folder: Folder, file: DataFile) -> tuple[pa.Table, list[str]]:
+    def noted(folder: Folder, file: DataFile) -> Raw:
         names.append(Path(file.path).name)
         return original(folder, file)
 
@@ -177,7 +179,8 @@ def test_the_label_of_a_late_row_is_not_known_before_the_row(tmp_path: Path) -> 
 def test_a_label_that_cannot_be_read_is_kept_for_quarantine(tmp_path: Path) -> None:
     (tmp_path / "feed.csv").write_text(HEADER + "1,2026-03-01 10:00:00,7,9,5,maybe\n2,2026-03-01 10:00:00,7,9,5,\n")
     labels = source(tmp_path).labels(date(2026, 3, 8), date(2026, 3, 8))
-    assert labels["malformed"].to_pylist() == ['{"is_fraud": "maybe"}']
+    (unread,) = [Malformed.decode(text).unread for text in labels["malformed"].to_pylist()]
+    assert {name: value.text for name, value in unread.items()} == {"is_fraud": "maybe"}
 
 
 def test_labels_in_files_of_their_own_are_taken_as_they_are(folder: Path) -> None:
@@ -265,13 +268,13 @@ def test_extra_columns_are_ignored(tmp_path: Path) -> None:
 
 def test_a_byte_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / f"{D1}.csv").write_bytes((HEADER + "1,2026-03-01 10:00:00,7,9,5,0\n").encode() + b"2,2026-03-01 10:00:00,caf\xe9,9,5,0\n")
-    with pytest.raises(SourceError, match=rf"{D1}\.csv: line 3 holds the byte 0xe9, which is not UTF-8"):
+    with pytest.raises(SourceError, match=rf"{D1}\.csv, line 3: the byte 0xe9 is not UTF-8; set encoding"):
         source(tmp_path).transactions(D1, D1)
 
 
 def test_a_row_of_too_few_values_is_named(tmp_path: Path) -> None:
     (tmp_path / f"{D1}.csv").write_text(HEADER + "1,2026-03-01 10:00:00,7\n")
-    with pytest.raises(SourceError, match=rf"{D1}\.csv: cannot be read as CSV .*Expected 6 columns, got 3"):
+    with pytest.raises(SourceError, match=rf"{D1}\.csv, line 2: has 3 values where the header has 6 columns"):
         source(tmp_path).transactions(D1, D1)
 
 
@@ -288,7 +291,8 @@ def test_numbers_as_text_are_read_and_those_that_are_none_are_quarantined_with_w
     pq.write_table(table(AMOUNT=["10.5", "1,5", "12"]), tmp_path / f"{D1}.parquet")
     outcome = validated(source(tmp_path).transactions(D1, D1), D1)
     assert outcome.accepted["amount"].tolist() == [10.5, 12.0]
-    assert outcome.quarantined[["transaction_id", "amount", "reason"]].to_numpy().tolist() == [["2", "1,5", "amount: not a number"]]
+    assert outcome.quarantined[["transaction_id", "amount"]].to_numpy().tolist() == [["2", "1,5"]]
+    assert outcome.reasons == {"amount: not a number": 1}
 
 
 def test_identifiers_never_become_decimals(tmp_path: Path) -> None:
@@ -302,15 +306,15 @@ def test_a_row_whose_time_cannot_be_read_is_quarantined_on_the_day_of_its_file(t
     (tmp_path / f"{D2}.csv").write_text(HEADER + "1,2026-03-02 10:00:00,7,9,5,0\n2,yesterday,7,9,5,0\n3,1970-01-01 00:00:00,7,9,5,0\n")
     outcome = validated(source(tmp_path).transactions(D2, D2), D2)
     assert outcome.counts == {"received": 3, "accepted": 1, "duplicate": 0, "quarantined": 2}
-    assert outcome.quarantined[["event_timestamp", "reason"]].to_numpy().tolist() == [
-        ["yesterday", "event_timestamp: not a time; created_timestamp: not a time"],
-        ["1970-01-01T00:00:00.000000Z", "event_timestamp: before 2000-01-01; created_timestamp: before 2000-01-01"],
-    ]
+    assert sorted(outcome.quarantined["event_timestamp"]) == ["1970-01-01T00:00:00.000000Z", "yesterday"]
+    assert outcome.reasons == {
+        f"{time}: {what}": 1 for time in ("event_timestamp", "created_timestamp") for what in ("before 2000-01-01", "not a time")
+    }
 
 
 def test_a_file_none_of_whose_rows_belongs_to_a_day_is_named(tmp_path: Path) -> None:
     (tmp_path / "feed.csv").write_text(HEADER + "1,01/03/2026,7,9,5,0\n")
-    with pytest.raises(SourceError, match=r"feed\.csv: no value of column 'WHEN' is a time"):
+    with pytest.raises(SourceError, match=r"feed\.csv: no value of column 'WHEN' is a time.* the first is \"01/03/2026\", not a time; write"):
         source(tmp_path).transactions(D1, D1)
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
 import math
+from dataclasses import replace
 from datetime import date, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED
-from mlops_assets.use_cases.fraud.files import Folder, Layout
+from mlops_assets.sources.files import Folder, Preview
+from mlops_assets.sources.layout import Composed, Layout, Origin, Since
 from mlops_assets.use_cases.fraud.schema import LABEL_KINDS, RAW_LABELS, RAW_TRANSACTIONS, TRANSACTION_KINDS
 
 DAY_US = 86_400_000_000
+DEFAULTS = {"is_declined": False}  # of columns that a feed may leave out
+PURPOSES = {  # what cannot be done without a column
+    "customer_id": "no windowed feature of a customer can be computed",
+    "merchant_id": "no windowed feature of a merchant can be computed",
+}
+
+Arrival = Literal["rows", "file"]
 
 
 class LabelsConfig(BaseModel):
@@ -22,17 +32,19 @@ class LabelsConfig(BaseModel):
 
     With `delay_days` a label counts as known that long after its transaction. In the transactions' own files a 0 says only that no fraud
     was reported, so that fraud alone becomes a label, unless `legitimate` is true. Files of labels are taken as they are; one
-    without a column `is_fraud` is a list of frauds.
+    without a column `is_fraud` is a list of frauds. `arrival` is that of files of labels; labels in the transactions' files arrive as those do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str | None = None
-    transaction_id: str = "transaction_id"
+    transaction_id: Origin = "transaction_id"
     is_fraud: str | None = None
-    label_timestamp: str | None = None
+    label_timestamp: Origin | None = None
     delay_days: float | None = Field(default=None, ge=0)
     legitimate: bool = False
+    arrival: Arrival = "rows"
+    encoding: str | None = None
 
     @model_validator(mode="after")
     def _says_when(self) -> LabelsConfig:
@@ -40,24 +52,57 @@ class LabelsConfig(BaseModel):
             raise ValueError("labels in the transactions' own files need one of `delay_days` and `label_timestamp`")
         if self.path is not None and self.delay_days is not None:
             raise ValueError("labels with a `path` have times of their own: `delay_days` is for labels in the transactions' files")
+        if self.path is None and (self.arrival != "rows" or self.encoding is not None):
+            raise ValueError("`arrival` and `encoding` of labels are for files of their own (`path`); others follow those of [source]")
+        if isinstance(self.label_timestamp, Composed):
+            raise ValueError("a time cannot be composed of columns: `label_timestamp` is a name, or a number of units since a moment")
         return self
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        return value if value is None else known_encoding(value)
 
 
 class FilesConfig(BaseModel):
-    """A feed of files. `columns` maps canonical names to the feed's; one that is not named there goes by its canonical name."""
+    """A feed of files. `columns` maps canonical names to the feed's; one that is not named there goes by its canonical name.
+
+    With `arrival = "file"` the day in a file's name is the day on which all of its rows arrived. `encoding` is that of text without a BOM.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["files"] = "files"
     path: str
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, Origin] = Field(default_factory=dict)
     labels: LabelsConfig | None = None
+    arrival: Arrival = "rows"
+    encoding: str = "utf-8"
 
     @model_validator(mode="after")
     def _names_known_columns(self) -> FilesConfig:
         if unknown := sorted(set(self.columns) - set(TRANSACTION_KINDS)):
             raise ValueError(f"unknown column {unknown[0]!r}; there are {', '.join(TRANSACTION_KINDS)}")
+        for name, origin in self.columns.items():
+            if isinstance(origin, Since) and TRANSACTION_KINDS[name] != "time":
+                raise ValueError(f"`columns.{name}` is no time; name the feed's column")
+            if isinstance(origin, Composed) and TRANSACTION_KINDS[name] != "id":
+                raise ValueError(f"`columns.{name}` is no id, and cannot be composed; name the feed's column")
         return self
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        return known_encoding(value)
+
+
+def known_encoding(name: str) -> str:
+    """The name of a text encoding that Python knows; `ValueError` for another."""
+    try:
+        "".encode(name)
+        return codecs.lookup(name).name
+    except LookupError as error:
+        raise ValueError(f"{name!r} is no text encoding; usual ones are utf-8, cp1252, latin-1 and utf-16") from error
 
 
 class FileSource:
@@ -65,11 +110,18 @@ class FileSource:
 
     def __init__(self, config: FilesConfig) -> None:
         self.config = config
-        columns = {name: config.columns.get(name, name) for name in TRANSACTION_KINDS}
-        optional = {name: value for name, value in {"is_declined": False}.items() if name not in config.columns}
-        arrival = ("created_timestamp",) if "created_timestamp" in config.columns else ("created_timestamp", "event_timestamp")
-        self._transactions = Folder(config.path, Layout(columns, TRANSACTION_KINDS, arrival, optional))
+        self._transactions = Folder(config.path, _transactions_layout(config))
         self._labels = _label_folder(config)
+
+    def preview(self, rows: int = 1_000) -> Preview:
+        """What the transactions' files look like, with the first rows in the form of `transactions`."""
+        return _in_form(self._transactions.preview(rows), RAW_TRANSACTIONS)
+
+    def preview_labels(self, rows: int = 1_000) -> Preview | None:
+        """The same of labels in files of their own; None where there are none."""
+        if self.config.labels is None or self.config.labels.path is None or self._labels is None:
+            return None
+        return _in_form(self._labels.preview(rows), RAW_LABELS)
 
     def transactions(self, first: date, last: date) -> pa.Table:
         return self._transactions.rows(first, last).select(RAW_TRANSACTIONS.names).cast(RAW_TRANSACTIONS)
@@ -89,19 +141,44 @@ class FileSource:
         return rows.select(RAW_LABELS.names).cast(RAW_LABELS)
 
 
+def _transactions_layout(config: FilesConfig) -> Layout:
+    return Layout(
+        {name: config.columns.get(name, name) for name in TRANSACTION_KINDS},
+        TRANSACTION_KINDS,
+        known="created_timestamp",
+        happened="event_timestamp",
+        configured=frozenset(config.columns),
+        defaults=DEFAULTS,
+        by_file=config.arrival == "file",
+        encoding=config.encoding,
+        purposes=PURPOSES,
+    )
+
+
 def _label_folder(config: FilesConfig) -> Folder | None:
     labels = config.labels
     if labels is None:
         return None
-    columns = {name: getattr(labels, name) or name for name in LABEL_KINDS}
+    columns: dict[str, Any] = {name: getattr(labels, name) or name for name in LABEL_KINDS}
     if labels.path is not None:
-        return Folder(labels.path, Layout(columns, LABEL_KINDS, ("label_timestamp",), {} if labels.is_fraud else {"is_fraud": True}))
+        configured = frozenset(name for name in ("is_fraud", "label_timestamp") if getattr(labels, name))
+        by_file, encoding = labels.arrival == "file", labels.encoding or config.encoding
+        return Folder(
+            labels.path, Layout(columns, LABEL_KINDS, "label_timestamp", None, configured, {"is_fraud": True}, by_file=by_file, encoding=encoding)
+        )
     columns["transaction_id"] = config.columns.get("transaction_id", "transaction_id")
+    transactions = _transactions_layout(config)
     if labels.delay_days is None:
-        return Folder(config.path, Layout(columns, LABEL_KINDS, ("label_timestamp",)))
-    times = {name: config.columns.get(name, name) for name in ("created_timestamp", "event_timestamp")}
+        labelled = replace(transactions, columns=columns, kinds=LABEL_KINDS, configured=frozenset(LABEL_KINDS))
+        return Folder(config.path, replace(labelled, known="label_timestamp", happened=None))
+    times = ("created_timestamp", "event_timestamp")
     kinds = {name: TRANSACTION_KINDS[name] for name in times} | {name: kind for name, kind in LABEL_KINDS.items() if name != "label_timestamp"}
-    return Folder(config.path, Layout(columns | times, kinds, tuple(times)))
+    columns |= {name: transactions.columns[name] for name in times}
+    return Folder(config.path, replace(transactions, columns=columns, kinds=kinds, configured=transactions.configured | {"is_fraud"}, defaults={}))
+
+
+def _in_form(preview: Preview, schema: pa.Schema) -> Preview:
+    return replace(preview, rows=preview.rows.select(schema.names).cast(schema))
 
 
 def _due(rows: pa.Table, delay_days: float) -> pa.Table:

@@ -1,0 +1,82 @@
+"""A number that stands for an id is its decimal text. Files, entity frames, pushes and online questions share this one rule.
+
+Ids are text everywhere in the platform. People hold them as numbers: an int64 column, or a float column because pandas makes floats of integers
+once one of them is missing. A number that cannot be told apart from its neighbours as a float, or has a fraction, is no id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # bits of a float -> from here on it skips integers
+
+
+class NotAnId(ValueError):
+    """A value that cannot be an id; `why` says so in a phrase."""
+
+    def __init__(self, value: object) -> None:
+        self.value, self.why = value, why_no_id(value)
+        super().__init__(f"{value!r} is {self.why}")
+
+
+def id_text(value: object) -> str:
+    """One value as an id. Text stays as it is; integers and whole numbers are their decimal text; anything else is `NotAnId`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, np.bool_)):
+        raise NotAnId(value)
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)) and math.isfinite(value) and value == int(value) and abs(int(value)) < _exact(value):
+        return str(int(value))
+    if isinstance(value, Decimal) and value.is_finite() and value == int(value):
+        return str(int(value))
+    raise NotAnId(value)
+
+
+def id_texts(values: Iterable[Any], refuse: Callable[[int, NotAnId], Exception]) -> list[str | None]:
+    """Each value as an id; None stays None. Of the first that is none, `refuse` makes the error from its number (from 0)."""
+    texts: list[str | None] = []
+    for i, value in enumerate(values):
+        try:
+            texts.append(None if value is None else id_text(value))
+        except NotAnId as error:
+            raise refuse(i, error) from error
+    return texts
+
+
+def ids_of_numbers(array: pa.Array) -> pa.Array | None:
+    """`id_text` of a column of integers, floats or decimals: null where there is no id. None where the column is of another type."""
+    kind = array.type
+    if pa.types.is_integer(kind):
+        return array.cast(pa.string())
+    if pa.types.is_floating(kind):
+        whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), float(EXACT[kind.bit_width])))
+        return pc.if_else(whole, array, pa.scalar(None, kind)).cast(pa.int64()).cast(pa.string())
+    if pa.types.is_decimal(kind):
+        text = pc.replace_substring_regex(array.cast(pa.decimal256(76, max(kind.scale, 0))).cast(pa.string()), r"\.0+$", "")
+        return pc.if_else(pc.match_substring(text, "."), pa.scalar(None, pa.string()), text)
+    return None
+
+
+def why_no_id(value: object) -> str:
+    """What keeps a value from being an id, with the remedy."""
+    if value is None or value != value:
+        return "not an identifier; it is missing"
+    if isinstance(value, (float, np.floating, Decimal)) and math.isfinite(value):
+        if value != int(value):
+            return "not an identifier; it has a fraction"
+        return "not an identifier; a float of this size skips integers, so that the id has lost digits: hold the ids as integers or as text"
+    return f"not an identifier; {type(value).__name__} is neither text nor a whole number"
+
+
+def _exact(value: Any) -> int:
+    return EXACT[value.itemsize * 8 if isinstance(value, np.floating) and value.itemsize <= 8 else 64]

@@ -1,0 +1,154 @@
+"""Which files of a folder are the feed: told by their names, with links followed, and each real file once.
+
+What is no table is left out and named, so that nobody wonders where its rows are. A table in a packing that cannot be read is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from mlops_assets.core.source import SourceError
+
+TABLES = ("parquet", "pq", "csv", "tsv", "tab", "psv")
+PACKINGS = ("gz", "zst", "zstd", "bz2", "xz")
+# Beside a table, these are its own leftovers and checksums: no rows of the feed are in them.
+LEFTOVERS = ("tmp", "temp", "part", "partial", "filepart", "crdownload", "swp", "bak", "old", "crc", "md5", "sha1", "sha256", "ok", "done")
+_TABLE = re.compile(rf"\.({'|'.join(TABLES)})(\.({'|'.join(PACKINGS)}))?$", re.IGNORECASE)
+_TEXT = re.compile(rf"\.txt(\.({'|'.join(PACKINGS)}))?$", re.IGNORECASE)
+_PACKED_TABLE = re.compile(rf"\.({'|'.join(TABLES)})\.(?P<packing>[a-z0-9]+)$", re.IGNORECASE)
+_DAY = re.compile(
+    r"(?<!\d)(20\d\d)[-_./]?(0[1-9]|1[0-2])[-_./]?(0[1-9]|[12]\d|3[01])"
+    r"(?=T?(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?(?!\d)|(?!\d))"  # a time of the day may follow: 20260301T061500
+)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of the feed. `name` is its path below the feed, and `named_day` the last day that it names. `size` is in bytes, -1 where a link
+    leads nowhere."""
+
+    path: str
+    name: str
+    size: int
+    stamp: str  # changes when the file does
+    named_day: date | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """`left_out` are paths that are neither hidden nor a table."""
+
+    files: tuple[DataFile, ...]
+    left_out: tuple[str, ...]
+
+
+def find(path: str) -> tuple[Any, Listing]:
+    """The filesystem of an address, and its files in the order of their paths. An address of a single file is taken whatever its suffix."""
+    try:
+        fs, root = fsspec.core.url_to_fs(path)
+        found = _local_files(root) if isinstance(fs, LocalFileSystem) else fs.find(root, detail=True)
+        exists = bool(found) or fs.exists(root)
+    except (OSError, ImportError, ValueError) as error:
+        raise SourceError(f"{path}: cannot be listed ({error})") from error
+    if not exists:
+        raise SourceError(f"{path}: no such file or folder")
+    single = list(found) == [root]
+    base = root.rsplit("/", 1)[0] if single else root
+    files, left_out = [], []
+    for name, facts in sorted(found.items()):
+        below = name[len(base) :].lstrip("/")
+        if single or _is_table(name, below):
+            files.append(DataFile(name, below, int(facts["size"] or 0), _stamp(facts), named_day(below)))
+        elif not _hidden(below):
+            left_out.append(name)
+    if not files:
+        there = f"; there are {', '.join(left_out[:5])}" if left_out else ""
+        suffixes = ", ".join(f".{suffix}" for suffix in TABLES)
+        raise SourceError(f"{path}: holds no file that ends in {suffixes} (as it is, or with .{', .'.join(PACKINGS)}){there}")
+    return fs, Listing(tuple(files), tuple(left_out))
+
+
+def named_day(path: str) -> date | None:
+    """The last day in a path, as in `2026-03-01.csv`, `tx_20260301T0615.csv` and `2026/03/01/part-0.parquet`."""
+    for year, month, day in reversed(_DAY.findall(path)):
+        try:
+            return date(int(year), int(month), int(day))
+        except ValueError:
+            continue
+    return None
+
+
+def _is_table(path: str, below: str) -> bool:
+    if _hidden(below):
+        return False
+    if _TABLE.search(below):
+        return True
+    if _TEXT.search(below):  # a readme beside the feed is none of its files
+        return named_day(below) is not None
+    packed = _PACKED_TABLE.search(below)
+    if packed and packed["packing"].lower() not in LEFTOVERS:
+        raise SourceError(f"{path}: a table that ends in .{packed['packing']} cannot be read; unpack it, or move it out of the folder")
+    return False
+
+
+def _hidden(below: str) -> bool:
+    return any(part.startswith((".", "_", "~")) for part in below.split("/"))
+
+
+def _stamp(facts: dict[str, Any]) -> str:
+    return str(next((facts[name] for name in ("mtime", "LastModified", "last_modified", "updated", "etag", "ETag") if name in facts), ""))
+
+
+def _local_files(root: str) -> dict[str, dict[str, Any]]:
+    """Files below a local folder. One that is reached twice counts once, under its own path rather than that of a link."""
+    if not os.path.isdir(root):
+        return {root: _facts(root)} if os.path.lexists(root) else {}
+    found: dict[str, dict[str, Any]] = {}
+    seen: set[str] = set()
+    links = [root]
+    while links:
+        entered = links.pop(0)
+        for path, is_link in _entered(entered, seen):
+            if is_link:
+                links.append(path)
+            else:
+                found[path] = _facts(path)
+        links.sort()
+    return found
+
+
+def _entered(path: str, seen: set[str]) -> Iterator[tuple[str, bool]]:
+    """The files below a path, whose own links are not followed but given as such. What was seen before, by its real path, is skipped."""
+    real = os.path.realpath(path)
+    if real in seen:
+        return
+    seen.add(real)
+    if not os.path.isdir(path):
+        yield path, False
+        return
+    with os.scandir(path) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
+    for entry in entries:
+        below = f"{path.rstrip('/')}/{entry.name}"
+        if _hidden(entry.name):
+            continue
+        if entry.is_symlink():
+            yield below, True
+        else:
+            yield from _entered(below, seen)
+
+
+def _facts(path: str) -> dict[str, Any]:
+    try:
+        stat = os.stat(path)
+    except OSError:  # a link that leads nowhere, or in a circle
+        return {"size": -1}
+    return {"size": stat.st_size, "mtime": stat.st_mtime_ns}

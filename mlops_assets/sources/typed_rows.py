@@ -1,0 +1,129 @@
+"""Raw columns of one file become a typed table: canonical names, what could not be read and where, and the day on which each row arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlops_assets.core.parsing import TYPES, Kind, Rules, Unread, UnreadableType, read_column
+from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, Malformed, SourceError
+from mlops_assets.sources.content import Raw
+from mlops_assets.sources.layout import SECONDS, Composed, Layout, Origin, Since, described
+from mlops_assets.sources.listing import DataFile
+
+PLAUSIBLE = (date(2000, 1, 1), date(2100, 1, 1))  # a time outside is a placeholder or a broken clock, and says nothing of the day of arrival
+_MAX_US = 2**62
+
+Values = tuple[pa.Array, dict[int, Unread]]
+
+
+def typed(raw: Raw, layout: Layout, file: DataFile) -> pa.Table:
+    """The canonical columns, then `malformed` and `arrival_day`."""
+    rows = raw.table.num_rows
+    if rows == 0:  # an empty column may be of any type
+        fields = [(name, TYPES[kind]) for name, kind in layout.kinds.items()]
+        return pa.schema([*fields, (MALFORMED, pa.string()), (ARRIVAL_DAY, pa.date32())]).empty_table()
+    columns: dict[str, pa.Array] = {}
+    unread: dict[str, dict[int, Unread]] = {}
+    try:
+        for name, kind in layout.kinds.items():
+            if layout.has(name, raw.names):
+                columns[name], unread[name] = _values(raw.table, layout.columns[name], kind, layout.rules)
+            else:
+                columns[name] = pa.repeat(pa.scalar(layout.defaults.get(name), TYPES[kind]), rows)
+    except (UnreadableType, pa.ArrowException) as error:
+        raise SourceError(f"{file.path}: {error}") from error
+    arrival = layout.known
+    if not layout.has(layout.known, raw.names) and layout.happened is not None:
+        arrival = layout.happened
+        columns[layout.known], unread[layout.known] = columns[arrival], unread[arrival]
+    if layout.by_file:
+        assert file.named_day is not None
+        columns[layout.known] = _not_before(columns[layout.known], file.named_day, layout.has(arrival, raw.names))
+        days = pa.repeat(pa.scalar(file.named_day), rows)
+    else:
+        days = _arrival_days(file, columns[arrival], layout.columns[arrival], unread[arrival])
+    table = pa.table({name: columns[name] for name in layout.kinds})
+    return table.append_column(MALFORMED, _malformed(raw, unread, file)).append_column(ARRIVAL_DAY, days)
+
+
+def _values(table: pa.Table, origin: Origin, kind: Kind, rules: Rules) -> Values:
+    if isinstance(origin, Composed):
+        return _composed(table, origin, rules)
+    if isinstance(origin, Since):
+        return _since(table, origin, rules)
+    return read_column(table.column(origin), kind, origin, rules)
+
+
+def _since(table: pa.Table, origin: Since, rules: Rules) -> Values:
+    """The moment that is so many units after `since`, to the microsecond."""
+    raw = table.column(origin.column)
+    numbers, unread = read_column(raw, "number", origin.column, rules)
+    elapsed = np.round(numbers.to_numpy(zero_copy_only=False) * SECONDS[origin.unit] * 1e6)
+    within = np.abs(elapsed) < _MAX_US  # false of NaN as well, which stands for null
+    times = pa.array(np.where(within, elapsed, 0).astype(np.int64) + _microseconds(origin.since), mask=~within)
+    for row in np.flatnonzero(~within & numbers.is_valid().to_numpy(zero_copy_only=False)).tolist():
+        unread[row] = Unread(str(raw[row]), f"not a time; it is too many {origin.unit} from {origin.since:%Y-%m-%d}")
+    return times.cast(TYPES["time"]), unread
+
+
+def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
+    """The parts joined; null where one is missing, unread where one is."""
+    parts, unread = zip(*(_part(table, column, rules) for column in origin.columns), strict=True)
+
+    def joined(row: int) -> Unread:
+        text = origin.separator.join(bad[row].text if row in bad else str(part[row]) for part, bad in zip(parts, unread, strict=True))
+        return Unread(text, next(bad[row].why for bad in unread if row in bad))
+
+    return pc.binary_join_element_wise(*parts, origin.separator), {row: joined(row) for row in set().union(*unread)}
+
+
+def _part(table: pa.Table, column: str, rules: Rules) -> Values:
+    """As an id is read, except that an amount may be a part of one."""
+    raw = table.column(column).combine_chunks()
+    values, unread = read_column(raw, "id", column, rules)
+    if unread and (pa.types.is_floating(raw.type) or pa.types.is_decimal(raw.type)):
+        numbers = raw.cast(pa.float64(), safe=False)
+        finite = pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+        return pc.coalesce(values, finite.cast(pa.string())), {}
+    return values, unread
+
+
+def _not_before(times: pa.Array, day: date, has_times: bool) -> pa.Array:
+    """The times, or the beginning of the day where they are before it or where the feed has none."""
+    begin = pa.scalar(datetime.combine(day, time(), UTC), TYPES["time"])
+    return pc.max_element_wise(times, begin, skip_nulls=not has_times)
+
+
+def _arrival_days(file: DataFile, times: pa.Array, origin: Origin, unread: Mapping[int, Unread]) -> pa.Array:
+    days = times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+    plausible = pc.fill_null(pc.and_(pc.greater_equal(days, pa.scalar(PLAUSIBLE[0])), pc.less(days, pa.scalar(PLAUSIBLE[1]))), False)
+    if pc.all(plausible).as_py() in (True, None):
+        return days
+    instead = file.named_day or pc.min(days.filter(plausible)).as_py()
+    if instead is None:
+        first = f'"{unread[0].text}", {unread[0].why}' if 0 in unread else str(times[0])
+        what = f"no value of column {described(origin)!r} is a time, so its rows belong to no day; the first is {first}"
+        raise SourceError(f"{file.path}: {what}")
+    return pc.if_else(plausible, days, pa.scalar(instead))
+
+
+def _microseconds(moment: datetime) -> int:
+    return int(pa.scalar(moment, TYPES["time"]).cast(pa.int64()).as_py())
+
+
+def _malformed(raw: Raw, unread: Mapping[str, Mapping[int, Unread]], file: DataFile) -> pa.Array:
+    by_row: dict[int, dict[str, Unread]] = {}
+    for name, values in unread.items():
+        for row, value in values.items():
+            by_row.setdefault(row, {})[name] = value
+    rows = sorted(by_row)
+    places = raw.places(np.array(rows, dtype=np.int64)) if rows else []
+    encoded: list[str | None] = [None] * raw.table.num_rows
+    for row, place in zip(rows, places, strict=True):
+        encoded[row] = Malformed(by_row[row], f"{file.name}, {place}").encode()
+    return pa.array(encoded, type=pa.string()) if rows else pa.nulls(raw.table.num_rows, pa.string())
