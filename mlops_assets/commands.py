@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
-from mlops_assets.home import CommandError, check_range, check_writable, padded, prepare, registry_exists
-from mlops_assets.resources.environments import Settings, load_settings
+from mlops_assets.home import CommandError, check_range, check_writable, configured, padded, prepare, registry_exists
+from mlops_assets.resources.environments import Settings
 
 if TYPE_CHECKING:
     from mlops_assets.resources.lifecycle import Lifecycle
@@ -37,7 +37,7 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
     from mlops_assets.pipeline import BACKFILL, DAILY, ONLINE
     from mlops_assets.resources.lake import day_range
 
-    settings = load_settings()
+    settings = configured()
     check_range(settings, first, last)
     prepare(settings)
     pipeline = _pipeline()
@@ -61,7 +61,7 @@ def reproduce(version: str, record: Path | None) -> dict[str, Any]:
     from mlops_assets.reproduce import reproduce as rebuild
     from mlops_assets.resources.provenance import ROOT, Record
 
-    settings = load_settings()
+    settings = configured()
     if record is not None:
         made_from = Record.from_json(_text(record), str(record))
     elif registry_exists(settings):  # asking would make one
@@ -89,7 +89,7 @@ def rebuild_online() -> dict[str, Any]:
     from mlops_assets.keys import ONLINE_STORE, TRANSACTIONS
     from mlops_assets.pipeline import ONLINE
 
-    settings = load_settings()
+    settings = configured()
     prepare(settings)
     if not Lake(settings.lake_root).partitions(TRANSACTIONS):
         raise CommandError(f"there is nothing to rebuild from: no transactions in {settings.lake_root}; `mlops backfill` brings them")
@@ -107,7 +107,7 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     from mlops_assets.assets.trained_model import trained_version
     from mlops_assets.scoring import score_days
 
-    settings = load_settings()
+    settings = configured()
     check_range(settings, first, last)
     if not out.absolute().parent.is_dir():
         raise CommandError(f"{out}: there is no folder {out.absolute().parent.name!r} to write it to")
@@ -137,7 +137,7 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
     from feature_repo.engine.lake import Lake
     from mlops_assets.scoring import compare_days
 
-    settings = load_settings()
+    settings = configured()
     check_range(settings, first, last)
     if one == other:
         raise CommandError(f"{one} and {other} are the same version")
@@ -153,7 +153,7 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
 
 def serve(options: argparse.Namespace) -> None:
     """The service as a process of its own: it takes this one's place."""
-    settings = load_settings()
+    settings = configured()
     words = ["--home", str(settings.home), "--name", settings.use_case, "--host", options.host, "--port", str(options.port)]
     words += ["--workers", str(options.workers), "--clock", options.clock]
     sys.stdout.flush()
@@ -165,7 +165,7 @@ def dev(port: int, mlflow_port: int) -> None:
     """Dagster and MLflow's UI on this platform, until they are stopped."""
     from mlops_assets.dev import check_ports, run_dev
 
-    settings = load_settings()
+    settings = configured()
     check_ports(port, mlflow_port)
     prepare(settings)
     run_dev(settings, port, mlflow_port)
@@ -176,7 +176,7 @@ def status() -> dict[str, Any]:
     from feature_repo.engine.lake import Lake
     from mlops_assets.keys import FEATURE_VECTORS, PREDICTION_LOG, TRANSACTIONS, VERDICTS
 
-    settings = load_settings()
+    settings = configured()
     lake = Lake(settings.lake_root)
     datasets = {}
     for name in (TRANSACTIONS, VERDICTS, FEATURE_VECTORS, PREDICTION_LOG):
@@ -201,7 +201,7 @@ def doctor() -> dict[str, Any]:
     import ctypes.util
     import importlib.metadata
 
-    settings = load_settings()
+    settings = configured()
     findings: dict[str, Any] = {"python": sys.version.split()[0], "config": str(settings.config_file or "defaults")}
     if ctypes.util.find_library("gomp") is None:
         raise CommandError("libgomp.so.1 is missing, which LightGBM needs: install the system package libgomp1")

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_assets.home import CommandError, padded, registry_exists
-from mlops_assets.resources.environments import load_settings
+from mlops_assets.home import CommandError, configured, padded, registry_exists
 
 
 def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
@@ -17,14 +16,14 @@ def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
     from feature_repo.engine.lake import Lake
     from mlops_assets.resources.lifecycle import lifecycle_of
 
-    settings = load_settings()
+    settings = configured()
     lifecycle = lifecycle_of(settings)
     if not registry_exists(settings):
         raise CommandError(f"there is no version {number}: nothing was trained in {settings.home}")
     if refuse:
         return decision(lifecycle.decline(number, _now(), _person(), reason))
     from mlops_assets.assets.judging import standing_against
-    from mlops_assets.definitions import USE_CASES
+    from mlops_assets.use_cases import USE_CASES
 
     case, lake = USE_CASES[settings.use_case], Lake(settings.lake_root)
     barred = standing_against(case, settings, lake, lifecycle.registry, lifecycle.registry.version(number))
@@ -35,7 +34,7 @@ def rollback(reason: str) -> dict[str, Any]:
     """Back to the champion before this one, as one bundle."""
     from mlops_assets.resources.lifecycle import lifecycle_of
 
-    settings = load_settings()
+    settings = configured()
     if not registry_exists(settings):
         raise CommandError(f"there is no champion to roll back: nothing was trained in {settings.home}")
     return decision(lifecycle_of(settings).roll_back(_now(), _person(), reason))
@@ -45,7 +44,7 @@ def history(as_data: bool) -> dict[str, Any] | None:
     """Every decision, the oldest first, after the chain was verified; what is not whole is an error."""
     from mlops_assets.resources.lifecycle import lifecycle_of
 
-    settings = load_settings()
+    settings = configured()
     lifecycle = lifecycle_of(settings)
     cut_off = len(lifecycle.unconfirmed()) if registry_exists(settings) else 0
     entries, head = lifecycle.history.entries(), lifecycle.history.head()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 OURS = ("mlops_assets", "feature_repo", "serving")
 LONGEST_QUOTE = 400  # characters of a library's message; ours are told whole
 _FORMATTED = re.compile(r"([\w.<>]+)(?:: |\n|$)")  # how Python prints an exception: its class, then its message
+_LIST = re.compile(r"[^\n]*: \d+ problems\n  ")
 # What a library puts around its message: the number of a system error, a driver's class, a database's statement, where to read more.
 _TRIMMINGS = (
     re.compile(r"^\[Errno -?\d+\] "),
@@ -57,6 +58,13 @@ class Link:
         return self.kind.rsplit(".", 1)[-1]
 
 
+def listed(place: str, problems: Sequence[str]) -> str:
+    """One problem in a line, several below a line that counts them. `told` keeps these lines, and no others."""
+    if len(problems) == 1:
+        return f"{place}: {problems[0]}"
+    return "\n  ".join([f"{place}: {len(problems)} problems", *(_line(problem) for problem in problems)])
+
+
 def told(error: BaseException | Recorded) -> str:
     """The outermost error of ours. What a library said to it follows in parentheses, where our line does not have it yet.
 
@@ -97,6 +105,8 @@ def _linked(error: BaseException | Recorded | None) -> Link | None:
 
 
 def _line(text: str) -> str:
+    if _LIST.match(text):
+        return "\n  ".join(_line(line) for line in text.split("\n"))
     return " ".join(text.split())
 
 

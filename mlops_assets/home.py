@@ -9,11 +9,17 @@ from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
 
-from mlops_assets.resources.environments import ConfigError, Settings
+from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.use_cases import USE_CASES
 
 
 class CommandError(Exception):
     """What was asked for cannot be done; the message says what and where."""
+
+
+def configured() -> Settings:
+    """The settings of this command. All that is wrong with the configuration, the source's part included, is one `ConfigError`."""
+    return load_settings(use_cases=USE_CASES)
 
 
 def prepare(settings: Settings) -> None:
