@@ -24,14 +24,16 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
     from dagster import DagsterInstance
 
     from feature_repo.engine.lake import Lake
+    from mlops_assets.assets.training_set import training_days
     from mlops_assets.keys import EVALUATION, TRAINING_SET
     from mlops_assets.resources.lifecycle import lifecycle_of
 
     settings = configured()
     check_as_of(settings, as_of)
     registry_exists(settings)
-    prepare(settings)
     lake = Lake(settings.lake_root)
+    training_days(lake, settings, as_of)
+    prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         undecided = None if again else _undecided(settings, lake, as_of)
         result = _retrain(instance, as_of, undecided)
@@ -53,6 +55,7 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     from dagster import DagsterInstance
 
     from feature_repo.engine.lake import Lake
+    from mlops_assets.assets.training_set import training_days
     from mlops_assets.assets.walk_forward import walk_partition, walk_tables
     from mlops_assets.core.backtest import means, steps
     from mlops_assets.instance import give_way, run_job
@@ -64,8 +67,10 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     as_of_days = steps(first, last, step)
     check_as_of(settings, first, as_of_days[-1])
     registry_exists(settings)
-    prepare(settings)
     lake = Lake(settings.lake_root)
+    for as_of in as_of_days:
+        training_days(lake, settings, as_of)
+    prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         for number, as_of in enumerate(as_of_days, 1):
             give_way(instance, MODEL)  # a walk takes hours, and what drift has asked for does not wait for its end

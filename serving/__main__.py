@@ -87,7 +87,11 @@ def serve(settings: ServingSettings) -> int:
 
 def _serve_with_workers(config: Any) -> int:
     """Processes of their own behind one socket. A terminal sends Ctrl-C to all of them: this one answers it, and asks them to stop."""
+    from multiprocessing import resource_tracker
+
     from uvicorn.supervisors import Multiprocess
+
+    resource_tracker.ensure_running()  # what starts it unblocks Ctrl-C
 
     class Workers(Multiprocess):
         interrupted = False
