@@ -12,6 +12,7 @@ import pyarrow as pa
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from numpy.typing import NDArray
 
+from feature_repo.engine.ids import NotAnId, id_text, ids_of_numbers
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.windows import microseconds
 
@@ -27,6 +28,7 @@ class EntityRows:
         self._given = given
         self.names = [str(c) for c in (given.columns if isinstance(given, pd.DataFrame) else given.column_names)]
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._keys: dict[str, pa.ChunkedArray] = {}
         if repeated := sorted({n for n in self.names if self.names.count(n) > 1}):
             raise EntityError(f"{', '.join(repeated)}: more than one column has this name")
         head = given.head(0) if isinstance(given, pd.DataFrame) else given.slice(0, 0).to_pandas()
@@ -46,15 +48,33 @@ class EntityRows:
         return self._columns[name]
 
     def key(self, name: str) -> pa.ChunkedArray:
+        """The ids of a column, as text. Whole numbers are their decimal text. Null is an id of which nothing is known."""
         if name not in self.names:
             raise EntityError(f"{name}: this key column is missing; there are {', '.join(self.names)}")
-        column = self.column(name)
+        if name not in self._keys:
+            self._keys[name] = self._ids(name)
+        return self._keys[name]
+
+    def _ids(self, name: str) -> pa.ChunkedArray:
+        try:
+            column = self.column(name)
+        except EntityError:  # text beside numbers
+            return pa.chunked_array([pa.array([_id(name, i, value) for i, value in enumerate(self._given[name])], pa.string())])
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         kind = column.type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
-            raise EntityError(f"{name}: ids are strings, these are {kind}")
-        return column
+        if pa.types.is_string_view(kind):
+            return column.cast(pa.string())
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+            return column
+        ids = ids_of_numbers(column.combine_chunks())
+        if ids is None:
+            raise EntityError(f"{name}: ids are text or whole numbers, these are {kind}")
+        # In a column of floats, NaN is what became of an id that was missing: nobody asked for it on purpose.
+        if ids.null_count > (0 if pa.types.is_floating(kind) else column.null_count):
+            row = next(i for i, text in enumerate(ids) if not text.is_valid and (pa.types.is_floating(kind) or column[i].is_valid))
+            raise EntityError(str(NotAnId(column[row].as_py(), name, row)))
+        return pa.chunked_array([ids])
 
     def table(self, names: Iterable[str]) -> pa.Table:
         return pa.table({n: self.column(n) for n in names})
@@ -68,7 +88,7 @@ class EntityRows:
         return pd.concat([given, pa.table(dict(features)).to_pandas()], axis=1)
 
     def _moments(self, name: str) -> NDArray[np.int64]:
-        """Microseconds since the epoch. Without a zone they are UTC; finer times are cut off."""
+        """Microseconds since the epoch. Without a zone they are UTC; nanoseconds are cut off."""
         if not isinstance(self._given, pd.DataFrame) and pa.types.is_timestamp(self._given[name].type):
             if missing := self._given[name].null_count:
                 raise EntityError(f"{name}: {missing} of {len(self._given)} rows have no time")
@@ -88,6 +108,13 @@ class EntityRows:
             return pd.DatetimeIndex(pd.to_datetime(given, utc=True, format="ISO8601"))
         except (ValueError, TypeError) as error:
             raise EntityError(f"{name}: {error}") from error
+
+
+def _id(name: str, row: int, value: object) -> str | None:
+    try:
+        return None if value is None or value is pd.NA else id_text(value)
+    except NotAnId as error:
+        raise EntityError(str(NotAnId(value, name, row))) from error
 
 
 def rows_from_sql(lake: Lake, query: str) -> pa.Table:

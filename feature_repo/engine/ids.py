@@ -7,7 +7,7 @@ once one of them is missing. A number that cannot be told apart from its neighbo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral
 from typing import Any
@@ -20,11 +20,12 @@ EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # bits of a float -> from here on it 
 
 
 class NotAnId(ValueError):
-    """A value that cannot be an id; `why` says so in a phrase."""
+    """A value that cannot be an id. The message names the column and the row, from 0, where they are known."""
 
-    def __init__(self, value: object) -> None:
-        self.value, self.why = value, why_no_id(value)
-        super().__init__(f"{value!r} is {self.why}")
+    def __init__(self, value: object, column: str = "", row: int | None = None) -> None:
+        self.value = value
+        place = f"{column}, row {row}: " if row is not None else ""
+        super().__init__(f"{place}{value!r} is {why_no_id(value)}")
 
 
 def id_text(value: object) -> str:
@@ -42,14 +43,14 @@ def id_text(value: object) -> str:
     raise NotAnId(value)
 
 
-def id_texts(values: Iterable[Any], refuse: Callable[[int, NotAnId], Exception]) -> list[str | None]:
-    """Each value as an id; None stays None. Of the first that is none, `refuse` makes the error from its number (from 0)."""
-    texts: list[str | None] = []
-    for i, value in enumerate(values):
+def id_texts(column: str, values: Iterable[Any]) -> list[str]:
+    """`id_text` of each value of a column; `NotAnId` names the first that is none."""
+    texts = []
+    for row, value in enumerate(values):
         try:
-            texts.append(None if value is None else id_text(value))
+            texts.append(id_text(value))
         except NotAnId as error:
-            raise refuse(i, error) from error
+            raise NotAnId(value, column, row) from error
     return texts
 
 
@@ -59,8 +60,9 @@ def ids_of_numbers(array: pa.Array) -> pa.Array | None:
     if pa.types.is_integer(kind):
         return array.cast(pa.string())
     if pa.types.is_floating(kind):
+        array = array.cast(pa.float32()) if kind.bit_width == 16 else array  # Arrow rounds no float16
         whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), float(EXACT[kind.bit_width])))
-        return pc.if_else(whole, array, pa.scalar(None, kind)).cast(pa.int64()).cast(pa.string())
+        return pc.if_else(whole, array, pa.scalar(None, array.type)).cast(pa.int64()).cast(pa.string())
     if pa.types.is_decimal(kind):
         text = pc.replace_substring_regex(array.cast(pa.decimal256(76, max(kind.scale, 0))).cast(pa.string()), r"\.0+$", "")
         return pc.if_else(pc.match_substring(text, "."), pa.scalar(None, pa.string()), text)

@@ -98,7 +98,7 @@ class LakeOnlineStore(OnlineStore):
         view = view_from_feast(table)  # the whole of it: for some of its columns the state would make indexes of their own
         whole = {f.name for f in table.features if str(f.dtype) == "Int64"}
         with reading(config.online_store.database, [view]) as state:
-            rows = [state.aggregates({view.entity: key.entity_values[0].string_val}, now_us) for key in entity_keys]
+            rows = [state.aggregates({view.entity: values.with_text_ids(key).entity_values[0].string_val}, now_us) for key in entity_keys]
         now = EPOCH + timedelta(microseconds=now_us)
         return [(now, {name: _proto(value, name in whole) for name, value in row.items() if value is not None}) for row in rows]
 

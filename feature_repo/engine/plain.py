@@ -18,6 +18,7 @@ from feast.feature_view import DUMMY_ENTITY_ID
 from feast.types import from_feast_to_pyarrow_type
 from numpy.typing import NDArray
 
+from feature_repo.engine.ids import ids_of_numbers
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.plan import LAKE, PlanError
 from feature_repo.engine.retrieval import day_of, read_days
@@ -93,11 +94,7 @@ def read_rows(lake: Lake, view: PlainView, days: Sequence[str]) -> pa.Table:
     table = read_days(lake, view.dataset, days, wanted)
     if missing := [c for c in wanted if c not in table.column_names]:
         raise PlanError(f"{view.name}: {view.dataset} has no column {', '.join(missing)}")
-    for key in view.keys:
-        kind = table[view.sources[key]].type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise PlanError(f"{view.name}: ids are strings, those of {view.sources[key]} in {view.dataset} are {kind}")
-    columns = {time: table[time] for time in view.times} | {key: table[view.sources[key]] for key in view.keys}
+    columns = {time: table[time] for time in view.times} | {key: _ids(view, key, table[view.sources[key]]) for key in view.keys}
     for name, kind in view.types.items():
         try:
             columns[name] = table[view.sources[name]].cast(kind)
@@ -105,6 +102,16 @@ def read_rows(lake: Lake, view: PlainView, days: Sequence[str]) -> pa.Table:
             raise PlanError(f"{view.name}: {view.sources[name]} of {view.dataset} is no {kind} ({error})") from error
     rows = pa.table(columns)
     return rows.filter(pc.is_valid(rows[view.event_time])) if rows[view.event_time].null_count else rows
+
+
+def _ids(view: PlainView, key: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return column
+    ids = ids_of_numbers(column.combine_chunks())
+    if ids is None or ids.null_count > column.null_count:
+        raise PlanError(f"{view.name}: ids are text or whole numbers, those of {view.sources[key]} in {view.dataset} are {kind}")
+    return pa.chunked_array([ids])
 
 
 def row_times(view: PlainView, rows: pa.Table) -> tuple[Ints, Ints]:

@@ -4,7 +4,7 @@ is declared over finished rows."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from feast.infra.passthrough_provider import PassthroughProvider
+from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 
+from feature_repo.engine.ids import id_texts
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.online_store import write_values, writing
 from feature_repo.engine.plain import is_windowed, plain_from_feast, read_rows, row_times
@@ -28,6 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class LakeProvider(PassthroughProvider):
+    def get_online_features(self, config: Any, features: Any, entity_rows: Any, registry: Any, project: str, **options: Any) -> Any:
+        """Feast would ask for `654.0` by the text that Python prints."""
+        asked = _with_text_ids(entity_rows, _id_names(features, registry, project))
+        return super().get_online_features(config, features, asked, registry, project, **options)
+
     def ingest_df(self, feature_view: Any, df: pd.DataFrame, field_mapping: dict[str, str] | None = None) -> None:
         self.ingest([feature_view], df)
 
@@ -98,6 +105,31 @@ class LakeProvider(PassthroughProvider):
         write_values(self.repo_config, feature_view.name, good, refusals)
         if refusals.offences:
             log.warning("%s, %s: %s", feature_view.name, day, refusals.summary)
+
+
+def _id_names(features: Any, registry: Any, project: str) -> set[str]:
+    """What ids may be called in an entity row: by the entity, its join key, or what a feature service renames it to."""
+    entities = registry.list_entities(project, allow_cache=True)
+    renamed = (name for p in getattr(features, "feature_view_projections", ()) for name in p.join_key_map.values())
+    return {name for entity in entities for name in (entity.name, entity.join_key)}.union(renamed)
+
+
+def _with_text_ids(rows: Any, names: set[str]) -> Any:
+    """Entity rows, or columns of them, with every id as text. `NotAnId` names the column and the row."""
+    if isinstance(rows, list):
+        columns = {name: id_texts(name, [row.get(name) for row in rows]) for name in names if any(name in row for row in rows)}
+        return [{name: columns[name][i] if name in columns else value for name, value in row.items()} for i, row in enumerate(rows)]
+    if isinstance(rows, Mapping):
+        return {name: _text_ids(name, values) if name in names else values for name, values in rows.items()}
+    return rows
+
+
+def _text_ids(name: str, values: Any) -> Any:
+    if isinstance(values, RepeatedValue):
+        return RepeatedValue(val=_text_ids(name, values.val))
+    given = list(values)
+    plain = id_texts(name, [getattr(v, v.WhichOneof("val") or "", None) if isinstance(v, Value) else v for v in given])
+    return [Value(string_val=text) if isinstance(v, Value) else text for v, text in zip(given, plain, strict=True)]
 
 
 def _between(table: pa.Table, us: Any, start: int, end: int) -> pa.Table:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo.engine import values
 from feature_repo.engine.columns import BadEvent
+from feature_repo.engine.ids import NotAnId, id_text
 from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plain import PlainView, row_times
 from feature_repo.engine.plan import ViewPlan
@@ -64,7 +65,7 @@ class Refusals:
 
 
 def push_events(state: OnlineState, views: Sequence[ViewPlan], frame: pd.DataFrame, refusals: Refusals) -> None:
-    """Raw events of one stream, for all its views. Without created_timestamp they were known at once."""
+    """Raw events of one stream, for all its views. Without created_timestamp they were known at once. Nanoseconds are cut off."""
     stream, now_us = views[0].stream, _now_us()
     ids = dict.fromkeys(c for v in views for c in (*v.event_id, v.entity) if c != "event_timestamp")
     at_us, known_at = _frame_times(frame, "event_timestamp")
@@ -83,8 +84,9 @@ def push_events(state: OnlineState, views: Sequence[ViewPlan], frame: pd.DataFra
                 if moment > now_us + AHEAD_US:
                     raise BadEvent(name, EPOCH + timedelta(microseconds=moment))
             for name in ids:
-                if not event.get(name) or not isinstance(event[name], str):
-                    raise BadEvent(name, event.get(name))
+                event[name] = _id(event.get(name))
+                if not event[name] or not isinstance(event[name], str):
+                    raise BadEvent(name, event[name])
             state.push(stream, state.plan.event_id(stream, event, at), event, at, created)
         except BadEvent as bad:
             refusals.add(i, bad.field, bad.value, event)
@@ -100,6 +102,10 @@ def pushed_values(view: Any, plain: PlainView, frame: pd.DataFrame, refusals: Re
         if given is None:
             bad |= {i: (source, None) for i in range(len(frame)) if i not in bad}
             given = [None] * len(frame)
+        if name in plain.keys:
+            given = [_id(v) for v in given]
+        elif pa.types.is_timestamp(kind):
+            given = [v.floor("us") if isinstance(v, pd.Timestamp) else v for v in given]
         columns[name] = _typed(source, given, kind, bad)
     for time in plain.times:
         us, known = _frame_times(frame, time)
@@ -139,7 +145,7 @@ def finished_rows(data: Iterable[Any], refusals: Refusals) -> list[values.Row]:
     """The good rows of what Feast calls a write batch: (entity key, features, event time, created time or None)."""
     latest, good = _now_us() + AHEAD_US, []
     for i, (entity, features, event, created) in enumerate(data):
-        row = values.Row(entity, features, *(moment_us(t) if t is not None else None for t in (event, created or event)))  # type: ignore[arg-type]
+        row = values.Row(values.with_text_ids(entity), features, *(moment_us(t) if t is not None else None for t in (event, created or event)))  # type: ignore[arg-type]
         offence = next(((n, getattr(v, v.WhichOneof("val"))) for n, v in features.items() if not values.is_finite(v)), None)
         if event is None:
             offence = ("event_timestamp", None)
@@ -148,7 +154,7 @@ def finished_rows(data: Iterable[Any], refusals: Refusals) -> list[values.Row]:
         if offence is None:
             good.append(row)
         else:
-            ids = {k: v.string_val for k, v in zip(entity.join_keys, entity.entity_values, strict=True)}
+            ids = {k: v.string_val for k, v in zip(row.entity.join_keys, row.entity.entity_values, strict=True)}
             refusals.add(i, *offence, {**ids, offence[0]: offence[1]})
     return good
 
@@ -189,6 +195,14 @@ def _value_row(table: pa.Table, plain: PlainView, row: int) -> dict[str, object]
 def _where(mask: pa.ChunkedArray) -> list[int]:
     # Arrow's own indices_nonzero crashes on an empty column.
     return np.flatnonzero(np.asarray(pc.fill_null(mask, False).combine_chunks())).tolist()
+
+
+def _id(value: Any) -> Any:
+    """A whole number as its text, NaN as missing, and what is no id as it is: it is refused by its type."""
+    try:
+        return None if value is None or value != value else id_text(value)
+    except NotAnId:
+        return value
 
 
 def _value(value: Any) -> Any:

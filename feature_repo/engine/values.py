@@ -18,6 +18,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Map, Value
 from feast.type_map import python_values_to_proto_values
 
+from feature_repo.engine.ids import id_texts
 from feature_repo.engine.retrieval import EPOCH
 
 TABLE = """
@@ -48,7 +49,9 @@ def read(connection: sqlite3.Connection, view: str, entities: Iterable[EntityKey
     """As Feast's `online_read` gives them: no features where there is no row, or where it is older than the ttl; a null feature is left out."""
     result: list[tuple[datetime | None, Any]] = []
     for entity in entities:
-        found = connection.execute("SELECT event_us, features FROM feast_values WHERE view = ? AND entity = ?", (view, _key(entity))).fetchone()
+        found = connection.execute(
+            "SELECT event_us, features FROM feast_values WHERE view = ? AND entity = ?", (view, _key(with_text_ids(entity)))
+        ).fetchone()
         if found is None:
             result.append((None, None))
             continue
@@ -71,6 +74,15 @@ def rows_of(view: Any, keys: Sequence[str], table: pa.Table, event_us: Iterable[
     entities = [EntityKey(join_keys=keys or [DUMMY_ENTITY_ID], entity_values=values) for values in zip(*ids, strict=True)]
     features = (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
     return [Row(*row) for row in zip(entities, features, event_us, created_us, strict=True)]
+
+
+def with_text_ids(entity: EntityKey) -> EntityKey:
+    """The key with whole numbers as their decimal text; as such every key is kept and looked for."""
+    found = [(v, v.WhichOneof("val")) for v in entity.entity_values]
+    if all(kind == "string_val" for _, kind in found):
+        return entity
+    texts = id_texts("entity key", [getattr(v, kind or "", None) for v, kind in found])
+    return EntityKey(join_keys=entity.join_keys, entity_values=[Value(string_val=text) for text in texts])
 
 
 def is_finite(value: Value) -> bool:

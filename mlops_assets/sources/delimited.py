@@ -1,129 +1,73 @@
 """One CSV file, in the dialect that it is in: Arrow reads it where its quoting is beyond doubt, Python's strict reader where it is not.
 
-Arrow alone takes text after a closing quote for part of the value, and the rest of a file for one value where a quote is not closed. So every quote
-is looked at first, and the rows that Arrow gives are counted against the lines of the file.
+Arrow alone takes text after a closing quote for part of the value, and the rest of a file for one value where a quote is
+not closed. So every quote is looked at first, and the rows that Arrow gives are counted against the lines of the file.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
+from mlops_assets.sources import quoting
 from mlops_assets.sources.content import ContentError, Raw
+from mlops_assets.sources.dialects import LINE_END, Header, read_header, strict_reader, utf8
 from mlops_assets.sources.layout import Layout
 
-DELIMITERS = (",", ";", "\t", "|")
-_BOMS = (  # those of UTF-32 begin like those of UTF-16
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-_BLANK = re.compile(rb'[ \t,;|"]*(?:\r\n|\r|\n)')  # a spreadsheet writes an empty row as separators
-_SEP = re.compile(rb'"?sep=([\x09\x20\x21\x23-\x7e])"?[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)
-_HEADER_BYTES = 1 << 20
-_QUOTE, _CR, _LF = (ord(character) for character in '"\r\n')
-
-
-@dataclass(frozen=True)
-class Header:
-    """`begin` is where the rows begin, in bytes; `line` is the number of their first line."""
-
-    names: list[str]
-    delimiter: str
-    begin: int
-    line: int
+Swallowed = Callable[[str, str], bool]
 
 
 def read(content: bytes, layout: Layout) -> Raw:
     text = utf8(content, layout.encoding)
     header = read_header(text, layout.wanted)
     columns = layout.chosen(header.names)
-    fast = _by_arrow(text, header, columns)
+    swallowed = _like_a_row(header, layout.times(header.names) or columns)
+    fast = _by_arrow(text, header, columns, swallowed)
     if fast is not None:
-        return Raw(fast, header.names, lambda rows: _lines(header.line + _Lines.of(text, header.begin).row_lines[rows]))
-    table, lines = _by_line(text, header, columns)
-    return Raw(table, header.names, lambda rows: _lines(lines[rows]))
+        return Raw(fast, header.names, lambda rows: _places(header.line + quoting.Lines.of(text, header.begin).rows[rows]))
+    table, lines = _by_line(text, header, columns, swallowed)
+    return Raw(table, header.names, lambda rows: _places(lines[rows]))
 
 
-def utf8(content: bytes, encoding: str) -> bytes:
-    """The text as UTF-8 without a BOM. A BOM says more of the encoding than the configuration does."""
-    bom, encoding = next(((bom, name) for bom, name in _BOMS if content.startswith(bom)), (b"", codecs.lookup(encoding).name))
-    content = content[len(bom) :]
-    try:
-        if encoding != "utf-8":
-            content = content.decode(encoding).encode()
-        elif not content.isascii():
-            content.decode()
-    except UnicodeDecodeError as error:
-        line = len(re.findall("\r\n|\r|\n", content[: error.start].decode(encoding, errors="replace"))) + 1
-        hint = 'set encoding under [source], such as "cp1252" or "latin-1"' if encoding == "utf-8" else "set another encoding under [source]"
-        raise ContentError(f"the byte 0x{content[error.start]:02x} is not {encoding.upper()}; {hint}", f"line {line}") from error
-    if (nul := content.find(b"\0")) >= 0:
-        what = 'holds a NUL byte, which no text has; a file in UTF-16 without a BOM needs encoding = "utf-16-le" under [source]'
-        raise ContentError(what, f"line {len(_LINE_END.findall(content, 0, nul)) + 1}")
-    return content
+def _like_a_row(header: Header, telling: list[str]) -> Swallowed:
+    """Whether a line on which a quoted value goes on is a row by its looks: stray quotes make one value of what is between them.
+
+    `telling` are columns in which every row has a digit. A row may end a value of its first column; then the line on which that
+    value began (`opening`) is no row.
+    """
+    positions = [header.names.index(name) for name in telling]
+    separators = len(header.names) - 1
+
+    def is_one(opening: str, line: str) -> bool:
+        if line.count(header.delimiter) < separators:
+            return False
+        if '"' in line.split(header.delimiter, 1)[0] and opening.count(header.delimiter) < separators:
+            return False
+        values = next(csv.reader([line], delimiter=header.delimiter), [])
+        return len(values) == len(header.names) and all(any(map(str.isdigit, values[at])) for at in positions)
+
+    return is_one
 
 
-def read_header(text: bytes, wanted: list[str]) -> Header:
-    """The first line that is not blank, separated by whatever gives most of the wanted names."""
-    begin, line = 0, 1
-    candidates: tuple[str, ...] = DELIMITERS
-    while before := _SEP.match(text, begin) or _BLANK.match(text, begin):
-        begin, line = before.end(), line + 1
-        candidates = (before[1].decode(),) if before.re is _SEP else candidates
-    if not text[begin:].strip():
-        raise ContentError("is empty, without even a header")
-    best: Header | None = None
-    for delimiter in candidates:
-        reader = _strict_reader(text[begin : begin + _HEADER_BYTES].decode(errors="ignore"), delimiter)
-        try:
-            names = [name.strip() for name in next(reader)]
-        except csv.Error as error:
-            if delimiter == candidates[-1] and best is None:
-                raise ContentError(f"the header cannot be read ({error})", f"line {line}") from error
-            continue
-        if best is None or _score(names, wanted) > _score(best.names, wanted):
-            best = Header(names, delimiter, _after_lines(text, begin, reader.line_num), line + reader.line_num)
-    assert best is not None
-    return best
-
-
-def _score(names: list[str], wanted: list[str]) -> tuple[int, int]:
-    return len(set(names) & set(wanted)), len(names)
-
-
-def _strict_reader(text: str, delimiter: str) -> Any:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=delimiter != " ")
-
-
-def _after_lines(text: bytes, begin: int, lines: int) -> int:
-    for _ in range(lines):
-        end = _LINE_END.search(text, begin)
-        begin = end.end() if end else len(text)
-    return begin
+def _about_swallowed(line: int, begin: int) -> ContentError:
+    what = f"looks like a row, but stands within a quoted value of the row that begins on line {begin}; close that quote, or take it out"
+    return ContentError(what, f"line {line}")
 
 
 # The fast way
 
 
-def _by_arrow(text: bytes, header: Header, columns: list[str]) -> pa.Table | None:
-    """The columns as Arrow reads them; None where that could be wrong, or Arrow refuses."""
+def _by_arrow(text: bytes, header: Header, columns: list[str], swallowed: Swallowed) -> pa.Table | None:
+    """The columns as Arrow reads them; None where that could be wrong, or where Arrow refuses."""
     if len(text) == header.begin:
         return pa.table({name: pa.array([], pa.string()) for name in columns})
     quotes = text.find(b'"', header.begin) >= 0
-    if quotes and not _quotes_are_sound(text, header):
+    if quotes and not quoting.are_sound(text, header.begin, header.delimiter):
         return None
     fields = {str(header.names.index(name)): name for name in columns}
     try:
@@ -137,71 +81,34 @@ def _by_arrow(text: bytes, header: Header, columns: list[str]) -> pa.Table | Non
         )
     except pa.ArrowException:
         return None
-    if table.num_rows != _count(text, header.begin, quotes):
-        return None
+    if table.num_rows != quoting.plain_rows(text, header.begin):
+        lines = quoting.Lines.of(text, header.begin)
+        if table.num_rows != len(lines.rows):
+            return None
+        _refuse_swallowed(text, header, lines, swallowed)
     return table.rename_columns(list(fields.values()))
 
 
-def _count(text: bytes, begin: int, quotes: bool) -> int:
-    """The rows, told by the lines alone."""
-    plain = not quotes and text.count(b"\r", begin) == text.count(b"\r\n", begin)
-    if plain and not any(blank in text for blank in (b"\n\n", b"\n\r\n")):
-        return text.count(b"\n", begin) + (not text.endswith(b"\n"))
-    return len(_Lines.of(text, begin).row_lines)
+def _refuse_swallowed(text: bytes, header: Header, lines: quoting.Lines, swallowed: Swallowed) -> None:
+    def line_text(line: int) -> str:
+        return text[lines.starts[line] : lines.ends[line]].decode()
 
-
-_CHUNK = 1 << 24
-
-
-def _quotes_are_sound(text: bytes, header: Header) -> bool:
-    """Whether every quote opens a value, closes one, or stands twice within one, and the last one that opens is closed."""
-    content = np.frombuffer(text, np.uint8)
-    before, after = np.zeros(256, bool), np.zeros(256, bool)
-    before[[ord(header.delimiter), _CR, _LF, _QUOTE]] = after[[ord(header.delimiter), _CR, _LF, _QUOTE]] = True
-    odd = 0
-    for begin in range(header.begin, len(content), _CHUNK):
-        quotes = np.flatnonzero(content[begin : begin + _CHUNK] == _QUOTE) + begin
-        opening, closing = quotes[odd::2], quotes[1 - odd :: 2]
-        if len(opening) and opening[0] == header.begin:
-            opening = opening[1:]
-        if len(closing) and closing[-1] == len(content) - 1:
-            closing = closing[:-1]
-        if not before[content[opening - 1]].all() or not after[content[closing + 1]].all():
-            return False
-        odd = (odd + len(quotes)) % 2
-    return odd == 0
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """The lines on which rows begin, counted from 0 at `begin`. Blank lines are no rows; quotes have to be sound."""
-
-    row_lines: np.ndarray
-
-    @classmethod
-    def of(cls, text: bytes, begin: int) -> _Lines:
-        content = np.frombuffer(text, np.uint8)[begin:]
-        breaks = content == _LF
-        cr = np.flatnonzero(content == _CR)
-        breaks[cr[(cr + 1 == len(content)) | (content[np.minimum(cr + 1, len(content) - 1)] != _LF)]] = True
-        ends = np.flatnonzero(breaks)
-        if len(content) and not breaks[-1]:
-            ends = np.append(ends, len(content))
-        starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
-        opens = np.searchsorted(np.flatnonzero(content == _QUOTE), starts) % 2 == 0  # the line does not begin within quotes
-        blank = (ends == starts) | ((ends == starts + 1) & (content[np.minimum(starts, len(content) - 1)] == _CR))
-        return cls(np.flatnonzero(opens & ~blank))
+    begins, going_on = np.flatnonzero(~lines.within), np.flatnonzero(lines.within)
+    openings = begins[np.searchsorted(begins, going_on) - 1]
+    for opening, line in zip(openings.tolist(), going_on.tolist(), strict=True):
+        if swallowed(line_text(opening), line_text(line)):
+            raise _about_swallowed(header.line + line, header.line + opening)
 
 
 # The exact way
 
 
-def _by_line(text: bytes, header: Header, columns: list[str]) -> tuple[pa.Table, np.ndarray]:
+def _by_line(text: bytes, header: Header, columns: list[str], swallowed: Swallowed) -> tuple[pa.Table, np.ndarray]:
     """The columns, and the line on which each row begins. Whatever is no row of the header's width is a `ContentError`."""
     positions = [header.names.index(name) for name in columns]
     values: list[list[str]] = [[] for _ in columns]
     lines: list[int] = []
-    for line, record in _records(text, header):
+    for line, record in _records(text, header, swallowed):
         lines.append(line)
         for column, position in zip(values, positions, strict=True):
             column.append(record[position])
@@ -209,11 +116,13 @@ def _by_line(text: bytes, header: Header, columns: list[str]) -> tuple[pa.Table,
     return table, np.array(lines, dtype=np.int64)
 
 
-def _records(text: bytes, header: Header) -> Iterator[tuple[int, list[str]]]:
+def _records(text: bytes, header: Header, swallowed: Swallowed) -> Iterator[tuple[int, list[str]]]:
     width = len(header.names)
-    reader = _strict_reader(text[header.begin :].decode(), header.delimiter)
+    taken: list[str] = []  # the lines of the record that is read
+    reader = strict_reader(_noted(text[header.begin :].decode(), taken), header.delimiter)
     while True:
         line = header.line + reader.line_num
+        taken.clear()
         try:
             record = next(reader)
         except StopIteration:
@@ -224,12 +133,21 @@ def _records(text: bytes, header: Header) -> Iterator[tuple[int, list[str]]]:
             continue
         if len(record) != width:
             raise _ragged(len(record), width, line, cut_off=_at_the_end(text, header.begin, reader.line_num))
+        for below, going_on in enumerate(taken[1:], start=1):
+            if swallowed(taken[0], going_on):
+                raise _about_swallowed(line + below, line)
         yield line, record
+
+
+def _noted(text: str, taken: list[str]) -> Iterator[str]:
+    for line in io.StringIO(text, newline=""):
+        taken.append(line)
+        yield line
 
 
 def _at_the_end(text: bytes, begin: int, lines: int) -> bool:
     """Whether so many lines after `begin` are all, and the last of them has no end."""
-    return not text.endswith((b"\n", b"\r")) and lines == len(_LINE_END.findall(text, begin)) + 1
+    return not text.endswith((b"\n", b"\r")) and lines == len(LINE_END.findall(text, begin)) + 1
 
 
 def _ragged(values: int, width: int, line: int, cut_off: bool) -> ContentError:
@@ -249,5 +167,5 @@ def _about(error: csv.Error, begin: int, line: int) -> ContentError:
     return ContentError(f"text follows a closing quote{opened}; a quote within a value is written twice", f"line {line}")
 
 
-def _lines(numbers: np.ndarray) -> list[str]:
+def _places(numbers: np.ndarray) -> list[str]:
     return [f"line {number}" for number in numbers.tolist()]

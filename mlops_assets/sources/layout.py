@@ -93,6 +93,11 @@ class Layout:
     def has(self, column: str, names: Sequence[str]) -> bool:
         return all(name in names for name in feed_names(self.columns[column]))
 
+    def times(self, names: Sequence[str]) -> list[str]:
+        """The feed's names, of those that are there, in which times stand."""
+        found = [name for column, kind in self.kinds.items() if kind == "time" for name in feed_names(self.columns[column])]
+        return [name for name in dict.fromkeys(found) if name in names]
+
     def arrival_column(self, names: Sequence[str]) -> Origin | None:
         """What says when a row arrived; None where only the file's name does."""
         if self.has(self.known, names):

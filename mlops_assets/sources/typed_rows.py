@@ -95,8 +95,8 @@ def _part(table: pa.Table, column: str, rules: Rules) -> Values:
 
 def _not_before(times: pa.Array, day: date, has_times: bool) -> pa.Array:
     """The times, or the beginning of the day where they are before it or where the feed has none."""
-    begin = pa.scalar(datetime.combine(day, time(), UTC), TYPES["time"])
-    return pc.max_element_wise(times, begin, skip_nulls=not has_times)
+    begin = _microseconds(datetime.combine(day, time(), UTC))
+    return pc.max_element_wise(times.cast(pa.int64()), begin, skip_nulls=not has_times).cast(TYPES["time"])
 
 
 def _arrival_days(file: DataFile, times: pa.Array, origin: Origin, unread: Mapping[int, Unread]) -> pa.Array:

@@ -99,7 +99,10 @@ def test_times_without_a_zone_are_utc_and_other_zones_are_converted(bank: Bank) 
     ("frame", "why"),
     [
         ({"event_timestamp": [START]}, "customer_id: this key column is missing"),
-        ({"event_timestamp": [START], "customer_id": [5]}, "ids are strings"),
+        ({"event_timestamp": [START], "customer_id": [True]}, "customer_id: ids are text or whole numbers, these are bool"),
+        ({"event_timestamp": [START], "customer_id": [5.5]}, "customer_id, row 0: 5.5 is not an identifier; it has a fraction"),
+        ({"event_timestamp": [START], "customer_id": [float("nan")]}, "customer_id, row 0: None is not an identifier; it is missing"),
+        ({"event_timestamp": [START], "customer_id": [2.0**53]}, "customer_id, row 0: .* a float of this size skips integers"),
         ({"event_timestamp": [pd.NaT], "customer_id": ["c1"]}, "have no time"),
         ({"event_timestamp": [START], "customer_id": ["c1"], "num_txns_7d": [0]}, "num_txns_7d"),
     ],

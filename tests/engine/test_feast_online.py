@@ -60,7 +60,9 @@ def test_what_is_older_than_its_window_is_missing_online(store: Any) -> None:
     [
         ({"amount": float("nan")}, "amount", "amount: not finite"),
         ({"amount": float("inf")}, "amount", "amount: not finite"),
-        ({"customer_id": 5}, "customer_id", "customer_id: cannot be used as int"),
+        ({"customer_id": True}, "customer_id", "customer_id: cannot be used as bool"),
+        ({"customer_id": 5.5}, "customer_id", "customer_id: cannot be used as float"),
+        ({"customer_id": float("nan")}, "customer_id", "customer_id: missing"),
         ({"merchant_id": None}, "merchant_id", "merchant_id: missing"),
         ({"transaction_id": None}, "transaction_id", "transaction_id: missing"),
         ({"event_timestamp": None}, "event_timestamp", "event_timestamp: missing"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import math
 from dataclasses import replace
 from datetime import date, timedelta
@@ -12,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mlops_assets.core.parsing import PLAIN, Epoch, Rules
 from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED
 from mlops_assets.sources.files import Folder, Preview
 from mlops_assets.sources.layout import Composed, Layout, Origin, Since
 from mlops_assets.use_cases.fraud.schema import LABEL_KINDS, RAW_LABELS, RAW_TRANSACTIONS, TRANSACTION_KINDS
 
 DAY_US = 86_400_000_000
+UTF_8 = "utf-8"
 DEFAULTS = {"is_declined": False}  # of columns that a feed may leave out
 PURPOSES = {  # what cannot be done without a column
     "customer_id": "no windowed feature of a customer can be computed",
@@ -27,15 +28,56 @@ PURPOSES = {  # what cannot be done without a column
 Arrival = Literal["rows", "file"]
 
 
-class LabelsConfig(BaseModel):
+class FlagWords(BaseModel):
+    """What a feed writes for true and for false, beside 1 and 0, true and false, yes and no."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    true: tuple[str, ...] = ()
+    false: tuple[str, ...] = ()
+
+
+class TextConfig(BaseModel):
+    """What the text of a feed means where it is not the usual. What is left out is usual, or for labels as in `[source]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    missing: tuple[str, ...] | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    timezone: str | None = None
+    epoch: Epoch | None = None
+    flags: FlagWords | None = None
+    encoding: str | None = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                "".encode(value)  # Python has codecs that are no encodings of text
+            return value
+        except LookupError as error:
+            raise ValueError(f"{value!r} is no text encoding; usual ones are utf-8, cp1252, latin-1 and utf-16") from error
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """What is set of it."""
+        values = {name: getattr(self, name) for name in TextConfig.model_fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def rules(self, section: str, base: Rules = PLAIN) -> Rules:
+        flags = {"true": self.flags.true, "false": self.flags.false} if self.flags else {}
+        return replace(base, **{name: value for name, value in self.text.items() if name not in ("flags", "encoding")}, **flags, section=section)
+
+
+class LabelsConfig(TextConfig):
     """Where labels are and when they became known: columns of the transactions' own files, or files of their own (`path`).
 
     With `delay_days` a label counts as known that long after its transaction. In the transactions' own files a 0 says only that no fraud
     was reported, so that fraud alone becomes a label, unless `legitimate` is true. Files of labels are taken as they are; one
     without a column `is_fraud` is a list of frauds. `arrival` is that of files of labels; labels in the transactions' files arrive as those do.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str | None = None
     transaction_id: Origin = "transaction_id"
@@ -44,7 +86,6 @@ class LabelsConfig(BaseModel):
     delay_days: float | None = Field(default=None, ge=0)
     legitimate: bool = False
     arrival: Arrival = "rows"
-    encoding: str | None = None
 
     @model_validator(mode="after")
     def _says_when(self) -> LabelsConfig:
@@ -52,32 +93,24 @@ class LabelsConfig(BaseModel):
             raise ValueError("labels in the transactions' own files need one of `delay_days` and `label_timestamp`")
         if self.path is not None and self.delay_days is not None:
             raise ValueError("labels with a `path` have times of their own: `delay_days` is for labels in the transactions' files")
-        if self.path is None and (self.arrival != "rows" or self.encoding is not None):
-            raise ValueError("`arrival` and `encoding` of labels are for files of their own (`path`); others follow those of [source]")
+        if self.path is None and (own := [*self.text, *(["arrival"] if self.arrival != "rows" else [])]):
+            raise ValueError(f"`{own[0]}` is for label files of their own (`path`); labels in the transactions' files follow [source]")
         if isinstance(self.label_timestamp, Composed):
             raise ValueError("a time cannot be composed of columns: `label_timestamp` is a name, or a number of units since a moment")
         return self
 
-    @field_validator("encoding")
-    @classmethod
-    def _is_known(cls, value: str | None) -> str | None:
-        return value if value is None else known_encoding(value)
 
-
-class FilesConfig(BaseModel):
+class FilesConfig(TextConfig):
     """A feed of files. `columns` maps canonical names to the feed's; one that is not named there goes by its canonical name.
 
     With `arrival = "file"` the day in a file's name is the day on which all of its rows arrived. `encoding` is that of text without a BOM.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["files"] = "files"
     path: str
     columns: dict[str, Origin] = Field(default_factory=dict)
     labels: LabelsConfig | None = None
     arrival: Arrival = "rows"
-    encoding: str = "utf-8"
 
     @model_validator(mode="after")
     def _names_known_columns(self) -> FilesConfig:
@@ -90,19 +123,20 @@ class FilesConfig(BaseModel):
                 raise ValueError(f"`columns.{name}` is no id, and cannot be composed; name the feed's column")
         return self
 
-    @field_validator("encoding")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        return known_encoding(value)
+    @model_validator(mode="after")
+    def _has_rules(self) -> FilesConfig:
+        _ = self.row_rules, self.label_rules
+        return self
 
+    @property
+    def row_rules(self) -> Rules:
+        return self.rules("[source]")
 
-def known_encoding(name: str) -> str:
-    """The name of a text encoding that Python knows; `ValueError` for another."""
-    try:
-        "".encode(name)
-        return codecs.lookup(name).name
-    except LookupError as error:
-        raise ValueError(f"{name!r} is no text encoding; usual ones are utf-8, cp1252, latin-1 and utf-16") from error
+    @property
+    def label_rules(self) -> Rules:
+        """Those of the transactions, and what the labels' own files do otherwise."""
+        own = self.labels is not None and self.labels.path is not None
+        return self.labels.rules("[source.labels]", self.row_rules) if self.labels and own else self.row_rules
 
 
 class FileSource:
@@ -150,8 +184,9 @@ def _transactions_layout(config: FilesConfig) -> Layout:
         configured=frozenset(config.columns),
         defaults=DEFAULTS,
         by_file=config.arrival == "file",
-        encoding=config.encoding,
+        encoding=config.encoding or UTF_8,
         purposes=PURPOSES,
+        rules=config.row_rules,
     )
 
 
@@ -162,10 +197,9 @@ def _label_folder(config: FilesConfig) -> Folder | None:
     columns: dict[str, Any] = {name: getattr(labels, name) or name for name in LABEL_KINDS}
     if labels.path is not None:
         configured = frozenset(name for name in ("is_fraud", "label_timestamp") if getattr(labels, name))
-        by_file, encoding = labels.arrival == "file", labels.encoding or config.encoding
-        return Folder(
-            labels.path, Layout(columns, LABEL_KINDS, "label_timestamp", None, configured, {"is_fraud": True}, by_file=by_file, encoding=encoding)
-        )
+        layout = Layout(columns, LABEL_KINDS, "label_timestamp", configured=configured, defaults={"is_fraud": True}, rules=config.label_rules)
+        encoding = labels.encoding or config.encoding or UTF_8
+        return Folder(labels.path, replace(layout, by_file=labels.arrival == "file", encoding=encoding))
     columns["transaction_id"] = config.columns.get("transaction_id", "transaction_id")
     transactions = _transactions_layout(config)
     if labels.delay_days is None:
