@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     dev.add_argument("--port", type=int, default=3000, action=Once, help="of Dagster (3000)")
     dev.add_argument("--mlflow-port", type=int, default=5000, action=Once, metavar="PORT", help="of MLflow (5000)")
     command("status", lambda o: commands.status(), "what is materialized, which version is champion, what the gate decided last")
-    command("doctor", lambda o: commands.doctor(), "check that everything the platform needs is here")
+    command("doctor", lambda o: commands.doctor(o.json), "check that everything the platform needs is here, and look at the feeds")
     return top
 
 

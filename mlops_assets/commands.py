@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
+from mlops_assets.errors import listed
 from mlops_assets.home import CommandError, check_range, check_writable, configured, padded, prepare, registry_exists
 from mlops_assets.resources.environments import Settings
+from mlops_assets.use_cases import USE_CASES
 
 if TYPE_CHECKING:
     from mlops_assets.resources.lifecycle import Lifecycle
@@ -196,10 +198,12 @@ def status() -> dict[str, Any]:
     }
 
 
-def doctor() -> dict[str, Any]:
-    """Each check with its outcome; the first that fails is an error that says what to do."""
+def doctor(as_data: bool) -> dict[str, Any] | None:
+    """Each check with its outcome, and the feeds. The first check that fails is an error that says what to do; of the feeds, all that is wrong is."""
     import ctypes.util
     import importlib.metadata
+
+    from mlops_assets.feeds import look_at_feeds, shown
 
     settings = configured()
     findings: dict[str, Any] = {"python": sys.version.split()[0], "config": str(settings.config_file or "defaults")}
@@ -214,7 +218,12 @@ def doctor() -> dict[str, Any]:
     if loaded.returncode:
         raise CommandError(f"LightGBM does not load: {loaded.stderr.strip().splitlines()[-1]}")
     findings["lightgbm_loads"] = True
-    return findings
+    looks = look_at_feeds(USE_CASES[settings.use_case], settings)
+    if not as_data:
+        print(f"{readable(findings)}\n{shown(looks)}", end="", flush=True)
+    if problems := [problem for look in looks for problem in look.problems]:
+        raise CommandError(listed("the feeds", problems) if problems[1:] else problems[0])
+    return findings | {"feeds": [asdict(look) for look in looks]} if as_data else None
 
 
 def readable(outcome: Mapping[str, Any], indent: str = "") -> str:
