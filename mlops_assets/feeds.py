@@ -78,16 +78,22 @@ def shown(looks: list[Look]) -> str:
     """For a person: a table of each feed's columns, and one of what would be quarantined."""
     parts = []
     for look in looks:
-        days = f"arrival days {look.first_day} to {look.last_day}" if look.first_day else "no day of arrival known"
-        files = f"{look.files:,} file{'s' * (look.files != 1)}, " if look.files else ""
-        parts.append(f"{look.name}: {files}{days}; {look.sampled:,} rows looked at, {look.quarantined:,} would be quarantined\n")
+        parts.append(f"\n{look.name}: {_summary(look)}\n")
         if look.mapping:
-            cells = [["column", "the feed's name", "such as"], *([name, *found] for name, found in look.mapping.items())]
+            cells = [["column", "feed", "such as"], *([name, *found] for name, found in look.mapping.items())]
             parts.append(_indented(padded(cells)))
         if look.reasons:
             parts.append(_indented(padded([["rows", "would be quarantined for"], *([f"{rows:,}", why] for rows, why in look.reasons)])))
         parts += [f"  {note}\n" for note in look.notes]
     return "".join(parts)
+
+
+def _summary(look: Look) -> str:
+    if not look.mapping:
+        return "cannot be read"
+    days = f"arrival days {look.first_day} to {look.last_day}" if look.first_day else "no day of arrival known"
+    files = f"{look.files:,} file{'s' * (look.files != 1)}, " if look.files else ""
+    return f"{files}{days}; {look.sampled:,} rows looked at, {look.quarantined:,} would be quarantined"
 
 
 def _look(name: str, feed: Feed, settings: Settings, preview: Preview) -> Look:

@@ -23,6 +23,7 @@ from mlops_assets.core.tables import nearest, read_table
 from mlops_assets.core.tuning import Tuning
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import listed
+from mlops_assets.sources.listing import beside
 
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -202,16 +203,6 @@ def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"{where}: is no TOML: {error}") from None
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read ({error.strerror})") from error
-
-
-def beside(path: Path, suffix: str = "") -> str:
-    """What there is where `path` is not, in words."""
-    folder = path.parent
-    while not folder.is_dir():
-        folder = folder.parent
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if entry.name.endswith(suffix) and entry.name[0] != ".")
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{folder} holds {shown}" if names else f"{folder} holds no file{' that ends in ' + suffix if suffix else ''}"
 
 
 def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
