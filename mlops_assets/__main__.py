@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 import sys
@@ -69,7 +68,8 @@ class Interrupts:
             return
         import threading
 
-        later = threading.Timer(AGAIN_S, _thread.interrupt_main)
+        # A signal to the thread, since one that only Python knows of wakes nobody who waits.
+        later = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         later.daemon = True
         later.start()
 

@@ -47,6 +47,7 @@ path = "feed"
 
 [source.columns]
 event_tme = "TX_TIME"
+colour = "TX_COLOUR"
 
 [source.labels]
 is_frd = "TX_FRAUD"
@@ -87,9 +88,9 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
         "  [costs] insult_cost of -2.0: a number from 0 up is needed",
         "  [guard] watch_days has to be from 1 to 23, for as long as measurements are kept, not 99",
         "  [guard] max_p99_ms has to be from 1 to 1000, not 0",
-        "  [source] labels: unknown key 'is_frd'; is it is_fraud?; known are path,",
+        "  [source] labels: unknown key 'is_frd'; is it is_fraud?; known are ",
         "  [source] labels.delay_days: has to be greater than or equal to 0, not -1",
-        "  [source] unknown column 'event_tme'",
+        "  [source] unknown column 'colour'; unknown column 'event_tme'; is it event_timestamp?; there are transaction_id, event_timestamp,",
     ]
     assert all(line.startswith(begin) for line, begin in zip(problems, begins, strict=True)), problems
 
