@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(prog="mlops", description="Keeps a fraud model good in production: features, training, gate, serving, drift and retraining.")
     top.add_argument("--config", metavar="FILE", action=Once, help="the TOML file that configures the platform (or MLOPS_CONFIG)")
     top.add_argument("--debug", action="store_true", help="errors keep their traceback (or MLOPS_TRACEBACK=1); after the command, too")
-    names = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    names = top.add_subparsers(metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
         one = names.add_parser(name, help=text, description=text)
@@ -138,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     dev.add_argument("--mlflow-port", type=int, default=5000, action=Once, metavar="PORT", help="of MLflow (5000)")
     command("status", lambda o: commands.status(), "what is materialized, which version is champion, what the gate decided last")
     command("doctor", lambda o: commands.doctor(o.json), "check that everything the platform needs is here, and look at the feeds")
+    top.set_defaults(run=lambda o: top.error(f"COMMAND is missing: one of {', '.join(names.choices)}; `mlops COMMAND --help` says more"))
     return top
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
 from mlops_assets.errors import listed
-from mlops_assets.home import CommandError, check_range, check_writable, configured, padded, prepare, registry_exists
+from mlops_assets.home import CommandError, check_range, check_writable, configured, padded, prepare, registry_exists, untrained
 from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases import USE_CASES
 
@@ -70,7 +70,7 @@ def reproduce(version: str, record: Path | None) -> dict[str, Any]:
         registry = _registry(settings)
         made_from = registry.record(registry.version(version))
     else:
-        raise CommandError(f"there is no version {version}: nothing was trained in {settings.home}; --record takes what another home recorded")
+        raise CommandError(f"there is no version {version}: {untrained(settings)}; --record takes what another home recorded")
     base = settings.base if settings.config_file else ROOT / made_from.config_base
     made = rebuild(made_from, Lake(settings.lake_root), base, ROOT, lambda line: print(line, file=sys.stderr, flush=True))
     return {
@@ -118,7 +118,7 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     registry, lake = _registry(settings), Lake(settings.lake_root)
     number = trained_version(lake, as_of) if as_of else version
     if not registry_exists(settings):  # asking would make one
-        raise CommandError(f"there is no version {number or 'yet'}: nothing was trained in {settings.home}")
+        raise CommandError(f"there is no version {number or 'yet'}: {untrained(settings)}")
     chosen = registry.version(number) if number else registry.champion()
     if chosen is None:
         raise CommandError("there is no champion yet; name a version with --version or --as-of")
@@ -144,7 +144,7 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
     if one == other:
         raise CommandError(f"{one} and {other} are the same version")
     if not registry_exists(settings):  # asking would make one
-        raise CommandError(f"there is no version {one}: nothing was trained in {settings.home}")
+        raise CommandError(f"there is no version {one}: {untrained(settings)}")
     registry = _registry(settings)
     found = compare_days(Lake(settings.lake_root), settings, registry, registry.version(one), registry.version(other), first, last)
     outcome = {"from": first, "to": last, **asdict(found)}
@@ -156,6 +156,8 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
 def serve(options: argparse.Namespace) -> None:
     """The service as a process of its own: it takes this one's place."""
     settings = configured()
+    if not Path(settings.tracking_uri.removeprefix("sqlite:///")).exists():
+        print(f"mlops: {untrained(settings)}. The service answers 503 until a version is promoted", file=sys.stderr, flush=True)
     words = ["--home", str(settings.home), "--name", settings.use_case, "--host", options.host, "--port", str(options.port)]
     words += ["--workers", str(options.workers), "--clock", options.clock]
     sys.stdout.flush()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_assets.home import CommandError, configured, padded, registry_exists
+from mlops_assets.home import CommandError, configured, padded, registry_exists, untrained
 
 
 def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
     settings = configured()
     lifecycle = lifecycle_of(settings)
     if not registry_exists(settings):
-        raise CommandError(f"there is no version {number}: nothing was trained in {settings.home}")
+        raise CommandError(f"there is no version {number}: {untrained(settings)}")
     if refuse:
         return decision(lifecycle.decline(number, _now(), _person(), reason))
     from mlops_assets.assets.judging import standing_against
@@ -36,7 +36,7 @@ def rollback(reason: str) -> dict[str, Any]:
 
     settings = configured()
     if not registry_exists(settings):
-        raise CommandError(f"there is no champion to roll back: nothing was trained in {settings.home}")
+        raise CommandError(f"there is no champion to roll back: {untrained(settings)}")
     return decision(lifecycle_of(settings).roll_back(_now(), _person(), reason))
 
 
@@ -58,7 +58,11 @@ def history(as_data: bool) -> dict[str, Any] | None:
     if cut_off:
         print(f"A crash came before MLflow was told of the last {cut_off}; the next decision makes up for it")
     known = "" if cut_off else ", and MLflow knows of the last one"
-    print(f"{head.rows} entries, whole: each follows from the one before it{known}" if entries else "no entries")
+    print(
+        f"{head.rows} entries, whole: each follows from the one before it{known}"
+        if entries
+        else f"no entries: nothing was decided in {settings.home} yet"
+    )
     return None
 
 
