@@ -102,7 +102,7 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
         (GOOD.replace("end = 2025-04-30", "end = 2025-02-28"), "[time] end = 2025-02-28 is before start = 2025-03-01"),
         (GOOD.replace("[time]", "[tme]"), "unknown key 'tme'; is it time?; known are"),
         (GOOD.replace('"simulator"', '"simulatr"'), "[source] kind 'simulatr' is not known; is it simulator?; there are simulator, files."),
-        (GOOD.replace('kind = "simulator"', ""), "[source] kind 'missing' is not known"),
+        (GOOD.replace('kind = "simulator"', ""), "[source] kind: is missing; there are simulator, files"),
         (GOOD.replace('"simulator"', '"kafka"'), "comes in as files that are exported from it"),
         ("use_case = 'frauds'\n" + GOOD, "use_case 'frauds' is not known; is it fraud?; there is fraud"),
         ("use_case = 3\n" + GOOD, "use_case has to be a name, not 3"),

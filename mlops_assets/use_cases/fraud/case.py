@@ -18,7 +18,9 @@ def open_source(values: Mapping[str, Any], base: Path) -> Source:
     `SourceError` has all that is wrong with the table. Nothing is opened yet.
     """
     kinds: dict[str, type[SimulatorConfig] | type[FilesConfig]] = {"simulator": SimulatorConfig, "files": FilesConfig}
-    kind = str(values.get("kind", "missing"))
+    if "kind" not in values:
+        raise SourceError(f"[source] kind: is missing; there are {', '.join(kinds)}")
+    kind = str(values["kind"])
     if kind not in kinds:
         raise SourceError(
             f"[source] kind {kind!r} is not known{nearest(kind, list(kinds))}; there are {', '.join(kinds)}. "
