@@ -30,10 +30,19 @@ log = logging.getLogger(__name__)
 
 
 class LakeProvider(PassthroughProvider):
-    def get_online_features(self, config: Any, features: Any, entity_rows: Any, registry: Any, project: str, **options: Any) -> Any:
-        """Feast would ask for `654.0` by the text that Python prints."""
+    def get_online_features(
+        self,
+        config: Any,
+        features: Any,
+        entity_rows: Any,
+        registry: Any,
+        project: str,
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
+    ) -> Any:
+        """Numbers that stand for ids become text here. Feast would ask for `654.0` by the text that Python prints."""
         asked = _with_text_ids(entity_rows, _id_names(features, registry, project))
-        return super().get_online_features(config, features, asked, registry, project, **options)
+        return super().get_online_features(config, features, asked, registry, project, full_feature_names, include_feature_view_version_metadata)
 
     def ingest_df(self, feature_view: Any, df: pd.DataFrame, field_mapping: dict[str, str] | None = None) -> None:
         self.ingest([feature_view], df)

@@ -35,9 +35,10 @@ _EPOCH_UNTIL_US = 7_258_118_400 * 1_000_000  # 2200-01-01: a later moment is one
 _MILLION_YEARS_US = 31_556_952_000_000 * 1_000_000
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _COUNT = r"^[+-]?\d+(\.\d*)?$"
-_CLOCK = r"(?:[01]\d|2[0-3])(?::[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?)?"
-_OFFSET = r" ?(?:(?P<utc>Z|UTC|GMT)|(?P<sign>[+-])(?P<hours>0\d|1[0-4]):?(?P<minutes>[0-5]\d)?)"
-_TIME = rf"^(?P<local>(?P<day>\d{{4}}-\d{{2}}-\d{{2}})(?:[T ]{_CLOCK})?)(?:{_OFFSET})?$"
+_DAY = r"\d{4}-\d{2}-\d{2}"
+_CLOCK = r"(?:[01]\d|2[0-3])(?::[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?)?"
+_LOCAL = rf"^{_DAY}(?:[T ]{_CLOCK})?$"  # as Arrow reads it
+_ZONED = rf"^{_DAY}[T ]{_CLOCK}(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)$"
 # What a float column writes: no leading zeros, and nothing after the point. The sign of the exponent keeps hexadecimal ids such as 12E45 out.
 _FLOAT_ID = r"^-?(0|[1-9]\d*)\.0+$"
 _RUINED_ID = r"^-?\d([.,]\d*)?[eE]\+\d{1,3}$"
@@ -101,6 +102,8 @@ def read_column(values: pa.ChunkedArray | pa.Array, kind: Kind, column: str, rul
     if pa.types.is_string(array.type):
         array = _without_missing(array, rules)
     elif pa.types.is_floating(array.type):
+        if pa.types.is_float16(array.type) and kind != "id":
+            array = array.cast(pa.float32())  # Arrow compares no halves
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     typed = {"id": _ids, "number": _numbers, "time": _times, "flag": _flags}[kind](array, rules)
     if typed is None:
@@ -110,8 +113,8 @@ def read_column(values: pa.ChunkedArray | pa.Array, kind: Kind, column: str, rul
     if typed.null_count > array.null_count:
         bad = sorted({*broken, *np.flatnonzero(pc.and_(pc.is_null(typed), pc.is_valid(array))).tolist()})
     why = cache(lambda value: _why(value, kind, rules))
-    found = given.take(pa.array(bad, pa.int64())).to_pylist()
-    return typed, {row: Unread(_text(value), why(value)) for row, value in zip(bad, found, strict=True)}
+    found = {row: given[row].as_py() for row in bad}
+    return typed, {row: Unread(_text(value), why(value)) for row, value in found.items()}
 
 
 def _text_of_bytes(array: pa.Array) -> tuple[pa.Array, list[int]]:
@@ -167,10 +170,7 @@ def _numbers(array: pa.Array, rules: Rules) -> pa.Array | None:
         return None
     if (rules.decimal, rules.thousands) != (PLAIN.decimal, PLAIN.thousands):
         array = _with_point(array, rules)
-    try:
-        numbers = array.cast(pa.float64())
-    except pa.ArrowInvalid:
-        numbers = _where(pc.match_substring_regex(array, _NUMBER), array).cast(pa.float64())
+    numbers = _where(pc.match_substring_regex(array, _NUMBER), array).cast(pa.float64())
     return numbers if pc.all(pc.is_finite(numbers)).as_py() is not False else _where(pc.is_finite(numbers), numbers)
 
 
@@ -202,21 +202,27 @@ def _times(array: pa.Array, rules: Rules) -> pa.Array | None:
 
 def _times_of_text(text: pa.Array, rules: Rules) -> pa.Array:
     """Microseconds since the epoch."""
-    try:
-        return _from_zone(text.cast(pa.timestamp("us")).cast(pa.int64()), rules.timezone)  # no zones, no fault: the common case
-    except pa.ArrowInvalid:
-        parts = pc.extract_regex(text, _TIME)
-    local, day, utc, sign, hours, minutes = (pc.struct_field(parts, i) for i in range(6))
-    days = pc.unique(day).drop_null()
-    real = pc.is_in(day, value_set=days.filter(pa.array([_is_day(value) for value in days.to_pylist()], pa.bool_())))
-    local = pc.replace_substring_regex(_where(real, local), r"(\.\d{6})\d+$", r"\1").cast(pa.timestamp("us")).cast(pa.int64())
-    east = pc.add(pc.multiply(_whole(hours), 60), _whole(minutes))
-    east = pc.if_else(pc.equal(sign, "-"), pc.negate(east), east)
-    zoned = pc.or_(pc.not_equal(utc, ""), pc.not_equal(sign, ""))
-    moments = pc.if_else(zoned, pc.subtract(local, pc.multiply(east, 60_000_000)), _from_zone(_where(pc.invert(zoned), local), rules.timezone))
+    given = text
+    local, zoned = pc.match_substring_regex(text, _LOCAL), pc.match_substring_regex(text, _ZONED)
+    if pc.all(pc.or_(local, zoned)).as_py() is False:  # other ways to write the same
+        text = pc.replace_substring_regex(text, r"(\d) ?(?:UTC|GMT|Z)$", r"\1Z")
+        text = pc.replace_substring_regex(text, r"(\d) ([+-]\d{2}(?::?\d{2})?)$", r"\1\2")
+        text = pc.replace_substring_regex(text, r"(\.\d{6})\d{1,3}(Z|[+-]|$)", r"\1\2")
+        local, zoned = pc.match_substring_regex(text, _LOCAL), pc.match_substring_regex(text, _ZONED)
+    real = _real_days(text)
+    here = _where(pc.and_(local, real), text).cast(pa.timestamp("us")).cast(pa.int64())
+    there = _where(pc.and_(zoned, real), text).cast(TYPES["time"]).cast(pa.int64())
+    moments = pc.coalesce(_from_zone(here, rules.timezone), there)
     if rules.epoch is None:
         return moments
-    return pc.coalesce(moments, _epoch_times(_where(pc.match_substring_regex(text, _COUNT), text), rules.epoch))
+    return pc.coalesce(moments, _epoch_times(_where(pc.match_substring_regex(given, _COUNT), given), rules.epoch))
+
+
+def _real_days(text: pa.Array) -> pa.Array:
+    """Which of them begin with a day that the calendar has. There are few days, and many times."""
+    day = pc.utf8_slice_codeunits(text, 0, 10)
+    days = pc.unique(day).drop_null()
+    return pc.is_in(day, value_set=days.filter(pa.array([_is_day(value) for value in days.to_pylist()], pa.bool_())))
 
 
 def _from_zone(local_us: pa.Array, zone: str) -> pa.Array:
@@ -296,7 +302,8 @@ def _number_remedy(text: str, rules: Rules) -> str:
 
 
 def _fits(text: str, rules: Rules) -> bool:
-    return bool(_numbers(pa.array([text]), rules).is_valid()[0].as_py())
+    numbers = _numbers(pa.array([text]), rules)
+    return numbers is not None and numbers.null_count == 0
 
 
 def _time_remedy(value: Any, rules: Rules) -> str:
@@ -304,8 +311,7 @@ def _time_remedy(value: Any, rules: Rules) -> str:
     text = value.strip() if isinstance(value, str) else str(value)
     if re.match(_COUNT, text):
         return f'with epoch = "{rules.epoch}" it is before 1970 or after 2200: is another unit meant?' if rules.epoch else _epoch_remedy(rules)
-    local = pc.struct_field(pc.extract_regex(pa.array([text]), _TIME), "local")
-    if rules.timezone != PLAIN.timezone and local.null_count == 0 and _is_day(text[:10]):
+    if rules.timezone != PLAIN.timezone and re.match(_LOCAL, text) and _is_day(text[:10]):
         moment = pd.DatetimeIndex([text])
         twice = moment.tz_localize(rules.timezone, ambiguous=np.array([True]), nonexistent="NaT").notna()[0]
         return (
@@ -347,11 +353,8 @@ def _text(value: Any) -> str:
 
 
 def _where(mask: pa.Array, array: pa.Array) -> pa.Array:
+    """Null where the mask is false."""
     return pc.if_else(mask, array, pa.scalar(None, array.type))
-
-
-def _whole(digits: pa.Array) -> pa.Array:
-    return pc.if_else(pc.equal(digits, ""), "0", digits).cast(pa.int64())
 
 
 def _other(mark: str) -> str:

@@ -19,13 +19,15 @@ from mlops_assets.sources.content import ContentError, Raw
 from mlops_assets.sources.dialects import LINE_END, Header, read_header, strict_reader, utf8
 from mlops_assets.sources.layout import Layout
 
+NO_NAME = "the first line should be a header with the columns' names"
+ONE_NAME = "if another character separates the columns, name it in a first line such as sep=^"
 Swallowed = Callable[[str, str], bool]
 
 
 def read(content: bytes, layout: Layout) -> Raw:
-    text = utf8(content, layout.encoding)
+    text = utf8(content, layout.encoding, layout.rules.section)
     header = read_header(text, layout.wanted)
-    columns = layout.chosen(header.names)
+    columns = layout.chosen(header.names, ONE_NAME if len(header.names) == 1 else NO_NAME)
     swallowed = _like_a_row(header, layout.times(header.names) or columns)
     fast = _by_arrow(text, header, columns, swallowed)
     if fast is not None:
@@ -48,7 +50,10 @@ def _like_a_row(header: Header, telling: list[str]) -> Swallowed:
             return False
         if '"' in line.split(header.delimiter, 1)[0] and opening.count(header.delimiter) < separators:
             return False
-        values = next(csv.reader([line], delimiter=header.delimiter), [])
+        try:
+            values = next(csv.reader([line], delimiter=header.delimiter), [])
+        except csv.Error:  # a value beyond what the reader takes
+            return False
         return len(values) == len(header.names) and all(any(map(str.isdigit, values[at])) for at in positions)
 
     return is_one
@@ -160,7 +165,10 @@ def _ragged(values: int, width: int, line: int, cut_off: bool) -> ContentError:
 
 
 def _about(error: csv.Error, begin: int, line: int) -> ContentError:
-    if "unexpected end" in str(error) or "field larger" in str(error):
+    if "field larger" in str(error):
+        what = f"a value is longer than {csv.field_size_limit():,} characters; a quote that opens it may never be closed"
+        return ContentError(what, f"line {begin}")
+    if "unexpected end" in str(error):
         what = "a quote opens a value and is never closed; the file may be cut off, or a quote within a value is not doubled"
         return ContentError(what, f"line {begin}")
     opened = f", in a row that begins on line {begin}" if begin != line else ""

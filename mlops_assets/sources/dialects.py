@@ -37,8 +37,8 @@ class Header:
     line: int
 
 
-def utf8(content: bytes, encoding: str) -> bytes:
-    """The text as UTF-8 without a BOM. A BOM says more of the encoding than the configuration does."""
+def utf8(content: bytes, encoding: str, section: str) -> bytes:
+    """The text as UTF-8 without a BOM. A BOM says more of the encoding than the configuration does, whose `section` an error names."""
     bom, encoding = next(((bom, name) for bom, name in _BOMS if content.startswith(bom)), (b"", codecs.lookup(encoding).name))
     content = content[len(bom) :]
     try:
@@ -48,10 +48,10 @@ def utf8(content: bytes, encoding: str) -> bytes:
             content.decode()
     except UnicodeDecodeError as error:
         line = len(re.findall("\r\n|\r|\n", content[: error.start].decode(encoding, errors="replace"))) + 1
-        hint = 'set encoding under [source], such as "cp1252" or "latin-1"' if encoding == "utf-8" else "set another encoding under [source]"
+        hint = f'set encoding under {section}, such as "cp1252" or "latin-1"' if encoding == "utf-8" else f"set another encoding under {section}"
         raise ContentError(f"the byte 0x{content[error.start]:02x} is not {encoding.upper()}; {hint}", f"line {line}") from error
     if (nul := content.find(b"\0")) >= 0:
-        what = 'holds a NUL byte, which no text has; a file in UTF-16 without a BOM needs encoding = "utf-16-le" under [source]'
+        what = f'holds a NUL byte, which no text has; a file in UTF-16 without a BOM needs encoding = "utf-16-le" under {section}'
         raise ContentError(what, f"line {len(LINE_END.findall(content, 0, nul)) + 1}")
     return content
 

@@ -115,15 +115,16 @@ class Layout:
             return f"{stand_in}, not before the day in the file's name" if self.by_file else stand_in
         return None
 
-    def chosen(self, names: Sequence[str]) -> list[str]:
-        """Of a file's columns those to read. All that are missing or doubled are one `ContentError`."""
+    def chosen(self, names: Sequence[str], hint: str = "") -> list[str]:
+        """Of a file's columns those to read. All that are missing or doubled are one `ContentError`; `hint` is for a file that has none."""
         missing: dict[str, list[str]] = {}  # canonical name -> the feed's
         for column in self.kinds:
             absent = [name for name in feed_names(self.columns[column]) if name not in names]
             if absent and self.default_of(column) is None:
                 missing[column] = absent
         if missing:
-            raise ContentError(self._about_missing(missing, names))
+            none = not any(name in names for name in self.wanted)
+            raise ContentError(self._about_missing(missing, names) + (f"; {hint}" if none and hint else ""))
         chosen = [name for name in self.wanted if name in names]
         if twice := [name for name in chosen if list(names).count(name) > 1]:
             raise ContentError(f"has more than one column {', '.join(map(repr, twice))}; which one counts cannot be told")
@@ -136,8 +137,6 @@ class Layout:
         parts[0] += "; there are " + ", ".join(names[:SHOWN_NAMES]) + (f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")
         parts += [f"the nearest to {name!r} is {', '.join(map(repr, near))}" for name in absent if (near := nearest(name, names))]
         parts += [f"without {column} {self.purposes[column]}" for column in missing if column in self.purposes]
-        if not any(name in names for name in self.wanted):
-            parts.append("the first line should be a header with the columns' names")
         return "; ".join(parts)
 
 

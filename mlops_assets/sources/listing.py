@@ -20,11 +20,12 @@ from mlops_assets.core.source import SourceError
 
 TABLES = ("parquet", "pq", "csv", "tsv", "tab", "psv")
 PACKINGS = ("gz", "zst", "zstd", "bz2", "xz")
-# Beside a table, these are its own leftovers and checksums: no rows of the feed are in them.
+# Half-written tables and checksums: no rows of the feed are in them.
 LEFTOVERS = ("tmp", "temp", "part", "partial", "filepart", "crdownload", "swp", "bak", "old", "crc", "md5", "sha1", "sha256", "ok", "done")
 _TABLE = re.compile(rf"\.({'|'.join(TABLES)})(\.({'|'.join(PACKINGS)}))?$", re.IGNORECASE)
 _TEXT = re.compile(rf"\.txt(\.({'|'.join(PACKINGS)}))?$", re.IGNORECASE)
 _PACKED_TABLE = re.compile(rf"\.({'|'.join(TABLES)})\.(?P<packing>[a-z0-9]+)$", re.IGNORECASE)
+_LEFTOVER = re.compile(rf"(~|\.({'|'.join(LEFTOVERS)}))$", re.IGNORECASE)
 _DAY = re.compile(
     r"(?<!\d)(20\d\d)[-_./]?(0[1-9]|1[0-2])[-_./]?(0[1-9]|[12]\d|3[01])"
     r"(?=T?(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?(?!\d)|(?!\d))"  # a time of the day may follow: 20260301T061500
@@ -45,7 +46,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """`left_out` are paths that are neither hidden nor a table."""
+    """`left_out` are paths that are no table, and neither hidden nor a leftover of one."""
 
     files: tuple[DataFile, ...]
     left_out: tuple[str, ...]
@@ -66,9 +67,11 @@ def find(path: str) -> tuple[Any, Listing]:
     files, left_out = [], []
     for name, facts in sorted(found.items()):
         below = name[len(base) :].lstrip("/")
+        if not single and _is_no_content(below):
+            continue
         if single or _is_table(name, below):
             files.append(DataFile(name, below, int(facts["size"] or 0), _stamp(facts), named_day(below)))
-        elif not _hidden(below):
+        else:
             left_out.append(name)
     if not files:
         there = f"; there are {', '.join(left_out[:5])}" if left_out else ""
@@ -98,16 +101,17 @@ def named_day(path: str) -> date | None:
 
 
 def _is_table(path: str, below: str) -> bool:
-    if _hidden(below):
-        return False
     if _TABLE.search(below):
         return True
     if _TEXT.search(below):  # a readme beside the feed is none of its files
         return named_day(below) is not None
-    packed = _PACKED_TABLE.search(below)
-    if packed and packed["packing"].lower() not in LEFTOVERS:
+    if packed := _PACKED_TABLE.search(below):
         raise SourceError(f"{path}: a table that ends in .{packed['packing']} cannot be read; unpack it, or move it out of the folder")
     return False
+
+
+def _is_no_content(below: str) -> bool:
+    return _hidden(below) or _LEFTOVER.search(below) is not None
 
 
 def _hidden(below: str) -> bool:

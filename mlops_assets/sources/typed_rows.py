@@ -83,13 +83,14 @@ def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
 
 
 def _part(table: pa.Table, column: str, rules: Rules) -> Values:
-    """As an id is read, except that an amount may be a part of one."""
+    """As an id is read, except that an amount may be a part of one: a number with a fraction is its decimal text."""
     raw = table.column(column).combine_chunks()
     values, unread = read_column(raw, "id", column, rules)
     if unread and (pa.types.is_floating(raw.type) or pa.types.is_decimal(raw.type)):
         numbers = raw.cast(pa.float64(), safe=False)
-        finite = pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
-        return pc.coalesce(values, finite.cast(pa.string())), {}
+        broken = pc.fill_null(pc.and_(pc.is_finite(numbers), pc.not_equal(pc.floor(numbers), numbers)), False)
+        values = pc.if_else(broken, numbers.cast(pa.string()), values)
+        unread = {row: value for row, value in unread.items() if not broken[row].as_py()}
     return values, unread
 
 

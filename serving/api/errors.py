@@ -16,6 +16,22 @@ from serving.metrics import Metrics
 from serving.values import BadInput, Conflict, NoModel, StoreBusy
 
 RETRY_AFTER_S = "1"
+_TIME = 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'
+# By pydantic's name of the problem: what it says itself names types, and no example.
+EXPECTED = {
+    "string_type": 'expected a string, such as "12345"',
+    "float_type": "expected a number without quotes, such as 12.5",
+    "finite_number": "expected a finite number, such as 12.5",
+    "bool_type": "expected true or false, without quotes",
+    "datetime_type": _TIME,
+    "datetime_parsing": _TIME,
+    "datetime_from_date_parsing": _TIME,
+    "timezone_aware": _TIME,
+    "list_type": "expected a list, such as [{...}]",
+    "dict_type": 'expected an object of numbers, such as {"is_night": 1.0}',
+    "model_type": "expected an object, such as {...}",
+    "extra_forbidden": "there is no such field; leave it out",
+}
 
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -24,6 +40,10 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 def refusal(status: int, kind: str, where: Sequence[str | int], message: str, headers: dict[str, str] | None = None) -> Response:
     return json_response({"detail": [{"type": kind, "loc": list(where), "msg": message}]}, status, headers)
+
+
+def _problem(kind: str, where: Sequence[str | int], message: str) -> dict[str, object]:
+    return {"type": kind, "loc": list(where), "msg": EXPECTED.get(kind, message)}
 
 
 def unavailable(kind: str, message: str) -> Response:
@@ -37,7 +57,7 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
         if problems[0]["type"] == "json_invalid":
             return refusal(400, "json_invalid", ("body",), problems[0]["msg"])
         # A body of two thousand wrong numbers does not deserve an answer of two thousand lines.
-        return json_response({"detail": [{"type": p["type"], "loc": ["body", *p["loc"]], "msg": p["msg"]} for p in problems[:20]]}, 422)
+        return json_response({"detail": [_problem(p["type"], ["body", *p["loc"]], p["msg"]) for p in problems[:20]]}, 422)
 
     @app.exception_handler(RequestValidationError)
     async def invalid_parameters(request: Request, error: RequestValidationError) -> Response:

@@ -33,8 +33,10 @@ def test_bad_rows_go_to_quarantine_with_a_reason_and_the_counts_reconcile(world:
     (bad,) = world.rows("quarantined_transactions", DAY)
     assert accepted == {f"t{number}" for number in range(40)}
     assert bad["transaction_id"] == "negative"
-    assert "amount" in bad["reason"]
+    assert bad["reason"] == 'amount: not from 0 to 1000000 ("-1.0")'
     assert checks(outcome)["counts"].passed
+    reasons = str(checks(outcome)["schema"].metadata["reasons"].value)
+    assert '| amount: not from 0 to 1000000 | 1 | amount: not from 0 to 1000000 ("-1.0") |' in reasons
     assert dict(world.lake.manifests("transactions", [DAY])[0].metadata) == {"received": 42, "accepted": 40, "duplicate": 1, "quarantined": 1}
 
 

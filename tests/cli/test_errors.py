@@ -1,8 +1,13 @@
 """What a person is told of a failure, whatever chain of exceptions stands behind it."""
 
+import gzip
+import sqlite3
 import traceback
 from collections.abc import Callable
+from contextlib import closing
+from datetime import date
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from dagster import AssetsDefinition, DagsterExecutionInterruptedError, asset, materialize
@@ -10,10 +15,12 @@ from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy.exc import OperationalError
 
 from feature_repo.engine.lake import LakeError
-from feature_repo.engine.rebuilding import RebuildError
+from feature_repo.engine.plan import FeaturePlan
+from feature_repo.engine.rebuilding import Rebuild, RebuildError
 from mlops_assets.core.source import SourceError
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.home import CommandError
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 CUT_OFF = "Compressed file ended before the end-of-stream marker was reached"
 
@@ -119,3 +126,27 @@ def recorded(error: BaseException) -> SerializableErrorInfo:
 )
 def test_an_interrupt_is_found_in_whatever_it_was_turned_into(error: BaseException, interrupted: bool) -> None:
     assert is_interrupted(error) is is_interrupted(recorded(error)) is interrupted
+
+
+def test_a_cut_off_file_of_a_feed_is_named_by_a_run_and_not_by_the_library_alone(tmp_path: Path) -> None:
+    packed = gzip.compress(b"transaction_id,event_timestamp,customer_id,merchant_id,amount\n" + b"1,2026-01-01 10:00:00,c,m,3.50\n" * 500)
+    (tmp_path / "payments.csv.gz").write_bytes(packed[:-20])
+    source = FRAUD.open_source({"kind": "files", "path": "payments.csv.gz"}, tmp_path)
+
+    @asset
+    def payments() -> None:
+        source.transactions(date(2026, 1, 1), date(2026, 1, 1))
+
+    (failed,) = [event for event in materialize([payments], raise_on_error=False).all_events if event.is_step_failure]
+    line = told(failed.step_failure_data.error or RuntimeError())
+    assert line.startswith(f"{tmp_path}/payments.csv.gz: ")
+    assert "EOFError" not in line
+    assert "\n" not in line
+
+
+def test_a_second_rebuild_says_that_another_one_runs(tmp_path: Path) -> None:
+    plan, database = FeaturePlan("", (), (), ()), tmp_path / "x.db"
+    opened = [closing(sqlite3.connect(database, isolation_level=None)) for _ in range(2)]
+    with opened[0] as one, opened[1] as other, Rebuild(one, plan), pytest.raises(RebuildError) as refused, Rebuild(other, plan):
+        pass
+    assert told(refused.value) == f"{tmp_path}/x.db.rebuild.lock: another rebuild is running; give the command again when it has ended"

@@ -103,6 +103,28 @@ def test_a_body_of_another_shape_is_refused_at_the_field(served: Running, body: 
     assert answer.json()["detail"][0]["loc"] == where
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("customer_id", 4711, 'expected a string, such as "12345"'),
+        ("merchant_id", None, 'expected a string, such as "12345"'),
+        ("amount", "4711", "expected a number without quotes, such as 12.5"),
+        ("amount", True, "expected a number without quotes, such as 12.5"),
+        ("is_declined", "4711", "expected true or false, without quotes"),
+        ("is_declined", 0, "expected true or false, without quotes"),
+        ("event_timestamp", 4711, 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'),
+        ("event_timestamp", "2018-04-01 10:47:11", 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'),
+        ("event_timestamp", "01/04/2018 4711", 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'),
+        ("kolour", "4711", "there is no such field; leave it out"),
+    ],
+)
+def test_a_refusal_says_what_is_expected_and_never_what_came(served: Running, field: str, value: object, expected: str) -> None:
+    answer = served.client.post("/predict", json={"transaction": payment(900, **{field: value})})
+    (problem,) = answer.json()["detail"]
+    assert (answer.status_code, problem["loc"], problem["msg"]) == (422, ["body", "transaction", field], expected)
+    assert "4711" not in answer.text.replace('"kolour"', "")
+
+
 def test_labels_over_the_cap_or_without_a_time_are_refused_at_the_field(served: Running) -> None:
     label = {"transaction_id": "t", "is_fraud": True, "label_timestamp": "2018-04-02T00:00:00Z"}
     answer = served.client.post("/labels", json={"labels": [label] * 1001})

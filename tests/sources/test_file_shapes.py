@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from mlops_assets.core.source import Malformed, SourceError
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
@@ -120,6 +121,72 @@ def test_text_in_the_configured_encoding_keeps_what_a_person_sees(tmp_path: Path
     assert rows["merchant_id"].to_pylist() == [shop]
 
 
+def test_an_id_is_composed_of_the_same_parts_from_text_and_from_parquet(tmp_path: Path) -> None:
+    columns = {**COLUMNS, "transaction_id": {"columns": ["ID", "AMOUNT", "CARD"], "separator": "/"}}
+    (tmp_path / "feed.csv").write_text(FEED.replace("2.25", "2.0").replace("c3", ""))
+    pq.write_table(
+        pa.table(
+            {"ID": [1.0, 2.0, 3.0], "AMOUNT": [1.25, 2.0, 1e17], "CARD": ["c1", "c2", "c3"], "SHOP": ["s"] * 3, "WHEN": [datetime(2026, 3, 1)] * 3}
+        ),
+        tmp_path / "feed.parquet",
+    )
+    found = [FileSource(FilesConfig(path=str(tmp_path / name), columns=columns)).transactions(DAY, DAY) for name in ("feed.csv", "feed.parquet")]
+    assert [table["transaction_id"].to_pylist() for table in found] == [["1/1.25/c1", "2/2/c2", None], ["1/1.25/c1", "2/2/c2", None]]
+    assert found[0]["malformed"].null_count == 3  # a part is missing
+    assert Malformed.decode(found[1]["malformed"][2].as_py()).unread["transaction_id"].text == "3/1e+17/c3"  # a part has lost digits
+
+
+@pytest.mark.parametrize(
+    ("unit", "number", "since", "time"),
+    [
+        ("hours", "25", "2026-02-28", "2026-03-01T01:00:00+00:00"),
+        ("seconds", "0.25", "2026-03-01T10:00:00+02:00", "2026-03-01T08:00:00.250000+00:00"),
+        ("minutes", "-30", "2026-03-02", "2026-03-01T23:30:00+00:00"),
+        ("days", "59", "2026-01-01", "2026-03-01T00:00:00+00:00"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_time_may_be_units_since_a_moment(tmp_path: Path, suffix: str, unit: str, number: str, since: str, time: str) -> None:
+    if suffix == "csv":
+        (tmp_path / "feed.csv").write_text((HEADER + line(1)).replace("2026-03-01 10:00:00", number))
+    else:
+        (tmp_path / "feed.parquet").write_bytes(parquet(WHEN=[float(number)] * 3))
+    columns = {**COLUMNS, "event_timestamp": {"column": "WHEN", "unit": unit, "since": since}}
+    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(DAY, DAY)
+    assert rows["event_timestamp"][0].as_py().isoformat() == time
+
+
+@pytest.mark.parametrize("number", ["1e18", "soon", ""])
+def test_a_number_of_units_that_is_no_time_is_kept_for_quarantine(tmp_path: Path, number: str) -> None:
+    (tmp_path / "2026-03-01.csv").write_text((HEADER + line(1)).replace("2026-03-01 10:00:00", number))
+    columns = {**COLUMNS, "event_timestamp": {"column": "WHEN", "unit": "hours", "since": date(2026, 3, 1)}}
+    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(DAY, DAY)
+    assert rows["event_timestamp"].to_pylist() == [None]
+    assert [Malformed.decode(text).unread["event_timestamp"].text for text in rows["malformed"].to_pylist() if text] == [number] * bool(number)
+
+
+@pytest.mark.parametrize(
+    ("columns", "about"),
+    [
+        ({"amount": {"columns": ["A", "B"]}}, "`columns.amount` is no id, and cannot be composed"),
+        ({"amount": {"column": "A", "unit": "hours", "since": "2026-01-01"}}, "`columns.amount` is no time"),
+        ({"event_timestamp": {"column": "A", "unit": "weeks", "since": "2026-01-01"}}, "'seconds', 'minutes', 'hours' or 'days'"),
+        ({"event_timestamp": {"column": "A", "unit": "hours"}}, "since"),
+        ({"transaction_id": {"columns": ["A"]}}, "at least 2 items"),
+        ({"transaction_id": 7}, "valid string"),
+    ],
+)
+def test_a_column_that_cannot_be_had_so_is_named(columns: dict[str, object], about: str) -> None:
+    with pytest.raises(ValidationError, match=about):
+        FilesConfig.model_validate({"path": "feed", "columns": columns})
+
+
+@pytest.mark.parametrize("encoding", ["latin-l", "base64"])
+def test_an_encoding_that_nobody_knows_is_named(encoding: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{encoding}' is no text encoding; usual ones are utf-8, cp1252"):
+        FilesConfig(path="feed", encoding=encoding)
+
+
 # Refused: file, what it holds, the place (empty: the file as a whole), what is said
 
 
@@ -172,6 +239,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "doubled header names with spaces": ("feed.csv", FEED.replace("NOTE", " CARD ").encode(), "", "has more than one column 'CARD'"),
     "no header": ("feed.csv", FEED.removeprefix(HEADER).encode(), "", "are missing; there are 1, 2026-03-01 .*the first line should be a header"),
     "no header, one row": ("feed.csv", line(1).encode(), "", "the first line should be a header"),
+    "a separator that nobody announced": ("feed.csv", FEED.replace(",", "^").encode(), "", r"there are ID\^WHEN.*first line such as sep=\^"),
     "blank lines only": ("feed.csv", b"\n \r\n", "", "is empty, without even a header"),
     "sep= only": ("feed.csv", b"sep=;\n", "", "is empty, without even a header"),
     "nothing in gzip": ("feed.csv.gz", gzip.compress(b""), "", "is empty, without even a header"),
@@ -296,10 +364,13 @@ def test_a_file_that_is_reached_twice_counts_once_under_its_own_name(tmp_path: P
 def test_a_circle_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "feed" / "deep").mkdir(parents=True)
     (tmp_path / "feed" / "deep" / "up").symlink_to(tmp_path / "feed")
-    (tmp_path / "feed" / "a").symlink_to(tmp_path / "feed" / "b")
-    (tmp_path / "feed" / "b").symlink_to(tmp_path / "feed" / "a")
     (tmp_path / "feed" / "deep" / "feed.csv").write_text(FEED)
-    assert ids(tmp_path / "feed") == ["1", "2", "3"]
+    (tmp_path / "way in").symlink_to(tmp_path / "feed" / "deep")
+    assert ids(tmp_path / "feed") == ids(tmp_path / "way in") == ["1", "2", "3"]
+    (tmp_path / "feed" / "a.csv").symlink_to(tmp_path / "feed" / "b.csv")
+    (tmp_path / "feed" / "b.csv").symlink_to(tmp_path / "feed" / "a.csv")
+    with pytest.raises(SourceError, match=r"a\.csv: cannot be opened"):
+        ids(tmp_path / "feed")
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
@@ -328,6 +399,7 @@ def test_hidden_and_temporary_names_stay_out(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half a fi")
     assert ids(tmp_path) == ["1", "2", "3"]
+    assert FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS)).preview().left_out == ()
 
 
 def test_what_is_no_table_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
@@ -68,8 +68,10 @@ class TextConfig(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
     def rules(self, section: str, base: Rules = PLAIN) -> Rules:
-        flags = {"true": self.flags.true, "false": self.flags.false} if self.flags else {}
-        return replace(base, **{name: value for name, value in self.text.items() if name not in ("flags", "encoding")}, **flags, section=section)
+        said = {field.name for field in fields(Rules)}
+        changes: dict[str, Any] = {name: value for name, value in self.text.items() if name in said}
+        words: dict[str, Any] = {"true": self.flags.true, "false": self.flags.false} if self.flags else {}
+        return replace(base, **changes, **words, section=section)
 
 
 class LabelsConfig(TextConfig):
@@ -137,8 +139,12 @@ class FilesConfig(TextConfig):
     @property
     def label_rules(self) -> Rules:
         """Those of the transactions, and what the labels' own files do otherwise."""
-        own = self.labels is not None and self.labels.path is not None
-        return self.labels.rules("[source.labels]", self.row_rules) if self.labels and own else self.row_rules
+        if self.labels is None or self.labels.path is None:
+            return self.row_rules
+        try:
+            return self.labels.rules("[source.labels]", self.row_rules)
+        except ValueError as error:
+            raise ValueError(f"labels: {error}") from error
 
 
 class FileSource:
