@@ -107,6 +107,7 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
 
     from feature_repo.engine.lake import Lake
     from mlops_assets.assets.trained_model import trained_version
+    from mlops_assets.keys import TRAINED_MODEL
     from mlops_assets.scoring import score_days
 
     settings = configured()
@@ -116,9 +117,11 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     if out.is_dir():
         raise CommandError(f"{out} is a folder; --out takes the file to write")
     registry, lake = _registry(settings), Lake(settings.lake_root)
-    number = trained_version(lake, as_of) if as_of else version
     if not registry_exists(settings):  # asking would make one
-        raise CommandError(f"there is no version {number or 'yet'}: {untrained(settings)}")
+        raise CommandError(f"there is no version {f'as of {as_of}' if as_of else version or 'yet'}: {untrained(settings)}")
+    if as_of and lake.manifest(TRAINED_MODEL, as_of) is None:
+        raise CommandError(f"{TRAINED_MODEL}: nothing materialized for {as_of}; `mlops train --as-of {as_of}` trains that version")
+    number = trained_version(lake, as_of) if as_of else version
     chosen = registry.version(number) if number else registry.champion()
     if chosen is None:
         raise CommandError("there is no champion yet; name a version with --version or --as-of")

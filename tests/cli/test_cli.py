@@ -157,7 +157,7 @@ def test_a_configuration_file_that_is_not_there_is_named(platform: Platform) -> 
         (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "scores.parquet", "--version", "9"], "there is no version 9"),
         (
             ["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "scores.parquet", "--as-of", "2025-03-09"],
-            "nothing materialized for 2025-03-09",
+            "there is no version as of 2025-03-09: nothing was trained in",
         ),
     ],
 )

@@ -17,9 +17,11 @@ from sqlalchemy.exc import OperationalError
 from feature_repo.engine.lake import LakeError
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.engine.rebuilding import Rebuild, RebuildError
+from mlops_assets.cli import main
 from mlops_assets.core.source import SourceError
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.home import CommandError
+from mlops_assets.resources.environments import ConfigError
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 CUT_OFF = "Compressed file ended before the end-of-stream marker was reached"
@@ -150,3 +152,13 @@ def test_a_second_rebuild_says_that_another_one_runs(tmp_path: Path) -> None:
     with opened[0] as one, opened[1] as other, Rebuild(one, plan), pytest.raises(RebuildError) as refused, Rebuild(other, plan):
         pass
     assert told(refused.value) == f"{tmp_path}/x.db.rebuild.lock: another rebuild is running; give the command again when it has ended"
+
+
+@pytest.mark.parametrize("words", [["--debug", "--config", "nowhere.toml", "status"], ["--config", "nowhere.toml", "status", "--debug"]])
+def test_debug_before_or_after_the_command_keeps_the_traceback(words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLOPS_CONFIG", "MLOPS_TRACEBACK"):
+        monkeypatch.setenv(name, "")  # so that what the command sets is taken back
+    assert main(["--config", "nowhere.toml", "status"]) == 1
+    with pytest.raises(ConfigError, match=r"nowhere.toml: no such configuration file"):
+        main(words)
