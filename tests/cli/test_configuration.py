@@ -100,6 +100,9 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
     [
         (GOOD + "[model]\nholdout_days = 90\n", "[model] train_days of 90 leaves nothing to learn from before a holdout_days of 90"),
         (GOOD.replace("end = 2025-04-30", "end = 2025-02-28"), "[time] end = 2025-02-28 is before start = 2025-03-01"),
+        (GOOD + "[gate]\nconfidence = 95\n", "[gate] confidence: has to be less than 1, not 95"),
+        (GOOD + "[drift]\ndrift_share = 20\n", "[drift] drift_share: has to be less than or equal to 1, not 20"),
+        (GOOD + "[recipe]\nfeature_fraction = 0\nlegitimate_share = 0\n", "[recipe] legitimate_share of 0.0: a share above 0, up to 1, is needed"),
         (GOOD.replace("[time]", "[tme]"), "unknown key 'tme'; is it time?; known are"),
         (GOOD.replace('"simulator"', '"simulatr"'), "[source] kind 'simulatr' is not known; is it simulator?; there are simulator, files."),
         (GOOD.replace('kind = "simulator"', ""), "[source] kind: is missing; there are simulator, files"),
