@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from serving.settings import ServingSettings
@@ -37,10 +37,9 @@ def in_a_process_of_its_own() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `mlops serve` blocks it until here
         code = main()
     except BaseException:  # a library may have turned the interrupt into an error of its own
-        signal.signal(signal.SIGINT, _leave)
-        if not came:
-            raise
-        code = INTERRUPTED
+        if came:
+            _leave()  # Python's own end would kill the process by the signal where the interrupt met an `exec`
+        raise
     signal.signal(signal.SIGINT, _leave)  # what is left is Python's own tidying up
     return code
 
@@ -127,7 +126,8 @@ class _blocked:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _leave(number: int, frame: object) -> None:
+def _leave(*signalled: object) -> NoReturn:
+    sys.stderr.flush()
     os._exit(INTERRUPTED)
 
 

@@ -239,7 +239,7 @@ def test_a_source_folder_that_is_missing_is_named_and_nothing_is_ingested(platfo
     assert made == [], "what does not hang on the missing files may be there, empty"
 
 
-@pytest.mark.parametrize("words", [["doctor"], ["backfill", "--from", FIRST, "--to", FIRST], ["train", "--as-of", AS_OF]])
+@pytest.mark.parametrize("words", [["doctor"], ["backfill", "--from", FIRST, "--to", FIRST], ["rebuild-online"]])
 def test_a_home_that_cannot_be_written_to_is_named(
     platform: Platform, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
