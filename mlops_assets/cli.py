@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlops_assets import commands, decisions, trainings
+from mlops_assets.errors import is_interrupted, told
 
 
 class Once(argparse.Action):
@@ -33,36 +34,49 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Errors are one line on stderr and exit 1, wrong usage exits 2; with `--json` the last line on stdout is one object."""
-    options = parser().parse_args(arguments)
-    if options.config:
-        os.environ["MLOPS_CONFIG"] = str(Path(options.config).absolute())
-    os.environ.setdefault("DO_NOT_TRACK", "true")  # MLflow does not take 1 for a yes
-    os.environ.setdefault("FEAST_USAGE", "False")
+def main(arguments: Sequence[str] | None = None, interrupted: Callable[[], bool] = bool) -> int:
+    """Run one command. An error is one line on stderr and exit 1, wrong usage exits 2; with `--json` the last line on stdout is one object.
+
+    Ctrl-C is exit 130. `interrupted` says whether it has come, where a library has turned it into an error of its own.
+    """
     try:
+        options = parser().parse_args(arguments)
+        if options.config:
+            os.environ["MLOPS_CONFIG"] = str(Path(options.config).absolute())
+        if options.debug:
+            os.environ["MLOPS_TRACEBACK"] = "1"
+        os.environ.setdefault("DO_NOT_TRACK", "true")  # MLflow does not take 1 for a yes
+        os.environ.setdefault("FEAST_USAGE", "False")
         outcome = options.run(options)
-    except KeyboardInterrupt:
-        print("mlops: interrupted; what was written is whole, and the same command goes on from there", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if os.environ.get("MLOPS_TRACEBACK"):
+        if outcome is not None:
+            from mlops_assets.commands import readable
+
+            print(json.dumps(outcome, default=str) if options.json else readable(outcome))
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if interrupted() or is_interrupted(error):
+            print("mlops: interrupted; what was written is whole, and the same command goes on from there", file=sys.stderr)
+            return 128 + signal.SIGINT
+        if os.environ.get("MLOPS_TRACEBACK") or not isinstance(error, Exception):
             raise
-        print(f"mlops: {commands.one_line(error)}", file=sys.stderr)
+        print(f"mlops: {told(error)}", file=sys.stderr)
         return 1
-    if outcome is not None:
-        print(json.dumps(outcome, default=str) if options.json else commands.readable(outcome))
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
+    from mlops_assets import commands, decisions, trainings  # here, so that Ctrl-C during these imports is one during a command
+
     top = Parser(prog="mlops", description="Keeps a fraud model good in production: features, training, gate, serving, drift and retraining.")
     top.add_argument("--config", metavar="FILE", action=Once, help="the TOML file that configures the platform (or MLOPS_CONFIG)")
-    names = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    top.add_argument("--debug", action="store_true", help="errors keep their traceback (or MLOPS_TRACEBACK=1); after the command, too")
+    names = top.add_subparsers(metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
         one = names.add_parser(name, help=text, description=text)
         one.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="errors keep their traceback")
         one.set_defaults(run=run)
         return one
 
@@ -124,11 +138,14 @@ def parser() -> argparse.ArgumentParser:
     dev.add_argument("--port", type=int, default=3000, action=Once, help="of Dagster (3000)")
     dev.add_argument("--mlflow-port", type=int, default=5000, action=Once, metavar="PORT", help="of MLflow (5000)")
     command("status", lambda o: commands.status(), "what is materialized, which version is champion, what the gate decided last")
-    command("doctor", lambda o: commands.doctor(), "check that everything the platform needs is here")
+    command("doctor", lambda o: commands.doctor(o.json), "check that everything the platform needs is here, and look at the feeds")
+    top.set_defaults(run=lambda o: top.error(f"COMMAND is missing: one of {', '.join(names.choices)}; `mlops COMMAND --help` says more"))
     return top
 
 
 def _backfill(options: argparse.Namespace, usage: argparse.ArgumentParser) -> Any:
+    from mlops_assets import commands, trainings
+
     if options.group == "model":
         return trainings.walk_forward(options.first, options.last, options.step or 1, options.json)
     if options.step is not None:
@@ -174,4 +191,6 @@ def _day(text: str) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from mlops_assets.__main__ import main as in_a_process_of_its_own
+
+    raise SystemExit(in_a_process_of_its_own())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
-from mlops_assets.home import CommandError, check_range, check_writable, padded, prepare, registry_exists
-from mlops_assets.resources.environments import Settings, load_settings
+from mlops_assets.errors import listed
+from mlops_assets.home import CommandError, check_range, check_writable, configured, padded, prepare, registry_exists, untrained
+from mlops_assets.resources.environments import Settings
+from mlops_assets.use_cases import USE_CASES
 
 if TYPE_CHECKING:
     from mlops_assets.resources.lifecycle import Lifecycle
@@ -36,7 +39,7 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
     from mlops_assets.pipeline import BACKFILL, DAILY, ONLINE
     from mlops_assets.resources.lake import day_range
 
-    settings = load_settings()
+    settings = configured()
     check_range(settings, first, last)
     prepare(settings)
     pipeline = _pipeline()
@@ -60,14 +63,14 @@ def reproduce(version: str, record: Path | None) -> dict[str, Any]:
     from mlops_assets.reproduce import reproduce as rebuild
     from mlops_assets.resources.provenance import ROOT, Record
 
-    settings = load_settings()
+    settings = configured()
     if record is not None:
         made_from = Record.from_json(_text(record), str(record))
     elif registry_exists(settings):  # asking would make one
         registry = _registry(settings)
         made_from = registry.record(registry.version(version))
     else:
-        raise CommandError(f"there is no version {version}: nothing was trained in {settings.home}; --record takes what another home recorded")
+        raise CommandError(f"there is no version {version}: {untrained(settings)}; --record takes what another home recorded")
     base = settings.base if settings.config_file else ROOT / made_from.config_base
     made = rebuild(made_from, Lake(settings.lake_root), base, ROOT, lambda line: print(line, file=sys.stderr, flush=True))
     return {
@@ -88,7 +91,7 @@ def rebuild_online() -> dict[str, Any]:
     from mlops_assets.keys import ONLINE_STORE, TRANSACTIONS
     from mlops_assets.pipeline import ONLINE
 
-    settings = load_settings()
+    settings = configured()
     prepare(settings)
     if not Lake(settings.lake_root).partitions(TRANSACTIONS):
         raise CommandError(f"there is nothing to rebuild from: no transactions in {settings.lake_root}; `mlops backfill` brings them")
@@ -104,18 +107,21 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
 
     from feature_repo.engine.lake import Lake
     from mlops_assets.assets.trained_model import trained_version
+    from mlops_assets.keys import TRAINED_MODEL
     from mlops_assets.scoring import score_days
 
-    settings = load_settings()
+    settings = configured()
     check_range(settings, first, last)
     if not out.absolute().parent.is_dir():
         raise CommandError(f"{out}: there is no folder {out.absolute().parent.name!r} to write it to")
     if out.is_dir():
         raise CommandError(f"{out} is a folder; --out takes the file to write")
     registry, lake = _registry(settings), Lake(settings.lake_root)
-    number = trained_version(lake, as_of) if as_of else version
     if not registry_exists(settings):  # asking would make one
-        raise CommandError(f"there is no version {number or 'yet'}: nothing was trained in {settings.home}")
+        raise CommandError(f"there is no version {f'as of {as_of}' if as_of else version or 'yet'}: {untrained(settings)}")
+    if as_of and lake.manifest(TRAINED_MODEL, as_of) is None:
+        raise CommandError(f"{TRAINED_MODEL}: nothing materialized for {as_of}; `mlops train --as-of {as_of}` trains that version")
+    number = trained_version(lake, as_of) if as_of else version
     chosen = registry.version(number) if number else registry.champion()
     if chosen is None:
         raise CommandError("there is no champion yet; name a version with --version or --as-of")
@@ -136,12 +142,12 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
     from feature_repo.engine.lake import Lake
     from mlops_assets.scoring import compare_days
 
-    settings = load_settings()
+    settings = configured()
     check_range(settings, first, last)
     if one == other:
         raise CommandError(f"{one} and {other} are the same version")
     if not registry_exists(settings):  # asking would make one
-        raise CommandError(f"there is no version {one}: nothing was trained in {settings.home}")
+        raise CommandError(f"there is no version {one}: {untrained(settings)}")
     registry = _registry(settings)
     found = compare_days(Lake(settings.lake_root), settings, registry, registry.version(one), registry.version(other), first, last)
     outcome = {"from": first, "to": last, **asdict(found)}
@@ -152,12 +158,15 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
 
 def serve(options: argparse.Namespace) -> None:
     """The service as a process of its own: it takes this one's place."""
-    settings = load_settings()
+    settings = configured()
+    if not Path(settings.tracking_uri.removeprefix("sqlite:///")).exists():
+        print(f"mlops: {untrained(settings)}. The service answers 503 until a version is promoted", file=sys.stderr, flush=True)
     words = ["--home", str(settings.home), "--name", settings.use_case, "--host", options.host, "--port", str(options.port)]
     words += ["--workers", str(options.workers), "--clock", options.clock, "--lake", settings.lake_root]
     words += ["--far-days", str(settings.serving.far_days), "--when-far", settings.serving.when_far]
     words += ["--now", options.now] if options.now else []
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C while the service's Python begins waits until it can be answered
     os.execv(sys.executable, [sys.executable, "-m", "serving", *words])
 
 
@@ -165,7 +174,7 @@ def dev(port: int, mlflow_port: int) -> None:
     """Dagster and MLflow's UI on this platform, until they are stopped."""
     from mlops_assets.dev import check_ports, run_dev
 
-    settings = load_settings()
+    settings = configured()
     check_ports(port, mlflow_port)
     prepare(settings)
     run_dev(settings, port, mlflow_port)
@@ -176,7 +185,7 @@ def status() -> dict[str, Any]:
     from feature_repo.engine.lake import Lake
     from mlops_assets.keys import FEATURE_VECTORS, PREDICTION_LOG, TRANSACTIONS, VERDICTS
 
-    settings = load_settings()
+    settings = configured()
     lake = Lake(settings.lake_root)
     datasets = {}
     for name in (TRANSACTIONS, VERDICTS, FEATURE_VECTORS, PREDICTION_LOG):
@@ -196,12 +205,14 @@ def status() -> dict[str, Any]:
     }
 
 
-def doctor() -> dict[str, Any]:
-    """Each check with its outcome; the first that fails is an error that says what to do."""
+def doctor(as_data: bool) -> dict[str, Any] | None:
+    """Each check with its outcome, and the feeds. The first check that fails is an error that says what to do; of the feeds, all that is wrong is."""
     import ctypes.util
     import importlib.metadata
 
-    settings = load_settings()
+    from mlops_assets.feeds import look_at_feeds, shown
+
+    settings = configured()
     findings: dict[str, Any] = {"python": sys.version.split()[0], "config": str(settings.config_file or "defaults")}
     if ctypes.util.find_library("gomp") is None:
         raise CommandError("libgomp.so.1 is missing, which LightGBM needs: install the system package libgomp1")
@@ -214,14 +225,12 @@ def doctor() -> dict[str, Any]:
     if loaded.returncode:
         raise CommandError(f"LightGBM does not load: {loaded.stderr.strip().splitlines()[-1]}")
     findings["lightgbm_loads"] = True
-    return findings
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks; errors that are not ours say their type, and a database's leaves out the statement."""
-    text = " ".join(str(error).split()).partition(" [SQL: ")[0] or "no message"
-    named = type(error).__module__.split(".")[0] in ("mlops_assets", "feature_repo", "serving")
-    return text if named else f"{type(error).__name__}: {text}"
+    looks = look_at_feeds(USE_CASES[settings.use_case], settings)
+    if not as_data:
+        print(f"{readable(findings)}\n{shown(looks)}", end="", flush=True)
+    if problems := [problem for look in looks for problem in look.problems]:
+        raise CommandError(listed("the feeds", problems) if problems[1:] else problems[0])
+    return findings | {"feeds": [asdict(look) for look in looks]} if as_data else None
 
 
 def readable(outcome: Mapping[str, Any], indent: str = "") -> str:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.home import CommandError, padded, registry_exists
-from mlops_assets.resources.environments import Settings, load_settings
+from mlops_assets.home import CommandError, configured, padded, registry_exists, untrained
 
 if TYPE_CHECKING:
+    from mlops_assets.resources.environments import Settings
     from mlops_assets.resources.lifecycle import Lifecycle
 
 
@@ -21,14 +21,14 @@ def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
     from feature_repo.engine.lake import Lake
     from mlops_assets.resources.lifecycle import lifecycle_of
 
-    settings = load_settings()
+    settings = configured()
     lifecycle = lifecycle_of(settings)
     if not registry_exists(settings):
-        raise CommandError(f"there is no version {number}: nothing was trained in {settings.home}")
+        raise CommandError(f"there is no version {number}: {untrained(settings)}")
     if refuse:
         return _told(settings, lifecycle, lifecycle.decline(number, _now(), _person(), reason))
     from mlops_assets.assets.judging import standing_against
-    from mlops_assets.definitions import USE_CASES
+    from mlops_assets.use_cases import USE_CASES
 
     case, lake = USE_CASES[settings.use_case], Lake(settings.lake_root)
     barred = standing_against(case, settings, lake, lifecycle.registry, lifecycle.registry.version(number))
@@ -39,9 +39,9 @@ def rollback(reason: str) -> dict[str, Any]:
     """Back to the champion before this one, as one bundle."""
     from mlops_assets.resources.lifecycle import lifecycle_of
 
-    settings = load_settings()
+    settings = configured()
     if not registry_exists(settings):
-        raise CommandError(f"there is no champion to roll back: nothing was trained in {settings.home}")
+        raise CommandError(f"there is no champion to roll back: {untrained(settings)}")
     lifecycle = lifecycle_of(settings)
     return _told(settings, lifecycle, lifecycle.roll_back(_now(), _person(), reason))
 
@@ -50,7 +50,7 @@ def history(as_data: bool) -> dict[str, Any] | None:
     """Every decision, the oldest first, after the chain was verified; what is not whole is an error."""
     from mlops_assets.resources.lifecycle import lifecycle_of
 
-    settings = load_settings()
+    settings = configured()
     lifecycle = lifecycle_of(settings)
     cut_off = len(lifecycle.unconfirmed()) if registry_exists(settings) else 0
     entries, head = lifecycle.history.entries(), lifecycle.history.head()
@@ -64,7 +64,11 @@ def history(as_data: bool) -> dict[str, Any] | None:
     if cut_off:
         print(f"A crash came before MLflow was told of the last {cut_off}; the next decision makes up for it")
     known = "" if cut_off else ", and MLflow knows of the last one"
-    print(f"{head.rows} entries, whole: each follows from the one before it{known}" if entries else "no entries")
+    print(
+        f"{head.rows} entries, whole: each follows from the one before it{known}"
+        if entries
+        else f"no entries: nothing was decided in {settings.home} yet"
+    )
     return None
 
 

@@ -1,13 +1,8 @@
 """The code location: use cases × environment → `defs`."""
 
-from mlops_assets.core.use_case import UseCase
 from mlops_assets.pipeline import build_pipeline
-from mlops_assets.resources.environments import ConfigError, load_settings
-from mlops_assets.use_cases.fraud.case import FRAUD
+from mlops_assets.resources.environments import load_settings
+from mlops_assets.use_cases import USE_CASES
 
-USE_CASES: dict[str, UseCase] = {FRAUD.name: FRAUD}
-
-settings = load_settings()
-if settings.use_case not in USE_CASES:
-    raise ConfigError(f"use_case {settings.use_case!r} is not known; there are {', '.join(USE_CASES)}")
+settings = load_settings(use_cases=USE_CASES)
 defs = build_pipeline(USE_CASES[settings.use_case], settings)

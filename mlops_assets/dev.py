@@ -34,7 +34,10 @@ def check_ports(port: int, mlflow_port: int) -> None:
 
 
 def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
-    """Serve both until a signal comes, which is a success, or one of them ends, which is `DevError`. Nothing of them is left then."""
+    """Serve both until a signal comes, or one of them ends, which is `DevError`. Nothing of them is left then.
+
+    SIGTERM and SIGHUP are a success, Ctrl-C is `KeyboardInterrupt`.
+    """
     registry = registry_of(settings)
     registry.end_orphans(datetime.now(UTC))  # so that the UI shows no training that nobody is at; it makes the database, too
     print(f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at http://{LOOPBACK}:{mlflow_port}", flush=True)
@@ -51,6 +54,8 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
                         raise DevError(f"{name} ended by itself with exit code {process.returncode}; what it said stands above")
         finally:
             _stop(list(running.values()))
+    if signal.SIGINT in received:
+        raise KeyboardInterrupt
 
 
 # No jobs of its own (evaluations by language models), which would be five more processes.

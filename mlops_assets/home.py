@@ -9,11 +9,17 @@ from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
 
-from mlops_assets.resources.environments import ConfigError, Settings
+from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.use_cases import USE_CASES
 
 
 class CommandError(Exception):
     """What was asked for cannot be done; the message says what and where."""
+
+
+def configured() -> Settings:
+    """The settings of this command. All that is wrong with the configuration, the source's part included, is one `ConfigError`."""
+    return load_settings(use_cases=USE_CASES)
 
 
 def prepare(settings: Settings) -> None:
@@ -51,18 +57,25 @@ def registry_exists(settings: Settings) -> bool:
     return False
 
 
+def untrained(settings: Settings) -> str:
+    """That nothing was trained, with what to do."""
+    if not settings.home.exists():
+        return f"nothing was trained in {settings.home}, which is not there: MLOPS_HOME names the home"
+    return f"nothing was trained in {settings.home}: `mlops train --as-of DAY` does, once `mlops backfill` has brought the days before it"
+
+
 def check_range(settings: Settings, first: str, last: str) -> None:
     """Whether the platform has the arrival days from `first` to `last`; `CommandError` where it has not."""
     from mlops_assets.partitions import arrival_days
 
     if first > last:
-        raise CommandError(f"from {first} to {last}: the first day is after the last one")
+        raise CommandError(f"from {first} to {last}: the first day is after the last one; give them the other way round")
     days = arrival_days(settings.time.start, settings.time.end)
     low, high = days.get_first_partition_key(), days.get_last_partition_key()
     if low is None or high is None:
-        raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet")
+        raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet; set an earlier one")
     if outside := [day for day in (first, last) if not low <= day <= high]:
-        raise CommandError(f"{outside[0]}: the platform's arrival days are {low} to {high}")
+        raise CommandError(f"{outside[0]}: the platform's arrival days are {low} to {high}; {_bound(settings, outside[0] < low)}")
 
 
 def check_as_of(settings: Settings, *days: str) -> None:
@@ -72,9 +85,16 @@ def check_as_of(settings: Settings, *days: str) -> None:
     known = as_of_days(settings.time.start, settings.time.end)
     low, high = known.get_first_partition_key(), known.get_last_partition_key()
     if low is None or high is None:
-        raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet")
+        raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet; set an earlier one")
     if outside := [day for day in days if not low <= day <= high]:
-        raise CommandError(f"as of {outside[0]}: the platform's as-of days are {low} to {high}")
+        raise CommandError(f"as of {outside[0]}: the platform's as-of days are {low} to {high}; {_bound(settings, outside[0] < low)}")
+
+
+def _bound(settings: Settings, early: bool) -> str:
+    """What says that no day is earlier, or later."""
+    if early:
+        return f"[time] start = {settings.time.start} is the first arrival day"
+    return f"[time] end = {settings.time.end} is the last arrival day" if settings.time.end else "a day is there once it is over in UTC"
 
 
 def padded(lines: Sequence[Sequence[str]]) -> str:

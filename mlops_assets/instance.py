@@ -1,27 +1,31 @@
 """The Dagster instance under MLOPS_HOME: its settings file, and running a job of the code location in this process."""
 
 import os
-import re
+import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from dagster import (
     AssetCheckSeverity,
     DagsterEvent,
     DagsterEventType,
-    DagsterExecutionInterruptedError,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
     ExecuteInProcessResult,
     RunsFilter,
 )
+from dagster._core.execution import compute_logs
 from dagster._utils.error import SerializableErrorInfo
 
 from mlops_assets.automation import fail_dead_runs
+from mlops_assets.errors import is_interrupted, told
 from mlops_assets.processes import process_tags
 
 # What the UI, the sensor and the schedule launch waits in a queue: two processes at a time, and one of the model group, which is a pool. Limits go by
@@ -47,7 +51,6 @@ run_monitoring:
   start_timeout_seconds: 180
   max_runtime_seconds: 86400
 """
-OUR_ERRORS = re.compile(r"^(mlops_assets|feature_repo|serving)[\w.]*: ")  # their names say less than their messages
 GIVEN_S = 10.0  # a few looks of the daemon at its queue
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -89,20 +92,36 @@ def run_job(
     fail_dead_runs(instance)
     run_id = str(uuid.uuid4())
     span = {RANGE_START: days[0], RANGE_END: days[1]} if days else {}
-    result = defs.resolve_job_def(name).execute_in_process(
-        instance=instance,
-        run_id=run_id,
-        partition_key=day,
-        tags={**span, **process_tags(run_id)},
-        raise_on_error=False,
-        run_config={"loggers": {"story": {}}, "ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
-        asset_selection=select,
-    )
+    with _helpers_apart():
+        result = defs.resolve_job_def(name).execute_in_process(
+            instance=instance,
+            run_id=run_id,
+            partition_key=day,
+            tags={**span, **process_tags(run_id)},
+            raise_on_error=False,
+            run_config={"loggers": {"story": {}}, "ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
+            asset_selection=select,
+        )
     if not result.success:
-        if any(event.is_step_failure and _innermost(event).cls_name == DagsterExecutionInterruptedError.__name__ for event in result.all_events):
+        failures = [_error(event) for event in result.all_events if event.is_step_failure]
+        if any(map(is_interrupted, failures)):
             raise KeyboardInterrupt  # Dagster has made a failure of the step out of it
-        raise RunFailed(_why(result))
+        failed = RunFailed(_why(result))
+        for failure in failures:
+            failed.add_note(failure.to_string())  # a traceback shows them
+        raise failed
     return result
+
+
+@contextmanager
+def _helpers_apart() -> Iterator[None]:
+    """Dagster copies what steps print with processes beside this one. A terminal would send them Ctrl-C, too, and each would print a traceback."""
+    dagsters: Any = compute_logs
+    dagsters.subprocess = SimpleNamespace(Popen=partial(subprocess.Popen, start_new_session=True))
+    try:
+        yield
+    finally:
+        dagsters.subprocess = subprocess
 
 
 def give_way(instance: DagsterInstance, pool: str, patience_s: float = GIVEN_S) -> None:
@@ -120,7 +139,7 @@ def _wants(run: DagsterRun, pool: str) -> bool:
 
 
 def _why(result: ExecuteInProcessResult) -> str:
-    """The blocking check that stopped the run, with what it found, or the innermost error of the first failed step."""
+    """The blocking check that stopped the run, with what it found, or the error of the first failed step."""
     for event in result.all_events:
         if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
@@ -130,13 +149,9 @@ def _why(result: ExecuteInProcessResult) -> str:
                 return f"{place} ({' '.join(found.split())}); nothing downstream was made"
     for event in result.all_events:
         if event.is_step_failure:
-            text = OUR_ERRORS.sub("", _innermost(event).message.strip().splitlines()[0])
-            return f"{event.step_key}: {text}"
+            return f"{event.step_key}: {told(_error(event))}"
     return next((e.message or "failed" for e in result.all_events if e.is_failure), "failed")
 
 
-def _innermost(failure: DagsterEvent) -> SerializableErrorInfo:
-    error = failure.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error or SerializableErrorInfo("failed", [], None)
+def _error(failure: DagsterEvent) -> SerializableErrorInfo:
+    return failure.step_failure_data.error or SerializableErrorInfo("failed", [], None)

@@ -30,20 +30,25 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Run a Python module in a session of its own; both of its streams go to `output`, or where those of this process go."""
     # A shell that runs in the background hands on an ignored SIGINT, which Dagster copies to SIGTERM: signals are set back.
-    return subprocess.Popen(
-        [sys.executable, "-m", *words],
-        stdout=output,
-        stderr=subprocess.STDOUT if output else None,
-        env={**os.environ, **(environment or {})},
-        cwd=folder,
-        start_new_session=True,
-        preexec_fn=_default_signals,
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C between the start and its result would leave it to nobody
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", *words],
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            env={**os.environ, **(environment or {})},
+            cwd=folder,
+            start_new_session=True,
+            preexec_fn=_default_signals,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _default_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _started(pid: int) -> str | None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.home import CommandError, check_as_of, padded, prepare, registry_exists
-from mlops_assets.resources.environments import Settings, load_settings
+from mlops_assets.home import CommandError, check_as_of, configured, padded, prepare, registry_exists
+from mlops_assets.resources.environments import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -24,14 +24,16 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
     from dagster import DagsterInstance
 
     from feature_repo.engine.lake import Lake
+    from mlops_assets.assets.training_set import training_days
     from mlops_assets.keys import EVALUATION, TRAINING_SET
     from mlops_assets.resources.lifecycle import lifecycle_of
 
-    settings = load_settings()
+    settings = configured()
     check_as_of(settings, as_of)
     registry_exists(settings)
-    prepare(settings)
     lake = Lake(settings.lake_root)
+    training_days(lake, settings, as_of)
+    prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         undecided = None if again else _undecided(settings, lake, as_of)
         result = _retrain(instance, as_of, undecided)
@@ -53,6 +55,7 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     from dagster import DagsterInstance
 
     from feature_repo.engine.lake import Lake
+    from mlops_assets.assets.training_set import training_days
     from mlops_assets.assets.walk_forward import walk_partition, walk_tables
     from mlops_assets.core.backtest import means, steps
     from mlops_assets.instance import give_way, run_job
@@ -60,12 +63,14 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     from mlops_assets.pipeline import WALK
     from mlops_assets.resources.lake import to_frame
 
-    settings = load_settings()
+    settings = configured()
     as_of_days = steps(first, last, step)
     check_as_of(settings, first, as_of_days[-1])
     registry_exists(settings)
-    prepare(settings)
     lake = Lake(settings.lake_root)
+    for as_of in as_of_days:
+        training_days(lake, settings, as_of)
+    prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         for number, as_of in enumerate(as_of_days, 1):
             give_way(instance, MODEL)  # a walk takes hours, and what drift has asked for does not wait for its end
@@ -177,8 +182,8 @@ def _retrain(instance: DagsterInstance, as_of: str, assets: Sequence[str] | None
 def _training_set_digest(settings: Settings, lake: Lake, as_of: str) -> str:
     """The digest that the training set of the day would have, without writing it."""
     from mlops_assets.assets.training_set import training_set_digest
-    from mlops_assets.definitions import USE_CASES
     from mlops_assets.resources.feature_store import feature_store_of
+    from mlops_assets.use_cases import USE_CASES
 
     plan = feature_store_of(settings).plan(USE_CASES[settings.use_case].feature_service)
     return training_set_digest(lake, settings, as_of, plan.features)

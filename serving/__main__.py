@@ -1,19 +1,21 @@
-"""`python -m serving`: the scoring service in the foreground, until SIGTERM."""
+"""`python -m serving`: the scoring service in the foreground, until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from serving.clock import check_home
-from serving.contract.log import LogError
-from serving.settings import BadSetting, ServingSettings, from_arguments
+if TYPE_CHECKING:
+    from serving.settings import ServingSettings
 
 COULD_NOT_START = 3
 GRACE_S = 30  # for what is in flight at SIGTERM
+INTERRUPTED = 128 + signal.SIGINT  # what a shell makes of a process that Ctrl-C ended
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -24,7 +26,31 @@ LOGGING = {
 }
 
 
+def in_a_process_of_its_own() -> int:
+    """`main`, where Ctrl-C is exit 130 without a traceback at any moment: during the imports at once, later once requests in flight are answered."""
+    came = list[int]()
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGINT, note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `mlops serve` blocks it until here
+        code = main()
+    except BaseException:  # a library may have turned the interrupt into an error of its own
+        if came:
+            _leave()  # Python's own end would kill the process by the signal where the interrupt met an `exec`
+        raise
+    signal.signal(signal.SIGINT, _leave)  # what is left is Python's own tidying up
+    return code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
+    from serving.clock import check_home
+    from serving.contract.log import LogError
+    from serving.settings import BadSetting, from_arguments
+
     try:
         settings = from_arguments(arguments)
         check_home(settings, time.time_ns() // 1_000)
@@ -36,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(settings: ServingSettings) -> int:
     import uvicorn
-    from uvicorn.supervisors import Multiprocess
 
     from serving.app import create_app
 
@@ -56,8 +81,7 @@ def serve(settings: ServingSettings) -> int:
         h11_max_incomplete_event_size=64 * 1024,
     )
     if settings.workers > 1:
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
-        return 0
+        return _serve_with_workers(config)
     # Once the server has shut down in good order it raises the signal again, which would turn exit 0 into a death by SIGTERM.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     server = uvicorn.Server(config)
@@ -65,5 +89,52 @@ def serve(settings: ServingSettings) -> int:
     return 0 if server.started else COULD_NOT_START
 
 
+def _serve_with_workers(config: Any) -> int:
+    """Processes of their own behind one socket. A terminal sends Ctrl-C to all of them: this one answers it, and asks them to stop."""
+    from multiprocessing import resource_tracker
+
+    from uvicorn.supervisors import Multiprocess
+
+    resource_tracker.ensure_running()  # what starts it unblocks Ctrl-C
+
+    class Workers(Multiprocess):
+        interrupted = False
+
+        def handle_int(self) -> None:
+            self.interrupted = True
+            super().handle_int()
+
+        def init_processes(self) -> None:
+            with _blocked():
+                super().init_processes()
+
+        def keep_subprocess_alive(self) -> None:
+            with _blocked():
+                super().keep_subprocess_alive()
+
+        def restart_all(self) -> None:
+            with _blocked():
+                super().restart_all()
+
+    workers = Workers(config, sockets=[config.bind_socket()])
+    workers.run()
+    return INTERRUPTED if workers.interrupted else 0
+
+
+class _blocked:
+    """Processes that are started meanwhile never see Ctrl-C; this one sees it afterwards."""
+
+    def __enter__(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def __exit__(self, *error: object) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _leave(*signalled: object) -> NoReturn:
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(in_a_process_of_its_own())

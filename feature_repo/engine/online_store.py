@@ -157,7 +157,7 @@ def _connected(database: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.OperationalError as error:
         if _is(error, sqlite3.SQLITE_BUSY) or _is(error, sqlite3.SQLITE_LOCKED):
-            raise StateLocked(database) from error
+            raise StateLocked(database) from None
         raise
 
 

@@ -1,11 +1,14 @@
 """The training set as of a day: mature transactions with their latest verdict, in a training fold and a holdout."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from dagster import AssetDep, AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
 
-from feature_repo.engine.lake import Lake, digest_of, encode
+from feature_repo.engine.lake import Lake, MissingPartitions, digest_of, encode
 from mlops_assets.assets.judging import split_of
 from mlops_assets.checks import blocking, content, markdown_table, result
+from mlops_assets.core.splits import NothingToLearn
 from mlops_assets.core.training_set import assemble
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.keys import DATA_DRIFT, FEATURE_PARITY, FEATURE_VECTORS, MODEL, PREDICTION_DRIFT, TRAINING_SET, TRANSACTIONS, VERDICTS
@@ -57,18 +60,41 @@ def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
 
 
 def training_rows(lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]) -> pd.DataFrame:
-    """Read what had arrived before `as_of` and assemble it; a day that was never materialized is `MissingPartitions`.
-
-    A day whose feed did not pass validation is left out, as its features and verdicts were not made: it freezes no training.
-    """
-    split = split_of(settings, as_of)
-    first = split.train_first.isoformat()
-    broken = set(broken_days(lake, first, shift(as_of, -1)))
-    days = [day for day in day_range(first, shift(as_of, -1)) if day not in broken]
+    """Read what had arrived before `as_of`, the days of `training_days`, and assemble it."""
+    split, days = split_of(settings, as_of), training_days(lake, settings, as_of)
     columns = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
     vectors = read_validated(lake, FEATURE_VECTORS, days, list(dict.fromkeys([*columns, *features])))
     verdicts = read_validated(lake, VERDICTS, days)
     return assemble(to_frame(vectors), to_frame(verdicts), split, features)
+
+
+def training_days(lake: Lake, settings: Settings, as_of: str) -> list[str]:
+    """The arrival days that are read as of `as_of`. `NothingToLearn` where no training day is among them, `MissingDays` where one was never made.
+
+    A day whose feed did not pass validation is left out, as its features and verdicts were not made: it freezes no training.
+    """
+    split, last = split_of(settings, as_of), shift(as_of, -1)
+    if not split.has_training_days:
+        there = lake.between(TRANSACTIONS, settings.time.start.isoformat(), last)
+        raise NothingToLearn(split, settings.time.start, there, settings.time.end)
+    first = split.train_first.isoformat()
+    broken = set(broken_days(lake, first, last))
+    days = [day for day in day_range(first, last) if day not in broken]
+    for dataset in (FEATURE_VECTORS, VERDICTS):
+        if missing := sorted(set(days) - set(lake.between(dataset, first, last))):
+            raise MissingDays(dataset, missing, as_of, first)
+    return days
+
+
+class MissingDays(MissingPartitions):
+    """Arrival days that a training reads were never materialized; the message has the command that brings them."""
+
+    def __init__(self, dataset: str, days: Sequence[str], as_of: str, first: str) -> None:
+        super().__init__(dataset, days)
+        self.args = (
+            f"as of {as_of} the arrival days {first} to {shift(as_of, -1)} are read, and {self}; "
+            f"`mlops backfill --from {min(days)} --to {max(days)}` brings what is missing",
+        )
 
 
 def broken_days(lake: Lake, first: str, last: str) -> list[str]:

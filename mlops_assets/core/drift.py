@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from annotated_types import Ge, Gt, Le
 
 from mlops_assets.core.metrics import UndefinedMetric
 
@@ -25,10 +26,10 @@ Numbers = npt.NDArray[Any]
 class DriftThresholds:
     """The thresholds, each beside its reason."""
 
-    psi: float = 0.2  # Siddiqi, Credit Risk Scorecards (2006): under 0.1 no shift, from 0.2 (others say 0.25) a significant one
-    drift_share: float = 0.2  # of the columns: one alone can move by itself, two of ten are a cause in common
-    null_shift: float = 0.2  # of the rows: the index compares values only, a column that goes missing is drift too
-    min_rows: int = 200  # chance alone gives about 9 / rows: 0.045, and under 0.1 in 95 of 100 days
+    psi: Annotated[float, Gt(0)] = 0.2  # Siddiqi, Credit Risk Scorecards (2006): under 0.1 no shift, from 0.2 (others say 0.25) a significant one
+    drift_share: Annotated[float, Gt(0), Le(1)] = 0.2  # of the columns: one alone can move by itself, two of ten are a cause in common
+    null_shift: Annotated[float, Gt(0), Le(1)] = 0.2  # of the rows: the index compares values only, a column that goes missing is drift too
+    min_rows: Annotated[int, Ge(1)] = 200  # chance alone gives about 9 / rows: 0.045, and under 0.1 in 95 of 100 days
 
 
 @dataclass(frozen=True)

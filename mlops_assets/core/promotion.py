@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
 
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.core.evaluation import Evaluation
@@ -19,15 +20,29 @@ REQUEST_FIELDS = ("amount", "event_time_us")  # what serving knows of a transact
 class Gate:
     """The thresholds, each beside its reason."""
 
-    min_positives: int = 50  # with fewer, the interval of average precision is wider than any honest gain, and a draw can come out without any
-    confidence: float = 0.95  # one-sided: a better one that is not proven comes again tomorrow, a worse one costs money until someone sees it
+    min_positives: Annotated[int, Ge(1)] = (
+        50  # with fewer, the interval of average precision is wider than any honest gain, and a draw can come out without any
+    )
+    confidence: Annotated[float, Gt(0), Lt(1)] = (
+        0.95  # one-sided: a better one that is not proven comes again tomorrow, a worse one costs money until someone sees it
+    )
     min_gain: float = 0.0  # of average precision, at that confidence: any proven gain is worth a swap, which costs nothing
-    max_money_loss_share: float = 0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
-    min_slice_positives: int = 30  # with fewer, a slice swings by more than `max_slice_loss` from one week to the next, and no loss of it is proven
-    max_slice_loss: float = 0.05  # of average precision, proven: for a gain on the whole some payments may lose a little, not this much
-    max_calibration_error: float = 0.5  # relative, scores off by a factor of 1.5: the policy is made of probabilities, and people read them as such
-    max_positive_share: float = 0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)
-    max_amount_factor: float = 5.0  # prices do not move so between trainings; units do (cents for euros: 100)
+    max_money_loss_share: Annotated[float, Ge(0)] = (
+        0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
+    )
+    min_slice_positives: Annotated[int, Ge(1)] = (
+        30  # with fewer, a slice swings by more than `max_slice_loss` from one week to the next, and no loss of it is proven
+    )
+    max_slice_loss: Annotated[float, Ge(0)] = (
+        0.05  # of average precision, proven: for a gain on the whole some payments may lose a little, not this much
+    )
+    max_calibration_error: Annotated[float, Gt(0)] = (
+        0.5  # relative, scores off by a factor of 1.5: the policy is made of probabilities, and people read them as such
+    )
+    max_positive_share: Annotated[float, Gt(0), Le(1)] = (
+        0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)
+    )
+    max_amount_factor: Annotated[float, Gt(1)] = 5.0  # prices do not move so between trainings; units do (cents for euros: 100)
     allow_dirty: bool = False  # true where nobody has to rebuild a version: a demonstration, a test
     approval: Literal["automatic", "person"] = "automatic"  # person: what the gate lets pass waits until somebody promotes it
 

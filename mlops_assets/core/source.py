@@ -21,7 +21,11 @@ MALFORMED = "malformed"
 
 
 class SourceError(Exception):
-    """A feed as a whole cannot be read; the message names the file, the column or the value."""
+    """A feed as a whole cannot be read; the message names the file, the column or the value. Several things may be wrong with its configuration."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
 
 
 @dataclass(frozen=True)

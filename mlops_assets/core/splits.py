@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -61,6 +62,11 @@ class Split:
     def holdout_last(self) -> date:
         return self.last_mature_day
 
+    @property
+    def has_training_days(self) -> bool:
+        """Whether any day is left for the evaluation fit."""
+        return self.train_first <= self.evaluation_last
+
     def label(self, days: pd.Series) -> pd.Series:
         """The fold of each day or timestamp: "train" (both fits), "holdout" (measured on, then part of the release fit) or None."""
         utc = utc_days(days)
@@ -68,6 +74,27 @@ class Split:
         fold[((utc >= pd.Timestamp(self.train_first)) & (utc <= pd.Timestamp(self.evaluation_last))).to_numpy()] = "train"
         fold[((utc >= pd.Timestamp(self.holdout_first)) & (utc <= pd.Timestamp(self.holdout_last))).to_numpy()] = "holdout"
         return pd.Series(fold, index=days.index, dtype=object)
+
+
+class NothingToLearn(BadSplit):
+    """As of a day no training day is left. The message says what each arrival day is kept for, and which as-of day would be the first."""
+
+    def __init__(self, split: Split, start: date, there: Sequence[str], end: date | None = None) -> None:
+        """`start` and `end` bound the platform's arrival days; `there` are those before the as-of day that were materialized."""
+        warm_up = (split.not_before - start).days if split.not_before else 0
+        first = start + timedelta(days=warm_up + split.holdout_days + split.maturity_days + 1)
+        kept = (
+            (f"the first {warm_up}", "warm-up", "[model] warm_up_days", warm_up),
+            (f"the last {split.maturity_days}", "without mature labels", "[verdicts] maturity_days", split.maturity_days),
+            (f"the {split.holdout_days} before those", "held out", "[model] holdout_days", split.holdout_days),
+        )
+        days = f"arrival days {min(there)} to {max(there)} are there" if there else "no arrival day is there yet"
+        whats = ", ".join(f"{which} are {what} ({key})" for which, what, key, number in kept if number)
+        late = f". That is after [time] end = {end}: lower one of the three" if end and first > end + timedelta(days=1) else ""
+        super().__init__(
+            f"as of {split.as_of}: nothing to learn from: {days}; of the days from {start} on {whats}: "
+            f"the first as-of day with a training day is {first}{late}"
+        )
 
 
 def utc_days(times: pd.Series) -> pd.Series:

@@ -28,14 +28,16 @@ class ProcessFailed(Exception):
 def running(name: str, words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python module beside this process; at the end it and its children are asked to stop, and killed if they do not."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as handle:
-        process = start(words, handle)
+    process = None
     try:
+        with log.open("wb") as handle:
+            process = start(words, handle)
         yield process
         if process.poll() is not None:
             raise ProcessFailed(f"{name} went away with exit code {process.returncode}; {_last_line(log)}")
     finally:
-        _stop(process)
+        if process is not None:
+            _stop(process)
 
 
 @contextmanager
@@ -79,13 +81,15 @@ def free_port() -> int:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_TIMEOUT_S)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what it left behind, such as code servers
-    process.wait()
+    try:
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+    finally:  # another Ctrl-C does not wait, and leaves nothing running
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it left behind, such as code servers
+        process.wait()
 
 
 def _last_line(log: Path) -> str:

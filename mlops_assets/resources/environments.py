@@ -9,21 +9,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
 
 from mlops_assets.core.drift import DriftThresholds
 from mlops_assets.core.guard import Guard
 from mlops_assets.core.money import Costs
 from mlops_assets.core.promotion import Gate
 from mlops_assets.core.recipe import Recipe
+from mlops_assets.core.source import SourceError
+from mlops_assets.core.tables import nearest, read_table
 from mlops_assets.core.tuning import Tuning
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.errors import listed
+from mlops_assets.sources.listing import beside
 from serving.contract.believable import Bounds
 
-T = TypeVar("T")
+Share = Annotated[float, Ge(0), Le(1)]
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message names the file, the section and the key."""
+    """The configuration cannot be used; the message names the file, the section and the key. Several problems are a line each."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,10 @@ class Time:
     start: date = date(2026, 1, 1)
     end: date | None = None
 
+    def __post_init__(self) -> None:
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"end = {self.end} is before start = {self.start}")
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -41,25 +52,29 @@ class Storage:
 
 @dataclass(frozen=True)
 class Ingest:
-    max_quarantined_share: float = 0.05  # above it the feed itself is broken, and what is downstream must wait
-    volume_window_days: int = 14  # a day's rows are compared with the median of this many days before it
-    min_volume_ratio: float = 0.1  # a feed that broke off in the first hours, and no quiet Sunday
-    max_volume_ratio: float = 5.0  # ten times the usual is a double delivery; a busy Saturday is not five times
-    horizon_days: int = 120  # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
+    max_quarantined_share: Share = 0.05  # above it the feed itself is broken, and what is downstream must wait
+    volume_window_days: Annotated[int, Ge(1)] = 14  # a day's rows are compared with the median of this many days before it
+    min_volume_ratio: Annotated[float, Ge(0)] = 0.1  # a feed that broke off in the first hours, and no quiet Sunday
+    max_volume_ratio: Annotated[float, Ge(1)] = 5.0  # ten times the usual is a double delivery; a busy Saturday is not five times
+    horizon_days: Annotated[int, Ge(1)] = 120  # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    maturity_days: int = 7  # without a fraud label by then, a transaction counts as legitimate
+    maturity_days: Annotated[int, Ge(0)] = 7  # without a fraud label by then, a transaction counts as legitimate
 
 
 @dataclass(frozen=True)
 class Model:
-    holdout_days: int = 7
-    train_days: int = 90
-    warm_up_days: int = 14  # of the platform's first days nothing is learnt: their windows are emptier than any will be again
-    seed: int = 7
-    card_k: int = 100  # cards that a team can look at in a day, as in the handbook's card precision@100
+    holdout_days: Annotated[int, Ge(1)] = 7
+    train_days: Annotated[int, Ge(2)] = 90
+    warm_up_days: Annotated[int, Ge(0)] = 14  # of the platform's first days nothing is learnt: their windows are emptier than any will be again
+    seed: Annotated[int, Ge(0)] = 7
+    card_k: Annotated[int, Ge(1)] = 100  # cards that a team can look at in a day, as in the handbook's card precision@100
+
+    def __post_init__(self) -> None:
+        if self.train_days <= self.holdout_days:
+            raise ValueError(f"train_days of {self.train_days} leaves nothing to learn from before a holdout_days of {self.holdout_days}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Business:
-    min_caught_share: float = 0.5  # of fraud money, on the newest mature day: below it somebody should look
+    min_caught_share: Share = 0.5  # of fraud money, on the newest mature day: below it somebody should look
 
 
 @dataclass(frozen=True)
@@ -145,9 +160,31 @@ class Settings:
         return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
 
-def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.PathLike[str] | None = None) -> Settings:
+SECTIONS: Mapping[str, type] = {
+    "time": Time,
+    "storage": Storage,
+    "ingest": Ingest,
+    "bounds": Bounds,
+    "serving": Serving,
+    "verdicts": Verdicts,
+    "model": Model,
+    "recipe": Recipe,
+    "tuning": Tuning,
+    "costs": Costs,
+    "gate": Gate,
+    "guard": Guard,
+    "drift": DriftThresholds,
+    "retraining": Retraining,
+    "business": Business,
+}
+
+
+def load_settings(
+    config: str | os.PathLike[str] | None = None, home: str | os.PathLike[str] | None = None, use_cases: Mapping[str, UseCase] | None = None
+) -> Settings:
     """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME` names (or `home`; `var` otherwise).
 
+    All that is wrong is one `ConfigError`. What `[source]` may hold only a use case knows: it is checked where `use_cases` are given.
     For a copy of a configuration that must not touch what the original does, `MLOPS_LAKE` names another lake, and `MLOPS_CONFIG_BASE` the
     folder that its relative paths start from.
     """
@@ -157,57 +194,62 @@ def load_settings(config: str | os.PathLike[str] | None = None, home: str | os.P
     if where is None:
         return Settings(home=root, storage=Storage(lake))
     path = Path(where).absolute()
-    try:
-        text = path.read_bytes().decode("utf-8")
-        values = tomllib.loads(text)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{where}: no such configuration file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{where}: {error}") from error
-    sections: dict[str, Any] = {
-        "time": Time,
-        "storage": Storage,
-        "ingest": Ingest,
-        "bounds": Bounds,
-        "serving": Serving,
-        "verdicts": Verdicts,
-        "model": Model,
-        "recipe": Recipe,
-        "tuning": Tuning,
-        "costs": Costs,
-        "gate": Gate,
-        "guard": Guard,
-        "drift": DriftThresholds,
-        "retraining": Retraining,
-        "business": Business,
-    }
-    known = {"use_case", "source", *sections}
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    given = {name: read_section(sections[name], values[name], f"{where}: [{name}]") for name in sections if name in values}
-    for name, kind in {"use_case": str, "source": dict}.items():
-        if not isinstance(values.get(name, kind()), kind):
-            raise ConfigError(f"{where}: {name} has to be {'a table' if kind is dict else 'a name'}, not {values[name]!r}")
-    others = {name: values[name] for name in ("use_case", "source") if name in values}
+    text, values = _read(path, os.fspath(where))
+    given, problems = _sections(values)
     if lake:
         given["storage"] = Storage(lake)
     base = os.environ.get("MLOPS_CONFIG_BASE")
-    return Settings(home=root, config_file=path, config_text=text, config_base=Path(base).absolute() if base else None, **others, **given)
+    settings = Settings(home=root, config_file=path, config_text=text, config_base=Path(base).absolute() if base else None, **given)
+    if problems := problems + _of_use_case(settings, use_cases):
+        raise ConfigError(listed(os.fspath(where), problems))
+    return settings
 
 
-def read_section(kind: type[T], values: object, where: str) -> T:
-    """Build the dataclass `kind` from a table of a TOML file; an unknown key or a wrong type is a `ConfigError` that names it."""
-    from pydantic import TypeAdapter, ValidationError
-
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where} has to be a table, not {values!r}")
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
-        raise ConfigError(f"{where} unknown key {unknown[0]!r}; known are {', '.join(known)}")
+def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{where} {'.'.join(map(str, first['loc']))}: {first['msg']}, not {first['input']!r}") from error
-    except ValueError as error:
-        raise ConfigError(f"{where} {error}") from error
+        text = path.read_bytes().decode("utf-8")
+        return text, tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such configuration file; {beside(path, '.toml')}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{where}: is a folder; name the TOML file in it: {beside(path / 'x', '.toml')}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{where}: line {line} holds the byte 0x{error.object[error.start]:02x}, which is not UTF-8; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: is no TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read ({error.strerror})") from error
+
+
+def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Each section of a file as its dataclass, and all problems of them and of the keys beside them. What cannot be used is left out."""
+    known = sorted({"use_case", "source", *SECTIONS})
+    home_of = {field.name: f"[{name}]" for name, kind in reversed(list(SECTIONS.items())) for field in fields(kind)}
+    given, problems = dict[str, Any](), []
+    for name in sorted(set(values) - set(known)):
+        hint = f"it belongs to {home_of[name]}" if name in home_of else f"known are {', '.join(known)}"
+        problems.append(f"unknown key {name!r}{nearest(name, known)}; {hint}")
+    for name, kind in SECTIONS.items():
+        if name in values:
+            section, wrong = read_table(kind, values[name], f"[{name}]", home_of)
+            given |= {name: section} if section is not None else {}
+            problems += wrong
+    for name, kind in {"use_case": str, "source": dict}.items():
+        if isinstance(value := values.get(name, kind()), kind):
+            given |= {name: value} if name in values else {}
+        else:
+            problems.append(f"{name} has to be {'a table' if kind is dict else 'a name'}, not {value!r}")
+    return given, problems
+
+
+def _of_use_case(settings: Settings, use_cases: Mapping[str, UseCase] | None) -> list[str]:
+    if use_cases is None:
+        return []
+    if (case := use_cases.get(settings.use_case)) is None:
+        return [f"use_case {settings.use_case!r} is not known{nearest(settings.use_case, list(use_cases))}; there is {', '.join(use_cases)}"]
+    try:
+        case.open_source(settings.source, settings.base)
+    except SourceError as error:
+        return list(error.problems)
+    return []

@@ -164,8 +164,8 @@ class Lifecycle:
         version = self.registry.version(number)
         try:
             verdict = json.loads(version.tags[EVALUATION_TAG])
-        except KeyError as error:
-            raise NotPromotable(f"version {number} has no verdict of the gate: materialize its evaluation") from error
+        except KeyError:
+            raise NotPromotable(f"version {number} has no verdict of the gate: materialize its evaluation") from None
         exact = {"version": number, digest_tag(BUNDLE): version.tags.get(digest_tag(BUNDLE))}
         if other := [f"{name} {verdict.get(name)}" for name, value in exact.items() if verdict.get(name) != value]:
             raise NotPromotable(f"the verdict on version {number} is not its own, but of {' and '.join(other)}: materialize its evaluation")

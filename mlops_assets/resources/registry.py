@@ -17,9 +17,10 @@ from typing import Any, cast
 from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
-from dagster import ConfigurableResource, DagsterExecutionInterruptedError
+from dagster import ConfigurableResource
 
 from mlops_assets.core.card import shortened
+from mlops_assets.errors import is_interrupted, told
 from mlops_assets.processes import HOST, PID, is_gone, process_tags
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.provenance import RECORD, RECORD_DIGEST, Record
@@ -79,8 +80,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         except BaseException as error:
             if tracking.active_run() is not None:  # with none, a tag would start one
                 with suppress(Exception):  # what stopped the training is what has to be told
-                    interrupted = isinstance(error, KeyboardInterrupt | DagsterExecutionInterruptedError)
-                    tracking.set_tag("error", "interrupted" if interrupted else f"{type(error).__name__}: {error}"[:500])
+                    tracking.set_tag("error", "interrupted" if is_interrupted(error) else told(error)[:500])
                 with suppress(Exception):
                     tracking.end_run(status="FAILED")
             raise
@@ -162,7 +162,9 @@ class ModelRegistry(ConfigurableResource[Any]):
         try:
             return _version(client.get_model_version(self.name, str(number)))
         except MlflowException as error:
-            raise RegistryError(f"the model {self.name!r} has no version {number}") from error
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise RegistryError(f"the model {self.name!r} has no version {number}") from None
 
     def champion(self) -> Version | None:
         """The version that the alias names, or None before the first promotion. The alias is moved in `lifecycle.py` alone."""

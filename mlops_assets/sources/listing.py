@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -60,7 +61,7 @@ def find(path: str) -> tuple[Any, Listing]:
     except (OSError, ImportError, ValueError) as error:
         raise SourceError(f"{path}: cannot be listed ({error})") from error
     if not exists:
-        raise SourceError(f"{path}: no such file or folder")
+        raise SourceError(f"{path}: no such file or folder" + (f"; {beside(Path(root))}" if isinstance(fs, LocalFileSystem) else ""))
     single = list(found) == [root]
     base = root.rsplit("/", 1)[0] if single else root
     files, left_out = [], []
@@ -77,6 +78,16 @@ def find(path: str) -> tuple[Any, Listing]:
         suffixes = ", ".join(f".{suffix}" for suffix in TABLES)
         raise SourceError(f"{path}: holds no file that ends in {suffixes} (as it is, or with .{', .'.join(PACKINGS)}){there}")
     return fs, Listing(tuple(files), tuple(left_out))
+
+
+def beside(path: Path, suffix: str = "") -> str:
+    """What there is where `path` is not, in words."""
+    folder = path.parent
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if entry.name.endswith(suffix) and entry.name[0] != ".")
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"{folder} holds {shown}" if names else f"{folder} holds no file{' that ends in ' + suffix if suffix else ''}"
 
 
 def named_day(path: str) -> date | None:

@@ -19,6 +19,7 @@ from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.assets.judging import matrix, unproven_days
 from mlops_assets.core.metrics import UndefinedMetric
 from mlops_assets.core.promotion import Gate
+from mlops_assets.core.splits import NothingToLearn
 from mlops_assets.core.training import Recipe, TrainingError
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import FeatureStoreResource, feature_store_of
@@ -145,8 +146,14 @@ def test_too_few_frauds_fail_the_blocking_check_and_training_refuses_the_set(wor
 
 
 def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: World) -> None:
-    with pytest.raises(MissingPartitions, match=r"feature_vectors: nothing materialized for 2025-04-14"):
+    with pytest.raises(MissingPartitions, match=r"feature_vectors: nothing materialized for 2025-04-14") as missing:
         world.make("training_set", "2025-04-20")
+    assert str(missing.value).endswith("`mlops backfill --from 2025-04-14 --to 2025-04-19` brings what is missing")
+
+
+def test_an_as_of_day_without_a_training_day_says_which_is_the_first_one(world: World) -> None:
+    with pytest.raises(NothingToLearn, match="as of 2025-03-05: nothing to learn from: arrival days 2025-03-01 to 2025-03-04 are there; of the days"):
+        world.make("training_set", "2025-03-05")
 
 
 def test_the_same_inputs_make_the_same_model_to_the_byte_with_the_bounds_of_the_configuration(world: World) -> None:

@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from banks import BANK, SMALL
-from sqlalchemy.exc import OperationalError
 
 from feature_repo.engine.lake import Lake
 from mlops_assets import trainings
 from mlops_assets.cli import main
-from mlops_assets.commands import one_line, readable
+from mlops_assets.commands import readable
 from mlops_assets.home import CommandError
 from mlops_assets.resources import provenance as provenance_module
 
@@ -116,7 +115,7 @@ def refused(bank: Platform) -> subprocess.CompletedProcess[str]:
     [
         ("colour = 'red'\n" + SMALL, "unknown key 'colour'"),
         (SMALL + "[model]\ntrain_dayz = 30\n", "[model] unknown key 'train_dayz'"),
-        (SMALL + "shops = 3\n", "[source] shops"),
+        (SMALL + "shops = 3\n", "[source] unknown key 'shops'"),
         (SMALL + "[model]\ntrain_days = 'many'\n", "[model] train_days"),
         (SMALL.replace("2025-03-01\nend", "'yesterday'\nend"), "[time] start"),
         (SMALL.replace('"simulator"', '"crystal ball"'), "kind 'crystal ball' is not known"),
@@ -158,7 +157,7 @@ def test_a_configuration_file_that_is_not_there_is_named(platform: Platform) -> 
         (["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "scores.parquet", "--version", "9"], "there is no version 9"),
         (
             ["score", "--from", "2025-03-01", "--to", "2025-03-02", "--out", "scores.parquet", "--as-of", "2025-03-09"],
-            "nothing materialized for 2025-03-09",
+            "there is no version as of 2025-03-09: nothing was trained in",
         ),
     ],
 )
@@ -212,11 +211,23 @@ def test_wrong_usage_exits_2_in_a_process_too(platform: Platform) -> None:
     assert "given twice" in platform.refuses("train", "--as-of", "2025-04-01", "--as-of", "2025-04-02", code=2)
 
 
-def test_an_as_of_day_without_data_names_the_days_that_are_missing(platform: Platform) -> None:
-    line = platform.fails("train", "--as-of", "2025-03-20")
-    assert line == "mlops: training_set: feature_vectors: nothing materialized for 2025-03-15, 2025-03-16, 2025-03-17 and 2 more"
-    assert not (platform.home / "lake").exists()
-    assert not (platform.home / "history.jsonl").exists()
+def test_an_as_of_day_without_data_names_the_days_that_are_missing_and_what_brings_them(platform: Platform) -> None:
+    line = platform.refuses("train", "--as-of", "2025-04-02")
+    assert line == (
+        "mlops: as of 2025-04-02 the arrival days 2025-03-15 to 2025-04-01 are read, and feature_vectors: nothing materialized for 2025-03-15, "
+        "2025-03-16, 2025-03-17 and 15 more; `mlops backfill --from 2025-03-15 --to 2025-04-01` brings what is missing"
+    )
+    assert not platform.home.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "--as-of", "2025-03-05"], ["backfill", "--from", "2025-03-05", "--to", "2025-03-06", "--group", "model"]]
+)
+def test_an_as_of_day_without_a_training_day_says_which_is_the_first_one(platform: Platform, words: list[str]) -> None:
+    line = platform.refuses(*words)
+    assert line.startswith("mlops: as of 2025-03-05: nothing to learn from: no arrival day is there yet; of the days from 2025-03-01 on the first 14")
+    assert line.endswith("the first as-of day with a training day is 2025-03-30")
+    assert not platform.home.exists()
 
 
 def test_a_source_folder_that_is_missing_is_named_and_nothing_is_ingested(platform: Platform) -> None:
@@ -228,7 +239,7 @@ def test_a_source_folder_that_is_missing_is_named_and_nothing_is_ingested(platfo
     assert made == [], "what does not hang on the missing files may be there, empty"
 
 
-@pytest.mark.parametrize("words", [["doctor"], ["backfill", "--from", FIRST, "--to", FIRST], ["train", "--as-of", AS_OF]])
+@pytest.mark.parametrize("words", [["doctor"], ["backfill", "--from", FIRST, "--to", FIRST], ["rebuild-online"]])
 def test_a_home_that_cannot_be_written_to_is_named(
     platform: Platform, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,11 +252,6 @@ def test_a_home_that_cannot_be_written_to_is_named(
 
 def test_an_empty_list_says_none() -> None:
     assert readable({"version": "3", "overruled": [], "reasons": ["better"]}) == "version: 3\noverruled: none\nreasons:\n  - better"
-
-
-def test_an_error_of_a_database_is_told_without_its_statement() -> None:
-    error = OperationalError("INSERT INTO event_logs", {"event": "x" * 10_000}, Exception("database or disk is full"))
-    assert one_line(error) == "OperationalError: (builtins.Exception) database or disk is full"
 
 
 def test_a_home_that_is_a_file_is_named(platform: Platform) -> None:

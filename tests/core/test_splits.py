@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.core.splits import BadSplit, Split, utc_days
+from mlops_assets.core.splits import BadSplit, NothingToLearn, Split, utc_days
 
 
 @st.composite
@@ -74,3 +74,37 @@ def test_days_before_the_first_usable_one_belong_to_no_fold() -> None:
     assert split.train_first == date(2024, 1, 15)
     assert split.label(pd.Series([date(2024, 1, 14), date(2024, 1, 15)])).tolist() == [None, "train"]
     assert replace(split, not_before=date(2024, 1, 2)).train_first == replace(split, not_before=None).train_first == date(2024, 1, 11)
+
+
+START = date(2026, 1, 1)
+
+
+def platform_split(as_of: date, maturity: int = 7, holdout: int = 7, warm_up: int = 14) -> Split:
+    return Split(as_of, maturity, holdout, 90, START + timedelta(days=warm_up))
+
+
+@pytest.mark.parametrize("maturity", [0, 2, 7])
+@pytest.mark.parametrize("holdout", [1, 7])
+@pytest.mark.parametrize("warm_up", [0, 14])
+def test_the_first_as_of_day_that_is_told_is_the_first_with_a_training_day(maturity: int, holdout: int, warm_up: int) -> None:
+    told = str(NothingToLearn(platform_split(START + timedelta(days=1), maturity, holdout, warm_up), START, []))
+    first = date.fromisoformat(told[-10:])
+    assert platform_split(first, maturity, holdout, warm_up).has_training_days
+    assert not platform_split(first - timedelta(days=1), maturity, holdout, warm_up).has_training_days
+
+
+def test_that_nothing_can_be_learnt_is_told_with_what_each_day_is_kept_for() -> None:
+    split = platform_split(date(2026, 1, 5))
+    assert str(NothingToLearn(split, START, ["2026-01-01", "2026-01-04"])) == (
+        "as of 2026-01-05: nothing to learn from: arrival days 2026-01-01 to 2026-01-04 are there; of the days from 2026-01-01 on "
+        "the first 14 are warm-up ([model] warm_up_days), the last 7 are without mature labels ([verdicts] maturity_days), "
+        "the 7 before those are held out ([model] holdout_days): the first as-of day with a training day is 2026-01-30"
+    )
+    assert "no arrival day is there yet" in str(NothingToLearn(split, START, []))
+    assert "warm-up" not in str(NothingToLearn(platform_split(date(2026, 1, 5), warm_up=0), START, []))
+
+
+def test_a_first_as_of_day_after_the_end_says_what_to_lower() -> None:
+    ended = NothingToLearn(platform_split(date(2026, 1, 5)), START, [], date(2026, 1, 28))
+    assert str(ended).endswith("is 2026-01-30. That is after [time] end = 2026-01-28: lower one of the three")
+    assert str(NothingToLearn(platform_split(date(2026, 1, 5)), START, [], date(2026, 1, 29))).endswith("is 2026-01-30")

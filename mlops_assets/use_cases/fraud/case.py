@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from mlops_assets.core.source import Source, SourceError
+from mlops_assets.core.tables import nearest, read_table
 from mlops_assets.core.use_case import FeatureView, Feed, UseCase
 from mlops_assets.use_cases.fraud import schema
 from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
@@ -17,18 +16,22 @@ from serving.contract.believable import Bounds
 
 
 def open_source(values: Mapping[str, Any], base: Path) -> Source:
-    """The source that `[source]` of the configuration describes; a relative path starts at `base`, the configuration file's folder."""
+    """The source that `[source]` of the configuration describes; a relative path starts at `base`, the configuration file's folder.
+
+    `SourceError` has all that is wrong with the table. Nothing is opened yet.
+    """
     kinds: dict[str, type[SimulatorConfig] | type[FilesConfig]] = {"simulator": SimulatorConfig, "files": FilesConfig}
-    kind = str(values.get("kind"))
+    if "kind" not in values:
+        raise SourceError(f"[source] kind: is missing; there are {', '.join(kinds)}")
+    kind = str(values["kind"])
     if kind not in kinds:
-        raise SourceError(f"[source] kind {kind!r} is not known; there are {', '.join(kinds)}")
-    try:
-        config = kinds[kind].model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        found = "" if first["type"] == "value_error" else f", not {first['input']!r}"  # such an error names its value itself
-        raise SourceError(f"[source] {where}: {message}{found}" if where else f"[source] {message}{found}") from error
+        raise SourceError(
+            f"[source] kind {kind!r} is not known{nearest(kind, list(kinds))}; there are {', '.join(kinds)}. "
+            "What else a bank has, such as a database or a queue, comes in as files that are exported from it"
+        )
+    config, problems = read_table(kinds[kind], values, "[source]")
+    if config is None:
+        raise SourceError(*problems)
     if isinstance(config, SimulatorConfig):
         return BankSource(config)
     labels = config.labels

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mlops_assets.core.parsing import PLAIN, Epoch, Rules
 from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED
+from mlops_assets.core.tables import nearest
 from mlops_assets.sources.files import Folder, Preview
 from mlops_assets.sources.layout import Composed, Layout, Origin, Since
 from mlops_assets.use_cases.fraud.schema import LABEL_KINDS, RAW_LABELS, RAW_TRANSACTIONS, TRANSACTION_KINDS
@@ -119,7 +120,8 @@ class FilesConfig(TextConfig):
     @model_validator(mode="after")
     def _names_known_columns(self) -> FilesConfig:
         if unknown := sorted(set(self.columns) - set(TRANSACTION_KINDS)):
-            raise ValueError(f"unknown column {unknown[0]!r}; there are {', '.join(TRANSACTION_KINDS)}")
+            told = "; ".join(f"unknown column {name!r}{nearest(name, list(TRANSACTION_KINDS))}" for name in unknown)
+            raise ValueError(f"{told}; there are {', '.join(TRANSACTION_KINDS)}")
         for name, origin in self.columns.items():
             if isinstance(origin, Since) and TRANSACTION_KINDS[name] != "time":
                 raise ValueError(f"`columns.{name}` is no time; name the feed's column")
