@@ -108,15 +108,21 @@ def test_a_range_in_one_run_gives_the_same_files_as_day_by_day(world: World, set
     assert world.digests(days[0], days[-1]) == other.digests(days[0], days[-1])
 
 
-def test_orphan_labels_are_quarantined_and_known_ones_are_kept(world: World) -> None:
-    world.source.pay("t1", at(DAY))
+def test_a_label_waits_for_its_payment_and_counts_from_when_the_payment_is_learnt_of(world: World) -> None:
+    world.source.pay("other", at(DAY))
     world.source.report("t1", at(DAY, 20))
     world.source.report("nobody", at(DAY, 21))
+    world.source.pay("t1", at(DAY, 19), created=at(NEXT, 3))
     world.ingest(DAY)
-    assert [row["transaction_id"] for row in world.rows("labels", DAY)] == ["t1"]
-    (orphan,) = world.rows("quarantined_labels", DAY)
-    assert orphan["transaction_id"] == "nobody"
-    assert "unknown" in orphan["reason"]
+    assert [row["transaction_id"] for row in world.rows("labels", DAY)] == ["t1", "nobody"]
+    assert world.rows("quarantined_labels", DAY) == []
+    assert world.rows("verdicts", DAY) == []
+    outcome = world.make("labels", DAY)
+    assert metadata(outcome, "waiting for their transaction") == 2
+    assert checks(outcome)["counts"].passed
+    world.ingest(NEXT)
+    assert [(v["transaction_id"], v["is_fraud"], v["event_timestamp"]) for v in world.rows("verdicts", NEXT)] == [("t1", True, at(NEXT, 3))]
+    assert metadata(world.make("labels", DAY), "waiting for their transaction") == 2, "a day is told as it was at its end"
 
 
 def test_silence_becomes_legitimate_at_maturity_and_a_later_label_contradicts_it_at_its_own_time(world: World) -> None:

@@ -11,9 +11,9 @@ import json
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import fsspec
@@ -24,7 +24,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from mlops_assets.core.parsing import TYPES, Kind, UnreadableType, original_text, read_column
-from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, SourceError
+from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, FileRows, SourceError
 
 SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz")
 PLAUSIBLE = (date(2000, 1, 1), date(2100, 1, 1))  # a time outside is a placeholder or a broken clock, and says nothing of the day of arrival
@@ -70,6 +70,30 @@ class Folder:
                     table = table.filter(pc.and_(pc.greater_equal(days, pa.scalar(first)), pc.less_equal(days, pa.scalar(last))))
                 tables.append(table)
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
+
+    def holdings(
+        self, first: date, last: date, known: Mapping[str, FileRows], counted: Callable[[pa.Table], pa.Table] | None = None, delay_days: int = 0
+    ) -> dict[str, FileRows]:
+        """How many rows arrived on which day, by file; only files that are new or have changed since `known` are read, and each once.
+
+        `counted` makes of a file's rows those that count, which may arrive up to `delay_days` later than the file's own rows.
+        """
+        found = {}
+        for file in self._files():
+            version, before = f"{file.size} {file.stamp}", known.get(file.path)
+            same = before if before is not None and before.version == version and before.problem is None else None
+            if same is not None:
+                self._spans.setdefault(file, same.span and (date.fromisoformat(same.span[0]), date.fromisoformat(same.span[1])))
+            try:
+                span = self._spans[file] if file in self._spans else self._span(file)
+                near = span is not None and span[0] <= last and span[1] + timedelta(days=delay_days) >= first
+                if same is None or (near and same.rows is None):
+                    rows = _counts(counted(self._table(file)) if counted else self._table(file)) if near else None
+                    same = FileRows(version, rows, span and (span[0].isoformat(), span[1].isoformat()))
+                self._spans[file], found[file.path] = span, same
+            except SourceError as error:
+                found[file.path] = FileRows(version, problem=str(error))
+        return found
 
     @property
     def schema(self) -> pa.Schema:
@@ -193,6 +217,11 @@ class Folder:
         if instead is None:
             raise SourceError(f"{file.path}: no value of column {column!r} is a time, so its rows belong to no day; the first is {_first(times)}")
         return pc.if_else(plausible, days, pa.scalar(instead))
+
+
+def _counts(rows: pa.Table) -> dict[str, int]:
+    """Rows by day of arrival."""
+    return {str(entry["values"]): int(entry["counts"]) for entry in pc.value_counts(rows.column(ARRIVAL_DAY)).to_pylist()}
 
 
 def _missing(file: DataFile, column: str, names: list[str]) -> SourceError:
