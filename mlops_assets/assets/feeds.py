@@ -121,6 +121,20 @@ class Arrived:
         return pa.chunked_array([c for one, column in ids.items() if first <= one <= day for c in column.chunks], pa.string())
 
 
+def waiting_labels(lake: Lake, settings: Settings, last: str) -> list[tuple[str, int, bool]]:
+    """The labels of the lake, up to its last day, whose transaction has not come yet: its id, when the label became known (us), fraud."""
+    horizon = settings.ingest.horizon_days
+    days = lake.between(LABELS, shift(last, -horizon), last, validated=True)
+    if not days:
+        return []
+    labels = lake.read(LABELS, days, ["transaction_id", "label_timestamp", "is_fraud"])
+    here = pc.is_in(labels.column("transaction_id"), pa.array([], pa.string()))
+    for day in lake.between(TRANSACTIONS, shift(last, -2 * horizon), last, validated=True):
+        here = pc.or_(here, pc.is_in(labels.column("transaction_id"), lake.read(TRANSACTIONS, [day], ["transaction_id"]).column(0).combine_chunks()))
+    alone = labels.filter(pc.invert(here))
+    return list(zip(*(column.to_pylist() for column in (alone[0], alone[1].cast(pa.int64()), alone[2])), strict=True))
+
+
 def match_metadata(found: Match) -> dict[str, Any]:
     """For a person: how many labels match, and the two forms side by side where nearly none does."""
     told: dict[str, Any] = {"labels": found.labels, "of a known transaction": found.matched}

@@ -19,13 +19,14 @@ FEWEST = 10
 MOST = 0.5
 SHOWN = 3
 
+# Each undoes one way of writing; together they are applied in this order.
 WAYS = {
-    "leading zeros": ((r"^0+([^\s])", r"\1"),),
     "a decimal part (.0)": ((r"\.0+$", ""),),
     "white space": ((r"\s+", ""),),
     "upper and lower case": (),
     "separators": ((r"[-_./:]", ""),),
     "a prefix or a suffix": ((r"^[^0-9]+|[^0-9]+$", ""),),
+    "leading zeros": ((r"^0+([^\s])", r"\1"),),
 }
 
 
