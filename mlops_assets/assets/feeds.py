@@ -17,6 +17,7 @@ from feature_repo.engine.parallel import in_order
 from mlops_assets.core.feeds import Match, Taken, match_ids, untaken
 from mlops_assets.core.source import FileRows, Holdings, Source
 from mlops_assets.keys import LABELS, RAW_TRANSACTIONS, TRANSACTIONS
+from mlops_assets.resources.console import REMEDY
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift
 from serving.contract.log import served_days
@@ -49,7 +50,7 @@ class Behind:
             told["files that cannot be read"] = _few([*self.unread.values()])
         if self.rows:
             first = min(self.rows)
-            told["what to do"] = (
+            told[REMEDY] = (
                 f"`mlops backfill --from {first} --to {self.last_made}` makes these days and all that looks back on them again; "
                 'or arrival = "file" in [source], where the day in a file\'s name is the day on which its rows arrived'
             )
@@ -141,6 +142,7 @@ def match_metadata(found: Match) -> dict[str, Any]:
     if found.labels and found.nearly_none and found.transaction_ids:
         told["ids in labels"] = _quoted(found.label_ids)
         told["ids in transactions"] = _quoted(found.transaction_ids)
+        told[REMEDY] = "have the feed write the ids in one way, then backfill from the first day of these labels"
         told["likely cause"] = f"{found.cause}: the two agree without it" if found.cause else "none found; compare the two forms"
     return told
 
