@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.parallel import in_order
-from mlops_assets.core.feeds import Match, Taken, match_ids, untaken
-from mlops_assets.core.source import FileRows, Holdings, Source
+from mlops_assets.core.feeds import TOGETHER, WAYS, Match, Taken, match_ids, untaken
+from mlops_assets.core.source import FileRows, Holdings, Source, SourceError
 from mlops_assets.keys import LABELS, RAW_TRANSACTIONS, TRANSACTIONS
 from mlops_assets.resources.console import REMEDY
 from mlops_assets.resources.environments import Settings
@@ -24,6 +24,7 @@ from serving.contract.log import served_days
 
 SOURCE_FILES = "source_files"  # a partition a raw dataset
 DAYS_SHOWN = 10
+LOOKS = 3  # days on which every way of writing an id is tried
 FROM_LOG = "from the service's log"
 FILES = "files"
 
@@ -63,7 +64,10 @@ def look(lake: Lake, name: str, source: Source, made: Sequence[str]) -> dict[str
         return None
     days = sorted({*lake.partitions(name), *made})
     known = _known_files(lake, name)
-    found = source.holdings(_feed(name), date.fromisoformat(days[0]), date.fromisoformat(days[-1]), known)
+    try:
+        found = source.holdings(_feed(name), date.fromisoformat(days[0]), date.fromisoformat(days[-1]), known)
+    except SourceError as error:  # days that the service's log is the source of are made all the same
+        return {name: FileRows("", problem=str(error))}
     if found != known:
         metadata = {FILES: {path: asdict(rows) for path, rows in found.items()}}
         lake.write(SOURCE_FILES, name, pa.table({FILES: pa.array([], pa.string())}), metadata=metadata)
@@ -94,7 +98,7 @@ class Arrived:
     """Which labels of some days are about a transaction that has arrived, and when it did: read once for a range of days."""
 
     def __init__(self, lake: Lake, settings: Settings, made: Sequence[str]) -> None:
-        self._settings = settings
+        self._settings, self._ways, self._looks = settings, (*WAYS, TOGETHER), 0
         window = lake.between(LABELS, shift(made[0], -settings.ingest.volume_window_days), made[-1])
         self._labels = {day: lake.read(LABELS, [day], ["transaction_id"]).column(0) for day in window}
         wanted = pa.chunked_array([chunk for ids in self._labels.values() for chunk in ids.chunks], pa.string()).unique()
@@ -113,7 +117,10 @@ class Arrived:
         labels = pa.chunked_array([c for one, ids in self._labels.items() if first <= one <= day for c in ids.chunks], pa.string()).combine_chunks()
         found = match_ids(labels, self._known(self._found, day))
         if found.nearly_none and len(labels):  # only then are all the other ids of interest
-            found = match_ids(labels, self._known(self._ids, day))
+            found = match_ids(labels, self._known(self._ids, day), self._ways)
+            self._looks += 1
+            if found.cause or self._looks == LOOKS:  # the days of a broken feed are broken alike; to try each way on each day takes minutes
+                self._ways = (found.cause,) if found.cause else ()
         begun = min((one for one, ids in self._ids.items() if len(ids)), default=day)
         return found, begun <= shift(day, -self._settings.verdicts.maturity_days)
 

@@ -5,7 +5,7 @@ Neither is a fault of a single row, so validation cannot see it: all rows are in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ WAYS = {
     "a prefix or a suffix": ((r"^[^0-9]+|[^0-9]+$", ""),),
     "leading zeros": ((r"^0+([^\s])", r"\1"),),
 }
+TOGETHER = "several of these"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,11 @@ def untaken(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken]) -
     return found
 
 
-def match_ids(labels: pa.Array, transactions: pa.ChunkedArray) -> Match:
-    """Compare the ids of labels, each once, with those of transactions; where nearly none match, look for the way of writing that sets them apart."""
+def match_ids(labels: pa.Array, transactions: pa.ChunkedArray, ways: Sequence[str] = (*WAYS, TOGETHER)) -> Match:
+    """Compare the ids of labels, each once, with those of transactions.
+
+    Where nearly none match, look for the one of `ways` of writing that sets them apart.
+    """
     labels = pc.unique(labels)
     known = pc.is_in(labels, value_set=transactions.combine_chunks())
     matched = int(pc.sum(known).as_py() or 0)
@@ -87,7 +91,7 @@ def match_ids(labels: pa.Array, transactions: pa.ChunkedArray) -> Match:
     if not len(labels) or not len(transactions) or not found.nearly_none:
         return found
     alone = labels.filter(pc.invert(known))
-    for way in [*WAYS, "several of these"]:
+    for way in ways:
         plain, others = _plainly(alone, way), _plainly(transactions.combine_chunks(), way)
         alike = pc.is_in(plain, value_set=others)
         if int(pc.sum(alike).as_py() or 0) >= MOST * len(labels):
@@ -101,7 +105,7 @@ def match_ids(labels: pa.Array, transactions: pa.ChunkedArray) -> Match:
 def _plainly(ids: pa.Array, way: str) -> pa.Array:
     """The ids without what a way of writing adds to them."""
     for name, patterns in WAYS.items():
-        if way not in (name, "several of these"):
+        if way not in (name, TOGETHER):
             continue
         if name == "upper and lower case":
             ids = pc.utf8_lower(ids)

@@ -87,6 +87,16 @@ def test_a_day_that_the_service_served_is_none_of_the_files_business(settings: S
     assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
 
 
+def test_a_served_day_is_made_without_the_files(settings: Settings, folder: Path) -> None:
+    world = World(settings, FileSource(FilesConfig(path=str(folder / "nowhere"))))
+    served(world, "from_log", at(DAYS[0]), {})
+    world.make("prediction_log", DAYS[0])
+    left = checks(world.make("raw_transactions", DAYS[0]))["nothing_left_behind"]
+    assert [row["transaction_id"] for row in world.rows("raw_transactions", DAYS[0])] == ["from_log"]
+    assert not left.passed
+    assert "nowhere" in metadata(left, "files that cannot be read")
+
+
 def test_a_later_file_that_cannot_be_read_is_told(settings: Settings, folder: Path) -> None:
     World(settings, source(folder)).ingest(DAYS[0], DAYS[1])
     (folder / "paid" / f"{DAYS[0]}-again.csv").write_bytes(b"")
