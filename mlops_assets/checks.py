@@ -64,21 +64,19 @@ def reported(
     made = sorted(written, key=lambda manifest: manifest.partition)
     about = {m.partition: {**content([m]), **(metadata or {}).get(m.partition, {})} for m in made}
     checked = {day: list((results or {}).get(day, ())) for day in about}
-    if len(made) == 1:
-        yield MaterializeResult(asset_key=asset, metadata=about[made[0].partition], check_results=checked[made[0].partition])
-        checked = {}
-    elif run_of(context) == NO_RUN:  # called as a function, an asset has no partitions to report on
-        yield MaterializeResult(asset_key=asset, metadata=content(made), check_results=[r for each in checked.values() for r in each])
-        checked = {}
+    everything = [one for each in checked.values() for one in each]
+    called = run_of(context) == NO_RUN  # as a function, which has no partitions to report on
+    if len(made) == 1 or called:
+        yield MaterializeResult(asset_key=asset, metadata=about[made[0].partition] if len(made) == 1 else content(made), check_results=everything)
     else:
         for day, values in about.items():
             context.add_asset_metadata(values, asset_key=asset, partition_key=day)
         yield MaterializeResult(asset_key=asset, metadata={"made in one run": f"{made[0].partition} to {made[-1].partition} ({len(made)} days)"})
-    if checked or run_of(context) == NO_RUN:
-        yield from (
-            Output(None, output_name=spec.get_python_identifier()) for spec in context.assets_def.check_specs if spec.asset_key == AssetKey(asset)
-        )
-    if any(checked.values()):
+    if len(made) > 1 or called:  # else Dagster makes outputs and evaluations of the results
+        for spec in context.assets_def.check_specs:
+            if spec.asset_key == AssetKey(asset):
+                yield Output(None, output_name=spec.get_python_identifier())
+    if len(made) > 1 and not called and everything:
         yield from _evaluations(context, AssetKey(asset), checked)
 
 

@@ -53,6 +53,7 @@ def verdicts(world: World, name: str) -> list[tuple[int, bool]]:
     return [(to_us(v["event_timestamp"]), v["is_fraud"]) for v in world.rows("verdicts", *days) if v["transaction_id"] == name]
 
 
+@pytest.mark.slow
 def test_in_whatever_order_they_come_the_lake_says_what_the_service_said(world: World) -> None:
     """Each story has a merchant of its own, and ends with a payment there that reads what is known."""
     service = Service(world)

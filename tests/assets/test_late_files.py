@@ -40,6 +40,7 @@ def reported(folder: Path, name: str, ids: Iterable[str], day: str) -> None:
     (folder / "labels" / name).write_text("\n".join(["transaction_id,is_fraud,label_timestamp", *(f"{one},1,{day}T20:00:00Z" for one in ids), ""]))
 
 
+@pytest.mark.slow
 def test_rows_of_days_that_are_made_fail_the_check_until_the_days_are_made_again(settings: Settings, folder: Path) -> None:
     world = World(settings, source(folder))
     world.ingest(DAYS[0], DAYS[1])

@@ -40,6 +40,7 @@ def rows_of(instance: DagsterInstance, key: AssetKey) -> dict[str | None, object
     return {r.partition_key: r.asset_materialization.metadata["dagster/row_count"].value for r in found if r.asset_materialization}
 
 
+@pytest.mark.slow
 def test_each_partition_of_a_backfill_has_its_own_rows_and_an_evaluation_of_each_check(settings: Settings, instance: DagsterInstance) -> None:
     defs = build_pipeline(FRAUD, settings)
     assert backfill(defs, instance).success
