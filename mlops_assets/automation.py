@@ -187,10 +187,11 @@ def _day_after(day: str) -> str:
 
 
 def _day(record: AssetCheckExecutionRecord) -> str | None:
-    """The arrival day that the check was about, from its own metadata. Anybody may report a check, and not all name a day."""
+    """The arrival day that the check was about: its partition, or what its own metadata says. Anybody may report a check, and not all name a day."""
     evaluation = record.event.asset_check_evaluation if record.event else None
     named = evaluation.metadata.get("day") if evaluation else None
+    day = record.partition or (named and named.value)
     try:
-        return date.fromisoformat(str(named.value)).isoformat() if named else None
+        return date.fromisoformat(str(day)).isoformat() if day else None
     except ValueError:
         return None

@@ -16,13 +16,16 @@ from dagster import (
     TimeWindowPartitionMapping,
 )
 from dagster._core.errors import DagsterInvalidPropertyError
+from dagster._utils.warnings import PreviewWarning
 
 # Look-backs that start before the first day, and backfills in one run, are what this graph is built on; a user can do nothing about their being beta.
 warnings.filterwarnings("ignore", category=BetaWarning)
+warnings.filterwarnings("ignore", category=PreviewWarning)  # checks that have partitions
 # The daily job mixes assets that take a range in one run with reports of one day; the minimum, which the warning announces, is what is wanted.
 warnings.filterwarnings("ignore", message="Asset job daily materializes assets with varying BackfillPolicies", category=UserWarning)
 
 DAY_FORMAT = "%Y-%m-%d"
+NO_RUN = "none"
 ONE_RUN = BackfillPolicy.single_run()
 
 
@@ -53,4 +56,4 @@ def run_of(context: AssetExecutionContext) -> str:
     try:
         return context.run.run_id
     except DagsterInvalidPropertyError:
-        return "none"
+        return NO_RUN

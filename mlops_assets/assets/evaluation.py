@@ -25,7 +25,8 @@ from mlops_assets.resources.registry import ModelRegistry, Version
 
 
 def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
-    gate = warning(EVALUATION, "gate", "The verdict on this exact version, with its reasons; a refusal is a result, and the champion stays.")
+    days = as_of_days(settings.time.start, settings.time.end)
+    gate = warning(EVALUATION, "gate", "The verdict on this exact version, with its reasons; a refusal is a result, and the champion stays.", days)
 
     @asset(
         name=EVALUATION,
@@ -34,7 +35,7 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         pool=MODEL,
         owners=[case.owner],
         kinds={"python"},
-        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        partitions_def=days,
         deps=[TRAINED_MODEL, TRAINING_SET],
         check_specs=[gate],
     )

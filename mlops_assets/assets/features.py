@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from dagster import AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, MaterializeResult, asset
+from dagster import AssetCheckResult, AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, MaterializeResult, asset
 
 from feature_repo.engine.bulk import view_by_day, write_by_day
 from feature_repo.engine.lake import Lake, LakeError
 from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan, over_columns
 from mlops_assets.assets.online_state import rebuild_online
-from mlops_assets.checks import content, markdown_table, result, warning
+from mlops_assets.checks import Reported, markdown_table, reported, result, warning
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
 from mlops_assets.partitions import ONE_RUN, arrival_days, days_of
@@ -42,22 +42,22 @@ def _view(case: UseCase, view: FeatureView, days: DailyPartitionsDefinition) -> 
         backfill_policy=ONE_RUN,
         deps=sorted({TRANSACTIONS, view.stream}),
     )
-    def feature_view(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
+    def feature_view(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> Iterator[Reported]:
         made = days_of(context)
         opened = lake.open()
         require_validated(opened, TRANSACTIONS, made)
         plan = _view_plan(feature_store.plan(case.feature_service), view.name)
         summary = _Summary([aggregate.name for aggregate in plan.aggregates])
         written = write_by_day(opened, view.name, summary.of(view_by_day(opened, plan, TRANSACTIONS, made)))
-        return MaterializeResult(metadata={**content(written), "features": markdown_table(["feature", "mean", "nulls"], summary.lines())})
+        yield from reported(context, view.name, written, dict.fromkeys(made, summary.metadata(made)))
 
     return feature_view
 
 
 def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    nulls = warning(FEATURE_VECTORS, "null_rates", "No feature is null everywhere: that is a view without its stream.")
-    ranges = warning(FEATURE_VECTORS, "ranges", "Every value is finite and in the range that the use case declares.")
-    look_ahead = warning(FEATURE_VECTORS, "no_look_ahead", f"The counts of {SAMPLE} rows, recounted one by one from what was known then.")
+    nulls = warning(FEATURE_VECTORS, "null_rates", "No feature is null everywhere: that is a view without its stream.", days)
+    ranges = warning(FEATURE_VECTORS, "ranges", "Every value is finite and in the range that the use case declares.", days)
+    look_ahead = warning(FEATURE_VECTORS, "no_look_ahead", f"The counts of {SAMPLE} rows, recounted one by one from what was known then.", days)
     sources = [TRANSACTIONS, *(view.name for view in case.views)]
 
     @asset(
@@ -71,7 +71,7 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
         deps=sources,
         check_specs=[nulls, ranges, look_ahead],
     )
-    def feature_vectors(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
+    def feature_vectors(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> Iterator[Reported]:
         made = days_of(context)
         opened = lake.open()
         plan = feature_store.plan(case.feature_service)
@@ -80,20 +80,21 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
         written = write_by_day(opened, FEATURE_VECTORS, summary.of((day, join_views(opened, plan, day)) for day in made))
         empty, outside = summary.empty(), summary.outside(case.ranges)
         counted, wrong = recount(opened, plan, made[-1])
-        return MaterializeResult(
-            metadata={**content(written), "features": markdown_table(["feature", "mean", "nulls"], summary.lines())},
-            check_results=[
-                result(nulls, not empty, {"null_everywhere": ", ".join(empty) or "none"}),
-                result(ranges, not outside, {"outside": ", ".join(outside) or "none"}),
-                result(look_ahead, not wrong, {"wrong": "\n".join(wrong[:5]) or "none", "rows_recounted": counted}),
-            ],
-        )
+        # Of what was made together the checks say one thing: a view is without its stream on all days, and one day speaks for the counts.
+        checked: list[AssetCheckResult] = [
+            result(nulls, not empty, {"null_everywhere": ", ".join(empty) or "none"}),
+            result(ranges, not outside, {"outside": ", ".join(outside) or "none"}),
+            result(look_ahead, not wrong, {"wrong": "\n".join(wrong[:5]) or "none", "rows_recounted": counted, "of the day": made[-1]}),
+        ]
+        yield from reported(context, FEATURE_VECTORS, written, dict.fromkeys(made, summary.metadata(made)), dict.fromkeys(made, checked))
 
     return feature_vectors
 
 
 def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
-    fresh = warning(ONLINE_STORE, "fresh", "At the end of the lake's last day, no stream had been silent for longer than its declaration allows.")
+    fresh = warning(
+        ONLINE_STORE, "fresh", "At the end of the lake's last day, no stream had been silent for longer than its declaration allows.", None
+    )
 
     @asset(
         name=ONLINE_STORE,
@@ -191,6 +192,13 @@ class _Summary:
                     self._low[name] = min(self._low[name], extremes["min"])
                     self._high[name] = max(self._high[name], extremes["max"])
             yield day, table
+
+    def metadata(self, days: Sequence[str]) -> dict[str, Any]:
+        """For the UI: a line a feature, and of which days that is."""
+        return {
+            "features": markdown_table(["feature", "mean", "nulls"], self.lines()),
+            "features of": " to ".join(dict.fromkeys((days[0], days[-1]))),
+        }
 
     def lines(self) -> list[tuple[str, float, str]]:
         """Mean and share of nulls."""

@@ -3,7 +3,7 @@
 A day that the service served comes from its own log; any other day from the source. Never from both.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from statistics import median
 from typing import Any, Literal
@@ -11,23 +11,15 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from dagster import (
-    AssetCheckResult,
-    AssetExecutionContext,
-    AssetKey,
-    AssetsDefinition,
-    AssetSpec,
-    MaterializeResult,
-    asset,
-    multi_asset,
-)
+from dagster import AssetCheckResult, AssetExecutionContext, AssetsDefinition, AssetSpec, MetadataValue, asset, multi_asset
 
 from feature_repo.engine.lake import Lake, Manifest
 from feature_repo.engine.parallel import in_order
-from mlops_assets.checks import blocking, content, markdown_table, result, warning
+from mlops_assets.assets.feeds import FROM_LOG, Arrived, behind, look, match_metadata, of_day
+from mlops_assets.checks import Reported, blocking, markdown_table, reported, result, warning
 from mlops_assets.core.source import Source, by_day
 from mlops_assets.core.use_case import Feed, UseCase
-from mlops_assets.core.validation import REASON, Validation, validate
+from mlops_assets.core.validation import Validation, validate
 from mlops_assets.core.verdicts import verdicts_known
 from mlops_assets.keys import (
     INGEST,
@@ -62,44 +54,50 @@ VERDICT_COLUMNS = pa.schema(
 )
 SUBJECT = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
 LABEL = ["transaction_id", "is_fraud", "label_timestamp"]
-ORPHAN = "transaction_id: unknown"
 
 
 def ingestion_assets(case: UseCase, settings: Settings, source: Source) -> list[AssetsDefinition]:
     return [
-        _raw(case, settings, RAW_TRANSACTIONS, case.transactions, source.transactions, "Card transactions as they were delivered, before any check."),
-        _raw(case, settings, RAW_LABELS, case.labels, source.labels, "Labels as they were reported: chargebacks and the outcomes of investigations."),
+        _raw(case, settings, RAW_TRANSACTIONS, case.transactions, source, "Card transactions as they were delivered, before any check."),
+        _raw(case, settings, RAW_LABELS, case.labels, source, "Labels as they were reported: chargebacks and the outcomes of investigations."),
         _validated(case, settings, TRANSACTIONS, QUARANTINED_TRANSACTIONS, RAW_TRANSACTIONS, case.transactions),
         _validated(case, settings, LABELS, QUARANTINED_LABELS, RAW_LABELS, case.labels),
         _verdicts(case, settings),
     ]
 
 
-def _raw(case: UseCase, settings: Settings, name: str, feed: Feed, deliver: Callable[[date, date], pa.Table], description: str) -> AssetsDefinition:
+def _raw(case: UseCase, settings: Settings, name: str, feed: Feed, source: Source, description: str) -> AssetsDefinition:
+    days = arrival_days(settings.time.start, settings.time.end)
+    taken = warning(name, "nothing_left_behind", "Of the days that are made, the source holds the rows that were taken, and no others.", days)
+
     @asset(
         name=name,
         description=description,
         group_name=INGEST,
         owners=[case.owner],
         kinds={"source", "parquet"},
-        partitions_def=arrival_days(settings.time.start, settings.time.end),
+        partitions_def=days,
         backfill_policy=ONE_RUN,
+        check_specs=[taken],
     )
-    def raw(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
-        made = days_of(context)
-        tables = delivered(made, settings, name, feed, deliver)
-        opened = lake.open()
-        written = [opened.write(name, day, tables[day]) for day in made]
-        silent = [m.partition for m in written if not m.rows]
-        return MaterializeResult(metadata={**content(written), "days without rows": ", ".join(silent[:10]) or "none"})
+    def raw(context: AssetExecutionContext, lake: LakeResource) -> Iterator[Reported]:
+        made, opened = days_of(context), lake.open()
+        files = look(opened, name, source, made)
+        tables, served = delivered(made, settings, name, feed, source)
+        written = [opened.write(name, day, tables[day], metadata={FROM_LOG: True} if day in served else of_day(files, day)) for day in made]
+        left = behind(opened, settings, name, files)
+        outcome = result(taken, not left, left.metadata())
+        yield from reported(context, name, written, results={day: [outcome] for day in made})
 
     return raw
 
 
 def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, raw_name: str, feed: Feed) -> AssetsDefinition:
-    schema = blocking(name, "schema", f"Not more than {settings.ingest.max_quarantined_share:.0%} of a day's rows had to go to quarantine.")
-    counts = blocking(name, "counts", "Received = accepted + duplicate + quarantined, for every day.")
-    volume = warning(name, "volume", "Each day has rows, and about as many as the days before it.")
+    days = arrival_days(settings.time.start, settings.time.end)
+    schema = blocking(name, "schema", f"Not more than {settings.ingest.max_quarantined_share:.0%} of a day's rows had to go to quarantine.", days)
+    counts = blocking(name, "counts", "Received = accepted + duplicate + quarantined, for every day.", days)
+    volume = warning(name, "volume", "Each day has rows, and about as many as the days before it.", days)
+    match = warning(LABELS, "ids_match", "The labels of the last days are about transactions that are here, as far as one can expect that.", days)
     sources = [RAW_TRANSACTIONS] if name == TRANSACTIONS else [raw_name, TRANSACTIONS]
     common: dict[str, Any] = {"group_name": INGEST, "owners": [case.owner], "kinds": {"pandera", "parquet"}}
 
@@ -109,48 +107,52 @@ def _validated(case: UseCase, settings: Settings, name: str, quarantine: str, ra
             AssetSpec(name, deps=sources, description=f"The {name} that hold: typed, in range, each once. What is downstream reads these.", **common),
             AssetSpec(quarantine, deps=sources, description=f"The {name} that do not hold, as they came, each with its reasons.", **common),
         ],
-        partitions_def=arrival_days(settings.time.start, settings.time.end),
+        partitions_def=days,
         backfill_policy=ONE_RUN,
-        check_specs=[schema, counts, volume],
+        check_specs=[schema, counts, volume, *([match] if name == LABELS else [])],
     )
-    def validated(context: AssetExecutionContext, lake: LakeResource) -> tuple[MaterializeResult, MaterializeResult]:
-        opened = lake.open()
+    def validated(context: AssetExecutionContext, lake: LakeResource) -> Iterator[Reported]:
+        made, opened = days_of(context), lake.open()
         good: list[Manifest] = []
         bad: list[Manifest] = []
         outcomes: dict[str, Validation] = {}
-        made = days_of(context)
-        arrivals = Arrivals(opened, shift(made[0], -settings.ingest.horizon_days), shift(made[0], -1) if name == TRANSACTIONS else made[-1])
+        known = Arrivals(opened, shift(made[0], -settings.ingest.horizon_days), shift(made[0], -1)) if name == TRANSACTIONS else None
         for day in made:
-            outcome = validated_day(opened, settings, name, raw_name, feed, day, arrivals)
-            if name == TRANSACTIONS:
-                arrivals.add(day, outcome.accepted["transaction_id"])
-            outcomes[day] = outcome
-            # A label of a transaction that the platform never saw says nothing about the feed: the platform is younger than the bank.
-            broken = int((outcome.quarantined[REASON] != ORPHAN).sum())
-            sound = broken <= settings.ingest.max_quarantined_share * outcome.received
+            outcomes[day] = outcome = validated_day(opened, settings, raw_name, feed, day, known)
+            sound = len(outcome.quarantined) <= settings.ingest.max_quarantined_share * outcome.received
             text = pa.schema([(column, pa.string()) for column in outcome.quarantined.columns])
             # The quarantine comes first: a day is never readable as accepted before what was left out of it is on record.
             bad.append(opened.write(quarantine, day, to_table(outcome.quarantined, text), metadata=outcome.counts))
             good.append(opened.write(name, day, to_table(outcome.accepted, feed.columns), validated=sound, metadata=outcome.counts))
-        unsafe = [m.partition for m in good if not m.validated]
         odd = odd_volumes(opened, settings, name, good)
-        totals = {name: sum(o.counts[name] for o in outcomes.values()) for name in ("received", "accepted", "duplicate", "quarantined")}
-        reasons = (
-            pd.Series([r for o in outcomes.values() for r, n in o.reasons.items() for _ in range(n)], dtype=object).value_counts().head(REASONS_SHOWN)
-        )
-        examples = {reason: whole for o in reversed(outcomes.values()) for reason, whole in o.examples.items()}
-        shown = markdown_table(["reason", "rows", "such as"], [(str(r), int(n), examples[str(r)]) for r, n in reasons.items()])
-        checks: list[AssetCheckResult] = [
-            result(schema, not unsafe, {"days above the limit": ", ".join(unsafe) or "none", **totals, "reasons": shown}),
-            result(counts, totals["received"] == totals["accepted"] + totals["duplicate"] + totals["quarantined"], totals),
-            result(volume, not odd, {"odd days": "; ".join(odd[:10]) or "none"}),
-        ]
-        return (
-            MaterializeResult(asset_key=AssetKey(name), metadata={**content(good), **totals}, check_results=checks),
-            MaterializeResult(asset_key=AssetKey(quarantine), metadata={**content(bad), "reasons": shown}),
-        )
+        arrived = Arrived(opened, settings, made) if name == LABELS else None
+        told: dict[str, dict[str, Any]] = {}
+        checked: dict[str, list[AssetCheckResult]] = {}
+        for manifest in good:
+            day, outcome = manifest.partition, outcomes[manifest.partition]
+            told[day], rows = dict(outcome.counts), outcome.counts
+            reasons = _reasons(outcome)
+            checked[day] = [
+                result(schema, manifest.validated, {"day": day, **rows, "reasons": reasons}),
+                result(counts, rows["received"] == rows["accepted"] + rows["duplicate"] + rows["quarantined"], {"day": day, **rows}),
+                result(volume, day not in odd, {"odd days": odd.get(day, "none")}),
+            ]
+            if arrived is not None:
+                found, old_enough = arrived.match(day)
+                told[day]["waiting for their transaction"] = arrived.waiting(day)
+                checked[day].append(result(match, not found.broken(old_enough), match_metadata(found)))
+        yield from reported(context, name, good, told, checked)
+        kept = {day: {"reasons": _reasons(outcome)} for day, outcome in outcomes.items()}
+        yield from reported(context, quarantine, bad, kept)
 
     return validated
+
+
+def _reasons(outcome: Validation) -> MetadataValue:
+    """The most frequent reasons of a day's quarantine, with one whole example of each."""
+    shown = list(outcome.reasons.items())[:REASONS_SHOWN]
+    rows = [(reason, n, outcome.examples[reason]) for reason, n in shown]
+    return markdown_table(["reason", "rows", "such as"], rows)
 
 
 def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
@@ -164,26 +166,27 @@ def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
         backfill_policy=ONE_RUN,
         deps=[TRANSACTIONS, LABELS, PREDICTION_LOG],
     )
-    def verdicts(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
+    def verdicts(context: AssetExecutionContext, lake: LakeResource) -> Iterator[Reported]:
         made = days_of(context)
         opened = lake.open()
         known = known_verdicts(opened, settings, made)
         written = write_days(opened, VERDICTS, to_table(known, VERDICT_COLUMNS), "created_timestamp", made)
-        return MaterializeResult(metadata={**content(written.values()), "frauds": int(known["is_fraud"].sum())})
+        frauds = known.loc[known["is_fraud"].astype(bool), "created_timestamp"].dt.strftime("%Y-%m-%d").value_counts()
+        yield from reported(context, VERDICTS, written.values(), {day: {"frauds": int(frauds.get(day, 0))} for day in made})
 
     return verdicts
 
 
-def delivered(days: Sequence[str], settings: Settings, name: str, feed: Feed, deliver: Callable[[date, date], pa.Table]) -> dict[str, pa.Table]:
-    """One raw table a day: from the service's log where it served that day, from the source otherwise."""
+def delivered(days: Sequence[str], settings: Settings, name: str, feed: Feed, source: Source) -> tuple[dict[str, pa.Table], set[str]]:
+    """One raw table a day, and the days whose table is from the service's log: those that it served. The others are from the source."""
     what: Literal["transactions", "labels"] = "transactions" if name == RAW_TRANSACTIONS else "labels"
-    read = read_decisions if name == RAW_TRANSACTIONS else read_labels
+    read, deliver = (read_decisions, source.transactions) if name == RAW_TRANSACTIONS else (read_labels, source.labels)
     served = served_days(settings.serving_db, what, days)
     tables = {day: _from_log(read(settings.serving_db, day), feed) for day in served}
     if others := sorted(set(days) - served):
         first, last = date.fromisoformat(others[0]), date.fromisoformat(others[-1])
         tables |= {day: table for day, table in by_day(deliver(first, last), first, last).items() if day not in served}
-    return tables
+    return tables, served
 
 
 class Arrivals:
@@ -203,21 +206,23 @@ class Arrivals:
         return set(every.filter(pc.is_in(every, value_set=ids.drop_null())).to_pylist())
 
 
-def validated_day(lake: Lake, settings: Settings, name: str, raw_name: str, feed: Feed, day: str, arrivals: Arrivals) -> Validation:
-    """Sort the raw rows of a day; ids are compared with the days before it, and labels with the transactions that they can be about."""
+def validated_day(lake: Lake, settings: Settings, raw_name: str, feed: Feed, day: str, arrivals: Arrivals | None) -> Validation:
+    """Sort the raw rows of a day. With `arrivals`, an id that one of the days before has is not accepted again, and what is accepted is added.
+
+    A label is accepted whether its transaction is here or not: verdicts match the two whenever both are.
+    """
     table = lake.read(raw_name, [day])
-    raw, ids = to_frame(table), table.column("transaction_id")
-    schema = feed.schema(date.fromisoformat(day))
-    if name == TRANSACTIONS:
-        known = arrivals.among(ids, shift(day, -settings.ingest.horizon_days), shift(day, -1))
-        return validate(raw, schema, key=feed.key, order=feed.order, prefer=feed.prefer, known=known)
-    about = arrivals.among(ids, shift(day, -settings.ingest.horizon_days), day)
-    return validate(raw, schema, key=feed.key, order=feed.order, prefer=feed.prefer, parents={"transaction_id": about})
+    ids = table.column("transaction_id")
+    known = arrivals.among(ids, shift(day, -settings.ingest.horizon_days), shift(day, -1)) if arrivals else None
+    outcome = validate(to_frame(table), feed.schema(date.fromisoformat(day)), key=feed.key, order=feed.order, prefer=feed.prefer, known=known)
+    if arrivals:
+        arrivals.add(day, outcome.accepted["transaction_id"])
+    return outcome
 
 
-def odd_volumes(lake: Lake, settings: Settings, name: str, written: Sequence[Manifest]) -> list[str]:
-    """Days without rows, or with many times the median of the days before them; a sentence each."""
-    odd = []
+def odd_volumes(lake: Lake, settings: Settings, name: str, written: Sequence[Manifest]) -> dict[str, str]:
+    """Days without rows, or with many times the median of the days before them, each with a sentence."""
+    odd = {}
     window = lake.between(name, shift(written[0].partition, -settings.ingest.volume_window_days), written[-1].partition)
     known = {m.partition: m.rows for m in lake.manifests(name, window)}
     for manifest in written:
@@ -226,22 +231,24 @@ def odd_volumes(lake: Lake, settings: Settings, name: str, written: Sequence[Man
         usual = median(before) if len(before) >= DAYS_TO_COMPARE else 0
         expected = any(before) or (name == TRANSACTIONS and not before)  # labels begin only when the first frauds have been reported
         if not manifest.rows and expected:
-            odd.append(f"{manifest.partition}: no rows")
+            odd[manifest.partition] = f"{manifest.partition}: no rows"
         elif usual and not settings.ingest.min_volume_ratio * usual <= manifest.rows <= settings.ingest.max_volume_ratio * usual:
-            odd.append(f"{manifest.partition}: {manifest.rows:,} rows where {usual:,.0f} are usual")
+            odd[manifest.partition] = f"{manifest.partition}: {manifest.rows:,} rows where {usual:,.0f} are usual"
     return odd
 
 
 def known_verdicts(lake: Lake, settings: Settings, days: Sequence[str]) -> pd.DataFrame:
     """The verdicts that became known on `days`, from validated transactions and labels, less what was blocked and not investigated."""
-    first = shift(days[0], -settings.ingest.horizon_days)
+    horizon = settings.ingest.horizon_days
+    first = shift(days[0], -horizon)
     start, end = _midnight(days[0]), _midnight(shift(days[-1], 1))
-    labels = _validated_rows(lake, LABELS, first, days[-1], LABEL)
+    # A label may have waited for as long as a transaction that gets a verdict now has been known.
+    labels = _validated_rows(lake, LABELS, shift(first, -horizon), days[-1], LABEL)
     new = labels.filter(_within(labels.column("label_timestamp"), start, end)).column("transaction_id")
     subjects = _subjects(lake, settings, first, days, new)
     about_them = labels.filter(pc.is_in(labels.column("transaction_id"), value_set=subjects.column("transaction_id")))
     blocked = blocked_ids(lake, settings, first, days[-1])
-    return verdicts_known(to_frame(subjects), to_frame(about_them), blocked, settings.maturity, start, end)
+    return verdicts_known(to_frame(subjects), to_frame(about_them), blocked, settings.maturity, start, end, horizon)
 
 
 def _subjects(lake: Lake, settings: Settings, first: str, days: Sequence[str], labelled: pa.ChunkedArray) -> pa.Table:
@@ -270,7 +277,8 @@ def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
     start = _midnight(shift(last, 1))
     first = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
     newest = [read_labels(settings.serving_db, shift(last, n)) for n in range(1, settings.verdicts.maturity_days + 2)]
-    labels = pa.concat_tables([_validated_rows(lake, LABELS, first, last, LABEL), *(table.select(LABEL) for table in newest)])
+    waited = shift(first, -settings.ingest.horizon_days)
+    labels = pa.concat_tables([_validated_rows(lake, LABELS, waited, last, LABEL), *(table.select(LABEL) for table in newest)])
     return verdicts_known(
         to_frame(_validated_rows(lake, TRANSACTIONS, first, last, SUBJECT)),
         to_frame(labels),
@@ -278,6 +286,7 @@ def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
         settings.maturity,
         start,
         start + settings.maturity,
+        settings.ingest.horizon_days,
     )
 
 

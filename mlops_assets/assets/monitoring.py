@@ -1,7 +1,7 @@
 """The monitoring group: what was served, whether it was computed right, whether the world has moved, and what it was worth in money."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from dagster import (
 from feature_repo.engine.lake import Lake
 from mlops_assets.assets.drift_reference import why_not_compared
 from mlops_assets.assets.parity import feature_parity_asset
-from mlops_assets.checks import content, markdown_table, result, warning
+from mlops_assets.checks import Reported, content, markdown_table, reported, result, warning
 from mlops_assets.core.drift import DriftReport, DriftThresholds, data_drift, not_tested, prediction_drift
 from mlops_assets.core.money import business_report as money_by_day
 from mlops_assets.core.splits import Split
@@ -59,7 +59,7 @@ def monitoring_assets(case: UseCase, settings: Settings) -> list[AssetsDefinitio
 
 
 def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    answered = warning(PREDICTION_LOG, "not_degraded", "No payment was decided on a feed that was staler than its declaration allows.")
+    answered = warning(PREDICTION_LOG, "not_degraded", "No payment was decided on a feed that was staler than its declaration allows.", days)
 
     @asset(
         name=PREDICTION_LOG,
@@ -71,31 +71,30 @@ def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefi
         backfill_policy=ONE_RUN,
         check_specs=[answered],
     )
-    def prediction_log(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
+    def prediction_log(context: AssetExecutionContext, lake: LakeResource) -> Iterator[Reported]:
         made = days_of(context)
-        table = pa.concat_tables([read_decisions(settings.serving_db, day) for day in made])
-        written = write_days(lake.open(), PREDICTION_LOG, table, "created_timestamp", made)
-        decisions = {entry["values"]: entry["counts"] for entry in pc.value_counts(table.column("decision")).to_pylist()}
-        versions = sorted(set(table.column("model_version").to_pylist()))
-        degraded = int(pc.sum(table.column("degraded")).as_py() or 0)
-        oldest = oldest_events(table.column("freshness").to_pylist())
-        ages = [(view, "none" if hours is None else hours) for view, hours in oldest.items()]
-        return MaterializeResult(
-            metadata={
-                **content(written.values()),
-                "decisions": decisions,
-                "versions": ", ".join(versions) or "none",
+        tables = {day: read_decisions(settings.serving_db, day) for day in made}
+        written = write_days(lake.open(), PREDICTION_LOG, pa.concat_tables(tables.values()), "created_timestamp", made)
+        told, checked = {}, {}
+        for day, table in tables.items():
+            oldest = oldest_events(table.column("freshness").to_pylist())
+            ages = [(view, "none" if hours is None else hours) for view, hours in oldest.items()]
+            degraded = int(pc.sum(table.column("degraded")).as_py() or 0)
+            told[day] = {
+                "decisions": {entry["values"]: entry["counts"] for entry in pc.value_counts(table.column("decision")).to_pylist()},
+                "versions": ", ".join(sorted(set(table.column("model_version").to_pylist()))) or "none",
                 "freshness": markdown_table(["view", "greatest age of its newest event, hours"], ages),
-            },
-            check_results=[result(answered, degraded == 0, {"degraded": degraded, "requests": table.num_rows, "oldest, hours": str(oldest)})],
-        )
+            }
+            checked[day] = [result(answered, degraded == 0, {"degraded": degraded, "requests": table.num_rows, "oldest, hours": str(oldest)})]
+        yield from reported(context, PREDICTION_LOG, written.values(), told, checked)
 
     return prediction_log
 
 
 def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    enough = warning(DATA_DRIFT, "enough_predictions", "Enough was served on the day to say anything; what cannot be tested is not called quiet.")
-    drift = warning(DATA_DRIFT, "no_data_drift", "The served features look like those of the days after the training.")
+    said = "Enough was served on the day to say anything; what cannot be tested is not called quiet."
+    enough = warning(DATA_DRIFT, "enough_predictions", said, days)
+    drift = warning(DATA_DRIFT, "no_data_drift", "The served features look like those of the days after the training.", days)
 
     @asset(
         name=DATA_DRIFT,
@@ -120,8 +119,8 @@ def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsD
 
 
 def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    enough = warning(PREDICTION_DRIFT, "enough_predictions", "Enough was served, by the fit whose scores the reference has.")
-    drift = warning(PREDICTION_DRIFT, "no_prediction_drift", "The scores are distributed as on the days after the training.")
+    enough = warning(PREDICTION_DRIFT, "enough_predictions", "Enough was served, by the fit whose scores the reference has.", days)
+    drift = warning(PREDICTION_DRIFT, "no_prediction_drift", "The scores are distributed as on the days after the training.", days)
 
     @asset(
         name=PREDICTION_DRIFT,
@@ -142,9 +141,9 @@ def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyParti
 
 
 def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
-    caught = warning(
-        BUSINESS_REPORT, "fraud_caught", "At least the configured share of fraud money was stopped on the newest mature day; no verdict, no claim."
-    )
+    days = as_of_days(settings.time.start, settings.time.end)
+    claim = "At least the configured share of fraud money was stopped on the newest mature day; no verdict, no claim."
+    caught = warning(BUSINESS_REPORT, "fraud_caught", claim, days)
     reach = REPORTED_DAYS + settings.verdicts.maturity_days + 1
     inputs = [AssetDep(name, partition_mapping=before_as_of(reach)) for name in (PREDICTION_LOG, VERDICTS)]
 
@@ -154,16 +153,16 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"parquet"},
-        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        partitions_def=days,
         deps=inputs,
         check_specs=[caught],
     )
     def business_report(context: AssetExecutionContext, lake: LakeResource) -> MaterializeResult:
         as_of = context.partition_key
         opened = lake.open()
-        days = money(opened, settings, as_of)
-        written = opened.write(BUSINESS_REPORT, as_of, to_table(days), validated=True)
-        newest = days.iloc[-1] if len(days) else None
+        by_day = money(opened, settings, as_of)
+        written = opened.write(BUSINESS_REPORT, as_of, to_table(by_day), validated=True)
+        newest = by_day.iloc[-1] if len(by_day) else None
         share = None if newest is None or pd.isna(newest["caught_share"]) else float(newest["caught_share"])
         passed = share is None or share >= settings.business.min_caught_share
         columns = [
@@ -178,7 +177,7 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
             "blocked",
             "unknown",
         ]
-        shown = [tuple(row) for row in days[columns].tail(14).itertuples(index=False)]
+        shown = [tuple(row) for row in by_day[columns].tail(14).itertuples(index=False)]
         return MaterializeResult(
             metadata={**content([written]), "money": markdown_table(columns, shown)},
             check_results=[

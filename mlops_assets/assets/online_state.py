@@ -13,11 +13,12 @@ from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan
 from feature_repo.engine.rebuilding import Rebuild
 from feature_repo.engine.state_store import Loaded
+from mlops_assets.assets.feeds import waiting_labels
 from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
 from mlops_assets.keys import TRANSACTIONS, VERDICTS
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_table
-from serving.contract.events import replay
+from serving.contract.events import keep_waiting, replay
 from serving.contract.log import create_tables, to_us
 
 BUSY_TIMEOUT_S = 60.0
@@ -57,6 +58,9 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
             loaded = rebuild.load_lake(lake)
             say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
             carried = rebuild.carry_over(lake_end_us)
+            waiting = waiting_labels(lake, settings, last)
+            with rebuild.transaction():  # before the log is gone through: a payment that only the service knows may be what one of them waits for
+                keep_waiting(connection, waiting)
             replayed = _replay(rebuild, OnlineState(connection, plan), lake_end_us, settings)
             say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
             pending = _reconcile(rebuild, plan, lake, settings, last)
@@ -72,7 +76,7 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
     return Made(
         views=plan.views,
         events=events,
-        counts={**counts, "pending verdicts": pending},
+        counts={**counts, "pending verdicts": pending, "labels that wait": len(waiting)},
         silent_h={stream: None if us is None else (lake_end_us - us) / HOUR_US for stream, us in newest.items()},
         refused=refused,
         seconds=round(time.monotonic() - started, 1),

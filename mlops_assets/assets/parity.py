@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,12 @@ from mlops_assets.assets.ingestion import blocked_ids
 from mlops_assets.checks import content, markdown_table, result, warning
 from mlops_assets.core.parity import Difference, compare, total
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import FEATURE_PARITY, FEATURE_VECTORS, MONITORING, PREDICTION_LOG, VERDICTS
+from mlops_assets.keys import FEATURE_PARITY, FEATURE_VECTORS, LABELS, MONITORING, PREDICTION_LOG, TRANSACTIONS, VERDICTS
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
-from mlops_assets.resources.lake import LakeResource, to_frame
-from serving.contract.log import from_us, read_labels, to_us
+from mlops_assets.resources.lake import LakeResource, shift, to_frame
+from serving.contract.log import from_us, read_labels, served_days, to_us
+from serving.contract.verdicts import verdict_events
 
 ROWS = pa.schema(
     [
@@ -34,6 +37,8 @@ ROWS = pa.schema(
     ]
 )
 ON_DEMAND = "the transaction itself"
+LABEL_COLUMNS = ["seq", "transaction_id", "is_fraud", "label_timestamp"]
+NEVER = 1 << 62  # a sequence number after all others
 
 
 def feature_parity_asset(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
@@ -41,6 +46,7 @@ def feature_parity_asset(case: UseCase, settings: Settings, days: DailyPartition
         FEATURE_PARITY,
         "no_unexplained_mismatch",
         "Every vector that was served is the vector that training will read, or what its sequence number had not read yet explains it.",
+        days,
     )
 
     @asset(
@@ -77,17 +83,22 @@ def feature_parity_asset(case: UseCase, settings: Settings, days: DailyPartition
 
 
 class Served:
-    """What the service decided on one arrival day, and what each decision can have known by its sequence number."""
+    """What the service decided on one arrival day, and what each decision can have known by its sequence number.
+
+    The day before belongs to it: a till's clock that is ahead puts a payment into the day to come, and labels of a file reach the service with the
+    rebuild after their day.
+    """
 
     def __init__(self, lake: Lake, settings: Settings, plan: FeaturePlan, day: str) -> None:
         self._lake, self._settings, self._plan, self._day = lake, settings, plan, day
-        table = lake.read(PREDICTION_LOG, [day])
-        self._log = to_frame(table.filter(pc.equal(table.column("kind"), "transaction"))).sort_values("seq", kind="stable")
-        self._labels = self._with_keys(to_frame(read_labels(settings.serving_db, day)))
-        self.overtaken = {
-            **overtaken(self._log, self._log, plan.keys),
-            **overtaken(self._log, self._labels, plan.keys),
-        }
+        self._days = [shift(day, -1), day]
+        table = lake.read(PREDICTION_LOG, lake.between(PREDICTION_LOG, self._days[0], day))
+        self._known = to_frame(table.filter(pc.equal(table.column("kind"), "transaction"))).sort_values("seq", kind="stable")
+        today = self._known["created_timestamp"] >= pd.Timestamp(day, tz="UTC")
+        self._log = self._known[today]
+        self._labels = self._all_labels()
+        events = self._with_keys(self._labels)
+        self.overtaken = {**overtaken(self._log, self._known, plan.keys), **overtaken(self._log, events, plan.keys)}
         self.keys = {key: dict(zip(self._log["prediction_id"], self._log[key], strict=True)) for key in plan.keys}
 
     def vectors(self) -> Iterable[tuple[pd.DataFrame, list[str]]]:
@@ -100,49 +111,85 @@ class Served:
             known = [feature for feature in features if feature in set(self._plan.features)]
             yield pd.DataFrame(rows).astype(dict.fromkeys(known, "float64")), known
 
-    def as_read(self, ids: Sequence[str]) -> pd.DataFrame:
-        """The vectors of some decisions, from what had been committed when each was made."""
+    def as_read(self, ids: Sequence[str]) -> Iterable[pd.DataFrame]:
+        """The vectors of some decisions, from what had been committed when each was made.
+
+        Labels of a file reach the service with the rebuild that follows their day. A decision may have been made before that rebuild or after it.
+        """
         asked = self._log[self._log["prediction_id"].isin(list(ids))]
         events = {view.stream: self._events(view, asked) for view in self._plan.views}
-        return pd.DataFrame([self._vector(row, events) for row in asked.to_dict("records")])
+        from_file = self._labels["seq"] == NEVER
+        for first in self._days[::-1] if from_file.any() else self._days[1:]:
+            labels = self._labels[~from_file | (self._labels["day"] >= first)]
+            yield pd.DataFrame([self._vector(row, events, labels) for row in asked.to_dict("records")])
 
-    def _vector(self, decision: Mapping[Any, Any], events: Mapping[str, pa.Table]) -> dict[str, Any]:
+    def _vector(self, decision: Mapping[Any, Any], events: Mapping[str, pa.Table], labels: pd.DataFrame) -> dict[str, Any]:
         at_us = to_us(decision["event_timestamp"])
         known: dict[str, Any] = {"amount": decision["amount"], "event_time_us": at_us}
         for view in self._plan.views:
-            seen = self._seen(events[view.stream], view, decision)
+            seen = self._seen(events[view.stream], view, decision, labels)
             values = view_values(view, seen, pa.array([decision[view.entity]], pa.string()), np.array([at_us], np.int64))
             known |= {name: None if np.isnan(value[0]) else value[0].item() for name, value in values.items()}
         for step in self._plan.on_demand:
             known |= step.load()(known)
         return {"transaction_id": decision["prediction_id"], **{name: known[name] for name in self._plan.features}}
 
-    def _seen(self, events: pa.Table, view: ViewPlan, decision: Mapping[Any, Any]) -> pa.Table:
+    def _seen(self, events: pa.Table, view: ViewPlan, decision: Mapping[Any, Any], labels: pd.DataFrame) -> pa.Table:
         """The events of the decision's key, less those that were committed after it had read."""
         of_key = events.filter(pc.equal(events.column(view.entity), decision[view.entity]))
-        later = self._log.loc[self._log["seq"] > decision["read_seq"], "prediction_id"]
+        later = self._known.loc[self._known["seq"] > decision["read_seq"], "prediction_id"]
         of_key = of_key.filter(pc.invert(pc.is_in(of_key.column("transaction_id"), pa.array(later, pa.string()))))
-        hidden = self._labels[self._labels["seq"] > decision["read_seq"]] if view.stream == VERDICTS else self._labels.iloc[:0]
+        hidden = labels[labels["seq"] > decision["read_seq"]] if view.stream == VERDICTS else labels.iloc[:0]
         return self._without(of_key, hidden) if len(hidden) else of_key
 
     def _without(self, verdicts: pa.Table, hidden: pd.DataFrame) -> pa.Table:
-        """The verdicts as they were before some labels: silence goes on, and brings its own verdict unless the payment was blocked."""
-        since = {name: to_us(moment) for name, moment in hidden.groupby("transaction_id")["created_timestamp"].min().items()}
-        rows, kept = verdicts.to_pylist(), []
-        for row in rows:
-            if to_us(row["event_timestamp"]) < since.get(row["transaction_id"], 1 << 62):
-                kept.append(row)
-        silent = {row["transaction_id"]: row for row in rows if row["transaction_id"] in since} if since else {}
-        for row in kept:
-            silent.pop(row["transaction_id"], None)
-        if silent:
-            first = min(row["transaction_timestamp"] for row in silent.values()).date().isoformat()
-            blocked = blocked_ids(self._lake, self._settings, first, self._day)
-            for name, row in silent.items():
-                if name not in blocked:
-                    matured = row["transaction_timestamp"] + self._settings.maturity
-                    kept.append({**row, "event_timestamp": matured, "created_timestamp": matured, "is_fraud": False})
+        """The verdicts as the one rule gives them without some of the labels."""
+        changed = pc.is_in(verdicts.column("transaction_id"), pa.array(hidden["transaction_id"].unique(), pa.string()))
+        about = {str(row["transaction_id"]): row for row in verdicts.filter(changed).to_pylist()}
+        unread = set(zip(hidden["transaction_id"], hidden["label_timestamp"], hidden["is_fraud"], strict=True))
+        kept = verdicts.filter(pc.invert(changed)).to_pylist()
+        for name, row in about.items():
+            learnt, blocked, labels = self._stories[name]
+            read = [(to_us(at), fraud) for at, fraud in labels if (name, at, fraud) not in unread]
+            maturity_us = self._settings.maturity // timedelta(microseconds=1)
+            for known_us, is_fraud in verdict_events(to_us(row["transaction_timestamp"]), read, blocked, maturity_us, to_us(learnt)):
+                known = from_us(known_us)
+                kept.append({**row, "event_timestamp": known, "created_timestamp": known, "is_fraud": is_fraud})
         return pa.Table.from_pylist(kept, schema=verdicts.schema)
+
+    @cached_property
+    def _stories(self) -> dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]]:
+        """Of each transaction that the two days' labels are about: when the platform learnt of it, whether it was blocked, and all of its labels."""
+        horizon = self._settings.ingest.horizon_days
+        first = shift(self._days[0], -horizon)
+        wanted = pa.array(self._labels["transaction_id"].unique(), pa.string())
+        paid = self._of(TRANSACTIONS, first, wanted, ["transaction_id", "created_timestamp"])
+        said = self._of(LABELS, shift(first, -horizon), wanted, ["transaction_id", "label_timestamp", "is_fraud"])
+        blocked = blocked_ids(self._lake, self._settings, first, self._day)
+        stories: dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]] = {
+            row["transaction_id"]: (row["created_timestamp"], row["transaction_id"] in blocked, []) for row in paid
+        }
+        for row in said:
+            if row["transaction_id"] in stories:
+                stories[row["transaction_id"]][2].append((row["label_timestamp"], row["is_fraud"]))
+        return stories
+
+    def _of(self, dataset: str, first: str, ids: pa.Array, columns: list[str]) -> list[dict[str, Any]]:
+        """The rows of some transactions in the validated days since `first`."""
+        days = self._lake.between(dataset, first, self._day, validated=True)
+        tables = [self._lake.read(dataset, [day], columns) for day in days]
+        return [row for table in tables for row in table.filter(pc.is_in(table.column("transaction_id"), ids)).to_pylist()]
+
+    def _all_labels(self) -> pd.DataFrame:
+        """The labels of the two days, with when the service took each: never, where a file brought it."""
+        return pd.concat([self._labels_of(day).assign(day=day) for day in self._days], ignore_index=True)
+
+    def _labels_of(self, day: str) -> pd.DataFrame:
+        log = to_frame(read_labels(self._settings.serving_db, day).select(LABEL_COLUMNS))
+        made = self._lake.between(LABELS, day, day, validated=True)
+        if served_days(self._settings.serving_db, "labels", [day]) or not made:
+            return log
+        return to_frame(self._lake.read(LABELS, made, LABEL_COLUMNS[1:])).assign(seq=NEVER)
 
     def _events(self, view: ViewPlan, asked: pd.DataFrame) -> pa.Table:
         """What the lake holds of a stream for the keys of some decisions, as far back as a window reaches."""
@@ -157,9 +204,9 @@ class Served:
         return table.filter(anyone)
 
     def _with_keys(self, labels: pd.DataFrame) -> pd.DataFrame:
-        """The day's labels as events: known at their time, and of whom their transaction is."""
-        of = self._lake.read(VERDICTS, [self._day], ["transaction_id", *self._plan.keys])
-        subjects = to_frame(of).drop_duplicates("transaction_id")
+        """The labels as events: known at their time, and of whom their transaction is."""
+        made = self._lake.between(VERDICTS, self._days[0], self._day)
+        subjects = to_frame(self._lake.read(VERDICTS, made, ["transaction_id", *self._plan.keys])).drop_duplicates("transaction_id")
         known = labels.merge(subjects, on="transaction_id")
         return known.assign(event_timestamp=known["label_timestamp"], created_timestamp=known["label_timestamp"]).sort_values("seq", kind="stable")
 

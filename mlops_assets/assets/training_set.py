@@ -19,7 +19,8 @@ from mlops_assets.resources.lake import LakeResource, day_range, read_validated,
 
 
 def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
-    enough = blocking(TRAINING_SET, "enough_positives", "Both folds hold enough frauds to learn from and to measure on.")
+    days = as_of_days(settings.time.start, settings.time.end)
+    enough = blocking(TRAINING_SET, "enough_positives", "Both folds hold enough frauds to learn from and to measure on.", days)
     reach = settings.model.train_days + settings.verdicts.maturity_days + 1
     inputs = [AssetDep(name, partition_mapping=before_as_of(reach)) for name in (FEATURE_VECTORS, VERDICTS)]
     # Dependencies without arguments: a retraining stands downstream of the reports that asked for it.
@@ -32,7 +33,7 @@ def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         pool=MODEL,
         owners=[case.owner],
         kinds={"parquet"},
-        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        partitions_def=days,
         deps=[*inputs, *lineage],
         check_specs=[enough],
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 RELATIVE = 1e-9  # of the size: aggregates are exact, what is left is a float computed in another order
 EXAMPLES = 10
 
-AsRead = Callable[[Sequence[str]], pd.DataFrame]
+AsRead = Callable[[Sequence[str]], Iterable[pd.DataFrame]]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def compare(logged: pd.DataFrame, recomputed: pd.DataFrame, features: Sequence[s
     """The frames: transaction_id and the features, null as NaN or None; null equals null only. Vectors that were never logged do not count.
 
     `recomputed` goes by the clocks. `overtaken` names the decisions that read before something was committed which the clocks had known by then, with
-    how many seconds; `as_read` recomputes such decisions from what had been committed. Served values that equal those are explained, all others that
-    differ are not. Raises `ValueError` where an id occurs twice on a side.
+    how many seconds; `as_read` recomputes such decisions from what had been committed, once for each thing that can have been so. Served values that
+    equal one of those are explained, all others that differ are not. Raises `ValueError` where an id occurs twice on a side.
     """
     one, other = (_by_id(frame, features, side) for frame, side in ((logged, "logged"), (recomputed, "recomputed")))
     ids = one.index.intersection(other.index, sort=False)
@@ -55,8 +55,12 @@ def compare(logged: pd.DataFrame, recomputed: pd.DataFrame, features: Sequence[s
     explained = np.zeros_like(differs)
     late = np.array([one in overtaken for one in ids], dtype=bool) & differs.any(axis=1)
     if late.any():
-        read = _by_id(as_read([str(one) for one in ids[late]]), features, "as read").loc[ids[late]].to_numpy(dtype=np.float64)
-        explained[late] = differs[late] & _equal(left[late], read)
+        best = ~differs[late]
+        for frame in as_read([str(one) for one in ids[late]]):
+            same = _equal(left[late], _by_id(frame, features, "as read").loc[ids[late]].to_numpy(dtype=np.float64))
+            more = same.sum(axis=1) > best.sum(axis=1)  # a vector was read as a whole: of several readings the nearest counts
+            best = np.where(more[:, None], same, best)
+        explained[late] = differs[late] & best
     rows, columns = np.nonzero(differs)
     first = np.argsort(explained[rows, columns], kind="stable")[:EXAMPLES]
     return Parity(

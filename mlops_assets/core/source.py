@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +57,29 @@ class Source(Protocol):
 
     def labels(self, first: date, last: date) -> pa.Table:
         """The labels that arrived (by `label_timestamp`) from `first` to `last`, both included."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """What is in one file of a feed, so that it need not be read again while it does not change: how many rows arrived on which day (ISO).
+
+    `version` changes when the file does. `rows` is None where nobody asked for days of the file yet. `span` is the first and last day of arrival of
+    whatever the file holds, None where it has no rows. `problem` says why the file could not be read.
+    """
+
+    version: str
+    rows: Mapping[str, int] | None = None
+    span: tuple[str, str] | None = None
+    problem: str | None = None
+
+
+@runtime_checkable
+class Holdings(Protocol):
+    """A source that can say what its files hold, also of days that are long made. One that makes its rows as they are asked for cannot."""
+
+    def holdings(self, feed: Literal["transactions", "labels"], first: date, last: date, known: Mapping[str, FileRows]) -> dict[str, FileRows]:
+        """Every file with rows that arrived from `first` to `last`, by name; what `known` says of a file that has not changed is taken for it."""
         ...
 
 

@@ -70,14 +70,12 @@ def validate(
     order: Sequence[str],
     prefer: Sequence[str] = (),
     known: Known | None = None,
-    parents: Mapping[str, Known] | None = None,
 ) -> Validation:
     """Sort the rows of one arrival day into accepted, duplicate and quarantined.
 
     Of rows that agree in every column of the schema the first counts and the others are duplicates. Of rows that agree in `key` only, the least
     by `prefer` and then by all the columns is kept, whatever order they came in, and the others are quarantined. A first key column that is
-    in `known` was accepted on another day. A value of a column in `parents` that its index does not have is an orphan. Accepted rows are
-    sorted by `order`.
+    in `known` was accepted on another day. Accepted rows are sorted by `order`.
     """
     raw = raw.reset_index(drop=True)
     kinds = schema_kinds(schema)
@@ -89,9 +87,6 @@ def validate(
     readable = frame[~reasons.mask].astype({name: "bool" for name, kind in kinds.items() if kind == "flag"})
     for row, reason, value in _failures(readable, schema):
         reasons.add_row(row, reason, value)
-    if parents:
-        for name, index in parents.items():
-            reasons.add(~frame[name].isin(_as_index(index)).to_numpy() & frame[name].notna().to_numpy(), f"{name}: unknown")
     if known is not None and len(known):
         reasons.add(frame[key[0]].isin(_as_index(known)).to_numpy(), f"{key[0]}: accepted on another day")
     sound = frame[~reasons.mask]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 TIME: Final = "datetime64[us, UTC]"
+DAY_US: Final = 86_400_000_000
 
 
 def verdicts_known(
@@ -19,11 +20,14 @@ def verdicts_known(
     maturity: timedelta,
     start: pd.Timestamp,
     end: pd.Timestamp,
+    horizon_days: int | None = None,
 ) -> pd.DataFrame:
     """The verdicts that became known in [start, end), as rows of the `verdicts` dataset, by the time that they became known.
 
     `transactions` must hold whatever can get a verdict then (labelled ones however old), and `labels` all labels of those up to `end`; labels of
-    other transactions are left out. An id that occurs twice among the transactions is a ValueError.
+    other transactions are left out: they wait. With `horizon_days` a label and a transaction whose days of arrival (UTC) lie further apart have
+    nothing to do with each other, so that a day's verdicts do not depend on how much is looked at. An id that occurs twice among the transactions is
+    a ValueError.
     """
     ids = pd.Index(transactions["transaction_id"])
     if not ids.is_unique:
@@ -34,9 +38,17 @@ def verdicts_known(
     pending = ~ids.isin(pd.Index(list(blocked_ids), dtype=object))
 
     position = ids.get_indexer(labels["transaction_id"])
+    label_us, is_fraud = _us(labels["label_timestamp"]), labels["is_fraud"].to_numpy(dtype=bool)
     here = position >= 0
-    position = position[here]
-    known_us = np.maximum(_us(labels["label_timestamp"])[here], learnt_us[position])
+    if horizon_days is not None and len(ids):
+        here &= np.abs(label_us // DAY_US - learnt_us[position] // DAY_US) <= horizon_days
+    position, label_us, is_fraud = position[here], label_us[here], is_fraud[here]
+    known_us = np.maximum(label_us, learnt_us[position])
+    order = np.lexsort((~is_fraud, label_us, known_us, position))
+    position, known_us, is_fraud = position[order], known_us[order], is_fraud[order]
+    stands = np.ones(len(position), dtype=bool)  # of what is known at one moment, the latest label
+    stands[:-1] = (position[1:] != position[:-1]) | (known_us[1:] != known_us[:-1])
+    position, known_us, is_fraud = position[stands], known_us[stands], is_fraud[stands]
     pending[position[known_us <= matured_us[position]]] = False
 
     labelled = np.zeros(len(ids), dtype=bool)
@@ -46,11 +58,10 @@ def verdicts_known(
         {
             "position": np.concatenate([position, both]),
             "known_us": np.concatenate([known_us, matured_us[both]]),
-            "is_fraud": np.concatenate([labels["is_fraud"].to_numpy(dtype=bool)[here], np.zeros(len(both), dtype=bool)]),
+            "is_fraud": np.concatenate([is_fraud, np.zeros(len(both), dtype=bool)]),
         }
     )
-    order = np.lexsort((~said["is_fraud"].to_numpy(), said["known_us"], said["position"]))
-    said = said.iloc[order]
+    said = said.iloc[np.lexsort((said["known_us"], said["position"]))]
     adds = (said["position"].diff() != 0) | (said["is_fraud"] != said["is_fraud"].shift())
     said = said[adds]
     matured = pd.DataFrame({"position": alone, "known_us": matured_us[alone], "is_fraud": False})
@@ -82,8 +93,7 @@ def _rows(transactions: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
             "amount": of["amount"],
         }
     )
-    legitimate = ~rows["is_fraud"].to_numpy()  # of one instant fraud comes first, as in the rule
-    order = np.lexsort((legitimate, pd.factorize(rows["transaction_id"], sort=True)[0], _us(rows["event_timestamp"])))
+    order = np.lexsort((pd.factorize(rows["transaction_id"], sort=True)[0], _us(rows["event_timestamp"])))
     return rows.iloc[order].reset_index(drop=True)
 
 

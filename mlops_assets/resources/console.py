@@ -2,8 +2,13 @@
 
 import logging
 import sys
+from collections import Counter
+from typing import Any
 
-from dagster import InitLoggerContext, logger
+from dagster import AssetCheckEvaluation, InitLoggerContext, logger
+
+REMEDY = "what to do"  # metadata of a check
+DAYS_TOLD = 3
 
 
 class _Story(logging.Formatter):
@@ -14,7 +19,11 @@ class _Story(logging.Formatter):
 
 
 class _Steps(logging.Filter):
-    """Lines of the steps themselves, and the end of each step; nothing of the machinery."""
+    """Lines of the steps themselves, the end of each step, and failed checks; nothing of the machinery."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed: Counter[tuple[str, str]] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
         meta = getattr(record, "dagster_meta", {})
@@ -26,9 +35,19 @@ class _Steps(logging.Filter):
             meta["orig_message"] = f"done in {event.event_specific_data.duration_ms / 1000:.1f} s"
             return True
         if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.event_specific_data.passed:
-            meta["orig_message"] = f"check {event.event_specific_data.check_name} failed"
-            return True
+            return self._tell(event.event_specific_data, meta)
         return False
+
+    def _tell(self, check: AssetCheckEvaluation, meta: dict[str, Any]) -> bool:
+        """Of a check that fails on many days of a run the first few days are told, and what to do once."""
+        self._failed[str(meta.get("step_key")), check.check_name] += 1
+        times = self._failed[str(meta.get("step_key")), check.check_name]
+        day, remedy = f" on {check.partition}" if check.partition else "", check.metadata.get(REMEDY)
+        if times <= DAYS_TOLD:
+            meta["orig_message"] = f"check {check.check_name} failed{day}" + (f": {remedy.value}" if remedy and times == 1 else "")
+        else:
+            meta["orig_message"] = f"check {check.check_name} failed on more days; the UI has them all"
+        return times <= DAYS_TOLD + 1
 
 
 @logger

@@ -10,16 +10,16 @@ from __future__ import annotations
 import io
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import IO, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_assets.core.parsing import TYPES
-from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, SourceError
+from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, FileRows, SourceError
 from mlops_assets.sources import content, delimited, listing, parquet
 from mlops_assets.sources.content import ContentError, Raw
 from mlops_assets.sources.layout import Layout, described
@@ -85,6 +85,36 @@ class Folder:
         return Preview(
             tuple(file.path for file in files), self._listing.left_out, mapping, table.slice(0, rows), days, sum(span is None for span in told)
         )
+
+    def holdings(
+        self,
+        first: date,
+        last: date,
+        known: Mapping[str, FileRows],
+        counted: Callable[[pa.Table], pa.Table] | None = None,
+        delay_days: int = 0,
+    ) -> dict[str, FileRows]:
+        """How many rows arrived on which day, by file. Only files that are new or have changed since `known` are read.
+
+        `counted` makes of a file's rows those that count, which may arrive up to `delay_days` later than the file's own rows.
+        """
+        found = {}
+        for file in self._files():
+            version, before = f"{file.size} {file.stamp}", known.get(file.path)
+            same = before if before is not None and before.version == version and before.problem is None else None
+            if same is not None:
+                span = same.span and (date.fromisoformat(same.span[0]), date.fromisoformat(same.span[1]))
+                self._spans.setdefault(file, span)
+            try:
+                span = self._spans[file] if file in self._spans else self._span(file)
+                near = span is not None and span[0] <= last and span[1] + timedelta(days=delay_days) >= first
+                if same is None or (near and same.rows is None):
+                    rows = _counts(counted(self._table(file)) if counted else self._table(file)) if near else None
+                    same = FileRows(version, rows, span and (span[0].isoformat(), span[1].isoformat()))
+                self._spans[file], found[file.path] = span, same
+            except SourceError as error:
+                found[file.path] = FileRows(version, problem=str(error))
+        return found
 
     @property
     def schema(self) -> pa.Schema:
@@ -182,3 +212,9 @@ def _is_parquet(handle: IO[bytes]) -> bool:
 def _extremes(table: pa.Table) -> tuple[date, date]:
     extremes = pc.min_max(table.column(ARRIVAL_DAY)).as_py()
     return extremes["min"], extremes["max"]
+
+
+def _counts(rows: pa.Table) -> dict[str, int]:
+    """Rows by day of arrival."""
+    counts = pc.value_counts(rows.column(ARRIVAL_DAY)).to_pylist()
+    return {str(entry["values"]): int(entry["counts"]) for entry in counts}

@@ -6,7 +6,7 @@ The tables of the log (`serving.contract.log`) and the state share a file; calle
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from feature_repo.engine.online import StateStore
@@ -21,6 +21,8 @@ SUBJECT = "transaction_id, event_us, created_us, customer_id, merchant_id, amoun
 DECISION = f"SELECT {SUBJECT.replace('transaction_id', 'prediction_id')} FROM decisions WHERE prediction_id = ? AND kind = 'transaction'"
 DECISIONS = f"""SELECT seq, {SUBJECT.replace("transaction_id", "prediction_id")} FROM decisions
 WHERE kind = 'transaction' AND created_us >= ? AND seq > ? ORDER BY seq LIMIT ?"""
+LABELS_OF = """SELECT label_us, is_fraud FROM labels WHERE transaction_id = :id
+UNION SELECT label_us, is_fraud FROM waiting_labels WHERE transaction_id = :id ORDER BY label_us, is_fraud DESC"""
 LABELS = "SELECT seq, transaction_id FROM labels WHERE label_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
 
 
@@ -59,9 +61,17 @@ def add_labels(state: StateStore, subject: Subject, before: Labels, new: Labels)
 
 
 def labels_of(connection: sqlite3.Connection, transaction_id: str) -> list[tuple[int, bool]]:
-    """Every label that the log holds of a transaction, by the time that it became known."""
-    query = "SELECT label_us, is_fraud FROM labels WHERE transaction_id = ? ORDER BY label_us, is_fraud DESC"
-    return [(label_us, bool(is_fraud)) for label_us, is_fraud in connection.execute(query, (transaction_id,))]
+    """Every label of a transaction that the log holds, or that waits for it in the lake, by the time that it became known."""
+    return [(label_us, bool(is_fraud)) for label_us, is_fraud in connection.execute(LABELS_OF, {"id": transaction_id})]
+
+
+def keep_waiting(connection: sqlite3.Connection, labels: Iterable[tuple[str, int, bool]]) -> None:
+    """Put the labels that wait in the lake for their transactions (id, when they became known, fraud) in the place of those that did before.
+
+    They are no part of the log: the days on which they came are not days that the service took labels on.
+    """
+    connection.execute("DELETE FROM waiting_labels")
+    connection.executemany("INSERT OR IGNORE INTO waiting_labels VALUES (?, ?, ?)", labels)
 
 
 def subject_of(connection: sqlite3.Connection, state: StateStore, transaction_id: str, maturity_us: int) -> Subject | None:
@@ -83,7 +93,10 @@ def replay(connection: sqlite3.Connection, state: StateStore, since_us: int, mat
     while rows := connection.execute(DECISIONS, (since_us, after, ROWS_A_STEP)).fetchall():
         for _, *row in rows:
             subject = _subject(row)
-            add_transaction(state, subject, labels_of(connection, str(subject.event["transaction_id"])))
+            labels = labels_of(connection, str(subject.event["transaction_id"]))
+            add_transaction(state, subject, labels)
+            if labels:  # it may have been taken before one of them was known to wait for it
+                add_labels(state, subject, [], labels)
         after = rows[-1][0]
         yield len(rows)
     after = -1

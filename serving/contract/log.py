@@ -15,7 +15,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END_US = 1 << 62  # after every moment that can be told
@@ -50,6 +50,8 @@ CREATE TABLE IF NOT EXISTS labels (
 );
 CREATE INDEX IF NOT EXISTS labels_by_arrival ON labels (label_us);
 CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels (transaction_id, coalesce(given_us, label_us), is_fraud);
+CREATE TABLE IF NOT EXISTS waiting_labels (transaction_id TEXT NOT NULL, label_us INTEGER NOT NULL, is_fraud INTEGER NOT NULL,
+  PRIMARY KEY (transaction_id, label_us, is_fraud)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS measured (minute_us INTEGER NOT NULL, model_version TEXT NOT NULL, what TEXT NOT NULL, n INTEGER NOT NULL,
   PRIMARY KEY (minute_us, model_version, what)) WITHOUT ROWID;
 """
@@ -61,6 +63,7 @@ ALTER TABLE labels ADD COLUMN given_us INTEGER;
 DROP INDEX labels_once;
 """,
     2: "",
+    3: "",
 }
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")

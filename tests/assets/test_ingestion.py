@@ -13,7 +13,7 @@ from feature_repo.engine.lake import Lake, MissingPartitions
 from mlops_assets.assets.ingestion import known_verdicts
 from mlops_assets.core.verdicts import verdicts_known
 from mlops_assets.pipeline import build_pipeline
-from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.resources.environments import ConfigError, Ingest, Settings, load_settings
 from mlops_assets.resources.lake import NotValidated, to_frame
 from mlops_assets.use_cases.fraud.case import FRAUD
 
@@ -148,15 +148,21 @@ def test_a_range_in_one_run_gives_the_same_files_as_day_by_day(world: World, set
     assert world.digests(days[0], days[-1]) == other.digests(days[0], days[-1])
 
 
-def test_orphan_labels_are_quarantined_and_known_ones_are_kept(world: World) -> None:
-    world.source.pay("t1", at(DAY))
+def test_a_label_waits_for_its_payment_and_counts_from_when_the_payment_is_learnt_of(world: World) -> None:
+    world.source.pay("other", at(DAY))
     world.source.report("t1", at(DAY, 20))
     world.source.report("nobody", at(DAY, 21))
+    world.source.pay("t1", at(DAY, 19), created=at(NEXT, 3))
     world.ingest(DAY)
-    assert [row["transaction_id"] for row in world.rows("labels", DAY)] == ["t1"]
-    (orphan,) = world.rows("quarantined_labels", DAY)
-    assert orphan["transaction_id"] == "nobody"
-    assert "unknown" in orphan["reason"]
+    assert [row["transaction_id"] for row in world.rows("labels", DAY)] == ["t1", "nobody"]
+    assert world.rows("quarantined_labels", DAY) == []
+    assert world.rows("verdicts", DAY) == []
+    outcome = world.make("labels", DAY)
+    assert metadata(outcome, "waiting for their transaction") == 2
+    assert checks(outcome)["counts"].passed
+    world.ingest(NEXT)
+    assert [(v["transaction_id"], v["is_fraud"], v["event_timestamp"]) for v in world.rows("verdicts", NEXT)] == [("t1", True, at(NEXT, 3))]
+    assert metadata(world.make("labels", DAY), "waiting for their transaction") == 2, "a day is told as it was at its end"
 
 
 def test_silence_becomes_legitimate_at_maturity_and_a_later_label_contradicts_it_at_its_own_time(world: World) -> None:
@@ -177,15 +183,31 @@ def test_the_verdicts_of_a_day_are_those_of_all_that_ever_came(world: World, set
         day, late = 5 + number % 9, (0, 0, 3, 50, 100)[number % 5]
         paid = at(f"2025-03-{day:02}", number % 24)
         world.source.pay(f"t{number}", paid, created=paid + timedelta(hours=late))
-        for hours in ((), (30,), (late - 1,), (100,), (7, 90))[number % 7 % 5]:
-            world.source.report(f"t{number}", paid + timedelta(hours=hours), is_fraud=hours != 90)
-    world.ingest(days[0], days[-1])
-    payments, labels = (to_frame(world.lake.read(name, days)) for name in ("transactions", "labels"))
+        for hours in ((), (30,), (late - 1,), (100,), (7, 90), (-40,), (-30, -20))[number % 7]:
+            world.source.report(f"t{number}", paid + timedelta(hours=hours), is_fraud=hours not in (90, -30))
+    world.ingest("2025-03-03", days[-1])
+    payments, labels = (to_frame(world.lake.read(name, ["2025-03-03", "2025-03-04", *days])) for name in ("transactions", "labels"))
+    assert len(labels) == len(world.source.reports)
     both = payments.merge(labels, on="transaction_id")
     assert (both["label_timestamp"] < both["created_timestamp"]).any()
     expected = verdicts_known(payments, labels, (), settings.maturity, pd.Timestamp(days[0], tz="UTC"), pd.Timestamp("2025-03-18", tz="UTC"))
     found = [known_verdicts(world.lake, settings, [day]) for day in days]
     pd.testing.assert_frame_equal(pd.concat(found, ignore_index=True), expected, check_dtype=False)
+
+
+def test_a_label_waits_for_as_long_as_the_horizon_however_many_days_are_made_at_once(settings: Settings) -> None:
+    world = World(replace(settings, ingest=Ingest(horizon_days=3)), ListedSource())
+    days = [f"2025-03-{day:02}" for day in range(1, 15)]
+    for number, apart in enumerate(range(-5, 6)):  # the label so many days after (before) its payment
+        world.source.pay(f"t{number}", at("2025-03-07", number))
+        world.source.report(f"t{number}", at(f"2025-03-{7 + apart:02}", 23))
+    world.ingest(days[0], days[-1])
+    together = known_verdicts(world.lake, world.settings, days)
+    frauds = together[together["is_fraud"].astype(bool)]
+    assert set(frauds["transaction_id"]) == {f"t{number}" for number in range(2, 9)}
+    assert len(together) == 11 + 2, "silence of those too far apart, and of the two whose label came after maturity"
+    each = pd.concat([known_verdicts(world.lake, world.settings, [day]) for day in days], ignore_index=True)
+    pd.testing.assert_frame_equal(each, together, check_dtype=False)
 
 
 def test_a_partition_written_twice_holds_the_second_content_only_and_its_neighbours_are_untouched(world: World) -> None:

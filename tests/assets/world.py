@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from dagster import AssetsDefinition, ExecuteInProcessResult, PartitionKeyRange, build_asset_context, materialize
+from dagster import AssetsDefinition, ExecuteInProcessResult, MaterializeResult, PartitionKeyRange, build_asset_context, materialize
 
 from feature_repo.engine.generations import standing
 from feature_repo.engine.lake import Lake
@@ -172,9 +172,10 @@ def vector(world: World, name: str, day: str) -> dict[str, float | None]:
 
 
 def checks(outcome: Any) -> dict[str, Any]:
-    """The check results of an asset by name."""
+    """The check results of an asset by name; of a range of days the one that failed."""
     parts = outcome if type(outcome) in (tuple, list) else [outcome]
-    return {str(check.check_name): check for part in parts for check in part.check_results or []}
+    found = [check for part in parts if isinstance(part, MaterializeResult) for check in part.check_results or []]
+    return {str(check.check_name): check for check in sorted(found, key=lambda check: not check.passed)}
 
 
 def at(day: str, hour: float = 12.0) -> datetime:
@@ -182,7 +183,7 @@ def at(day: str, hour: float = 12.0) -> datetime:
 
 
 def metadata(result: Any, name: str) -> Any:
-    value = result.metadata[name]
+    value = (result[0] if type(result) is list else result).metadata[name]
     return getattr(value, "value", getattr(value, "text", value))
 
 

@@ -15,7 +15,7 @@ def parity_of(
 ) -> Parity:
     """`as_read` has to hold every vector that is asked for."""
     given = frame() if as_read is None else as_read
-    return compare(logged, recomputed, FEATURES, overtaken or {}, lambda ids: given[given["transaction_id"].isin(ids)])
+    return compare(logged, recomputed, FEATURES, overtaken or {}, lambda ids: [given[given["transaction_id"].isin(ids)]])
 
 
 def test_equal_vectors_are_clean_in_any_order_and_null_equals_null() -> None:

@@ -47,8 +47,8 @@ def transactions(*rows: dict[str, object], known: set[str] | None = None) -> Val
     return validate(frame, transactions_schema(DAY), key=TRANSACTION_KEY, order=TRANSACTION_ORDER, prefer=TRANSACTION_PREFER, known=known)
 
 
-def labels(*rows: dict[str, object], of: set[str]) -> Validation:
-    return validate(pd.DataFrame(list(rows)), labels_schema(DAY), key=LABEL_KEY, order=LABEL_ORDER, parents={"transaction_id": of})
+def labels(*rows: dict[str, object]) -> Validation:
+    return validate(pd.DataFrame(list(rows)), labels_schema(DAY), key=LABEL_KEY, order=LABEL_ORDER)
 
 
 @pytest.mark.parametrize(
@@ -174,21 +174,15 @@ def test_an_id_that_was_accepted_on_another_day_is_quarantined() -> None:
     assert outcome.reasons == {"transaction_id: accepted on another day": 1}
 
 
-def test_a_label_of_an_unknown_transaction_is_an_orphan() -> None:
-    outcome = labels(label(), label(transaction_id="nobody"), of={"a"})
-    assert outcome.counts == {"received": 2, "accepted": 1, "duplicate": 0, "quarantined": 1}
-    assert outcome.quarantined["reason"].tolist() == ["transaction_id: unknown"]
-
-
 def test_labels_that_agree_or_contradict_later_are_history_and_only_a_repeat_is_a_duplicate() -> None:
     later, contrary = label(label_timestamp="2026-03-02T15:00:00Z"), label(is_fraud=False, label_timestamp="2026-03-02T13:00:00Z")
-    outcome = labels(later, label(), contrary, label(), of={"a"})
+    outcome = labels(later, label(), contrary, label())
     assert outcome.counts == {"received": 4, "accepted": 3, "duplicate": 1, "quarantined": 0}
     assert outcome.accepted["is_fraud"].tolist() == [True, False, True]
 
 
 def test_a_clock_a_day_ahead_does_not_bring_a_label_of_tomorrow() -> None:
-    assert labels(label(label_timestamp="2026-03-03T00:00:00Z"), of={"a"}).reasons == {"label_timestamp: after its day of arrival": 1}
+    assert labels(label(label_timestamp="2026-03-03T00:00:00Z")).reasons == {"label_timestamp: after its day of arrival": 1}
 
 
 def test_accepted_rows_come_in_the_order_of_their_time_and_id() -> None:

@@ -19,7 +19,9 @@ GROUPS = {
 }
 CHECKS = {
     "transactions": {"schema", "counts", "volume"},
-    "labels": {"schema", "counts", "volume"},
+    "labels": {"schema", "counts", "volume", "ids_match"},
+    "raw_transactions": {"nothing_left_behind"},
+    "raw_labels": {"nothing_left_behind"},
     "feature_vectors": {"null_rates", "ranges", "no_look_ahead"},
     "training_set": {"enough_positives"},
     "evaluation": {"gate"},

@@ -77,6 +77,12 @@ def test_a_breach_asks_once_for_the_day_after_it(ticks: Ticks, instance: Dagster
     assert ticks.tick() == []
 
 
+def test_a_breach_that_is_recorded_on_its_partition_needs_no_other_word(ticks: Ticks, instance: DagsterInstance) -> None:
+    failed = AssetCheckEvaluation(DATA.asset_key, DATA.name, False, severity=AssetCheckSeverity.WARN, partition="2025-03-10")
+    instance.report_runless_asset_event(failed)
+    assert ticks.tick() == ["2025-03-11"]
+
+
 def test_still_red_asks_again_after_the_cooldown_and_not_before(ticks: Ticks, instance: DagsterInstance) -> None:
     asked = []
     for day in range(10, 20):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_kit import ALLOW_ALL, BLOCK_ALL, DAY_US, START_US, Bench, deciding
+from serving_kit import ALLOW_ALL, BLOCK_ALL, DAY_US, MINUTE_US, START_US, Bench, deciding
 from serving_kit import paid as payment
 
 from feature_repo.engine.online import OnlineState
-from serving.contract.log import read_labels, served_days
+from serving.contract.events import keep_waiting
+from serving.contract.log import create_tables, read_labels, served_days
 from serving.contract.verdicts import verdict_events
 from serving.releases import Champion
 from serving.values import Label
@@ -53,6 +54,27 @@ def test_a_label_that_comes_before_its_transaction_counts_from_the_transaction_o
     assert read_labels(bench.settings.database, "2018-03-31")["known"].to_pylist() == [False]
     bench.plane.predict_transaction(payment(0))
     assert bench.verdicts("t0") == [(START_US, True)]
+
+
+def test_a_label_that_waits_in_the_lake_is_known_when_its_transaction_is_and_is_no_part_of_the_log(bench: Bench) -> None:
+    bench.connection.execute("DROP TABLE waiting_labels")
+    bench.connection.execute("PRAGMA user_version = 3")
+    create_tables(bench.connection)  # a file of the version before
+    keep_waiting(bench.connection, [("t0", START_US - 9 * DAY_US, True), ("t0", START_US - 8 * DAY_US, True), ("t1", START_US, True)])
+    bench.plane.predict_transaction(payment(0))
+    assert bench.verdicts("t0") == [(START_US, True)]
+    assert served_days(bench.settings.database, "labels") == set()
+    keep_waiting(bench.connection, [])
+    bench.plane.predict_transaction(payment(1))
+    assert bench.verdicts("t1") == [(START_US + MINUTE_US + 7 * DAY_US, False)]
+
+
+def test_two_labels_that_wait_contradict_each_other_and_the_later_one_counts(bench: Bench) -> None:
+    bench.plane.add_labels([Label("t0", True, START_US - 2 * DAY_US), Label("t0", False, START_US - DAY_US)])
+    bench.plane.predict_transaction(payment(0))
+    assert bench.verdicts("t0") == [(START_US, False)]
+    bench.plane.add_labels([Label("t0", True, START_US)])
+    assert bench.verdicts("t0") == [(START_US, True)], "at the very moment that the payment was learnt of"
 
 
 def test_a_label_of_a_transaction_from_before_the_service_finds_it_in_the_state(bench: Bench, champion: Champion) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import date, timedelta
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mlops_assets.core.parsing import PLAIN, Epoch, Rules
-from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED
+from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, FileRows
 from mlops_assets.core.tables import nearest
 from mlops_assets.sources.files import Folder, Preview
 from mlops_assets.sources.layout import Composed, Layout, Origin, Since
@@ -171,18 +172,35 @@ class FileSource:
         return self._transactions.rows(first, last).select(RAW_TRANSACTIONS.names).cast(RAW_TRANSACTIONS)
 
     def labels(self, first: date, last: date) -> pa.Table:
-        settings = self.config.labels
-        if settings is None or self._labels is None:
+        if self.config.labels is None or self._labels is None:
             return RAW_LABELS.empty_table()
-        if settings.delay_days is None:
-            rows = self._labels.rows(first, last)
-        else:  # a label of a late row is known when its row is, so that arrival less the delay bounds what can be due
-            rows = _due(self._labels.rows(first - timedelta(days=math.ceil(settings.delay_days)), last), settings.delay_days)
-            rows = rows.filter(pc.and_(pc.greater_equal(rows[ARRIVAL_DAY], pa.scalar(first)), pc.less_equal(rows[ARRIVAL_DAY], pa.scalar(last))))
-        if settings.path is None:
-            said = pc.is_valid(rows["is_fraud"]) if settings.legitimate else rows["is_fraud"]
-            rows = rows.filter(pc.or_(pc.fill_null(said, False), pc.and_(pc.is_null(rows["is_fraud"]), pc.is_valid(rows[MALFORMED]))))
+        # A label of a late row is known when its row is, so that arrival less the delay bounds what can be due.
+        rows = self._as_labels(self._labels.rows(first - timedelta(days=self._delay_days), last))
+        rows = rows.filter(pc.and_(pc.greater_equal(rows[ARRIVAL_DAY], pa.scalar(first)), pc.less_equal(rows[ARRIVAL_DAY], pa.scalar(last))))
         return rows.select(RAW_LABELS.names).cast(RAW_LABELS)
+
+    def holdings(self, feed: Literal["transactions", "labels"], first: date, last: date, known: Mapping[str, FileRows]) -> dict[str, FileRows]:
+        """What the files of a feed hold, by day of arrival. Nothing is filtered out that `transactions` and `labels` would give."""
+        if feed == "transactions":
+            return self._transactions.holdings(first, last, known)
+        if self._labels is None:
+            return {}
+        return self._labels.holdings(first, last, known, self._as_labels, self._delay_days)
+
+    @property
+    def _delay_days(self) -> int:
+        """How long after its row a label may become known; 0 where labels have times of their own."""
+        return math.ceil(self.config.labels.delay_days) if self.config.labels and self.config.labels.delay_days else 0
+
+    def _as_labels(self, rows: pa.Table) -> pa.Table:
+        """The rows of the labels' folder that say something, with the day on which that became known."""
+        settings = self.config.labels
+        if settings is None or settings.path is not None:
+            return rows
+        if settings.delay_days is not None:
+            rows = _due(rows, settings.delay_days)
+        said = pc.is_valid(rows["is_fraud"]) if settings.legitimate else rows["is_fraud"]
+        return rows.filter(pc.or_(pc.fill_null(said, False), pc.and_(pc.is_null(rows["is_fraud"]), pc.is_valid(rows[MALFORMED]))))
 
 
 def _transactions_layout(config: FilesConfig) -> Layout:

@@ -28,7 +28,7 @@ from serving.releases import Champion
 from serving.settings import Limits, ServingSettings
 from serving.values import Transaction
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
 START_US = 1_522_540_800_000_000  # 2018-04-01
 ALLOW_ALL, BLOCK_ALL, REVIEW_ALL = Policy(2, 3), Policy(0, 0), Policy(0, 2)

@@ -1,0 +1,128 @@
+"""A file that brings rows of days that are made, and a feed of labels that fits no transaction: told, with what to do, and mended by it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlops_assets.use_cases.fraud.files import Folder
+from world import World, at, checks, metadata, served
+
+from mlops_assets.resources.environments import Settings, Verdicts
+from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
+
+DAYS = ["2025-03-05", "2025-03-06", "2025-03-07"]
+PAID = "transaction_id,event_timestamp,created_timestamp,customer_id,merchant_id,amount"
+
+
+def source(folder: Path) -> FileSource:
+    """As a process of its own would open it: nothing of the files is remembered."""
+    labels = LabelsConfig(path=str(folder / "labels"), is_fraud="is_fraud", label_timestamp="label_timestamp")
+    return FileSource(FilesConfig(path=str(folder / "paid"), labels=labels))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("paid", "labels"):
+        (tmp_path / name).mkdir()
+    for day in DAYS:
+        paid(tmp_path, f"{day}.csv", (f"{day}-{n}" for n in range(4)), day)
+        reported(tmp_path, f"{day}.csv", [f"{day}-0"], day)
+    return tmp_path
+
+
+def paid(folder: Path, name: str, ids: Iterable[str], day: str) -> None:
+    lines = [f"{one},{day}T08:00:00Z,{day}T08:00:01Z,c{n},m1,{n + 1}" for n, one in enumerate(ids)]
+    (folder / "paid" / name).write_text("\n".join([PAID, *lines, ""]))
+
+
+def reported(folder: Path, name: str, ids: Iterable[str], day: str) -> None:
+    (folder / "labels" / name).write_text("\n".join(["transaction_id,is_fraud,label_timestamp", *(f"{one},1,{day}T20:00:00Z" for one in ids), ""]))
+
+
+@pytest.mark.slow
+def test_rows_of_days_that_are_made_fail_the_check_until_the_days_are_made_again(settings: Settings, folder: Path) -> None:
+    world = World(settings, source(folder))
+    world.ingest(DAYS[0], DAYS[1])
+    paid(folder, "again.csv", ("late-1", "late-2", "late-3"), DAYS[0])
+    reported(folder, "again.csv", ("late-1",), DAYS[1])
+    later = World(settings, source(folder))
+    left = checks(later.make("raw_transactions", DAYS[2]))["nothing_left_behind"]
+    assert not left.passed
+    assert metadata(left, "rows") == 3
+    assert metadata(left, "days") == "2025-03-05: 3 more than were taken"
+    assert f"`mlops backfill --from {DAYS[0]} --to {DAYS[2]}`" in metadata(left, "what to do")
+    assert 'arrival = "file"' in metadata(left, "what to do")
+    assert metadata(checks(later.make("raw_labels", DAYS[2]))["nothing_left_behind"], "days") == "2025-03-06: 1 more than were taken"
+
+    mended = World(settings, source(folder))
+    assert checks(mended.make("raw_transactions", DAYS[0], DAYS[2]))["nothing_left_behind"].passed
+    mended.ingest(DAYS[0], DAYS[2])
+    assert checks(mended.make("raw_labels", DAYS[1]))["nothing_left_behind"].passed
+    whole = World(replace(settings, home=folder / "other"), source(folder))
+    whole.ingest(DAYS[0], DAYS[2])
+    datasets = ("transactions", "labels", "verdicts")
+    assert mended.digests(DAYS[0], DAYS[2], *datasets) == whole.digests(DAYS[0], DAYS[2], *datasets)
+    assert "late-1" in {row["transaction_id"] for row in mended.rows("verdicts", *DAYS)}
+
+
+def test_only_new_and_changed_files_are_read_again(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    World(settings, source(folder)).ingest(DAYS[0], DAYS[1])
+    paid(folder, f"{DAYS[1]}.csv", [f"{DAYS[1]}-{n}" for n in range(6)], DAYS[1])  # it grew
+    paid(folder, "new.csv", ["new"], DAYS[0])
+    read: list[str] = []
+    reads = Folder._read
+    monkeypatch.setattr(Folder, "_read", lambda self, file: read.append(Path(file.path).name) or reads(self, file))
+    left = checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"]
+    assert metadata(left, "rows") == 3
+    assert sorted(read) == [f"{DAYS[1]}.csv", f"{DAYS[2]}.csv", "new.csv"]
+
+
+def test_a_day_that_the_service_served_is_none_of_the_files_business(settings: Settings, folder: Path) -> None:
+    world = World(settings, source(folder))
+    served(world, "from_log", at(DAYS[0]), {})
+    world.ingest(DAYS[0], DAYS[1])
+    paid(folder, "again.csv", ("late",), DAYS[0])
+    assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
+    settings.serving_db.unlink()  # the lake knows by itself where a day came from
+    assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
+
+
+def test_a_served_day_is_made_without_the_files(settings: Settings, folder: Path) -> None:
+    world = World(settings, FileSource(FilesConfig(path=str(folder / "nowhere"))))
+    served(world, "from_log", at(DAYS[0]), {})
+    world.make("prediction_log", DAYS[0])
+    left = checks(world.make("raw_transactions", DAYS[0]))["nothing_left_behind"]
+    assert [row["transaction_id"] for row in world.rows("raw_transactions", DAYS[0])] == ["from_log"]
+    assert not left.passed
+    assert "nowhere" in metadata(left, "files that cannot be read")
+
+
+def test_a_later_file_that_cannot_be_read_is_told(settings: Settings, folder: Path) -> None:
+    World(settings, source(folder)).ingest(DAYS[0], DAYS[1])
+    (folder / "paid" / f"{DAYS[0]}-again.csv").write_bytes(b"")
+    left = checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"]
+    assert not left.passed
+    assert f"{DAYS[0]}-again.csv" in metadata(left, "files that cannot be read")
+
+
+@pytest.mark.parametrize(("written", "passes"), [("001001", False), ("1001", True)])
+def test_labels_whose_ids_are_written_in_another_way_fail_a_check_that_shows_both(
+    settings: Settings, tmp_path: Path, written: str, passes: bool
+) -> None:
+    for name in ("paid", "labels"):
+        (tmp_path / name).mkdir()
+    paid(tmp_path, "all.csv", (str(n) for n in range(1001, 1030)), DAYS[0])
+    reported(tmp_path, "all.csv", [written.replace("1001", str(n)) for n in range(1001, 1012)], DAYS[1])
+    world = World(replace(settings, verdicts=Verdicts(maturity_days=2)), source(tmp_path))
+    world.ingest(DAYS[0], DAYS[1])
+    outcome = world.make("labels", DAYS[1])
+    found = checks(outcome)["ids_match"]
+    assert found.passed == passes
+    assert checks(outcome)["counts"].passed
+    assert (metadata(found, "labels"), metadata(found, "of a known transaction")) == (11, 11 if passes else 0)
+    if not passes:
+        assert metadata(found, "ids in labels").startswith('"001001", ')
+        assert metadata(found, "ids in transactions").startswith('"1001", ')
+        assert "leading zeros" in metadata(found, "likely cause")
+        assert metadata(outcome, "waiting for their transaction") == 11
