@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mlops_assets.use_cases.fraud.files import Folder
 from world import World, at, checks, metadata, served
 
 from mlops_assets.resources.environments import Settings, Verdicts
+from mlops_assets.sources.files import Folder
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
 
 DAYS = ["2025-03-05", "2025-03-06", "2025-03-07"]

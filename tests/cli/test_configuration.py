@@ -76,7 +76,7 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
     first, *problems = refused(BAD)
     assert first == f"mlops: bad.toml: {len(problems)} problems"
     begins = [
-        "  unknown key 'colour'; known are business, costs,",
+        "  unknown key 'colour'; known are bounds, business, costs,",
         "  unknown key 'maturity_days'; it belongs to [verdicts]",
         "  [time] start: ",
         "  [model] unknown key 'train_dayz'; is it train_days?; known are holdout_days, train_days,",

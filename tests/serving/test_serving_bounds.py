@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from serving_kit import DAY_US, MINUTE_US, START_US, Bench, bounded, paid
 
-from mlops_assets.core.parsing import read_column
+from mlops_assets.core.validation import validate
+from mlops_assets.use_cases.fraud.schema import LABEL_KEY, LABEL_ORDER, labels_schema
 from serving.api.schemas import Id, Time
 from serving.contract.log import read_decisions
 from serving.releases import Champion
 from serving.values import BadInput, Label
+
+KNOWN = pd.Timestamp("2026-03-02", tz="UTC")
 
 
 @pytest.fixture
@@ -111,15 +114,17 @@ def test_a_label_says_when_it_became_known_in_simulated_time_only(bench: Bench, 
 @example("a\u00a0")
 @example("a\x00b")
 @example("a b")
+@example("-")
+@example("5.0")
 def test_an_id_that_is_accepted_comes_through_ingest_as_it_is(text: str) -> None:
     try:
         accepted = TypeAdapter(Id).validate_python(text)
     except ValidationError:
         assert text != text.strip() or not text.isprintable()
         return
-    typed, bad = read_column(pa.array([accepted]), "id", "customer_id")
-    assert typed.to_pylist() == [text]
-    assert not bad.any()
+    label = pd.DataFrame({"transaction_id": [accepted], "is_fraud": [True], "label_timestamp": [KNOWN]})
+    taken = validate(label, labels_schema(), key=LABEL_KEY, order=LABEL_ORDER)
+    assert taken.accepted["transaction_id"].tolist() == [text]
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in accepted)
 
 
