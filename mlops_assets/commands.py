@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
-from mlops_assets.home import CommandError, check_range, check_writable, padded, prepare, registry_exists
+from mlops_assets.home import CommandError, check_databases, check_range, check_writable, padded, prepare, registry_exists
 from mlops_assets.resources.environments import Settings, load_settings
+from mlops_assets.resources.layout import bring_up
 
 if TYPE_CHECKING:
     from mlops_assets.resources.lifecycle import Lifecycle
@@ -153,6 +154,7 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
 def serve(options: argparse.Namespace) -> None:
     """The service as a process of its own: it takes this one's place."""
     settings = load_settings()
+    bring_up(settings.home)
     words = ["--home", str(settings.home), "--name", settings.use_case, "--host", options.host, "--port", str(options.port)]
     words += ["--workers", str(options.workers), "--clock", options.clock]
     sys.stdout.flush()
@@ -206,7 +208,7 @@ def doctor() -> dict[str, Any]:
     for name in ("dagster", "dagster-mlflow", "mlflow", "feast", "lightgbm", "pandera", "evidently", "fastapi", "duckdb"):
         findings[name] = importlib.metadata.version(name)
     check_writable(settings.home)
-    findings["home"] = str(settings.home)
+    findings |= {"home": str(settings.home), "databases": check_databases(settings.home)}
     findings["graph"] = f"{len(list(_pipeline().resolve_all_asset_specs()))} assets"
     loaded = subprocess.run([sys.executable, "-c", "import lightgbm"], capture_output=True, text=True, check=False)
     if loaded.returncode:

@@ -54,9 +54,9 @@ class Rebuild:
         self._descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process holds no lock
-        except BlockingIOError as error:
+        except BlockingIOError:
             os.close(self._descriptor)
-            raise RebuildError(f"{self._lock_path}: another rebuild is running") from error
+            raise RebuildError(f"{self._lock_path}: another rebuild is running; wait until it has ended") from None
         try:
             self._connection.execute("PRAGMA secure_delete = OFF")  # else what goes is written over first, page by page, under the lock
             generations.create_tables(self._connection)
