@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: setup demo test test-fast lint dev serve bench lock clean
+.PHONY: setup demo test test-fast check-all lint dev serve bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -27,6 +27,10 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
+
+# What is too long for every run comes on top.
+check-all: lint
+	$(BIN)/python -m pytest $(SPREAD) --all
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,34 +2,46 @@
 
 import json
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
 
 from dagster import (
     AssetCheckKey,
     AssetKey,
+    DagsterEvent,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
     DefaultSensorStatus,
+    Executor,
+    ExecutorDefinition,
+    InitExecutorContext,
     PartitionsDefinition,
+    RunRecord,
     RunRequest,
     RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
     SkipReason,
+    in_process_executor,
     sensor,
 )
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
 from mlops_assets.keys import PROMOTED_VERSION
-from mlops_assets.processes import HOST, PID, is_gone
+from mlops_assets.processes import HOST, PID, PROCESS, is_gone, process_tags
 
 PAGE = 100
 IN_FLIGHT = [DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+BEGINNING = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING]
+START_TIMEOUT = timedelta(seconds=180)  # as run monitoring has it in `instance.py`
 TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
 
 
@@ -83,11 +95,13 @@ def retraining_sensor(
         name="retrain_on_drift",
         job_name=job_name,
         minimum_interval_seconds=5,
+        required_resource_keys={"registry"},
         default_status=DefaultSensorStatus.RUNNING,
         description="Requests the model assets when a drift check has failed; each failed record is seen once, and a cooldown follows.",
     )
     def retrain_on_drift(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        fail_dead_runs(context.instance)
+        if fail_dead_runs(context.instance):
+            context.resources.registry.end_orphans(datetime.now(UTC))  # what they left running in MLflow
         if run := _in_flight(context.instance, job_name, assets):
             return SkipReason(f"retraining {run.run_id} is in flight; what failed meanwhile is looked at after it")
         cursor = Cursor.from_json(context.cursor)
@@ -155,17 +169,46 @@ def failed_checks(instance: DagsterInstance, check: AssetCheckKey, seen: Seen) -
 
 
 def fail_dead_runs(instance: DagsterInstance) -> list[str]:
-    """Report as failed every unfinished run whose process on this host is gone, for nobody else does; returns their ids.
+    """Report as failed every unfinished run whose process on this host is gone; returns their ids.
 
-    Runs that Dagster has launched carry no such tags: those are for its run monitoring.
+    Nobody else does: run monitoring does not see a killed process where Dagster launches runs on its own host.
+    A run that names no process has not begun to work. After `START_TIMEOUT` what was to begin it is gone, too.
+    What waits in the queue may wait.
     """
     dead = []
-    for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT, tags={HOST: platform.node()})):
-        if not is_gone(run.run_id, run.tags) or _ended(instance, run.run_id):
+    for record in instance.get_run_records(RunsFilter(statuses=IN_FLIGHT)):
+        run = record.dagster_run
+        if run.tags.get(HOST) == platform.node() and is_gone(run.run_id, run.tags):
+            why = f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone"
+        elif run.status in BEGINNING and PROCESS not in run.tags and _age(record) > START_TIMEOUT:
+            why = f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s: what was to execute this run is gone"
+        else:
             continue
-        instance.report_run_failed(run, f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone")
-        dead.append(run.run_id)
+        if not _ended(instance, run.run_id):
+            instance.report_run_failed(run, why)
+            dead.append(run.run_id)
     return dead
+
+
+class _MarkingExecutor(InProcessExecutor):
+    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+        plan_context.instance.add_run_tags(plan_context.run_id, process_tags(plan_context.run_id))
+        yield from super().execute(plan_context, execution_plan)
+
+
+def _marking(context: InitExecutorContext) -> Executor:
+    usual: Any = cast(Any, in_process_executor.executor_creation_fn)(context)
+    return _MarkingExecutor(usual.retries, usual.step_dependency_config)
+
+
+# Dagster's own, which first marks the run with the process that executes it, whoever launched it.
+# Another process for every step would import the heavy libraries again.
+marking_executor = ExecutorDefinition(
+    name=in_process_executor.name,
+    config_schema=cast(Any, in_process_executor.config_schema),
+    requirements=in_process_executor._requirements_fn,
+    executor_creation_fn=_marking,
+)
 
 
 def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[AssetKey]) -> DagsterRun | None:
@@ -175,6 +218,10 @@ def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[Asse
         if (not selected or AssetKey(PROMOTED_VERSION) in selected) if run.job_name == job_name else not selected.isdisjoint(assets):
             return run
     return None
+
+
+def _age(record: RunRecord) -> timedelta:
+    return datetime.now(UTC) - record.update_timestamp.astimezone(UTC)
 
 
 def _ended(instance: DagsterInstance, run_id: str) -> bool:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.decisions import decision
 from mlops_assets.errors import listed
-from mlops_assets.home import CommandError, check_range, check_writable, configured, padded, prepare, registry_exists, untrained
+from mlops_assets.home import CommandError, check_databases, check_range, check_writable, configured, padded, prepare, registry_exists, untrained
 from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.layout import bring_up
 from mlops_assets.use_cases import USE_CASES
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
 def serve(options: argparse.Namespace) -> None:
     """The service as a process of its own: it takes this one's place."""
     settings = configured()
+    bring_up(settings.home)
     if not Path(settings.tracking_uri.removeprefix("sqlite:///")).exists():
         print(f"mlops: {untrained(settings)}. The service answers 503 until a version is promoted", file=sys.stderr, flush=True)
     words = ["--home", str(settings.home), "--name", settings.use_case, "--host", options.host, "--port", str(options.port)]
@@ -219,7 +221,7 @@ def doctor(as_data: bool) -> dict[str, Any] | None:
     for name in ("dagster", "dagster-mlflow", "mlflow", "feast", "lightgbm", "pandera", "evidently", "fastapi", "duckdb"):
         findings[name] = importlib.metadata.version(name)
     check_writable(settings.home)
-    findings["home"] = str(settings.home)
+    findings |= {"home": str(settings.home), "databases": check_databases(settings.home)}
     findings["graph"] = f"{len(list(_pipeline().resolve_all_asset_specs()))} assets"
     loaded = subprocess.run([sys.executable, "-c", "import lightgbm"], capture_output=True, text=True, check=False)
     if loaded.returncode:

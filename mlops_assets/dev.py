@@ -11,12 +11,17 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlops_assets.processes import start
+from dagster import DagsterInstance
+
+from mlops_assets.automation import fail_dead_runs
+from mlops_assets.processes import ORPHAN_TIMEOUT_S, start
 from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.layout import ARTIFACTS
 from mlops_assets.resources.registry import QUIET, ModelRegistry, registry_of
 
 LOOPBACK = "127.0.0.1"
 STOP_TIMEOUT_S, LEFT_OVER_TIMEOUT_S = 20.0, 5.0  # for the two themselves, and for what they leave behind, such as runs that they launched
+PORT_PATIENCE_S = ORPHAN_TIMEOUT_S + 2.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -25,11 +30,11 @@ class DevError(Exception):
 
 
 def check_ports(port: int, mlflow_port: int) -> None:
-    """`DevError` where the two could not listen."""
+    """`DevError` where the two could not listen. What a killed `mlops dev` has left behind is given the time to end."""
     if port == mlflow_port:
         raise DevError(f"port {port} is given to both Dagster and MLflow: choose another with --port or --mlflow-port")
     for name, option, wanted in (("Dagster", "--port", port), ("MLflow", "--mlflow-port", mlflow_port)):
-        if not _is_free(wanted):
+        if not _comes_free(wanted):
             raise DevError(f"port {wanted}, which {name} is to listen on, is taken: stop what has it, or choose another with {option}")
 
 
@@ -39,11 +44,15 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
     SIGTERM and SIGHUP are a success, Ctrl-C is `KeyboardInterrupt`.
     """
     registry = registry_of(settings)
-    registry.end_orphans(datetime.now(UTC))  # so that the UI shows no training that nobody is at; it makes the database, too
+    with DagsterInstance.get() as instance:
+        fail_dead_runs(instance)
+    registry.client()  # makes the database, which MLflow's UI only reads
+    registry.end_orphans(datetime.now(UTC))  # so that it shows no training that nobody is at
     print(f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at http://{LOOPBACK}:{mlflow_port}", flush=True)
     print(f"State is in {settings.home}. Ctrl-C stops both.", flush=True)
     dagster = ["dagster", "dev", "-m", "mlops_assets.definitions", "-h", LOOPBACK, "-p", str(port)]
     with _signals() as received, tempfile.TemporaryDirectory() as folder:
+        Path(folder, ARTIFACTS).symlink_to(Path(registry.artifact_root).absolute())
         running = {"Dagster": start(dagster, environment={"MLOPS_HOME": str(settings.home)})}
         try:
             running["MLflow"] = start(_mlflow(registry, mlflow_port), environment=_MLFLOW_ENVIRONMENT, folder=Path(folder))
@@ -65,8 +74,8 @@ _MLFLOW_ENVIRONMENT = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "
 def _mlflow(registry: ModelRegistry, port: int) -> list[str]:
     """MLflow's server on the registry, which it opens read-only: an alias that could be moved there would be a way around the gate.
 
-    Artifacts are read where the runs have them. The mode takes SQLite's own form of an address, and MLflow makes a folder of that name where it is
-    started, which therefore is one to throw away.
+    The places of artifacts are relative, and MLflow counts them from where it is started: a folder with a link to them. It is one to throw away, for
+    the mode takes SQLite's own form of an address, and MLflow makes a folder of that name there.
     """
     database = Path(registry.tracking_uri.removeprefix("sqlite:///")).absolute()
     store = f"sqlite:///{database.as_uri()}?mode=ro&uri=true"
@@ -109,6 +118,13 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
     except (ProcessLookupError, PermissionError):  # macOS says the second of zombies
         return False
     return True
+
+
+def _comes_free(port: int) -> bool:
+    until = time.monotonic() + PORT_PATIENCE_S
+    while not (free := _is_free(port)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return free
 
 
 def _is_free(port: int) -> bool:

@@ -4,13 +4,18 @@ or shows a table."""
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
 
 from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.resources.layout import DATABASE, bring_up
 from mlops_assets.use_cases import USE_CASES
+
+CHECKED_BYTES = 200_000_000
 
 
 class CommandError(Exception):
@@ -40,6 +45,32 @@ def check_writable(home: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise CommandError(f"{home} cannot be written to ({error.strerror})") from error
+
+
+def check_databases(home: Path) -> str:
+    """How many databases of the home can be read, and whether preparing it was cut off. A damaged one is `CommandError`."""
+    bring_up(home)
+    dagster = Path(os.environ.get("DAGSTER_HOME") or home / "dagster")
+    places = [home / DATABASE, home / "serving" / "serving.db", dagster / "schedules" / "schedules.db"]
+    places += [dagster / "history" / "runs.db", dagster / "history" / "runs" / "index.db"]
+    found = [place for place in places if place.exists()]
+    for place in found:
+        if damage := _damage(place):
+            raise CommandError(f"{place} is damaged ({damage}): restore it from the backup, or make it again as docs/operations.md says")
+    cut_off = [dagster / ".preparing", *(home / DATABASE).parent.glob(f".{DATABASE.name}.*")]
+    mended = "; preparing the home was cut off: the next command that needs it does it again" if any(map(Path.exists, cut_off)) else ""
+    return f"{len(found)} can be read{mended}"
+
+
+def _damage(database: Path) -> str | None:
+    """What SQLite finds wrong. Of a large file only the first page is read: going through all of it takes minutes."""
+    question = "PRAGMA quick_check(1)" if database.stat().st_size < CHECKED_BYTES else "PRAGMA schema_version"
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+            answer = connection.execute(question).fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if answer == "ok" or isinstance(answer, int) else " ".join(str(answer).split())
 
 
 def registry_exists(settings: Settings) -> bool:

@@ -1,6 +1,7 @@
 """The Dagster instance under MLOPS_HOME: its settings file, and running a job of the code location in this process."""
 
 import os
+import shutil
 import subprocess
 import time
 import uuid
@@ -27,6 +28,7 @@ from dagster._utils.error import SerializableErrorInfo
 from mlops_assets.automation import fail_dead_runs
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.processes import process_tags
+from mlops_assets.resources.layout import bring_up, preparing, write_layout, write_whole
 
 # What the UI, the sensor and the schedule launch waits in a queue: two processes at a time, and one of the model group, which is a pool. Limits go by
 # the run: those by the step would keep a run in this process waiting for its slot, too. Nothing here takes a day: a run that does is dead.
@@ -51,6 +53,7 @@ run_monitoring:
   start_timeout_seconds: 180
   max_runtime_seconds: 86400
 """
+DATABASES = ("history", "schedules")  # folders of Dagster's own
 GIVEN_S = 10.0  # a few looks of the daemon at its queue
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -60,17 +63,46 @@ class RunFailed(Exception):
 
 
 def prepare_instance(home: Path) -> Path:
-    """Make the folder that DAGSTER_HOME names, under `home` unless the person has one, with settings that suit one machine."""
+    """Make the folder that DAGSTER_HOME names, under `home` unless the person has one, with settings that suit one machine.
+
+    A home of before is brought up to the layout of now. A folder that is prepared is found so without a lock.
+    """
+    bring_up(home)
     folder = Path(os.environ.get("DAGSTER_HOME") or home / "dagster")
-    folder.mkdir(parents=True, exist_ok=True)
-    place = folder / "dagster.yaml"
-    if not place.exists():
-        place.write_text(INSTANCE_SETTINGS, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(folder)
-    if not (folder / "history").exists():  # two processes that make Dagster's databases at once get in each other's way
-        with DagsterInstance.get():
-            pass
+    if _lacking(folder):
+        with preparing(home):
+            if _lacking(folder):
+                _make_databases(folder)
+            write_layout(home)
     return folder
+
+
+def _lacking(folder: Path) -> bool:
+    return not all((folder / name).exists() for name in ("dagster.yaml", *DATABASES))
+
+
+def _make_databases(folder: Path) -> None:
+    """Dagster's databases and its settings, each moved into its place when it is whole; what is there is left alone. The settings come last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place, beside = folder / "dagster.yaml", folder / ".preparing"
+    if place.exists():  # a person's own, which may keep its records elsewhere
+        _open_storages(folder)
+        return
+    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed here
+    beside.mkdir()
+    write_whole(beside / place.name, INSTANCE_SETTINGS)
+    _open_storages(beside)
+    for name in (*DATABASES, place.name):
+        if not (folder / name).exists():
+            (beside / name).rename(folder / name)
+    shutil.rmtree(beside)
+
+
+def _open_storages(folder: Path) -> None:
+    """Dagster makes what it does not find of its databases."""
+    with DagsterInstance.from_config(str(folder)) as instance:
+        _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
 
 
 def run_job(

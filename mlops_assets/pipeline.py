@@ -7,14 +7,13 @@ from dagster import (
     ScheduleDefinition,
     build_schedule_from_partitioned_job,
     define_asset_job,
-    in_process_executor,
 )
 
 from mlops_assets.assets.features import feature_assets
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.assets.model import model_assets
 from mlops_assets.assets.monitoring import monitoring_assets
-from mlops_assets.automation import retraining_sensor
+from mlops_assets.automation import marking_executor, retraining_sensor
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.guard import guard_sensor
 from mlops_assets.keys import BUSINESS_REPORT, DRIFT_CHECKS, FEATURES, INGEST, MODEL, MONITORING, ONLINE_STORE, PREDICTION_LOG, WALK_FORWARD
@@ -82,7 +81,7 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             "history": History(path=str(settings.history_file)),
         },
         loggers={"story": story_logger},
-        executor=in_process_executor,  # another process for every step would import the heavy libraries again
+        executor=marking_executor,
     )
 
 

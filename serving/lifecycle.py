@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -19,6 +21,7 @@ from serving.plane import DataPlane
 from serving.releases import Follower, MlflowRegistry, Registry
 from serving.settings import ServingSettings
 
+ORPHAN_TIMEOUT_S = 40  # more than the grace for what is in flight
 log = logging.getLogger("serving")
 
 
@@ -39,6 +42,7 @@ class Service:
         stop = threading.Event()
         tidying = threading.Thread(target=tidy_until, args=(stop, self.settings, self._release, self.plane.tally), name="tidying", daemon=True)
         tidying.start()
+        self._end_with_the_supervisor()
         self._drain_before_exit()
         try:
             yield
@@ -52,6 +56,26 @@ class Service:
     def _release(self) -> Release | None:
         champion = self.follower.current
         return champion.release if champion else None
+
+    def _end_with_the_supervisor(self) -> None:
+        """A worker whose supervisor was killed closes its door at once, for the next supervisor needs the port.
+
+        What is in flight finishes within the grace that the server gives at SIGTERM.
+        """
+        supervisor = multiprocessing.parent_process()
+        if supervisor is None or threading.current_thread() is not threading.main_thread():
+            return
+        loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+        def watch() -> None:
+            supervisor.join()
+            log.error("the supervisor of this worker is gone: the worker ends")
+            if callable(stop):
+                loop.call_soon_threadsafe(stop, signal.SIGTERM, None)
+            time.sleep(ORPHAN_TIMEOUT_S)
+            os._exit(1)
+
+        threading.Thread(target=watch, name="supervisor", daemon=True).start()
 
     def _drain_before_exit(self) -> None:
         """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a balancer can turn away in between."""

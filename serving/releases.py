@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlparse
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract.bundle import BundleError, Inconclusive, Release, check_release, load_release, verify_digests
@@ -114,8 +115,10 @@ class MlflowRegistry:
         from mlflow.artifacts import download_artifacts
 
         try:
-            run = self._client.get_run(named.run_id)
-            return Path(download_artifacts(artifact_uri=f"{run.info.artifact_uri}/{BUNDLE}", dst_path=str(into), tracking_uri=self._uri))
+            place = f"{self._client.get_run(named.run_id).info.artifact_uri}/{BUNDLE}"
+            if self._uri.startswith(SQLITE) and not urlparse(place).scheme:
+                place = str(Path(self._uri.removeprefix(SQLITE)).parent / place)  # relative to the database, wherever the home is
+            return Path(download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=self._uri))
         except Exception as error:
             raise RegistryDown(f"version {named.version}: its bundle cannot be fetched ({_one_line(error)})") from error
 

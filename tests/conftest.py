@@ -1,5 +1,6 @@
 """What every test starts from: no environment of the person who runs them, and a tiny bank whose numbers are known."""
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -17,6 +18,26 @@ HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 # The same examples for the same commit, however busy the machine is. `--hypothesis-profile=default` looks for new ones.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all", action="store_true", help="also what is too long for every run: tests marked `long`, and ten moments of a kill, not two"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="too long for every run: --all"))
+
+
+@pytest.fixture
+def moments(request: pytest.FixtureRequest) -> list[float]:
+    """When to kill what a test starts, as shares of the time that it takes: the same for the same test."""
+    numbers = random.Random(request.node.name)
+    return [numbers.random() for _ in range(10 if request.config.getoption("--all") else 2)]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from urllib.parse import unquote, urlparse
 
 import pyarrow as pa
 from dagster import ConfigurableResource
@@ -23,9 +22,11 @@ from mlops_assets.core.card import shortened
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.processes import HOST, PID, is_gone, process_tags
 from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.layout import ARTIFACTS, bring_up, has_content, is_absolute, local_place, make_relative, preparing, write_layout
 from mlops_assets.resources.provenance import RECORD, RECORD_DIGEST, Record
 from serving.contract.bundle import Release, load_reference, load_release, verify_digests
 
+SQLITE = "sqlite:///"
 CHAMPION, PREVIOUS = "champion", "previous"
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
 EVALUATION, CARD = "evaluation", "card/README.md"  # artifacts of a version's run; the card has the name that Hugging Face gives it
@@ -88,6 +89,8 @@ class ModelRegistry(ConfigurableResource[Any]):
 
     def end_orphans(self, now: datetime) -> list[str]:
         """End as FAILED every run whose process on this host is gone, and any that has run for a day, wherever; returns their ids."""
+        if self._database is not None and not has_content(self._database):
+            return []
         client = self.client()
         experiment = client.get_experiment_by_name(self.name)
         ended = []
@@ -105,8 +108,12 @@ class ModelRegistry(ConfigurableResource[Any]):
         return ended
 
     def log_training_set(self, name: str, digest: str, place: str) -> None:
-        """Name the data of the active run: which set, the beginning of its digest, and the file in the lake."""
+        """Name the data of the active run: which set, the beginning of its digest, and the file in the lake.
+
+        The file is named relative to the home where the lake is in it.
+        """
         tracking = _mlflow()
+        place = place.removeprefix(f"{self._home}/")
         from mlflow.data.dataset_source_registry import resolve_dataset_source
         from mlflow.data.meta_dataset import MetaDataset
 
@@ -205,9 +212,8 @@ class ModelRegistry(ConfigurableResource[Any]):
     def _artifacts(self, version: Version, kind: str) -> Path:
         """Where a version's artifact lies on this machine; from a remote store it is fetched once."""
         mlflow = _mlflow()
-        uri = urlparse(self.client().get_run(version.run_id).info.artifact_uri)
-        if uri.scheme in ("", "file"):
-            return Path(unquote(uri.path) if uri.scheme else uri.path, kind)
+        if (place := local_place(Path(self.artifact_root).parent, self.client().get_run(version.run_id).info.artifact_uri)) is not None:
+            return place / kind
         cache = Path(self.artifact_root).parent / "cache" / version.run_id
         if not (cache / kind).exists():
             mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{kind}", dst_path=str(cache), tracking_uri=self.tracking_uri)
@@ -225,27 +231,65 @@ class ModelRegistry(ConfigurableResource[Any]):
             raise
 
     def client(self) -> Any:
-        """MLflow's own client, on this registry."""
+        """MLflow's own client, on this registry, whose database is made if it is not there."""
         mlflow = _mlflow()
-        if self.tracking_uri.startswith("sqlite:///"):
-            Path(self.tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(self.tracking_uri)
         from sqlalchemy.exc import DatabaseError
 
         try:
+            if (database := self._database) is not None:
+                bring_up(self._home)
+                if not has_content(database):
+                    self._make(database)
+            if mlflow.get_tracking_uri() != self.tracking_uri:
+                from mlflow.tracking._tracking_service import utils
+
+                utils._artifact_repos_cache.clear()  # by run: of a copy of a home MLflow would go on with the original's
+            mlflow.set_tracking_uri(self.tracking_uri)
             return mlflow.MlflowClient(self.tracking_uri)
         except DatabaseError as error:
             raise RegistryError(f"{self.tracking_uri} cannot be used ({error.orig})") from error
 
+    @property
+    def _home(self) -> Path:
+        return Path(self.artifact_root).parents[1]
+
+    @property
+    def _database(self) -> Path | None:
+        """MLflow's file; None where its database is a server's."""
+        return Path(self.tracking_uri.removeprefix(SQLITE)) if self.tracking_uri.startswith(SQLITE) else None
+
+    def _make(self, database: Path) -> None:
+        """MLflow's database, moved into its place when it is whole: one that was half made could never be finished."""
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with preparing(self._home):
+            if has_content(database):
+                return
+            database.parent.mkdir(parents=True, exist_ok=True)
+            for left in database.parent.glob(f".{database.name}.*"):
+                left.unlink()  # of a process that was killed here
+            temporary = database.with_name(f".{database.name}.{os.getpid()}")
+            cast(Any, SqlAlchemyStore)(f"{SQLITE}{temporary}", self.artifact_root).engine.dispose()
+            make_relative(temporary)
+            temporary.replace(database)
+            write_layout(self._home)
+
     def _experiment(self) -> None:
+        """The experiment of this registry's runs. MLflow makes every place absolute that it is given, so that it is made relative at once."""
         client = self.client()
-        if client.get_experiment_by_name(self.name) is None:
-            client.create_experiment(self.name, artifact_location=Path(self.artifact_root).as_uri())
+        found = client.get_experiment_by_name(self.name)
+        if found is not None and not (self._database and is_absolute(found.artifact_location)):
+            return
+        with preparing(self._home):
+            if client.get_experiment_by_name(self.name) is None:
+                client.create_experiment(self.name, artifact_location=Path(self.artifact_root).as_uri())
+            if self._database is not None:
+                make_relative(self._database)
 
 
 def registry_of(settings: Settings) -> ModelRegistry:
     """The registry under the platform's home."""
-    return ModelRegistry(tracking_uri=settings.tracking_uri, artifact_root=str(settings.home / "mlflow" / "artifacts"), name=settings.use_case)
+    return ModelRegistry(tracking_uri=settings.tracking_uri, artifact_root=str(settings.home / "mlflow" / ARTIFACTS), name=settings.use_case)
 
 
 def digest_tag(kind: str) -> str:
@@ -259,7 +303,16 @@ def _mlflow() -> Any:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # SQLAlchemy's, of MLflow's own store
     import mlflow
+    from mlflow.store.artifact import artifact_repository_registry
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+    def beside_the_database(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
+        """MLflow counts a relative place from the working directory; here it counts from the database's folder."""
+        database = tracking_uri or mlflow.get_tracking_uri()
+        place = Path(database.removeprefix(SQLITE)).parent / artifact_uri if database.startswith(SQLITE) else artifact_uri
+        return LocalArtifactRepository(str(place), tracking_uri, registry_uri)
+
+    cast(Any, artifact_repository_registry)._artifact_repository_registry.register("", beside_the_database)
     return mlflow
 
 

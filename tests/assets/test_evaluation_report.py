@@ -98,9 +98,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 def artifacts(world: World, number: str) -> Path:
-    """Where MLflow keeps them; of a home that was copied, too, in the one where it was made."""
+    """Where MLflow keeps them, by a path relative to its folder."""
     run = world.registry.client().get_run(world.registry.version(number).run_id)
-    return Path(run.info.artifact_uri.removeprefix("file://"))
+    return Path(world.registry.artifact_root).parent / run.info.artifact_uri
 
 
 def card(world: World, number: str) -> str:

@@ -4,8 +4,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from banks import BANK, SMALL
+from dagster import DagsterInstance
 
 from feature_repo.engine.lake import Lake
 from mlops_assets import trainings
 from mlops_assets.cli import main
 from mlops_assets.commands import readable
+from mlops_assets.demo.processes import free_port, wait_until_ready
 from mlops_assets.home import CommandError
 from mlops_assets.resources import provenance as provenance_module
 
@@ -339,6 +346,76 @@ def test_score_onto_a_folder_fails_and_leaves_no_temporary_file(bank: Platform, 
     line = bank.refuses("score", "--from", "2025-04-09", "--to", "2025-04-09", "--out", tmp_path / "scores.parquet")
     assert line == f"mlops: {tmp_path / 'scores.parquet'} is a folder; --out takes the file to write"
     assert list(tmp_path.iterdir()) == [tmp_path / "scores.parquet"]
+
+
+# A copy of it, at another path, while the original is elsewhere
+
+
+@pytest.fixture(scope="module")
+def copied(bank: Platform, refused: subprocess.CompletedProcess[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The original is out of reach until the tests of its copy have ended, and not a byte of it has changed then."""
+    assert refused.returncode == 0, refused.stderr
+    copy = Platform(tmp_path_factory.mktemp("copy of a bank")).configure(BANK)
+    shutil.copytree(bank.home, copy.home)
+    away = bank.home.rename(bank.home.with_name("away"))
+    before = content(away)
+    yield copy
+    away.rename(bank.home)
+    assert content(bank.home) == before
+
+
+def content(home: Path) -> dict[str, str]:
+    return {str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest() for path in home.rglob("*") if path.is_file()}
+
+
+def test_a_copy_of_a_home_knows_what_the_original_knew_and_decides_for_itself(bank: Platform, copied: Platform, tmp_path: Path) -> None:
+    assert copied.result("status")["champion"] == {"version": "1", "as_of": AS_OF}
+    days = ("--from", "2025-04-09", "--to", "2025-04-10")
+    assert copied.result("score", *days, "--out", tmp_path / "scores.parquet", "--version", "2")["rows"] > 500
+    assert copied.result("promote", "2", "--reason", "the copy tries it")["kind"] == "promoted"
+    assert copied.result("rollback", "--reason", "and takes it back")["to"] == "1"
+    assert [entry["kind"] for entry in copied.result("history")["entries"]] == ["promoted", "refused", "promoted", "rolled_back"]
+    for database in ("mlflow/mlflow.db", "serving/serving.db", "dagster/history/runs.db", "dagster/history/runs/index.db"):
+        text = (copied.home / database).read_bytes()
+        assert str(bank.home).encode() not in text, database
+        assert database.startswith("dagster") or str(copied.home).encode() not in text, database
+
+
+def test_a_copy_of_a_home_serves_its_own_champion(copied: Platform) -> None:
+    port = free_port()
+    words = [sys.executable, "-m", "mlops_assets.cli", "serve", "--port", str(port), "--clock", "event"]
+    environment = {**os.environ, "MLOPS_HOME": str(copied.home), "MLOPS_CONFIG": str(copied.config)}
+    log = copied.folder / "serving.log"
+    with log.open("wb") as output, subprocess.Popen(words, cwd=copied.folder, env=environment, stdout=output, stderr=output) as service:
+        try:
+            assert wait_until_ready(service, port, log)["model_version"] == "1"
+        finally:
+            service.terminate()
+
+
+def test_a_training_that_was_killed_is_ended_by_the_next_one_which_completes(copied: Platform, moments: list[float]) -> None:
+    words = [sys.executable, "-m", "mlops_assets.cli", "train", "--as-of", "2025-04-12"]
+    environment = {**os.environ, "MLOPS_HOME": str(copied.home), "MLOPS_CONFIG": str(copied.config)}
+    for share in moments:
+        with subprocess.Popen(words, cwd=copied.folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            first = process.stderr.readline()  # the first step is done
+            assert "training_set" in first, first
+            time.sleep(4 * share)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+    assert copied.result("doctor")["databases"] == "5 can be read"
+    trained = copied.result("train", "--as-of", "2025-04-12", "--again")
+    assert trained["verdict"] in ("promoted", "refused")
+    with DagsterInstance.from_config(str(copied.home / "dagster")) as instance:
+        found = [run.status.value for run in instance.get_runs() if run.job_name == "retraining"]
+    assert found == ["SUCCESS", *["FAILURE"] * len(moments), "SUCCESS", "SUCCESS"]
+    with closing(sqlite3.connect(copied.home / "mlflow" / "mlflow.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM runs WHERE status = 'RUNNING'").fetchone() == (0,)
+        places = [place for (place,) in connection.execute("SELECT artifact_uri FROM runs")]
+        models = [place for (place,) in connection.execute("SELECT storage_location FROM model_versions")]
+    assert all(place.startswith("artifacts/") for place in places), places
+    assert all((copied.home / "mlflow" / place / "MLmodel").is_file() for place in models), models
 
 
 # Twice the same

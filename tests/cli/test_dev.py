@@ -6,20 +6,43 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from banks import SMALL
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster_kit import ask, wait_until_loaded
 from lifecycle_kit import Shelf
 from test_cli import Platform
 
 from mlops_assets.demo.processes import free_port
+from mlops_assets.processes import PROCESS
 
 pytestmark = pytest.mark.slow
 
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on InvalidSubsetError { message }
+    ... on PythonError { message }
+  }
+}
+"""
+INGESTED = (
+    "raw_transactions",
+    "raw_labels",
+    "transactions",
+    "quarantined_transactions",
+    "labels",
+    "quarantined_labels",
+    "verdicts",
+    "customer_stats",
+)
 # The first bytes of a picture are enough to see whether the bytes come as they are.
 PICTURE, CARD = b"\x89PNG\r\n\x1a\n\x00\xff", "# Model card\n"
 
@@ -87,13 +110,66 @@ def test_both_are_served_on_loopback_to_be_looked_at_and_a_signal_ends_both(plat
 
 def test_when_one_ends_the_other_ends_too_and_the_command_says_which(platform: Platform) -> None:
     with developing(platform, free_port(), free_port()) as process:
-        wait_until(lambda: len(below(process.pid)) >= 2, process, platform)
-        (mlflow,) = [pid for pid, words in commands().items() if pid in below(process.pid) and "-m mlflow server" in words]
+        wait_until(lambda: bool(mlflow_of(process)), process, platform)
+        (mlflow,) = mlflow_of(process)
         family = below(process.pid)
         os.kill(mlflow, signal.SIGKILL)
         assert process.wait(60) == 1
         assert said(platform).read_text().splitlines()[-1] == "mlops: MLflow ended by itself with exit code -9; what it said stands above"
         assert family & alive() == set()
+
+
+def test_a_killed_dev_leaves_nothing_on_its_ports_and_a_killed_run_is_ended_by_the_next_one(platform: Platform, moments: list[float]) -> None:
+    """Every second time all of it is killed at once, as by a power cut; otherwise the command alone, and what it started has to end."""
+    port, mlflow_port = free_port(), free_port()
+    dead: list[str] = []
+    for number, share in enumerate(moments):
+        with developing(platform, port, mlflow_port) as process:
+            wait_until_loaded(port, process, said(platform), ["raw_transactions"])
+            assert statuses(platform, dead) == dict.fromkeys(dead, DagsterRunStatus.FAILURE)
+            run = launch(port)
+            wait_until(lambda run=run: PROCESS in tags(platform, run), process, platform)  # type: ignore[misc]
+            time.sleep(share)
+            family = {process.pid, *below(process.pid)}
+            for one in family if number % 2 == 0 else [process.pid]:
+                if one in alive():
+                    os.kill(one, signal.SIGKILL)
+            process.wait()
+            until = time.monotonic() + 60
+            while family & alive():
+                assert time.monotonic() < until, [commands().get(one) for one in family & alive()]
+                time.sleep(0.2)
+        dead += [run for run, status in statuses(platform, [run]).items() if status != DagsterRunStatus.SUCCESS]
+    assert platform.result("doctor")["databases"].endswith("can be read")
+    assert platform.result("backfill", "--from", "2025-03-01", "--to", "2025-03-01")["rows"]["transactions"] > 0
+    assert set(statuses(platform, dead).values()) <= {DagsterRunStatus.FAILURE}
+
+
+def launch(port: int) -> str:
+    """Have Dagster ingest a day in a process that it launches; the run's id."""
+    selector = {
+        "repositoryLocationName": "mlops_assets.definitions",
+        "repositoryName": "__repository__",
+        "jobName": "__ASSET_JOB",
+        "assetSelection": [{"path": [name]} for name in INGESTED],
+    }
+    tags = [{"key": "dagster/partition", "value": "2025-03-01"}]
+    params = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
+    launched = ask(port, LAUNCH, {"params": params})["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    return str(launched["run"]["runId"])
+
+
+def statuses(platform: Platform, runs: Sequence[str]) -> dict[str, DagsterRunStatus]:
+    with DagsterInstance.from_config(str(platform.home / "dagster")) as instance:
+        return {run.run_id: run.status for run in instance.get_runs() if run.run_id in runs}
+
+
+def tags(platform: Platform, run: str) -> Mapping[str, str]:
+    with DagsterInstance.from_config(str(platform.home / "dagster")) as instance:
+        found = instance.get_run_by_id(run)
+        assert found is not None
+        return found.tags
 
 
 def test_a_port_that_is_taken_is_named_before_anything_starts(platform: Platform) -> None:
@@ -109,6 +185,11 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(platform: Platform
 
 def test_one_port_for_both_is_refused(platform: Platform) -> None:
     assert "port 5000 is given to both Dagster and MLflow" in platform.refuses("dev", "--port", 5000)
+
+
+def mlflow_of(process: subprocess.Popen[bytes]) -> list[int]:
+    family = below(process.pid)
+    return [pid for pid, words in commands().items() if pid in family and "-m mlflow server" in words]
 
 
 def said(platform: Platform) -> Path:
@@ -132,7 +213,7 @@ def wait_until(done: Callable[[], bool], process: subprocess.Popen[bytes], platf
 
 def processes() -> dict[int, tuple[int, str, str]]:
     """Parent, state and command of every process."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(["ps", "-ewwo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
     split = [line.split(None, 3) for line in listed]
     return {int(pid): (int(parent), state, "".join(words)) for pid, parent, state, *words in split}
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ from dagster import (
 from dagster._core.instance.config import PoolGranularity
 from dagster._core.test_utils import create_run_for_test
 
-from mlops_assets.automation import fail_dead_runs
+from mlops_assets import automation
+from mlops_assets.automation import fail_dead_runs, marking_executor
 from mlops_assets.instance import give_way, prepare_instance
 from mlops_assets.keys import DRIFT_CHECKS
 from mlops_assets.pipeline import RETRAINING, build_pipeline
@@ -100,7 +102,8 @@ def ticked(settings: Settings, instance: DagsterInstance) -> list[str]:
     from dagster import build_sensor_context
 
     defs = build_pipeline(FRAUD, settings)
-    data = defs.resolve_sensor_def("retrain_on_drift").evaluate_tick(build_sensor_context(instance, definitions=defs))
+    with build_sensor_context(instance, resources=dict(defs.resources or {}), definitions=defs) as context:
+        data = defs.resolve_sensor_def("retrain_on_drift").evaluate_tick(context)
     return [str(request.partition_key) for request in data.run_requests or []]
 
 
@@ -128,6 +131,28 @@ def test_runs_of_this_process_of_another_host_and_re_executions_are_left_alone(i
         found = instance.get_run_by_id(run_id)
         assert found is not None
         assert found.status == DagsterRunStatus.STARTED
+
+
+def test_a_run_that_never_began_is_ended_after_three_minutes_and_one_that_waits_in_the_queue_is_not(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = create_run_for_test(instance, run_id=ONE, job_name=RETRAINING, status=DagsterRunStatus.STARTING)
+    queued(instance, TWO)
+    assert fail_dead_runs(instance) == []
+    monkeypatch.setattr(automation, "START_TIMEOUT", timedelta(0))
+    assert fail_dead_runs(instance) == [began.run_id]
+
+
+def test_a_run_is_marked_with_the_process_that_executes_it_whoever_launched_it(instance: DagsterInstance) -> None:
+    """The job is executed as a run worker of Dagster does it, and not in a call of ours."""
+    run = instance.create_run_for_job(marked_job().get_definition(), tags={**process_tags(TWO), PID: "999999999"})
+    from dagster._core.execution.api import execute_run
+
+    assert execute_run(marked_job(), run, instance).success
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.tags[PROCESS].startswith(f"{run.run_id}:")
+    assert found.tags[PID] == str(os.getpid())
 
 
 def test_at_most_two_launched_runs_and_one_of_the_model_group_and_none_for_ever(instance: DagsterInstance) -> None:
@@ -215,3 +240,14 @@ def in_pool() -> None: ...
 def pooled_job():  # type: ignore[no-untyped-def]
     defs = Definitions(assets=[in_pool], jobs=[define_asset_job("pooled", [AssetKey("in_pool")])], executor=in_process_executor)
     return defs.resolve_job_def("pooled")
+
+
+def marked():  # type: ignore[no-untyped-def]
+    defs = Definitions(assets=[in_pool], jobs=[define_asset_job("pooled", [AssetKey("in_pool")])], executor=marking_executor)
+    return defs.resolve_job_def("pooled")
+
+
+def marked_job():  # type: ignore[no-untyped-def]
+    from dagster import reconstructable
+
+    return reconstructable(marked)

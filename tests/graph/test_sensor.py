@@ -41,8 +41,9 @@ class Ticks:
 
     def tick(self) -> list[str]:
         """The as-of days that are asked for."""
-        context = build_sensor_context(self.instance, cursor=self.cursor, definitions=self.defs)
-        data = self.sensor.evaluate_tick(context)
+        resources = dict(self.defs.resources or {})
+        with build_sensor_context(self.instance, cursor=self.cursor, resources=resources, definitions=self.defs) as context:
+            data = self.sensor.evaluate_tick(context)
         self.cursor = data.cursor
         self.keys = [request.run_key for request in data.run_requests or []]
         self.skipped = data.skip_message
