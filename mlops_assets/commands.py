@@ -212,7 +212,7 @@ def doctor(as_data: bool) -> dict[str, Any] | None:
     import ctypes.util
     import importlib.metadata
 
-    from mlops_assets.feeds import look_at_feeds, shown
+    from mlops_assets.doctor import look_at_feeds, shown
 
     settings = configured()
     findings: dict[str, Any] = {"python": sys.version.split()[0], "config": str(settings.config_file or "defaults")}

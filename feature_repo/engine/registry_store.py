@@ -24,7 +24,6 @@ from google.protobuf.message import DecodeError
 from feature_repo.engine import roots
 
 KINDS = ("entities", "data_sources", "feature_views", "stream_feature_views", "on_demand_feature_views", "feature_services")
-VIEWS = tuple(k for k in KINDS if k.endswith("feature_views"))
 _held = threading.local()
 
 

@@ -33,8 +33,13 @@ def read_table(kind: type[T], values: object, place: str, elsewhere: Mapping[str
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """`; is it x?` of the name that is spelt much the same, or nothing."""
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    return f"; is it {near[0]}?" if near else ""
+    return "".join(f"; is it {near}?" for near in alike(name, names, 1))
+
+
+def alike(name: str, names: Sequence[str], most: int) -> list[str]:
+    """The names that are spelt much the same, whatever their case and punctuation, the nearest first."""
+    plain = {"".join(filter(str.isalnum, other.casefold())): other for other in reversed(names)}
+    return [plain[match] for match in difflib.get_close_matches("".join(filter(str.isalnum, name.casefold())), plain, n=most, cutoff=0.6)]
 
 
 def _errors(kind: type, values: Mapping[str, Any]) -> list[Any]:

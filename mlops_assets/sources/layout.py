@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from mlops_assets.core.parsing import PLAIN, Kind, Rules
+from mlops_assets.core.tables import alike
 from mlops_assets.sources.content import ContentError
 
 Unit = Literal["seconds", "minutes", "hours", "days"]
@@ -135,12 +135,6 @@ class Layout:
         one = len(absent) == 1
         parts = [f"column{'' if one else 's'} {', '.join(map(repr, absent))} {'is' if one else 'are'} missing"]
         parts[0] += "; there are " + ", ".join(names[:SHOWN_NAMES]) + (f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")
-        parts += [f"the nearest to {name!r} is {', '.join(map(repr, near))}" for name in absent if (near := nearest(name, names))]
+        parts += [f"the nearest to {name!r} is {', '.join(map(repr, near))}" for name in absent if (near := alike(name, names, 2))]
         parts += [f"without {column} {self.purposes[column]}" for column in missing if column in self.purposes]
         return "; ".join(parts)
-
-
-def nearest(name: str, names: Sequence[str]) -> list[str]:
-    """Up to two names that are spelt much the same, whatever their case and punctuation."""
-    plain = {"".join(filter(str.isalnum, other.casefold())): other for other in reversed(names)}
-    return [plain[match] for match in difflib.get_close_matches("".join(filter(str.isalnum, name.casefold())), plain, n=2, cutoff=0.6)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlops_assets.cli import main
-from mlops_assets.feeds import Look, look_at_feeds, shown
+from mlops_assets.doctor import Look, look_at_feeds, shown
 from mlops_assets.resources.environments import Settings, Time
 from mlops_assets.use_cases.fraud.case import FRAUD
 
