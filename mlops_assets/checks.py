@@ -147,5 +147,5 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> M
 
 def _cell(value: object) -> str:
     if not isinstance(value, float):
-        return str(value)
+        return str(value).replace("|", "\\|")
     return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"

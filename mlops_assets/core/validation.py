@@ -248,8 +248,10 @@ def _texts(typed: pd.Series, raw: pd.Series, kind: Kind) -> list[str | None]:
 
 
 def _quoted(value: object) -> str:
+    """The beginning of a value on one line; what cannot be seen, such as a line end or a space that does not break, is escaped."""
     text = str(value)
-    return f'"{text}"' if len(text) <= LONGEST_QUOTE else f'"{text[:LONGEST_QUOTE]}…"'
+    seen = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:LONGEST_QUOTE])
+    return f'"{seen}"' if len(text) <= LONGEST_QUOTE else f'"{seen}…"'
 
 
 def _as_index(known: Known) -> pd.Index:

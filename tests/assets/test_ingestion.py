@@ -11,6 +11,7 @@ from world import ListedSource, World, at, checks, metadata
 
 from feature_repo.engine.lake import Lake, MissingPartitions
 from mlops_assets.assets.ingestion import known_verdicts
+from mlops_assets.checks import markdown_table
 from mlops_assets.core.verdicts import verdicts_known
 from mlops_assets.pipeline import build_pipeline
 from mlops_assets.resources.environments import ConfigError, Ingest, Settings, load_settings
@@ -42,6 +43,11 @@ def test_bad_rows_go_to_quarantine_with_a_reason_and_the_counts_reconcile(world:
     reasons = str(checks(outcome)["schema"].metadata["reasons"].value)
     assert '| amount: below 0 | 1 | amount: below 0 ("-1.0") |' in reasons
     assert dict(world.lake.manifests("transactions", [DAY])[0].metadata) == {"received": 42, "accepted": 40, "duplicate": 1, "quarantined": 1}
+
+
+def test_a_text_with_a_pipe_stays_in_its_cell_of_the_table_of_reasons() -> None:
+    shown = markdown_table(["reason", "rows"], [['amount: not a number ("12|5")', 1]])
+    assert str(shown.value).splitlines()[-1] == r'| amount: not a number ("12\|5") | 1 |'
 
 
 def test_the_highest_believable_amount_of_the_configuration_holds_for_validation_and_for_the_ranges_of_features(tmp_path: Path) -> None:

@@ -149,6 +149,15 @@ def test_a_reason_quotes_the_beginning_of_a_long_text_and_its_column_holds_the_w
     assert len(bad["reason"]) < 200
 
 
+def test_a_reason_is_one_line_whatever_stood_there() -> None:
+    for text in ("1\n2", "1\r\n2", "1\u20282", "\ta\x00"):
+        bad = transactions(transaction(amount=text)).quarantined.iloc[0]
+        assert bad["amount"] == text
+        assert len(bad["reason"].splitlines()) == 1
+        assert bad["reason"].isprintable()
+    assert 'amount: not a number ("1\\n2"' in transactions(transaction(amount="1\n2")).quarantined.iloc[0]["reason"]
+
+
 def test_an_exact_repeat_is_a_duplicate_and_counted() -> None:
     outcome = transactions(transaction(), transaction(amount="12.5"), transaction(amount="12.50"))
     assert outcome.counts == {"received": 3, "accepted": 1, "duplicate": 2, "quarantined": 0}
