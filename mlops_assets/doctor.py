@@ -68,7 +68,8 @@ def look_at_feeds(case: UseCase, settings: Settings) -> list[Look]:
             if transactions is not None and labels.rows.num_rows:
                 _match(source, labels, looks[-1])
             elif not labels.rows.num_rows:
-                looks[-1].notes.append("no label in the days that were looked at")
+                none = settings.source.get("kind") == "files" and "labels" not in settings.source
+                looks[-1].notes.append("none come from files: there is no [source.labels]" if none else "none in the days that were looked at")
     except SourceError as error:
         looks.append(_unread("labels", error))
     return looks
@@ -89,7 +90,7 @@ def shown(looks: list[Look]) -> str:
 
 
 def _summary(look: Look) -> str:
-    if not look.mapping:
+    if not look.mapping and look.problems:
         return "cannot be read"
     days = f"arrival days {look.first_day} to {look.last_day}" if look.first_day else "no day of arrival known"
     files = f"{look.files:,} file{'s' * (look.files != 1)}, " if look.files else ""
@@ -132,7 +133,7 @@ def _first_days(source: Source, settings: Settings, name: str, days: int, known:
     start = known[0] if known else settings.time.start
     table = getattr(source, name)(start, start + timedelta(days=days - 1))
     first, last = known or (start, settings.time.end or start)
-    columns = {column: "as it is" for column in table.column_names if column not in (MALFORMED, ARRIVAL_DAY)}
+    columns = {column: "as it is" for column in table.column_names if table.num_rows and column not in (MALFORMED, ARRIVAL_DAY)}
     return Preview((), (), columns, table.slice(0, SAMPLE_ROWS), (first, last), 0)
 
 

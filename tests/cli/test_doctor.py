@@ -81,6 +81,13 @@ def test_labels_in_the_transactions_files_are_looked_at_too(bank: Path) -> None:
     )
 
 
+def test_a_feed_without_labels_says_so_and_shows_no_columns_of_them(bank: Path) -> None:
+    source = {"kind": "files", "path": "feed", "columns": COLUMNS}
+    labels = look_at_feeds(FRAUD, Settings(home=bank / "home", source=source, config_base=bank))[1]
+    told = "labels: arrival days 2026-01-01 to 2026-01-02; 0 rows looked at, 0 would be quarantined"
+    assert shown([labels]) == f"\n{told}\n  none come from files: there is no [source.labels]\n"
+
+
 def test_days_beside_the_calendar_say_which_start_to_set(bank: Path) -> None:
     (problem,) = looked(bank, Time(date(2026, 3, 1)))["transactions"].problems
     assert problem == (
