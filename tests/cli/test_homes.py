@@ -38,7 +38,7 @@ AT_ONCE = {
     "history": 0,
     "doctor": 0,
     f"backfill --from {FIRST} --to {SECOND}": 0,
-    "train --as-of 2025-03-20": "training_set: feature_vectors: nothing materialized for",
+    "train --as-of 2025-03-20": "as of 2025-03-20: nothing to learn from",
     "rebuild-online": "there is nothing to rebuild from",
     "rollback --reason alarms": "there is no champion to roll back",
     "promote 1 --reason trust": "there is no version 1",
@@ -74,8 +74,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     return Platform(tmp_path_factory.mktemp("met")).configure(SMALL)
 
 
-def test_ten_commands_at_once_on_an_empty_home_whose_preparation_was_killed_all_work(platform: Platform, moments: list[float]) -> None:
-    assert [killed(platform, 2.5 + 5 * share, "-c", PREPARE) for share in moments]
+def test_ten_commands_at_once_on_an_empty_home_all_work(platform: Platform) -> None:
     port = free_port()
     preparing = launched(platform, "-c", PREPARE)
     running = {words: launched(platform, *MLOPS, *words.split()) for words in AT_ONCE}
@@ -96,6 +95,15 @@ def test_ten_commands_at_once_on_an_empty_home_whose_preparation_was_killed_all_
             assert expected == 0 or words == "rebuild-online", text
     assert platform.result("doctor")["databases"] == "5 can be read"
     assert sorted(path.name for path in platform.home.rglob(".*") if path.name != ".nux") == []
+
+
+def test_a_preparation_that_was_killed_is_done_by_the_next_command(tmp_path: Path, moments: list[float]) -> None:
+    home = Platform(tmp_path).configure(SMALL)
+    for share in moments:
+        killed(home, 2.5 + 5 * share, "-c", PREPARE)
+    with launched(home, "-c", PREPARE) as next_one:
+        assert (next_one.communicate(timeout=60)[0], next_one.returncode) == ("", 0)
+    assert home.result("doctor")["databases"].endswith("can be read")
 
 
 def test_a_backfill_that_was_killed_leaves_a_whole_home_and_goes_on_when_it_is_given_again(platform: Platform, moments: list[float]) -> None:
