@@ -44,7 +44,7 @@ AT_ONCE = {
     "promote 1 --reason trust": "there is no version 1",
 }
 # Where a backfill and a rebuild are ready at one moment, the second is told of the first; given again it goes on.
-MEETING = "another rebuild is running; wait until it has ended"
+MEETING = "another rebuild is running; give the command again when it has ended"
 
 
 def launched(platform: Platform, *words: object) -> subprocess.Popen[str]:
