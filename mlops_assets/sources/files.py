@@ -11,7 +11,7 @@ import io
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import IO, TypeVar
 
@@ -111,7 +111,7 @@ class Folder:
                 if same is None or (near and same.rows is None):
                     rows = _counts(counted(self._table(file)) if counted else self._table(file)) if near else None
                     same = FileRows(version, rows, span and (span[0].isoformat(), span[1].isoformat()))
-                self._spans[file], found[file.path] = span, same
+                self._spans[file], found[file.path] = span, replace(same, delay_days=delay_days)
             except SourceError as error:
                 found[file.path] = FileRows(version, problem=str(error))
         return found
