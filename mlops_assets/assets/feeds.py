@@ -58,14 +58,15 @@ class Behind:
         remedies = []
         if self.ahead:
             told["rows of days that have not come"] = _few([f"{path}: {_by_day(days)}" for path, days in self.ahead.items()])
-            remedies.append("mend the times in these files, or move them away until their days come: their rows are in no count")
+            files = _few([*self.ahead])
+            remedies.append(f"mend the times in {files}, or move the file away until its days come: rows of days that have not come are in no count")
         if self.outside:
             told["left out by [time]"] = _few(self.outside)
         if self.rows:
             first = min(self.rows)
             remedies.append(
                 f"`mlops backfill --from {first} --to {self.last_made}` makes these days and all that looks back on them again; "
-                'or arrival = "file" in [source], where the day in a file\'s name is the day on which its rows arrived'
+                'or deliver late rows in files named for the day on which they come, with arrival = "file" in [source]'
             )
         if remedies:
             told[REMEDY] = "; ".join(remedies)

@@ -176,6 +176,19 @@ def test_the_label_of_a_late_row_is_not_known_before_the_row(tmp_path: Path) -> 
     assert feed.labels(date(2026, 3, 20), date(2026, 3, 20))["transaction_id"].to_pylist() == ["1"]
 
 
+@pytest.mark.parametrize("legitimate", [False, True])
+def test_a_payment_that_was_never_reported_needs_no_time_of_a_label(tmp_path: Path, legitimate: bool) -> None:
+    header = HEADER.strip() + ",REPORTED\n"
+    (tmp_path / "a.csv").write_text(header + "1,2026-03-01 10:00:00,7,9,5,,\n")
+    (tmp_path / "b.csv").write_text(header + "2,2026-03-01 10:00:00,7,9,5,1,2026-03-03 10:00:00\n3,2026-03-01 10:00:00,7,9,5,maybe,\n")
+    labels = LabelsConfig(is_fraud="FRAUD", label_timestamp="REPORTED", legitimate=legitimate)
+    feed = source(tmp_path, labels=labels)
+    assert feed.labels(D1, date(2026, 3, 9))["transaction_id"].to_pylist() == ["2", "3"]
+    (tmp_path / "c.csv").write_text(header + "4,2026-03-01 10:00:00,7,9,5,0,\n5,2026-03-01 10:00:00,7,9,5,1,\n")
+    with pytest.raises(SourceError, match=r"c\.csv: no value of column 'REPORTED' is a time, so its rows belong to no day; the first is missing"):
+        feed.labels(D1, D1)
+
+
 def test_a_label_that_cannot_be_read_is_kept_for_quarantine(tmp_path: Path) -> None:
     (tmp_path / "feed.csv").write_text(HEADER + "1,2026-03-01 10:00:00,7,9,5,maybe\n2,2026-03-01 10:00:00,7,9,5,\n")
     labels = source(tmp_path).labels(date(2026, 3, 8), date(2026, 3, 8))

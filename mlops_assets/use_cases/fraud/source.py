@@ -242,7 +242,8 @@ def _label_folder(config: FilesConfig) -> Folder | None:
     transactions = _transactions_layout(config)
     if labels.delay_days is None:
         labelled = replace(transactions, columns=columns, kinds=LABEL_KINDS, configured=frozenset(LABEL_KINDS))
-        return Folder(config.path, replace(labelled, known="label_timestamp", happened=None))
+        says = ("is_fraud", labels.legitimate)  # most payments are never reported, and have no time of a label
+        return Folder(config.path, replace(labelled, known="label_timestamp", happened=None, says=says))
     times = ("created_timestamp", "event_timestamp")
     kinds = {name: TRANSACTION_KINDS[name] for name in times} | {name: kind for name, kind in LABEL_KINDS.items() if name != "label_timestamp"}
     columns |= {name: transactions.columns[name] for name in times}
