@@ -1,8 +1,8 @@
 """Feeds that come as files: which files hold rows of which days of arrival, and what stands in them, read once and typed.
 
 A file is opened for a range of days only where its Parquet footer, its name (`by_file`) or a first reading say that it
-holds rows of them. Rows without a readable time belong to the day in the file's name. A file that cannot be read fails
-that day only, or every day where its name has none.
+holds rows of them. Rows without a readable time belong to the day in the file's name, or to that of the row above. A
+file that cannot be read fails the day in its name only, or every day where its name has none.
 """
 
 from __future__ import annotations

@@ -119,15 +119,19 @@ def _arrival_days(file: DataFile, times: pa.Array, origin: Origin, unread: Mappi
     plausible = pc.fill_null(pc.and_(pc.greater_equal(days, pa.scalar(PLAUSIBLE[0])), pc.less(days, pa.scalar(PLAUSIBLE[1]))), False)
     if pc.all(plausible).as_py() in (True, None):
         return days
-    instead = file.named_day or pc.min(days.filter(plausible)).as_py()
-    if instead is None:
+    if file.named_day is not None:
+        return pc.if_else(plausible, days, pa.scalar(file.named_day))
+    placed = plausible.to_numpy(zero_copy_only=False)
+    if not placed.any():
         rows = np.flatnonzero(said).tolist() if said is not None else [0]
         if not rows:
             return pa.nulls(len(times), pa.date32())
         first = f'"{unread[rows[0]].text}", {unread[rows[0]].why}' if rows[0] in unread else str(times[rows[0]].as_py() or "missing")
         what = f"no value of column {described(origin)!r} is a time, so its rows belong to no day; the first is {first}"
         raise SourceError(f"{file.path}: {what}")
-    return pc.if_else(plausible, days, pa.scalar(instead))
+    # The day of the row above, or of the first row that has one: a feed is mostly in the order of time, and a single wrong clock says nothing.
+    above = np.maximum.accumulate(np.where(placed, np.arange(len(placed)), np.argmax(placed)))
+    return days.take(pa.array(above))
 
 
 def _microseconds(moment: datetime) -> int:

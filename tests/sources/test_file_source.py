@@ -153,6 +153,15 @@ def test_compressed_csv_and_a_memory_filesystem_are_read_as_well(tmp_path: Path)
     assert FileSource(FilesConfig(path="memory://a-feed", columns=COLUMNS)).transactions(D1, D1).num_rows == 1
 
 
+def test_a_row_without_a_readable_time_arrives_with_the_row_above_it(tmp_path: Path) -> None:
+    times = ["n/a", "2010-01-01 00:00:00", "2026-03-01 10:00:00", "10 Uhr", "2026-03-02 10:00:00", "-"]
+    (tmp_path / "all.csv").write_text(HEADER + "".join(f"{n},{when},7,9,5,0\n" for n, when in enumerate(times)))
+    feed = source(tmp_path)
+    assert feed.transactions(date(2010, 1, 1), date(2010, 1, 1))["transaction_id"].to_pylist() == ["0", "1"]
+    assert feed.transactions(D1, D1)["transaction_id"].to_pylist() == ["2", "3"]
+    assert feed.transactions(date(2026, 3, 2), date(2026, 3, 9))["transaction_id"].to_pylist() == ["4", "5"]
+
+
 # Labels
 
 
