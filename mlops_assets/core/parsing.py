@@ -214,7 +214,7 @@ def _times_of_text(text: pa.Array, rules: Rules) -> pa.Array:
         local, zoned = pc.match_substring_regex(text, _LOCAL), pc.match_substring_regex(text, _ZONED)
     real = _real_days(text)
     here = _where(pc.and_(local, real), text)
-    days = pc.equal(pc.binary_length(here), len("2026-03-01"))
+    days = pc.equal(pc.binary_length(here), len("2026-03-01")) if rules.timezone != PLAIN.timezone else None
     here = here.cast(pa.timestamp("us")).cast(pa.int64())
     there = _where(pc.and_(zoned, real), text).cast(TYPES["time"]).cast(pa.int64())
     moments = pc.coalesce(_from_zone(here, rules.timezone, days), there)
