@@ -17,6 +17,7 @@ from mlops_assets.sources.listing import DataFile
 
 PLAUSIBLE = (date(2000, 1, 1), date(2100, 1, 1))  # a time outside is a placeholder or a broken clock, and says nothing of the day of arrival
 _MAX_US = 2**62
+_ZEROS_AT_ITS_END = r"^(-?(?:0|[1-9]\d*)\.\d*[1-9])0+$"
 
 Values = tuple[pa.Array, dict[int, Unread]]
 
@@ -97,15 +98,16 @@ def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
 
 
 def _part(table: pa.Table, column: str, rules: Rules) -> Values:
-    """As an id is read, except that an amount may be a part of one: a number with a fraction is its decimal text."""
+    """As an id is read, except that an amount may be a part of one: a number with a fraction is its decimal text without zeros at its end, so that
+    6.50 is the same in text, in floats and in decimals."""
     raw = table.column(column).combine_chunks()
     values, unread = read_column(raw, "id", column, rules)
     if unread and (pa.types.is_floating(raw.type) or pa.types.is_decimal(raw.type)):
         numbers = raw.cast(pa.float64(), safe=False)
         broken = pc.fill_null(pc.and_(pc.is_finite(numbers), pc.not_equal(pc.floor(numbers), numbers)), False)
-        values = pc.if_else(broken, numbers.cast(pa.string()), values)
+        values = pc.if_else(broken, raw.cast(pa.string()), values)
         unread = {row: value for row, value in unread.items() if not broken[row].as_py()}
-    return values, unread
+    return pc.replace_substring_regex(values, _ZEROS_AT_ITS_END, r"\1"), unread
 
 
 def _not_before(times: pa.Array, day: date, has_times: bool) -> pa.Array:
