@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +228,7 @@ def doctor(as_data: bool) -> dict[str, Any] | None:
     if loaded.returncode:
         raise CommandError(f"LightGBM does not load: {loaded.stderr.strip().splitlines()[-1]}")
     findings["lightgbm_loads"] = True
-    looks = look_at_feeds(USE_CASES[settings.use_case], settings)
+    looks = look_at_feeds(USE_CASES[settings.use_case], settings, datetime.now(UTC).date())
     if not as_data:
         print(f"{readable(findings)}\n{shown(looks)}", end="", flush=True)
     if problems := [problem for look in looks for problem in look.problems]:

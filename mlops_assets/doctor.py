@@ -21,6 +21,7 @@ SAMPLE_ROWS = 1_000
 SHOWN = 5  # of files that are left out
 LABEL_DAYS = 28  # days of labels that are looked at where they have no files of their own
 BEFORE_DAYS = 30  # a label of the sample is looked for among the transactions of so many days before it
+NO_LABELS = "there is no [source.labels]: no label comes from files, and without labels nothing is learnt"
 
 
 @runtime_checkable
@@ -48,14 +49,14 @@ class Look:
     problems: list[str] = field(default_factory=list)
 
 
-def look_at_feeds(case: UseCase, settings: Settings) -> list[Look]:
-    """The transactions' feed and the labels', with all that is wrong with either in `problems`."""
+def look_at_feeds(case: UseCase, settings: Settings, today: date) -> list[Look]:
+    """The transactions' feed and the labels', with all that is wrong with either in `problems`. Rows of days after tomorrow have not come."""
     source = case.open_source(settings.source, settings.base)
     looks = []
     transactions = labels = None
     try:
         transactions = source.preview(SAMPLE_ROWS) if isinstance(source, Previewed) else _first_days(source, settings, "transactions", 1)
-        looks.append(_look("transactions", case.transactions, settings, transactions))
+        looks.append(_look("transactions", case.transactions, settings, transactions, today))
         looks[-1].problems.extend(_beside_the_calendar(settings, transactions))
     except SourceError as error:
         looks.append(_unread("transactions", error))
@@ -64,12 +65,12 @@ def look_at_feeds(case: UseCase, settings: Settings) -> list[Look]:
         if labels is None and transactions is not None:
             labels = _first_days(source, settings, "labels", LABEL_DAYS, transactions.days)
         if labels is not None:
-            looks.append(_look("labels", case.labels, settings, labels))
+            looks.append(_look("labels", case.labels, settings, labels, today))
             if transactions is not None and labels.rows.num_rows:
                 _match(source, labels, looks[-1])
             elif not labels.rows.num_rows:
-                none = settings.source.get("kind") == "files" and "labels" not in settings.source
-                looks[-1].notes.append("none come from files: there is no [source.labels]" if none else "none in the days that were looked at")
+                missing = isinstance(source, Previewed) and "labels" not in settings.source
+                looks[-1].notes.append(NO_LABELS if missing else "none in the days that were looked at")
     except SourceError as error:
         looks.append(_unread("labels", error))
     return looks
@@ -97,7 +98,7 @@ def _summary(look: Look) -> str:
     return f"{files}{days}; {look.sampled:,} rows looked at, {look.quarantined:,} would be quarantined"
 
 
-def _look(name: str, feed: Feed, settings: Settings, preview: Preview) -> Look:
+def _look(name: str, feed: Feed, settings: Settings, preview: Preview, today: date) -> Look:
     counts, examples, quarantined = Counter[str](), dict[str, str](), 0
     rows = preview.rows
     if rows.num_rows:
@@ -111,6 +112,7 @@ def _look(name: str, feed: Feed, settings: Settings, preview: Preview) -> Look:
     notes = [f"left out, as its name is not that of a table: {path}" for path in preview.left_out[:SHOWN]]
     if preview.unread:
         notes.append(f"{preview.unread:,} more files have days that are known once they are read")
+    notes += _left_out(settings, rows, today)
     problems = []
     if rows.num_rows and (share := quarantined / rows.num_rows) > settings.ingest.max_quarantined_share:
         limit = settings.ingest.max_quarantined_share
@@ -145,6 +147,20 @@ def _beside_the_calendar(settings: Settings, preview: Preview) -> list[str]:
         bounds = f"[time] start = {time.start}" + (f" and end = {time.end}" if time.end else "")
         return [f"transactions: arrived from {first} to {last}, and {bounds}: no row would be read; set start = {first}"]
     return []
+
+
+def _left_out(settings: Settings, rows: pa.Table, today: date) -> list[str]:
+    """Rows of the sample that are of no day which is made: beside the calendar, or of days that have not come."""
+    start, end, days = settings.time.start, settings.time.end, rows[ARRIVAL_DAY]
+    last = end or today + timedelta(days=1)
+    found = []
+    for outside, why in (
+        (days.filter(pc.less(days, pa.scalar(start))), f"before [time] start = {start}"),
+        (days.filter(pc.greater(days, pa.scalar(last))), f"after [time] end = {end}" if end else "on days that have not come: mend their times"),
+    ):
+        if len(outside):
+            found.append(f"{len(outside):,} of the rows looked at arrive from {pc.min(outside)} to {pc.max(outside)}, {why}")
+    return found
 
 
 def _match(source: Source, labels: Preview, look: Look) -> None:

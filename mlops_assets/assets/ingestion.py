@@ -4,7 +4,7 @@ A day that the service served comes from its own log; any other day from the sou
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from statistics import median
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from dagster import AssetCheckResult, AssetExecutionContext, AssetsDefinition, A
 
 from feature_repo.engine.lake import Lake, Manifest
 from feature_repo.engine.parallel import in_order
-from mlops_assets.assets.feeds import FROM_LOG, Arrived, behind, look, match_metadata, of_day
+from mlops_assets.assets.feeds import FROM_LOG, Arrived, behind, last_to_come, look, match_metadata, of_day
 from mlops_assets.checks import Reported, blocking, markdown_table, reported, result, warning
 from mlops_assets.core.source import Source, by_day
 from mlops_assets.core.use_case import Feed, UseCase
@@ -68,7 +68,8 @@ def ingestion_assets(case: UseCase, settings: Settings, source: Source) -> list[
 
 def _raw(case: UseCase, settings: Settings, name: str, feed: Feed, source: Source, description: str) -> AssetsDefinition:
     days = arrival_days(settings.time.start, settings.time.end)
-    taken = warning(name, "nothing_left_behind", "Of the days that are made, the source holds the rows that were taken, and no others.", days)
+    question = "Of the days that are made, the source holds the rows that were taken and no others; it holds none of days that have not come."
+    taken = warning(name, "nothing_left_behind", question, days)
 
     @asset(
         name=name,
@@ -82,10 +83,11 @@ def _raw(case: UseCase, settings: Settings, name: str, feed: Feed, source: Sourc
     )
     def raw(context: AssetExecutionContext, lake: LakeResource) -> Iterator[Reported]:
         made, opened = days_of(context), lake.open()
-        files = look(opened, name, source, made)
+        coming = last_to_come(settings, datetime.now(UTC).date())
+        files = look(opened, name, source, made, coming)
         tables, served = delivered(made, settings, name, feed, source)
         written = [opened.write(name, day, tables[day], metadata={FROM_LOG: True} if day in served else of_day(files, day)) for day in made]
-        left = behind(opened, settings, name, files)
+        left = behind(opened, settings, name, files, coming)
         outcome = result(taken, not left, left.metadata())
         yield from reported(context, name, written, results={day: [outcome] for day in made})
 

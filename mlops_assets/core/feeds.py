@@ -5,6 +5,7 @@ Neither is a fault of a single row, so validation cannot see it: all rows are in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ FEWEST = 10
 # A way of writing is the cause if it brings most of the labels home; ids that are alike by chance are a few.
 MOST = 0.5
 SHOWN = 3
+_PACKED = re.compile(r"\.(gz|zst|zstd|bz2|xz)$", re.IGNORECASE)
 
 # Each undoes one way of writing; together they are applied in this order.
 WAYS = {
@@ -67,7 +69,7 @@ def untaken(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken]) -
     for day in sorted(taken):
         now, then = held.get(day, {}), taken[day]
         total = sum(now.values())
-        if total == then.rows:  # as it was, or only under other names
+        if total == then.rows and (then.files is None or _known_as(now) == _known_as(then.files)):  # as it was, or moved, or packed
             continue
         if then.files is None:
             difference = max(total - then.rows, 0)
@@ -77,6 +79,11 @@ def untaken(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken]) -
         if difference:
             found[day] = difference
     return found
+
+
+def _known_as(files: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Files by their name without folders and packings: another one with as many rows is a late file where the first was tidied away."""
+    return sorted((_PACKED.sub("", path.rsplit("/", 1)[-1]).lower(), rows) for path, rows in files.items())
 
 
 def match_ids(labels: pa.Array, transactions: pa.ChunkedArray, ways: Sequence[str] = (*WAYS, TOGETHER)) -> Match:

@@ -32,7 +32,8 @@ SPACES = " \u00a0\u202f"  # the plain one, the one that does not break, and its 
 
 _MICROSECONDS: dict[Epoch, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _EPOCH_UNTIL_US = 7_258_118_400 * 1_000_000  # 2200-01-01: a later moment is one in another unit
-_MILLION_YEARS_US = 31_556_952_000_000 * 1_000_000
+_CALENDAR_US = (-62_135_596_800 * 1_000_000, 253_402_300_800 * 1_000_000)  # the years 1 to 9999
+_ZONES_US = (-5_364_662_400 * 1_000_000, 253_370_764_800 * 1_000_000)  # 1800 to 9998: other years stand for no time, and have no zone
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _COUNT = r"^[+-]?\d+(\.\d*)?$"
 _DAY = r"\d{4}-\d{2}-\d{2}"
@@ -113,7 +114,7 @@ def read_column(values: pa.ChunkedArray | pa.Array, kind: Kind, column: str, rul
     if typed.null_count > array.null_count:
         bad = sorted({*broken, *np.flatnonzero(pc.and_(pc.is_null(typed), pc.is_valid(array))).tolist()})
     why = cache(lambda value: _why(value, kind, rules))
-    found = {row: given[row].as_py() for row in bad}
+    found = {row: _value(given[row]) for row in bad}
     return typed, {row: Unread(_text(value), why(value)) for row, value in found.items()}
 
 
@@ -187,12 +188,14 @@ def _with_point(array: pa.Array, rules: Rules) -> pa.Array:
 
 def _times(array: pa.Array, rules: Rules) -> pa.Array | None:
     if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
-        naive = array.cast(pa.timestamp("s")) if pa.types.is_date(array.type) else array
-        if naive.type.unit in ("s", "ms"):  # such units reach further than microseconds do
-            per_unit = {"s": 1_000_000, "ms": 1_000}[naive.type.unit]
-            naive = _where(pc.less(pc.abs(naive.cast(pa.int64())), _MILLION_YEARS_US // 10 // per_unit), naive)
+        naive = array.cast(pa.timestamp("s"), safe=False) if pa.types.is_date(array.type) else array
+        if naive.type.unit in _MICROSECONDS:  # such units reach further than the calendar does
+            per_unit, counts = _MICROSECONDS[naive.type.unit], naive.cast(pa.int64())
+            first, end = (bound // per_unit for bound in _CALENDAR_US)
+            naive = _where(pc.and_(pc.greater_equal(counts, first), pc.less(counts, end)), naive)
         moments = naive.cast(pa.timestamp("us", tz=naive.type.tz), safe=False).cast(pa.int64())
-        return (moments if naive.type.tz else _from_zone(moments, rules.timezone)).cast(TYPES["time"])
+        days = pc.is_valid(moments) if pa.types.is_date(array.type) else None
+        return (moments if naive.type.tz else _from_zone(moments, rules.timezone, days)).cast(TYPES["time"])
     if _is_number(array.type) and rules.epoch:
         return _epoch_times(array, rules.epoch).cast(TYPES["time"])
     if pa.types.is_string(array.type):
@@ -210,9 +213,11 @@ def _times_of_text(text: pa.Array, rules: Rules) -> pa.Array:
         text = pc.replace_substring_regex(text, r"(\.\d{6})\d{1,3}(Z|[+-]|$)", r"\1\2")
         local, zoned = pc.match_substring_regex(text, _LOCAL), pc.match_substring_regex(text, _ZONED)
     real = _real_days(text)
-    here = _where(pc.and_(local, real), text).cast(pa.timestamp("us")).cast(pa.int64())
+    here = _where(pc.and_(local, real), text)
+    days = pc.equal(pc.binary_length(here), len("2026-03-01")) if rules.timezone != PLAIN.timezone else None
+    here = here.cast(pa.timestamp("us")).cast(pa.int64())
     there = _where(pc.and_(zoned, real), text).cast(TYPES["time"]).cast(pa.int64())
-    moments = pc.coalesce(_from_zone(here, rules.timezone), there)
+    moments = pc.coalesce(_from_zone(here, rules.timezone, days), there)
     if rules.epoch is None:
         return moments
     return pc.coalesce(moments, _epoch_times(_where(pc.match_substring_regex(given, _COUNT), given), rules.epoch))
@@ -225,14 +230,23 @@ def _real_days(text: pa.Array) -> pa.Array:
     return pc.is_in(day, value_set=days.filter(pa.array([_is_day(value) for value in days.to_pylist()], pa.bool_())))
 
 
-def _from_zone(local_us: pa.Array, zone: str) -> pa.Array:
-    """Local microseconds as those of UTC; null where the clock of the zone shows the time twice, or never."""
+def _from_zone(local_us: pa.Array, zone: str, days: pa.Array | None = None) -> pa.Array:
+    """Local microseconds as those of UTC; null where the clock of the zone shows the time twice, or never.
+
+    `days` says which of them stand for a day: in some zones daylight saving begins or ends at midnight, and the day has a first moment all the same.
+    """
     if zone == PLAIN.timezone:
         return local_us
-    known = local_us.is_valid().to_numpy(zero_copy_only=False)
-    local = pd.DatetimeIndex(pc.fill_null(local_us, 0).to_numpy().view("datetime64[us]"))
+    given = pc.fill_null(local_us, 0).to_numpy()
+    as_it_is = (given < _ZONES_US[0]) | (given >= _ZONES_US[1])
+    local = pd.DatetimeIndex(np.where(as_it_is, 0, given).view("datetime64[us]"))
     moments = local.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
-    return pa.array(moments.asi8, mask=~known | moments.isna())
+    missing = moments.isna()
+    if days is not None and (of_day := missing & pc.fill_null(days, False).to_numpy(zero_copy_only=False)).any():
+        first = local[of_day].tz_localize(zone, ambiguous=np.ones(of_day.sum(), bool), nonexistent="shift_forward")
+        moments, missing = moments.where(~of_day, first[np.cumsum(of_day) - 1]), missing & ~of_day
+    known = local_us.is_valid().to_numpy(zero_copy_only=False)
+    return pa.array(np.where(as_it_is, given, moments.asi8), mask=~known | (missing & ~as_it_is))
 
 
 def _epoch_times(counts: pa.Array, unit: Epoch) -> pa.Array:
@@ -312,7 +326,7 @@ def _time_remedy(value: Any, rules: Rules) -> str:
     if re.match(_COUNT, text, re.ASCII):
         return f'with epoch = "{rules.epoch}" it is before 1970 or after 2200: is another unit meant?' if rules.epoch else _epoch_remedy(rules)
     if rules.timezone != PLAIN.timezone and re.match(_LOCAL, text) and _is_day(text[:10]):
-        moment = pd.DatetimeIndex([text])
+        moment = pd.DatetimeIndex(np.array([text], "datetime64[us]"))
         twice = moment.tz_localize(rules.timezone, ambiguous=np.array([True]), nonexistent="NaT").notna()[0]
         return (
             f"the clock of {rules.timezone} shows it {'twice' if twice else 'never'}, at a change of daylight saving: export times with their offset"
@@ -322,6 +336,13 @@ def _time_remedy(value: Any, rules: Rules) -> str:
 
 def _epoch_remedy(rules: Rules) -> str:
     return f'a bare number counts as a time only with epoch = "s", "ms" or "us" under {rules.section}'
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):  # a moment that Python has no date for
+        return f"{scalar.value:,} ({scalar.type})"
 
 
 def _is_day(text: str) -> bool:

@@ -65,13 +65,15 @@ class FileRows:
     """What is in one file of a feed, so that it need not be read again while it does not change: how many rows arrived on which day (ISO).
 
     `version` changes when the file does. `rows` is None where nobody asked for days of the file yet. `span` is the first and last day of arrival of
-    whatever the file holds, None where it has no rows. `problem` says why the file could not be read.
+    whatever the file holds, None where it has no rows. `rows` may be of days up to `delay_days` after that: labels become known later than their
+    transactions. `problem` says why the file could not be read.
     """
 
     version: str
     rows: Mapping[str, int] | None = None
     span: tuple[str, str] | None = None
     problem: str | None = None
+    delay_days: int = 0
 
 
 @runtime_checkable

@@ -207,7 +207,7 @@ def load_settings(
 
 def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a BOM
         return text, tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such configuration file; {beside(path, '.toml')}") from None

@@ -1,8 +1,8 @@
 """Feeds that come as files: which files hold rows of which days of arrival, and what stands in them, read once and typed.
 
 A file is opened for a range of days only where its Parquet footer, its name (`by_file`) or a first reading say that it
-holds rows of them. Rows without a readable time belong to the day in the file's name. A file that cannot be read fails
-that day only, or every day where its name has none.
+holds rows of them. Rows without a readable time belong to the day in the file's name, or to that of the row above. A
+file that cannot be read fails the day in its name only, or every day where its name has none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import IO, TypeVar
 
@@ -111,7 +111,7 @@ class Folder:
                 if same is None or (near and same.rows is None):
                     rows = _counts(counted(self._table(file)) if counted else self._table(file)) if near else None
                     same = FileRows(version, rows, span and (span[0].isoformat(), span[1].isoformat()))
-                self._spans[file], found[file.path] = span, same
+                self._spans[file], found[file.path] = span, replace(same, delay_days=delay_days)
             except SourceError as error:
                 found[file.path] = FileRows(version, problem=str(error))
         return found

@@ -72,6 +72,7 @@ class Layout:
 
     `known` is the canonical column that says when a row was learnt of. A feed without it is read by `happened`, where that is given, or by the
     day in the file's name (`by_file`). `defaults` are of columns that a feed may leave out. `purposes` say what cannot be done without a column.
+    `says` is a flag, and whether false says something too: rows that say nothing are left out, and need no day of arrival.
     """
 
     columns: Mapping[str, Origin]
@@ -84,6 +85,7 @@ class Layout:
     encoding: str = "utf-8"
     purposes: Mapping[str, str] = field(default_factory=dict)
     rules: Rules = PLAIN
+    says: tuple[str, bool] | None = None
 
     @property
     def wanted(self) -> list[str]:

@@ -33,10 +33,13 @@ def days_of_footer(handle: IO[bytes], layout: Layout) -> tuple[date, date] | Non
     """First and last day of arrival, where the statistics of the column that says it are complete."""
     with _opened(handle) as parquet:
         column = layout.arrival_column(list(parquet.schema_arrow.names))
-        days = _days(parquet.metadata, column) if isinstance(column, str) else None
-        if days is None or layout.rules.timezone == PLAIN.timezone:
-            return days
-        return days[0] - timedelta(days=1), days[1] + timedelta(days=1)  # the footer's days may be those of local clocks
+        try:
+            days = _days(parquet.metadata, column) if isinstance(column, str) else None
+            if days is None or layout.rules.timezone == PLAIN.timezone:
+                return days
+            return days[0] - timedelta(days=1), days[1] + timedelta(days=1)  # the footer's days may be those of local clocks
+        except (OverflowError, ValueError):  # a moment that Python has no date for, such as one in another unit
+            return None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mlops_assets.sources.listing import DataFile
 
 PLAUSIBLE = (date(2000, 1, 1), date(2100, 1, 1))  # a time outside is a placeholder or a broken clock, and says nothing of the day of arrival
 _MAX_US = 2**62
+_ZEROS_AT_ITS_END = r"^(-?(?:0|[1-9]\d*)\.\d*[1-9])0+$"
 
 Values = tuple[pa.Array, dict[int, Unread]]
 
@@ -41,14 +42,28 @@ def typed(raw: Raw, layout: Layout, file: DataFile) -> pa.Table:
     if not layout.has(layout.known, raw.names) and layout.happened is not None:
         arrival = layout.happened
         columns[layout.known], unread[layout.known] = columns[arrival], unread[arrival]
+    said = _said(layout, columns, unread)
     if layout.by_file:
         assert file.named_day is not None
         columns[layout.known] = _not_before(columns[layout.known], file.named_day, layout.has(arrival, raw.names))
         days = pa.repeat(pa.scalar(file.named_day), rows)
     else:
-        days = _arrival_days(file, columns[arrival], layout.columns[arrival], unread[arrival])
+        days = _arrival_days(file, columns[arrival], layout.columns[arrival], unread[arrival], said)
     table = pa.table({name: columns[name] for name in layout.kinds})
-    return table.append_column(MALFORMED, _malformed(raw, unread, file)).append_column(ARRIVAL_DAY, days)
+    table = table.append_column(MALFORMED, _malformed(raw, unread, file)).append_column(ARRIVAL_DAY, days)
+    return table if said is None else table.filter(said)
+
+
+def _said(layout: Layout, columns: Mapping[str, pa.Array], unread: Mapping[str, Mapping[int, Unread]]) -> pa.Array | None:
+    """Which rows say something, or may do so; None where every row does."""
+    if layout.says is None:
+        return None
+    flag, false_too = layout.says
+    known = columns[flag].is_valid().to_numpy(zero_copy_only=False)
+    said = known.copy() if false_too else pc.fill_null(columns[flag], False).to_numpy(zero_copy_only=False).copy()
+    broken = sorted(set().union(*unread.values()))
+    said[broken] |= ~known[broken]
+    return pa.array(said)
 
 
 def _values(table: pa.Table, origin: Origin, kind: Kind, rules: Rules) -> Values:
@@ -83,15 +98,16 @@ def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
 
 
 def _part(table: pa.Table, column: str, rules: Rules) -> Values:
-    """As an id is read, except that an amount may be a part of one: a number with a fraction is its decimal text."""
+    """As an id is read, except that an amount may be a part of one: a number with a fraction is its decimal text without zeros at its end, so that
+    6.50 is the same in text, in floats and in decimals."""
     raw = table.column(column).combine_chunks()
     values, unread = read_column(raw, "id", column, rules)
     if unread and (pa.types.is_floating(raw.type) or pa.types.is_decimal(raw.type)):
         numbers = raw.cast(pa.float64(), safe=False)
         broken = pc.fill_null(pc.and_(pc.is_finite(numbers), pc.not_equal(pc.floor(numbers), numbers)), False)
-        values = pc.if_else(broken, numbers.cast(pa.string()), values)
+        values = pc.if_else(broken, raw.cast(pa.string()), values)
         unread = {row: value for row, value in unread.items() if not broken[row].as_py()}
-    return values, unread
+    return pc.replace_substring_regex(values, _ZEROS_AT_ITS_END, r"\1"), unread
 
 
 def _not_before(times: pa.Array, day: date, has_times: bool) -> pa.Array:
@@ -100,17 +116,24 @@ def _not_before(times: pa.Array, day: date, has_times: bool) -> pa.Array:
     return pc.max_element_wise(times.cast(pa.int64()), begin, skip_nulls=not has_times).cast(TYPES["time"])
 
 
-def _arrival_days(file: DataFile, times: pa.Array, origin: Origin, unread: Mapping[int, Unread]) -> pa.Array:
+def _arrival_days(file: DataFile, times: pa.Array, origin: Origin, unread: Mapping[int, Unread], said: pa.Array | None) -> pa.Array:
     days = times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
     plausible = pc.fill_null(pc.and_(pc.greater_equal(days, pa.scalar(PLAUSIBLE[0])), pc.less(days, pa.scalar(PLAUSIBLE[1]))), False)
     if pc.all(plausible).as_py() in (True, None):
         return days
-    instead = file.named_day or pc.min(days.filter(plausible)).as_py()
-    if instead is None:
-        first = f'"{unread[0].text}", {unread[0].why}' if 0 in unread else str(times[0])
+    if file.named_day is not None:
+        return pc.if_else(plausible, days, pa.scalar(file.named_day))
+    placed = plausible.to_numpy(zero_copy_only=False)
+    if not placed.any():
+        rows = np.flatnonzero(said).tolist() if said is not None else [0]
+        if not rows:
+            return pa.nulls(len(times), pa.date32())
+        first = f'"{unread[rows[0]].text}", {unread[rows[0]].why}' if rows[0] in unread else str(times[rows[0]].as_py() or "missing")
         what = f"no value of column {described(origin)!r} is a time, so its rows belong to no day; the first is {first}"
         raise SourceError(f"{file.path}: {what}")
-    return pc.if_else(plausible, days, pa.scalar(instead))
+    # The day of the row above, or of the first row that has one: a feed is mostly in the order of time, and a single wrong clock says nothing.
+    above = np.maximum.accumulate(np.where(placed, np.arange(len(placed)), np.argmax(placed)))
+    return days.take(pa.array(above))
 
 
 def _microseconds(moment: datetime) -> int:

@@ -1,13 +1,15 @@
-"""A file that brings rows of days that are made, and a feed of labels that fits no transaction: told, with what to do, and mended by it."""
+"""A file with rows of days that are made or have not come, a feed of labels that fits no transaction: told, with what to do, and mended by it."""
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 from world import World, at, checks, metadata, served
 
-from mlops_assets.resources.environments import Settings, Verdicts
+from mlops_assets.assets.feeds import Behind, behind, last_to_come, look
+from mlops_assets.resources.environments import Settings, Time, Verdicts
 from mlops_assets.sources.files import Folder
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
 
@@ -29,6 +31,11 @@ def folder(tmp_path: Path) -> Path:
         paid(tmp_path, f"{day}.csv", (f"{day}-{n}" for n in range(4)), day)
         reported(tmp_path, f"{day}.csv", [f"{day}-0"], day)
     return tmp_path
+
+
+@pytest.fixture
+def endless(settings: Settings) -> Settings:
+    return replace(settings, time=Time(settings.time.start))
 
 
 def paid(folder: Path, name: str, ids: Iterable[str], day: str) -> None:
@@ -86,6 +93,62 @@ def test_a_day_that_the_service_served_is_none_of_the_files_business(settings: S
     assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
     settings.serving_db.unlink()  # the lake knows by itself where a day came from
     assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
+
+
+@pytest.mark.parametrize("name", ["clock.csv", "later/clock.csv"])
+def test_rows_of_days_that_have_not_come_fail_the_check_with_file_day_and_count(endless: Settings, folder: Path, name: str) -> None:
+    for feed, write in (("paid", paid), ("labels", reported)):
+        (folder / feed / name).parent.mkdir(exist_ok=True)
+        write(folder, name, ["ahead"], "2093-03-05")
+    world = World(endless, source(folder))
+    for raw in ("raw_transactions", "raw_labels"):
+        left = checks(world.make(raw, DAYS[0], DAYS[2]))["nothing_left_behind"]
+        assert not left.passed
+        assert metadata(left, "rows of days that have not come").endswith(f"{name}: 1 row of 2093-03-05")
+        assert f"{name}, or move the file away" in metadata(left, "what to do")
+        assert metadata(left, "rows") == 0
+    (folder / "paid" / name).unlink()
+    assert checks(World(endless, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
+
+
+def test_a_day_that_begins_elsewhere_and_the_days_of_a_calendar_with_an_end_are_not_ahead(endless: Settings, folder: Path) -> None:
+    paid(folder, "all.csv", ["ahead"], "2093-03-05")
+    today, feed = date(2093, 3, 4), source(folder)
+    world = World(endless, feed)
+    world.make("raw_transactions", DAYS[0], DAYS[2])
+
+    def left(settings: Settings, today: date) -> Behind:
+        coming = last_to_come(settings, today)
+        return behind(world.lake, settings, "raw_transactions", look(world.lake, "raw_transactions", feed, DAYS, coming), coming)
+
+    assert not left(endless, today)
+    assert left(endless, today - timedelta(days=1)).ahead == {str(folder / "paid" / "all.csv"): {"2093-03-05": 1}}
+    assert not left(replace(endless, time=Time(endless.time.start, date(2099, 1, 1))), date(2026, 1, 1))
+
+
+def test_labels_that_become_due_later_are_not_ahead(endless: Settings, folder: Path) -> None:
+    (folder / "paid" / "today.csv").write_text(f"{PAID},fraud\nfresh,{DAYS[2]}T08:00:00Z,{DAYS[2]}T08:00:00Z,c1,m1,1,1\n")
+    for day in DAYS:
+        (folder / "paid" / f"{day}.csv").unlink()
+    feed = FileSource(FilesConfig(path=str(folder / "paid"), labels=LabelsConfig(is_fraud="fraud", delay_days=7)))
+    world = World(endless, feed)
+    world.make("raw_labels", DAYS[0], DAYS[2])
+    for today, ahead in ((date(2025, 3, 7), 0), (date(2025, 3, 5), 1)):
+        coming = last_to_come(endless, today)
+        found = behind(world.lake, endless, "raw_labels", look(world.lake, "raw_labels", feed, DAYS, coming), coming)
+        assert len(found.ahead) == ahead
+
+
+def test_rows_outside_of_the_calendar_are_told_where_their_file_has_others_too(settings: Settings, folder: Path) -> None:
+    lines = [f"r{n},{day}T08:00:00Z,{day}T08:00:01Z,c1,m1,1" for n, day in enumerate(["2010-01-01", *DAYS, "2025-04-01"])]
+    (folder / "paid" / "till.csv").write_text("\n".join([PAID, *lines, ""]))
+    calendar = Time(date.fromisoformat(DAYS[0]), date.fromisoformat(DAYS[2]))
+    left = checks(World(replace(settings, time=calendar), source(folder)).make("raw_transactions", DAYS[0], DAYS[2]))["nothing_left_behind"]
+    assert left.passed
+    assert metadata(left, "left out by [time]") == (
+        f"{folder}/paid/till.csv: 1 row of 2010-01-01, before [time] start = 2025-03-05; "
+        f"{folder}/paid/till.csv: 1 row of 2025-04-01, after [time] end = 2025-03-07"
+    )
 
 
 def test_a_served_day_is_made_without_the_files(settings: Settings, folder: Path) -> None:

@@ -145,3 +145,5 @@ def test_what_is_good_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "good.toml").write_text(GOOD + "[costs]\nreview_cost = 4\n")
     monkeypatch.setenv("MLOPS_CONFIG", str(tmp_path / "good.toml"))
     assert configured().costs.review_cost == 4.0
+    (tmp_path / "good.toml").write_text(GOOD + "[costs]\nreview_cost = 5\n", encoding="utf-8-sig")
+    assert configured().costs.review_cost == 5.0

@@ -14,6 +14,8 @@ from mlops_assets.use_cases.fraud.case import FRAUD
 
 COLUMNS = {"transaction_id": "id", "event_timestamp": "when", "customer_id": "cust", "merchant_id": "shop", "amount": "amt"}
 
+TODAY = date(2026, 11, 1)
+
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Path:
@@ -34,7 +36,7 @@ def write_labels(folder: Path, form: str) -> None:
 def looked(folder: Path, time: Time | None = None, columns: dict[str, str] = COLUMNS, **labels: Any) -> dict[str, Look]:
     source = {"kind": "files", "path": "feed", "columns": columns, "labels": labels or {"path": "labels.csv"}}
     settings = Settings(home=folder / "home", source=source, config_base=folder, time=time or Time())
-    found = {look.name: look for look in look_at_feeds(FRAUD, settings)}
+    found = {look.name: look for look in look_at_feeds(FRAUD, settings, TODAY)}
     assert sorted(path.name for path in folder.iterdir()) in (["feed", "labels.csv"], ["feed"]), "looking writes nothing"
     return found
 
@@ -85,7 +87,7 @@ def test_a_feed_without_labels_says_so_and_shows_no_columns_of_them(bank: Path) 
     source = {"kind": "files", "path": "feed", "columns": COLUMNS}
     labels = look_at_feeds(FRAUD, Settings(home=bank / "home", source=source, config_base=bank))[1]
     told = "labels: arrival days 2026-01-01 to 2026-01-02; 0 rows looked at, 0 would be quarantined"
-    assert shown([labels]) == f"\n{told}\n  none come from files: there is no [source.labels]\n"
+    assert shown([labels]) == f"\n{told}\n  there is no [source.labels]: no label comes from files, and without labels nothing is learnt\n"
 
 
 def test_days_beside_the_calendar_say_which_start_to_set(bank: Path) -> None:
@@ -96,8 +98,25 @@ def test_days_beside_the_calendar_say_which_start_to_set(bank: Path) -> None:
     assert looked(bank, Time(date(2026, 1, 2), date(2026, 3, 1)))["transactions"].problems == []
 
 
+def test_rows_of_no_day_that_is_made_are_counted(bank: Path) -> None:
+    with (bank / "feed" / "payments.csv").open("a") as file:
+        file.write("later;2093-01-01 10:00:00;c1;s1;5\nnever;2010-01-01 00:00:00;c1;s1;5\n")
+    assert looked(bank)["transactions"].notes == [
+        "1 of the rows looked at arrive from 2010-01-01 to 2010-01-01, before [time] start = 2026-01-01",
+        "1 of the rows looked at arrive from 2093-01-01 to 2093-01-01, on days that have not come: mend their times",
+    ]
+    assert "after [time] end = 2026-01-31" in looked(bank, Time(date(2026, 1, 1), date(2026, 1, 31)))["transactions"].notes[1]
+
+
+def test_labels_that_nobody_configured_are_said_to_be_missing(bank: Path) -> None:
+    (bank / "labels.csv").unlink()
+    source = {"kind": "files", "path": "feed", "columns": COLUMNS}
+    _, labels = look_at_feeds(FRAUD, Settings(home=bank / "home", source=source, config_base=bank), TODAY)
+    assert labels.notes == ["there is no [source.labels]: no label comes from files, and without labels nothing is learnt"]
+
+
 def test_what_a_simulated_bank_sends_first_is_shown(settings: Settings) -> None:
-    transactions, labels = look_at_feeds(FRAUD, replace(settings, time=Time(date(2026, 1, 1)), source={"kind": "simulator", "customers": 900}))
+    transactions, labels = look_at_feeds(FRAUD, replace(settings, time=Time(date(2026, 1, 1)), source={"kind": "simulator", "customers": 900}), TODAY)
     assert transactions.sampled == 1_000
     assert transactions.quarantined == 0
     assert labels.sampled > 50

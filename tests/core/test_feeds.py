@@ -17,6 +17,9 @@ DAY, NEXT = "2025-03-05", "2025-03-06"
         ({DAY: {"a": 1}}, {DAY: Taken(3, {"a": 3})}, {DAY: -2}),  # one that was cut
         ({}, {DAY: Taken(3, {"a": 3})}, {}),  # files that were tidied away
         ({DAY: {"archive/a": 3}}, {DAY: Taken(3, {"a": 3})}, {}),  # or moved
+        ({DAY: {"archive/a.csv.gz": 3}}, {DAY: Taken(3, {"a.csv": 3})}, {}),  # or packed
+        ({DAY: {"late": 3}}, {DAY: Taken(3, {"a": 3})}, {DAY: 3}),  # tidied away, and then as many came late
+        ({DAY: {"a": 1, "late": 2}}, {DAY: Taken(3, {"a": 3})}, {DAY: 2}),
         ({DAY: {"late": 2}}, {DAY: Taken(3, {"a": 3})}, {DAY: 2}),  # tidied away, and then some came late
         ({DAY: {"late": 3, "a": 3}}, {DAY: Taken(0, {})}, {DAY: 6}),
         ({DAY: {"a": 4}}, {DAY: Taken(3)}, {DAY: 1}),  # a home of before files were recorded

@@ -46,6 +46,15 @@ def test_an_id_is_composed_of_the_same_parts_from_text_and_from_parquet(tmp_path
     assert Malformed.decode(found[1]["malformed"][2].as_py()).unread["transaction_id"].text == "3/1e+17/c3"  # a part has lost digits
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.float64(), pa.float32(), pa.decimal128(10, 2)], ids=str)
+def test_an_amount_is_the_same_part_of_an_id_whatever_holds_it(tmp_path: Path, kind: pa.DataType) -> None:
+    amounts = pa.array(["6.50", "6.10", "-0.25", "7.00"]).cast(kind)
+    whole = {name: ["x"] * 4 for name in ("CARD", "SHOP")} | {"WHEN": ["2026-03-01"] * 4}
+    pq.write_table(pa.table({"ID": ["a", "b", "c", "d"], "AMOUNT": amounts, **whole}), tmp_path / "feed.parquet")
+    feed = FileSource(FilesConfig(path=str(tmp_path), columns={**COLUMNS, "transaction_id": {"columns": ["ID", "AMOUNT"]}}))
+    assert feed.transactions(DAY, DAY)["transaction_id"].to_pylist() == ["a-6.5", "b-6.1", "c--0.25", "d-7"]
+
+
 @pytest.mark.parametrize(
     ("unit", "number", "since", "time"),
     [

@@ -153,6 +153,15 @@ def test_compressed_csv_and_a_memory_filesystem_are_read_as_well(tmp_path: Path)
     assert FileSource(FilesConfig(path="memory://a-feed", columns=COLUMNS)).transactions(D1, D1).num_rows == 1
 
 
+def test_a_row_without_a_readable_time_arrives_with_the_row_above_it(tmp_path: Path) -> None:
+    times = ["n/a", "2010-01-01 00:00:00", "2026-03-01 10:00:00", "10 Uhr", "2026-03-02 10:00:00", "-"]
+    (tmp_path / "all.csv").write_text(HEADER + "".join(f"{n},{when},7,9,5,0\n" for n, when in enumerate(times)))
+    feed = source(tmp_path)
+    assert feed.transactions(date(2010, 1, 1), date(2010, 1, 1))["transaction_id"].to_pylist() == ["0", "1"]
+    assert feed.transactions(D1, D1)["transaction_id"].to_pylist() == ["2", "3"]
+    assert feed.transactions(date(2026, 3, 2), date(2026, 3, 9))["transaction_id"].to_pylist() == ["4", "5"]
+
+
 # Labels
 
 
@@ -174,6 +183,19 @@ def test_the_label_of_a_late_row_is_not_known_before_the_row(tmp_path: Path) -> 
     feed = source(tmp_path, columns={**COLUMNS, "created_timestamp": "CREATED"})
     assert feed.labels(date(2026, 3, 1), date(2026, 3, 19)).num_rows == 0
     assert feed.labels(date(2026, 3, 20), date(2026, 3, 20))["transaction_id"].to_pylist() == ["1"]
+
+
+@pytest.mark.parametrize("legitimate", [False, True])
+def test_a_payment_that_was_never_reported_needs_no_time_of_a_label(tmp_path: Path, legitimate: bool) -> None:
+    header = HEADER.strip() + ",REPORTED\n"
+    (tmp_path / "a.csv").write_text(header + "1,2026-03-01 10:00:00,7,9,5,,\n")
+    (tmp_path / "b.csv").write_text(header + "2,2026-03-01 10:00:00,7,9,5,1,2026-03-03 10:00:00\n3,2026-03-01 10:00:00,7,9,5,maybe,\n")
+    labels = LabelsConfig(is_fraud="FRAUD", label_timestamp="REPORTED", legitimate=legitimate)
+    feed = source(tmp_path, labels=labels)
+    assert feed.labels(D1, date(2026, 3, 9))["transaction_id"].to_pylist() == ["2", "3"]
+    (tmp_path / "c.csv").write_text(header + "4,2026-03-01 10:00:00,7,9,5,0,\n5,2026-03-01 10:00:00,7,9,5,1,\n")
+    with pytest.raises(SourceError, match=r"c\.csv: no value of column 'REPORTED' is a time, so its rows belong to no day; the first is missing"):
+        feed.labels(D1, D1)
 
 
 def test_a_label_that_cannot_be_read_is_kept_for_quarantine(tmp_path: Path) -> None:

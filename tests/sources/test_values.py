@@ -162,6 +162,9 @@ TEXT = [
     *((TIME, text, BERLIN, at("2026-10-25 01:30")) for text in ("2026-10-25 02:30:00+01:00", "2026-10-25 01:30Z")),
     *((TIME, text, BERLIN, Bad("Europe/Berlin shows it twice")) for text in ("2026-10-25 02:00:00", "2026-10-25T02:59:59.999")),
     *((TIME, text, BERLIN, Bad("Europe/Berlin shows it never")) for text in ("2026-03-29 02:00:00", "2026-03-29 02:30")),
+    (TIME, "2026-04-24", {"timezone": "Africa/Cairo"}, at("2026-04-23 22:00")),  # daylight saving begins at midnight: the day begins at 01:00
+    (TIME, "2026-11-01", {"timezone": "America/Havana"}, at("2026-11-01 04:00")),  # it ends at 01:00: the first of two midnights
+    (TIME, "2026-04-24 00:30", {"timezone": "Africa/Cairo"}, Bad("Africa/Cairo shows it never")),
     (TIME, "2026-10-25 03:00:00", BERLIN, at("2026-10-25 02:00")),
     (TIME, "1772359200", BERLIN | {"epoch": "s"}, at("2026-03-01 10:00")),
 ]
@@ -223,6 +226,7 @@ ARROW = [
     *((TIME, pa.array([DAY], kind), BERLIN, at("2026-02-28 23:00")) for kind in (pa.date32(), pa.date64())),
     *((TIME, stamp("2026-03-01 10:00", unit), BERLIN, at("2026-03-01 09:00")) for unit in ("ms", "us", "ns")),
     (TIME, stamp("2026-03-01 10:00", "us", "UTC"), BERLIN, at("2026-03-01 10:00")),
+    (TIME, pa.array([date(2026, 4, 24)]), {"timezone": "Africa/Cairo"}, at("2026-04-23 22:00")),
     (TIME, stamp("2026-10-25 02:30", "us"), BERLIN, Bad("Europe/Berlin shows it twice")),
     (TIME, stamp("2026-03-29 02:30", "us"), BERLIN, Bad("Europe/Berlin shows it never")),
     *(
@@ -292,6 +296,21 @@ def test_days_of_a_local_zone_are_found_although_the_footer_counts_in_local_days
 # The labels of another system.
 
 
+@pytest.mark.parametrize("timezone", ["UTC", "Europe/Berlin", "America/New_York"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_a_placeholder_and_a_time_in_another_unit_spoil_their_own_rows_only(tmp_path: Path, unit: str, timezone: str) -> None:
+    per_second = {"s": 1, "ms": 1_000, "us": 1_000_000}[unit]
+    real, first = 1_772_362_800 * per_second, -62_135_596_800 * per_second  # .NET's and Java's "no time" is 0001-01-01
+    wrong = 2**52 if unit == "s" else 2**62
+    whole = {name: pa.array([text] * 4) for name, text in ROW.items() if name != "created_timestamp"}
+    times = pa.array([real, first, wrong, -wrong], pa.timestamp(unit))
+    pq.write_table(pa.table({**whole, "event_timestamp": times}), tmp_path / "2026-03-01.parquet")
+    rows = FileSource(FilesConfig(path=str(tmp_path), timezone=timezone)).transactions(*EVER)
+    assert rows.column("malformed").is_valid().to_pylist() == [False, False, True, True]
+    assert rows.column("event_timestamp")[1].as_py() == at("0001-01-01")
+    assert "(timestamp[" in Malformed.decode(rows.column("malformed")[2].as_py()).unread["event_timestamp"].text
+
+
 def test_label_files_of_their_own_may_write_otherwise_and_the_rest_is_as_in_the_source(tmp_path: Path) -> None:
     (tmp_path / "tx.csv").write_text("transaction_id,event_timestamp,customer_id,merchant_id,amount\n?,2026-07-01 10:00,c,m,5\n")
     (tmp_path / "labels.csv").write_text("transaction_id,is_fraud,label_timestamp\nt1,J,1772359200\n?,N,2026-07-01 10:00\nt2,X,1772359200\n")
@@ -318,6 +337,10 @@ def test_label_files_of_their_own_may_write_otherwise_and_the_rest_is_as_in_the_
         ({"flags": {"true": ["a"], "false": ["A"]}}, 'flags: "a" is listed as true and as false'),
         ({"flags": {"tru": ["a"]}}, "tru"),
         ({"labels": {"is_fraud": "f", "delay_days": 1, "decimal": ","}}, "`decimal` is for label files of their own"),
+        ({"labels": {"is_fraud": "f", "delay_days": 1, "transaction_id": "pay"}}, "`transaction_id` is for label files of their own"),
+        ({"labels": {"is_fraud": "f", "delay_days": 1e9}}, "less than or equal to 3650"),
+        ({"path": ""}, "at least 1 character"),
+        ({"labels": {"path": ""}}, "at least 1 character"),
     ],
     ids=str,
 )

@@ -21,6 +21,7 @@ from mlops_assets.use_cases.fraud.schema import LABEL_KINDS, RAW_LABELS, RAW_TRA
 
 DAY_US = 86_400_000_000
 UTF_8 = "utf-8"
+LONGEST_DELAY = 3_650  # days until a label becomes known: more is a number in another unit
 DEFAULTS = {"is_declined": False}  # of columns that a feed may leave out
 PURPOSES = {  # what cannot be done without a column
     "customer_id": "no windowed feature of a customer can be computed",
@@ -83,11 +84,11 @@ class LabelsConfig(TextConfig):
     without a column `is_fraud` is a list of frauds. `arrival` is that of files of labels; labels in the transactions' files arrive as those do.
     """
 
-    path: str | None = None
+    path: str | None = Field(default=None, min_length=1)
     transaction_id: Origin = "transaction_id"
     is_fraud: str | None = None
     label_timestamp: Origin | None = None
-    delay_days: float | None = Field(default=None, ge=0)
+    delay_days: float | None = Field(default=None, ge=0, le=LONGEST_DELAY)
     legitimate: bool = False
     arrival: Arrival = "rows"
 
@@ -113,7 +114,7 @@ class FilesConfig(TextConfig):
     """
 
     kind: Literal["files"] = "files"
-    path: str
+    path: str = Field(min_length=1)
     columns: dict[str, Origin] = Field(default_factory=dict)
     labels: LabelsConfig | None = None
     arrival: Arrival = "rows"
@@ -128,6 +129,15 @@ class FilesConfig(TextConfig):
                 raise ValueError(f"`columns.{name}` is no time; name the feed's column")
             if isinstance(origin, Composed) and TRANSACTION_KINDS[name] != "id":
                 raise ValueError(f"`columns.{name}` is no id, and cannot be composed; name the feed's column")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_id(self) -> FilesConfig:
+        own = self.columns.get("transaction_id", "transaction_id")
+        if self.labels and self.labels.path is None and self.labels.transaction_id not in ("transaction_id", own):
+            raise ValueError(
+                "labels: `transaction_id` is for label files of their own (`path`); those in the transactions' files have the id of [source.columns]"
+            )
         return self
 
     @model_validator(mode="after")
@@ -232,7 +242,8 @@ def _label_folder(config: FilesConfig) -> Folder | None:
     transactions = _transactions_layout(config)
     if labels.delay_days is None:
         labelled = replace(transactions, columns=columns, kinds=LABEL_KINDS, configured=frozenset(LABEL_KINDS))
-        return Folder(config.path, replace(labelled, known="label_timestamp", happened=None))
+        says = ("is_fraud", labels.legitimate)  # most payments are never reported, and have no time of a label
+        return Folder(config.path, replace(labelled, known="label_timestamp", happened=None, says=says))
     times = ("created_timestamp", "event_timestamp")
     kinds = {name: TRANSACTION_KINDS[name] for name in times} | {name: kind for name, kind in LABEL_KINDS.items() if name != "label_timestamp"}
     columns |= {name: transactions.columns[name] for name in times}
