@@ -87,6 +87,16 @@ def test_no_payment_that_is_accepted_makes_those_too_late_that_were_in_time(hist
     bench.plane.close()
 
 
+def test_a_payment_that_was_known_late_does_not_let_the_next_one_turn_the_clock_further(historical: Path, champion: Champion) -> None:
+    bench = Bench(historical, champion)
+    bench.plane.predict_transaction(replace(paid(0, END_US), created_us=END_US + 7 * DAY_US))
+    refused_as_future(bench, END_US + 14 * DAY_US)
+    with pytest.raises(BadInput, match="more than 7 days ahead"):
+        bench.plane.predict_transaction(replace(paid(1, END_US), created_us=END_US + 14 * DAY_US))
+    assert not too_late(bench, END_US)
+    bench.plane.close()
+
+
 def test_neither_a_created_timestamp_nor_a_label_nor_a_vector_turns_the_clock_further(historical: Path, champion: Champion) -> None:
     bench = Bench(historical, champion)
     with pytest.raises(BadInput, match="more than 7 days ahead"):
