@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
@@ -42,9 +42,11 @@ def check_writable(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         probe.write_text("writable")
-        probe.unlink()
     except OSError as error:
         raise CommandError(f"{home} cannot be written to ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()  # on a full disk an empty one is left
 
 
 def check_databases(home: Path) -> str:

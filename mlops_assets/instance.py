@@ -24,6 +24,7 @@ from dagster import (
 )
 from dagster._core.execution import compute_logs
 from dagster._utils.error import SerializableErrorInfo
+from sqlalchemy.exc import DBAPIError
 
 from mlops_assets.automation import fail_dead_runs
 from mlops_assets.errors import is_interrupted, told
@@ -121,10 +122,10 @@ def run_job(
     """
     from mlops_assets.definitions import defs
 
-    fail_dead_runs(instance)
     run_id = str(uuid.uuid4())
     span = {RANGE_START: days[0], RANGE_END: days[1]} if days else {}
-    with _helpers_apart():
+    with _helpers_apart(), _records_told(instance):
+        fail_dead_runs(instance)
         result = defs.resolve_job_def(name).execute_in_process(
             instance=instance,
             run_id=run_id,
@@ -143,6 +144,15 @@ def run_job(
             failed.add_note(failure.to_string())  # a traceback shows them
         raise failed
     return result
+
+
+@contextmanager
+def _records_told(instance: DagsterInstance) -> Iterator[None]:
+    """What Dagster cannot record ends a run outside of its steps, with an error that names no file."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise RunFailed(f"Dagster's records in {instance.root_directory} cannot be written: is the disk full?") from error
 
 
 @contextmanager

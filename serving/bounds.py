@@ -44,8 +44,9 @@ def arrival_us(clock: Clock, bounds: Bounds, transaction: Transaction, clock_us:
     if given is not None and given < event_us:
         raise BadInput("bad_value", learnt, "before event_timestamp: nothing is known before it happens")
     for field, moment_us in ((happened, event_us), (learnt, given)):
-        if moment_us is not None and clock_us and moment_us > clock_us + bounds.ahead_event_us:
-            limit = f"more than {bounds.ahead_days:g} days ahead of the service's clock, {from_us(clock_us)}"
+        # Not of `clock_us`: what is known only later turns that further, and the next payment would go on from there.
+        if moment_us is not None and newest_us and moment_us > newest_us + bounds.ahead_event_us:
+            limit = f"more than {bounds.ahead_days:g} days ahead of the service's clock, {from_us(newest_us)}"
             raise BadInput("future", field, f"{from_us(moment_us)} is {limit} ([bounds] ahead_days; {TURN})")
     learnt_us = given or event_us
     return max(learnt_us, clock_us + 1) if event_us < clock_us else learnt_us

@@ -30,7 +30,14 @@ logger = logging.getLogger("serving.database")
 
 
 def open_database(settings: ServingSettings, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> sqlite3.Connection:
-    """The connection to serving.db, its tables made. WAL: readers never wait for a writer."""
+    """The connection to serving.db, its tables made; `LogError` where it cannot be opened for writing. WAL: readers never wait for a writer."""
+    try:
+        return _opened(settings, busy_timeout_ms)
+    except (OSError, sqlite3.Error) as error:
+        raise log.LogError(f"{settings.database} cannot be opened for writing ({error})") from error
+
+
+def _opened(settings: ServingSettings, busy_timeout_ms: int) -> sqlite3.Connection:
     settings.folder.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(settings.database, timeout=OPENING_TIMEOUT_MS / 1_000, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")

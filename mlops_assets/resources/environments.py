@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,8 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import listed
 from mlops_assets.sources.listing import beside
 from serving.contract.believable import Bounds
+
+_NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # in the address of a database they have a meaning
 
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -190,6 +193,9 @@ def load_settings(
     """
     where = config or os.environ.get("MLOPS_CONFIG") or None
     root = Path(home or os.environ.get("MLOPS_HOME") or "var").absolute()
+    if found := _NO_PATH.search(str(root)):
+        why = f"a home cannot have {found[0]!r} in its path, for the address of a database would mean another file"
+        raise ConfigError(f"{root}: {why}; rename the folder")
     lake = os.environ.get("MLOPS_LAKE") or ""
     if where is None:
         return Settings(home=root, storage=Storage(lake))

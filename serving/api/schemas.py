@@ -12,6 +12,7 @@ MAX_LABELS = 1_000  # a batch
 MAX_FEATURES = 2_000
 
 FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)  # ingest takes what is before it for a clock that was never set
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)  # what is after it in UTC cannot be told
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -25,6 +26,8 @@ def _clean(value: str) -> str:
 def _set_clock(moment: datetime) -> datetime:
     if moment < FIRST_MOMENT:
         raise ValueError(f"before {FIRST_MOMENT:%Y-%m-%d}")
+    if moment > LAST_MOMENT:
+        raise ValueError(f"after {LAST_MOMENT:%Y-%m-%d}")
     return moment
 
 

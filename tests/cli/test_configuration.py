@@ -147,3 +147,13 @@ def test_what_is_good_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert configured().costs.review_cost == 4.0
     (tmp_path / "good.toml").write_text(GOOD + "[costs]\nreview_cost = 5\n", encoding="utf-8-sig")
     assert configured().costs.review_cost == 5.0
+
+
+@pytest.mark.parametrize(("name", "named"), [("a?b", "?"), ("my%20home", "%20")])
+def test_a_home_whose_path_would_name_another_database_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, named: str
+) -> None:
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / name))
+    assert main(["rebuild-online"]) == 1
+    assert capsys.readouterr().err.startswith(f"mlops: {tmp_path / name}: a home cannot have '{named}' in its path")
+    assert list(tmp_path.iterdir()) == []

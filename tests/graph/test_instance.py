@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -29,9 +30,10 @@ from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets import automation
 from mlops_assets.automation import fail_dead_runs, marking_executor
-from mlops_assets.instance import give_way, prepare_instance
+from mlops_assets.errors import told
+from mlops_assets.instance import RunFailed, give_way, prepare_instance, run_job
 from mlops_assets.keys import DRIFT_CHECKS
-from mlops_assets.pipeline import RETRAINING, build_pipeline
+from mlops_assets.pipeline import ONLINE, RETRAINING, build_pipeline
 from mlops_assets.processes import HOST, PID, PROCESS, process_tags
 from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
@@ -153,6 +155,15 @@ def test_a_run_is_marked_with_the_process_that_executes_it_whoever_launched_it(i
     assert found is not None
     assert found.tags[PROCESS].startswith(f"{run.run_id}:")
     assert found.tags[PID] == str(os.getpid())
+
+
+def test_records_that_cannot_be_written_are_told_with_their_place(instance: DagsterInstance, home: Path) -> None:
+    with sqlite3.connect(home / "dagster" / "history" / "runs.db") as connection:
+        connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON runs BEGIN INSERT INTO gone VALUES (1); END")
+    with pytest.raises(RunFailed) as caught:
+        run_job(ONLINE, instance)
+    line = f"Dagster's records in {home / 'dagster'} cannot be written: is the disk full? (no such table: main.gone)"
+    assert told(caught.value) == line
 
 
 def test_at_most_two_launched_runs_and_one_of_the_model_group_and_none_for_ever(instance: DagsterInstance) -> None:

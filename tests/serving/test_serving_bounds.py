@@ -133,3 +133,10 @@ def test_a_clock_that_was_never_set_is_refused() -> None:
     assert adapter.validate_json('"2000-01-01T00:00:00Z"').year == 2000
     with pytest.raises(ValidationError, match="before 2000-01-01"):
         adapter.validate_json('"2000-01-01T00:00:00+01:00"')
+
+
+def test_a_moment_that_utc_cannot_tell_is_refused() -> None:
+    adapter = TypeAdapter(Time)
+    assert adapter.validate_json('"9999-12-31T23:59:59Z"').year == 9999
+    with pytest.raises(ValidationError, match="after 9999-12-31"):
+        adapter.validate_json('"9999-12-31T23:59:59-12:00"')

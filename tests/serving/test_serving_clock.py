@@ -18,7 +18,7 @@ from serving.__main__ import main
 from serving.bounds import arrival_us
 from serving.clock import check_home, lake_end_us
 from serving.contract.believable import Bounds
-from serving.contract.log import from_us
+from serving.contract.log import SCHEMA_VERSION, from_us
 from serving.releases import Champion
 from serving.settings import BadSetting, ServingSettings
 from serving.values import BadInput, Label
@@ -83,6 +83,16 @@ def test_a_state_that_no_request_has_touched_says_what_time_it_is_unless_too_few
 def test_no_payment_that_is_accepted_makes_those_too_late_that_were_in_time(historical: Path, champion: Champion, ahead_days: int) -> None:
     bench = Bench(historical, bounded(champion, ahead_days=ahead_days))
     bench.plane.predict_transaction(paid(0, END_US + ahead_days * DAY_US))
+    assert not too_late(bench, END_US)
+    bench.plane.close()
+
+
+def test_a_payment_that_was_known_late_does_not_let_the_next_one_turn_the_clock_further(historical: Path, champion: Champion) -> None:
+    bench = Bench(historical, champion)
+    bench.plane.predict_transaction(replace(paid(0, END_US), created_us=END_US + 7 * DAY_US))
+    refused_as_future(bench, END_US + 14 * DAY_US)
+    with pytest.raises(BadInput, match="more than 7 days ahead"):
+        bench.plane.predict_transaction(replace(paid(1, END_US), created_us=END_US + 14 * DAY_US))
     assert not too_late(bench, END_US)
     bench.plane.close()
 
@@ -241,7 +251,15 @@ def test_a_log_that_cannot_be_read_is_told_in_one_line_before_the_service_starts
     with sqlite3.connect(tmp_path / "serving" / "serving.db") as connection:
         connection.execute("PRAGMA user_version = 9")
     assert main(["--home", str(tmp_path)]) == 3
-    assert capsys.readouterr().err == "error: serving.db has schema version 9, this platform knows 3\n"
+    assert capsys.readouterr().err == f"error: serving.db has schema version 9, this platform knows {SCHEMA_VERSION}\n"
+
+
+def test_a_log_that_cannot_be_written_is_told_in_one_line_before_the_service_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "serving").write_text("where a folder should be")
+    assert main(["--home", str(tmp_path)]) == 3
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {tmp_path / 'serving' / 'serving.db'} cannot be opened for writing ([Errno 17] File exists")
+    assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize(
