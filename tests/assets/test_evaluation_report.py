@@ -23,7 +23,7 @@ from mlops_assets.core.recipe import Recipe
 from mlops_assets.keys import FEATURE_VECTORS, TRAINING_SET
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import feature_store_of
-from mlops_assets.resources.lake import to_table
+from mlops_assets.resources.lake import day_range, shift, to_table
 from serving.contract.scoring import Scorer
 
 AS_OF, NEXT = "2025-04-10", "2025-04-11"
@@ -64,8 +64,12 @@ def vectors(settings: Settings, as_of: str, seed: int = 0, count: int = 6_000) -
 
 
 def lay(world: World, as_of: str, rows: pd.DataFrame) -> None:
-    """The training set of the day, as it would have been assembled."""
-    world.lake.write(TRAINING_SET, as_of, to_table(rows.drop(columns="created_timestamp")), validated=True)
+    """The training set of the day, as it would have been assembled. Nothing was paid on the days after its last mature one."""
+    table = to_table(rows.drop(columns="created_timestamp"))
+    world.lake.write(TRAINING_SET, as_of, table, validated=True)
+    last = split_of(world.settings, as_of).last_mature_day.isoformat()
+    for day in day_range(shift(last, 1), shift(as_of, -1)):
+        world.lake.write(FEATURE_VECTORS, day, table.slice(0, 0), validated=True)
 
 
 @dataclass(frozen=True)

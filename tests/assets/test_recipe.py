@@ -21,7 +21,7 @@ from mlops_assets.core.training import train
 from mlops_assets.core.tuning import SPACE, Tuning, TuningError
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import feature_store_of
-from mlops_assets.resources.lake import NotValidated, to_frame, to_table
+from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame, to_table
 
 AS_OF, TRIALS = "2025-04-10", 3
 pytestmark = pytest.mark.slow
@@ -54,7 +54,10 @@ def write_training_set(world: World, seed: int = 0, validated: bool = True) -> N
             "is_fraud": random.uniform(size=len(days)) < 0.7 * (values.iloc[:, 0] * values.iloc[:, 1]) ** 3,
         }
     )
-    world.lake.write("training_set", AS_OF, to_table(rows.assign(fold=split.label(rows["event_timestamp"]))), validated=validated)
+    table = to_table(rows.assign(fold=split.label(rows["event_timestamp"])))
+    world.lake.write("training_set", AS_OF, table, validated=validated)
+    for day in day_range(shift(split.last_mature_day.isoformat(), 1), shift(AS_OF, -1)):  # nothing was paid since
+        world.lake.write("feature_vectors", day, table.slice(0, 0), validated=True)
 
 
 def runs(world: World) -> list[Any]:

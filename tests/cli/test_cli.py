@@ -351,11 +351,12 @@ def test_score_onto_a_folder_fails_and_leaves_no_temporary_file(bank: Platform, 
 # A copy of it, at another path, while the original is elsewhere
 
 
-@pytest.fixture(scope="module")
-def copied(bank: Platform, refused: subprocess.CompletedProcess[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The original is out of reach until the tests of its copy have ended, and not a byte of it has changed then."""
+@pytest.fixture
+def copied(bank: Platform, refused: subprocess.CompletedProcess[str], tmp_path: Path) -> Iterator[Platform]:
+    """The original is out of reach until the test of its copy has ended, and not a byte of it has changed then."""
     assert refused.returncode == 0, refused.stderr
-    copy = Platform(tmp_path_factory.mktemp("copy of a bank")).configure(BANK)
+    (folder := tmp_path / "copy of a bank").mkdir()
+    copy = Platform(folder).configure(BANK)
     shutil.copytree(bank.home, copy.home)
     away = bank.home.rename(bank.home.with_name("away"))
     before = content(away)

@@ -209,7 +209,7 @@ def test_a_record_that_is_missing_is_named(shelf: Shelf, said: Said) -> None:
 
 
 def test_on_an_empty_home_there_is_nothing_to_decide_and_nothing_is_made(tmp_path: Path, said: Said) -> None:
-    assert said.text("history") == ["no entries"]
+    assert said.text("history") == [f"no entries: nothing was decided in {tmp_path / 'home'} yet"]
     assert said.data("history")["entries"] == []
     assert "there is no version 1" in said.error("promote", "1", "--reason", "I must")
     assert "there is no champion to roll back" in said.error("rollback", "--reason", "I must")

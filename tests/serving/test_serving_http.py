@@ -447,7 +447,7 @@ def test_two_workers_share_the_log_and_answer_alike(plan: FeaturePlan, tmp_path:
 
 
 def test_a_host_that_is_not_loopback_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["--home", str(tmp_path), "--host", "0.0.0.0", "--port", str(free_port())]) == 1
+    assert main(["--home", str(tmp_path), "--host", "0.0.0.0", "--port", str(free_port())]) == 3
     assert capsys.readouterr().err.startswith("error: --host 0.0.0.0: the service has no keys yet")
     assert list(tmp_path.iterdir()) == []
 
