@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from feature_repo.engine.lake import Lake
 from feature_repo.engine.parallel import in_order
-from mlops_assets.core.feeds import TOGETHER, WAYS, Match, Taken, match_ids, untaken
+from mlops_assets.core.feeds import TOGETHER, WAYS, Match, Taken, gone, match_ids, untaken
 from mlops_assets.core.source import FileRows, Holdings, Source, SourceError
 from mlops_assets.keys import LABELS, RAW_TRANSACTIONS, TRANSACTIONS
 from mlops_assets.resources.console import REMEDY
@@ -43,6 +43,7 @@ class Behind:
     compared: bool = True  # whether the source can say what it holds at all
     ahead: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     outside: Sequence[str] = ()
+    gone: Sequence[str] = ()  # files that the days to make again were taken from
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.unread or self.ahead)
@@ -64,6 +65,8 @@ class Behind:
             told["left out by [time]"] = _few(self.outside)
         if self.rows:
             first = min(self.rows)
+            if self.gone:
+                remedies.append(f"put back {_few(self.gone)} first: the days are made from the files that are there")
             remedies.append(
                 f"`mlops backfill --from {first} --to {self.last_made}` makes these days and all that looks back on them again; "
                 'or deliver late rows in files named for the day on which they come, with arrival = "file" in [source]'
@@ -118,9 +121,13 @@ def behind(lake: Lake, settings: Settings, name: str, files: Mapping[str, FileRo
     for path, one in files.items():
         for day, count in (one.rows or {}).items():
             held.setdefault(day, {})[path] = count
-    rows = untaken(held, {day: one for day, one in taken.items() if day not in served})
+    taken = {day: one for day, one in taken.items() if day not in served}
+    rows = untaken(held, taken)
+    again = [day for day in taken if rows and day >= min(rows)]
     unread = {path: one.problem for path, one in files.items() if one.problem}
-    return Behind(rows, unread, days[-1], ahead=_ahead(files, coming) if coming else {}, outside=_outside(files, settings))
+    return Behind(
+        rows, unread, days[-1], ahead=_ahead(files, coming) if coming else {}, outside=_outside(files, settings), gone=gone(held, taken, again)
+    )
 
 
 def _ahead(files: Mapping[str, FileRows], coming: date) -> dict[str, dict[str, int]]:

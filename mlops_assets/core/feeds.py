@@ -6,7 +6,7 @@ Neither is a fault of a single row, so validation cannot see it: all rows are in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -79,6 +79,15 @@ def untaken(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken]) -
         if difference:
             found[day] = difference
     return found
+
+
+def gone(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken], days: Iterable[str]) -> list[str]:
+    """The files that rows of `days` were taken from, and that are there no more: these days made again would be without them."""
+    found = set()
+    for day in days:
+        here = {name for name, _ in _known_as(held.get(day, {}))}
+        found |= {path for path, rows in (taken[day].files or {}).items() if _known_as({path: rows})[0][0] not in here}
+    return sorted(found)
 
 
 def _known_as(files: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from mlops_assets.core.feeds import FEWEST, Match, Taken, match_ids, untaken
+from mlops_assets.core.feeds import FEWEST, Match, Taken, gone, match_ids, untaken
 
 DAY, NEXT = "2025-03-05", "2025-03-06"
 
@@ -29,6 +29,12 @@ DAY, NEXT = "2025-03-05", "2025-03-06"
 )
 def test_a_day_is_behind_by_the_rows_that_came_to_its_files(held: dict[str, dict[str, int]], taken: dict[str, Taken], found: dict[str, int]) -> None:
     assert untaken(held, taken) == found
+
+
+def test_files_that_are_gone_are_named_before_their_days_are_made_again() -> None:
+    taken = {DAY: Taken(6, {"a.csv": 3, "b.csv": 2, "c.csv": 1}), NEXT: Taken(1, {"d.csv": 1})}
+    assert gone({DAY: {"b.csv": 2, "old/c.csv.gz": 1, "late.csv": 1}}, taken, [DAY]) == ["a.csv"]
+    assert gone({}, {DAY: Taken(3)}, [DAY]) == []
 
 
 @pytest.mark.parametrize(
