@@ -96,12 +96,12 @@ def test_a_day_that_the_service_served_is_none_of_the_files_business(settings: S
 
 
 def test_a_file_that_was_tidied_away_is_to_be_put_back_before_its_day_is_made_again(settings: Settings, folder: Path) -> None:
-    World(settings, source(folder)).make("raw_transactions", DAYS[0])
-    (folder / "paid" / f"{DAYS[0]}.csv").unlink()
+    World(settings, source(folder)).make("raw_transactions", DAYS[0], DAYS[1])
+    (folder / "paid" / f"{DAYS[1]}.csv").unlink()
     paid(folder, "late.csv", ["late"], DAYS[0])
-    left = checks(World(settings, source(folder)).make("raw_transactions", DAYS[1]))["nothing_left_behind"]
+    left = checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"]
     assert metadata(left, "what to do").startswith(
-        f"put back {folder}/paid/{DAYS[0]}.csv first: the days are made from the files that are there; `mlops"
+        f"put back {folder}/paid/{DAYS[1]}.csv first: the days are made from the files that are there; `mlops"
     )
 
 
