@@ -151,6 +151,7 @@ def test_runs_that_were_killed_are_marked_failed(walked: Walked, here: None) -> 
         runs = sorted(instance.get_run_records(), key=lambda record: record.storage_id)
     found = [(record.dagster_run.job_name, record.dagster_run.tags.get("dagster/partition"), record.dagster_run.status) for record in runs]
     failed, fine = DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS
+    assert ("backtest", None, fine) in found
     end = found.index(("backtest", None, fine)) + 1
     assert found[end - 6 : end] == [
         ("retraining", AS_OF[0], fine),
