@@ -44,7 +44,8 @@ def moments(request: pytest.FixtureRequest) -> list[float]:
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """State goes to a folder of the test; nothing calls home."""
     for name in ("MLOPS_CONFIG", "MLOPS_CONFIG_BASE", "MLOPS_LAKE", "DAGSTER_HOME"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a command of the test sets is gone after it
+        monkeypatch.delenv(name)
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DO_NOT_TRACK", "true")
     monkeypatch.setenv("FEAST_USAGE", "False")

@@ -85,7 +85,7 @@ def test_labels_in_the_transactions_files_are_looked_at_too(bank: Path) -> None:
 
 def test_a_feed_without_labels_says_so_and_shows_no_columns_of_them(bank: Path) -> None:
     source = {"kind": "files", "path": "feed", "columns": COLUMNS}
-    labels = look_at_feeds(FRAUD, Settings(home=bank / "home", source=source, config_base=bank))[1]
+    labels = look_at_feeds(FRAUD, Settings(home=bank / "home", source=source, config_base=bank), TODAY)[1]
     told = "labels: arrival days 2026-01-01 to 2026-01-02; 0 rows looked at, 0 would be quarantined"
     assert shown([labels]) == f"\n{told}\n  there is no [source.labels]: no label comes from files, and without labels nothing is learnt\n"
 
