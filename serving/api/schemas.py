@@ -131,6 +131,6 @@ class ErrorItem(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The shape of every refusal. It never repeats the input."""
+    """The shape of every refusal. Of the input it names at most a number or a moment that is beyond a bound."""
 
     detail: list[ErrorItem]
