@@ -25,11 +25,15 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mlops_assets.core.metrics import average_precision, card_precision_at_k, roc_auc
+from mlops_assets.core.judging.measures import average_precision, card_precision_at_k, roc_auc
 from mlops_assets.resources.lake import day_range
 
 ROOT = Path(__file__).parents[1]
-DELAY_DAYS, TEST_DAYS, TRAIN_DAYS = 7, 7, 7  # of the book; its training week decides which cards are known at the start of the test
+DELAY_DAYS, TEST_DAYS, TRAIN_DAYS = (
+    7,
+    7,
+    7,
+)  # of the book; its training week decides which cards are known at the start of the test
 DEVELOPED = (date(2018, 5, 23), date(2018, 5, 30), date(2018, 6, 6))
 MEASURES = ("auc", "average_precision", "card_precision_100")
 PUBLISHED = {  # chapter 3, baseline modeling, test week 2018-08-08 to 08-14; and chapters 5 and 6, tuned, over four weeks
@@ -42,20 +46,44 @@ PUBLISHED = {  # chapter 3, baseline modeling, test week 2018-08-08 to 08-14; an
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, default=None, help="the folder of the daily Parquet files (the `path` in docs/handbook.toml)")
-    parser.add_argument("--as-of", type=date.fromisoformat, default=date(2018, 7, 18), metavar="D", help="first test day (2018-07-18)")
-    parser.add_argument("--weeks", type=int, default=1, metavar="N", help="how many test weeks, one after the other (1)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=None,
+        help="the folder of the daily Parquet files (the `path` in docs/handbook.toml)",
+    )
+    parser.add_argument(
+        "--as-of",
+        type=date.fromisoformat,
+        default=date(2018, 7, 18),
+        metavar="D",
+        help="first test day (2018-07-18)",
+    )
+    parser.add_argument(
+        "--weeks", type=int, default=1, metavar="N", help="how many test weeks, one after the other (1)"
+    )
     options = parser.parse_args()
     data = options.data or configured_folder()
     days = sorted(path.stem for path in data.glob("*.parquet"))
     if not days and options.data is None:
-        print(json.dumps({"benchmark": "handbook", "skipped": f"the data is not in {data}; name its folder with --data"}))
+        print(
+            json.dumps(
+                {
+                    "benchmark": "handbook",
+                    "skipped": f"the data is not in {data}; name its folder with --data",
+                }
+            )
+        )
         return 0
     if not days:
         parser.error(f"there are no Parquet files in {data}")
     weeks = [options.as_of + timedelta(days=TEST_DAYS * n) for n in range(options.weeks)]
-    if outside := [str(day) for day in weeks if not days[0] < day.isoformat() <= days[-1]] or (["no week"] if not weeks else []):
-        parser.error(f"the data goes from {days[0]} to {days[-1]}, and {outside[0]} is not a day with data before it")
+    if outside := [str(day) for day in weeks if not days[0] < day.isoformat() <= days[-1]] or (
+        ["no week"] if not weeks else []
+    ):
+        parser.error(
+            f"the data goes from {days[0]} to {days[-1]}, and {outside[0]} is not a day with data before it"
+        )
     with tempfile.TemporaryDirectory() as folder:
         figures = run(data.resolve(), weeks, days[0], days[-1], Path(folder))
     print(json.dumps(figures))
@@ -69,10 +97,23 @@ def configured_folder() -> Path:
 
 def run(data: Path, weeks: list[date], first: str, last: str, folder: Path) -> dict[str, object]:
     config = (ROOT / "docs" / "handbook.toml").read_text(encoding="utf-8")
-    lines = [f"path = {json.dumps(str(data))}" if line.startswith("path = ") else line for line in config.splitlines()]
-    lines = [f"start = {first}" if line.startswith("start = ") else f"end = {last}" if line.startswith("end = ") else line for line in lines]
+    lines = [
+        f"path = {json.dumps(str(data))}" if line.startswith("path = ") else line
+        for line in config.splitlines()
+    ]
+    lines = [
+        f"start = {first}"
+        if line.startswith("start = ")
+        else f"end = {last}"
+        if line.startswith("end = ")
+        else line
+        for line in lines
+    ]
     (folder / "handbook.toml").write_text("\n".join(lines), encoding="utf-8")
-    ends = {week: min(date.fromisoformat(last), week + timedelta(days=TEST_DAYS - 1)).isoformat() for week in weeks}
+    ends = {
+        week: min(date.fromisoformat(last), week + timedelta(days=TEST_DAYS - 1)).isoformat()
+        for week in weeks
+    }
     seconds: dict[str, float] = {}
 
     def timed(name: str, *words: str) -> None:
@@ -90,16 +131,34 @@ def run(data: Path, weeks: list[date], first: str, last: str, folder: Path) -> d
         table = []
         for week, end in ends.items():
             scores = folder / f"{week}.parquet"
-            timed("score", "score", "--from", str(week), "--to", end, "--as-of", str(week), "--out", str(scores))
-            table.append({"week": str(week), "developed_on": week in DEVELOPED, **measure(pq.read_table(scores).to_pandas(), truth, week)})
+            timed(
+                "score", "score", "--from", str(week), "--to", end, "--as-of", str(week), "--out", str(scores)
+            )
+            table.append(
+                {
+                    "week": str(week),
+                    "developed_on": week in DEVELOPED,
+                    **measure(pq.read_table(scores).to_pandas(), truth, week),
+                }
+            )
     except Failed as error:
         return {"benchmark": "handbook", "error": str(error), "seconds": seconds}
-    means = {"reported": [row for row in table if not row["developed_on"]], "developed_on": [row for row in table if row["developed_on"]]}
+    means = {
+        "reported": [row for row in table if not row["developed_on"]],
+        "developed_on": [row for row in table if row["developed_on"]],
+    }
     averages = {name: {"weeks": len(rows), **mean(rows)} for name, rows in means.items() if rows}
     show(table, averages)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
     seconds["total"] = round(sum(seconds.values()), 1)
-    return {"benchmark": "handbook", "means": averages, "weeks": table, "published": PUBLISHED, "seconds": seconds, "peak_gb": round(peak, 2)}
+    return {
+        "benchmark": "handbook",
+        "means": averages,
+        "weeks": table,
+        "published": PUBLISHED,
+        "seconds": seconds,
+        "peak_gb": round(peak, 2),
+    }
 
 
 class Failed(Exception):
@@ -121,9 +180,19 @@ def show(table: list[dict[str, Any]], averages: dict[str, dict[str, Any]]) -> No
 
 
 def mlops(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MLOPS_HOME": str(folder / "home"), "MLOPS_CONFIG": str(folder / "handbook.toml")}
+    environment = {
+        **os.environ,
+        "MLOPS_HOME": str(folder / "home"),
+        "MLOPS_CONFIG": str(folder / "handbook.toml"),
+    }
     environment.pop("DAGSTER_HOME", None)
-    return subprocess.run([sys.executable, "-m", "mlops_assets.cli", *words], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "mlops_assets", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def frauds(data: Path, first: str, until: str) -> pd.DataFrame:
@@ -132,7 +201,9 @@ def frauds(data: Path, first: str, until: str) -> pd.DataFrame:
     days = [data / f"{day}.parquet" for day in day_range(first, until) if (data / f"{day}.parquet").exists()]
     table = pd.concat([pd.read_parquet(path, columns=columns) for path in days], ignore_index=True)
     return table.assign(
-        transaction_id=table["TRANSACTION_ID"].astype(str), day=table["TX_DATETIME"].dt.date, customer_id=table["CUSTOMER_ID"].astype(str)
+        transaction_id=table["TRANSACTION_ID"].astype(str),
+        day=table["TX_DATETIME"].dt.date,
+        customer_id=table["CUSTOMER_ID"].astype(str),
     )
 
 
@@ -141,19 +212,25 @@ def measure(scores: pd.DataFrame, truth: pd.DataFrame, as_of: date) -> dict[str,
 
     Known on test day k: frauds of the book's training week (D - 14 to D - 8), and of each day up to k - 8 days, as their labels came in.
     """
-    rows = scores.merge(truth[["transaction_id", "day", "TX_FRAUD"]], on="transaction_id", validate="one_to_one")
+    rows = scores.merge(
+        truth[["transaction_id", "day", "TX_FRAUD"]], on="transaction_id", validate="one_to_one"
+    )
     kept = []
     for day, group in rows.groupby("day"):
         known_from = as_of - timedelta(days=DELAY_DAYS + TRAIN_DAYS)
         known_to = day - timedelta(days=DELAY_DAYS + 1)
-        known = truth[(truth["TX_FRAUD"] == 1) & (truth["day"] >= known_from) & (truth["day"] <= known_to)]["customer_id"]
+        known = truth[(truth["TX_FRAUD"] == 1) & (truth["day"] >= known_from) & (truth["day"] <= known_to)][
+            "customer_id"
+        ]
         kept.append(group[~group["customer_id"].isin(set(known))])
     left = pd.concat(kept)
     flags, values = left["TX_FRAUD"].astype(bool).to_numpy(), left["fraud_score"].to_numpy()
     return {
         "auc": round(roc_auc(flags, values), 4),
         "average_precision": round(average_precision(flags, values), 4),
-        "card_precision_100": round(card_precision_at_k(left["day"], left["customer_id"], flags, values, 100), 4),
+        "card_precision_100": round(
+            card_precision_at_k(left["day"], left["customer_id"], flags, values, 100), 4
+        ),
         "transactions": len(left),
         "frauds": int(flags.sum()),
     }

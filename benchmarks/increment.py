@@ -30,7 +30,12 @@ FEATURES = ("customer_stats", "merchant_stats", "merchant_activity", "feature_ve
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, default=None, help="the folder of the daily Parquet files (the `path` in docs/handbook.toml)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=None,
+        help="the folder of the daily Parquet files (the `path` in docs/handbook.toml)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of each day; the median counts (3)")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -41,7 +46,14 @@ def main() -> int:
     data = options.data or configured_folder()
     days = sorted(path.stem for path in data.glob("*.parquet"))
     if not days:
-        print(json.dumps({"benchmark": "increment", "skipped": f"the data is not in {data}; name its folder with --data"}))
+        print(
+            json.dumps(
+                {
+                    "benchmark": "increment",
+                    "skipped": f"the data is not in {data}; name its folder with --data",
+                }
+            )
+        )
         return 0
     if len(days) <= max(HISTORIES):
         parser.error(f"{data} holds {len(days)} days, and {max(HISTORIES) + 1} are needed")
@@ -52,9 +64,16 @@ def main() -> int:
 
 def measure(data: Path, first: str, rounds: int, folder: Path) -> dict[str, Any]:
     config = (ROOT / "docs" / "handbook.toml").read_text(encoding="utf-8")
-    lines = [f"path = {json.dumps(str(data))}" if line.startswith("path = ") else line for line in config.splitlines()]
+    lines = [
+        f"path = {json.dumps(str(data))}" if line.startswith("path = ") else line
+        for line in config.splitlines()
+    ]
     (folder / "handbook.toml").write_text("\n".join(lines), encoding="utf-8")
-    environment = {**os.environ, "MLOPS_HOME": str(folder / "home"), "MLOPS_CONFIG": str(folder / "handbook.toml")}
+    environment = {
+        **os.environ,
+        "MLOPS_HOME": str(folder / "home"),
+        "MLOPS_CONFIG": str(folder / "handbook.toml"),
+    }
     environment.pop("DAGSTER_HOME", None)
 
     def child(start: int, end: int, names: tuple[str, ...]) -> dict[str, Any]:
@@ -74,11 +93,19 @@ def measure(data: Path, first: str, rounds: int, folder: Path) -> dict[str, Any]
         after[history] = {
             "rows": runs[-1]["rows"],
             "seconds": round(median(run["total"] for run in runs), 2),
-            "seconds_of": {name: round(median(run["seconds"][name] for run in runs), 3) for name in INGEST + FEATURES},
+            "seconds_of": {
+                name: round(median(run["seconds"][name] for run in runs), 3) for name in INGEST + FEATURES
+            },
             "peak_gb_of": {name: max(run["peak_gb"][name] for run in runs) for name in INGEST + FEATURES},
             "idle_gb": runs[-1]["idle_gb"],
-            "features_of_the_day_seconds": round(median(sum(run["seconds"][name] for name in FEATURES) for run in runs), 2),
-            "features_of_the_whole_history": {"rows": whole["rows"], "seconds": whole["total"], "peak_gb": max(whole["peak_gb"].values())},
+            "features_of_the_day_seconds": round(
+                median(sum(run["seconds"][name] for name in FEATURES) for run in runs), 2
+            ),
+            "features_of_the_whole_history": {
+                "rows": whole["rows"],
+                "seconds": whole["total"],
+                "peak_gb": max(whole["peak_gb"].values()),
+            },
         }
     shortest, longest = after[HISTORIES[0]], after[HISTORIES[-1]]
     return {
@@ -87,7 +114,9 @@ def measure(data: Path, first: str, rounds: int, folder: Path) -> dict[str, Any]
         "rounds_of_the_whole_history": 1,
         "after_days": after,
         "day_seconds_longest_to_shortest": round(longest["seconds"] / shortest["seconds"], 2),
-        "whole_to_day_after_the_longest": round(longest["features_of_the_whole_history"]["seconds"] / longest["features_of_the_day_seconds"], 1),
+        "whole_to_day_after_the_longest": round(
+            longest["features_of_the_whole_history"]["seconds"] / longest["features_of_the_day_seconds"], 1
+        ),
     }
 
 
@@ -95,7 +124,7 @@ def make(names: list[str], first: str, last: str) -> dict[str, Any]:
     """Make the assets for the days from `first` to `last` in one process, one after the other, as Dagster would call them."""
     from dagster import PartitionKeyRange, build_asset_context
 
-    from feature_repo.engine.lake import Lake
+    from feature_repo.lake.datasets import Lake
     from mlops_assets.definitions import defs, settings
     from mlops_assets.use_cases.fraud.case import FRAUD
 
@@ -108,7 +137,11 @@ def make(names: list[str], first: str, last: str) -> dict[str, Any]:
         needed = {key: resources[key] for key in definition.required_resource_keys & set(resources)}
         _forget_peak()
         started = time.perf_counter()
-        days = {"partition_key": first} if first == last else {"partition_key_range": PartitionKeyRange(first, last)}
+        days = (
+            {"partition_key": first}
+            if first == last
+            else {"partition_key_range": PartitionKeyRange(first, last)}
+        )
         with build_asset_context(**days) as context:
             outcome = definition(context, **needed)
             if hasattr(outcome, "__next__"):
@@ -116,7 +149,13 @@ def make(names: list[str], first: str, last: str) -> dict[str, Any]:
         seconds[name], peaks[name] = round(time.perf_counter() - started, 3), _peak_gb()
     lake = Lake(settings.lake_root)
     rows = sum(m.rows for m in lake.manifests("transactions", lake.between("transactions", first, last)))
-    return {"rows": rows, "total": round(sum(seconds.values()), 2), "seconds": seconds, "peak_gb": peaks, "idle_gb": idle}
+    return {
+        "rows": rows,
+        "total": round(sum(seconds.values()), 2),
+        "seconds": seconds,
+        "peak_gb": peaks,
+        "idle_gb": idle,
+    }
 
 
 def _forget_peak() -> None:
@@ -125,7 +164,11 @@ def _forget_peak() -> None:
 
 
 def _peak_gb() -> float:
-    (line,) = (line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        if line.startswith("VmHWM")
+    )
     return round(int(line.split()[1]) / 1024**2, 3)
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan, plan_from_feast
-from feature_repo.engine.rebuilding import Rebuild
-from feature_repo.engine.state_store import Loaded
-from feature_repo.engine.store import open_store
+from feature_repo.online.base import Loaded
+from feature_repo.online.sqlite.rebuild import Rebuild
+from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.store import open_store
 
 ROUNDS = 3
 QUESTIONS = 2_000
@@ -35,11 +35,18 @@ DAYS, DAY_US = 90, 86_400_000_000
 START_US = 1_522_540_800_000_000
 END_US = START_US + DAYS * DAY_US
 MATURITY_US = 7 * DAY_US
-PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 20000", "mmap_size = 1073741824")  # as the service opens its file
+PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "wal_autocheckpoint = 20000",
+    "mmap_size = 1073741824",
+)  # as the service opens its file
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=600_000)
     parser.add_argument("--customers", type=int, default=5_000)
     parser.add_argument("--merchants", type=int, default=10_000)
@@ -85,11 +92,21 @@ class Payments:
 
     def payment(self, i: int) -> Loaded:
         at = int(self.times[i])
-        return f"t{i}", {**self.ids(i), "amount": float(self.amounts[i]), "is_declined": bool(self.declined[i])}, at, at
+        return (
+            f"t{i}",
+            {**self.ids(i), "amount": float(self.amounts[i]), "is_declined": bool(self.declined[i])},
+            at,
+            at,
+        )
 
     def verdict(self, i: int) -> Loaded:
         at = int(self.times[i]) + MATURITY_US
-        return f"t{i}:{at}", {**self.ids(i), "amount": float(self.amounts[i]), "is_fraud": bool(self.fraud[i])}, at, at
+        return (
+            f"t{i}:{at}",
+            {**self.ids(i), "amount": float(self.amounts[i]), "is_fraud": bool(self.fraud[i])},
+            at,
+            at,
+        )
 
     def ids(self, i: int) -> dict[str, str]:
         return {"customer_id": f"C{self.customers[i]:06}", "merchant_id": f"M{self.merchants[i]:06}"}
@@ -162,13 +179,23 @@ def feast_on_sqlite(home: Path, features: int) -> dict[str, Any]:
     names = [f"f{i}" for i in range(features)]
     customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
     source = FileSource(path=str(home / "nothing.parquet"), timestamp_field="event_timestamp")
-    table = FeatureView(name="values", entities=[customer], schema=[Field(name=n, dtype=Float64) for n in names], source=source)
+    table = FeatureView(
+        name="values",
+        entities=[customer],
+        schema=[Field(name=n, dtype=Float64) for n in names],
+        source=source,
+    )
     store = SqliteOnlineStore()
     store.update(config, [], [table], [], [], partial=False)
-    keys = [EntityKey(join_keys=["customer_id"], entity_values=[Value(string_val=f"C{i:06}")]) for i in range(1_000)]
+    keys = [
+        EntityKey(join_keys=["customer_id"], entity_values=[Value(string_val=f"C{i:06}")])
+        for i in range(1_000)
+    ]
     now = datetime(2025, 1, 1, tzinfo=UTC)
     row = {name: Value(double_val=i / 7) for i, name in enumerate(names)}
-    store.online_write_batch(config, table, [(key, row, now, now + timedelta(seconds=1)) for key in keys], None)
+    store.online_write_batch(
+        config, table, [(key, row, now, now + timedelta(seconds=1)) for key in keys], None
+    )
 
     def ask(keys: list[EntityKey]) -> None:
         found = store.online_read(config, table, keys, names)
@@ -176,12 +203,18 @@ def feast_on_sqlite(home: Path, features: int) -> dict[str, Any]:
             raise RuntimeError("Feast's store did not find what was written to it")
 
     rounds = [[timed(lambda key=key: ask([key])) for key in keys] for _ in range(ROUNDS + 1)]  # type: ignore[misc]
-    return {"vector_us": middle(rounds[1:]), f"vectors_{KEYS}_us": round(median(timed(lambda: ask(keys[:KEYS])) for _ in range(ROUNDS)) * 1e6)}
+    return {
+        "vector_us": middle(rounds[1:]),
+        f"vectors_{KEYS}_us": round(median(timed(lambda: ask(keys[:KEYS])) for _ in range(ROUNDS)) * 1e6),
+    }
 
 
 def middle(rounds: list[list[float]]) -> dict[str, float]:
     """Medians over the rounds of each one's percentiles, in microseconds."""
-    return {f"p{p}": round(median(float(np.percentile(seconds, p)) for seconds in rounds) * 1e6, 1) for p in (50, 99)}
+    return {
+        f"p{p}": round(median(float(np.percentile(seconds, p)) for seconds in rounds) * 1e6, 1)
+        for p in (50, 99)
+    }
 
 
 def timed(work: Callable[[], object]) -> float:

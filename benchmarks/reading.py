@@ -31,7 +31,9 @@ KINDS = {"csv": "feed.csv", "quoted": "feed.csv", "parquet": "feed.parquet"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", type=Path, help="another checkout of this project")
@@ -58,7 +60,9 @@ def write(folder: Path, rows: int) -> None:
     feed = pa.table(
         {
             "transaction_id": pa.array(np.arange(rows)).cast(pa.string()),
-            "event_timestamp": pa.array(np.sort(draw.integers(0, 86_400, rows)) + 1_772_323_200, pa.timestamp("s")),
+            "event_timestamp": pa.array(
+                np.sort(draw.integers(0, 86_400, rows)) + 1_772_323_200, pa.timestamp("s")
+            ),
             "customer_id": pa.array(draw.integers(0, 50_000, rows)).cast(pa.string()),
             "merchant_id": pa.array(draw.integers(0, 10_000, rows)).cast(pa.string()),
             "amount": np.round(draw.lognormal(3, 1, rows), 2),
@@ -69,12 +73,22 @@ def write(folder: Path, rows: int) -> None:
     pq.write_table(feed, folder / "parquet" / "feed.parquet")
     text = feed.set_column(1, "event_timestamp", feed["event_timestamp"].cast(pa.string()))
     pcsv.write_csv(text, folder / "csv" / "feed.csv", pcsv.WriteOptions(quoting_style="none"))
-    pcsv.write_csv(text.cast(pa.schema([(name, pa.string()) for name in text.column_names])), folder / "quoted" / "feed.csv")
+    pcsv.write_csv(
+        text.cast(pa.schema([(name, pa.string()) for name in text.column_names])),
+        folder / "quoted" / "feed.csv",
+    )
 
 
 def in_process(checkout: Path, path: Path) -> tuple[float, float]:
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)})
+    done = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+    )
     seconds, cpu = json.loads(done.stdout)
     return seconds, cpu
 
@@ -92,11 +106,21 @@ def measure(path: Path) -> tuple[float, float]:
 
 
 def summary(measured: dict[str, list[tuple[float, float]]], rows: int) -> dict[str, Any]:
-    medians = {side: (median(seconds for seconds, _ in runs), median(cpu for _, cpu in runs)) for side, runs in measured.items()}
+    medians = {
+        side: (median(seconds for seconds, _ in runs), median(cpu for _, cpu in runs))
+        for side, runs in measured.items()
+    }
     seconds, cpu = medians["here"]
-    figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "rows_per_second": round(rows / seconds)}
+    figures = {
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(cpu, 3),
+        "rows_per_second": round(rows / seconds),
+    }
     if "there" in medians:
-        figures |= {"ratio": round(seconds / medians["there"][0], 3), "cpu_ratio": round(cpu / medians["there"][1], 3)}
+        figures |= {
+            "ratio": round(seconds / medians["there"][0], 3),
+            "cpu_ratio": round(cpu / medians["there"][1], 3),
+        }
     return figures
 
 

@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.demo.processes import free_port, running, wait_until_ready
+from feature_repo.lake.datasets import Lake
+from mlops_assets.cli.demo.background import free_port, running, wait_until_ready
 from mlops_assets.resources.lake import day_range
 
 ROOT = Path(__file__).parents[1]
@@ -48,19 +48,53 @@ class Failed(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--config", type=Path, default=ROOT / "docs" / "handbook.toml", help="the platform's configuration (docs/handbook.toml)")
-    parser.add_argument("--data", type=Path, default=None, help="the folder of the source's files, where it is not the configured one")
-    parser.add_argument("--from", dest="first", type=date.fromisoformat, default=date(2018, 7, 18), metavar="D", help="first served day")
-    parser.add_argument("--to", dest="last", type=date.fromisoformat, default=date(2018, 7, 24), metavar="D", help="last served day")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=ROOT / "docs" / "handbook.toml",
+        help="the platform's configuration (docs/handbook.toml)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=None,
+        help="the folder of the source's files, where it is not the configured one",
+    )
+    parser.add_argument(
+        "--from",
+        dest="first",
+        type=date.fromisoformat,
+        default=date(2018, 7, 18),
+        metavar="D",
+        help="first served day",
+    )
+    parser.add_argument(
+        "--to",
+        dest="last",
+        type=date.fromisoformat,
+        default=date(2018, 7, 24),
+        metavar="D",
+        help="last served day",
+    )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     text = options.config.read_text(encoding="utf-8")
     if options.data:
-        text = "\n".join(f"path = {json.dumps(str(options.data.resolve()))}" if line.startswith("path = ") else line for line in text.splitlines())
+        text = "\n".join(
+            f"path = {json.dumps(str(options.data.resolve()))}" if line.startswith("path = ") else line
+            for line in text.splitlines()
+        )
     with tempfile.TemporaryDirectory() as folder:
         platform = Platform(Path(folder), text, options.config.parent)
         if missing := platform.missing_data():
-            print(json.dumps({"benchmark": "replay", "skipped": f"the data is not in {missing}; name its folder with --data"}))
+            print(
+                json.dumps(
+                    {
+                        "benchmark": "replay",
+                        "skipped": f"the data is not in {missing}; name its folder with --data",
+                    }
+                )
+            )
             return 0
         figures = replay(platform, options.first, options.last, options.workers)
     print(json.dumps({"benchmark": "replay", **figures}))
@@ -76,14 +110,28 @@ def replay(platform: Platform, first: date, last: date, workers: int) -> dict[st
     if trained["verdict"] != "promoted":
         raise Failed(f"the gate refused the version that was to serve: {trained['reasons']}")
     port, log = free_port(), platform.folder / "serving.log"
-    words = ["serving", "--home", str(platform.home), "--port", str(port), "--workers", str(workers), "--clock", "event", "--poll", "0.5"]
+    words = [
+        "serving",
+        "--home",
+        str(platform.home),
+        "--port",
+        str(port),
+        "--workers",
+        str(workers),
+        "--clock",
+        "event",
+        "--poll",
+        "0.5",
+    ]
     with running("the scoring service", words, log) as service:
         wait_until_ready(service, port, log)
         wait_for_workers(log, workers)
         bad_day = BadDay(platform, first, last, service.pid)
         traffic = Traffic(port, bad_day)
         started = time.monotonic()
-        for number, day in enumerate(date.fromisoformat(one) for one in day_range(first.isoformat(), last.isoformat())):
+        for number, day in enumerate(
+            date.fromisoformat(one) for one in day_range(first.isoformat(), last.isoformat())
+        ):
             bad_day.reached(day)
             traffic.send(platform.messages(day, labels_from=first if number else date.min))
             say(f"{day}: {len(traffic.latencies):,} requests, {traffic.retries} retries")
@@ -94,11 +142,17 @@ def replay(platform: Platform, first: date, last: date, workers: int) -> dict[st
     platform.mlops("backfill", *days)
     platform.mlops("backfill", *days, "--group", "monitoring")
     lake = Lake(platform.settings.lake_root)
-    parity = [m.metadata for m in lake.manifests("feature_parity", day_range(first.isoformat(), last.isoformat()))]
-    numbers = {name: sum(p[name] for p in parity) for name in ("compared", "mismatches", "explained_late", "missing")}
+    parity = [
+        m.metadata for m in lake.manifests("feature_parity", day_range(first.isoformat(), last.isoformat()))
+    ]
+    numbers = {
+        name: sum(p[name] for p in parity) for name in ("compared", "mismatches", "explained_late", "missing")
+    }
     lost = lost_events(platform, lake, traffic, first, last)
     during = [latency for at, latency in traffic.timed if bad_day.rebuild_from <= at <= bad_day.rebuild_to]
-    holds = not (numbers["mismatches"] or numbers["missing"] or any(lost.values()) or traffic.failed) and numbers["compared"] == len(traffic.sent)
+    holds = not (
+        numbers["mismatches"] or numbers["missing"] or any(lost.values()) or traffic.failed
+    ) and numbers["compared"] == len(traffic.sent)
     return {
         "days": f"{first} to {last}",
         "workers": workers,
@@ -147,7 +201,12 @@ class Platform:
         return None if folder.is_dir() and any(folder.iterdir()) else folder
 
     def mlops(self, *words: str) -> dict[str, Any]:
-        done = subprocess.run([sys.executable, "-m", "mlops_assets.cli", *words, "--json"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "mlops_assets", *words, "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise Failed(f"mlops {' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
         answer = json.loads(done.stdout.strip().splitlines()[-1])
@@ -155,8 +214,14 @@ class Platform:
 
     def messages(self, day: date, labels_from: date) -> Iterator[tuple[str, dict[str, Any]]]:
         """The payments of a day and the labels that become known on it, by time."""
-        payments = ((row["created_timestamp"], "/predict", {"transaction": _payment(row)}) for row in self._rows("transactions", day))
-        labels = ((row["label_timestamp"], "/labels", {"labels": [_label(row)]}) for row in self._rows("labels", day))
+        payments = (
+            (row["created_timestamp"], "/predict", {"transaction": _payment(row)})
+            for row in self._rows("transactions", day)
+        )
+        labels = (
+            (row["label_timestamp"], "/labels", {"labels": [_label(row)]})
+            for row in self._rows("labels", day)
+        )
         for _, path, body in heapq.merge(payments, labels, key=lambda message: message[0]):
             yield path, body
 
@@ -186,7 +251,9 @@ class BadDay:
         middle = max(self.first + (self.last - self.first) // 2, self.first + timedelta(days=1))
         if day != middle:
             return
-        self.platform.mlops("backfill", "--from", self.first.isoformat(), "--to", (day - timedelta(days=1)).isoformat())
+        self.platform.mlops(
+            "backfill", "--from", self.first.isoformat(), "--to", (day - timedelta(days=1)).isoformat()
+        )
         self._thread = threading.Thread(target=self._rebuild)
         self._thread.start()
         while not self._begun() and self._thread.is_alive():
@@ -209,7 +276,7 @@ class BadDay:
             self.error = error
 
     def _begun(self) -> bool:
-        from feature_repo.engine.generations import standing
+        from feature_repo.online.sqlite.generations import standing
 
         with closing(sqlite3.connect(self.platform.settings.serving_db, timeout=10)) as connection:
             return standing(connection).building is not None
@@ -230,7 +297,9 @@ class Traffic:
     labels: int = 0
     retries: int = 0
     failed: int = 0
-    timed: list[tuple[float, float]] = field(default_factory=list)  # when, and how long the answer took, the retries included
+    timed: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # when, and how long the answer took, the retries included
     _local: threading.local = field(default_factory=threading.local)
 
     @property
@@ -273,7 +342,9 @@ class Traffic:
     def _post(self, path: str, content: bytes) -> tuple[int, bytes]:
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            connection = self._local.connection = http.client.HTTPConnection(
+                "127.0.0.1", self.port, timeout=10
+            )
         try:
             connection.request("POST", path, content, {"Content-Type": "application/json"})
             response = connection.getresponse()
@@ -286,14 +357,17 @@ class Traffic:
 
 def lost_events(platform: Platform, lake: Lake, traffic: Traffic, first: date, last: date) -> dict[str, int]:
     """Payments that were answered and are not everywhere where they belong: once in the log, once in the lake, once in the online state."""
-    from feature_repo.engine.generations import standing
-    from feature_repo.engine.online_sql import table_name
+    from feature_repo.online.sqlite.generations import standing
+    from feature_repo.online.sqlite.queries import table_name
 
     sent = set(traffic.sent)
     days = lake.between("transactions", first.isoformat(), (last + timedelta(days=1)).isoformat())
     in_lake = lake.read("transactions", days, ["transaction_id"]).column("transaction_id").to_pylist()
     connection = sqlite3.connect(platform.settings.serving_db)
-    logged = [name for (name,) in connection.execute("SELECT prediction_id FROM decisions WHERE kind = 'transaction'")]
+    logged = [
+        name
+        for (name,) in connection.execute("SELECT prediction_id FROM decisions WHERE kind = 'transaction'")
+    ]
     online = table_name("transactions", standing(connection).current)
     in_state = {name for (name,) in connection.execute(f"SELECT event_id FROM {online}")}
     connection.close()
@@ -308,7 +382,9 @@ def lost_events(platform: Platform, lake: Lake, traffic: Traffic, first: date, l
 
 
 def workers_of(supervisor: int) -> list[int]:
-    children = [int(one) for one in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()]
+    children = [
+        int(one) for one in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    ]
     # Python's own resource tracker is a child too.
     return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
@@ -338,12 +414,22 @@ def say(text: str) -> None:
 
 
 def _payment(row: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: row[name] for name in ("transaction_id", "customer_id", "merchant_id", "amount", "is_declined")}
-    return {**kept, "event_timestamp": row["event_timestamp"].isoformat(), "created_timestamp": row["created_timestamp"].isoformat()}
+    kept = {
+        name: row[name] for name in ("transaction_id", "customer_id", "merchant_id", "amount", "is_declined")
+    }
+    return {
+        **kept,
+        "event_timestamp": row["event_timestamp"].isoformat(),
+        "created_timestamp": row["created_timestamp"].isoformat(),
+    }
 
 
 def _label(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"transaction_id": row["transaction_id"], "is_fraud": row["is_fraud"], "label_timestamp": row["label_timestamp"].isoformat()}
+    return {
+        "transaction_id": row["transaction_id"],
+        "is_fraud": row["is_fraud"],
+        "label_timestamp": row["label_timestamp"].isoformat(),
+    }
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from handbook import configured_folder
 
-from feature_repo.engine.lake import Lake
+from feature_repo.lake.datasets import Lake
 
 VIEWS = {  # the windowed view, and which of its features are kept as finished rows
     "customer_stats": ("customer_id", ["num_txns_7d", "avg_txn_amount_7d", "avg_txn_amount_30d"]),
@@ -38,8 +38,12 @@ TOO_LONG_S = 60.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=configured_folder(), help="the handbook's daily Parquet files")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=configured_folder(), help="the handbook's daily Parquet files"
+    )
     parser.add_argument("--sizes", default="50000,200000,400000")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", nargs=2, metavar=("SIDE", "ROWS"), help=argparse.SUPPRESS)
@@ -52,7 +56,13 @@ def main() -> int:
         print(json.dumps({"benchmark": "retrieval", "skipped": f"no handbook data at {asked.data}"}))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(compare(asked.data.resolve(), Path(folder), [int(s) for s in asked.sizes.split(",")], asked.rounds)))
+        print(
+            json.dumps(
+                compare(
+                    asked.data.resolve(), Path(folder), [int(s) for s in asked.sizes.split(",")], asked.rounds
+                )
+            )
+        )
     return 0
 
 
@@ -61,7 +71,10 @@ def compare(data: Path, folder: Path, sizes: list[int], rounds: int) -> dict[str
     result: dict[str, Any] = {"benchmark": "retrieval", "views": len(VIEWS), "events": rows, "sizes": []}
     for size in [*(s for s in sizes if s < rows), rows]:
         sides = ["plain", "windowed"] if size == rows else ["stock", "plain", "windowed"]
-        found: dict[str, Any] = {"entities": size, **{side: worker(folder, side, size, rounds) for side in sides}}
+        found: dict[str, Any] = {
+            "entities": size,
+            **{side: worker(folder, side, size, rounds) for side in sides},
+        }
         if "stock" in sides:
             answers = {side: pq.read_table(folder / f"{side}.parquet") for side in sides}
             found["values_equal"] = all(answers[side].equals(answers["stock"]) for side in sides)
@@ -73,21 +86,35 @@ def compare(data: Path, folder: Path, sizes: list[int], rounds: int) -> dict[str
 
 def prepare(data: Path, folder: Path) -> int:
     """The lake, the entity rows, and the stock project's files; the finished rows are the engine's own values at each transaction."""
+    from feature_repo.engine.local.windows import microseconds, view_values
     from feature_repo.engine.plan import view_from_feast
-    from feature_repo.engine.store import open_store
-    from feature_repo.engine.windows import microseconds, view_values
+    from feature_repo.store import open_store
 
     lake = Lake(folder / "home" / "lake")
     tables = []
     for path in sorted(data.glob("*.parquet")):
-        raw = pq.read_table(path, columns=["TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT"])
+        raw = pq.read_table(
+            path, columns=["TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT"]
+        )
         at = raw["TX_DATETIME"].cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
         ids = {
             n: raw[c].cast(pa.string())
-            for n, c in (("transaction_id", "TRANSACTION_ID"), ("customer_id", "CUSTOMER_ID"), ("merchant_id", "TERMINAL_ID"))
+            for n, c in (
+                ("transaction_id", "TRANSACTION_ID"),
+                ("customer_id", "CUSTOMER_ID"),
+                ("merchant_id", "TERMINAL_ID"),
+            )
         }
         never = pa.array(np.zeros(raw.num_rows, bool))
-        table = pa.table({**ids, "event_timestamp": at, "created_timestamp": at, "amount": raw["TX_AMOUNT"], "is_declined": never})
+        table = pa.table(
+            {
+                **ids,
+                "event_timestamp": at,
+                "created_timestamp": at,
+                "amount": raw["TX_AMOUNT"],
+                "is_declined": never,
+            }
+        )
         lake.write("transactions", path.stem, table, validated=True)
         tables.append(table)
     events = pa.concat_tables(tables)
@@ -100,19 +127,35 @@ def prepare(data: Path, folder: Path) -> int:
             finished = finished.append_column(name, pa.array(values[name], from_pandas=True))
         # Of two payments in the same second one row is enough: both would claim to be the newest.
         at = microseconds(events["event_timestamp"])
-        _, first = np.unique(np.char.add(np.asarray(events[key]).astype("U12"), at.astype("U20")), return_index=True)
+        _, first = np.unique(
+            np.char.add(np.asarray(events[key]).astype("U12"), at.astype("U20")), return_index=True
+        )
         finished = finished.take(pa.array(np.sort(first)))
         pq.write_table(finished, folder / f"{view}.parquet")
         days = pc.strftime(finished["event_timestamp"], "%Y-%m-%d")
         for day in pc.unique(days).to_pylist():
             lake.write(f"finished_{view}", day, finished.filter(pc.equal(days, day)), validated=True)
-    asked = events.select(["customer_id", "merchant_id", "event_timestamp"]).to_pandas().assign(row=np.arange(events.num_rows))
+    asked = (
+        events.select(["customer_id", "merchant_id", "event_timestamp"])
+        .to_pandas()
+        .assign(row=np.arange(events.num_rows))
+    )
     asked.sample(frac=1, random_state=1).to_parquet(folder / "entities.parquet", index=False)
     return len(asked)
 
 
 def worker(folder: Path, side: str, size: int, rounds: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--folder", folder, "--rounds", str(rounds), "--worker", side, str(size)]
+    command = [
+        sys.executable,
+        __file__,
+        "--folder",
+        folder,
+        "--rounds",
+        str(rounds),
+        "--worker",
+        side,
+        str(size),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{side} at {size}: {done.stderr.strip().splitlines()[-1]}")
@@ -122,7 +165,11 @@ def worker(folder: Path, side: str, size: int, rounds: int) -> dict[str, Any]:
 def measure(folder: Path, side: str, size: int, rounds: int) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     store = stock_store(folder) if side == "stock" else our_store(folder)
-    refs = [f"{view if side == 'windowed' else 'finished_' + view}:{name}" for view, (_, features) in VIEWS.items() for name in features]
+    refs = [
+        f"{view if side == 'windowed' else 'finished_' + view}:{name}"
+        for view, (_, features) in VIEWS.items()
+        for name in features
+    ]
     entities = pd.read_parquet(folder / "entities.parquet").head(size)
     store.get_historical_features(entities.head(100), features=refs).to_df()  # what is imported on first use
     seconds: list[float] = []
@@ -132,7 +179,9 @@ def measure(folder: Path, side: str, size: int, rounds: int) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
     names = [r.split(":")[1] for r in refs]
     table = pa.Table.from_pandas(found.sort_values("row")[["row", *names]], preserve_index=False)
-    pq.write_table(pa.table({n: table[n].cast(pa.float64()) for n in table.column_names}), folder / f"{side}.parquet")
+    pq.write_table(
+        pa.table({n: table[n].cast(pa.float64()) for n in table.column_names}), folder / f"{side}.parquet"
+    )
     return {"seconds": round(median(seconds), 3), "rounds": len(seconds), "peak_gb": peak_gb()}
 
 
@@ -155,13 +204,21 @@ def definitions(place: str) -> list[Any]:
             timestamp_field="event_timestamp",
             created_timestamp_column="created_timestamp",
         )
-        schema = [Field(name=key, dtype=String), *(Field(name=n, dtype=Int64 if "num" in n else Float64) for n in features)]
-        result += [entity, FeatureView(name=f"finished_{view}", entities=[entity], source=source, ttl=timedelta(0), schema=schema)]
+        schema = [
+            Field(name=key, dtype=String),
+            *(Field(name=n, dtype=Int64 if "num" in n else Float64) for n in features),
+        ]
+        result += [
+            entity,
+            FeatureView(
+                name=f"finished_{view}", entities=[entity], source=source, ttl=timedelta(0), schema=schema
+            ),
+        ]
     return result
 
 
 def our_store(folder: Path) -> Any:
-    from feature_repo.engine.store import open_store
+    from feature_repo.store import open_store
 
     store = open_store(folder / "home")
     store.apply(definitions("lake://finished_{}"))

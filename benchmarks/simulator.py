@@ -26,7 +26,9 @@ T = TypeVar("T")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--customers", type=int, default=20_000)
     parser.add_argument("--merchants", type=int, default=5_000)
     parser.add_argument("--days", type=int, default=15)
@@ -35,7 +37,9 @@ def main() -> None:
     last = config.start + timedelta(days=asked.days - 1)
 
     def vectorized() -> int:
-        fresh = BankSource(config)  # nothing remembered from the round before, but its customers: they are made once in its life
+        fresh = BankSource(
+            config
+        )  # nothing remembered from the round before, but its customers: they are made once in its life
         fresh._people = people
         return fresh.transactions(config.start, last).num_rows
 
@@ -90,7 +94,8 @@ def one_at_a_time(config: SimulatorConfig, people: object, day: date) -> int:
     ]
     arrays = [*columns, [None] * len(rows), [day] * len(rows)]
     return pa.table(
-        [pa.array(values, type=field.type) for values, field in zip(arrays, RAW_TRANSACTIONS, strict=True)], schema=RAW_TRANSACTIONS
+        [pa.array(values, type=field.type) for values, field in zip(arrays, RAW_TRANSACTIONS, strict=True)],
+        schema=RAW_TRANSACTIONS,
     ).num_rows
 
 

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interrupts = Interrupts()
     try:
         _keep_out_of_logs()
-        from mlops_assets.cli import main as command
+        from mlops_assets.cli.command_line import main as command
 
         code = command(arguments, interrupts.came)
     except BaseException:
@@ -39,7 +39,9 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._came = self._is_answered = False
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell has it ignored in the background
+        if (
+            signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):  # a shell has it ignored in the background
             signal.signal(signal.SIGINT, self._interrupt)
         self._read, write = os.pipe()
         for end in (self._read, write):

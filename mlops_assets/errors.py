@@ -9,7 +9,9 @@ from typing import Protocol
 
 OURS = ("mlops_assets", "feature_repo", "serving")
 LONGEST_QUOTE = 400  # characters of a library's message; ours are told whole
-_FORMATTED = re.compile(r"([\w.<>]+)(?:: |\n|$)")  # how Python prints an exception: its class, then its message
+_FORMATTED = re.compile(
+    r"([\w.<>]+)(?:: |\n|$)"
+)  # how Python prints an exception: its class, then its message
 _LIST = re.compile(r"[^\n]*: \d+ problems\n  ")
 # What a library puts around its message: the number of a system error, a driver's class, a database's statement, where to read more.
 _TRIMMINGS = (
@@ -85,7 +87,10 @@ def told(error: BaseException | Recorded) -> str:
 
 def is_interrupted(error: BaseException | Recorded) -> bool:
     """Whether Ctrl-C is what a failure came of, whatever it was turned into."""
-    return any(link.name in ("KeyboardInterrupt", "DagsterExecutionInterruptedError") for link in _inwards(_link(error)))
+    return any(
+        link.name in ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
+        for link in _inwards(_link(error))
+    )
 
 
 def _link(error: BaseException | Recorded) -> Link:

@@ -13,19 +13,36 @@ from mlops_assets.assets.features import feature_assets
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.assets.model import model_assets
 from mlops_assets.assets.monitoring import monitoring_assets
-from mlops_assets.automation import marking_executor, retraining_sensor
+from mlops_assets.core.keys import (
+    BUSINESS_REPORT,
+    DRIFT_CHECKS,
+    FEATURES,
+    INGEST,
+    MODEL,
+    MONITORING,
+    ONLINE_STORE,
+    PREDICTION_LOG,
+    WALK_FORWARD,
+)
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.guard import guard_sensor
-from mlops_assets.keys import BUSINESS_REPORT, DRIFT_CHECKS, FEATURES, INGEST, MODEL, MONITORING, ONLINE_STORE, PREDICTION_LOG, WALK_FORWARD
-from mlops_assets.partitions import as_of_days
-from mlops_assets.resources.console import story_logger
+from mlops_assets.graph.console import story_logger
+from mlops_assets.graph.partitions import as_of_days
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import registry_of
+from mlops_assets.sensors.retraining import marking_executor, retraining_sensor
+from mlops_assets.sensors.rollback import guard_sensor
 
-DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = "daily", "backfill", "retraining", "business", "online_state", "backtest"
+DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = (
+    "daily",
+    "backfill",
+    "retraining",
+    "business",
+    "online_state",
+    "backtest",
+)
 
 
 def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
@@ -36,22 +53,38 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
     features = AssetSelection.groups(FEATURES) - AssetSelection.assets(ONLINE_STORE)
     ingest = AssetSelection.groups(INGEST)
     # One run cannot mix arrival days and as-of days: a job for each.
-    daily = define_asset_job(DAILY, ingest | features | monitoring, description="One arrival day: ingest, features, and what was served on it.")
-    online = define_asset_job(ONLINE, AssetSelection.assets(ONLINE_STORE), description="Bring the online state up to the lake.")
-    business = define_asset_job(BUSINESS, AssetSelection.assets(BUSINESS_REPORT), description="As of a day: what had matured by then, in money.")
+    daily = define_asset_job(
+        DAILY,
+        ingest | features | monitoring,
+        description="One arrival day: ingest, features, and what was served on it.",
+    )
+    online = define_asset_job(
+        ONLINE, AssetSelection.assets(ONLINE_STORE), description="Bring the online state up to the lake."
+    )
+    business = define_asset_job(
+        BUSINESS,
+        AssetSelection.assets(BUSINESS_REPORT),
+        description="As of a day: what had matured by then, in money.",
+    )
     jobs = [
         daily,
         online,
         business,
         define_asset_job(
-            BACKFILL, ingest | features | AssetSelection.assets(PREDICTION_LOG), description="Ingest and features for a range of arrival days."
+            BACKFILL,
+            ingest | features | AssetSelection.assets(PREDICTION_LOG),
+            description="Ingest and features for a range of arrival days.",
         ),
         define_asset_job(
             RETRAINING,
             AssetSelection.groups(MODEL) - AssetSelection.assets(WALK_FORWARD),
             description="As of a day: training set, version, evaluation, and promotion behind the gate.",
         ),
-        define_asset_job(WALK, AssetSelection.assets(WALK_FORWARD), description="What the versions of past as-of days would have caught."),
+        define_asset_job(
+            WALK,
+            AssetSelection.assets(WALK_FORWARD),
+            description="What the versions of past as-of days would have caught.",
+        ),
     ]
     models = model_assets(case, settings)
     as_of = as_of_days(settings.time.start, settings.time.end)

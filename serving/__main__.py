@@ -48,14 +48,16 @@ def in_a_process_of_its_own() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     from serving.clock import check_home
-    from serving.contract.log import LogError
-    from serving.database import open_database
     from serving.settings import BadSetting, from_arguments
+    from serving.store.sqlite.database import open_database
+    from serving.store.sqlite.decision_log import LogError
 
     try:
         settings = from_arguments(arguments)
         check_home(settings, time.time_ns() // 1_000)
-        open_database(settings).close()  # each worker would tell of a full disk with a traceback, and be started again
+        open_database(
+            settings
+        ).close()  # each worker would tell of a full disk with a traceback, and be started again
     except (BadSetting, LogError) as error:
         print(f"error: {error}", file=sys.stderr)
         return COULD_NOT_START

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from serving.api.errors import add_handlers
-from serving.api.middleware import Door
-from serving.api.routes import add_routes
-from serving.lifecycle import Service
+from serving.access.middleware import Door
+from serving.protocols.native.refusals import add_handlers
+from serving.protocols.native.routes import add_routes
 from serving.releases import Registry
+from serving.service import Service
 from serving.settings import ServingSettings
 
 

@@ -10,14 +10,14 @@ import contextlib
 import logging
 from datetime import UTC, date, datetime, time
 
-from feature_repo.engine.lake import Lake, LakeError
-from serving.contract.believable import DAY_US
+from feature_repo.lake.datasets import Lake, LakeError
+from serving.contract.bounds import DAY_US
 from serving.contract.bundle import Release
 from serving.contract.events import TRANSACTIONS
-from serving.contract.log import from_us, open_read_only, to_us
-from serving.coverage import AGREE, agreed_us
-from serving.database import open_database
 from serving.settings import BadSetting, ServingSettings
+from serving.store.sqlite.database import open_database
+from serving.store.sqlite.decision_log import from_us, open_read_only, to_us
+from serving.store.sqlite.state_compatibility import AGREE, agreed_us
 
 log = logging.getLogger("serving.clock")
 
@@ -43,7 +43,10 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
     if not newest_us or off_us <= settings.far_days * DAY_US:
         return
     newest, clock = from_us(newest_us - 1), from_us(now_us if settings.clock == "wall" else clock_us)
-    wall, event = "--clock event serves past days", f"--clock event --now {from_us(newest_us):%Y-%m-%d} goes on from there"
+    wall, event = (
+        "--clock event serves past days",
+        f"--clock event --now {from_us(newest_us):%Y-%m-%d} goes on from there",
+    )
     why = (
         f"the newest payments of {settings.home} are of {newest:%Y-%m-%d}, and the service's clock says"
         f" {clock:%Y-%m-%d %H:%M}: more than {settings.far_days} days apart; {wall if settings.clock == 'wall' else event}"
@@ -90,7 +93,11 @@ def _set_clock(settings: ServingSettings, wanted: date, lake_us: int) -> None:
     with contextlib.closing(open_database(settings)) as connection:
         (before_us,) = connection.execute("SELECT max(clock_us, newest_us) FROM sequence").fetchone()
         connection.execute("UPDATE sequence SET clock_us = ?, newest_us = ?", (at_us, at_us))
-    log.warning("event time goes on from %s; before, it stood at %s", wanted, from_us(before_us) if before_us else "nothing")
+    log.warning(
+        "event time goes on from %s; before, it stood at %s",
+        wanted,
+        from_us(before_us) if before_us else "nothing",
+    )
 
 
 def _midnight_us(day: str) -> int:

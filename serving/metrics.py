@@ -32,27 +32,59 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` beside every counter doubles the series and says nothing
         self.registry = CollectorRegistry()
-        self._requests = Counter("serving_requests", "Requests by route template and class of status", ["route", "status"], registry=self.registry)
-        self._latency = Histogram("serving_predict_seconds", "Time to answer /predict", buckets=LATENCY, registry=self.registry)
-        self.decisions = _closed(Counter("serving_decisions", "New decisions", ["decision"], registry=self.registry), DECISIONS)
+        self._requests = Counter(
+            "serving_requests",
+            "Requests by route template and class of status",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self._latency = Histogram(
+            "serving_predict_seconds", "Time to answer /predict", buckets=LATENCY, registry=self.registry
+        )
+        self.decisions = _closed(
+            Counter("serving_decisions", "New decisions", ["decision"], registry=self.registry), DECISIONS
+        )
         self.repeats = Counter("serving_repeats", "Requests answered from the log", registry=self.registry)
-        self.refused = _closed(Counter("serving_refused", "Requests refused, by reason", ["reason"], registry=self.registry), REFUSALS)
-        self.degraded = Counter("serving_degraded", "Decisions on a feed that is staler than its declaration allows", registry=self.registry)
+        self.refused = _closed(
+            Counter("serving_refused", "Requests refused, by reason", ["reason"], registry=self.registry),
+            REFUSALS,
+        )
+        self.degraded = Counter(
+            "serving_degraded",
+            "Decisions on a feed that is staler than its declaration allows",
+            registry=self.registry,
+        )
         # The views come from the release that serves, never from a request.
-        self._ages = Gauge("serving_feature_age_seconds", "Age of a view's newest event at the last payment", ["view"], registry=self.registry)
-        self.labels = _closed(Counter("serving_labels", "Labels received", ["outcome"], registry=self.registry), LABELS)
-        self.swaps = _closed(Counter("serving_model_swaps", "Releases tried, by outcome", ["outcome"], registry=self.registry), SWAPS)
-        self.version = Gauge("serving_model_version", "The version that serves; 0 while there is none", registry=self.registry)
+        self._ages = Gauge(
+            "serving_feature_age_seconds",
+            "Age of a view's newest event at the last payment",
+            ["view"],
+            registry=self.registry,
+        )
+        self.labels = _closed(
+            Counter("serving_labels", "Labels received", ["outcome"], registry=self.registry), LABELS
+        )
+        self.swaps = _closed(
+            Counter("serving_model_swaps", "Releases tried, by outcome", ["outcome"], registry=self.registry),
+            SWAPS,
+        )
+        self.version = Gauge(
+            "serving_model_version", "The version that serves; 0 while there is none", registry=self.registry
+        )
         self._by_route: dict[str, Mapping[str, Any]] = {}
 
     def know_routes(self, templates: list[str]) -> None:
         """Make the series of every route before the first request, so that none appears later."""
         for route in (*templates, UNMATCHED):
-            self._by_route[route] = {status: self._requests.labels(route, status) for status in (*STATUS_CLASSES, str(HUNG_UP))}
+            self._by_route[route] = {
+                status: self._requests.labels(route, status) for status in (*STATUS_CLASSES, str(HUNG_UP))
+            }
 
     def request(self, route: str, status: int, seconds: float) -> None:
         of_route = self._by_route.get(route) or self._by_route[UNMATCHED]
-        of_route[str(HUNG_UP) if status == HUNG_UP else STATUS_CLASSES[min(max(status // 100, 2), 5) - 2]].inc()
+        of_route[
+            str(HUNG_UP) if status == HUNG_UP else STATUS_CLASSES[min(max(status // 100, 2), 5) - 2]
+        ].inc()
         if route == "/predict":
             self._latency.observe(seconds)
 

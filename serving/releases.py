@@ -23,8 +23,15 @@ from typing import Any, Protocol
 from urllib.parse import urlparse
 
 from feature_repo.engine.plan import FeaturePlan
-from serving.contract.bundle import BundleError, Inconclusive, Release, check_release, load_release, verify_digests
-from serving.contract.scoring import Scorer
+from serving.contract.bundle import (
+    BundleError,
+    Inconclusive,
+    Release,
+    check_release,
+    load_release,
+    verify_digests,
+)
+from serving.contract.scorers.lightgbm import Scorer
 from serving.settings import ServingSettings
 
 log = logging.getLogger("serving.releases")
@@ -36,7 +43,9 @@ SQLITE = "sqlite:///"
 LAST_GOOD = "last_good.json"
 DIGEST = re.compile("[0-9a-f]{64}")
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported; its other switch, DO_NOT_TRACK, does not know the usual "1"
+os.environ.setdefault(
+    "MLFLOW_DISABLE_TELEMETRY", "true"
+)  # read when MLflow is imported; its other switch, DO_NOT_TRACK, does not know the usual "1"
 
 # Reasons why the online state cannot serve a plan; none: it can.
 StateCheck = Callable[[FeaturePlan], list[str]]
@@ -96,7 +105,9 @@ class MlflowRegistry:
 
     def champion(self) -> Named | None:
         # Asked before every use of the client, which would make an empty registry where one was moved away.
-        if self._uri.startswith(SQLITE) and not _has_champion(Path(self._uri.removeprefix(SQLITE)), self._model):
+        if self._uri.startswith(SQLITE) and not _has_champion(
+            Path(self._uri.removeprefix(SQLITE)), self._model
+        ):
             return None
         client = self._connect()
         from mlflow.exceptions import MlflowException
@@ -117,10 +128,14 @@ class MlflowRegistry:
         try:
             place = f"{self._client.get_run(named.run_id).info.artifact_uri}/{BUNDLE}"
             if self._uri.startswith(SQLITE) and not urlparse(place).scheme:
-                place = str(Path(self._uri.removeprefix(SQLITE)).parent / place)  # relative to the database, wherever the home is
+                place = str(
+                    Path(self._uri.removeprefix(SQLITE)).parent / place
+                )  # relative to the database, wherever the home is
             return Path(download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=self._uri))
         except Exception as error:
-            raise RegistryDown(f"version {named.version}: its bundle cannot be fetched ({_one_line(error)})") from error
+            raise RegistryDown(
+                f"version {named.version}: its bundle cannot be fetched ({_one_line(error)})"
+            ) from error
 
     def _connect(self) -> Any:
         if self._client is None:
@@ -145,7 +160,12 @@ class Follower:
         on_outcome: Callable[[str], None],
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._registry, self._state_check, self._on_outcome = settings, registry, state_check, on_outcome
+        self._settings, self._registry, self._state_check, self._on_outcome = (
+            settings,
+            registry,
+            state_check,
+            on_outcome,
+        )
         self._seconds = seconds
         self.current: Champion | None = None
         self.trouble = "the registry has not been asked yet"
@@ -176,7 +196,9 @@ class Follower:
             self._say(f"the registry is down: {error}")
         except RefusedRelease as error:
             self._refused = error.named
-            self._refused_until = math.inf if error.for_good else self._seconds() + self._settings.limits.retry_s
+            self._refused_until = (
+                math.inf if error.for_good else self._seconds() + self._settings.limits.retry_s
+            )
             self._on_outcome("refused")
             how = "refused" if error.for_good else f"refused for {self._settings.limits.retry_s:g} s"
             self._say(f"version {error.named.version} is {how}, {self._serving()}: {error}")
@@ -197,7 +219,10 @@ class Follower:
             self._take_last_good()
 
     def _is_current(self, named: Named) -> bool:
-        return self.current is not None and (self.current.version, self.current.digest) == (named.version, named.digest)
+        return self.current is not None and (self.current.version, self.current.digest) == (
+            named.version,
+            named.digest,
+        )
 
     def _is_refused(self, named: Named) -> bool:
         return named == self._refused and self._seconds() < self._refused_until
@@ -221,7 +246,10 @@ class Follower:
         try:
             fetched = self._registry.download(named, temporary)
             if (actual := verify_digests(fetched)) != named.digest:
-                raise BundleError(f"version {named.version}", f"its bundle has the digest {actual[:12]}…, its tag says {named.digest[:12]}…")
+                raise BundleError(
+                    f"version {named.version}",
+                    f"its bundle has the digest {actual[:12]}…, its tag says {named.digest[:12]}…",
+                )
             if directory.exists() and not _is_good(directory, named.digest):
                 shutil.rmtree(directory, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -234,7 +262,9 @@ class Follower:
             raise BundleError(directory, f"its digest is {actual[:12]}…, expected {digest[:12]}…")
         release = load_release(directory)
         if release.use_case != self._settings.use_case:
-            raise BundleError(directory, f"it is for {release.use_case}, this service is for {self._settings.use_case}")
+            raise BundleError(
+                directory, f"it is for {release.use_case}, this service is for {self._settings.use_case}"
+            )
         if reasons := self._state_check(release.plan):
             raise Inconclusive(directory, f"the online state cannot serve it: {'; '.join(reasons)}")
         check_release(directory, self._settings.limits.check_timeout_s)
@@ -247,9 +277,16 @@ class Follower:
         self._on_outcome("swapped")
         log.info("serving version %s of %s", champion.version, champion.release.use_case)
         try:
-            _write_whole(self._settings.folder / LAST_GOOD, json.dumps({"version": champion.version, "digest": champion.digest}))
+            _write_whole(
+                self._settings.folder / LAST_GOOD,
+                json.dumps({"version": champion.version, "digest": champion.digest}),
+            )
         except OSError as error:
-            log.error("%s cannot be written, a cold start without the registry would serve an older version: %s", LAST_GOOD, error)
+            log.error(
+                "%s cannot be written, a cold start without the registry would serve an older version: %s",
+                LAST_GOOD,
+                error,
+            )
 
     def _take_last_good(self) -> None:
         """The verified copy of what served last, if there is one and it is still whole."""
@@ -267,7 +304,9 @@ class Follower:
             if self.current is None:
                 self.current = champion
                 self._on_outcome("fallback")
-                log.warning("serving version %s of %s from the copy on disk", version, champion.release.use_case)
+                log.warning(
+                    "serving version %s of %s from the copy on disk", version, champion.release.use_case
+                )
 
     def _serving(self) -> str:
         return f"version {self.current.version} goes on" if self.current else "nothing is served yet"
@@ -284,7 +323,9 @@ def _has_champion(database: Path, model: str) -> bool:
     if not database.exists():
         return False
     try:
-        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
+        ) as connection:
             query = "SELECT 1 FROM registered_model_aliases WHERE name = ? AND alias = ?"
             return connection.execute(query, (model, ALIAS)).fetchone() is not None
     except sqlite3.OperationalError as error:

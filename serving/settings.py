@@ -28,7 +28,9 @@ class Limits:
     store_deadline_s: float = 0.25  # for the lock on serving.db; a payment does not wait longer
     check_timeout_s: float = 60.0  # loading LightGBM and scoring the golden rows takes about 4 s
     retry_s: float = 60.0  # until a release that could not be tried to the end is tried again
-    registry_patience_s: float = 20.0  # a cold start waits this long for a silent registry before it takes the copy on disk
+    registry_patience_s: float = (
+        20.0  # a cold start waits this long for a silent registry before it takes the copy on disk
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class ServingSettings:
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host):
-            raise BadSetting(f"--host {self.host}: the service has no keys yet, so it listens on loopback only (127.0.0.1, ::1 or localhost)")
+            raise BadSetting(
+                f"--host {self.host}: the service has no keys yet, so it listens on loopback only (127.0.0.1, ::1 or localhost)"
+            )
         if not 0 <= self.port <= 65_535:
             raise BadSetting(f"--port {self.port}: not a port")
         if self.workers < 1:
@@ -66,7 +70,9 @@ class ServingSettings:
         if not self.poll_seconds > 0:
             raise BadSetting(f"--poll {self.poll_seconds}: seconds, more than 0")
         if self.now is not None and self.clock != "event":
-            raise BadSetting(f"--now {self.now}: only with --clock event; on the wall clock the machine says what time it is")
+            raise BadSetting(
+                f"--now {self.now}: only with --clock event; on the wall clock the machine says what time it is"
+            )
         if self.far_days < 1:
             raise BadSetting(f"--far-days {self.far_days}: at least 1")
 
@@ -96,22 +102,58 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def from_arguments(arguments: Sequence[str] | None, environment: Mapping[str, str] = os.environ) -> ServingSettings:
+def from_arguments(
+    arguments: Sequence[str] | None, environment: Mapping[str, str] = os.environ
+) -> ServingSettings:
     """The settings of a command line; `MLOPS_HOME` is the default of `--home`. Usage errors exit 2, a refused value is `BadSetting`."""
-    parser = argparse.ArgumentParser("python -m serving", description="The scoring service: follows the registry's champion and answers /predict.")
+    parser = argparse.ArgumentParser(
+        "python -m serving",
+        description="The scoring service: follows the registry's champion and answers /predict.",
+    )
     parser.add_argument(
-        "--home", type=Path, default=Path(environment.get("MLOPS_HOME") or "var"), help="the platform's folder (default: MLOPS_HOME or var)"
+        "--home",
+        type=Path,
+        default=Path(environment.get("MLOPS_HOME") or "var"),
+        help="the platform's folder (default: MLOPS_HOME or var)",
     )
     parser.add_argument("--name", default="fraud", help="the use case, which is the registered model's name")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--workers", type=int, default=1, help="processes; each has its own connection and its own /metrics")
-    parser.add_argument("--clock", choices=["wall", "event"], default="wall", help="event: the newest event is now, for simulated time")
-    parser.add_argument("--now", type=_day, metavar="DAY", help="with --clock event: the day from which event time goes on")
-    parser.add_argument("--lake", default="", help="where the lake is (default: the folder lake/ of the home)")
-    parser.add_argument("--far-days", type=int, default=30, metavar="DAYS", help="by which the home's newest day may be off the clock")
-    parser.add_argument("--when-far", choices=["refuse", "warn"], default="refuse", help="what to do about a home that is further off")
-    parser.add_argument("--poll", type=float, default=2.0, metavar="SECONDS", help="how often the registry is asked for its champion")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes; each has its own connection and its own /metrics"
+    )
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "event"],
+        default="wall",
+        help="event: the newest event is now, for simulated time",
+    )
+    parser.add_argument(
+        "--now", type=_day, metavar="DAY", help="with --clock event: the day from which event time goes on"
+    )
+    parser.add_argument(
+        "--lake", default="", help="where the lake is (default: the folder lake/ of the home)"
+    )
+    parser.add_argument(
+        "--far-days",
+        type=int,
+        default=30,
+        metavar="DAYS",
+        help="by which the home's newest day may be off the clock",
+    )
+    parser.add_argument(
+        "--when-far",
+        choices=["refuse", "warn"],
+        default="refuse",
+        help="what to do about a home that is further off",
+    )
+    parser.add_argument(
+        "--poll",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="how often the registry is asked for its champion",
+    )
     parser.add_argument("--tracking-uri", default="", help="MLflow's registry (default: SQLite under home)")
     parser.add_argument("--fsync", action="store_true", help="flush every commit to the disk")
     given = parser.parse_args(arguments)

@@ -22,7 +22,9 @@ hypothesis.settings.load_profile("repeatable")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--all", action="store_true", help="also what is too long for every run: tests marked `long`, and ten moments of a kill, not two"
+        "--all",
+        action="store_true",
+        help="also what is too long for every run: tests marked `long`, and ten moments of a kill, not two",
     )
 
 

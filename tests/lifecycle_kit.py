@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.lifecycle import Lifecycle, lifecycle_of
+from mlops_assets.resources.promotion import Lifecycle, lifecycle_of
 from mlops_assets.resources.registry import BUNDLE, ModelRegistry, Version, digest_tag
 from serving.contract.bundle import Release, write_release
 from serving.contract.policy import Policy
-from serving.contract.scoring import Calibrator
+from serving.contract.scorers.lightgbm import Calibrator
 
 AT = datetime(2025, 4, 10, 12, tzinfo=UTC)
 GOOD = ("better in every way",)
@@ -28,7 +28,15 @@ def release(seed: int) -> Release:
     """A bundle of its own for every seed; the text has a model's header and nothing to score with."""
     text = f"tree\nfeature_names=amount\nseed={seed}\n"
     return Release(
-        "fraud", FeaturePlan("fraud_v1", (), (), ("amount",)), ("amount",), text, Calibrator(1.0, 0.0), Policy(0.5, 0.9), 7.0, {}, ([[1.0]], [0.5])
+        "fraud",
+        FeaturePlan("fraud_v1", (), (), ("amount",)),
+        ("amount",),
+        text,
+        Calibrator(1.0, 0.0),
+        Policy(0.5, 0.9),
+        7.0,
+        {},
+        ([[1.0]], [0.5]),
     )
 
 
@@ -60,14 +68,27 @@ class Shelf:
             digest = write_release(made_of, Path(folder, BUNDLE), reference, b"onnx")
             client.log_artifacts(run.info.run_id, str(Path(folder, BUNDLE)), BUNDLE)
         tags = {"as_of": as_of, digest_tag(BUNDLE): digest}
-        made = client.create_model_version(self.registry.name, f"runs:/{run.info.run_id}/{BUNDLE}", run.info.run_id, tags=tags)
+        made = client.create_model_version(
+            self.registry.name, f"runs:/{run.info.run_id}/{BUNDLE}", run.info.run_id, tags=tags
+        )
         return self.registry.version(made.version)
 
-    def judge(self, version: Version, promote: bool = True, against: str | None = None, reasons: tuple[str, ...] = GOOD, barred: Any = ()) -> None:
+    def judge(
+        self,
+        version: Version,
+        promote: bool = True,
+        against: str | None = None,
+        reasons: tuple[str, ...] = GOOD,
+        barred: Any = (),
+    ) -> None:
         """The verdict of the gate, as the evaluation records it; `against` is the champion that it was measured against."""
-        self.registry.log_evaluation(version, {}, {"promote": promote, "reasons": reasons, "barred": barred, "champion": against})
+        self.registry.log_evaluation(
+            version, {}, {"promote": promote, "reasons": reasons, "barred": barred, "champion": against}
+        )
 
-    def candidate(self, promote: bool = True, as_of: str = "2025-04-10", seed: int | None = None, **more: Any) -> str:
+    def candidate(
+        self, promote: bool = True, as_of: str = "2025-04-10", seed: int | None = None, **more: Any
+    ) -> str:
         """Registered, and judged against the champion of now."""
         now = self.registry.champion()
         version = self.register(as_of, seed)

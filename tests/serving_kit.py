@@ -17,16 +17,16 @@ import httpx
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import FeaturePlan
-from serving.contract.believable import Bounds
+from feature_repo.online.sqlite.state import OnlineState
+from serving.contract.bounds import Bounds
 from serving.contract.bundle import Release, as_row, write_release
 from serving.contract.policy import Policy
-from serving.contract.scoring import Calibrator, Scorer
-from serving.plane import DataPlane
+from serving.contract.scorers.lightgbm import Calibrator, Scorer
+from serving.data_plane import DataPlane
+from serving.messages import Transaction
 from serving.releases import Champion
 from serving.settings import Limits, ServingSettings
-from serving.values import Transaction
 
 ROOT = Path(__file__).parents[1]
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
@@ -42,15 +42,28 @@ def tiny_release(plan: FeaturePlan, seed: int = 0, policy: Policy | None = None,
     rng = np.random.default_rng(seed)
     matrix = rng.gamma(2.0, 20.0, size=(500, len(plan.features)))
     matrix[rng.random(matrix.shape) < 0.1] = np.nan
-    target = (np.nan_to_num(matrix[:, rng.integers(len(plan.features), size=3)]).sum(axis=1) > 150).astype(int)
-    parameters = {"objective": "binary", "num_leaves": 7, "verbose": -1, "num_threads": 1, "seed": seed, "deterministic": True}
-    booster = lightgbm.train(parameters, lightgbm.Dataset(matrix, target, feature_name=list(plan.features)), trees)
+    target = (np.nan_to_num(matrix[:, rng.integers(len(plan.features), size=3)]).sum(axis=1) > 150).astype(
+        int
+    )
+    parameters = {
+        "objective": "binary",
+        "num_leaves": 7,
+        "verbose": -1,
+        "num_threads": 1,
+        "seed": seed,
+        "deterministic": True,
+    }
+    booster = lightgbm.train(
+        parameters, lightgbm.Dataset(matrix, target, feature_name=list(plan.features)), trees
+    )
     text, calibrator = booster.model_to_string(), Calibrator(1.0 + seed / 100, -0.1)
     vectors = [[None if v != v else v for v in row] for row in matrix[:20].tolist()]
     scores = Scorer(text, calibrator).score(np.array([as_row(v) for v in vectors])).tolist()
     # Each version has thresholds of its own, so that a mixture of two generations in one response shows.
     policy = policy or Policy(review=0.3 + seed / 1000, block=0.9)
-    return Release("fraud", plan, plan.features, text, calibrator, policy, 7.0, {"seed": seed}, (vectors, scores))
+    return Release(
+        "fraud", plan, plan.features, text, calibrator, policy, 7.0, {"seed": seed}, (vectors, scores)
+    )
 
 
 REFERENCE = pa.table({"score": [0.1, 0.2]})
@@ -67,7 +80,13 @@ class TinyRegistry:
     def uri(self) -> str:
         return f"sqlite:///{self.home}/mlflow/mlflow.db"
 
-    def register(self, release: Release, scratch: Path, spoil: Callable[[Path], None] | None = None, digest: str | None = None) -> str:
+    def register(
+        self,
+        release: Release,
+        scratch: Path,
+        spoil: Callable[[Path], None] | None = None,
+        digest: str | None = None,
+    ) -> str:
         """Log a bundle as a run's artifact `bundle`, register it, tag it; returns the version. `spoil` damages the bundle on its way."""
         from mlflow import MlflowClient
 
@@ -78,7 +97,9 @@ class TinyRegistry:
         client = MlflowClient(self.uri, self.uri)
         experiment = client.get_experiment_by_name("tiny")
         experiment_id = (
-            experiment.experiment_id if experiment else client.create_experiment("tiny", artifact_location=f"file://{self.home}/mlflow/artifacts")
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment("tiny", artifact_location=f"file://{self.home}/mlflow/artifacts")
         )
         run = client.create_run(experiment_id)
         client.log_artifacts(run.info.run_id, str(scratch / "bundle"), "bundle")
@@ -86,7 +107,11 @@ class TinyRegistry:
         if not client.search_registered_models("name = 'fraud'"):
             client.create_registered_model("fraud")
         tags = {"bundle_digest": digest or written}
-        return str(client.create_model_version("fraud", f"runs:/{run.info.run_id}/bundle", run.info.run_id, tags=tags).version)
+        return str(
+            client.create_model_version(
+                "fraud", f"runs:/{run.info.run_id}/bundle", run.info.run_id, tags=tags
+            ).version
+        )
 
     def promote(self, version: str) -> None:
         from mlflow import MlflowClient
@@ -111,7 +136,9 @@ class Running:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise AssertionError(f"the service ended with {self.process.returncode}: {self.log.read_text()}")
+                raise AssertionError(
+                    f"the service ended with {self.process.returncode}: {self.log.read_text()}"
+                )
             try:
                 if (response := self.client.get(path)).status_code == status:
                     return response
@@ -144,9 +171,27 @@ def free_port() -> int:
 def start(home: Path, *arguments: str) -> Running:
     port, log = free_port(), home / f"serving-{time.time_ns()}.log"
     home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "serving", "--home", str(home), "--port", str(port), "--poll", "0.1", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "serving",
+        "--home",
+        str(home),
+        "--port",
+        str(port),
+        "--poll",
+        "0.1",
+        *arguments,
+    ]
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
     return Running(home, port, process, log)
 
 
@@ -163,15 +208,21 @@ def payment(number: int = 0, **changes: Any) -> dict[str, Any]:
     }
 
 
-def paid(number: int, at_us: int | None = None, customer: str = "c", merchant: str = "m", amount: float = 10.0) -> Transaction:
+def paid(
+    number: int, at_us: int | None = None, customer: str = "c", merchant: str = "m", amount: float = 10.0
+) -> Transaction:
     """A transaction as the data plane takes it, one a minute."""
-    return Transaction(f"t{number}", START_US + number * MINUTE_US if at_us is None else at_us, customer, merchant, amount)
+    return Transaction(
+        f"t{number}", START_US + number * MINUTE_US if at_us is None else at_us, customer, merchant, amount
+    )
 
 
 class Bench:
     """A plane on event time (or a wall clock that the test sets) whose champion can be changed."""
 
-    def __init__(self, home: Path, champion: Champion | None, clock: str = "event", limits: Limits | None = None) -> None:
+    def __init__(
+        self, home: Path, champion: Champion | None, clock: str = "event", limits: Limits | None = None
+    ) -> None:
         self.settings = ServingSettings(home, clock=clock, limits=limits or Limits())  # type: ignore[arg-type]
         self.champion, self.now_us = champion, START_US
         self.plane = DataPlane(self.settings, lambda: self.champion, lambda: self.now_us)

@@ -34,7 +34,12 @@ class Column:
     binary: bool = False
 
     def __getitem__(self, part: slice) -> Column:
-        return replace(self, values=self.values[part], ordered=self.ordered[part], valid=None if self.valid is None else self.valid[part])
+        return replace(
+            self,
+            values=self.values[part],
+            ordered=self.ordered[part],
+            valid=None if self.valid is None else self.valid[part],
+        )
 
     @property
     def present(self) -> NDArray[np.int64]:
@@ -85,7 +90,9 @@ def code_column(name: str, array: pa.Array, scale: int | None) -> Column:
     """Any column as small integers that are equal where the values are; for counting the distinct ones."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         valid = array.is_valid().to_numpy(zero_copy_only=False)
-        codes = pc.fill_null(array.dictionary_encode().indices.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+        codes = pc.fill_null(array.dictionary_encode().indices.cast(pa.int64()), 0).to_numpy(
+            zero_copy_only=False
+        )
     else:
         column = number_column(name, array, scale)
         valid = column.present > 0

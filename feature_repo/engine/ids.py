@@ -36,7 +36,12 @@ def id_text(value: object) -> str:
         raise NotAnId(value)
     if isinstance(value, Integral):
         return str(int(value))
-    if isinstance(value, (float, np.floating)) and math.isfinite(value) and value == int(value) and abs(int(value)) < _exact(value):
+    if (
+        isinstance(value, (float, np.floating))
+        and math.isfinite(value)
+        and value == int(value)
+        and abs(int(value)) < _exact(value)
+    ):
         return str(int(value))
     if isinstance(value, Decimal) and value.is_finite() and value == int(value):
         return str(int(value))
@@ -61,10 +66,14 @@ def ids_of_numbers(array: pa.Array) -> pa.Array | None:
         return array.cast(pa.string())
     if pa.types.is_floating(kind):
         array = array.cast(pa.float32()) if kind.bit_width == 16 else array  # Arrow rounds no float16
-        whole = pc.and_(pc.equal(pc.floor(array), array), pc.less(pc.abs(array), float(EXACT[kind.bit_width])))
+        whole = pc.and_(
+            pc.equal(pc.floor(array), array), pc.less(pc.abs(array), float(EXACT[kind.bit_width]))
+        )
         return pc.if_else(whole, array, pa.scalar(None, array.type)).cast(pa.int64()).cast(pa.string())
     if pa.types.is_decimal(kind):
-        text = pc.replace_substring_regex(array.cast(pa.decimal256(76, max(kind.scale, 0))).cast(pa.string()), r"\.0+$", "")
+        text = pc.replace_substring_regex(
+            array.cast(pa.decimal256(76, max(kind.scale, 0))).cast(pa.string()), r"\.0+$", ""
+        )
         return pc.if_else(pc.match_substring(text, "."), pa.scalar(None, pa.string()), text)
     return None
 

@@ -10,7 +10,17 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
-FUNCTIONS = ("count", "sum", "avg", "std", "min", "max", "count_distinct", "seconds_since_last", "seconds_since_first")
+FUNCTIONS = (
+    "count",
+    "sum",
+    "avg",
+    "std",
+    "min",
+    "max",
+    "count_distinct",
+    "seconds_since_last",
+    "seconds_since_first",
+)
 AGES = ("seconds_since_last", "seconds_since_first")
 SYNONYMS = {"mean": "avg", "stddev": "std", "approx_count_distinct": "count_distinct"}
 LAKE = "lake://"
@@ -39,7 +49,9 @@ class Aggregate:
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:
-            raise PlanError(f"{self.name}: unknown function {self.function!r}, expected one of {', '.join(FUNCTIONS)}")
+            raise PlanError(
+                f"{self.name}: unknown function {self.function!r}, expected one of {', '.join(FUNCTIONS)}"
+            )
         if self.window_us <= 0:
             raise PlanError(f"{self.name}: a window has to be longer than nothing")
 
@@ -130,18 +142,30 @@ class FeaturePlan:
         return {
             "service": self.service,
             "views": [v.to_dict() for v in self.views],
-            "on_demand": [{**asdict(o), "inputs": list(o.inputs), "outputs": list(o.outputs)} for o in self.on_demand],
+            "on_demand": [
+                {**asdict(o), "inputs": list(o.inputs), "outputs": list(o.outputs)} for o in self.on_demand
+            ],
             "features": list(self.features),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeaturePlan:
-        on_demand = tuple(OnDemandPlan(o["name"], o["function"], tuple(o["inputs"]), tuple(o["outputs"])) for o in values["on_demand"])
-        return cls(values["service"], tuple(_view_from_dict(v) for v in values["views"]), on_demand, tuple(values["features"]))
+        on_demand = tuple(
+            OnDemandPlan(o["name"], o["function"], tuple(o["inputs"]), tuple(o["outputs"]))
+            for o in values["on_demand"]
+        )
+        return cls(
+            values["service"],
+            tuple(_view_from_dict(v) for v in values["views"]),
+            on_demand,
+            tuple(values["features"]),
+        )
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()
+        ).hexdigest()
 
     @property
     def request_fields(self) -> tuple[str, ...]:
@@ -193,7 +217,11 @@ def plan_from_feast(store: Any, service_name: str) -> FeaturePlan:
             inputs += [f.name for f in projection.features]
         if "function" not in view.tags:
             raise PlanError(f"{name}: its tags do not name the function")
-        on_demand.append(OnDemandPlan(name, view.tags["function"], (*inputs, *request), tuple(f.name for f in view.features)))
+        on_demand.append(
+            OnDemandPlan(
+                name, view.tags["function"], (*inputs, *request), tuple(f.name for f in view.features)
+            )
+        )
 
     order = [*(n for n in projections if n in streams), *(n for n in needed if n not in projections)]
     views = tuple(view_from_feast(streams[name], needed[name]) for name in order)
@@ -207,14 +235,21 @@ def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
     """What the engine needs of a StreamFeatureView; `wanted` limits it to some features."""
     aggregations = getattr(view, "aggregations", None)
     if not aggregations or view.batch_source is None:
-        raise PlanError(f"{view.name}: only stream views with aggregations over a source in the lake can be computed")
+        raise PlanError(
+            f"{view.name}: only stream views with aggregations over a source in the lake can be computed"
+        )
     path, tags = view.batch_source.path, view.batch_source.tags
     if not path.startswith(LAKE):
         raise PlanError(f"{view.name}: its source is {path!r}, expected {LAKE}<dataset>")
     if len(view.entity_columns) != 1:
         raise PlanError(f"{view.name}: has {len(view.entity_columns)} keys, expected one")
     hop = (view.tiling_hop_size or timedelta(minutes=5)) if view.enable_tiling else timedelta(0)
-    aggregates = [Aggregate(a.name, a.column, SYNONYMS.get(a.function, a.function), _microseconds(a.name, a.time_window)) for a in aggregations]
+    aggregates = [
+        Aggregate(
+            a.name, a.column, SYNONYMS.get(a.function, a.function), _microseconds(a.name, a.time_window)
+        )
+        for a in aggregations
+    ]
     if wanted is not None and (missing := sorted(wanted - {a.name for a in aggregates})):
         raise PlanError(f"{view.name}: no aggregation makes {', '.join(missing)}")
     return ViewPlan(
@@ -223,7 +258,11 @@ def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
         stream=path.removeprefix(LAKE),
         hop_us=_microseconds(view.name, hop),
         aggregates=tuple(a for a in aggregates if wanted is None or a.name in wanted),
-        scales={name.removeprefix("scale."): int(value) for name, value in sorted(tags.items()) if name.startswith("scale.")},
+        scales={
+            name.removeprefix("scale."): int(value)
+            for name, value in sorted(tags.items())
+            if name.startswith("scale.")
+        },
         event_id=tuple(tags.get("event_id", "transaction_id").split(",")),
         keys=tuple(k for k in tags.get("keys", "").split(",") if k),
         ttl_us=_microseconds(view.name, view.ttl or timedelta(0)),
@@ -239,4 +278,11 @@ def _microseconds(name: str, period: timedelta | None) -> int:
 
 def _view_from_dict(values: Mapping[str, Any]) -> ViewPlan:
     aggregates = tuple(Aggregate(**a) for a in values["aggregates"])
-    return ViewPlan(**{**values, "aggregates": aggregates, "event_id": tuple(values["event_id"]), "keys": tuple(values["keys"])})
+    return ViewPlan(
+        **{
+            **values,
+            "aggregates": aggregates,
+            "event_id": tuple(values["event_id"]),
+            "keys": tuple(values["keys"]),
+        }
+    )

@@ -2,7 +2,15 @@
 
 from feast import Entity, ValueType
 
-customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING, description="Who pays; the holder of the card.")
+customer = Entity(
+    name="customer",
+    join_keys=["customer_id"],
+    value_type=ValueType.STRING,
+    description="Who pays; the holder of the card.",
+)
 merchant = Entity(
-    name="merchant", join_keys=["merchant_id"], value_type=ValueType.STRING, description="Who is paid; on the handbook data a terminal."
+    name="merchant",
+    join_keys=["merchant_id"],
+    value_type=ValueType.STRING,
+    description="Who is paid; on the handbook data a terminal.",
 )

@@ -14,7 +14,13 @@ transactions = FileSource(
     file_format=ParquetFormat(),
     timestamp_field="event_timestamp",
     created_timestamp_column="created_timestamp",
-    tags={"event_id": "transaction_id", "keys": "customer_id,merchant_id", "scale.amount": "2", "scale.is_declined": "0", "stale_after_hours": "24"},
+    tags={
+        "event_id": "transaction_id",
+        "keys": "customer_id,merchant_id",
+        "scale.amount": "2",
+        "scale.is_declined": "0",
+        "stale_after_hours": "24",
+    },
     description="Accepted card transactions, one row each.",
 )
 

@@ -17,7 +17,10 @@ FLAGS = {"is_declined", "is_fraud"}
 
 def over(days: tuple[int, ...], function: str, column: str, name: str) -> list[Aggregation]:
     """The same aggregation over several windows; `{}` in the name stands for the days."""
-    return [Aggregation(column=column, function=function, time_window=timedelta(days=d), name=name.format(d)) for d in days]
+    return [
+        Aggregation(column=column, function=function, time_window=timedelta(days=d), name=name.format(d))
+        for d in days
+    ]
 
 
 def schema(key: str, aggregations: list[Aggregation]) -> list[Field]:
@@ -26,7 +29,10 @@ def schema(key: str, aggregations: list[Aggregation]) -> list[Field]:
     def whole(a: Aggregation) -> bool:
         return a.function in WHOLE or (a.function == "sum" and a.column in FLAGS)
 
-    return [Field(name=key, dtype=String), *(Field(name=a.name, dtype=Int64 if whole(a) else Float64) for a in aggregations)]
+    return [
+        Field(name=key, dtype=String),
+        *(Field(name=a.name, dtype=Int64 if whole(a) else Float64) for a in aggregations),
+    ]
 
 
 customer_aggregations = [
@@ -96,8 +102,16 @@ transaction_request = RequestSource(
     name="transaction_context",
     sources=[
         transaction_request,
-        customer_stats[[*(f"avg_txn_amount_{d}d" for d in (7, 30, 90)), "std_txn_amount_90d", *(f"max_txn_amount_{d}d" for d in (3, 7, 14, 30, 90))]],
-        merchant_stats[[f"merchant_seconds_since_{what}" for what in ("last_fraud", "first_fraud", "last_verdict")]],
+        customer_stats[
+            [
+                *(f"avg_txn_amount_{d}d" for d in (7, 30, 90)),
+                "std_txn_amount_90d",
+                *(f"max_txn_amount_{d}d" for d in (3, 7, 14, 30, 90)),
+            ]
+        ],
+        merchant_stats[
+            [f"merchant_seconds_since_{what}" for what in ("last_fraud", "first_fraud", "last_verdict")]
+        ],
     ],
     schema=[
         Field(name="txn_amount", dtype=Float64),

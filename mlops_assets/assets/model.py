@@ -16,5 +16,12 @@ from mlops_assets.resources.environments import Settings
 
 
 def model_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
-    makers = (training_set_asset, recipe_asset, trained_model_asset, evaluation_asset, promoted_version_asset, walk_forward_asset)
+    makers = (
+        training_set_asset,
+        recipe_asset,
+        trained_model_asset,
+        evaluation_asset,
+        promoted_version_asset,
+        walk_forward_asset,
+    )
     return [make(case, settings) for make in makers]

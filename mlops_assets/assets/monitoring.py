@@ -20,16 +20,11 @@ from dagster import (
     asset,
 )
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.assets.drift_reference import why_not_compared
-from mlops_assets.assets.parity import feature_parity_asset
-from mlops_assets.checks import Reported, content, markdown_table, reported, result, warning
-from mlops_assets.core.drift import DriftReport, DriftThresholds, data_drift, not_tested, prediction_drift
-from mlops_assets.core.money import business_report as money_by_day
-from mlops_assets.core.splits import Split
-from mlops_assets.core.use_case import UseCase
-from mlops_assets.core.verdicts import latest_verdicts
-from mlops_assets.keys import (
+from feature_repo.lake.datasets import Lake
+from mlops_assets.assets.feature_parity import feature_parity_asset
+from mlops_assets.core.data.verdict_history import latest_verdicts
+from mlops_assets.core.judging.money import business_report as money_by_day
+from mlops_assets.core.keys import (
     BUSINESS_REPORT,
     DATA_DRIFT,
     MONITORING,
@@ -38,11 +33,22 @@ from mlops_assets.keys import (
     TRANSACTIONS,
     VERDICTS,
 )
-from mlops_assets.partitions import ONE_RUN, arrival_days, as_of_days, before_as_of, days_of
+from mlops_assets.core.learning.splits import Split
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.watching.drift import (
+    DriftReport,
+    DriftThresholds,
+    data_drift,
+    not_tested,
+    prediction_drift,
+)
+from mlops_assets.graph.checks import Reported, content, markdown_table, reported, result, warning
+from mlops_assets.graph.partitions import ONE_RUN, arrival_days, as_of_days, before_as_of, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, day_range, shift, to_frame, to_table, write_days
 from mlops_assets.resources.registry import ModelRegistry
-from serving.contract.log import read_decisions
+from mlops_assets.steps.drift_reference import why_not_compared
+from serving.store.sqlite.decision_log import read_decisions
 
 REPORTED_DAYS = 30  # served days that a business report looks back on
 
@@ -59,7 +65,12 @@ def monitoring_assets(case: UseCase, settings: Settings) -> list[AssetsDefinitio
 
 
 def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    answered = warning(PREDICTION_LOG, "not_degraded", "No payment was decided on a feed that was staler than its declaration allows.", days)
+    answered = warning(
+        PREDICTION_LOG,
+        "not_degraded",
+        "No payment was decided on a feed that was staler than its declaration allows.",
+        days,
+    )
 
     @asset(
         name=PREDICTION_LOG,
@@ -74,27 +85,45 @@ def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefi
     def prediction_log(context: AssetExecutionContext, lake: LakeResource) -> Iterator[Reported]:
         made = days_of(context)
         tables = {day: read_decisions(settings.serving_db, day) for day in made}
-        written = write_days(lake.open(), PREDICTION_LOG, pa.concat_tables(tables.values()), "created_timestamp", made)
+        written = write_days(
+            lake.open(), PREDICTION_LOG, pa.concat_tables(tables.values()), "created_timestamp", made
+        )
         told, checked = {}, {}
         for day, table in tables.items():
             oldest = oldest_events(table.column("freshness").to_pylist())
             ages = [(view, "none" if hours is None else hours) for view, hours in oldest.items()]
             degraded = int(pc.sum(table.column("degraded")).as_py() or 0)
             told[day] = {
-                "decisions": {entry["values"]: entry["counts"] for entry in pc.value_counts(table.column("decision")).to_pylist()},
+                "decisions": {
+                    entry["values"]: entry["counts"]
+                    for entry in pc.value_counts(table.column("decision")).to_pylist()
+                },
                 "versions": ", ".join(sorted(set(table.column("model_version").to_pylist()))) or "none",
                 "freshness": markdown_table(["view", "greatest age of its newest event, hours"], ages),
             }
-            checked[day] = [result(answered, degraded == 0, {"degraded": degraded, "requests": table.num_rows, "oldest, hours": str(oldest)})]
+            checked[day] = [
+                result(
+                    answered,
+                    degraded == 0,
+                    {"degraded": degraded, "requests": table.num_rows, "oldest, hours": str(oldest)},
+                )
+            ]
         yield from reported(context, PREDICTION_LOG, written.values(), told, checked)
 
     return prediction_log
 
 
-def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
+def _data_drift_report(
+    case: UseCase, settings: Settings, days: DailyPartitionsDefinition
+) -> AssetsDefinition:
     said = "Enough was served on the day to say anything; what cannot be tested is not called quiet."
     enough = warning(DATA_DRIFT, "enough_predictions", said, days)
-    drift = warning(DATA_DRIFT, "no_data_drift", "The served features look like those of the days after the training.", days)
+    drift = warning(
+        DATA_DRIFT,
+        "no_data_drift",
+        "The served features look like those of the days after the training.",
+        days,
+    )
 
     @asset(
         name=DATA_DRIFT,
@@ -107,7 +136,9 @@ def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsD
         deps=[PREDICTION_LOG, TRANSACTIONS],
         check_specs=[enough, drift],
     )
-    def data_drift_report(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
+    def data_drift_report(
+        context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry
+    ) -> MaterializeResult:
         day = context.partition_key
         columns = list(case.drift_columns)
         current, version = _served(lake.open(), day, columns)
@@ -118,9 +149,21 @@ def _data_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsD
     return data_drift_report
 
 
-def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    enough = warning(PREDICTION_DRIFT, "enough_predictions", "Enough was served, by the fit whose scores the reference has.", days)
-    drift = warning(PREDICTION_DRIFT, "no_prediction_drift", "The scores are distributed as on the days after the training.", days)
+def _prediction_drift_report(
+    case: UseCase, settings: Settings, days: DailyPartitionsDefinition
+) -> AssetsDefinition:
+    enough = warning(
+        PREDICTION_DRIFT,
+        "enough_predictions",
+        "Enough was served, by the fit whose scores the reference has.",
+        days,
+    )
+    drift = warning(
+        PREDICTION_DRIFT,
+        "no_prediction_drift",
+        "The scores are distributed as on the days after the training.",
+        days,
+    )
 
     @asset(
         name=PREDICTION_DRIFT,
@@ -132,10 +175,14 @@ def _prediction_drift_report(case: UseCase, settings: Settings, days: DailyParti
         deps=[PREDICTION_LOG, TRANSACTIONS],
         check_specs=[enough, drift],
     )
-    def prediction_drift_report(context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
+    def prediction_drift_report(
+        context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry
+    ) -> MaterializeResult:
         day = context.partition_key
         version, report = score_drift(lake.open(), registry, day, settings.drift)
-        return _drift_result(lake.open(), PREDICTION_DRIFT, day, version, report, settings.home, enough, drift)
+        return _drift_result(
+            lake.open(), PREDICTION_DRIFT, day, version, report, settings.home, enough, drift
+        )
 
     return prediction_drift_report
 
@@ -181,7 +228,14 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
         return MaterializeResult(
             metadata={**content([written]), "money": markdown_table(columns, shown)},
             check_results=[
-                result(caught, passed, {"newest mature day": str(newest["day"]) if newest is not None else "none", "caught_share": share})
+                result(
+                    caught,
+                    passed,
+                    {
+                        "newest mature day": str(newest["day"]) if newest is not None else "none",
+                        "caught_share": share,
+                    },
+                )
             ],
         )
 
@@ -205,11 +259,22 @@ def money(lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:
     made = lake.between(PREDICTION_LOG, first, shift(as_of, -1))
     served = [d for d in made if lake.manifests(PREDICTION_LOG, [d])[0].rows]
     days = served or made[-1:] or day_range(shift(as_of, -1), shift(as_of, -1))
-    log = to_frame(lake.read(PREDICTION_LOG, days, ["prediction_id", "kind", "event_timestamp", "amount", "decision", "fraud_score"]))
-    log = log[(log["kind"] == "transaction") & (log["event_timestamp"] < pd.Timestamp(shift(split.last_mature_day.isoformat(), 1), tz="UTC"))]
+    log = to_frame(
+        lake.read(
+            PREDICTION_LOG,
+            days,
+            ["prediction_id", "kind", "event_timestamp", "amount", "decision", "fraud_score"],
+        )
+    )
+    log = log[
+        (log["kind"] == "transaction")
+        & (log["event_timestamp"] < pd.Timestamp(shift(split.last_mature_day.isoformat(), 1), tz="UTC"))
+    ]
     verdicts = to_frame(lake.read(VERDICTS, lake.between(VERDICTS, first, shift(as_of, -1))))
     known = latest_verdicts(verdicts, pd.Timestamp(as_of, tz="UTC"))
-    return money_by_day(log.rename(columns={"prediction_id": "transaction_id"}), known, settings.costs.reviews_per_day)
+    return money_by_day(
+        log.rename(columns={"prediction_id": "transaction_id"}), known, settings.costs.reviews_per_day
+    )
 
 
 def _served(lake: Lake, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
@@ -225,13 +290,20 @@ def _served(lake: Lake, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame,
     vectors = [json.loads(text) for text in log.column("features").to_pylist()]
     scores = log.column("fraud_score").to_pylist()
     served = pd.DataFrame(
-        {name: pd.Series(scores if name == "fraud_score" else [v.get(name) for v in vectors], dtype="float64") for name in columns},
+        {
+            name: pd.Series(
+                scores if name == "fraud_score" else [v.get(name) for v in vectors], dtype="float64"
+            )
+            for name in columns
+        },
     ).assign(model_version=log.column("model_version").to_pylist())
     (most, *_) = served["model_version"].mode()
     return served, str(most)
 
 
-def score_drift(lake: Lake, registry: ModelRegistry, day: str, thresholds: DriftThresholds) -> tuple[str | None, DriftReport]:
+def score_drift(
+    lake: Lake, registry: ModelRegistry, day: str, thresholds: DriftThresholds
+) -> tuple[str | None, DriftReport]:
     """The version that served most of the day, and its scores against its reference.
 
     One fit gave both, or it is not tested.
@@ -249,13 +321,35 @@ def score_drift(lake: Lake, registry: ModelRegistry, day: str, thresholds: Drift
 
 
 def _drift_result(
-    lake: Lake, name: str, day: str, version: str | None, report: DriftReport, home: Path, enough: AssetCheckSpec, drift: AssetCheckSpec
+    lake: Lake,
+    name: str,
+    day: str,
+    version: str | None,
+    report: DriftReport,
+    home: Path,
+    enough: AssetCheckSpec,
+    drift: AssetCheckSpec,
 ) -> MaterializeResult:
     """Store the numbers, put the page where the metadata links to it, and say which columns moved."""
     columns = sorted(report.columns.items(), key=lambda item: -item[1])
-    table = pa.table({"column": pa.array([c for c, _ in columns], pa.string()), "value": pa.array([v for _, v in columns], pa.float64())})
-    written = lake.write(name, day, table, validated=True, metadata={"drifted": report.drifted, "tested": report.tested, "note": report.note})
-    metadata: dict[str, Any] = {**content([written]), "columns": markdown_table(["column", "PSI"], columns), "note": report.note or "none"}
+    table = pa.table(
+        {
+            "column": pa.array([c for c, _ in columns], pa.string()),
+            "value": pa.array([v for _, v in columns], pa.float64()),
+        }
+    )
+    written = lake.write(
+        name,
+        day,
+        table,
+        validated=True,
+        metadata={"drifted": report.drifted, "tested": report.tested, "note": report.note},
+    )
+    metadata: dict[str, Any] = {
+        **content([written]),
+        "columns": markdown_table(["column", "PSI"], columns),
+        "note": report.note or "none",
+    }
     metadata["version"] = version or "none"
     if report.html:
         page = home / "reports" / name / f"{day}.html"
@@ -267,7 +361,13 @@ def _drift_result(
     return MaterializeResult(
         metadata=metadata,
         check_results=[
-            result(enough, report.tested and not report.untested, {"reason": report.note or "enough", "day": day}),
-            result(drift, not report.drifted, {"day": day, "share of drifted columns": report.share, "largest": moved or "none"}),
+            result(
+                enough, report.tested and not report.untested, {"reason": report.note or "enough", "day": day}
+            ),
+            result(
+                drift,
+                not report.drifted,
+                {"day": day, "share of drifted columns": report.share, "largest": moved or "none"},
+            ),
         ],
     )

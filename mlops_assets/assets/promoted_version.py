@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
-from mlops_assets.core.lifecycle import GATE, kind, moved_to
+from mlops_assets.core.keys import EVALUATION, MODEL, PROMOTED_VERSION
+from mlops_assets.core.lifecycle.champions import GATE, kind, moved_to
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import EVALUATION, MODEL, PROMOTED_VERSION
-from mlops_assets.partitions import as_of_days, run_of
+from mlops_assets.graph.partitions import as_of_days, run_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import LakeResource
-from mlops_assets.resources.lifecycle import Lifecycle
+from mlops_assets.resources.promotion import Lifecycle
 from mlops_assets.resources.registry import CARD, ModelRegistry
 
 
@@ -35,11 +35,20 @@ def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinitio
         as_of = context.partition_key
         opened = lake.open()
         number = opened.read(EVALUATION, [as_of]).column("version")[0].as_py()
-        row = Lifecycle(registry, history).follow_the_gate(number, datetime.now(UTC), run_of(context), settings.gate.approval)
-        context.log.info(f"version {number} is {kind(row)}, by {row.get('by', GATE)}: {'; '.join(row['reasons'])}")
+        row = Lifecycle(registry, history).follow_the_gate(
+            number, datetime.now(UTC), run_of(context), settings.gate.approval
+        )
+        context.log.info(
+            f"version {number} is {kind(row)}, by {row.get('by', GATE)}: {'; '.join(row['reasons'])}"
+        )
         if moved_to(row) != number:
             return
-        opened.write(PROMOTED_VERSION, as_of, pa.table({"version": [number], "replaced": pa.array([row["champion"]], pa.string())}), validated=True)
+        opened.write(
+            PROMOTED_VERSION,
+            as_of,
+            pa.table({"version": [number], "replaced": pa.array([row["champion"]], pa.string())}),
+            validated=True,
+        )
         yield MaterializeResult(
             metadata={
                 "version": number,

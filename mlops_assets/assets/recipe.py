@@ -9,20 +9,20 @@ from typing import Any
 import pyarrow as pa
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.assets.judging import split_of
-from mlops_assets.assets.pictures import as_markdown, png
-from mlops_assets.checks import markdown_table
-from mlops_assets.core.recipe import Recipe
-from mlops_assets.core.tuning import SPACE, Study, Trial, search
+from feature_repo.lake.datasets import Lake
+from mlops_assets.core.keys import MODEL, RECIPE, TRAINING_SET
+from mlops_assets.core.learning.hyperparameters import Recipe
+from mlops_assets.core.learning.tuning import SPACE, Study, Trial, search
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import MODEL, RECIPE, TRAINING_SET
-from mlops_assets.partitions import as_of_days, run_of
+from mlops_assets.graph.checks import markdown_table
+from mlops_assets.graph.partitions import as_of_days, run_of
+from mlops_assets.graph.pictures import as_markdown, png
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, read_validated, to_frame
 from mlops_assets.resources.provenance import provenance
 from mlops_assets.resources.registry import ModelRegistry
+from mlops_assets.steps.judge import split_of
 
 TRIALS_SHOWN = 20
 
@@ -42,26 +42,53 @@ def recipe_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         partitions_def=as_of_days(settings.time.start, settings.time.end),
         deps=[TRAINING_SET],
     )
-    def recipe(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource, registry: ModelRegistry) -> MaterializeResult:
+    def recipe(
+        context: AssetExecutionContext,
+        lake: LakeResource,
+        feature_store: FeatureStoreResource,
+        registry: ModelRegistry,
+    ) -> MaterializeResult:
         as_of = context.partition_key
         opened = lake.open()
         if not settings.tuning.trials:
             _write(opened, settings, as_of, settings.recipe, None)
-            return MaterializeResult(metadata={"tuned": False, "recipe": markdown_table(["value", "configured"], vars(settings.recipe).items())})
+            return MaterializeResult(
+                metadata={
+                    "tuned": False,
+                    "recipe": markdown_table(["value", "configured"], vars(settings.recipe).items()),
+                }
+            )
         features = feature_store.plan(case.feature_service).features
         rows = to_frame(read_validated(opened, TRAINING_SET, [as_of]))
         data_digest = opened.manifests(TRAINING_SET, [as_of])[0].digest
         run_id = run_of(context)
-        tags = {"kind": "tuning", "as_of": as_of, "training_set_digest": data_digest, "dagster_run": run_id, **provenance(settings)}
-        params = {**vars(settings.tuning), **{f"configured.{name}": value for name, value in vars(settings.recipe).items()}}
+        tags = {
+            "kind": "tuning",
+            "as_of": as_of,
+            "training_set_digest": data_digest,
+            "dagster_run": run_id,
+            **provenance(settings),
+        }
+        params = {
+            **vars(settings.tuning),
+            **{f"configured.{name}": value for name, value in vars(settings.recipe).items()},
+        }
 
         def tell(trial: Trial, best: Trial) -> None:
-            given_up = f" on {len(trial.losses)} of {settings.tuning.folds} folds, given up" if trial.given_up else ""
+            given_up = (
+                f" on {len(trial.losses)} of {settings.tuning.folds} folds, given up"
+                if trial.given_up
+                else ""
+            )
             counted = f"trial {trial.number + 1} of {settings.tuning.trials}"
-            context.log.info(f"{counted}: log loss {trial.loss:.5f}{given_up}, the best so far {best.loss:.5f}")
+            context.log.info(
+                f"{counted}: log loss {trial.loss:.5f}{given_up}, the best so far {best.loss:.5f}"
+            )
 
         # An id of its own: under that of the Dagster run the training, which comes next, would take up this very MLflow run.
-        with registry.training_run(f"{case.name} tuning as of {as_of}", f"{run_id}/tuning", context.log, params, tags) as mlflow:
+        with registry.training_run(
+            f"{case.name} tuning as of {as_of}", f"{run_id}/tuning", context.log, params, tags
+        ) as mlflow:
             study = search(rows, features, split_of(settings, as_of), settings.recipe, settings.tuning, tell)
             picture = _history(study)
             _log(mlflow, study, picture)
@@ -76,16 +103,24 @@ def recipe_of(lake: Lake, settings: Settings, as_of: str) -> Recipe:
     """What to train with as of the day. A recipe that was searched on another training set, or made for another configuration, is `StaleRecipe`."""
     (found,) = lake.read(RECIPE, [as_of]).to_pylist()
     if found["asked"] != _asked(settings):
-        raise StaleRecipe(f"{RECIPE}: {as_of} was made for another [recipe] or [tuning] than is configured now; materialize it again")
+        raise StaleRecipe(
+            f"{RECIPE}: {as_of} was made for another [recipe] or [tuning] than is configured now; materialize it again"
+        )
     now = lake.manifests(TRAINING_SET, [as_of])[0].digest
     if found["training_set"] not in (None, now):
-        raise StaleRecipe(f"{RECIPE}: {as_of} was searched on the training set {found['training_set']}, which is now {now}; materialize it again")
+        raise StaleRecipe(
+            f"{RECIPE}: {as_of} was searched on the training set {found['training_set']}, which is now {now}; materialize it again"
+        )
     return Recipe(**json.loads(found["recipe"]))
 
 
 def _write(lake: Lake, settings: Settings, as_of: str, recipe: Recipe, training_set: str | None) -> None:
     """`training_set`: the digest of what it was searched on; none where it is the configured recipe, which fits any rows."""
-    columns = {"recipe": [json.dumps(asdict(recipe))], "asked": [_asked(settings)], "training_set": pa.array([training_set], pa.string())}
+    columns = {
+        "recipe": [json.dumps(asdict(recipe))],
+        "asked": [_asked(settings)],
+        "training_set": pa.array([training_set], pa.string()),
+    }
     lake.write(RECIPE, as_of, pa.table(columns), validated=True)
 
 
@@ -99,7 +134,12 @@ def _log(mlflow: Any, study: Study, picture: Any) -> None:
         if not trial.given_up:
             mlflow.log_metric("log_loss", trial.loss, step=trial.number + 1)
     mlflow.log_metrics({"best.log_loss": study.best.loss, "configured.log_loss": study.configured.loss})
-    mlflow.log_params({"best.trial": study.best.number + 1, **{f"best.{name}": value for name, value in study.best.searched.items()}})
+    mlflow.log_params(
+        {
+            "best.trial": study.best.number + 1,
+            **{f"best.{name}": value for name, value in study.best.searched.items()},
+        }
+    )
     mlflow.log_text(_trials(study), "trials.csv")
     mlflow.log_figure(picture, "history.png")
 
@@ -107,10 +147,20 @@ def _log(mlflow: Any, study: Study, picture: Any) -> None:
 def _trials(study: Study) -> str:
     """One line a trial; a fold that a trial did not come to is empty."""
     written = csv.writer(text := io.StringIO(), lineterminator="\n")
-    written.writerow(["trial", "log_loss", "given_up", *SPACE, *(f"log_loss {fold.first} to {fold.last}" for fold in study.folds)])
+    written.writerow(
+        [
+            "trial",
+            "log_loss",
+            "given_up",
+            *SPACE,
+            *(f"log_loss {fold.first} to {fold.last}" for fold in study.folds),
+        ]
+    )
     for trial in study.trials:
         missing = [""] * (len(study.folds) - len(trial.losses))
-        written.writerow([trial.number + 1, trial.loss, trial.given_up, *trial.searched.values(), *trial.losses, *missing])
+        written.writerow(
+            [trial.number + 1, trial.loss, trial.given_up, *trial.searched.values(), *trial.losses, *missing]
+        )
     return text.getvalue()
 
 
@@ -122,9 +172,13 @@ def _shown(study: Study, picture: Any) -> dict[str, Any]:
         "log loss": best.loss,
         "log loss as configured": configured.loss,
         "folds": ", ".join(f"{fold.first} to {fold.last}" for fold in study.folds),
-        "recipe": markdown_table(["value", "chosen", "configured"], [(n, v, configured.searched[n]) for n, v in best.searched.items()]),
+        "recipe": markdown_table(
+            ["value", "chosen", "configured"],
+            [(n, v, configured.searched[n]) for n, v in best.searched.items()],
+        ),
         "best trials": markdown_table(
-            ["trial", "log loss", "folds", *SPACE], [(t.number + 1, f"{t.loss:.5f}", len(t.losses), *t.searched.values()) for t in first]
+            ["trial", "log loss", "folds", *SPACE],
+            [(t.number + 1, f"{t.loss:.5f}", len(t.losses), *t.searched.values()) for t in first],
         ),
         "history": MetadataValue.md(as_markdown("log loss by trial", png(picture))),
     }

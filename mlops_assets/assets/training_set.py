@@ -5,26 +5,43 @@ from collections.abc import Sequence
 import pandas as pd
 from dagster import AssetDep, AssetExecutionContext, AssetsDefinition, MaterializeResult, asset
 
-from feature_repo.engine.lake import Lake, MissingPartitions, digest_of, encode
-from mlops_assets.assets.judging import split_of
-from mlops_assets.checks import blocking, content, markdown_table, result
-from mlops_assets.core.splits import NothingToLearn
-from mlops_assets.core.training_set import assemble
+from feature_repo.lake.datasets import Lake, MissingPartitions, digest_of, encode
+from mlops_assets.core.keys import (
+    DATA_DRIFT,
+    FEATURE_PARITY,
+    FEATURE_VECTORS,
+    MODEL,
+    PREDICTION_DRIFT,
+    TRAINING_SET,
+    TRANSACTIONS,
+    VERDICTS,
+)
+from mlops_assets.core.learning.eligible_rows import assemble
+from mlops_assets.core.learning.splits import NothingToLearn
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import DATA_DRIFT, FEATURE_PARITY, FEATURE_VECTORS, MODEL, PREDICTION_DRIFT, TRAINING_SET, TRANSACTIONS, VERDICTS
-from mlops_assets.partitions import as_of_days, before_as_of
+from mlops_assets.graph.checks import blocking, content, markdown_table, result
+from mlops_assets.graph.partitions import as_of_days, before_as_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, day_range, read_validated, shift, to_frame, to_table
+from mlops_assets.steps.judge import split_of
 
 
 def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     days = as_of_days(settings.time.start, settings.time.end)
-    enough = blocking(TRAINING_SET, "enough_positives", "Both folds hold enough frauds to learn from and to measure on.", days)
+    enough = blocking(
+        TRAINING_SET,
+        "enough_positives",
+        "Both folds hold enough frauds to learn from and to measure on.",
+        days,
+    )
     reach = settings.model.train_days + settings.verdicts.maturity_days + 1
     inputs = [AssetDep(name, partition_mapping=before_as_of(reach)) for name in (FEATURE_VECTORS, VERDICTS)]
     # Dependencies without arguments: a retraining stands downstream of the reports that asked for it.
-    lineage = [AssetDep(name, partition_mapping=before_as_of(1)) for name in (DATA_DRIFT, PREDICTION_DRIFT, FEATURE_PARITY)]
+    lineage = [
+        AssetDep(name, partition_mapping=before_as_of(1))
+        for name in (DATA_DRIFT, PREDICTION_DRIFT, FEATURE_PARITY)
+    ]
 
     @asset(
         name=TRAINING_SET,
@@ -37,22 +54,34 @@ def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         deps=[*inputs, *lineage],
         check_specs=[enough],
     )
-    def training_set(context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource) -> MaterializeResult:
+    def training_set(
+        context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource
+    ) -> MaterializeResult:
         as_of = context.partition_key
         opened = lake.open()
         features = feature_store.plan(case.feature_service).features
         rows = training_rows(opened, settings, as_of, features)
-        positives = {fold: int(rows.loc[rows["fold"] == fold, "is_fraud"].sum()) for fold in ("train", "holdout")}
+        positives = {
+            fold: int(rows.loc[rows["fold"] == fold, "is_fraud"].sum()) for fold in ("train", "holdout")
+        }
         passed = min(positives.values()) >= settings.gate.min_positives
         written = opened.write(TRAINING_SET, as_of, to_table(rows), validated=passed)
-        per_day = rows.groupby(rows["event_timestamp"].dt.strftime("%Y-%m-%d"))["is_fraud"].agg(["size", "sum"])
+        per_day = rows.groupby(rows["event_timestamp"].dt.strftime("%Y-%m-%d"))["is_fraud"].agg(
+            ["size", "sum"]
+        )
         return MaterializeResult(
             metadata={
                 **content([written]),
                 "train rows": int((rows["fold"] == "train").sum()),
-                "days left out": ", ".join(broken_days(opened, split_of(settings, as_of).train_first.isoformat(), shift(as_of, -1))) or "none",
+                "days left out": ", ".join(
+                    broken_days(opened, split_of(settings, as_of).train_first.isoformat(), shift(as_of, -1))
+                )
+                or "none",
                 "holdout rows": int((rows["fold"] == "holdout").sum()),
-                "by day": markdown_table(["day", "transactions", "frauds"], [(day, int(n), int(f)) for day, (n, f) in per_day.tail(14).iterrows()]),
+                "by day": markdown_table(
+                    ["day", "transactions", "frauds"],
+                    [(day, int(n), int(f)) for day, (n, f) in per_day.tail(14).iterrows()],
+                ),
             },
             check_results=[result(enough, passed, {**positives, "required": settings.gate.min_positives})],
         )
@@ -63,7 +92,14 @@ def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
 def training_rows(lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]) -> pd.DataFrame:
     """Read what had arrived before `as_of`, the days of `training_days`, and assemble it."""
     split, days = split_of(settings, as_of), training_days(lake, settings, as_of)
-    columns = ["transaction_id", "event_timestamp", "created_timestamp", "customer_id", "merchant_id", "amount"]
+    columns = [
+        "transaction_id",
+        "event_timestamp",
+        "created_timestamp",
+        "customer_id",
+        "merchant_id",
+        "amount",
+    ]
     vectors = read_validated(lake, FEATURE_VECTORS, days, list(dict.fromkeys([*columns, *features])))
     verdicts = read_validated(lake, VERDICTS, days)
     return assemble(to_frame(vectors), to_frame(verdicts), split, features)
@@ -100,7 +136,10 @@ class MissingDays(MissingPartitions):
 
 def broken_days(lake: Lake, first: str, last: str) -> list[str]:
     """The days whose transactions are there and did not pass validation."""
-    return sorted(set(lake.between(TRANSACTIONS, first, last)) - set(lake.between(TRANSACTIONS, first, last, validated=True)))
+    return sorted(
+        set(lake.between(TRANSACTIONS, first, last))
+        - set(lake.between(TRANSACTIONS, first, last, validated=True))
+    )
 
 
 def training_set_digest(lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]) -> str:

@@ -9,17 +9,17 @@ import pandas as pd
 from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue, asset
 from pydantic import Field
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.assets.past_days import judge_of, past_days
-from mlops_assets.assets.pictures import data_uri, png
+from feature_repo.lake.datasets import Lake
 from mlops_assets.assets.trained_model import trained_version
-from mlops_assets.checks import content, markdown_table
-from mlops_assets.core.backtest import CAPACITY, OWN, UNCHANGED, Week, means, steps, table, week
+from mlops_assets.core.judging.walk_weeks import CAPACITY, OWN, UNCHANGED, Week, means, steps, table, week
+from mlops_assets.core.keys import FEATURE_VECTORS, MODEL, TRAINED_MODEL, VERDICTS, WALK_FORWARD
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.keys import FEATURE_VECTORS, MODEL, TRAINED_MODEL, VERDICTS, WALK_FORWARD
+from mlops_assets.graph.checks import content, markdown_table
+from mlops_assets.graph.pictures import data_uri, png
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, shift, to_table
 from mlops_assets.resources.registry import ModelRegistry
+from mlops_assets.steps.past_days import judge_of, past_days
 
 Cells = Sequence[Sequence[object]]
 Tables = Mapping[str, Cells]  # by their titles, each with its header first
@@ -44,18 +44,25 @@ def walk_forward_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         kinds={"parquet"},
         deps=[TRAINED_MODEL, FEATURE_VECTORS, VERDICTS],
     )
-    def walk_forward(context: AssetExecutionContext, config: Walk, lake: LakeResource, registry: ModelRegistry) -> MaterializeResult:
+    def walk_forward(
+        context: AssetExecutionContext, config: Walk, lake: LakeResource, registry: ModelRegistry
+    ) -> MaterializeResult:
         opened, name = lake.open(), walk_partition(config.first, config.last, config.step)
         as_of = steps(config.first, config.last, config.step)
         weeks = table(walked(opened, settings, registry, as_of, config.step))
         written = opened.write(WALK_FORWARD, name, to_table(weeks), validated=True)
         tables, pictures = walk_tables(weeks, settings.model.card_k), _pictures(weeks)
         page = settings.home / "reports" / WALK_FORWARD / f"{name}.html"
-        _write_page(page, f"Walk-forward as of {as_of[0]} to {as_of[-1]}, every {config.step} days", tables, pictures)
+        _write_page(
+            page, f"Walk-forward as of {as_of[0]} to {as_of[-1]}, every {config.step} days", tables, pictures
+        )
         return MaterializeResult(
             metadata={
                 **content([written]),
-                **{title: markdown_table([str(cell) for cell in cells[0]], cells[1:]) for title, cells in tables.items()},
+                **{
+                    title: markdown_table([str(cell) for cell in cells[0]], cells[1:])
+                    for title, cells in tables.items()
+                },
                 **{title: MetadataValue.md(f"![{title}]({image})") for title, image in pictures.items()},
                 "report": MetadataValue.path(str(page)),
             }
@@ -69,7 +76,9 @@ def walk_partition(first: str, last: str, step: int) -> str:
     return f"{first}_to_{last}_step_{step}"
 
 
-def walked(lake: Lake, settings: Settings, registry: ModelRegistry, as_of_days: Sequence[str], step: int) -> list[Week]:
+def walked(
+    lake: Lake, settings: Settings, registry: ModelRegistry, as_of_days: Sequence[str], step: int
+) -> list[Week]:
     """Measure the version of each as-of day on what arrived in the `step` days from it on, as far as the lake has them."""
     lake.manifests(TRAINED_MODEL, as_of_days)  # the error names all the days that are missing
     past, weeks, first = past_days(lake, settings, as_of_days[0]), [], None
@@ -81,7 +90,9 @@ def walked(lake: Lake, settings: Settings, registry: ModelRegistry, as_of_days: 
         rows = past.payments(days, [*own.release.features, *first.release.features])
         scored = own.score(rows)
         unchanged = scored if own is first else first.score(rows)
-        weeks.append(week(as_of, version, days, rows, scored, unchanged, settings.costs, settings.model.card_k))
+        weeks.append(
+            week(as_of, version, days, rows, scored, unchanged, settings.costs, settings.model.card_k)
+        )
     return weeks
 
 
@@ -110,14 +121,20 @@ def walk_tables(weeks: pd.DataFrame, k: int) -> Tables:
         "money": _by_day(weeks, average, money),
         "policies, means": [
             ("policy", *measures),
-            *((title, *(shown(average[f"{policy}.{name}"]) for name in measures.values())) for policy, title in POLICIES.items()),
+            *(
+                (title, *(shown(average[f"{policy}.{name}"]) for name in measures.values()))
+                for policy, title in POLICIES.items()
+            ),
         ],
     }
 
 
 def _by_day(weeks: pd.DataFrame, average: Mapping[str, float | None], columns: Mapping[str, str]) -> Cells:
     header = ("as of", "version", *columns)
-    lines = [(row["as_of"], row["version"], *(shown(row[name]) for name in columns.values())) for row in weeks.to_dict("records")]
+    lines = [
+        (row["as_of"], row["version"], *(shown(row[name]) for name in columns.values()))
+        for row in weeks.to_dict("records")
+    ]
     return [header, *lines, ("mean", "", *(shown(average[name]) for name in columns.values()))]
 
 
@@ -136,7 +153,9 @@ def _pictures(weeks: pd.DataFrame) -> dict[str, str]:
     quality = {"retrained": "average_precision", POLICIES[UNCHANGED]: f"{UNCHANGED}.average_precision"}
     return {
         "quality over time": _lines(weeks, quality, "average precision"),
-        "cost over time": _lines(weeks, {name: f"{policy}.cost" for policy, name in POLICIES.items()}, "cost of the days served"),
+        "cost over time": _lines(
+            weeks, {name: f"{policy}.cost" for policy, name in POLICIES.items()}, "cost of the days served"
+        ),
     }
 
 
@@ -155,8 +174,13 @@ def _lines(weeks: pd.DataFrame, columns: Mapping[str, str], label: str) -> str:
 
 
 def _write_page(place: Path, title: str, tables: Tables, pictures: Mapping[str, str]) -> None:
-    parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>{STYLE}<h1>{html.escape(title)}</h1><p>{html.escape(NOTE)}</p>"]
-    parts += [f'<h2>{html.escape(name)}</h2><img src="{image}" alt="{html.escape(name)}">' for name, image in pictures.items()]
+    parts = [
+        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>{STYLE}<h1>{html.escape(title)}</h1><p>{html.escape(NOTE)}</p>"
+    ]
+    parts += [
+        f'<h2>{html.escape(name)}</h2><img src="{image}" alt="{html.escape(name)}">'
+        for name, image in pictures.items()
+    ]
     for name, (header, *lines) in tables.items():
         body = "".join(f"<tr>{_row(line, 'td')}</tr>" for line in lines)
         parts.append(f"<h2>{html.escape(name)}</h2><table><tr>{_row(header, 'th')}</tr>{body}</table>")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mlops_assets.core.source import Source
-from serving.contract.believable import Bounds
+from mlops_assets.core.data.base import Source
+from serving.contract.bounds import Bounds
 
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema

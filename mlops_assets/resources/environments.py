@@ -14,18 +14,18 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from mlops_assets.core.drift import DriftThresholds
-from mlops_assets.core.guard import Guard
-from mlops_assets.core.money import Costs
-from mlops_assets.core.promotion import Gate
-from mlops_assets.core.recipe import Recipe
-from mlops_assets.core.source import SourceError
-from mlops_assets.core.tables import nearest, read_table
-from mlops_assets.core.tuning import Tuning
+from mlops_assets.core.config_tables import nearest, read_table
+from mlops_assets.core.data.base import SourceError
+from mlops_assets.core.judging.gate import Gate
+from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.learning.hyperparameters import Recipe
+from mlops_assets.core.learning.tuning import Tuning
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.watching.drift import DriftThresholds
+from mlops_assets.core.watching.guard import Guard
 from mlops_assets.errors import listed
 from mlops_assets.sources.listing import beside
-from serving.contract.believable import Bounds
+from serving.contract.bounds import Bounds
 
 _NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # in the address of a database they have a meaning
 
@@ -55,29 +55,47 @@ class Storage:
 
 @dataclass(frozen=True)
 class Ingest:
-    max_quarantined_share: Share = 0.05  # above it the feed itself is broken, and what is downstream must wait
-    volume_window_days: Annotated[int, Ge(1)] = 14  # a day's rows are compared with the median of this many days before it
-    min_volume_ratio: Annotated[float, Ge(0)] = 0.1  # a feed that broke off in the first hours, and no quiet Sunday
-    max_volume_ratio: Annotated[float, Ge(1)] = 5.0  # ten times the usual is a double delivery; a busy Saturday is not five times
-    horizon_days: Annotated[int, Ge(1)] = 120  # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
+    max_quarantined_share: Share = (
+        0.05  # above it the feed itself is broken, and what is downstream must wait
+    )
+    volume_window_days: Annotated[int, Ge(1)] = (
+        14  # a day's rows are compared with the median of this many days before it
+    )
+    min_volume_ratio: Annotated[float, Ge(0)] = (
+        0.1  # a feed that broke off in the first hours, and no quiet Sunday
+    )
+    max_volume_ratio: Annotated[float, Ge(1)] = (
+        5.0  # ten times the usual is a double delivery; a busy Saturday is not five times
+    )
+    horizon_days: Annotated[int, Ge(1)] = (
+        120  # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
+    )
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    maturity_days: Annotated[int, Ge(0)] = 7  # without a fraud label by then, a transaction counts as legitimate
+    maturity_days: Annotated[int, Ge(0)] = (
+        7  # without a fraud label by then, a transaction counts as legitimate
+    )
 
 
 @dataclass(frozen=True)
 class Model:
     holdout_days: Annotated[int, Ge(1)] = 7
     train_days: Annotated[int, Ge(2)] = 90
-    warm_up_days: Annotated[int, Ge(0)] = 14  # of the platform's first days nothing is learnt: their windows are emptier than any will be again
+    warm_up_days: Annotated[int, Ge(0)] = (
+        14  # of the platform's first days nothing is learnt: their windows are emptier than any will be again
+    )
     seed: Annotated[int, Ge(0)] = 7
-    card_k: Annotated[int, Ge(1)] = 100  # cards that a team can look at in a day, as in the handbook's card precision@100
+    card_k: Annotated[int, Ge(1)] = (
+        100  # cards that a team can look at in a day, as in the handbook's card precision@100
+    )
 
     def __post_init__(self) -> None:
         if self.train_days <= self.holdout_days:
-            raise ValueError(f"train_days of {self.train_days} leaves nothing to learn from before a holdout_days of {self.holdout_days}")
+            raise ValueError(
+                f"train_days of {self.train_days} leaves nothing to learn from before a holdout_days of {self.holdout_days}"
+            )
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,9 @@ class Retraining:
 
     def __post_init__(self) -> None:
         if self.cooldown_days < 1:
-            raise ValueError(f"cooldown_days of {self.cooldown_days}: at least one day is needed between two retrainings")
+            raise ValueError(
+                f"cooldown_days of {self.cooldown_days}: at least one day is needed between two retrainings"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,9 @@ class Business:
 class Serving:
     """What `mlops serve` does with a home whose newest day is far from the service's clock."""
 
-    far_days: int = 30  # after as long without an event most windows are empty, and the model scores what it never saw
+    far_days: int = (
+        30  # after as long without an event most windows are empty, and the model scores what it never saw
+    )
     when_far: Literal["refuse", "warn"] = "refuse"  # "warn" is for somebody who goes on after a long pause
 
     def __post_init__(self) -> None:
@@ -183,7 +205,9 @@ SECTIONS: Mapping[str, type] = {
 
 
 def load_settings(
-    config: str | os.PathLike[str] | None = None, home: str | os.PathLike[str] | None = None, use_cases: Mapping[str, UseCase] | None = None
+    config: str | os.PathLike[str] | None = None,
+    home: str | os.PathLike[str] | None = None,
+    use_cases: Mapping[str, UseCase] | None = None,
 ) -> Settings:
     """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME` names (or `home`; `var` otherwise).
 
@@ -205,7 +229,13 @@ def load_settings(
     if lake:
         given["storage"] = Storage(lake)
     base = os.environ.get("MLOPS_CONFIG_BASE")
-    settings = Settings(home=root, config_file=path, config_text=text, config_base=Path(base).absolute() if base else None, **given)
+    settings = Settings(
+        home=root,
+        config_file=path,
+        config_text=text,
+        config_base=Path(base).absolute() if base else None,
+        **given,
+    )
     if problems := problems + _of_use_case(settings, use_cases):
         raise ConfigError(listed(os.fspath(where), problems))
     return settings
@@ -218,10 +248,14 @@ def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such configuration file; {beside(path, '.toml')}") from None
     except IsADirectoryError:
-        raise ConfigError(f"{where}: is a folder; name the TOML file in it: {beside(path / 'x', '.toml')}") from None
+        raise ConfigError(
+            f"{where}: is a folder; name the TOML file in it: {beside(path / 'x', '.toml')}"
+        ) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{where}: line {line} holds the byte 0x{error.object[error.start]:02x}, which is not UTF-8; save it as UTF-8") from None
+        raise ConfigError(
+            f"{where}: line {line} holds the byte 0x{error.object[error.start]:02x}, which is not UTF-8; save it as UTF-8"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: is no TOML: {error}") from None
     except OSError as error:
@@ -231,7 +265,9 @@ def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
 def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Each section of a file as its dataclass, and all problems of them and of the keys beside them. What cannot be used is left out."""
     known = sorted({"use_case", "source", *SECTIONS})
-    home_of = {field.name: f"[{name}]" for name, kind in reversed(list(SECTIONS.items())) for field in fields(kind)}
+    home_of = {
+        field.name: f"[{name}]" for name, kind in reversed(list(SECTIONS.items())) for field in fields(kind)
+    }
     given, problems = dict[str, Any](), []
     for name in sorted(set(values) - set(known)):
         hint = f"it belongs to {home_of[name]}" if name in home_of else f"known are {', '.join(known)}"
@@ -253,7 +289,9 @@ def _of_use_case(settings: Settings, use_cases: Mapping[str, UseCase] | None) ->
     if use_cases is None:
         return []
     if (case := use_cases.get(settings.use_case)) is None:
-        return [f"use_case {settings.use_case!r} is not known{nearest(settings.use_case, list(use_cases))}; there is {', '.join(use_cases)}"]
+        return [
+            f"use_case {settings.use_case!r} is not known{nearest(settings.use_case, list(use_cases))}; there is {', '.join(use_cases)}"
+        ]
     try:
         case.open_source(settings.source, settings.base)
     except SourceError as error:

@@ -28,7 +28,7 @@ def feature_store_of(settings: Settings) -> FeatureStoreResource:
 
 @lru_cache(maxsize=4)
 def _open(home: str, lake: str) -> Any:
-    from feature_repo.engine.store import open_store
+    from feature_repo.store import open_store
 
     return open_store(Path(home), lake)
 

@@ -76,9 +76,13 @@ class History(ConfigurableResource[Any]):
             return rows
         known = Head(**json.loads(kept_elsewhere))
         if len(rows) < known.rows:
-            raise HistoryError(f"{self.path}: line {len(rows) + 1} is missing: it has {len(rows)} lines, and MLflow knows of {known.rows}")
+            raise HistoryError(
+                f"{self.path}: line {len(rows) + 1} is missing: it has {len(rows)} lines, and MLflow knows of {known.rows}"
+            )
         if _head(digests[: known.rows]) != known:
-            raise HistoryError(f"{self.path}: line {known.rows} is another one than MLflow knows of: the file was written anew")
+            raise HistoryError(
+                f"{self.path}: line {known.rows} is another one than MLflow knows of: the file was written anew"
+            )
         return rows[known.rows :]
 
     def _read(self) -> bytes:
@@ -99,10 +103,20 @@ class History(ConfigurableResource[Any]):
             if row is None:
                 raise HistoryError(f"{where} is no entry: {line[:80]!r}")
             if "digest" in row:
-                if _canonical(sealed({k: v for k, v in row.items() if k not in ("digest", "previous")}, row.get("previous"))) != line:
+                if (
+                    _canonical(
+                        sealed(
+                            {k: v for k, v in row.items() if k not in ("digest", "previous")},
+                            row.get("previous"),
+                        )
+                    )
+                    != line
+                ):
                     raise HistoryError(f"{where} was altered: its digest is not that of its content")
                 if row["previous"] != before:
-                    raise HistoryError(f"{where} does not follow from the line before it: one was removed, put in or altered there")
+                    raise HistoryError(
+                        f"{where} does not follow from the line before it: one was removed, put in or altered there"
+                    )
                 before, chained = row["digest"], True
             elif chained:
                 raise HistoryError(f"{where} has no digest, and the lines before it do")

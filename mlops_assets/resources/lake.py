@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dagster import ConfigurableResource
 
-from feature_repo.engine.lake import Lake, LakeError, Manifest
+from feature_repo.lake.datasets import Lake, LakeError, Manifest
 
 
 class NotValidated(LakeError):
@@ -24,7 +24,9 @@ class LakeResource(ConfigurableResource[Lake]):
         return Lake(self.root)
 
 
-def write_days(lake: Lake, dataset: str, table: pa.Table, column: str, days: Sequence[str]) -> dict[str, Manifest]:
+def write_days(
+    lake: Lake, dataset: str, table: pa.Table, column: str, days: Sequence[str]
+) -> dict[str, Manifest]:
     """Write every one of `days`, rows placed by the UTC day of `column`; days without rows are written empty.
 
     What is written here is made of validated rows, and says so. A row of another day is a `LakeError`.
@@ -32,9 +34,14 @@ def write_days(lake: Lake, dataset: str, table: pa.Table, column: str, days: Seq
     day = pc.strftime(table.column(column), format="%Y-%m-%d")
     counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(day).to_pylist()}
     if foreign := sorted(set(counts) - set(days), key=str):
-        raise LakeError(f"{dataset}: {counts[foreign[0]]} rows belong to {foreign[0]}, which this run does not make")
+        raise LakeError(
+            f"{dataset}: {counts[foreign[0]]} rows belong to {foreign[0]}, which this run does not make"
+        )
     position = pa.array(range(table.num_rows), pa.int64())  # keeps the order of rows within a day
-    order = pc.sort_indices(pa.table({"day": day, "position": position}), sort_keys=[("day", "ascending"), ("position", "ascending")])
+    order = pc.sort_indices(
+        pa.table({"day": day, "position": position}),
+        sort_keys=[("day", "ascending"), ("position", "ascending")],
+    )
     placed, offset, written = table.take(order), 0, {}
     for one in sorted(days):
         rows = counts.get(one, 0)
@@ -48,7 +55,9 @@ def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Seque
     names both."""
     for manifest in require_validated(lake, dataset, days):
         if absent := [column for column in columns if column not in manifest.schema]:
-            raise LakeError(f"{dataset}: {manifest.partition} has no {', '.join(absent)}, which was declared later; materialize that day again")
+            raise LakeError(
+                f"{dataset}: {manifest.partition} has no {', '.join(absent)}, which was declared later; materialize that day again"
+            )
     return lake.read(dataset, days, columns or None)
 
 
@@ -56,7 +65,9 @@ def require_validated(lake: Lake, dataset: str, days: Sequence[str]) -> list[Man
     """The manifests of `days`. A day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`."""
     manifests = lake.manifests(dataset, days)
     if bad := [m.partition for m in manifests if not m.validated]:
-        raise NotValidated(f"{dataset}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} did not pass validation")
+        raise NotValidated(
+            f"{dataset}: {', '.join(bad[:3])}{' and more' if len(bad) > 3 else ''} did not pass validation"
+        )
     return manifests
 
 

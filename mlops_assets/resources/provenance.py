@@ -13,19 +13,37 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.parallel import in_order
-from mlops_assets.keys import FEATURE_VECTORS, LABELS, PREDICTION_LOG, RAW_LABELS, RAW_TRANSACTIONS, TRANSACTIONS, VERDICTS
+from feature_repo.engine.local.parallel import in_order
+from feature_repo.lake.datasets import Lake
+from mlops_assets.core.keys import (
+    FEATURE_VECTORS,
+    LABELS,
+    PREDICTION_LOG,
+    RAW_LABELS,
+    RAW_TRANSACTIONS,
+    TRANSACTIONS,
+    VERDICTS,
+)
 from mlops_assets.resources.environments import Settings
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_repo", "mlops_assets", "serving")
-RECORD, RECORD_DIGEST = "provenance.json", "provenance_digest"  # the artifact of a version's run, and the tag that holds its digest
+RECORD, RECORD_DIGEST = (
+    "provenance.json",
+    "provenance_digest",
+)  # the artifact of a version's run, and the tag that holds its digest
 CONFIGURATION = "config.toml"
 FORMAT = 1
 # A digest may hang on each of their versions.
 COMPUTING = ("lightgbm", "optuna", "numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "pandera", "feast")
-INGESTED = (PREDICTION_LOG, RAW_TRANSACTIONS, RAW_LABELS, TRANSACTIONS, LABELS, VERDICTS)  # from cause to effect; views and vectors come after them
+INGESTED = (
+    PREDICTION_LOG,
+    RAW_TRANSACTIONS,
+    RAW_LABELS,
+    TRANSACTIONS,
+    LABELS,
+    VERDICTS,
+)  # from cause to effect; views and vectors come after them
 
 Days = Mapping[str, Sequence[str]]  # day -> SHA-256 of its files
 
@@ -71,7 +89,9 @@ class Record:
     runtime: Mapping[str, str]  # version of Python, kind of machine, versions of COMPUTING
     feature_service: str
     plan_digest: str
-    recipe: Mapping[str, Any]  # with the seeds, the calendar of the folds and the number of rounds that was found
+    recipe: Mapping[
+        str, Any
+    ]  # with the seeds, the calendar of the folds and the number of rounds that was found
     partitions: Mapping[str, Days]  # dataset -> day, in the order in which one is made of the others
     unvalidated: Mapping[str, Sequence[str]]  # dataset -> the days whose checks had not passed
     training_set: str
@@ -96,7 +116,9 @@ class Record:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
-def inputs(lake: Lake, as_of: str, first: str, views: Sequence[str]) -> tuple[dict[str, Days], dict[str, list[str]]]:
+def inputs(
+    lake: Lake, as_of: str, first: str, views: Sequence[str]
+) -> tuple[dict[str, Days], dict[str, list[str]]]:
     """What lay in the lake before `as_of`: dataset -> day -> digests of its files, and the days that had not passed validation.
 
     Of what came in every day counts, since ids are compared with all days before; of the features those from `first` on, which are trained on.
@@ -104,11 +126,19 @@ def inputs(lake: Lake, as_of: str, first: str, views: Sequence[str]) -> tuple[di
     days: dict[str, Days] = {}
     unvalidated: dict[str, list[str]] = {}
     for dataset in (*INGESTED, *views, FEATURE_VECTORS):
-        made = [day for day in lake.between(dataset, "" if dataset in INGESTED else first, as_of) if day < as_of]
+        made = [
+            day for day in lake.between(dataset, "" if dataset in INGESTED else first, as_of) if day < as_of
+        ]
         manifests = [m for m in in_order(partial(lake.manifest, dataset), made) if m is not None]
         # A day on which nothing was served has a log without rows, or none: that is the same.
-        days[dataset] = {m.partition: [file.sha256 for file in m.files] for m in manifests if m.rows or dataset != PREDICTION_LOG}
-        if not dataset.startswith("raw_") and (unsound := [m.partition for m in manifests if not m.validated]):
+        days[dataset] = {
+            m.partition: [file.sha256 for file in m.files]
+            for m in manifests
+            if m.rows or dataset != PREDICTION_LOG
+        }
+        if not dataset.startswith("raw_") and (
+            unsound := [m.partition for m in manifests if not m.validated]
+        ):
             unvalidated[dataset] = unsound
     return days, unvalidated
 
@@ -124,7 +154,11 @@ def base_folder(settings: Settings, root: Path = ROOT) -> str:
 def runtime() -> dict[str, str]:
     """What computes, as far as a digest may hang on it."""
     versions = {name: importlib.metadata.version(name) for name in COMPUTING}
-    return {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}", **versions}
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **versions,
+    }
 
 
 def lock_digest(root: Path = ROOT) -> str:
@@ -134,7 +168,9 @@ def lock_digest(root: Path = ROOT) -> str:
 
 def code_digest(root: Path = ROOT) -> str:
     """SHA-256 over the source files of the packages under `root`, by path: the same code has the same digest, with git or without."""
-    files = sorted(path.relative_to(root).as_posix() for package in PACKAGES for path in (root / package).rglob("*.py"))
+    files = sorted(
+        path.relative_to(root).as_posix() for package in PACKAGES for path in (root / package).rglob("*.py")
+    )
     lines = [f"{name} {hashlib.sha256((root / name).read_bytes()).hexdigest()}" for name in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -142,7 +178,9 @@ def code_digest(root: Path = ROOT) -> str:
 def git(root: Path, *words: str) -> str:
     """What git says, or nothing: where it is missing, finds no repository, or does not trust the owner of it."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

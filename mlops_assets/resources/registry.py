@@ -18,22 +18,40 @@ from typing import Any, cast
 import pyarrow as pa
 from dagster import ConfigurableResource
 
-from mlops_assets.core.card import shortened
+from mlops_assets.core.judging.model_card import shortened
 from mlops_assets.errors import is_interrupted, told
-from mlops_assets.processes import HOST, PID, is_gone, process_tags
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.layout import ARTIFACTS, bring_up, has_content, is_absolute, local_place, make_relative, preparing, write_layout
+from mlops_assets.resources.home import (
+    ARTIFACTS,
+    bring_up,
+    has_content,
+    is_absolute,
+    local_place,
+    make_relative,
+    preparing,
+    write_layout,
+)
+from mlops_assets.resources.processes import HOST, PID, is_gone, process_tags
 from mlops_assets.resources.provenance import RECORD, RECORD_DIGEST, Record
 from serving.contract.bundle import Release, load_reference, load_release, verify_digests
 
 SQLITE = "sqlite:///"
 CHAMPION, PREVIOUS = "champion", "previous"
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
-EVALUATION, CARD = "evaluation", "card/README.md"  # artifacts of a version's run; the card has the name that Hugging Face gives it
+EVALUATION, CARD = (
+    "evaluation",
+    "card/README.md",
+)  # artifacts of a version's run; the card has the name that Hugging Face gives it
 DESCRIPTION = 5_000  # characters of a version's description that MLflow keeps on any of its databases
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
 LONGEST_TRAINING = timedelta(days=1)  # what Dagster, too, ends a launched run after
-DATASET_DIGEST = 36  # characters of a data set's digest that MLflow keeps; the tag training_set_digest has them all
+DATASET_DIGEST = (
+    36  # characters of a data set's digest that MLflow keeps; the tag training_set_digest has them all
+)
 
 
 class RegistryError(Exception):
@@ -61,7 +79,9 @@ class ModelRegistry(ConfigurableResource[Any]):
     name: str
 
     @contextmanager
-    def training_run(self, name: str, run_id: str, log: Any, params: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[Any]:
+    def training_run(
+        self, name: str, run_id: str, log: Any, params: Mapping[str, object], tags: Mapping[str, str]
+    ) -> Iterator[Any]:
         """The MLflow run of the Dagster run `run_id`, by dagster-mlflow. However it was launched, it ends FINISHED, or FAILED if the body raises.
 
         dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command line. A process that is killed
@@ -72,8 +92,14 @@ class ModelRegistry(ConfigurableResource[Any]):
         tracking = _mlflow()
         from dagster_mlflow.resources import MlFlow
 
-        config = {"mlflow_tracking_uri": self.tracking_uri, "experiment_name": self.name, "extra_tags": {**tags, **process_tags(run_id)}}
-        context = SimpleNamespace(log=log, dagster_run=SimpleNamespace(job_name=name), run_id=run_id, resource_config=config)
+        config = {
+            "mlflow_tracking_uri": self.tracking_uri,
+            "experiment_name": self.name,
+            "extra_tags": {**tags, **process_tags(run_id)},
+        }
+        context = SimpleNamespace(
+            log=log, dagster_run=SimpleNamespace(job_name=name), run_id=run_id, resource_config=config
+        )
         try:
             mlflow: Any = cast(Any, MlFlow)(context)
             mlflow.log_params({key: str(value)[:500] for key, value in params.items()})
@@ -94,7 +120,11 @@ class ModelRegistry(ConfigurableResource[Any]):
         client = self.client()
         experiment = client.get_experiment_by_name(self.name)
         ended = []
-        for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") if experiment else ():
+        for run in (
+            client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+            if experiment
+            else ()
+        ):
             tags, began = run.data.tags, datetime.fromtimestamp(run.info.start_time / 1000, UTC)
             if is_gone(tags.get("dagster_run_id", ""), tags):
                 why = f"process {tags[PID]} on {tags[HOST]}, which trained this, is gone"
@@ -118,12 +148,22 @@ class ModelRegistry(ConfigurableResource[Any]):
         from mlflow.data.meta_dataset import MetaDataset
 
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")  # a path is one of many things to MLflow
+            warnings.filterwarnings(
+                "ignore", message="The specified dataset source can be interpreted"
+            )  # a path is one of many things to MLflow
             source = resolve_dataset_source(place)
         data = MetaDataset(source, name=name, digest=digest[:DATASET_DIGEST])  # type: ignore[abstract]
         tracking.log_input(data, context="training")
 
-    def register(self, mlflow: Any, booster_text: str, bundle: Path, evaluation_fit: Path, tags: Mapping[str, str], example: Any) -> Version:
+    def register(
+        self,
+        mlflow: Any,
+        booster_text: str,
+        bundle: Path,
+        evaluation_fit: Path,
+        tags: Mapping[str, str],
+        example: Any,
+    ) -> Version:
         """Log the bundle and the LightGBM model of the active run, and register them as one exact version."""
         import lightgbm
 
@@ -136,20 +176,26 @@ class ModelRegistry(ConfigurableResource[Any]):
         booster = lightgbm.Booster(model_str=booster_text)
         signature = infer_signature(example, booster.predict(example))
         requirements = [f"lightgbm=={lightgbm.__version__}"]  # inferring them takes MLflow ten seconds
-        info = mlflow.lightgbm.log_model(booster, name="model", signature=signature, pip_requirements=requirements)
+        info = mlflow.lightgbm.log_model(
+            booster, name="model", signature=signature, pip_requirements=requirements
+        )
         client = self.client()
         if not client.search_registered_models(f"name='{self.name}'"):
             client.create_registered_model(self.name)
         made = client.create_model_version(self.name, source=info.model_uri, run_id=run_id, tags=dict(tags))
         return Version(str(made.version), run_id, dict(tags))
 
-    def log_evaluation(self, version: Version, metrics: Mapping[str, float], verdict: Mapping[str, object]) -> None:
+    def log_evaluation(
+        self, version: Version, metrics: Mapping[str, float], verdict: Mapping[str, object]
+    ) -> None:
         """Write the evaluation beside the training metrics of the version's run, and the verdict, with the bundle that it is on, on the version."""
         client = self.client()
         for name, value in metrics.items():
             client.log_metric(version.run_id, name, value)
         exact = {**verdict, "version": version.version, digest_tag(BUNDLE): version.tags[digest_tag(BUNDLE)]}
-        client.set_model_version_tag(self.name, version.version, EVALUATION_TAG, json.dumps(exact, sort_keys=True))
+        client.set_model_version_tag(
+            self.name, version.version, EVALUATION_TAG, json.dumps(exact, sort_keys=True)
+        )
 
     def log_report(self, version: Version, files: Mapping[str, bytes], card: str) -> None:
         """Lay the files of an evaluation, by name, and the model card beside the version's model; what fits of the card describes the version."""
@@ -192,31 +238,48 @@ class ModelRegistry(ConfigurableResource[Any]):
     def record(self, version: Version) -> Record:
         """What the version was made from. One that is not the one which was recorded is `RegistryError`."""
         if (recorded := version.tags.get(RECORD_DIGEST)) is None:
-            raise RegistryError(f"version {version.version}: what it was made from is not recorded; it was trained before that was kept")
+            raise RegistryError(
+                f"version {version.version}: what it was made from is not recorded; it was trained before that was kept"
+            )
         try:
             text = self._artifacts(version, RECORD).read_text(encoding="utf-8")
         except OSError as error:
-            raise RegistryError(f"version {version.version}: its {RECORD} cannot be read ({error.strerror}: {error.filename})") from error
+            raise RegistryError(
+                f"version {version.version}: its {RECORD} cannot be read ({error.strerror}: {error.filename})"
+            ) from error
         record = Record.from_json(text, f"version {version.version}: {RECORD}")
         if record.digest != recorded:
-            raise RegistryError(f"version {version.version}: its {RECORD} has the digest {record.digest}, recorded is {recorded}")
+            raise RegistryError(
+                f"version {version.version}: its {RECORD} has the digest {record.digest}, recorded is {recorded}"
+            )
         return record
 
     def _verified(self, version: Version, kind: str) -> Path:
         """The bundle, whole and the same that the version's tag names."""
-        found, recorded = verify_digests(directory := self._artifacts(version, kind)), version.tags.get(digest_tag(kind))
+        found, recorded = (
+            verify_digests(directory := self._artifacts(version, kind)),
+            version.tags.get(digest_tag(kind)),
+        )
         if found != recorded:
-            raise RegistryError(f"version {version.version}: its {kind} has the digest {found}, recorded is {recorded or 'none'}")
+            raise RegistryError(
+                f"version {version.version}: its {kind} has the digest {found}, recorded is {recorded or 'none'}"
+            )
         return directory
 
     def _artifacts(self, version: Version, kind: str) -> Path:
         """Where a version's artifact lies on this machine; from a remote store it is fetched once."""
         mlflow = _mlflow()
-        if (place := local_place(Path(self.artifact_root).parent, self.client().get_run(version.run_id).info.artifact_uri)) is not None:
+        if (
+            place := local_place(
+                Path(self.artifact_root).parent, self.client().get_run(version.run_id).info.artifact_uri
+            )
+        ) is not None:
             return place / kind
         cache = Path(self.artifact_root).parent / "cache" / version.run_id
         if not (cache / kind).exists():
-            mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{kind}", dst_path=str(cache), tracking_uri=self.tracking_uri)
+            mlflow.artifacts.download_artifacts(
+                f"runs:/{version.run_id}/{kind}", dst_path=str(cache), tracking_uri=self.tracking_uri
+            )
         return cache / kind
 
     def _by_alias(self, alias: str) -> Version | None:
@@ -289,7 +352,11 @@ class ModelRegistry(ConfigurableResource[Any]):
 
 def registry_of(settings: Settings) -> ModelRegistry:
     """The registry under the platform's home."""
-    return ModelRegistry(tracking_uri=settings.tracking_uri, artifact_root=str(settings.home / "mlflow" / ARTIFACTS), name=settings.use_case)
+    return ModelRegistry(
+        tracking_uri=settings.tracking_uri,
+        artifact_root=str(settings.home / "mlflow" / ARTIFACTS),
+        name=settings.use_case,
+    )
 
 
 def digest_tag(kind: str) -> str:
@@ -301,15 +368,23 @@ def _mlflow() -> Any:
     """MLflow, which reads these when it is first imported: nothing calls home, and a person at a terminal sees no bookkeeping."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # SQLAlchemy's, of MLflow's own store
+    warnings.filterwarnings(
+        "ignore", message="The ``noload`` loader strategy is deprecated"
+    )  # SQLAlchemy's, of MLflow's own store
     import mlflow
     from mlflow.store.artifact import artifact_repository_registry
     from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-    def beside_the_database(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
+    def beside_the_database(
+        artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+    ) -> Any:
         """MLflow counts a relative place from the working directory; here it counts from the database's folder."""
         database = tracking_uri or mlflow.get_tracking_uri()
-        place = Path(database.removeprefix(SQLITE)).parent / artifact_uri if database.startswith(SQLITE) else artifact_uri
+        place = (
+            Path(database.removeprefix(SQLITE)).parent / artifact_uri
+            if database.startswith(SQLITE)
+            else artifact_uri
+        )
         return LocalArtifactRepository(str(place), tracking_uri, registry_uri)
 
     cast(Any, artifact_repository_registry)._artifact_repository_registry.register("", beside_the_database)

@@ -65,4 +65,6 @@ def _unpacked(content: bytes, packing: str) -> bytes:
             return pa.CompressedInputStream(pa.BufferReader(content), "zstd").read()
         return {"gzip": gzip.decompress, "bzip2": bz2.decompress, "xz": lzma.decompress}[packing](content)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise ContentError(f"is cut off or damaged: its {packing} compression cannot be read to the end ({error}); fetch it again") from error
+        raise ContentError(
+            f"is cut off or damaged: its {packing} compression cannot be read to the end ({error}); fetch it again"
+        ) from error

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from mlops_assets.sources import quoting
+from mlops_assets.sources.column_layout import Layout
 from mlops_assets.sources.content import ContentError, Raw
 from mlops_assets.sources.dialects import LINE_END, Header, read_header, strict_reader, utf8
-from mlops_assets.sources.layout import Layout
 
 NO_NAME = "the first line should be a header with the columns' names"
 ONE_NAME = "if another character separates the columns, name it in a first line such as sep=^"
@@ -31,7 +31,11 @@ def read(content: bytes, layout: Layout) -> Raw:
     swallowed = _like_a_row(header, layout.times(header.names) or columns)
     fast = _by_arrow(text, header, columns, swallowed)
     if fast is not None:
-        return Raw(fast, header.names, lambda rows: _places(header.line + quoting.Lines.of(text, header.begin).rows[rows]))
+        return Raw(
+            fast,
+            header.names,
+            lambda rows: _places(header.line + quoting.Lines.of(text, header.begin).rows[rows]),
+        )
     table, lines = _by_line(text, header, columns, swallowed)
     return Raw(table, header.names, lambda rows: _places(lines[rows]))
 
@@ -79,9 +83,13 @@ def _by_arrow(text: bytes, header: Header, columns: list[str], swallowed: Swallo
         table = pcsv.read_csv(
             pa.BufferReader(pa.py_buffer(text).slice(header.begin)),
             read_options=pcsv.ReadOptions(column_names=[str(i) for i in range(len(header.names))]),
-            parse_options=pcsv.ParseOptions(delimiter=header.delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes),
+            parse_options=pcsv.ParseOptions(
+                delimiter=header.delimiter, quote_char='"' if quotes else False, newlines_in_values=quotes
+            ),
             convert_options=pcsv.ConvertOptions(
-                include_columns=list(fields), column_types=dict.fromkeys(fields, pa.string()), strings_can_be_null=False
+                include_columns=list(fields),
+                column_types=dict.fromkeys(fields, pa.string()),
+                strings_can_be_null=False,
             ),
         )
     except pa.ArrowException:
@@ -108,7 +116,9 @@ def _refuse_swallowed(text: bytes, header: Header, lines: quoting.Lines, swallow
 # The exact way
 
 
-def _by_line(text: bytes, header: Header, columns: list[str], swallowed: Swallowed) -> tuple[pa.Table, np.ndarray]:
+def _by_line(
+    text: bytes, header: Header, columns: list[str], swallowed: Swallowed
+) -> tuple[pa.Table, np.ndarray]:
     """The columns, and the line on which each row begins. Whatever is no row of the header's width is a `ContentError`."""
     positions = [header.names.index(name) for name in columns]
     values: list[list[str]] = [[] for _ in columns]
@@ -117,7 +127,9 @@ def _by_line(text: bytes, header: Header, columns: list[str], swallowed: Swallow
         lines.append(line)
         for column, position in zip(values, positions, strict=True):
             column.append(record[position])
-    table = pa.table({name: pa.array(column, pa.string()) for name, column in zip(columns, values, strict=True)})
+    table = pa.table(
+        {name: pa.array(column, pa.string()) for name, column in zip(columns, values, strict=True)}
+    )
     return table, np.array(lines, dtype=np.int64)
 
 
@@ -160,7 +172,11 @@ def _ragged(values: int, width: int, line: int, cut_off: bool) -> ContentError:
     if cut_off and values < width:
         remedy = "it is the last line: the file may be cut off, fetch it again"
     else:
-        remedy = "quote a value that holds the separator" if values > width else "write an empty value for what is missing"
+        remedy = (
+            "quote a value that holds the separator"
+            if values > width
+            else "write an empty value for what is missing"
+        )
     return ContentError(f"{what}; {remedy}", f"line {line}")
 
 
@@ -172,7 +188,9 @@ def _about(error: csv.Error, begin: int, line: int) -> ContentError:
         what = "a quote opens a value and is never closed; the file may be cut off, or a quote within a value is not doubled"
         return ContentError(what, f"line {begin}")
     opened = f", in a row that begins on line {begin}" if begin != line else ""
-    return ContentError(f"text follows a closing quote{opened}; a quote within a value is written twice", f"line {line}")
+    return ContentError(
+        f"text follows a closing quote{opened}; a quote within a value is written twice", f"line {line}"
+    )
 
 
 def _places(numbers: np.ndarray) -> list[str]:

@@ -39,7 +39,9 @@ class Header:
 
 def utf8(content: bytes, encoding: str, section: str) -> bytes:
     """The text as UTF-8 without a BOM. A BOM says more of the encoding than the configuration does, whose `section` an error names."""
-    bom, encoding = next(((bom, name) for bom, name in _BOMS if content.startswith(bom)), (b"", codecs.lookup(encoding).name))
+    bom, encoding = next(
+        ((bom, name) for bom, name in _BOMS if content.startswith(bom)), (b"", codecs.lookup(encoding).name)
+    )
     content = content[len(bom) :]
     try:
         if encoding != "utf-8":
@@ -48,8 +50,14 @@ def utf8(content: bytes, encoding: str, section: str) -> bytes:
             content.decode()
     except UnicodeDecodeError as error:
         line = len(re.findall("\r\n|\r|\n", content[: error.start].decode(encoding, errors="replace"))) + 1
-        hint = f'set encoding under {section}, such as "cp1252" or "latin-1"' if encoding == "utf-8" else f"set another encoding under {section}"
-        raise ContentError(f"the byte 0x{content[error.start]:02x} is not {encoding.upper()}; {hint}", f"line {line}") from error
+        hint = (
+            f'set encoding under {section}, such as "cp1252" or "latin-1"'
+            if encoding == "utf-8"
+            else f"set another encoding under {section}"
+        )
+        raise ContentError(
+            f"the byte 0x{content[error.start]:02x} is not {encoding.upper()}; {hint}", f"line {line}"
+        ) from error
     if (nul := content.find(b"\0")) >= 0:
         what = f'holds a NUL byte, which no text has; a file in UTF-16 without a BOM needs encoding = "utf-16-le" under {section}'
         raise ContentError(what, f"line {len(LINE_END.findall(content, 0, nul)) + 1}")
@@ -76,7 +84,9 @@ def read_header(text: bytes, wanted: Collection[str]) -> Header:
                 raise ContentError(f"the header cannot be read ({error})", f"line {line}") from error
             continue
         if best is None or _score(names, wanted) > _score(best.names, wanted):
-            best = Header(names, delimiter, _after_lines(text, begin, reader.line_num), line + reader.line_num)
+            best = Header(
+                names, delimiter, _after_lines(text, begin, reader.line_num), line + reader.line_num
+            )
     assert best is not None
     return best
 

@@ -18,11 +18,11 @@ from typing import IO, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops_assets.core.parsing import TYPES
-from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, FileRows, SourceError
+from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, FileRows, SourceError
+from mlops_assets.core.data.parsing import TYPES
 from mlops_assets.sources import content, delimited, listing, parquet
+from mlops_assets.sources.column_layout import Layout, described
 from mlops_assets.sources.content import ContentError, Raw
-from mlops_assets.sources.layout import Layout, described
 from mlops_assets.sources.listing import DataFile
 from mlops_assets.sources.typed_rows import PLAUSIBLE, typed
 
@@ -64,7 +64,11 @@ class Folder:
                 table = self._table(file)
                 if span[0] < first or span[1] > last:
                     days = table.column(ARRIVAL_DAY)
-                    table = table.filter(pc.and_(pc.greater_equal(days, pa.scalar(first)), pc.less_equal(days, pa.scalar(last))))
+                    table = table.filter(
+                        pc.and_(
+                            pc.greater_equal(days, pa.scalar(first)), pc.less_equal(days, pa.scalar(last))
+                        )
+                    )
                 tables.append(table)
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
@@ -83,7 +87,12 @@ class Folder:
         mapping = {column: self._found(column, names) for column in self.layout.kinds}
         days = (min(span[0] for span in spans), max(span[1] for span in spans)) if spans else None
         return Preview(
-            tuple(file.path for file in files), self._listing.left_out, mapping, table.slice(0, rows), days, sum(span is None for span in told)
+            tuple(file.path for file in files),
+            self._listing.left_out,
+            mapping,
+            table.slice(0, rows),
+            days,
+            sum(span is None for span in told),
         )
 
     def holdings(
@@ -101,7 +110,11 @@ class Folder:
         found = {}
         for file in self._files():
             version, before = f"{file.size} {file.stamp}", known.get(file.path)
-            same = before if before is not None and before.version == version and before.problem is None else None
+            same = (
+                before
+                if before is not None and before.version == version and before.problem is None
+                else None
+            )
             if same is not None:
                 span = same.span and (date.fromisoformat(same.span[0]), date.fromisoformat(same.span[1]))
                 self._spans.setdefault(file, span)
@@ -109,7 +122,11 @@ class Folder:
                 span = self._spans[file] if file in self._spans else self._span(file)
                 near = span is not None and span[0] <= last and span[1] + timedelta(days=delay_days) >= first
                 if same is None or (near and same.rows is None):
-                    rows = _counts(counted(self._table(file)) if counted else self._table(file)) if near else None
+                    rows = (
+                        _counts(counted(self._table(file)) if counted else self._table(file))
+                        if near
+                        else None
+                    )
                     same = FileRows(version, rows, span and (span[0].isoformat(), span[1].isoformat()))
                 self._spans[file], found[file.path] = span, replace(same, delay_days=delay_days)
             except SourceError as error:
@@ -127,7 +144,9 @@ class Folder:
             if path not in self._told:
                 self._told.add(path)
                 _log.warning("left out, as its name is not that of a table: %s", path)
-        if self.layout.by_file and (nameless := [file.path for file in self._listing.files if file.named_day is None]):
+        if self.layout.by_file and (
+            nameless := [file.path for file in self._listing.files if file.named_day is None]
+        ):
             raise SourceError(
                 f'{nameless[0]}: its name holds no day, and arrival = "file" takes the day of arrival from it; name it like 2026-03-01.csv, '
                 "or leave arrival out"
@@ -193,7 +212,9 @@ class Folder:
             with self._fs.open(file.path, "rb") as handle:
                 return use(handle)
         except ContentError as error:
-            raise SourceError(f"{file.path}{f', {error.place}' if error.place else ''}: {error.what}") from error
+            raise SourceError(
+                f"{file.path}{f', {error.place}' if error.place else ''}: {error.what}"
+            ) from error
         except OSError as error:
             raise SourceError(f"{file.path}: cannot be opened ({error})") from error
 

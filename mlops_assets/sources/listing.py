@@ -16,12 +16,28 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from mlops_assets.core.source import SourceError
+from mlops_assets.core.data.base import SourceError
 
 TABLES = ("parquet", "pq", "csv", "tsv", "tab", "psv")
 PACKINGS = ("gz", "zst", "zstd", "bz2", "xz")
 # Half-written tables and checksums: no rows of the feed are in them.
-LEFTOVERS = ("tmp", "temp", "part", "partial", "filepart", "crdownload", "swp", "bak", "old", "crc", "md5", "sha1", "sha256", "ok", "done")
+LEFTOVERS = (
+    "tmp",
+    "temp",
+    "part",
+    "partial",
+    "filepart",
+    "crdownload",
+    "swp",
+    "bak",
+    "old",
+    "crc",
+    "md5",
+    "sha1",
+    "sha256",
+    "ok",
+    "done",
+)
 _TABLE = re.compile(rf"\.({'|'.join(TABLES)})(\.({'|'.join(PACKINGS)}))?$", re.IGNORECASE)
 _TEXT = re.compile(rf"\.txt(\.({'|'.join(PACKINGS)}))?$", re.IGNORECASE)
 _PACKED_TABLE = re.compile(rf"\.({'|'.join(TABLES)})\.(?P<packing>[a-z0-9]+)$", re.IGNORECASE)
@@ -61,7 +77,10 @@ def find(path: str) -> tuple[Any, Listing]:
     except (OSError, ImportError, ValueError) as error:
         raise SourceError(f"{path}: cannot be listed ({error})") from error
     if not exists:
-        raise SourceError(f"{path}: no such file or folder" + (f"; {beside(Path(root))}" if isinstance(fs, LocalFileSystem) else ""))
+        raise SourceError(
+            f"{path}: no such file or folder"
+            + (f"; {beside(Path(root))}" if isinstance(fs, LocalFileSystem) else "")
+        )
     single = list(found) == [root]
     base = root.rsplit("/", 1)[0] if single else root
     files, left_out = [], []
@@ -76,7 +95,9 @@ def find(path: str) -> tuple[Any, Listing]:
     if not files:
         there = f"; there are {', '.join(left_out[:5])}" if left_out else ""
         suffixes = ", ".join(f".{suffix}" for suffix in TABLES)
-        raise SourceError(f"{path}: holds no file that ends in {suffixes} (as it is, or with .{', .'.join(PACKINGS)}){there}")
+        raise SourceError(
+            f"{path}: holds no file that ends in {suffixes} (as it is, or with .{', .'.join(PACKINGS)}){there}"
+        )
     return fs, Listing(tuple(files), tuple(left_out))
 
 
@@ -85,9 +106,17 @@ def beside(path: Path, suffix: str = "") -> str:
     folder = path.parent
     while not folder.is_dir():
         folder = folder.parent
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if entry.name.endswith(suffix) and entry.name[0] != ".")
+    names = sorted(
+        entry.name + "/" * entry.is_dir()
+        for entry in folder.iterdir()
+        if entry.name.endswith(suffix) and entry.name[0] != "."
+    )
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{folder} holds {shown}" if names else f"{folder} holds no file{' that ends in ' + suffix if suffix else ''}"
+    return (
+        f"{folder} holds {shown}"
+        if names
+        else f"{folder} holds no file{' that ends in ' + suffix if suffix else ''}"
+    )
 
 
 def named_day(path: str) -> date | None:
@@ -106,7 +135,9 @@ def _is_table(path: str, below: str) -> bool:
     if _TEXT.search(below):  # a readme beside the feed is none of its files
         return named_day(below) is not None
     if packed := _PACKED_TABLE.search(below):
-        raise SourceError(f"{path}: a table that ends in .{packed['packing']} cannot be read; unpack it, or move it out of the folder")
+        raise SourceError(
+            f"{path}: a table that ends in .{packed['packing']} cannot be read; unpack it, or move it out of the folder"
+        )
     return False
 
 
@@ -119,7 +150,16 @@ def _hidden(below: str) -> bool:
 
 
 def _stamp(facts: dict[str, Any]) -> str:
-    return str(next((facts[name] for name in ("mtime", "LastModified", "last_modified", "updated", "etag", "ETag") if name in facts), ""))
+    return str(
+        next(
+            (
+                facts[name]
+                for name in ("mtime", "LastModified", "last_modified", "updated", "etag", "ETag")
+                if name in facts
+            ),
+            "",
+        )
+    )
 
 
 def _local_files(root: str) -> dict[str, dict[str, Any]]:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlops_assets.core.parsing import PLAIN
+from mlops_assets.core.data.parsing import PLAIN
+from mlops_assets.sources.column_layout import Layout
 from mlops_assets.sources.content import ContentError, Raw
-from mlops_assets.sources.layout import Layout
 
 
 def read(handle: IO[bytes], layout: Layout) -> Raw:
@@ -37,8 +37,13 @@ def days_of_footer(handle: IO[bytes], layout: Layout) -> tuple[date, date] | Non
             days = _days(parquet.metadata, column) if isinstance(column, str) else None
             if days is None or layout.rules.timezone == PLAIN.timezone:
                 return days
-            return days[0] - timedelta(days=1), days[1] + timedelta(days=1)  # the footer's days may be those of local clocks
-        except (OverflowError, ValueError):  # a moment that Python has no date for, such as one in another unit
+            return days[0] - timedelta(days=1), days[1] + timedelta(
+                days=1
+            )  # the footer's days may be those of local clocks
+        except (
+            OverflowError,
+            ValueError,
+        ):  # a moment that Python has no date for, such as one in another unit
             return None
 
 
@@ -49,18 +54,27 @@ def _opened(handle: IO[bytes]) -> Iterator[pq.ParquetFile]:
             yield parquet
     except (OSError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ContentError(f"cannot be read as Parquet ({reason}); it may be cut off: fetch it again") from error
+        raise ContentError(
+            f"cannot be read as Parquet ({reason}); it may be cut off: fetch it again"
+        ) from error
 
 
 def _days(metadata: pq.FileMetaData, column: str) -> tuple[date, date] | None:
     schema = metadata.schema.to_arrow_schema()
-    position = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column), None)
+    position = next(
+        (i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column), None
+    )
     if position is None or not pa.types.is_timestamp(schema.field(schema.get_field_index(column)).type):
         return None
     days = []
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(position).statistics
-        if statistics is None or not statistics.has_min_max or not statistics.has_null_count or statistics.null_count:
+        if (
+            statistics is None
+            or not statistics.has_min_max
+            or not statistics.has_null_count
+            or statistics.null_count
+        ):
             return None
         days += [_day(statistics.min), _day(statistics.max)]
     return (min(days), max(days)) if days else None

@@ -38,7 +38,9 @@ def lines_of(text: bytes, begin: int) -> int | None:
         return None
     content = np.frombuffer(text, np.uint8)
     chunks = range(begin, len(content), _CHUNK)
-    return sum(int(np.count_nonzero(content[chunk : chunk + _CHUNK] == _LF)) for chunk in chunks) + (not text.endswith(b"\n"))
+    return sum(int(np.count_nonzero(content[chunk : chunk + _CHUNK] == _LF)) for chunk in chunks) + (
+        not text.endswith(b"\n")
+    )
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Lines:
         starts = np.concatenate([[begin], ends[:-1] + 1]).astype(np.int64)
         quotes = np.flatnonzero(content[begin:] == _QUOTE) + begin
         within = np.searchsorted(quotes, starts) % 2 == 1
-        blank = (ends == starts) | ((ends == starts + 1) & (content[np.minimum(starts, len(content) - 1)] == _CR))
+        blank = (ends == starts) | (
+            (ends == starts + 1) & (content[np.minimum(starts, len(content) - 1)] == _CR)
+        )
         return cls(starts, ends, within, blank & ~within)
 
     @property

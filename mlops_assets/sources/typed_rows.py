@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops_assets.core.parsing import TYPES, Kind, Rules, Unread, UnreadableType, read_column
-from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, Malformed, SourceError
+from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, Malformed, SourceError
+from mlops_assets.core.data.parsing import TYPES, Kind, Rules, Unread, UnreadableType, read_column
+from mlops_assets.sources.column_layout import SECONDS, Composed, Layout, Origin, Since, described
 from mlops_assets.sources.content import Raw
-from mlops_assets.sources.layout import SECONDS, Composed, Layout, Origin, Since, described
 from mlops_assets.sources.listing import DataFile
 
-PLAUSIBLE = (date(2000, 1, 1), date(2100, 1, 1))  # a time outside is a placeholder or a broken clock, and says nothing of the day of arrival
+PLAUSIBLE = (
+    date(2000, 1, 1),
+    date(2100, 1, 1),
+)  # a time outside is a placeholder or a broken clock, and says nothing of the day of arrival
 _MAX_US = 2**62
 _ZEROS_AT_ITS_END = r"^(-?(?:0|[1-9]\d*)\.\d*[1-9])0+$"
 
@@ -45,7 +48,9 @@ def typed(raw: Raw, layout: Layout, file: DataFile) -> pa.Table:
     said = _said(layout, columns, unread)
     if layout.by_file:
         assert file.named_day is not None
-        columns[layout.known] = _not_before(columns[layout.known], file.named_day, layout.has(arrival, raw.names))
+        columns[layout.known] = _not_before(
+            columns[layout.known], file.named_day, layout.has(arrival, raw.names)
+        )
         days = pa.repeat(pa.scalar(file.named_day), rows)
     else:
         days = _arrival_days(file, columns[arrival], layout.columns[arrival], unread[arrival], said)
@@ -54,13 +59,19 @@ def typed(raw: Raw, layout: Layout, file: DataFile) -> pa.Table:
     return table if said is None else table.filter(said)
 
 
-def _said(layout: Layout, columns: Mapping[str, pa.Array], unread: Mapping[str, Mapping[int, Unread]]) -> pa.Array | None:
+def _said(
+    layout: Layout, columns: Mapping[str, pa.Array], unread: Mapping[str, Mapping[int, Unread]]
+) -> pa.Array | None:
     """Which rows say something, or may do so; None where every row does."""
     if layout.says is None:
         return None
     flag, false_too = layout.says
     known = columns[flag].is_valid().to_numpy(zero_copy_only=False)
-    said = known.copy() if false_too else pc.fill_null(columns[flag], False).to_numpy(zero_copy_only=False).copy()
+    said = (
+        known.copy()
+        if false_too
+        else pc.fill_null(columns[flag], False).to_numpy(zero_copy_only=False).copy()
+    )
     broken = sorted(set().union(*unread.values()))
     said[broken] |= ~known[broken]
     return pa.array(said)
@@ -80,9 +91,13 @@ def _since(table: pa.Table, origin: Since, rules: Rules) -> Values:
     numbers, unread = read_column(raw, "number", origin.column, rules)
     elapsed = np.round(numbers.to_numpy(zero_copy_only=False) * SECONDS[origin.unit] * 1e6)
     within = np.abs(elapsed) < _MAX_US  # false of NaN as well, which stands for null
-    times = pa.array(np.where(within, elapsed, 0).astype(np.int64) + _microseconds(origin.since), mask=~within)
+    times = pa.array(
+        np.where(within, elapsed, 0).astype(np.int64) + _microseconds(origin.since), mask=~within
+    )
     for row in np.flatnonzero(~within & numbers.is_valid().to_numpy(zero_copy_only=False)).tolist():
-        unread[row] = Unread(str(raw[row]), f"not a time; it is too many {origin.unit} from {origin.since:%Y-%m-%d}")
+        unread[row] = Unread(
+            str(raw[row]), f"not a time; it is too many {origin.unit} from {origin.since:%Y-%m-%d}"
+        )
     return times.cast(TYPES["time"]), unread
 
 
@@ -91,10 +106,14 @@ def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
     parts, unread = zip(*(_part(table, column, rules) for column in origin.columns), strict=True)
 
     def joined(row: int) -> Unread:
-        text = origin.separator.join(bad[row].text if row in bad else str(part[row]) for part, bad in zip(parts, unread, strict=True))
+        text = origin.separator.join(
+            bad[row].text if row in bad else str(part[row]) for part, bad in zip(parts, unread, strict=True)
+        )
         return Unread(text, next(bad[row].why for bad in unread if row in bad))
 
-    return pc.binary_join_element_wise(*parts, origin.separator), {row: joined(row) for row in set().union(*unread)}
+    return pc.binary_join_element_wise(*parts, origin.separator), {
+        row: joined(row) for row in set().union(*unread)
+    }
 
 
 def _part(table: pa.Table, column: str, rules: Rules) -> Values:
@@ -116,9 +135,14 @@ def _not_before(times: pa.Array, day: date, has_times: bool) -> pa.Array:
     return pc.max_element_wise(times.cast(pa.int64()), begin, skip_nulls=not has_times).cast(TYPES["time"])
 
 
-def _arrival_days(file: DataFile, times: pa.Array, origin: Origin, unread: Mapping[int, Unread], said: pa.Array | None) -> pa.Array:
+def _arrival_days(
+    file: DataFile, times: pa.Array, origin: Origin, unread: Mapping[int, Unread], said: pa.Array | None
+) -> pa.Array:
     days = times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
-    plausible = pc.fill_null(pc.and_(pc.greater_equal(days, pa.scalar(PLAUSIBLE[0])), pc.less(days, pa.scalar(PLAUSIBLE[1]))), False)
+    plausible = pc.fill_null(
+        pc.and_(pc.greater_equal(days, pa.scalar(PLAUSIBLE[0])), pc.less(days, pa.scalar(PLAUSIBLE[1]))),
+        False,
+    )
     if pc.all(plausible).as_py() in (True, None):
         return days
     if file.named_day is not None:
@@ -128,7 +152,11 @@ def _arrival_days(file: DataFile, times: pa.Array, origin: Origin, unread: Mappi
         rows = np.flatnonzero(said).tolist() if said is not None else [0]
         if not rows:
             return pa.nulls(len(times), pa.date32())
-        first = f'"{unread[rows[0]].text}", {unread[rows[0]].why}' if rows[0] in unread else str(times[rows[0]].as_py() or "missing")
+        first = (
+            f'"{unread[rows[0]].text}", {unread[rows[0]].why}'
+            if rows[0] in unread
+            else str(times[rows[0]].as_py() or "missing")
+        )
         what = f"no value of column {described(origin)!r} is a time, so its rows belong to no day; the first is {first}"
         raise SourceError(f"{file.path}: {what}")
     # The day of the row above, or of the first row that has one: a feed is mostly in the order of time, and a single wrong clock says nothing.

@@ -23,17 +23,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.engine.plan import FeaturePlan
-from serving.contract.believable import Bounds
+from serving.contract.bounds import Bounds
 from serving.contract.policy import Policy
-from serving.contract.scoring import Calibrator
+from serving.contract.scorers.lightgbm import Calibrator
 
 FORMAT = 3
 READABLE = (2, 3)  # a release of format 2 has no bounds: those of its time were the defaults
-MODEL, FACTS, REFERENCE, PORTABLE, DIGESTS = "model.txt", "release.json", "reference.parquet", "model.onnx", "digests.json"
+MODEL, FACTS, REFERENCE, PORTABLE, DIGESTS = (
+    "model.txt",
+    "release.json",
+    "reference.parquet",
+    "model.onnx",
+    "digests.json",
+)
 CONTENT = (MODEL, FACTS, REFERENCE, PORTABLE)
 
-TRANSFORM = re.compile(r"feature_repo\.[a-z]\w*\.context:[a-z]\w*")  # the only functions that a bundle may name: declared transforms
-INTERRUPTED = (-signal.SIGKILL, -signal.SIGTERM)  # somebody ended the check, as when memory ran out; a bad model ends by SIGSEGV or SIGABRT
+TRANSFORM = re.compile(
+    r"feature_repo\.[a-z]\w*\.context:[a-z]\w*"
+)  # the only functions that a bundle may name: declared transforms
+INTERRUPTED = (
+    -signal.SIGKILL,
+    -signal.SIGTERM,
+)  # somebody ended the check, as when memory ran out; a bad model ends by SIGSEGV or SIGABRT
 
 Vector = list[float | None]
 
@@ -87,7 +98,9 @@ def write_release(release: Release, directory: Path, reference: pa.Table, portab
     pq.write_table(reference, directory / REFERENCE, compression="zstd")
     (directory / PORTABLE).write_bytes(portable)
     digests = {name: _sha256(directory / name) for name in CONTENT}
-    (directory / DIGESTS).write_text(json.dumps({"format": FORMAT, "files": digests}, indent=1, sort_keys=True))
+    (directory / DIGESTS).write_text(
+        json.dumps({"format": FORMAT, "files": digests}, indent=1, sort_keys=True)
+    )
     return _digest(digests)
 
 
@@ -104,7 +117,9 @@ def verify_digests(directory: Path) -> str:
         written = json.loads((directory / DIGESTS).read_bytes())
         recorded = dict(written["files"])
         if written["format"] not in READABLE:
-            raise ValueError(f"format {written['format']!r}, this platform reads {' and '.join(map(str, READABLE))}")
+            raise ValueError(
+                f"format {written['format']!r}, this platform reads {' and '.join(map(str, READABLE))}"
+            )
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(directory, f"{DIGESTS} cannot be read ({error})") from error
     if missing := sorted({*CONTENT, DIGESTS} - present):
@@ -115,7 +130,10 @@ def verify_digests(directory: Path) -> str:
         raise BundleError(directory, f"{DIGESTS} names {sorted(recorded)}, expected {sorted(CONTENT)}")
     for name in CONTENT:
         if (actual := _sha256(directory / name)) != recorded[name]:
-            raise BundleError(directory, f"{name} was altered: its SHA-256 is {actual[:12]}…, recorded {str(recorded[name])[:12]}…")
+            raise BundleError(
+                directory,
+                f"{name} was altered: its SHA-256 is {actual[:12]}…, recorded {str(recorded[name])[:12]}…",
+            )
     return _digest(recorded)
 
 
@@ -123,7 +141,9 @@ def load_release(directory: Path) -> Release:
     """Read a bundle after its digests are verified. Anything wrong with it is `BundleError`. The model itself is not parsed here."""
     verify_digests(directory)
     try:
-        release = _from_dict(json.loads((directory / FACTS).read_bytes()), (directory / MODEL).read_bytes().decode())
+        release = _from_dict(
+            json.loads((directory / FACTS).read_bytes()), (directory / MODEL).read_bytes().decode()
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(directory, f"{FACTS} cannot be read ({type(error).__name__}: {error})") from error
     _check_consistent(release, directory)
@@ -140,8 +160,13 @@ def check_release(directory: Path, timeout_s: float = 60.0) -> None:
     """Load the model and score the golden rows in a process of its own: a model that crashes or scores otherwise is `BundleError`, and
     `Inconclusive` if the process did not come to its end."""
     verify_digests(directory)
-    command = [sys.executable, "-m", "serving.contract.check", str(directory.resolve())]
-    options: dict[str, Any] = {"cwd": Path(__file__).parents[2], "capture_output": True, "text": True, "errors": "replace"}
+    command = [sys.executable, "-m", "serving.contract.golden_rows", str(directory.resolve())]
+    options: dict[str, Any] = {
+        "cwd": Path(__file__).parents[2],
+        "capture_output": True,
+        "text": True,
+        "errors": "replace",
+    }
     try:
         done = subprocess.run(command, timeout=timeout_s, check=False, **options)
     except subprocess.TimeoutExpired as error:
@@ -152,7 +177,9 @@ def check_release(directory: Path, timeout_s: float = 60.0) -> None:
         raise BundleError(directory, f"scoring its golden rows ended by signal {-done.returncode}")
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise BundleError(directory, lines[-1] if lines else f"scoring its golden rows exited {done.returncode}")
+        raise BundleError(
+            directory, lines[-1] if lines else f"scoring its golden rows exited {done.returncode}"
+        )
 
 
 def as_row(vector: Sequence[float | None]) -> list[float]:
@@ -163,12 +190,19 @@ def as_row(vector: Sequence[float | None]) -> list[float]:
 def _check_consistent(release: Release, place: Path) -> None:
     """Names and order of the features agree between the plan, the release and the model; golden rows are there and fit."""
     if release.features != release.plan.features:
-        raise BundleError(place, f"the features differ from the plan's: {_first_difference(release.features, release.plan.features)}")
+        raise BundleError(
+            place,
+            f"the features differ from the plan's: {_first_difference(release.features, release.plan.features)}",
+        )
     if foreign := [o.function for o in release.plan.on_demand if not TRANSFORM.fullmatch(o.function)]:
-        raise BundleError(place, f"{foreign[0]} is not a transform of the feature repository: a bundle brings no code")
+        raise BundleError(
+            place, f"{foreign[0]} is not a transform of the feature repository: a bundle brings no code"
+        )
     named = _names_in_model(release.model_text)
     if named != release.features:
-        raise BundleError(place, f"the features differ from the model's: {_first_difference(release.features, named)}")
+        raise BundleError(
+            place, f"the features differ from the model's: {_first_difference(release.features, named)}"
+        )
     vectors, scores = release.golden
     if not vectors or len(vectors) != len(scores):
         raise BundleError(place, f"{len(vectors)} golden rows with {len(scores)} scores")

@@ -1,6 +1,6 @@
 """What a decision and a label mean for the online state: one rule for the service that takes them and for a rebuild that replays its log.
 
-The tables of the log (`serving.contract.log`) and the state share a file; callers own the connection and its transactions.
+The tables of the log (`serving.store.sqlite.decision_log`) and the state share a file; callers own the connection and its transactions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from feature_repo.engine.online import StateStore
+from feature_repo.online.sqlite.state import StateStore
 from serving.contract.verdicts import verdict_events
 
 TRANSACTIONS, VERDICTS = "transactions", "verdicts"
@@ -52,7 +52,12 @@ def add_labels(state: StateStore, subject: Subject, before: Labels, new: Labels)
     stored = state.find_of(VERDICTS, str(subject.event["transaction_id"]))
     present = {(_int(e["event_us"]), bool(e["is_fraud"])) for e in stored}
     # Verdicts that came with the lake stand for labels that this log never held.
-    inherited = present - set(subject.verdicts([])) - set(subject.verdicts(before)) - set(subject.verdicts([*before, *new]))
+    inherited = (
+        present
+        - set(subject.verdicts([]))
+        - set(subject.verdicts(before))
+        - set(subject.verdicts([*before, *new]))
+    )
     wanted = set(subject.verdicts([*before, *inherited, *new]))
     for known_us, is_fraud in present - wanted:
         state.remove(VERDICTS, state.plan.event_id(VERDICTS, _verdict(subject.event, is_fraud), known_us))
@@ -62,7 +67,10 @@ def add_labels(state: StateStore, subject: Subject, before: Labels, new: Labels)
 
 def labels_of(connection: sqlite3.Connection, transaction_id: str) -> list[tuple[int, bool]]:
     """Every label of a transaction that the log holds, or that waits for it in the lake, by the time that it became known."""
-    return [(label_us, bool(is_fraud)) for label_us, is_fraud in connection.execute(LABELS_OF, {"id": transaction_id})]
+    return [
+        (label_us, bool(is_fraud))
+        for label_us, is_fraud in connection.execute(LABELS_OF, {"id": transaction_id})
+    ]
 
 
 def keep_waiting(connection: sqlite3.Connection, labels: Iterable[tuple[str, int, bool]]) -> None:
@@ -74,17 +82,23 @@ def keep_waiting(connection: sqlite3.Connection, labels: Iterable[tuple[str, int
     connection.executemany("INSERT OR IGNORE INTO waiting_labels VALUES (?, ?, ?)", labels)
 
 
-def subject_of(connection: sqlite3.Connection, state: StateStore, transaction_id: str, maturity_us: int) -> Subject | None:
+def subject_of(
+    connection: sqlite3.Connection, state: StateStore, transaction_id: str, maturity_us: int
+) -> Subject | None:
     """The transaction from the log, or from the history that came with the lake, where `maturity_us` applies; None where it is in neither."""
     if row := connection.execute(DECISION, (transaction_id,)).fetchone():
         return _subject(row)
     if (event := state.find(TRANSACTIONS, transaction_id)) is None:
         return None
     known = {**event, "transaction_id": transaction_id}
-    return Subject(known, _int(event["event_us"]), _int(event["created_us"]), blocked=False, maturity_us=maturity_us)
+    return Subject(
+        known, _int(event["event_us"]), _int(event["created_us"]), blocked=False, maturity_us=maturity_us
+    )
 
 
-def replay(connection: sqlite3.Connection, state: StateStore, since_us: int, maturity_us: int) -> Iterator[int]:
+def replay(
+    connection: sqlite3.Connection, state: StateStore, since_us: int, maturity_us: int
+) -> Iterator[int]:
     """Bring into a state what the log took at or after a moment; yields the number of rows after each few, so that a caller can commit.
 
     Doing it again changes nothing, and neither does a service that writes the same events meanwhile.
@@ -109,12 +123,35 @@ def replay(connection: sqlite3.Connection, state: StateStore, since_us: int, mat
 
 
 def _subject(row: Sequence[object]) -> Subject:
-    transaction_id, event_us, created_us, customer_id, merchant_id, amount, is_declined, decision, maturity_us = row
-    event = {"transaction_id": transaction_id, "customer_id": customer_id, "merchant_id": merchant_id, "amount": amount}
-    return Subject({**event, "is_declined": bool(is_declined)}, _int(event_us), _int(created_us), decision == "BLOCK", _int(maturity_us))
+    (
+        transaction_id,
+        event_us,
+        created_us,
+        customer_id,
+        merchant_id,
+        amount,
+        is_declined,
+        decision,
+        maturity_us,
+    ) = row
+    event = {
+        "transaction_id": transaction_id,
+        "customer_id": customer_id,
+        "merchant_id": merchant_id,
+        "amount": amount,
+    }
+    return Subject(
+        {**event, "is_declined": bool(is_declined)},
+        _int(event_us),
+        _int(created_us),
+        decision == "BLOCK",
+        _int(maturity_us),
+    )
 
 
-def _push(state: StateStore, stream: str, event: Mapping[str, object], event_us: int, created_us: int) -> None:
+def _push(
+    state: StateStore, stream: str, event: Mapping[str, object], event_us: int, created_us: int
+) -> None:
     state.push(stream, state.plan.event_id(stream, event, event_us), event, event_us, created_us)
 
 

@@ -13,7 +13,9 @@ class BadPolicy(ValueError):
 
     def __init__(self, review: float, block: float) -> None:
         self.review, self.block = review, block
-        super().__init__(f"a policy needs 0 <= review <= block, both numbers: review={review!r}, block={block!r}")
+        super().__init__(
+            f"a policy needs 0 <= review <= block, both numbers: review={review!r}, block={block!r}"
+        )
 
 
 @dataclass(frozen=True)

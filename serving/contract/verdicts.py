@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 
 def verdict_events(
-    event_us: int, labels: Sequence[tuple[int, bool]], blocked: bool, maturity_us: int, learnt_us: int | None = None
+    event_us: int,
+    labels: Sequence[tuple[int, bool]],
+    blocked: bool,
+    maturity_us: int,
+    learnt_us: int | None = None,
 ) -> list[tuple[int, bool]]:
     """The verdicts on one transaction as (when it became known, is fraud), in the order in which they became known.
 

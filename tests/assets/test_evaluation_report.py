@@ -15,16 +15,16 @@ import yaml
 from dagster import materialize
 from world import ListedSource, World, checks, metadata
 
-from mlops_assets.assets.judging import matrix, split_of
-from mlops_assets.assets.pictures import pictures, reliability, saved_by_capacity
-from mlops_assets.core.evaluation import evaluate
-from mlops_assets.core.promotion import Gate
-from mlops_assets.core.recipe import Recipe
-from mlops_assets.keys import FEATURE_VECTORS, TRAINING_SET
+from mlops_assets.core.judging.gate import Gate
+from mlops_assets.core.judging.side_by_side import evaluate
+from mlops_assets.core.keys import FEATURE_VECTORS, TRAINING_SET
+from mlops_assets.core.learning.hyperparameters import Recipe
+from mlops_assets.graph.pictures import pictures, reliability, saved_by_capacity
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.lake import day_range, shift, to_table
-from serving.contract.scoring import Scorer
+from mlops_assets.steps.judge import matrix, split_of
+from serving.contract.scorers.lightgbm import Scorer
 
 AS_OF, NEXT = "2025-04-10", "2025-04-11"
 PICTURES = ("precision and recall", "calibration", "money saved", "what it leans on")
@@ -37,7 +37,14 @@ def small_settings(home: Path) -> Settings:
         time=Time(date(2025, 2, 1), date(2025, 4, 30)),
         verdicts=Verdicts(maturity_days=2),
         model=Model(holdout_days=5, train_days=30),
-        recipe=Recipe(max_rounds=40, num_threads=1, learning_rate=0.2, legitimate_share=1.0, feature_fraction=1.0, min_sum_hessian_in_leaf=1.0),
+        recipe=Recipe(
+            max_rounds=40,
+            num_threads=1,
+            learning_rate=0.2,
+            legitimate_share=1.0,
+            feature_fraction=1.0,
+            min_sum_hessian_in_leaf=1.0,
+        ),
         gate=Gate(min_positives=15, allow_dirty=True),
     )
 
@@ -90,13 +97,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     world, rows = World(settings, ListedSource()), vectors(settings, AS_OF)
     held = rows[rows["fold"] == "holdout"]
     for day, of_day in held.groupby(held["event_timestamp"].dt.strftime("%Y-%m-%d")):
-        world.lake.write(FEATURE_VECTORS, str(day), to_table(of_day.drop(columns=["is_fraud", "fold"])), validated=True)
+        world.lake.write(
+            FEATURE_VECTORS, str(day), to_table(of_day.drop(columns=["is_fraud", "fold"])), validated=True
+        )
     blocked = held.index[[5, 300, 700]]
     lay(world, AS_OF, rows.drop(index=blocked))
     run = materialize(
-        [world.assets[name] for name in ("recipe", "trained_model", "evaluation", "promoted_version")], partition_key=AS_OF, resources=world.resources
+        [world.assets[name] for name in ("recipe", "trained_model", "evaluation", "promoted_version")],
+        partition_key=AS_OF,
+        resources=world.resources,
     )
-    (made,), (shown,) = (run.asset_materializations_for_node(name) for name in ("promoted_version", "evaluation"))
+    (made,), (shown,) = (
+        run.asset_materializations_for_node(name) for name in ("promoted_version", "evaluation")
+    )
     assert metadata(made, "version") == "1"
     return Prepared(world, shown, float(held.loc[blocked, "amount"].sum()))
 
@@ -113,8 +126,16 @@ def card(world: World, number: str) -> str:
 
 def test_the_metadata_show_every_slice_with_its_size_and_four_small_pictures(prepared: Prepared) -> None:
     slices = metadata(prepared.shown, "slices")
-    assert "| slice | rows | frauds | average precision | of the baseline | difference | from | to |" in slices
-    for name in ("amount from 250", "known customers", "new customers", "merchants with known fraud", "new merchants"):
+    assert (
+        "| slice | rows | frauds | average precision | of the baseline | difference | from | to |" in slices
+    )
+    for name in (
+        "amount from 250",
+        "known customers",
+        "new customers",
+        "merchants with known fraud",
+        "new merchants",
+    ):
         assert f"| {name} |" in slices
     for name in PICTURES:
         picture = metadata(prepared.shown, name)
@@ -125,24 +146,35 @@ def test_the_metadata_show_every_slice_with_its_size_and_four_small_pictures(pre
 def test_what_has_no_verdict_is_counted_with_its_money(prepared: Prepared) -> None:
     measures = metadata(prepared.shown, "measures")
     assert "| unknown_rows | 3 |" in measures
-    whole = json.loads((artifacts(prepared.world, "1") / "evaluation" / "evaluation.json").read_text())["evaluation"]
+    whole = json.loads((artifacts(prepared.world, "1") / "evaluation" / "evaluation.json").read_text())[
+        "evaluation"
+    ]
     assert (whole["unknown_rows"], whole["unknown_amount"]) == (3, pytest.approx(prepared.unknown))
     assert whole["unknown_share"] == pytest.approx(3 / (whole["rows"] + 3))
 
 
 def test_mlflow_holds_the_same_pictures_the_slices_and_the_figures_of_the_version(prepared: Prepared) -> None:
     folder = artifacts(prepared.world, "1") / "evaluation"
-    assert {path.name for path in folder.iterdir()} == {"evaluation.json", "slices.csv", *(f"{name.replace(' ', '_')}.png" for name in PICTURES)}
+    assert {path.name for path in folder.iterdir()} == {
+        "evaluation.json",
+        "slices.csv",
+        *(f"{name.replace(' ', '_')}.png" for name in PICTURES),
+    }
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.glob("*.png"))
     whole = json.loads((folder / "evaluation.json").read_text())
     with (folder / "slices.csv").open() as handle:
         rows = list(csv.DictReader(handle))
-    assert [(row["slice"], int(row["rows"])) for row in rows] == [(one["name"], one["rows"]) for one in whole["evaluation"]["slices"]]
+    assert [(row["slice"], int(row["rows"])) for row in rows] == [
+        (one["name"], one["rows"]) for one in whole["evaluation"]["slices"]
+    ]
     assert whole["verdict"]["promote"] is True
     run = prepared.world.registry.client().get_run(prepared.world.registry.version("1").run_id)
     for name in ("average_precision", "money_saved"):
         low, high = whole["evaluation"]["intervals"][f"difference.{name}"]
-        assert (run.data.metrics[f"holdout.difference.{name}.low"], run.data.metrics[f"holdout.difference.{name}.high"]) == (low, high)
+        assert (
+            run.data.metrics[f"holdout.difference.{name}.low"],
+            run.data.metrics[f"holdout.difference.{name}.high"],
+        ) == (low, high)
 
 
 def test_the_model_card_lies_beside_the_model_and_describes_the_version(prepared: Prepared) -> None:
@@ -150,7 +182,9 @@ def test_the_model_card_lies_beside_the_model_and_describes_the_version(prepared
     text = card(prepared.world, "1")
     front = yaml.safe_load(text.split("---\n")[1])
     run = prepared.world.registry.client().get_run(version.run_id)
-    recorded = {metric["type"]: metric["value"] for metric in front["model-index"][0]["results"][0]["metrics"]}
+    recorded = {
+        metric["type"]: metric["value"] for metric in front["model-index"][0]["results"][0]["metrics"]
+    }
     assert recorded == {name: run.data.metrics[f"holdout.candidate.{name}"] for name in recorded}
     assert len(recorded) == 7
     record = prepared.world.registry.record(version)
@@ -163,10 +197,15 @@ def test_the_model_card_lies_beside_the_model_and_describes_the_version(prepared
     assert metadata(prepared.shown, "model card").startswith("# Model card of fraud version 1")
 
 
-def test_features_that_have_become_garbage_are_refused_and_the_champion_stays(prepared: Prepared, tmp_path: Path) -> None:
+def test_features_that_have_become_garbage_are_refused_and_the_champion_stays(
+    prepared: Prepared, tmp_path: Path
+) -> None:
     world = prepared.copied(tmp_path / "home")
     settings = world.settings
-    rows, features = vectors(settings, NEXT, seed=1), list(feature_store_of(settings).plan("fraud_v1").features)
+    rows, features = (
+        vectors(settings, NEXT, seed=1),
+        list(feature_store_of(settings).plan("fraud_v1").features),
+    )
     training = rows["fold"] == "train"
     noise = np.random.default_rng(2).normal(5, 3, size=(int(training.sum()), len(features)))
     rows.loc[training, features] = noise
@@ -186,10 +225,18 @@ def test_features_that_have_become_garbage_are_refused_and_the_champion_stays(pr
     assert card(world, "2").endswith(metadata(outcome, "model card"))
     assert "the gate: it **is refused**" in card(world, "2")
 
-    tolerant = replace(settings.gate, min_gain=-1.0, max_money_loss_share=1.0, max_slice_loss=1.0, max_calibration_error=100.0)
+    tolerant = replace(
+        settings.gate,
+        min_gain=-1.0,
+        max_money_loss_share=1.0,
+        max_slice_loss=1.0,
+        max_calibration_error=100.0,
+    )
     lenient = World(replace(settings, gate=tolerant), ListedSource())
     assert checks(lenient.make("evaluation", NEXT))["gate"].passed
-    assert "the gate: it **may be promoted**" in card(world, "2"), "an evaluation that is made again replaces what the first one said"
+    assert "the gate: it **may be promoted**" in card(world, "2"), (
+        "an evaluation that is made again replaces what the first one said"
+    )
 
 
 # The pictures' own figures.
@@ -226,7 +273,9 @@ def test_what_a_version_leans_on_adds_up_to_its_margin(prepared: Prepared) -> No
     fit = prepared.world.registry.evaluation_fit(prepared.world.registry.version("1"))
     rows = matrix(vectors(prepared.world.settings, AS_OF).head(50), fit.features)
     scorer = Scorer(fit.model_text, fit.calibrator)
-    assert np.asarray(scorer.booster.predict(rows, pred_contrib=True)).sum(axis=1) == pytest.approx(scorer.margins(rows), abs=1e-9)
+    assert np.asarray(scorer.booster.predict(rows, pred_contrib=True)).sum(axis=1) == pytest.approx(
+        scorer.margins(rows), abs=1e-9
+    )
 
 
 def test_a_holdout_without_fraud_or_scores_that_are_no_numbers_has_no_pictures(prepared: Prepared) -> None:
@@ -235,4 +284,6 @@ def test_a_holdout_without_fraud_or_scores_that_are_no_numbers_has_no_pictures(p
     given = (prepared.world.settings.costs, fit, matrix(rows, fit.features))
     assert pictures(rows.assign(is_fraud=False), {"candidate": np.full(100, 0.5)}, *given) == {}
     assert pictures(rows.assign(is_fraud=True), {"candidate": np.full(100, np.nan)}, *given) == {}
-    assert set(pictures(rows.assign(is_fraud=True), {"candidate": np.full(100, 0.5)}, *given)) == set(PICTURES)
+    assert set(pictures(rows.assign(is_fraud=True), {"candidate": np.full(100, 0.5)}, *given)) == set(
+        PICTURES
+    )

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from world import ListedSource, World, at, checks, labelled, metadata, served, vector
 
-from mlops_assets.assets.parity import overtaken
+from mlops_assets.assets.feature_parity import overtaken
 from mlops_assets.resources.environments import Settings
 
 DAY, BEFORE = "2025-03-05", "2025-03-04"
@@ -35,12 +35,21 @@ def test_equal_vectors_are_parity_and_one_changed_value_is_named(world: World) -
     outcome = world.make("feature_parity", DAY)
     assert not checks(outcome)["no_unexplained_mismatch"].passed
     assert world.rows("feature_parity", DAY) == [
-        {"transaction_id": "t2", "feature": "num_txns_1d", "key": "c1", "served": 7.0, "recomputed": 1.0, "late_s": None}
+        {
+            "transaction_id": "t2",
+            "feature": "num_txns_1d",
+            "key": "c1",
+            "served": 7.0,
+            "recomputed": 1.0,
+            "late_s": None,
+        }
     ]
     assert not world.lake.manifests("feature_parity", [DAY])[0].validated
 
 
-def test_a_payment_that_was_committed_after_the_decision_explains_what_the_decision_lacked(world: World) -> None:
+def test_a_payment_that_was_committed_after_the_decision_explains_what_the_decision_lacked(
+    world: World,
+) -> None:
     served(world, "decided", at(DAY, 12), {})
     _day(world)
     without = vector(world, "decided", DAY)
@@ -64,7 +73,9 @@ def test_a_payment_that_was_committed_after_the_decision_explains_what_the_decis
 
 
 @pytest.mark.parametrize("silent_since", [at(BEFORE, 9), at("2025-03-03", 11.9)])
-def test_a_label_that_was_committed_after_the_decision_explains_it_too(world: World, silent_since: object) -> None:
+def test_a_label_that_was_committed_after_the_decision_explains_it_too(
+    world: World, silent_since: object
+) -> None:
     served(world, "reported", silent_since, {})
     world.ingest("2025-03-03", BEFORE)
     world.features("2025-03-03", BEFORE)
@@ -85,7 +96,9 @@ def test_a_version_that_serves_fewer_features_is_compared_in_those_it_served(wor
     served(world, "t2", at(DAY, 11), {})
     world.ingest(DAY)
     world.features(DAY)
-    old = {name: value for name, value in vector(world, "t1", DAY).items() if name != "num_txns_1d"} | {"retired_feature": 3.0}
+    old = {name: value for name, value in vector(world, "t1", DAY).items() if name != "num_txns_1d"} | {
+        "retired_feature": 3.0
+    }
     _log_again(world, {"t1": old, "t2": vector(world, "t2", DAY)})
     outcome = world.make("feature_parity", DAY)
     assert checks(outcome)["no_unexplained_mismatch"].passed
@@ -109,7 +122,9 @@ def test_on_the_wall_clock_every_payment_arrives_a_little_late_and_none_is_excus
 
 
 def _log(rows: list[tuple[str, float, float, int, str, str]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=["prediction_id", "event", "created", "seq", "customer_id", "merchant_id"])
+    frame = pd.DataFrame(
+        rows, columns=["prediction_id", "event", "created", "seq", "customer_id", "merchant_id"]
+    )
     return frame.assign(
         read_seq=frame["seq"] - 1,
         event_timestamp=[at(DAY, h) for h in frame["event"]],
@@ -125,4 +140,8 @@ def _day(world: World) -> None:
 def _log_again(world: World, vectors: dict[str, dict[str, float | None]]) -> None:
     table = world.lake.read("prediction_log", [DAY])
     texts = [json.dumps(vectors[name]) for name in table.column("prediction_id").to_pylist()]
-    world.lake.write("prediction_log", DAY, table.set_column(table.column_names.index("features"), "features", pa.array(texts)))
+    world.lake.write(
+        "prediction_log",
+        DAY,
+        table.set_column(table.column_names.index("features"), "features", pa.array(texts)),
+    )

@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 import pytest
 from world import ListedSource, World, at, checks, labelled, metadata, served
 
-from feature_repo.engine.generations import standing
-from feature_repo.engine.lake import LakeError
-from feature_repo.engine.state_store import StateStore
+from feature_repo.lake.datasets import LakeError
+from feature_repo.online.base import StateStore
+from feature_repo.online.sqlite.generations import standing
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import read_validated
-from serving.contract.log import to_us
+from serving.store.sqlite.decision_log import to_us
 
 DAY, NEXT, THIRD = "2025-03-05", "2025-03-06", "2025-03-07"
 
@@ -27,7 +27,9 @@ def known(moment: object) -> int:
     return to_us(moment)  # type: ignore[arg-type]
 
 
-def test_silence_to_come_is_pending_online_and_goes_when_a_label_comes_by_way_of_the_lake(world: World) -> None:
+def test_silence_to_come_is_pending_online_and_goes_when_a_label_comes_by_way_of_the_lake(
+    world: World,
+) -> None:
     world.source.pay("silent", at(DAY))
     world.source.pay("reported", at(DAY, 13))
     world.ingest(DAY)
@@ -60,7 +62,9 @@ def test_bringing_the_online_state_up_twice_changes_nothing(world: World) -> Non
     assert world.online() == world.online()
 
 
-def test_what_the_service_learnt_after_the_lake_is_carried_over_and_what_it_lost_comes_from_its_log(world: World) -> None:
+def test_what_the_service_learnt_after_the_lake_is_carried_over_and_what_it_lost_comes_from_its_log(
+    world: World,
+) -> None:
     world.source.pay("old", at(DAY))
     world.ingest(DAY)
     world.online()
@@ -75,7 +79,9 @@ def test_what_the_service_learnt_after_the_lake_is_carried_over_and_what_it_lost
     assert world.online() == expected, "and with it in the state already, nothing changes"
 
 
-def test_a_rebuild_that_breaks_off_says_why_and_leaves_the_old_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebuild_that_breaks_off_says_why_and_leaves_the_old_state(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.source.pay("t1", at(DAY))
     world.ingest(DAY)
     before = world.online()
@@ -86,18 +92,22 @@ def test_a_rebuild_that_breaks_off_says_why_and_leaves_the_old_state(world: Worl
         state.remove("transactions", "t1")
         raise LakeError("the disk is full")
 
-    monkeypatch.setattr("mlops_assets.assets.online_state.replay", broken)
+    monkeypatch.setattr("mlops_assets.steps.online_rebuild.replay", broken)
     with pytest.raises(LakeError, match="the disk is full"):
         world.online()
     monkeypatch.undo()
     connection = sqlite3.connect(world.settings.serving_db)
     assert standing(connection).building is None
-    assert [event_id for (event_id,) in connection.execute("SELECT event_id FROM online_transactions_g1")] == ["t1"]
+    assert [
+        event_id for (event_id,) in connection.execute("SELECT event_id FROM online_transactions_g1")
+    ] == ["t1"]
     connection.close()
     assert world.online() == before
 
 
-def test_a_stream_that_has_been_silent_for_too_long_is_named_before_anybody_decides_on_it(world: World) -> None:
+def test_a_stream_that_has_been_silent_for_too_long_is_named_before_anybody_decides_on_it(
+    world: World,
+) -> None:
     world.source.pay("t1", at(DAY))
     world.ingest(DAY, THIRD)
     world.online()
@@ -118,7 +128,12 @@ def test_the_look_ahead_check_finds_a_count_that_knows_the_future(world: World) 
     assert checks(world.make("feature_vectors", DAY))["no_look_ahead"].passed
     stats = world.lake.read("customer_stats", [DAY])
     ahead = pc.add(stats.column("num_txns_7d"), 1.0)
-    world.lake.write("customer_stats", DAY, stats.set_column(stats.column_names.index("num_txns_7d"), "num_txns_7d", ahead), validated=True)
+    world.lake.write(
+        "customer_stats",
+        DAY,
+        stats.set_column(stats.column_names.index("num_txns_7d"), "num_txns_7d", ahead),
+        validated=True,
+    )
     check = checks(world.make("feature_vectors", DAY))["no_look_ahead"]
     assert not check.passed
     assert "num_txns_7d of t0: 1.0, counted 0" in metadata(check, "wrong")
@@ -139,7 +154,12 @@ def test_values_out_of_range_and_columns_without_a_value_are_named(world: World)
     world.features(DAY)
     stats = world.lake.read("merchant_stats", [DAY])
     wild = pa.array([2.0] * stats.num_rows)
-    world.lake.write("merchant_stats", DAY, stats.set_column(stats.column_names.index("fraud_rate_90d"), "fraud_rate_90d", wild), validated=True)
+    world.lake.write(
+        "merchant_stats",
+        DAY,
+        stats.set_column(stats.column_names.index("fraud_rate_90d"), "fraud_rate_90d", wild),
+        validated=True,
+    )
     found = checks(world.make("feature_vectors", DAY))
     assert "fraud_rate_90d from 2.0 to 2.0" in metadata(found["ranges"], "outside")
     assert "fraud_rate_7d" in metadata(found["null_rates"], "null_everywhere")
@@ -150,8 +170,12 @@ def test_a_view_that_lacks_rows_of_its_day_is_not_joined(world: World) -> None:
     world.source.pay("t2", at(DAY, 13))
     world.ingest(DAY)
     world.features(DAY)
-    world.lake.write("customer_stats", DAY, world.lake.read("customer_stats", [DAY]).slice(0, 1), validated=True)
-    with pytest.raises(Exception, match="customer_stats: its rows for 2025-03-05 are not those of transactions"):
+    world.lake.write(
+        "customer_stats", DAY, world.lake.read("customer_stats", [DAY]).slice(0, 1), validated=True
+    )
+    with pytest.raises(
+        Exception, match="customer_stats: its rows for 2025-03-05 are not those of transactions"
+    ):
         world.make("feature_vectors", DAY)
 
 
@@ -159,10 +183,19 @@ def test_a_day_that_was_made_before_a_feature_was_declared_is_named_with_it(worl
     world.source.pay("t1", at(DAY))
     world.ingest(DAY)
     world.features(DAY)
-    world.lake.write("merchant_stats", DAY, world.lake.read("merchant_stats", [DAY]).drop_columns(["fraud_rate_7d"]), validated=True)
-    with pytest.raises(LakeError, match="merchant_stats: 2025-03-05 has no fraud_rate_7d, which was declared later"):
+    world.lake.write(
+        "merchant_stats",
+        DAY,
+        world.lake.read("merchant_stats", [DAY]).drop_columns(["fraud_rate_7d"]),
+        validated=True,
+    )
+    with pytest.raises(
+        LakeError, match="merchant_stats: 2025-03-05 has no fraud_rate_7d, which was declared later"
+    ):
         world.make("feature_vectors", DAY)
-    with pytest.raises(LakeError, match="feature_vectors: 2025-03-05 has no one_more, which was declared later"):
+    with pytest.raises(
+        LakeError, match="feature_vectors: 2025-03-05 has no one_more, which was declared later"
+    ):
         read_validated(world.lake, "feature_vectors", [DAY], ["transaction_id", "one_more"])
 
 

@@ -40,7 +40,9 @@ def test_entries_come_back_in_their_order_each_sealed_with_the_one_before_it(his
 
 
 @pytest.mark.parametrize("written", range(len(json.dumps(sealed({"n": 2}, "0" * 64), sort_keys=True)) + 2))
-def test_a_crash_anywhere_in_an_append_loses_nothing_that_was_there_and_nothing_that_comes(history: History, written: int) -> None:
+def test_a_crash_anywhere_in_an_append_loses_nothing_that_was_there_and_nothing_that_comes(
+    history: History, written: int
+) -> None:
     history.append({"n": 1})
     history.append({"n": 2})
     first, second = lines(history)
@@ -62,7 +64,10 @@ def five(history: History) -> History:
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (lambda rows: [*rows[:2], rows[2].replace("better", "worse"), *rows[3:]], "line 3 was altered: its digest"),
+        (
+            lambda rows: [*rows[:2], rows[2].replace("better", "worse"), *rows[3:]],
+            "line 3 was altered: its digest",
+        ),
         (lambda rows: [*rows[:2], rows[2].replace('"n"', ' "n"'), *rows[3:]], "line 3 was altered"),
         (lambda rows: [*rows[:2], *rows[3:]], "line 3 does not follow from the line before it"),
         (lambda rows: rows[1:], "line 1 does not follow"),
@@ -72,7 +77,14 @@ def five(history: History) -> History:
         (lambda rows: ['{"n": 0}\n', *rows], "line 2 does not follow"),
         (lambda rows: [*rows[:2], rows[2][:-20] + "\n", *rows[3:]], "line 3 is no entry"),
         (lambda rows: [*rows[:2], "\n", *rows[2:]], "line 3 is no entry"),
-        (lambda rows: [*rows[:2], json.dumps(sealed({"n": 3, "reasons": ["worse"]}, "1" * 64), sort_keys=True) + "\n", *rows[3:]], "line 3 does not"),
+        (
+            lambda rows: [
+                *rows[:2],
+                json.dumps(sealed({"n": 3, "reasons": ["worse"]}, "1" * 64), sort_keys=True) + "\n",
+                *rows[3:],
+            ],
+            "line 3 does not",
+        ),
     ],
 )
 def test_a_line_that_was_altered_removed_or_put_in_is_named(five: History, spoil: Any, named: str) -> None:
@@ -82,14 +94,18 @@ def test_a_line_that_was_altered_removed_or_put_in_is_named(five: History, spoil
             look()
 
 
-def test_a_history_that_was_written_anew_from_an_altered_line_on_is_whole_in_itself_and_not_what_is_known_elsewhere(five: History) -> None:
+def test_a_history_that_was_written_anew_from_an_altered_line_on_is_whole_in_itself_and_not_what_is_known_elsewhere(
+    five: History,
+) -> None:
     known = five.head().to_json()
     kept = [row["n"] for row in five.entries()]
     Path(five.path).unlink()
     for n in kept:
         five.append({"n": n, "reasons": ["worse" if n == 3 else "better"]})
     assert five.entries()
-    with pytest.raises(HistoryError, match="line 5 is another one than MLflow knows of: the file was written anew"):
+    with pytest.raises(
+        HistoryError, match="line 5 is another one than MLflow knows of: the file was written anew"
+    ):
         five.unconfirmed(known)
 
 
@@ -98,7 +114,9 @@ def test_an_end_that_was_removed_shows_in_what_is_known_elsewhere(five: History,
     known = five.head().to_json()
     rewrite(five, lines(five)[:left])
     assert numbers(five) == list(range(1, left + 1))
-    with pytest.raises(HistoryError, match=f"line {left + 1} is missing: it has {left} lines, and MLflow knows of 5"):
+    with pytest.raises(
+        HistoryError, match=f"line {left + 1} is missing: it has {left} lines, and MLflow knows of 5"
+    ):
         five.unconfirmed(known)
 
 
@@ -110,7 +128,9 @@ def test_lines_that_a_crash_left_unnoted_are_told_apart(five: History) -> None:
     assert len(five.unconfirmed(None)) == 6
 
 
-def test_lines_from_before_there_were_digests_are_taken_at_the_beginning_and_sealed_by_the_next_one(history: History) -> None:
+def test_lines_from_before_there_were_digests_are_taken_at_the_beginning_and_sealed_by_the_next_one(
+    history: History,
+) -> None:
     Path(history.path).parent.mkdir()
     old = ['{"n": 1, "verdict": "promoted"}\n', '{"n":2}\n']
     rewrite(history, old)

@@ -9,10 +9,10 @@ from serving_kit import ALLOW_ALL, BLOCK_ALL, Bench, tiny_release
 from world import ListedSource, World, at, checks, metadata
 
 from mlops_assets.resources.environments import Settings
-from serving.contract.log import to_us
-from serving.contract.scoring import Scorer
+from serving.contract.scorers.lightgbm import Scorer
+from serving.messages import Label, Transaction
 from serving.releases import Champion
-from serving.values import Label, Transaction
+from serving.store.sqlite.decision_log import to_us
 
 DAY, NEXT, THIRD = "2025-03-05", "2025-03-06", "2025-03-07"
 
@@ -32,7 +32,9 @@ class Service:
         self.blocks = replace(self.allows, release=replace(release, policy=BLOCK_ALL))
         self.bench = Bench(world.settings.home, self.allows, clock)
 
-    def pay(self, name: str, moment: datetime, merchant: str, blocked: bool = False, now: datetime | None = None) -> None:
+    def pay(
+        self, name: str, moment: datetime, merchant: str, blocked: bool = False, now: datetime | None = None
+    ) -> None:
         self.bench.champion = self.blocks if blocked else self.allows
         self.bench.now_us = to_us(now or moment)
         self.bench.plane.predict_transaction(Transaction(name, to_us(moment), f"of {name}", merchant, 10.0))
@@ -50,7 +52,11 @@ def ingested(world: World, first: str, last: str) -> None:
 
 def verdicts(world: World, name: str) -> list[tuple[int, bool]]:
     days = world.lake.partitions("verdicts")
-    return [(to_us(v["event_timestamp"]), v["is_fraud"]) for v in world.rows("verdicts", *days) if v["transaction_id"] == name]
+    return [
+        (to_us(v["event_timestamp"]), v["is_fraud"])
+        for v in world.rows("verdicts", *days)
+        if v["transaction_id"] == name
+    ]
 
 
 @pytest.mark.slow
@@ -72,7 +78,11 @@ def test_in_whatever_order_they_come_the_lake_says_what_the_service_said(world: 
         "nobody's": [("say", 9, True)],
     }
     late = "a late payment"
-    sent = [(11 if name == late else move[1], place, name, move) for name, story in stories.items() for place, move in enumerate(story)]
+    sent = [
+        (11 if name == late else move[1], place, name, move)
+        for name, story in stories.items()
+        for place, move in enumerate(story)
+    ]
     for _, _, name, (what, hour, *fraud) in sorted(sent):
         if what == "say":
             service.say(name, at(DAY, hour), bool(fraud[0]))

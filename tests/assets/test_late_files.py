@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from world import World, at, checks, metadata, served
 
-from mlops_assets.assets.feeds import Behind, behind, last_to_come, look
 from mlops_assets.resources.environments import Settings, Time, Verdicts
 from mlops_assets.sources.files import Folder
+from mlops_assets.steps.feed_checks import Behind, behind, last_to_come, look
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
 
 DAYS = ["2025-03-05", "2025-03-06", "2025-03-07"]
@@ -44,11 +44,17 @@ def paid(folder: Path, name: str, ids: Iterable[str], day: str) -> None:
 
 
 def reported(folder: Path, name: str, ids: Iterable[str], day: str) -> None:
-    (folder / "labels" / name).write_text("\n".join(["transaction_id,is_fraud,label_timestamp", *(f"{one},1,{day}T20:00:00Z" for one in ids), ""]))
+    (folder / "labels" / name).write_text(
+        "\n".join(
+            ["transaction_id,is_fraud,label_timestamp", *(f"{one},1,{day}T20:00:00Z" for one in ids), ""]
+        )
+    )
 
 
 @pytest.mark.slow
-def test_rows_of_days_that_are_made_fail_the_check_until_the_days_are_made_again(settings: Settings, folder: Path) -> None:
+def test_rows_of_days_that_are_made_fail_the_check_until_the_days_are_made_again(
+    settings: Settings, folder: Path
+) -> None:
     world = World(settings, source(folder))
     world.ingest(DAYS[0], DAYS[1])
     paid(folder, "again.csv", ("late-1", "late-2", "late-3"), DAYS[0])
@@ -60,7 +66,10 @@ def test_rows_of_days_that_are_made_fail_the_check_until_the_days_are_made_again
     assert metadata(left, "days") == "2025-03-05: 3 more than were taken"
     assert f"`mlops backfill --from {DAYS[0]} --to {DAYS[2]}`" in metadata(left, "what to do")
     assert 'arrival = "file"' in metadata(left, "what to do")
-    assert metadata(checks(later.make("raw_labels", DAYS[2]))["nothing_left_behind"], "days") == "2025-03-06: 1 more than were taken"
+    assert (
+        metadata(checks(later.make("raw_labels", DAYS[2]))["nothing_left_behind"], "days")
+        == "2025-03-06: 1 more than were taken"
+    )
 
     mended = World(settings, source(folder))
     assert checks(mended.make("raw_transactions", DAYS[0], DAYS[2]))["nothing_left_behind"].passed
@@ -73,29 +82,41 @@ def test_rows_of_days_that_are_made_fail_the_check_until_the_days_are_made_again
     assert "late-1" in {row["transaction_id"] for row in mended.rows("verdicts", *DAYS)}
 
 
-def test_only_new_and_changed_files_are_read_again(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_new_and_changed_files_are_read_again(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     World(settings, source(folder)).ingest(DAYS[0], DAYS[1])
     paid(folder, f"{DAYS[1]}.csv", [f"{DAYS[1]}-{n}" for n in range(6)], DAYS[1])  # it grew
     paid(folder, "new.csv", ["new"], DAYS[0])
     read: list[str] = []
     reads = Folder._read
-    monkeypatch.setattr(Folder, "_read", lambda self, file: read.append(Path(file.path).name) or reads(self, file))
+    monkeypatch.setattr(
+        Folder, "_read", lambda self, file: read.append(Path(file.path).name) or reads(self, file)
+    )
     left = checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"]
     assert metadata(left, "rows") == 3
     assert sorted(read) == [f"{DAYS[1]}.csv", f"{DAYS[2]}.csv", "new.csv"]
 
 
-def test_a_day_that_the_service_served_is_none_of_the_files_business(settings: Settings, folder: Path) -> None:
+def test_a_day_that_the_service_served_is_none_of_the_files_business(
+    settings: Settings, folder: Path
+) -> None:
     world = World(settings, source(folder))
     served(world, "from_log", at(DAYS[0]), {})
     world.ingest(DAYS[0], DAYS[1])
     paid(folder, "again.csv", ("late",), DAYS[0])
-    assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
+    assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))[
+        "nothing_left_behind"
+    ].passed
     settings.serving_db.unlink()  # the lake knows by itself where a day came from
-    assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
+    assert checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))[
+        "nothing_left_behind"
+    ].passed
 
 
-def test_a_file_that_was_tidied_away_is_to_be_put_back_before_its_day_is_made_again(settings: Settings, folder: Path) -> None:
+def test_a_file_that_was_tidied_away_is_to_be_put_back_before_its_day_is_made_again(
+    settings: Settings, folder: Path
+) -> None:
     World(settings, source(folder)).make("raw_transactions", DAYS[0], DAYS[1])
     (folder / "paid" / f"{DAYS[1]}.csv").unlink()
     paid(folder, "late.csv", ["late"], DAYS[0])
@@ -106,7 +127,9 @@ def test_a_file_that_was_tidied_away_is_to_be_put_back_before_its_day_is_made_ag
 
 
 @pytest.mark.parametrize("name", ["clock.csv", "later/clock.csv"])
-def test_rows_of_days_that_have_not_come_fail_the_check_with_file_day_and_count(endless: Settings, folder: Path, name: str) -> None:
+def test_rows_of_days_that_have_not_come_fail_the_check_with_file_day_and_count(
+    endless: Settings, folder: Path, name: str
+) -> None:
     for feed, write in (("paid", paid), ("labels", reported)):
         (folder / feed / name).parent.mkdir(exist_ok=True)
         write(folder, name, ["ahead"], "2093-03-05")
@@ -118,10 +141,14 @@ def test_rows_of_days_that_have_not_come_fail_the_check_with_file_day_and_count(
         assert f"{name}, or move the file away" in metadata(left, "what to do")
         assert metadata(left, "rows") == 0
     (folder / "paid" / name).unlink()
-    assert checks(World(endless, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"].passed
+    assert checks(World(endless, source(folder)).make("raw_transactions", DAYS[2]))[
+        "nothing_left_behind"
+    ].passed
 
 
-def test_a_day_that_begins_elsewhere_and_the_days_of_a_calendar_with_an_end_are_not_ahead(endless: Settings, folder: Path) -> None:
+def test_a_day_that_begins_elsewhere_and_the_days_of_a_calendar_with_an_end_are_not_ahead(
+    endless: Settings, folder: Path
+) -> None:
     paid(folder, "all.csv", ["ahead"], "2093-03-05")
     today, feed = date(2093, 3, 4), source(folder)
     world = World(endless, feed)
@@ -129,31 +156,52 @@ def test_a_day_that_begins_elsewhere_and_the_days_of_a_calendar_with_an_end_are_
 
     def left(settings: Settings, today: date) -> Behind:
         coming = last_to_come(settings, today)
-        return behind(world.lake, settings, "raw_transactions", look(world.lake, "raw_transactions", feed, DAYS, coming), coming)
+        return behind(
+            world.lake,
+            settings,
+            "raw_transactions",
+            look(world.lake, "raw_transactions", feed, DAYS, coming),
+            coming,
+        )
 
     assert not left(endless, today)
-    assert left(endless, today - timedelta(days=1)).ahead == {str(folder / "paid" / "all.csv"): {"2093-03-05": 1}}
+    assert left(endless, today - timedelta(days=1)).ahead == {
+        str(folder / "paid" / "all.csv"): {"2093-03-05": 1}
+    }
     assert not left(replace(endless, time=Time(endless.time.start, date(2099, 1, 1))), date(2026, 1, 1))
 
 
 def test_labels_that_become_due_later_are_not_ahead(endless: Settings, folder: Path) -> None:
-    (folder / "paid" / "today.csv").write_text(f"{PAID},fraud\nfresh,{DAYS[2]}T08:00:00Z,{DAYS[2]}T08:00:00Z,c1,m1,1,1\n")
+    (folder / "paid" / "today.csv").write_text(
+        f"{PAID},fraud\nfresh,{DAYS[2]}T08:00:00Z,{DAYS[2]}T08:00:00Z,c1,m1,1,1\n"
+    )
     for day in DAYS:
         (folder / "paid" / f"{day}.csv").unlink()
-    feed = FileSource(FilesConfig(path=str(folder / "paid"), labels=LabelsConfig(is_fraud="fraud", delay_days=7)))
+    feed = FileSource(
+        FilesConfig(path=str(folder / "paid"), labels=LabelsConfig(is_fraud="fraud", delay_days=7))
+    )
     world = World(endless, feed)
     world.make("raw_labels", DAYS[0], DAYS[2])
     for today, ahead in ((date(2025, 3, 7), 0), (date(2025, 3, 5), 1)):
         coming = last_to_come(endless, today)
-        found = behind(world.lake, endless, "raw_labels", look(world.lake, "raw_labels", feed, DAYS, coming), coming)
+        found = behind(
+            world.lake, endless, "raw_labels", look(world.lake, "raw_labels", feed, DAYS, coming), coming
+        )
         assert len(found.ahead) == ahead
 
 
-def test_rows_outside_of_the_calendar_are_told_where_their_file_has_others_too(settings: Settings, folder: Path) -> None:
-    lines = [f"r{n},{day}T08:00:00Z,{day}T08:00:01Z,c1,m1,1" for n, day in enumerate(["2010-01-01", *DAYS, "2025-04-01"])]
+def test_rows_outside_of_the_calendar_are_told_where_their_file_has_others_too(
+    settings: Settings, folder: Path
+) -> None:
+    lines = [
+        f"r{n},{day}T08:00:00Z,{day}T08:00:01Z,c1,m1,1"
+        for n, day in enumerate(["2010-01-01", *DAYS, "2025-04-01"])
+    ]
     (folder / "paid" / "till.csv").write_text("\n".join([PAID, *lines, ""]))
     calendar = Time(date.fromisoformat(DAYS[0]), date.fromisoformat(DAYS[2]))
-    left = checks(World(replace(settings, time=calendar), source(folder)).make("raw_transactions", DAYS[0], DAYS[2]))["nothing_left_behind"]
+    left = checks(
+        World(replace(settings, time=calendar), source(folder)).make("raw_transactions", DAYS[0], DAYS[2])
+    )["nothing_left_behind"]
     assert left.passed
     assert metadata(left, "left out by [time]") == (
         f"{folder}/paid/till.csv: 1 row of 2010-01-01, before [time] start = 2025-03-05; "

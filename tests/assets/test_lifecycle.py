@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 from lifecycle_kit import AT, GOOD, Shelf
 
-from feature_repo.engine.lake import Lake
+from feature_repo.lake.datasets import Lake
 from mlops_assets.assets.monitoring import _served as served
-from mlops_assets.keys import PREDICTION_LOG
+from mlops_assets.core.keys import PREDICTION_LOG
 from mlops_assets.resources.history import History, HistoryError
-from mlops_assets.resources.lifecycle import HEAD_TAG, NotPromotable, Overtaken
+from mlops_assets.resources.promotion import HEAD_TAG, NotPromotable, Overtaken
 from mlops_assets.resources.registry import EVALUATION_TAG, RegistryError
 from serving.contract.bundle import BundleError
 
@@ -50,7 +50,9 @@ def approve(shelf: Shelf, number: str, barred: tuple[str, ...] = ()) -> dict[str
 
 def test_a_promotion_is_one_line_that_says_what_when_by_whom_and_why(shelf: Shelf) -> None:
     row = shelf.gate("2")
-    told = {name: row[name] for name in ("at", "kind", "as_of", "version", "champion", "reasons", "by", "run")}
+    told = {
+        name: row[name] for name in ("at", "kind", "as_of", "version", "champion", "reasons", "by", "run")
+    }
     assert told == {
         "at": "2025-04-10T12:00:00+00:00",
         "kind": "promoted",
@@ -89,8 +91,13 @@ def test_a_verdict_that_changed_is_another_decision(shelf: Shelf) -> None:
 def test_a_backtest_never_replaces_a_newer_champion_whoever_asks(shelf: Shelf) -> None:
     older = shelf.candidate(as_of="2025-04-01")
     row = shelf.gate(older)
-    assert (row["kind"], row["reasons"]) == ("refused", ["the champion is of 2025-04-10, newer than 2025-04-01: a backtest replaces nothing"])
-    with pytest.raises(NotPromotable, match="whoever asks: the champion is of 2025-04-10, newer than 2025-04-01"):
+    assert (row["kind"], row["reasons"]) == (
+        "refused",
+        ["the champion is of 2025-04-10, newer than 2025-04-01: a backtest replaces nothing"],
+    )
+    with pytest.raises(
+        NotPromotable, match="whoever asks: the champion is of 2025-04-10, newer than 2025-04-01"
+    ):
         approve(shelf, older)
     assert shelf.champion == "1"
 
@@ -113,7 +120,9 @@ def without_a_verdict(shelf: Shelf) -> str:
 
 def with_the_verdict_of_another_version(shelf: Shelf) -> str:
     version = shelf.register()
-    shelf.registry.client().set_model_version_tag("fraud", version.version, EVALUATION_TAG, shelf.tags("2")[EVALUATION_TAG])
+    shelf.registry.client().set_model_version_tag(
+        "fraud", version.version, EVALUATION_TAG, shelf.tags("2")[EVALUATION_TAG]
+    )
     return version.version
 
 
@@ -121,14 +130,18 @@ def with_a_verdict_on_another_bundle(shelf: Shelf) -> str:
     version = shelf.register()
     shelf.judge(version, against="1")
     verdict = {**json.loads(shelf.tags(version.version)[EVALUATION_TAG]), "bundle_digest": "a" * 64}
-    shelf.registry.client().set_model_version_tag("fraud", version.version, EVALUATION_TAG, json.dumps(verdict))
+    shelf.registry.client().set_model_version_tag(
+        "fraud", version.version, EVALUATION_TAG, json.dumps(verdict)
+    )
     return version.version
 
 
 def with_a_verdict_from_before_it_named_its_bundle(shelf: Shelf) -> str:
     version = shelf.register()
     verdict = {"promote": True, "reasons": GOOD, "champion": "1"}
-    shelf.registry.client().set_model_version_tag("fraud", version.version, EVALUATION_TAG, json.dumps(verdict))
+    shelf.registry.client().set_model_version_tag(
+        "fraud", version.version, EVALUATION_TAG, json.dumps(verdict)
+    )
     return version.version
 
 
@@ -136,12 +149,23 @@ def with_a_verdict_from_before_it_named_its_bundle(shelf: Shelf) -> str:
     ("make", "named"),
     [
         (without_a_verdict, "version 3 has no verdict of the gate"),
-        (with_the_verdict_of_another_version, "the verdict on version 3 is not its own, but of version 2 and bundle_digest"),
-        (with_a_verdict_on_another_bundle, f"the verdict on version 3 is not its own, but of bundle_digest {'a' * 64}"),
-        (with_a_verdict_from_before_it_named_its_bundle, "is not its own, but of version None and bundle_digest None: materialize its evaluation"),
+        (
+            with_the_verdict_of_another_version,
+            "the verdict on version 3 is not its own, but of version 2 and bundle_digest",
+        ),
+        (
+            with_a_verdict_on_another_bundle,
+            f"the verdict on version 3 is not its own, but of bundle_digest {'a' * 64}",
+        ),
+        (
+            with_a_verdict_from_before_it_named_its_bundle,
+            "is not its own, but of version None and bundle_digest None: materialize its evaluation",
+        ),
     ],
 )
-def test_no_version_serves_without_a_verdict_on_exactly_its_bundle(shelf: Shelf, make: Callable[[Shelf], str], named: str) -> None:
+def test_no_version_serves_without_a_verdict_on_exactly_its_bundle(
+    shelf: Shelf, make: Callable[[Shelf], str], named: str
+) -> None:
     number = make(shelf)
     for ask in (shelf.gate, lambda number: approve(shelf, number)):
         with pytest.raises(NotPromotable, match=named):
@@ -163,11 +187,16 @@ def test_no_version_serves_whose_bundle_is_not_the_one_that_was_judged(shelf: Sh
     assert shelf.champion == "1"
 
 
-def test_a_champion_that_was_set_by_hand_stops_promotions_and_a_rollback_returns_to_the_one_on_record(shelf: Shelf) -> None:
+def test_a_champion_that_was_set_by_hand_stops_promotions_and_a_rollback_returns_to_the_one_on_record(
+    shelf: Shelf,
+) -> None:
     stranger = shelf.register().version
     shelf.registry.client().set_registered_model_alias("fraud", "champion", stranger)
     for ask in (shelf.gate, lambda number: approve(shelf, number)):
-        with pytest.raises(RegistryError, match=f"the champion is {stranger}, which no line of .*history.jsonl made champion: the last one is 1"):
+        with pytest.raises(
+            RegistryError,
+            match=f"the champion is {stranger}, which no line of .*history.jsonl made champion: the last one is 1",
+        ):
             ask("2")
     row = shelf.back("set by hand")
     assert (row["version"], row["to"], shelf.champion) == (stranger, "1", "1")
@@ -175,7 +204,11 @@ def test_a_champion_that_was_set_by_hand_stops_promotions_and_a_rollback_returns
 
 
 def test_nothing_else_in_the_platform_moves_the_alias() -> None:
-    sources = [path for package in ("mlops_assets", "serving", "feature_repo") for path in (ROOT / package).rglob("*.py")]
+    sources = [
+        path
+        for package in ("mlops_assets", "serving", "feature_repo")
+        for path in (ROOT / package).rglob("*.py")
+    ]
     movers = [path.name for path in sources if "registered_model_alias(" in path.read_text()]
     assert movers == ["lifecycle.py"]
 
@@ -207,15 +240,21 @@ def test_a_person_may_overrule_a_judgement_and_it_is_on_record_what_was_overrule
 
 
 def test_a_person_may_not_overrule_what_would_break_serving_or_trust(shelf: Shelf) -> None:
-    number = shelf.candidate(promote=False, reasons=("a metric is undefined", "it saves less"), barred=("a metric is undefined",))
-    with pytest.raises(NotPromotable, match=r"version 3 cannot be promoted, whoever asks: a metric is undefined$"):
+    number = shelf.candidate(
+        promote=False, reasons=("a metric is undefined", "it saves less"), barred=("a metric is undefined",)
+    )
+    with pytest.raises(
+        NotPromotable, match=r"version 3 cannot be promoted, whoever asks: a metric is undefined$"
+    ):
         approve(shelf, number)
     with pytest.raises(NotPromotable, match="whoever asks: parity is not clean any more"):
         approve(shelf, "2", barred=("parity is not clean any more",))
     assert (shelf.champion, shelf.decisions()) == ("1", [("promoted", "1")])
 
 
-def test_a_version_that_was_measured_against_another_champion_may_be_approved_and_the_line_says_so(shelf: Shelf) -> None:
+def test_a_version_that_was_measured_against_another_champion_may_be_approved_and_the_line_says_so(
+    shelf: Shelf,
+) -> None:
     other = shelf.promoted()
     assert approve(shelf, "2")["overruled"] == [f"it was measured against 1, not against {other}"]
 
@@ -228,7 +267,9 @@ def test_where_a_person_has_to_approve_the_gates_promotion_waits(shelf: Shelf) -
     made = approve(shelf, "2")
     assert (shelf.champion, "awaiting" in shelf.tags("2")) == ("2", False)
     assert made["overruled"] == []
-    assert shelf.gate("2", approval="person") == made, "materialized again, the asset finds the person's decision"
+    assert shelf.gate("2", approval="person") == made, (
+        "materialized again, the asset finds the person's decision"
+    )
     assert [kind for kind, _ in shelf.decisions()] == ["promoted", "awaiting", "promoted"]
 
 
@@ -251,9 +292,17 @@ def test_what_a_person_has_declined_no_machine_promotes(shelf: Shelf) -> None:
 def test_a_rollback_returns_to_the_champion_before_and_latches_the_one_that_served(shelf: Shelf) -> None:
     shelf.gate("2")
     row = shelf.back()
-    assert (row["kind"], row["version"], row["to"], row["by"], row["reasons"]) == ("rolled_back", "2", "1", "anna", ["too many alarms"])
+    assert (row["kind"], row["version"], row["to"], row["by"], row["reasons"]) == (
+        "rolled_back",
+        "2",
+        "1",
+        "anna",
+        ["too many alarms"],
+    )
     assert (shelf.champion, shelf.previous) == ("1", None)
-    assert shelf.tags("2")["rolled_back"] == "rolled back by anna at 2025-04-10T12:00:00+00:00: too many alarms"
+    assert (
+        shelf.tags("2")["rolled_back"] == "rolled back by anna at 2025-04-10T12:00:00+00:00: too many alarms"
+    )
     for _ in range(2):
         refused = shelf.gate("2")
         assert refused["kind"] == "refused"
@@ -280,7 +329,9 @@ def test_rollbacks_walk_back_through_the_champions_to_the_first(shelf: Shelf) ->
     third = shelf.promoted()
     assert (shelf.back()["to"], shelf.previous) == ("2", "1")
     assert (shelf.back()["to"], shelf.previous) == ("1", None)
-    with pytest.raises(RegistryError, match="there is nothing to go back to: no champion before version 1 is left"):
+    with pytest.raises(
+        RegistryError, match="there is nothing to go back to: no champion before version 1 is left"
+    ):
         shelf.back()
     assert shelf.champion == "1"
     assert shelf.decisions()[-2:] == [("rolled_back", third), ("rolled_back", "2")]
@@ -324,12 +375,16 @@ def test_a_champion_whose_bundle_was_damaged_is_rolled_back(shelf: Shelf) -> Non
     assert shelf.champion == "1"
 
 
-def test_a_database_that_was_made_anew_is_not_taken_for_the_one_that_was_decided_on(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_database_that_was_made_anew_is_not_taken_for_the_one_that_was_decided_on(
+    shelf: Shelf, tmp_path: Path
+) -> None:
     """Its numbers begin at 1 again: what has the number 1 now was never judged, and must not become champion because another one was."""
     anew = Shelf(tmp_path / "anew")
     number = anew.candidate(promote=False, seed=100)
     shutil.copy(shelf.lifecycle.history.path, anew.lifecycle.history.path)
-    with pytest.raises(RegistryError, match=r"history\.jsonl: line 1 is on version 1, which is another one in MLflow"):
+    with pytest.raises(
+        RegistryError, match=r"history\.jsonl: line 1 is on version 1, which is another one in MLflow"
+    ):
         anew.gate(number)
     assert anew.champion is None
     assert anew.lifecycle.history.entries() == shelf.lifecycle.history.entries()
@@ -345,12 +400,26 @@ def test_a_history_that_is_newer_than_the_database_is_carried_out_line_by_line(s
     before.gate(number)
     assert (before.champion, before.previous) == ("1", None)
     assert "rolled_back" in before.tags("2")
-    assert before.decisions() == [("promoted", "1"), ("promoted", "2"), ("rolled_back", "2"), ("refused", number)]
+    assert before.decisions() == [
+        ("promoted", "1"),
+        ("promoted", "2"),
+        ("rolled_back", "2"),
+        ("refused", number),
+    ]
 
 
 def test_a_history_from_before_it_was_chained_goes_on(shelf: Shelf) -> None:
     path = Path(shelf.lifecycle.history.path)
-    old = [{"as_of": "2025-04-10", "version": "1", "champion": None, "verdict": "promoted", "reasons": ["better in every way"], "run": "r"}]
+    old = [
+        {
+            "as_of": "2025-04-10",
+            "version": "1",
+            "champion": None,
+            "verdict": "promoted",
+            "reasons": ["better in every way"],
+            "run": "r",
+        }
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in old))
     shelf.registry.client().delete_registered_model_tag("fraud", HEAD_TAG)
     assert shelf.lifecycle.unconfirmed() == []
@@ -360,7 +429,9 @@ def test_a_history_from_before_it_was_chained_goes_on(shelf: Shelf) -> None:
     assert shelf.lifecycle.unconfirmed() == []
 
 
-def test_drift_is_measured_against_the_reference_of_the_version_that_served_before_and_after_a_rollback(shelf: Shelf, tmp_path: Path) -> None:
+def test_drift_is_measured_against_the_reference_of_the_version_that_served_before_and_after_a_rollback(
+    shelf: Shelf, tmp_path: Path
+) -> None:
     lake = Lake(tmp_path / "lake")
     shelf.gate("2")
     for day in ("2025-04-11", "2025-04-12"):
@@ -369,7 +440,10 @@ def test_drift_is_measured_against_the_reference_of_the_version_that_served_befo
         if shelf.champion == "2":
             shelf.back()
     versions = [served(lake, day, ["amount"])[1] for day in ("2025-04-11", "2025-04-12")]
-    assert [shelf.registry.reference(shelf.registry.version(str(one))).column("amount").to_pylist() for one in versions] == [[2], [1]]
+    assert [
+        shelf.registry.reference(shelf.registry.version(str(one))).column("amount").to_pylist()
+        for one in versions
+    ] == [[2], [1]]
 
 
 # Crashes and races. MLflow is imported once; every attempt is a fork of this process on a copy of the registry that it alone has open.
@@ -424,7 +498,9 @@ DECISIONS: dict[str, tuple[Callable[[Shelf], object], str, str | None]] = {
 
 
 @pytest.mark.parametrize("decision", DECISIONS)
-def test_a_kill_between_any_two_steps_leaves_what_the_next_decision_completes(served_by_two: Shelf, tmp_path: Path, decision: str) -> None:
+def test_a_kill_between_any_two_steps_leaves_what_the_next_decision_completes(
+    served_by_two: Shelf, tmp_path: Path, decision: str
+) -> None:
     decide, champion, previous = DECISIONS[decision]
     start = served_by_two.copied(tmp_path / "start")
     start.candidate()
@@ -458,7 +534,9 @@ def test_a_kill_between_any_two_steps_leaves_what_the_next_decision_completes(se
     assert status == 0
 
 
-def test_a_promotion_and_a_rollback_at_once_end_in_one_of_the_two_orders(served_by_two: Shelf, tmp_path: Path) -> None:
+def test_a_promotion_and_a_rollback_at_once_end_in_one_of_the_two_orders(
+    served_by_two: Shelf, tmp_path: Path
+) -> None:
     """1 and 2 have served; 3 was measured against 2. First promoted: 3, then back to 2. First rolled back: 1, and 3 is no longer promoted unseen."""
     start = served_by_two.copied(tmp_path / "start")
     start.candidate()
@@ -473,7 +551,9 @@ def test_a_promotion_and_a_rollback_at_once_end_in_one_of_the_two_orders(served_
                 try:
                     shelf = Shelf(home)
                     shelf.registry.champion()  # the connection is there
-                    head_start = 0.003 * 4 ** (attempt // 2 % 4)  # from at once to one after the other, each of them first in turn
+                    head_start = 0.003 * 4 ** (
+                        attempt // 2 % 4
+                    )  # from at once to one after the other, each of them first in turn
                     time.sleep(max(0.0, go - time.monotonic() + (head_start if number == attempt % 2 else 0)))
                     decide(shelf)
                     os._exit(0)

@@ -14,22 +14,22 @@ import pytest
 from dagster import AssetCheckEvaluation, AssetCheckSeverity, ExecuteInProcessResult
 from world import ListedSource, World, checks, metadata
 
-from feature_repo.engine.lake import Lake, MissingPartitions
 from feature_repo.engine.plan import FeaturePlan
-from mlops_assets.assets.judging import matrix, unproven_days
-from mlops_assets.core.metrics import UndefinedMetric
-from mlops_assets.core.promotion import Gate
-from mlops_assets.core.splits import NothingToLearn
-from mlops_assets.core.training import Recipe, TrainingError
+from feature_repo.lake.datasets import Lake, MissingPartitions
+from mlops_assets.core.judging.gate import Gate
+from mlops_assets.core.judging.measures import UndefinedMetric
+from mlops_assets.core.learning.fits import Recipe, TrainingError
+from mlops_assets.core.learning.splits import NothingToLearn
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import FeatureStoreResource, feature_store_of
 from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame
-from mlops_assets.resources.lifecycle import Lifecycle, NotPromotable
+from mlops_assets.resources.promotion import Lifecycle, NotPromotable
 from mlops_assets.resources.registry import RegistryError, Version
+from mlops_assets.steps.judge import matrix, unproven_days
 from mlops_assets.use_cases.fraud.case import FRAUD
-from serving.contract.believable import Bounds
-from serving.contract.scoring import Scorer
+from serving.contract.bounds import Bounds
+from serving.contract.scorers.lightgbm import Scorer
 
 START, AS_OF, NEXT, END = "2025-03-01", "2025-04-10", "2025-04-11", "2025-04-13"
 pytestmark = pytest.mark.slow
@@ -39,10 +39,24 @@ def bank_settings(home: Path) -> Settings:
     return Settings(
         home=home,
         time=Time(date(2025, 3, 1), date(2025, 4, 30)),
-        source={"kind": "simulator", "start": date(2025, 3, 1), "customers": 1000, "merchants": 500, "seed": 3, "label_median_hours": 14.0},
+        source={
+            "kind": "simulator",
+            "start": date(2025, 3, 1),
+            "customers": 1000,
+            "merchants": 500,
+            "seed": 3,
+            "label_median_hours": 14.0,
+        },
         verdicts=Verdicts(maturity_days=2),
         model=Model(holdout_days=5, train_days=30, warm_up_days=0),
-        recipe=Recipe(max_rounds=60, num_threads=1, legitimate_share=1.0, min_sum_hessian_in_leaf=1.0, lambda_l2=5.0, feature_fraction=0.7),
+        recipe=Recipe(
+            max_rounds=60,
+            num_threads=1,
+            legitimate_share=1.0,
+            min_sum_hessian_in_leaf=1.0,
+            lambda_l2=5.0,
+            feature_fraction=0.7,
+        ),
         gate=Gate(min_positives=15, allow_dirty=True),
     )
 
@@ -76,7 +90,10 @@ def test_the_first_version_is_measured_against_the_baseline_and_promoted(world: 
     assert gate(run).passed, gate(run).metadata["reasons"].value
     champion = world.registry.champion()
     assert champion is not None
-    assert run.asset_materializations_for_node("promoted_version")[0].metadata["version"].value == champion.version
+    assert (
+        run.asset_materializations_for_node("promoted_version")[0].metadata["version"].value
+        == champion.version
+    )
     assert champion.as_of == AS_OF
     assert champion.tags["last_day"] == "2025-04-07"
     (row,) = world.history.entries()
@@ -113,10 +130,20 @@ def test_nothing_known_later_than_the_as_of_day_is_in_the_training_set(world: Wo
     for day in (AS_OF, "2025-04-11", "2025-04-12", "2025-04-13"):
         verdicts = world.lake.read("verdicts", [day])
         flipped = pa.array([not fraud for fraud in verdicts.column("is_fraud").to_pylist()])
-        world.lake.write("verdicts", day, verdicts.set_column(verdicts.column_names.index("is_fraud"), "is_fraud", flipped), validated=True)
+        world.lake.write(
+            "verdicts",
+            day,
+            verdicts.set_column(verdicts.column_names.index("is_fraud"), "is_fraud", flipped),
+            validated=True,
+        )
         vectors = world.lake.read("feature_vectors", [day])
         noise = pa.array([1e9] * vectors.num_rows)
-        world.lake.write("feature_vectors", day, vectors.set_column(vectors.column_names.index("txn_amount"), "txn_amount", noise), validated=True)
+        world.lake.write(
+            "feature_vectors",
+            day,
+            vectors.set_column(vectors.column_names.index("txn_amount"), "txn_amount", noise),
+            validated=True,
+        )
     world.make("training_set", AS_OF)
     assert world.digests(AS_OF, AS_OF, "training_set") == clean
     assert world.digests(AS_OF, AS_OF, "training_set")["training_set"]
@@ -128,7 +155,12 @@ def test_a_verdict_that_arrives_before_the_as_of_day_does_count(world: World) ->
     day = shift(AS_OF, -1)
     verdicts = world.lake.read("verdicts", [day])
     flipped = pa.array([not fraud for fraud in verdicts.column("is_fraud").to_pylist()])
-    world.lake.write("verdicts", day, verdicts.set_column(verdicts.column_names.index("is_fraud"), "is_fraud", flipped), validated=True)
+    world.lake.write(
+        "verdicts",
+        day,
+        verdicts.set_column(verdicts.column_names.index("is_fraud"), "is_fraud", flipped),
+        validated=True,
+    )
     world.make("training_set", AS_OF)
     assert world.digests(AS_OF, AS_OF, "training_set") != clean
 
@@ -146,17 +178,26 @@ def test_too_few_frauds_fail_the_blocking_check_and_training_refuses_the_set(wor
 
 
 def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: World) -> None:
-    with pytest.raises(MissingPartitions, match=r"feature_vectors: nothing materialized for 2025-04-14") as missing:
+    with pytest.raises(
+        MissingPartitions, match=r"feature_vectors: nothing materialized for 2025-04-14"
+    ) as missing:
         world.make("training_set", "2025-04-20")
-    assert str(missing.value).endswith("`mlops backfill --from 2025-04-14 --to 2025-04-19` brings what is missing")
+    assert str(missing.value).endswith(
+        "`mlops backfill --from 2025-04-14 --to 2025-04-19` brings what is missing"
+    )
 
 
 def test_an_as_of_day_without_a_training_day_says_which_is_the_first_one(world: World) -> None:
-    with pytest.raises(NothingToLearn, match="as of 2025-03-05: nothing to learn from: arrival days 2025-03-01 to 2025-03-04 are there; of the days"):
+    with pytest.raises(
+        NothingToLearn,
+        match="as of 2025-03-05: nothing to learn from: arrival days 2025-03-01 to 2025-03-04 are there; of the days",
+    ):
         world.make("training_set", "2025-03-05")
 
 
-def test_the_same_inputs_make_the_same_model_to_the_byte_with_the_bounds_of_the_configuration(world: World) -> None:
+def test_the_same_inputs_make_the_same_model_to_the_byte_with_the_bounds_of_the_configuration(
+    world: World,
+) -> None:
     bounds = Bounds(max_amount=2_000_000, lateness_days=14)
     world = World(replace(world.settings, bounds=bounds), world.source)
     world.train(AS_OF)
@@ -174,7 +215,12 @@ def test_a_failed_training_is_failed_in_mlflow_however_it_was_launched(world: Wo
     world.make("recipe", AS_OF)
     table = world.lake.read("training_set", [AS_OF])
     honest = pa.array([False] * table.num_rows)
-    world.lake.write("training_set", AS_OF, table.set_column(table.column_names.index("is_fraud"), "is_fraud", honest), validated=True)
+    world.lake.write(
+        "training_set",
+        AS_OF,
+        table.set_column(table.column_names.index("is_fraud"), "is_fraud", honest),
+        validated=True,
+    )
     with pytest.raises(TrainingError, match="one class only"):
         world.make("trained_model", AS_OF)
     (run,) = mlflow.MlflowClient(world.settings.tracking_uri).search_runs(["1"])
@@ -197,7 +243,9 @@ def test_a_promotion_that_was_overtaken_fails_its_run_and_moves_nothing(world: W
 
 
 @pytest.mark.parametrize("step", ["the history", "the lake"])
-def test_a_promotion_that_a_crash_cut_short_is_finished_by_doing_it_again(world: World, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_promotion_that_a_crash_cut_short_is_finished_by_doing_it_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     write = Lake.write
 
     def crash(*_: object, **__: object) -> None:
@@ -207,7 +255,9 @@ def test_a_promotion_that_a_crash_cut_short_is_finished_by_doing_it_again(world:
         return crash() if dataset == "promoted_version" else write(self, dataset, *rest, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(*((History, "append", crash) if step == "the history" else (Lake, "write", crash_on_record)))
+        patched.setattr(
+            *((History, "append", crash) if step == "the history" else (Lake, "write", crash_on_record))
+        )
         assert not world.train(AS_OF).success
     assert (world.registry.champion() is None) == (step == "the history")
     assert len(world.history.entries()) == (0 if step == "the history" else 1)
@@ -217,7 +267,9 @@ def test_a_promotion_that_a_crash_cut_short_is_finished_by_doing_it_again(world:
         champion = world.registry.champion()
         assert champion is not None
         assert metadata(made, "version") == champion.version == "1"
-        assert [(entry["version"], entry["kind"], entry["as_of"]) for entry in world.history.entries()] == [("1", "promoted", AS_OF)]
+        assert [(entry["version"], entry["kind"], entry["as_of"]) for entry in world.history.entries()] == [
+            ("1", "promoted", AS_OF)
+        ]
         assert world.rows("promoted_version", AS_OF) == [{"version": "1", "replaced": None}]
 
 
@@ -250,7 +302,9 @@ def served(world: World, day: str, parity: bool | None, rows: int = 1) -> None:
         world.lake.write("feature_parity", day, pa.table({"x": [1]}), validated=parity)
 
 
-def test_every_served_day_since_the_champion_needs_its_proof_and_a_later_clean_one_does_not_make_up_for_it(world: World) -> None:
+def test_every_served_day_since_the_champion_needs_its_proof_and_a_later_clean_one_does_not_make_up_for_it(
+    world: World,
+) -> None:
     champion = Version("1", "r", {"as_of": "2025-04-05"})
 
     def unproven(of: Version | None = champion) -> list[str]:
@@ -298,11 +352,16 @@ def test_a_version_is_not_judged_on_another_training_set_than_its_own(world: Wor
     world.train(AS_OF)
     table = world.lake.read("training_set", [AS_OF])
     world.lake.write("training_set", AS_OF, table.slice(1), validated=True)
-    with pytest.raises(RegistryError, match=r"version 1 was trained on the training set \w{64}, and the one as of 2025-04-10 is now \w{64}"):
+    with pytest.raises(
+        RegistryError,
+        match=r"version 1 was trained on the training set \w{64}, and the one as of 2025-04-10 is now \w{64}",
+    ):
         world.make("evaluation", AS_OF)
 
 
-LENIENT = Gate(min_positives=15, min_gain=-1.0, max_money_loss_share=1.0, max_calibration_error=100.0, allow_dirty=True)
+LENIENT = Gate(
+    min_positives=15, min_gain=-1.0, max_money_loss_share=1.0, max_calibration_error=100.0, allow_dirty=True
+)
 
 
 def without(plan: FeaturePlan, *features: str, view: str = "") -> FeaturePlan:
@@ -320,7 +379,9 @@ def serve_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[FeaturePlan], None]
     return lambda plan: monkeypatch.setattr(FeatureStoreResource, "plan", lambda self, service: plan)
 
 
-def test_a_candidate_with_one_more_feature_is_promotable(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
+def test_a_candidate_with_one_more_feature_is_promotable(
+    world: World, serve_with: Callable[[FeaturePlan], None]
+) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
     whole = feature_store_of(world.settings).plan("fraud_v1")
     serve_with(without(whole, "is_night"))
@@ -334,24 +395,34 @@ def test_a_candidate_with_one_more_feature_is_promotable(world: World, serve_wit
     assert champion.version == "2"
 
 
-def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
+def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(
+    world: World, serve_with: Callable[[FeaturePlan], None]
+) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
     whole = feature_store_of(world.settings).plan("fraud_v1")
     serve_with(without(whole, view="merchant_stats"))
     assert gate(lenient.train(AS_OF)).passed
     serve_with(whole)
     run = lenient.train(shift(AS_OF, 1))
-    assert gate(run).metadata["reasons"].value == "the service cannot compute its features, for it has not the stream verdicts (for merchant_stats)"
+    assert (
+        gate(run).metadata["reasons"].value
+        == "the service cannot compute its features, for it has not the stream verdicts (for merchant_stats)"
+    )
 
 
-def test_a_champion_whose_features_are_gone_is_not_replaced_unseen(world: World, serve_with: Callable[[FeaturePlan], None]) -> None:
+def test_a_champion_whose_features_are_gone_is_not_replaced_unseen(
+    world: World, serve_with: Callable[[FeaturePlan], None]
+) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
     whole = feature_store_of(world.settings).plan("fraud_v1")
     assert gate(lenient.train(AS_OF)).passed
     serve_with(without(whole, "is_night"))
     run = lenient.train(shift(AS_OF, 1))
     assert run.success
-    assert gate(run).metadata["reasons"].value == "the champion needs is_night, which the training set no longer has"
+    assert (
+        gate(run).metadata["reasons"].value
+        == "the champion needs is_night, which the training set no longer has"
+    )
 
 
 def test_the_evaluation_shows_its_slices_and_a_picture(world: World) -> None:
@@ -370,7 +441,9 @@ def test_a_bundle_that_was_swapped_as_a_whole_is_refused(world: World) -> None:
     bundle, other = (next(iter(world.settings.home.rglob(name))) for name in ("bundle", "evaluation_fit"))
     shutil.rmtree(bundle)
     shutil.copytree(other, bundle)
-    with pytest.raises(RegistryError, match=f"version 1: its bundle has the digest {version.tags['evaluation_fit_digest']}"):
+    with pytest.raises(
+        RegistryError, match=f"version 1: its bundle has the digest {version.tags['evaluation_fit_digest']}"
+    ):
         world.registry.release(version)
     assert world.registry.evaluation_fit(version).use_case == "fraud"
 
@@ -399,7 +472,9 @@ def test_the_bundle_and_mlflow_hold_what_a_rebuild_needs(world: World) -> None:
     assert version.tags["training_set_digest"].startswith(logged.dataset.digest)
     files = {path.name for path in world.settings.home.rglob("bundle/*")}
     assert files == {"model.onnx", "model.txt", "release.json", "reference.parquet", "digests.json"}
-    assert not [path for path in world.settings.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]
+    assert not [
+        path for path in world.settings.home.rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")
+    ]
 
 
 def test_a_day_whose_feed_did_not_pass_is_left_out_and_freezes_no_training(world: World) -> None:
@@ -409,7 +484,9 @@ def test_a_day_whose_feed_did_not_pass_is_left_out_and_freezes_no_training(world
         shutil.rmtree(world.settings.home / "lake" / dataset / day)
     outcome = world.make("training_set", AS_OF)
     assert metadata(outcome, "days left out") == day
-    left = [row for row in world.rows("training_set", AS_OF) if row["event_timestamp"].date().isoformat() == day]
+    left = [
+        row for row in world.rows("training_set", AS_OF) if row["event_timestamp"].date().isoformat() == day
+    ]
     assert len(left) < 20, "only what arrived late is of that day"
 
 
@@ -421,7 +498,11 @@ def test_a_version_serves_the_days_after_its_training_without_drift_of_its_score
     scorer, distances = Scorer(release.model_text, release.calibrator), {}
     for day in ("2025-04-08", AS_OF):
         vectors = to_frame(settled.lake.read("feature_vectors", [day]))
-        asked = vectors[list(release.features)].astype(object).where(vectors[list(release.features)].notna(), None)
+        asked = (
+            vectors[list(release.features)]
+            .astype(object)
+            .where(vectors[list(release.features)].notna(), None)
+        )
         log = {
             "features": [json.dumps(row) for row in asked.to_dict("records")],
             "fraud_score": scorer.score(matrix(vectors, release.features)),
@@ -432,9 +513,16 @@ def test_a_version_serves_the_days_after_its_training_without_drift_of_its_score
             assert all(check.passed for check in checks(settled.make(name, day)).values()), (day, name)
         distances[day] = settled.rows("prediction_drift_report", day)[0]["value"]
     assert max(distances.values()) < 0.05, distances
-    days = [row["event_timestamp"].date() for row in settled.rows("feature_vectors", "2025-04-08", "2025-04-09")]
+    days = [
+        row["event_timestamp"].date() for row in settled.rows("feature_vectors", "2025-04-08", "2025-04-09")
+    ]
     unseen = sum(day > date(2025, 4, 7) for day in days)
-    assert release.facts["reference"] == {"fit": "release", "first": "2025-04-08", "last": "2025-04-09", "rows": unseen}
+    assert release.facts["reference"] == {
+        "fit": "release",
+        "first": "2025-04-08",
+        "last": "2025-04-09",
+        "rows": unseen,
+    }
     assert settled.registry.evaluation_fit(champion).reference_fit == "evaluation"
 
 
@@ -442,7 +530,9 @@ def test_the_days_that_a_reference_came_from_are_on_record(settled: World) -> No
     record = settled.registry.record(settled.registry.version("1"))
     days = record.partitions["feature_vectors"]
     for day in ("2025-04-08", "2025-04-09"):
-        assert list(days[day]) == [file.sha256 for file in settled.lake.manifests("feature_vectors", [day])[0].files]
+        assert list(days[day]) == [
+            file.sha256 for file in settled.lake.manifests("feature_vectors", [day])[0].files
+        ]
 
 
 # Bad days: each refused with its reason where a person looks, on record once, and the champion stays.
@@ -499,9 +589,14 @@ def thirty_percent_flipped(rows: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("spoil", "named"),
-    [(amounts_times_a_hundred, "amounts are off by a factor of"), (thirty_percent_flipped, "the share of fraud is 3")],
+    [
+        (amounts_times_a_hundred, "amounts are off by a factor of"),
+        (thirty_percent_flipped, "the share of fraud is 3"),
+    ],
 )
-def test_garbage_is_refused_and_not_even_a_person_promotes_it(settled: World, spoil: Callable[[pd.DataFrame], pd.DataFrame], named: str) -> None:
+def test_garbage_is_refused_and_not_even_a_person_promotes_it(
+    settled: World, spoil: Callable[[pd.DataFrame], pd.DataFrame], named: str
+) -> None:
     respoil(settled, spoil)
     shown, recorded = judged_again(settled)
     assert named in shown
@@ -509,11 +604,13 @@ def test_garbage_is_refused_and_not_even_a_person_promotes_it(settled: World, sp
     assert recorded == shown
 
 
-def test_a_metric_that_is_no_number_is_refused_and_not_even_a_person_promotes_it(settled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_that_is_no_number_is_refused_and_not_even_a_person_promotes_it(
+    settled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def undefined(*_: object) -> float:
         raise UndefinedMetric("recall", "its scores are not numbers")
 
-    monkeypatch.setattr("mlops_assets.core.metrics.recall_at_fpr", undefined)
+    monkeypatch.setattr("mlops_assets.core.judging.measures.recall_at_fpr", undefined)
     shown, recorded = judged_again(settled)
     assert "recall_at_1pct_fpr of the candidate is undefined: its scores are not numbers" in shown
     assert recorded == shown
@@ -523,20 +620,32 @@ def test_a_metric_that_is_no_number_is_refused_and_not_even_a_person_promotes_it
 def test_one_class_or_an_empty_window_stops_before_there_is_a_version(settled: World, left: str) -> None:
     for day in day_range(START, AS_OF):
         table = settled.lake.read("verdicts", [day])
-        legitimate = table.set_column(table.column_names.index("is_fraud"), "is_fraud", pa.array([False] * table.num_rows))
-        settled.lake.write("verdicts", day, legitimate if left == "one class" else table.slice(0, 0), validated=True)
+        legitimate = table.set_column(
+            table.column_names.index("is_fraud"), "is_fraud", pa.array([False] * table.num_rows)
+        )
+        settled.lake.write(
+            "verdicts", day, legitimate if left == "one class" else table.slice(0, 0), validated=True
+        )
     run = settled.train(NEXT)
     assert not run.success
-    (check,) = [found for found in run.get_asset_check_evaluations() if found.check_name == "enough_positives"]
+    (check,) = [
+        found for found in run.get_asset_check_evaluations() if found.check_name == "enough_positives"
+    ]
     assert not check.passed
-    assert (check.metadata["train"].value, check.metadata["holdout"].value, check.metadata["required"].value) == (0, 0, 15)
+    assert (
+        check.metadata["train"].value,
+        check.metadata["holdout"].value,
+        check.metadata["required"].value,
+    ) == (0, 0, 15)
     champion = settled.registry.champion()
     assert champion is not None
     assert champion.version == "1"
     assert [row["kind"] for row in settled.history.entries()] == ["promoted"]
 
 
-def test_what_was_rolled_back_is_not_promoted_when_it_is_judged_or_trained_again_and_the_verdict_names_it(settled: World) -> None:
+def test_what_was_rolled_back_is_not_promoted_when_it_is_judged_or_trained_again_and_the_verdict_names_it(
+    settled: World,
+) -> None:
     lenient = World(replace(settled.settings, gate=LENIENT), ListedSource())
     for name in ("trained_model", "evaluation"):
         lenient.make(name, NEXT)
@@ -561,7 +670,9 @@ def test_what_was_rolled_back_is_not_promoted_when_it_is_judged_or_trained_again
     assert champion.version == "1"
 
 
-def test_where_a_person_has_to_approve_a_promotion_the_asset_waits_and_is_there_after_it(settled: World) -> None:
+def test_where_a_person_has_to_approve_a_promotion_the_asset_waits_and_is_there_after_it(
+    settled: World,
+) -> None:
     careful = World(replace(settled.settings, gate=replace(LENIENT, approval="person")), ListedSource())
     for name in ("trained_model", "evaluation"):
         careful.make(name, NEXT)

@@ -64,7 +64,11 @@ def scored(shelf: Shelf, settings: Settings, tmp_path: Path) -> World:
 def serve(world: World, **scores: list[float]) -> None:
     """Write the log of DAY: the scores that each version gave, `v1` the first."""
     rows = [(score, name.removeprefix("v")) for name, given in scores.items() for score in given]
-    columns = {"features": ["{}"] * len(rows), "fraud_score": [score for score, _ in rows], "model_version": [version for _, version in rows]}
+    columns = {
+        "features": ["{}"] * len(rows),
+        "fraud_score": [score for score, _ in rows],
+        "model_version": [version for _, version in rows],
+    }
     world.lake.write("prediction_log", DAY, pa.table(columns), validated=True)
 
 
@@ -75,7 +79,9 @@ def serve(world: World, **scores: list[float]) -> None:
         ("2", "too few payments came between the last day that version 2 was trained on and its as-of day"),
     ],
 )
-def test_scores_are_not_compared_with_those_of_another_fit_and_ask_for_no_retraining(scored: World, version: str, why: str) -> None:
+def test_scores_are_not_compared_with_those_of_another_fit_and_ask_for_no_retraining(
+    scored: World, version: str, why: str
+) -> None:
     serve(scored, **{f"v{version}": OTHER})
     outcome = scored.make("prediction_drift_report", DAY)
     assert checks(outcome)["no_prediction_drift"].passed
@@ -92,7 +98,9 @@ def test_scores_of_a_version_that_moved_against_its_own_are_drift(scored: World)
     assert metadata(outcome, "version") == "3"
 
 
-def test_what_another_version_gave_on_the_day_of_a_swap_is_no_drift_of_the_one_that_served_most(scored: World) -> None:
+def test_what_another_version_gave_on_the_day_of_a_swap_is_no_drift_of_the_one_that_served_most(
+    scored: World,
+) -> None:
     serve(scored, v3=[0.9] * 400, v4=USUAL[:500])
     outcome = scored.make("prediction_drift_report", DAY)
     assert all(check.passed for check in checks(outcome).values())
@@ -124,7 +132,14 @@ def test_days_that_have_not_matured_are_not_in_the_business_report(world: World)
 
 def test_a_payment_that_was_decided_on_a_stale_feed_fails_the_check_that_names_the_view(world: World) -> None:
     served(world, "t1", at(DAY, 10), {}, freshness={"customer_stats": 60.0, "merchant_stats": 3_600.0})
-    served(world, "t2", at(DAY, 11), {}, freshness={"customer_stats": 5.0, "merchant_stats": 60 * 3_600.0}, degraded=1)
+    served(
+        world,
+        "t2",
+        at(DAY, 11),
+        {},
+        freshness={"customer_stats": 5.0, "merchant_stats": 60 * 3_600.0},
+        degraded=1,
+    )
     outcome = world.make("prediction_log", DAY)
     check = checks(outcome)["not_degraded"]
     assert not check.passed
@@ -133,4 +148,7 @@ def test_a_payment_that_was_decided_on_a_stale_feed_fails_the_check_that_names_t
 
 
 def test_a_view_that_had_no_event_at_some_time_has_no_age() -> None:
-    assert oldest_events(['{"a": 7200.0, "b": null}', '{"a": 3600.0, "b": 1.0}', None]) == {"a": 2.0, "b": None}
+    assert oldest_events(['{"a": 7200.0, "b": null}', '{"a": 3600.0, "b": 1.0}', None]) == {
+        "a": 2.0,
+        "b": None,
+    }

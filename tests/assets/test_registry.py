@@ -40,7 +40,10 @@ def test_a_training_that_fails_is_failed_and_tells_its_own_error_even_if_mlflow_
     import mlflow
 
     monkeypatch.setattr(mlflow, "set_tag", refuse)
-    with pytest.raises(ValueError, match="one class only"), registry.training_run("no tag", "r1", LOG, {}, {}):
+    with (
+        pytest.raises(ValueError, match="one class only"),
+        registry.training_run("no tag", "r1", LOG, {}, {}),
+    ):
         raise ValueError("one class only")
     (run,) = runs(registry, "no tag")
     assert run.info.status == "FAILED"
@@ -48,11 +51,16 @@ def test_a_training_that_fails_is_failed_and_tells_its_own_error_even_if_mlflow_
 
 
 @pytest.mark.slow
-def test_a_run_that_breaks_while_it_is_set_up_is_failed_and_does_not_stay_active(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_breaks_while_it_is_set_up_is_failed_and_does_not_stay_active(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
     monkeypatch.setattr(mlflow, "set_tags", refuse)
-    with pytest.raises(OSError, match="MLflow is gone"), registry.training_run("half made", "r2", LOG, {}, {}):
+    with (
+        pytest.raises(OSError, match="MLflow is gone"),
+        registry.training_run("half made", "r2", LOG, {}, {}),
+    ):
         raise AssertionError("the body does not run")
     (run,) = runs(registry, "half made")
     assert run.info.status == "FAILED"
@@ -62,7 +70,9 @@ def test_a_run_that_breaks_while_it_is_set_up_is_failed_and_does_not_stay_active
 @pytest.mark.slow
 def test_the_training_set_of_a_run_is_an_mlflow_dataset_with_its_digest(registry: ModelRegistry) -> None:
     with registry.training_run("with data", "r3", LOG, {}, {}):
-        registry.log_training_set("training_set as of 2025-04-10", "ab" * 32, "/lake/training_set/2025-04-10/abab.parquet")
+        registry.log_training_set(
+            "training_set as of 2025-04-10", "ab" * 32, "/lake/training_set/2025-04-10/abab.parquet"
+        )
     (run,) = runs(registry, "with data")
     (logged,) = run.inputs.dataset_inputs
     assert (logged.dataset.name, logged.dataset.digest) == ("training_set as of 2025-04-10", "ab" * 18)
@@ -79,19 +89,34 @@ print(ModelRegistry(tracking_uri="sqlite:///{tmp_path}/mlflow/mlflow.db", artifa
 print(os.environ["MLFLOW_DISABLE_TELEMETRY"], os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"])
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=environment,
+    )
     assert done.stdout.split() == ["None", "true", "false"]
     assert done.stderr == ""
 
 
-def test_a_bundle_without_a_recorded_digest_or_with_another_is_refused_by_version_and_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_bundle_without_a_recorded_digest_or_with_another_is_refused_by_version_and_digest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from mlops_assets.resources import registry as module
 
     made = registry_of(Settings(home=tmp_path))
     monkeypatch.setattr(ModelRegistry, "_artifacts", lambda self, version, kind: tmp_path / kind)
     monkeypatch.setattr(module, "verify_digests", lambda directory: "b" * 64)
-    for read, kind in ((made.release, "bundle"), (made.reference, "bundle"), (made.evaluation_fit, "evaluation_fit")):
-        with pytest.raises(RegistryError, match=f"version 7: its {kind} has the digest {'b' * 64}, recorded is {'a' * 64}"):
+    for read, kind in (
+        (made.release, "bundle"),
+        (made.reference, "bundle"),
+        (made.evaluation_fit, "evaluation_fit"),
+    ):
+        with pytest.raises(
+            RegistryError, match=f"version 7: its {kind} has the digest {'b' * 64}, recorded is {'a' * 64}"
+        ):
             read(Version("7", "r", {f"{kind}_digest": "a" * 64}))
         with pytest.raises(RegistryError, match="recorded is none"):
             read(Version("7", "r", {}))
@@ -109,15 +134,23 @@ def checkout(root: Path) -> Path:
 
 def git(root: Path, *words: str) -> None:
     subprocess.run(
-        ["git", "-C", str(root), "-c", "user.name=n", "-c", "user.email=e@example.org", *words], check=True, capture_output=True, text=True
+        ["git", "-C", str(root), "-c", "user.name=n", "-c", "user.email=e@example.org", *words],
+        check=True,
+        capture_output=True,
+        text=True,
     )
 
 
-def test_the_commit_is_that_of_the_platforms_own_checkout_and_of_no_repository_around_it(tmp_path: Path, settings: Settings) -> None:
+def test_the_commit_is_that_of_the_platforms_own_checkout_and_of_no_repository_around_it(
+    tmp_path: Path, settings: Settings
+) -> None:
     inner = checkout(tmp_path / "outer" / "site-packages")
     git(tmp_path / "outer", "init", "-q")
     git(tmp_path / "outer", "commit", "-q", "--allow-empty", "-m", "of somebody else")
-    assert (provenance(settings, inner)["git_commit"], provenance(settings, inner)["git_dirty"]) == ("none", "unknown")
+    assert (provenance(settings, inner)["git_commit"], provenance(settings, inner)["git_dirty"]) == (
+        "none",
+        "unknown",
+    )
     git(inner, "init", "-q")
     git(inner, "add", ".")
     git(inner, "commit", "-q", "-m", "own")
@@ -127,7 +160,9 @@ def test_the_commit_is_that_of_the_platforms_own_checkout_and_of_no_repository_a
     assert provenance(settings, inner)["git_dirty"] == "true"
 
 
-def test_a_checkout_that_git_does_not_trust_has_no_commit(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkout_that_git_does_not_trust_has_no_commit(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = checkout(tmp_path / "theirs")
     git(root, "init", "-q")
     git(root, "add", ".")

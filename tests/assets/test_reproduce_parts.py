@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from test_provenance import DAYS, record
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.reproduce import Rebuild, reproduce
-from mlops_assets.reproduce import code as code_module
-from mlops_assets.reproduce.code import CannotReproduce, checkout, interpreter
-from mlops_assets.reproduce.comparison import differing_code, differing_days, outcome
-from mlops_assets.reproduce.workshop import Step, plant, reason, steps
+from feature_repo.lake.datasets import Lake
+from mlops_assets.cli.reproduction import recorded_code as code_module
+from mlops_assets.cli.reproduction.differences import differing_code, differing_days, outcome
+from mlops_assets.cli.reproduction.rebuild_version import Rebuild, reproduce
+from mlops_assets.cli.reproduction.recorded_code import CannotReproduce, checkout, interpreter
+from mlops_assets.cli.reproduction.workshop import Step, plant, reason, steps
 from mlops_assets.resources.provenance import code_digest, git, lock_digest
 
 FAILED_RUN = """\
@@ -24,7 +24,7 @@ FAILED_RUN = """\
 dagster._core.errors.DagsterExecutionStepExecutionError: Error occurred while executing op "training_set":
 
 The above exception was caused by the following exception:
-feature_repo.engine.lake.MissingPartitions: feature_vectors: nothing materialized for 2025-03-23
+feature_repo.lake.datasets.MissingPartitions: feature_vectors: nothing materialized for 2025-03-23
 
 Stack Trace:
 Error: Materialization failed.
@@ -51,7 +51,12 @@ def repository(tmp_path: Path) -> Path:
 
 
 def made_from(root: Path, **code: str) -> dict[str, str]:
-    return {**record().code, "git_commit": git(root, "rev-parse", "HEAD") or "none", "code_digest": code_digest(root), **code}
+    return {
+        **record().code,
+        "git_commit": git(root, "rev-parse", "HEAD") or "none",
+        "code_digest": code_digest(root),
+        **code,
+    }
 
 
 def silence(line: str) -> None:
@@ -61,7 +66,9 @@ def silence(line: str) -> None:
 # The code
 
 
-def test_the_code_is_a_worktree_of_the_commit_for_as_long_as_it_is_needed(repository: Path, tmp_path: Path) -> None:
+def test_the_code_is_a_worktree_of_the_commit_for_as_long_as_it_is_needed(
+    repository: Path, tmp_path: Path
+) -> None:
     recorded = record(code=made_from(repository))
     (repository / "serving" / "later.py").write_text("")
     before = git(repository, "worktree", "list")
@@ -77,7 +84,9 @@ def test_the_code_is_a_worktree_of_the_commit_for_as_long_as_it_is_needed(reposi
     assert git(repository, "worktree", "list") == before
 
 
-def test_a_dirty_tree_is_rebuilt_from_the_same_tree_or_from_its_commit_which_is_told(repository: Path, tmp_path: Path) -> None:
+def test_a_dirty_tree_is_rebuilt_from_the_same_tree_or_from_its_commit_which_is_told(
+    repository: Path, tmp_path: Path
+) -> None:
     (repository / "serving" / "uncommitted.py").write_text("")
     recorded = record(code=made_from(repository, git_dirty="true"))
     with checkout(recorded, repository, tmp_path / "code", silence) as code:
@@ -86,7 +95,9 @@ def test_a_dirty_tree_is_rebuilt_from_the_same_tree_or_from_its_commit_which_is_
     said: list[str] = []
     with checkout(recorded, repository, tmp_path / "code", said.append) as code:
         assert code == tmp_path / "code"
-        named = f"commit {recorded.code['git_commit'][:12]} has a dirty tree: what was changed is not recorded"
+        named = (
+            f"commit {recorded.code['git_commit'][:12]} has a dirty tree: what was changed is not recorded"
+        )
         assert named in differing_code(recorded, code, None)
     assert "dirty" in said[0]
 
@@ -97,13 +108,17 @@ def test_code_without_a_commit_is_rebuilt_from_the_same_code_only(repository: Pa
         assert code == repository
     (repository / "serving" / "later.py").write_text("")
     with (
-        pytest.raises(CannotReproduce, match=r"outside a git checkout, and the code in .*repository is not that"),
+        pytest.raises(
+            CannotReproduce, match=r"outside a git checkout, and the code in .*repository is not that"
+        ),
         checkout(recorded, repository, tmp_path / "code", silence),
     ):
         pass
 
 
-def test_a_commit_that_is_not_there_and_a_folder_without_git_are_named(repository: Path, tmp_path: Path) -> None:
+def test_a_commit_that_is_not_there_and_a_folder_without_git_are_named(
+    repository: Path, tmp_path: Path
+) -> None:
     with pytest.raises(CannotReproduce, match=rf"no commit {'a' * 40}.*fetch it"):
         reproduce(record(), Lake(tmp_path / "lake"), tmp_path, repository, silence)
     (tmp_path / "bare").mkdir()
@@ -114,27 +129,42 @@ def test_a_commit_that_is_not_there_and_a_folder_without_git_are_named(repositor
 # The environment
 
 
-def test_the_environment_is_this_one_where_the_lock_file_is_the_same(repository: Path, tmp_path: Path) -> None:
+def test_the_environment_is_this_one_where_the_lock_file_is_the_same(
+    repository: Path, tmp_path: Path
+) -> None:
     assert interpreter(repository, repository, tmp_path / "venv", silence) == Path(sys.executable)
 
 
-def test_another_lock_file_is_installed_into_an_environment_of_its_own(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_lock_file_is_installed_into_an_environment_of_its_own(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands: list[str] = []
-    monkeypatch.setattr(code_module, "_run", lambda command, failed: commands.append(" ".join(map(str, command))))
+    monkeypatch.setattr(
+        code_module, "_run", lambda command, failed: commands.append(" ".join(map(str, command)))
+    )
     said: list[str] = []
     python = interpreter(repository, tmp_path, tmp_path / "venv", said.append)
     assert python == tmp_path / "venv" / "bin" / "python"
     lock = repository / "requirements.lock"
-    assert commands == [f"{sys.executable} -m venv {tmp_path / 'venv'}", f"{python} -m pip install --quiet -c {lock} -e {repository}"]
+    assert commands == [
+        f"{sys.executable} -m venv {tmp_path / 'venv'}",
+        f"{python} -m pip install --quiet -c {lock} -e {repository}",
+    ]
     assert "package registry" in said[0]
 
 
 # What is taken from the lake, and what is made
 
 
-def test_files_with_the_recorded_digests_are_taken_even_if_their_partition_holds_others_by_now(tmp_path: Path) -> None:
+def test_files_with_the_recorded_digests_are_taken_even_if_their_partition_holds_others_by_now(
+    tmp_path: Path,
+) -> None:
     lake, to = Lake(tmp_path / "lake"), Lake(tmp_path / "own")
-    recorded: dict[str, dict[str, list[str]]] = {"prediction_log": {}, "raw_transactions": {}, "raw_labels": {}}
+    recorded: dict[str, dict[str, list[str]]] = {
+        "prediction_log": {},
+        "raw_transactions": {},
+        "raw_labels": {},
+    }
     for dataset, days in recorded.items():
         for day in DAYS:
             manifest = lake.write(dataset, day, pa.table({"value": [dataset, day]}))
@@ -143,8 +173,18 @@ def test_files_with_the_recorded_digests_are_taken_even_if_their_partition_holds
     (damaged,) = lake.files("raw_transactions", [DAYS[2]])
     Path(damaged).write_bytes(b"not what it was")
 
-    planted = plant(record(partitions={**recorded, "raw_labels": {**recorded["raw_labels"], "2025-03-09": ["never seen"]}}), lake, to)
-    assert planted == {"prediction_log": set(DAYS), "raw_transactions": set(DAYS[:2]), "raw_labels": set(DAYS)}
+    planted = plant(
+        record(
+            partitions={**recorded, "raw_labels": {**recorded["raw_labels"], "2025-03-09": ["never seen"]}}
+        ),
+        lake,
+        to,
+    )
+    assert planted == {
+        "prediction_log": set(DAYS),
+        "raw_transactions": set(DAYS[:2]),
+        "raw_labels": set(DAYS),
+    }
     for dataset, days in planted.items():
         for manifest in to.manifests(dataset, sorted(days)):
             assert [file.sha256 for file in manifest.files] == recorded[dataset][manifest.partition]
@@ -176,7 +216,10 @@ def test_days_on_end_are_made_in_one_run_and_a_day_that_failed_its_checks_in_one
 
 def test_a_gap_between_days_ends_a_run() -> None:
     recorded = record(partitions={"raw_labels": {day: ["x"] for day in (DAYS[0], DAYS[2])}})
-    assert steps(recorded, {}) == [Step(("raw_labels",), DAYS[0], DAYS[0]), Step(("raw_labels",), DAYS[2], DAYS[2])]
+    assert steps(recorded, {}) == [
+        Step(("raw_labels",), DAYS[0], DAYS[0]),
+        Step(("raw_labels",), DAYS[2], DAYS[2]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +239,10 @@ def test_a_run_that_fails_is_told_by_its_cause(output: str, said: str) -> None:
 
 def test_days_that_differ_are_named_from_cause_to_effect() -> None:
     many = {f"2025-03-{day:02}": ["x"] for day in range(1, 20)}
-    recorded = record(partitions={"raw_labels": many, "labels": many, "verdicts": many, "feature_vectors": many}, unvalidated={"labels": [DAYS[0]]})
+    recorded = record(
+        partitions={"raw_labels": many, "labels": many, "verdicts": many, "feature_vectors": many},
+        unvalidated={"labels": [DAYS[0]]},
+    )
     days = {
         "raw_labels": {**many, DAYS[1]: ["y"]},
         "labels": many,
@@ -222,7 +268,9 @@ def test_code_versions_and_configuration_that_differ_are_named(repository: Path)
         "package lightgbm 4.7.0 against 4.6.0",
         "declarations of features",
     ]
-    forged = record(code={**code, "lock_digest": "x", "config_digest": hashlib.sha256(b"another").hexdigest()})
+    forged = record(
+        code={**code, "lock_digest": "x", "config_digest": hashlib.sha256(b"another").hexdigest()}
+    )
     assert differing_code(forged, repository, None) == ["lock file", "configuration"]
 
 
@@ -236,5 +284,10 @@ def test_code_versions_and_configuration_that_differ_are_named(repository: Path)
         (outcome({}, "t", {}), False),
     ],
 )
-def test_identical_is_the_training_set_and_both_models(rebuilt: dict[str, str | None], identical: bool) -> None:
-    assert Rebuild(outcome({}, "t", {"evaluation": "e", "release": "r"}), rebuilt, (), 0, 0).identical is identical
+def test_identical_is_the_training_set_and_both_models(
+    rebuilt: dict[str, str | None], identical: bool
+) -> None:
+    assert (
+        Rebuild(outcome({}, "t", {"evaluation": "e", "release": "r"}), rebuilt, (), 0, 0).identical
+        is identical
+    )

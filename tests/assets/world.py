@@ -9,11 +9,18 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from dagster import AssetsDefinition, ExecuteInProcessResult, MaterializeResult, PartitionKeyRange, build_asset_context, materialize
+from dagster import (
+    AssetsDefinition,
+    ExecuteInProcessResult,
+    MaterializeResult,
+    PartitionKeyRange,
+    build_asset_context,
+    materialize,
+)
 
-from feature_repo.engine.generations import standing
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.online_sql import table_name
+from feature_repo.lake.datasets import Lake
+from feature_repo.online.sqlite.generations import standing
+from feature_repo.online.sqlite.queries import table_name
 from mlops_assets.assets.features import feature_assets
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.assets.model import model_assets
@@ -25,9 +32,17 @@ from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry, registry_of
 from mlops_assets.use_cases.fraud.case import FRAUD
 from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
-from serving.contract import log
+from serving.store.sqlite import decision_log
 
-DAYWISE = ("transactions", "labels", "verdicts", "customer_stats", "merchant_stats", "merchant_activity", "feature_vectors")
+DAYWISE = (
+    "transactions",
+    "labels",
+    "verdicts",
+    "customer_stats",
+    "merchant_stats",
+    "merchant_activity",
+    "feature_vectors",
+)
 
 
 @dataclass
@@ -44,13 +59,28 @@ class ListedSource:
         return _arrived(self.reports, "label_timestamp", RAW_LABELS, first, last)
 
     def pay(
-        self, name: str, at: datetime, customer: str = "c1", merchant: str = "m1", amount: float = 10.0, created: datetime | None = None, **more: Any
+        self,
+        name: str,
+        at: datetime,
+        customer: str = "c1",
+        merchant: str = "m1",
+        amount: float = 10.0,
+        created: datetime | None = None,
+        **more: Any,
     ) -> None:
-        row = {"transaction_id": name, "event_timestamp": at, "created_timestamp": created or at, "customer_id": customer, "merchant_id": merchant}
+        row = {
+            "transaction_id": name,
+            "event_timestamp": at,
+            "created_timestamp": created or at,
+            "customer_id": customer,
+            "merchant_id": merchant,
+        }
         self.payments.append({**row, "amount": amount, "is_declined": False, "malformed": None, **more})
 
     def report(self, name: str, at: datetime, is_fraud: bool = True) -> None:
-        self.reports.append({"transaction_id": name, "is_fraud": is_fraud, "label_timestamp": at, "malformed": None})
+        self.reports.append(
+            {"transaction_id": name, "is_fraud": is_fraud, "label_timestamp": at, "malformed": None}
+        )
 
 
 class World:
@@ -65,7 +95,9 @@ class World:
             *model_assets(FRAUD, settings),
             *monitoring_assets(FRAUD, settings),
         ]
-        self.assets: dict[str, AssetsDefinition] = {key.to_user_string(): one for one in made for key in one.keys}
+        self.assets: dict[str, AssetsDefinition] = {
+            key.to_user_string(): one for one in made for key in one.keys
+        }
         self.registry: ModelRegistry = registry_of(settings)
         self.history = History(path=str(settings.home / "history.jsonl"))
         self.resources = {
@@ -79,7 +111,11 @@ class World:
         """Call the asset for a day, or for a range in one run; what it returns is what Dagster would record."""
         definition = self.assets[name]
         needed = {key: self.resources[key] for key in definition.required_resource_keys & set(self.resources)}
-        days = {"partition_key": first} if last is None else {"partition_key_range": PartitionKeyRange(first, last)}
+        days = (
+            {"partition_key": first}
+            if last is None
+            else {"partition_key_range": PartitionKeyRange(first, last)}
+        )
         with build_asset_context(**days) as context:
             outcome = definition(context, **needed)
             return list(outcome) if hasattr(outcome, "__next__") else outcome
@@ -87,10 +123,22 @@ class World:
     def train(self, as_of: str) -> ExecuteInProcessResult:
         """The model assets in one Dagster run, whose id names the MLflow run."""
         names = ("training_set", "recipe", "trained_model", "evaluation", "promoted_version")
-        return materialize([self.assets[name] for name in names], partition_key=as_of, resources=self.resources, raise_on_error=False)
+        return materialize(
+            [self.assets[name] for name in names],
+            partition_key=as_of,
+            resources=self.resources,
+            raise_on_error=False,
+        )
 
     def ingest(self, first: str, last: str | None = None) -> None:
-        for name in ("prediction_log", "raw_transactions", "raw_labels", "transactions", "labels", "verdicts"):
+        for name in (
+            "prediction_log",
+            "raw_transactions",
+            "raw_labels",
+            "transactions",
+            "labels",
+            "verdicts",
+        ):
             self.make(name, first, last)
 
     def features(self, first: str, last: str | None = None) -> None:
@@ -101,7 +149,9 @@ class World:
         """Bring the online state up to the lake; the verdicts in it by id, with when they became known and what they say."""
         definition = self.assets["online_store"]
         with build_asset_context() as context:
-            self.made_online = definition(context, **{key: self.resources[key] for key in ("lake", "feature_store")})
+            self.made_online = definition(
+                context, **{key: self.resources[key] for key in ("lake", "feature_store")}
+            )
         connection = sqlite3.connect(self.settings.serving_db)
         table = table_name("verdicts", standing(connection).current)
         found = connection.execute(f"SELECT event_id, event_us, is_fraud FROM {table}").fetchall()
@@ -112,21 +162,31 @@ class World:
         return list(self.lake.read(dataset, days).to_pylist())
 
     def digests(self, first: str, last: str, *datasets: str) -> dict[str, list[str]]:
-        return {name: [m.digest for m in self.lake.manifests(name, self.lake.between(name, first, last))] for name in datasets or DAYWISE}
+        return {
+            name: [m.digest for m in self.lake.manifests(name, self.lake.between(name, first, last))]
+            for name in datasets or DAYWISE
+        }
 
 
-def served(world: World, name: str, moment: datetime, features: dict[str, float | None], created: datetime | None = None, **changes: Any) -> None:
+def served(
+    world: World,
+    name: str,
+    moment: datetime,
+    features: dict[str, float | None],
+    created: datetime | None = None,
+    **changes: Any,
+) -> None:
     """Write one decision into the service's log."""
     world.settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(world.settings.serving_db)
-    log.create_tables(connection)
+    decision_log.create_tables(connection)
     last = _last_seq(connection)
     values = {
         "seq": last + 1,
         "prediction_id": name,
         "kind": "transaction",
-        "event_us": log.to_us(moment),
-        "created_us": log.to_us(created or moment),
+        "event_us": decision_log.to_us(moment),
+        "created_us": decision_log.to_us(created or moment),
         "customer_id": "c1",
         "merchant_id": "m1",
         "amount": 10.0,
@@ -140,11 +200,14 @@ def served(world: World, name: str, moment: datetime, features: dict[str, float 
         "model_version": "1",
         "reasons": "[]",
         "degraded": 0,
-        "maturity_us": 2 * log.DAY_US,
+        "maturity_us": 2 * decision_log.DAY_US,
         "payload_digest": b"x",
         **{name: json.dumps(value) if isinstance(value, dict) else value for name, value in changes.items()},
     }
-    connection.execute(f"INSERT INTO decisions ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", list(values.values()))
+    connection.execute(
+        f"INSERT INTO decisions ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+        list(values.values()),
+    )
     connection.commit()
     connection.close()
 
@@ -152,8 +215,10 @@ def served(world: World, name: str, moment: datetime, features: dict[str, float 
 def labelled(world: World, name: str, moment: datetime, is_fraud: bool = True) -> None:
     """Write one label into the service's log."""
     connection = sqlite3.connect(world.settings.serving_db)
-    row = (_last_seq(connection) + 1, name, is_fraud, log.to_us(moment))
-    connection.execute("INSERT INTO labels (seq, transaction_id, is_fraud, label_us, known) VALUES (?, ?, ?, ?, 1)", row)
+    row = (_last_seq(connection) + 1, name, is_fraud, decision_log.to_us(moment))
+    connection.execute(
+        "INSERT INTO labels (seq, transaction_id, is_fraud, label_us, known) VALUES (?, ?, ?, ?, 1)", row
+    )
     connection.commit()
     connection.close()
 
@@ -174,7 +239,9 @@ def vector(world: World, name: str, day: str) -> dict[str, float | None]:
 def checks(outcome: Any) -> dict[str, Any]:
     """The check results of an asset by name; of a range of days the one that failed."""
     parts = outcome if type(outcome) in (tuple, list) else [outcome]
-    found = [check for part in parts if isinstance(part, MaterializeResult) for check in part.check_results or []]
+    found = [
+        check for part in parts if isinstance(part, MaterializeResult) for check in part.check_results or []
+    ]
     return {str(check.check_name): check for check in sorted(found, key=lambda check: not check.passed)}
 
 

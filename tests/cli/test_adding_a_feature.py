@@ -18,14 +18,25 @@ import pytest
 from banks import TINY_BANK
 from test_cli import Platform
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.demo.processes import free_port, wait_until_ready
-from serving.contract.log import read_decisions
+from feature_repo.lake.datasets import Lake
+from mlops_assets.cli.demo.background import free_port, wait_until_ready
+from serving.store.sqlite.decision_log import read_decisions
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-NO_SOURCE = (".git", ".venv", "var", "dist", "build", "mlruns", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
+NO_SOURCE = (
+    ".git",
+    ".venv",
+    "var",
+    "dist",
+    "build",
+    "mlruns",
+    "__pycache__",
+    "*.egg-info",
+    ".*_cache",
+    ".hypothesis",
+)
 FEATURE = "min_txn_amount_7d"
 
 AS_OF = "2025-03-23"
@@ -38,7 +49,7 @@ ASK_FEAST = """
 import json, sys
 from pathlib import Path
 import pandas as pd
-from feature_repo.engine.store import open_store
+from feature_repo.store import open_store
 
 home, payment = Path(sys.argv[1]), json.loads(sys.argv[2])
 moment = pd.to_datetime([payment["event_timestamp"]])
@@ -52,9 +63,13 @@ print(json.dumps({name: None if value != value else value for name, value in fou
 """
 
 
-def test_adding_a_feature_is_one_declaration_and_no_other_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adding_a_feature_is_one_declaration_and_no_other_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = copy_of_the_project(tmp_path / "project")
-    monkeypatch.setenv("PYTHONPATH", str(project))  # before the installed packages, which are those of this tree
+    monkeypatch.setenv(
+        "PYTHONPATH", str(project)
+    )  # before the installed packages, which are those of this tree
     platform = Platform(tmp_path).configure(TINY_BANK)
     assert all(Path(place).is_relative_to(project) for place in run_python(tmp_path, WHERE).split())
 
@@ -76,13 +91,20 @@ def test_adding_a_feature_is_one_declaration_and_no_other_edit(tmp_path: Path, m
         assert client.post("/predict", json={"transaction": one}).json()["model_version"] == "1"
 
         trained = platform.result("train", "--as-of", AS_OF)
-        assert (trained["version"], trained["champion_before"], trained["verdict"]) == ("2", "1", "promoted"), trained
+        assert (trained["version"], trained["champion_before"], trained["verdict"]) == (
+            "2",
+            "1",
+            "promoted",
+        ), trained
         assert FEATURE in lake.manifests("training_set", [AS_OF])[0].schema
         new = health_of_version(client, "2")
         assert set(new["features"]) == set(old["features"]) | {FEATURE}
         assert client.post("/predict", json={"transaction": another}).json()["model_version"] == "2"
 
-    decisions = {d["prediction_id"]: d for d in read_decisions(platform.home / "serving" / "serving.db", AS_OF).to_pylist()}
+    decisions = {
+        d["prediction_id"]: d
+        for d in read_decisions(platform.home / "serving" / "serving.db", AS_OF).to_pylist()
+    }
     assert FEATURE not in json.loads(decisions["one"]["features"])
     served = json.loads(decisions["another"]["features"])
     assert list(served) == new["features"]
@@ -98,7 +120,11 @@ def copy_of_the_project(to: Path) -> Path:
     if not (ROOT / ".git").exists():
         return shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(*NO_SOURCE))
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():  # a file that was removed is still listed
@@ -129,9 +155,18 @@ def payments(lake: Lake) -> tuple[dict[str, Any], dict[str, Any]]:
     """Two payments that have nothing in common, of customers and at merchants of the last day."""
     rows = lake.read("transactions", [LAST]).to_pylist()
     first = rows[0]
-    second = next(r for r in rows if r["customer_id"] != first["customer_id"] and r["merchant_id"] != first["merchant_id"])
+    second = next(
+        r
+        for r in rows
+        if r["customer_id"] != first["customer_id"] and r["merchant_id"] != first["merchant_id"]
+    )
     one, another = (
-        {"transaction_id": name, "customer_id": row["customer_id"], "merchant_id": row["merchant_id"], "amount": 12.5}
+        {
+            "transaction_id": name,
+            "customer_id": row["customer_id"],
+            "merchant_id": row["merchant_id"],
+            "amount": 12.5,
+        }
         for name, row in (("one", first), ("another", second))
     )
     later = PAID_AT + timedelta(seconds=1)
@@ -140,14 +175,16 @@ def payments(lake: Lake) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def amounts_of_the_week(lake: Lake, customer_id: str) -> list[float]:
     week = [(PAID_AT - timedelta(days=d)).date().isoformat() for d in range(1, 8)]
-    return [r["amount"] for r in lake.read("transactions", week).to_pylist() if r["customer_id"] == customer_id]
+    return [
+        r["amount"] for r in lake.read("transactions", week).to_pylist() if r["customer_id"] == customer_id
+    ]
 
 
 @contextmanager
 def service(platform: Platform) -> Iterator[httpx.Client]:
     """`mlops serve` on event time, until the block ends."""
     port, log = free_port(), platform.folder / "serving.log"
-    command = [sys.executable, "-m", "mlops_assets.cli", "serve", "--clock", "event", "--port", str(port)]
+    command = [sys.executable, "-m", "mlops_assets", "serve", "--clock", "event", "--port", str(port)]
     with log.open("wb") as handle, pytest.MonkeyPatch.context() as environment:
         environment.setenv("MLOPS_CONFIG", str(platform.config))
         process = subprocess.Popen(command, cwd=platform.folder, stdout=handle, stderr=subprocess.STDOUT)
@@ -172,6 +209,13 @@ def health_of_version(client: httpx.Client, version: str, seconds: float = 60) -
 
 
 def run_python(folder: Path, script: str, *words: object) -> str:
-    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.cli import main
-from mlops_assets.home import configured
+from mlops_assets.cli.command_line import main
+from mlops_assets.cli.platform import configured
 
 Refused = Callable[..., list[str]]
 GOOD = """
@@ -98,18 +98,36 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (GOOD + "[model]\nholdout_days = 90\n", "[model] train_days of 90 leaves nothing to learn from before a holdout_days of 90"),
-        (GOOD.replace("end = 2025-04-30", "end = 2025-02-28"), "[time] end = 2025-02-28 is before start = 2025-03-01"),
+        (
+            GOOD + "[model]\nholdout_days = 90\n",
+            "[model] train_days of 90 leaves nothing to learn from before a holdout_days of 90",
+        ),
+        (
+            GOOD.replace("end = 2025-04-30", "end = 2025-02-28"),
+            "[time] end = 2025-02-28 is before start = 2025-03-01",
+        ),
         (GOOD + "[gate]\nconfidence = 95\n", "[gate] confidence: has to be less than 1, not 95"),
-        (GOOD + "[drift]\ndrift_share = 20\n", "[drift] drift_share: has to be less than or equal to 1, not 20"),
-        (GOOD + "[recipe]\nfeature_fraction = 0\nlegitimate_share = 0\n", "[recipe] legitimate_share of 0.0: a share above 0, up to 1, is needed"),
+        (
+            GOOD + "[drift]\ndrift_share = 20\n",
+            "[drift] drift_share: has to be less than or equal to 1, not 20",
+        ),
+        (
+            GOOD + "[recipe]\nfeature_fraction = 0\nlegitimate_share = 0\n",
+            "[recipe] legitimate_share of 0.0: a share above 0, up to 1, is needed",
+        ),
         (GOOD.replace("[time]", "[tme]"), "unknown key 'tme'; is it time?; known are"),
-        (GOOD.replace('"simulator"', '"simulatr"'), "[source] kind 'simulatr' is not known; is it simulator?; there are simulator, files."),
+        (
+            GOOD.replace('"simulator"', '"simulatr"'),
+            "[source] kind 'simulatr' is not known; is it simulator?; there are simulator, files.",
+        ),
         (GOOD.replace('kind = "simulator"', ""), "[source] kind: is missing; there are simulator, files"),
         (GOOD.replace('"simulator"', '"kafka"'), "comes in as files that are exported from it"),
         ("use_case = 'frauds'\n" + GOOD, "use_case 'frauds' is not known; is it fraud?; there is fraud"),
         ("use_case = 3\n" + GOOD, "use_case has to be a name, not 3"),
-        (GOOD + "[[source.scenarios]]\nkind = 'cents_for_euros'\nfrom = 2025-04-01\ntill = 2025-04-02\n", "scenarios.0: unknown key 'till'"),
+        (
+            GOOD + "[[source.scenarios]]\nkind = 'cents_for_euros'\nfrom = 2025-04-01\ntill = 2025-04-02\n",
+            "scenarios.0: unknown key 'till'",
+        ),
         ("model = 3\n" + GOOD, "[model] has to be a table, not 3"),
         (GOOD + "[model\n", "is no TOML: "),
         (
@@ -123,22 +141,37 @@ def test_what_is_wrong_is_told_with_the_way_out(refused: Refused, text: str, tol
 
 
 def test_one_problem_is_one_line(refused: Refused) -> None:
-    assert refused(GOOD + "[model]\nholdout_days = 0\n") == ["mlops: bad.toml: [model] holdout_days: has to be greater than or equal to 1, not 0"]
+    assert refused(GOOD + "[model]\nholdout_days = 0\n") == [
+        "mlops: bad.toml: [model] holdout_days: has to be greater than or equal to 1, not 0"
+    ]
 
 
-def test_a_byte_that_is_no_utf_8_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_byte_that_is_no_utf_8_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "latin.toml").write_bytes(GOOD.encode() + "# Zürich\n".encode("latin-1"))
     monkeypatch.setenv("MLOPS_CONFIG", str(tmp_path / "latin.toml"))
     assert main(["status"]) == 1
-    assert "latin.toml: line 9 holds the byte 0xfc, which is not UTF-8; save it as UTF-8" in capsys.readouterr().err
+    assert (
+        "latin.toml: line 9 holds the byte 0xfc, which is not UTF-8; save it as UTF-8"
+        in capsys.readouterr().err
+    )
 
 
-def test_a_configuration_file_that_is_not_there_names_those_that_are(refused: Refused, tmp_path: Path) -> None:
+def test_a_configuration_file_that_is_not_there_names_those_that_are(
+    refused: Refused, tmp_path: Path
+) -> None:
     (tmp_path / "platform.toml").write_text(GOOD)
     (line,) = refused(GOOD, "--config", "platfrm.toml", "status")
-    assert line == f"mlops: {tmp_path}/platfrm.toml: no such configuration file; {tmp_path} holds bad.toml, platform.toml"
+    assert (
+        line
+        == f"mlops: {tmp_path}/platfrm.toml: no such configuration file; {tmp_path} holds bad.toml, platform.toml"
+    )
     (line,) = refused(GOOD, "--config", str(tmp_path), "status")
-    assert line == f"mlops: {tmp_path}: is a folder; name the TOML file in it: {tmp_path} holds bad.toml, platform.toml"
+    assert (
+        line
+        == f"mlops: {tmp_path}: is a folder; name the TOML file in it: {tmp_path} holds bad.toml, platform.toml"
+    )
 
 
 def test_what_is_good_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,5 +188,7 @@ def test_a_home_whose_path_would_name_another_database_is_refused(
 ) -> None:
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / name))
     assert main(["rebuild-online"]) == 1
-    assert capsys.readouterr().err.startswith(f"mlops: {tmp_path / name}: a home cannot have '{named}' in its path")
+    assert capsys.readouterr().err.startswith(
+        f"mlops: {tmp_path / name}: a home cannot have '{named}' in its path"
+    )
     assert list(tmp_path.iterdir()) == []

@@ -55,9 +55,28 @@ def test_every_section_of_the_page_exists() -> None:
 
 def test_every_key_of_the_sources_is_on_the_page() -> None:
     files, simulator = map(keys, section("source").split('`kind = "simulator"`:'))
-    labels = {f"labels.{name}" for name in {*LabelsConfig.model_fields} - {"missing", "flags", *TextConfig.model_fields} | {"encoding"}}
+    labels = {
+        f"labels.{name}"
+        for name in {*LabelsConfig.model_fields} - {"missing", "flags", *TextConfig.model_fields}
+        | {"encoding"}
+    }
     plain = {*FilesConfig.model_fields} - {"kind", "columns", "labels", "flags"}
-    assert set(files) == {*plain, "flags.true", "flags.false", "[source.columns]", "[source.labels]", *labels, "labels.missing", "labels.flags"}
-    assert set(simulator) == {*SimulatorConfig.model_fields} - {"kind", "fraud", "scenarios"} | {"[source.fraud]", "[[source.scenarios]]"}
-    for name in (*FraudConfig.model_fields, *(one.alias or name for name, one in Scenario.model_fields.items())):
+    assert set(files) == {
+        *plain,
+        "flags.true",
+        "flags.false",
+        "[source.columns]",
+        "[source.labels]",
+        *labels,
+        "labels.missing",
+        "labels.flags",
+    }
+    assert set(simulator) == {*SimulatorConfig.model_fields} - {"kind", "fraud", "scenarios"} | {
+        "[source.fraud]",
+        "[[source.scenarios]]",
+    }
+    for name in (
+        *FraudConfig.model_fields,
+        *(one.alias or name for name, one in Scenario.model_fields.items()),
+    ):
         assert f"`{name}`" in section("source"), name

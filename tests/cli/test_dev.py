@@ -18,8 +18,8 @@ from dagster_kit import ask, wait_until_loaded
 from lifecycle_kit import Shelf
 from test_cli import Platform
 
-from mlops_assets.demo.processes import free_port
-from mlops_assets.processes import PROCESS
+from mlops_assets.cli.demo.background import free_port
+from mlops_assets.resources.processes import PROCESS
 
 pytestmark = pytest.mark.slow
 
@@ -55,10 +55,21 @@ def platform(tmp_path: Path) -> Platform:
 
 @contextmanager
 def developing(platform: Platform, port: int, mlflow_port: int) -> Iterator[subprocess.Popen[bytes]]:
-    words = [sys.executable, "-m", "mlops_assets.cli", "dev", "--port", str(port), "--mlflow-port", str(mlflow_port)]
+    words = [
+        sys.executable,
+        "-m",
+        "mlops_assets",
+        "dev",
+        "--port",
+        str(port),
+        "--mlflow-port",
+        str(mlflow_port),
+    ]
     environment = {**os.environ, "MLOPS_HOME": str(platform.home), "MLOPS_CONFIG": str(platform.config)}
     with said(platform).open("wb") as log:
-        process = subprocess.Popen(words, cwd=platform.folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            words, cwd=platform.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
     try:
         yield process
     finally:
@@ -80,23 +91,43 @@ def test_both_are_served_on_loopback_to_be_looked_at_and_a_signal_ends_both(plat
     port, mlflow_port = free_port(), free_port()
     mlflow = f"http://127.0.0.1:{mlflow_port}"
     with developing(platform, port, mlflow_port) as process:
-        wait_until(lambda: answers(f"{mlflow}/health") and answers(f"http://127.0.0.1:{port}/server_info"), process, platform)
+        wait_until(
+            lambda: answers(f"{mlflow}/health") and answers(f"http://127.0.0.1:{port}/server_info"),
+            process,
+            platform,
+        )
         first, second, *_ = said(platform).read_text().splitlines()
         assert f"http://127.0.0.1:{port} " in first
         assert first.endswith(mlflow)
         assert str(platform.home) in second
 
         assert "<title>MLflow</title>" in httpx.get(mlflow).text
-        found = httpx.get(f"{mlflow}/ajax-api/2.0/mlflow/registered-models/alias", params={"name": "fraud", "alias": "champion"})
+        found = httpx.get(
+            f"{mlflow}/ajax-api/2.0/mlflow/registered-models/alias",
+            params={"name": "fraud", "alias": "champion"},
+        )
         assert found.json()["model_version"]["version"] == version
         for path, content in {"picture.png": PICTURE, "card.md": CARD.encode()}.items():
-            assert httpx.get(f"{mlflow}/get-artifact", params={"path": path, "run_uuid": run}).content == content
-        assert httpx.get(f"{mlflow}/ajax-api/2.0/mlflow/runs/get", params={"run_id": dead}).json()["run"]["info"]["status"] == "FAILED"
+            assert (
+                httpx.get(f"{mlflow}/get-artifact", params={"path": path, "run_uuid": run}).content == content
+            )
+        assert (
+            httpx.get(f"{mlflow}/ajax-api/2.0/mlflow/runs/get", params={"run_id": dead}).json()["run"][
+                "info"
+            ]["status"]
+            == "FAILED"
+        )
 
         # There is no way around the gate here, and none in for a page of somebody else.
         moved = {"name": "fraud", "alias": "champion", "version": shelf.candidate()}
         assert httpx.post(f"{mlflow}/api/2.0/mlflow/registered-models/alias", json=moved).status_code == 503
-        assert httpx.delete(f"{mlflow}/api/2.0/mlflow/registered-models/alias", params={"name": "fraud", "alias": "champion"}).status_code >= 400
+        assert (
+            httpx.delete(
+                f"{mlflow}/api/2.0/mlflow/registered-models/alias",
+                params={"name": "fraud", "alias": "champion"},
+            ).status_code
+            >= 400
+        )
         assert shelf.champion == version
         assert httpx.get(mlflow, headers={"Host": "elsewhere.example"}).status_code == 403
 
@@ -105,7 +136,11 @@ def test_both_are_served_on_loopback_to_be_looked_at_and_a_signal_ends_both(plat
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert family & alive() == set()
-    assert [path.name for path in platform.folder.iterdir() if path.name.startswith(("mlruns", "mlartifacts", "file:"))] == []
+    assert [
+        path.name
+        for path in platform.folder.iterdir()
+        if path.name.startswith(("mlruns", "mlartifacts", "file:"))
+    ] == []
 
 
 def test_when_one_ends_the_other_ends_too_and_the_command_says_which(platform: Platform) -> None:
@@ -115,11 +150,16 @@ def test_when_one_ends_the_other_ends_too_and_the_command_says_which(platform: P
         family = below(process.pid)
         os.kill(mlflow, signal.SIGKILL)
         assert process.wait(60) == 1
-        assert said(platform).read_text().splitlines()[-1] == "mlops: MLflow ended by itself with exit code -9; what it said stands above"
+        assert (
+            said(platform).read_text().splitlines()[-1]
+            == "mlops: MLflow ended by itself with exit code -9; what it said stands above"
+        )
         assert family & alive() == set()
 
 
-def test_a_killed_dev_leaves_nothing_on_its_ports_and_a_killed_run_is_ended_by_the_next_one(platform: Platform, moments: list[float]) -> None:
+def test_a_killed_dev_leaves_nothing_on_its_ports_and_a_killed_run_is_ended_by_the_next_one(
+    platform: Platform, moments: list[float]
+) -> None:
     """Every second time all of it is killed at once, as by a power cut; otherwise the command alone, and what it started has to end."""
     port, mlflow_port = free_port(), free_port()
     dead: list[str] = []
@@ -139,9 +179,13 @@ def test_a_killed_dev_leaves_nothing_on_its_ports_and_a_killed_run_is_ended_by_t
             while family & alive():
                 assert time.monotonic() < until, [commands().get(one) for one in family & alive()]
                 time.sleep(0.2)
-        dead += [run for run, status in statuses(platform, [run]).items() if status != DagsterRunStatus.SUCCESS]
+        dead += [
+            run for run, status in statuses(platform, [run]).items() if status != DagsterRunStatus.SUCCESS
+        ]
     assert platform.result("doctor")["databases"].endswith("can be read")
-    assert platform.result("backfill", "--from", "2025-03-01", "--to", "2025-03-01")["rows"]["transactions"] > 0
+    assert (
+        platform.result("backfill", "--from", "2025-03-01", "--to", "2025-03-01")["rows"]["transactions"] > 0
+    )
     assert set(statuses(platform, dead).values()) <= {DagsterRunStatus.FAILURE}
 
 
@@ -154,7 +198,12 @@ def launch(port: int) -> str:
         "assetSelection": [{"path": [name]} for name in INGESTED],
     }
     tags = [{"key": "dagster/partition", "value": "2025-03-01"}]
-    params = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
+    params = {
+        "selector": selector,
+        "mode": "default",
+        "runConfigData": {},
+        "executionMetadata": {"tags": tags},
+    }
     launched = ask(port, LAUNCH, {"params": params})["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
     return str(launched["run"]["runId"])
@@ -178,9 +227,15 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(platform: Platform
         other.listen()
         taken = other.getsockname()[1]
         line = platform.refuses("dev", "--port", taken, "--mlflow-port", free_port())
-        assert line == f"mlops: port {taken}, which Dagster is to listen on, is taken: stop what has it, or choose another with --port"
+        assert (
+            line
+            == f"mlops: port {taken}, which Dagster is to listen on, is taken: stop what has it, or choose another with --port"
+        )
         line = platform.refuses("dev", "--port", free_port(), "--mlflow-port", taken)
-        assert line == f"mlops: port {taken}, which MLflow is to listen on, is taken: stop what has it, or choose another with --mlflow-port"
+        assert (
+            line
+            == f"mlops: port {taken}, which MLflow is to listen on, is taken: stop what has it, or choose another with --mlflow-port"
+        )
 
 
 def test_one_port_for_both_is_refused(platform: Platform) -> None:
@@ -213,7 +268,9 @@ def wait_until(done: Callable[[], bool], process: subprocess.Popen[bytes], platf
 
 def processes() -> dict[int, tuple[int, str, str]]:
     """Parent, state and command of every process."""
-    listed = subprocess.run(["ps", "-ewwo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["ps", "-ewwo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     split = [line.split(None, 3) for line in listed]
     return {int(pid): (int(parent), state, "".join(words)) for pid, parent, state, *words in split}
 

@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.cli import main
-from mlops_assets.doctor import Look, look_at_feeds, shown
+from mlops_assets.cli.command_line import main
+from mlops_assets.cli.feed_preview import Look, look_at_feeds, shown
 from mlops_assets.resources.environments import Settings, Time
 from mlops_assets.use_cases.fraud.case import FRAUD
 
-COLUMNS = {"transaction_id": "id", "event_timestamp": "when", "customer_id": "cust", "merchant_id": "shop", "amount": "amt"}
+COLUMNS = {
+    "transaction_id": "id",
+    "event_timestamp": "when",
+    "customer_id": "cust",
+    "merchant_id": "shop",
+    "amount": "amt",
+}
 
 TODAY = date(2026, 11, 1)
 
@@ -22,7 +28,10 @@ def bank(tmp_path: Path) -> Path:
     """Two days of 30 payments, one of them without a readable amount, and labels of six of them."""
     (tmp_path / "feed").mkdir()
     amounts = ["abc" if number == 7 else f"{number}.50" for number in range(60)]
-    lines = [f"{n:05d};2026-01-0{1 + n // 30} 10:00:00;c{n % 7};s{n % 3};{amount}" for n, amount in enumerate(amounts)]
+    lines = [
+        f"{n:05d};2026-01-0{1 + n // 30} 10:00:00;c{n % 7};s{n % 3};{amount}"
+        for n, amount in enumerate(amounts)
+    ]
     (tmp_path / "feed" / "payments.csv").write_text("\n".join(["id;when;cust;shop;amt", *lines, ""]))
     write_labels(tmp_path, "{:05d}")
     return tmp_path
@@ -33,11 +42,15 @@ def write_labels(folder: Path, form: str) -> None:
     (folder / "labels.csv").write_text("\n".join(["transaction_id,label_timestamp", *lines, ""]))
 
 
-def looked(folder: Path, time: Time | None = None, columns: dict[str, str] = COLUMNS, **labels: Any) -> dict[str, Look]:
+def looked(
+    folder: Path, time: Time | None = None, columns: dict[str, str] = COLUMNS, **labels: Any
+) -> dict[str, Look]:
     source = {"kind": "files", "path": "feed", "columns": columns, "labels": labels or {"path": "labels.csv"}}
     settings = Settings(home=folder / "home", source=source, config_base=folder, time=time or Time())
     found = {look.name: look for look in look_at_feeds(FRAUD, settings, TODAY)}
-    assert sorted(path.name for path in folder.iterdir()) in (["feed", "labels.csv"], ["feed"]), "looking writes nothing"
+    assert sorted(path.name for path in folder.iterdir()) in (["feed", "labels.csv"], ["feed"]), (
+        "looking writes nothing"
+    )
     return found
 
 
@@ -50,7 +63,10 @@ def test_the_mapping_the_days_and_what_would_be_quarantined_are_shown_with_text_
     assert (look.sampled, look.quarantined, look.problems) == (60, 1, [])
     assert look.reasons == [(1, 'amount: not a number ("abc" in payments.csv, line 9)')]
     told = shown(list(looked(bank).values()))
-    assert "transactions: 1 file, arrival days 2026-01-01 to 2026-01-02; 60 rows looked at, 1 would be quarantined\n" in told
+    assert (
+        "transactions: 1 file, arrival days 2026-01-01 to 2026-01-02; 60 rows looked at, 1 would be quarantined\n"
+        in told
+    )
     assert "\n  transaction_id     id                        00000\n" in told
     assert '\n  1     amount: not a number ("abc" in payments.csv, line 9)\n' in told
 
@@ -64,7 +80,9 @@ def test_more_than_may_be_quarantined_is_a_problem(bank: Path) -> None:
 
 
 def test_labels_of_transactions_of_the_days_before_them_are_counted(bank: Path) -> None:
-    assert looked(bank)["labels"].notes == ["6 of 6 labels are of transactions that arrived from 2025-12-06 to 2026-01-05"]
+    assert looked(bank)["labels"].notes == [
+        "6 of 6 labels are of transactions that arrived from 2025-12-06 to 2026-01-05"
+    ]
 
 
 def test_labels_whose_ids_match_nothing_are_a_problem_that_shows_both_forms(bank: Path) -> None:
@@ -79,7 +97,9 @@ def test_labels_whose_ids_match_nothing_are_a_problem_that_shows_both_forms(bank
 def test_labels_in_the_transactions_files_are_looked_at_too(bank: Path) -> None:
     assert looked(bank, is_fraud="shop", delay_days=2)["labels"].sampled == 60
     assert (
-        looked(bank, is_fraud="fraud", delay_days=2)["labels"].problems[0].startswith(f"labels: {bank}/feed/payments.csv: column 'fraud' is missing")
+        looked(bank, is_fraud="fraud", delay_days=2)["labels"]
+        .problems[0]
+        .startswith(f"labels: {bank}/feed/payments.csv: column 'fraud' is missing")
     )
 
 
@@ -87,7 +107,10 @@ def test_a_feed_without_labels_says_so_and_shows_no_columns_of_them(bank: Path) 
     source = {"kind": "files", "path": "feed", "columns": COLUMNS}
     labels = look_at_feeds(FRAUD, Settings(home=bank / "home", source=source, config_base=bank), TODAY)[1]
     told = "labels: arrival days 2026-01-01 to 2026-01-02; 0 rows looked at, 0 would be quarantined"
-    assert shown([labels]) == f"\n{told}\n  there is no [source.labels]: no label comes from files, and without labels nothing is learnt\n"
+    assert (
+        shown([labels])
+        == f"\n{told}\n  there is no [source.labels]: no label comes from files, and without labels nothing is learnt\n"
+    )
 
 
 def test_days_beside_the_calendar_say_which_start_to_set(bank: Path) -> None:
@@ -105,18 +128,27 @@ def test_rows_of_no_day_that_is_made_are_counted(bank: Path) -> None:
         "1 of the rows looked at arrive from 2010-01-01 to 2010-01-01, before [time] start = 2026-01-01",
         "1 of the rows looked at arrive from 2093-01-01 to 2093-01-01, on days that have not come: mend their times",
     ]
-    assert "after [time] end = 2026-01-31" in looked(bank, Time(date(2026, 1, 1), date(2026, 1, 31)))["transactions"].notes[1]
+    assert (
+        "after [time] end = 2026-01-31"
+        in looked(bank, Time(date(2026, 1, 1), date(2026, 1, 31)))["transactions"].notes[1]
+    )
 
 
 def test_labels_that_nobody_configured_are_said_to_be_missing(bank: Path) -> None:
     (bank / "labels.csv").unlink()
     source = {"kind": "files", "path": "feed", "columns": COLUMNS}
     _, labels = look_at_feeds(FRAUD, Settings(home=bank / "home", source=source, config_base=bank), TODAY)
-    assert labels.notes == ["there is no [source.labels]: no label comes from files, and without labels nothing is learnt"]
+    assert labels.notes == [
+        "there is no [source.labels]: no label comes from files, and without labels nothing is learnt"
+    ]
 
 
 def test_what_a_simulated_bank_sends_first_is_shown(settings: Settings) -> None:
-    transactions, labels = look_at_feeds(FRAUD, replace(settings, time=Time(date(2026, 1, 1)), source={"kind": "simulator", "customers": 900}), TODAY)
+    transactions, labels = look_at_feeds(
+        FRAUD,
+        replace(settings, time=Time(date(2026, 1, 1)), source={"kind": "simulator", "customers": 900}),
+        TODAY,
+    )
     assert transactions.sampled == 1_000
     assert transactions.quarantined == 0
     assert labels.sampled > 50
@@ -124,10 +156,17 @@ def test_what_a_simulated_bank_sends_first_is_shown(settings: Settings) -> None:
 
 
 @pytest.mark.slow
-def test_all_that_is_wrong_with_the_feeds_is_told_and_exit_1(bank: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    columns = "\n".join(f'{name} = "{feed}"' for name, feed in (COLUMNS | {"amount": "amount_eur", "merchant_id": "shp"}).items())
+def test_all_that_is_wrong_with_the_feeds_is_told_and_exit_1(
+    bank: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = "\n".join(
+        f'{name} = "{feed}"'
+        for name, feed in (COLUMNS | {"amount": "amount_eur", "merchant_id": "shp"}).items()
+    )
     labels = '[source.labels]\npath = "lables.csv"\n'
-    (bank / "mlops.toml").write_text(f'[source]\nkind = "files"\npath = "feed"\n[source.columns]\n{columns}\n{labels}')
+    (bank / "mlops.toml").write_text(
+        f'[source]\nkind = "files"\npath = "feed"\n[source.columns]\n{columns}\n{labels}'
+    )
     monkeypatch.setenv("MLOPS_HOME", str(bank / "home"))
     monkeypatch.setenv("MLOPS_CONFIG", str(bank / "mlops.toml"))
     assert main(["doctor"]) == 1
@@ -135,5 +174,10 @@ def test_all_that_is_wrong_with_the_feeds_is_told_and_exit_1(bank: Path, monkeyp
     assert "\ntransactions: cannot be read\n" in said.out
     first, one, two = said.err.removesuffix("\n").split("\n")
     assert first == "mlops: the feeds: 2 problems"
-    assert one.startswith(f"  transactions: {bank}/feed/payments.csv: columns 'shp', 'amount_eur' are missing; there are id, when, cust, shop, amt;")
-    assert two == f"  labels: {bank}/lables.csv: no such file or folder; {bank} holds feed/, home/, labels.csv, mlops.toml"
+    assert one.startswith(
+        f"  transactions: {bank}/feed/payments.csv: columns 'shp', 'amount_eur' are missing; there are id, when, cust, shop, amt;"
+    )
+    assert (
+        two
+        == f"  labels: {bank}/lables.csv: no such file or folder; {bank} holds feed/, home/, labels.csv, mlops.toml"
+    )

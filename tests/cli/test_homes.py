@@ -14,25 +14,25 @@ from banks import SMALL
 from dagster import DagsterInstance
 from test_cli import Platform
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.demo.processes import free_port
-from mlops_assets.home import check_databases
-from mlops_assets.instance import prepare_instance
-from mlops_assets.resources.layout import preparing
+from feature_repo.lake.datasets import Lake
+from mlops_assets.cli.demo.background import free_port
+from mlops_assets.cli.instance import prepare_instance
+from mlops_assets.cli.platform import check_databases
+from mlops_assets.resources.home import preparing
 
 pytestmark = pytest.mark.slow
 
 FIRST, SECOND, LAST = "2025-03-01", "2025-03-02", "2025-03-04"
 # All that is ever made in a home first, as a command and a run that Dagster has launched come to it.
 PREPARE = """
-from mlops_assets.home import prepare
+from mlops_assets.cli.platform import prepare
 from mlops_assets.resources.environments import load_settings
 from mlops_assets.resources.registry import registry_of
 settings = load_settings()
 prepare(settings)
 registry_of(settings).client().search_experiments()
 """
-MLOPS = ("-m", "mlops_assets.cli")
+MLOPS = ("-m", "mlops_assets")
 AT_ONCE = {
     "status": 0,
     "history": 0,
@@ -50,7 +50,14 @@ MEETING = "another rebuild is running; give the command again when it has ended"
 def launched(platform: Platform, *words: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "MLOPS_HOME": str(platform.home), "MLOPS_CONFIG": str(platform.config)}
     command = [sys.executable, *map(str, words)]
-    return subprocess.Popen(command, cwd=platform.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=platform.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def killed(platform: Platform, after_s: float, *words: object) -> bool:
@@ -97,7 +104,9 @@ def test_ten_commands_at_once_on_an_empty_home_all_work(platform: Platform) -> N
     assert sorted(path.name for path in platform.home.rglob(".*") if path.name != ".nux") == []
 
 
-def test_a_preparation_that_was_killed_is_done_by_the_next_command(tmp_path: Path, moments: list[float]) -> None:
+def test_a_preparation_that_was_killed_is_done_by_the_next_command(
+    tmp_path: Path, moments: list[float]
+) -> None:
     home = Platform(tmp_path).configure(SMALL)
     for share in moments:
         killed(home, 2.5 + 5 * share, "-c", PREPARE)
@@ -106,7 +115,9 @@ def test_a_preparation_that_was_killed_is_done_by_the_next_command(tmp_path: Pat
     assert home.result("doctor")["databases"].endswith("can be read")
 
 
-def test_a_backfill_that_was_killed_leaves_a_whole_home_and_goes_on_when_it_is_given_again(platform: Platform, moments: list[float]) -> None:
+def test_a_backfill_that_was_killed_leaves_a_whole_home_and_goes_on_when_it_is_given_again(
+    platform: Platform, moments: list[float]
+) -> None:
     words = ("backfill", "--from", FIRST, "--to", LAST)
     lake = Lake(platform.home / "lake")
     for share in moments:
@@ -116,7 +127,11 @@ def test_a_backfill_that_was_killed_leaves_a_whole_home_and_goes_on_when_it_is_g
     assert platform.result(*words)["rows"]["transactions"] > 0
     assert unfinished(platform.home) == []
     assert check_databases(platform.home).endswith("can be read")  # and nothing was cut off
-    assert platform.result("status")["datasets"]["feature_vectors"] == {"days": 4, "first": FIRST, "last": LAST}
+    assert platform.result("status")["datasets"]["feature_vectors"] == {
+        "days": 4,
+        "first": FIRST,
+        "last": LAST,
+    }
 
 
 def test_a_prepared_home_makes_no_command_wait(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,4 +149,7 @@ def test_a_damaged_database_is_named_by_the_doctor(platform: Platform, tmp_path:
     (broken.home / "mlflow").mkdir(parents=True)
     (broken.home / "mlflow" / "mlflow.db").write_bytes(b"what was a database" * 1000)
     (broken.home / "home.json").write_text('{"format": 2}')
-    assert f"{broken.home / 'mlflow' / 'mlflow.db'} is damaged (file is not a database): restore it" in broken.refuses("doctor")
+    assert (
+        f"{broken.home / 'mlflow' / 'mlflow.db'} is damaged (file is not a database): restore it"
+        in broken.refuses("doctor")
+    )

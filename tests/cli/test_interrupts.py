@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from banks import SMALL
 
-from feature_repo.engine.lake import Lake
+from feature_repo.lake.datasets import Lake
 
 # The process gives itself Ctrl-C at the import of a module, as a person may at any.
 AT_IMPORT = """
@@ -46,7 +46,7 @@ def run(options):
 
 command = mlops_assets.cli.main
 def patched(arguments, interrupted):
-    from mlops_assets import commands
+    from mlops_assets.cli import commands
     commands.status = lambda: run(None)
     return command(arguments, interrupted)
 mlops_assets.cli.main = patched
@@ -58,12 +58,16 @@ MEETS = {
     "a library hides where it came from": "\n    try: interrupt()\n    except KeyboardInterrupt: raise RuntimeError('Query interrupted') from None",
     "a library logs it": "\n    try: interrupt()\n    except KeyboardInterrupt: logging.getLogger('pool').error('closing', exc_info=True); raise",
     "within exec": "exec('interrupt()')",
-    "tidying up takes long, and it comes again": ("\n    threading.Timer(0.3, interrupt).start()\n    try: interrupt()\n    finally: time.sleep(20)"),
+    "tidying up takes long, and it comes again": (
+        "\n    threading.Timer(0.3, interrupt).start()\n    try: interrupt()\n    finally: time.sleep(20)"
+    ),
     "something waits for its end": "threading.Thread(target=time.sleep, args=(20,)).start(); interrupt()",
 }
 
 
-@pytest.mark.parametrize("module", ["mlops_assets.errors", "argparse", "numpy", "mlops_assets.core.tables"])
+@pytest.mark.parametrize(
+    "module", ["mlops_assets.errors", "argparse", "numpy", "mlops_assets.core.config_tables"]
+)
 def test_at_an_import(module: str, tmp_path: Path) -> None:
     done = executed(tmp_path, AT_IMPORT, module)
     was_quiet(done.returncode, done.stderr)
@@ -81,7 +85,18 @@ def test_whatever_it_meets(meets: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_twice_in_the_middle_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "mlops.toml").write_text(SMALL)
-    words = ["mlops_assets", "--config", tmp_path / "mlops.toml", "backfill", "--from", "2025-03-01", "--to", "2025-03-02", "--group", "ingest"]
+    words = [
+        "mlops_assets",
+        "--config",
+        tmp_path / "mlops.toml",
+        "backfill",
+        "--from",
+        "2025-03-01",
+        "--to",
+        "2025-03-02",
+        "--group",
+        "ingest",
+    ]
     with running(tmp_path, *words) as process:
         wait_for(process, tmp_path, " done in ")
         for _ in range(2):
@@ -118,7 +133,14 @@ def test_while_the_workers_of_the_service_begin(tmp_path: Path) -> None:
 
 
 def executed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", *words], env=environment(folder), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", *words],
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def was_quiet(code: int, errors: str) -> None:
@@ -136,7 +158,12 @@ def running(folder: Path, *words: object) -> Iterator[subprocess.Popen[bytes]]:
     """A module in a process group of its own, as a terminal has it; killed at the end if it is there still."""
     with (folder / "said").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *map(str, words)], stdout=output, stderr=output, env=environment(folder), cwd=folder, start_new_session=True
+            [sys.executable, "-m", *map(str, words)],
+            stdout=output,
+            stderr=output,
+            env=environment(folder),
+            cwd=folder,
+            start_new_session=True,
         )
     try:
         yield process
@@ -162,7 +189,10 @@ def wait_until_alive(process: subprocess.Popen[bytes], port: int) -> None:
     until = time.monotonic() + 90
     while time.monotonic() < until:
         assert process.poll() is None
-        with suppress(OSError), closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        with (
+            suppress(OSError),
+            closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection,
+        ):
             connection.request("GET", "/health/live")
             if connection.getresponse().status == 200:
                 return

@@ -10,9 +10,9 @@ import pytest
 from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
 from lifecycle_kit import Shelf
 
-from mlops_assets import decisions
-from mlops_assets.cli import main
-from mlops_assets.instance import prepare_instance
+from mlops_assets.cli import decisions
+from mlops_assets.cli.command_line import main
+from mlops_assets.cli.instance import prepare_instance
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,9 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     shelf = Shelf(tmp_path_factory.mktemp("stocked") / "home")
     shelf.promoted()
     shelf.gate(shelf.candidate(promote=False, reasons=("not proven to be better", "it saves less")))
-    shelf.gate(shelf.candidate(promote=False, reasons=("a metric is undefined",), barred=("a metric is undefined",)))
+    shelf.gate(
+        shelf.candidate(promote=False, reasons=("a metric is undefined",), barred=("a metric is undefined",))
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_HOME", str(shelf.home / "dagster"))
         prepare_instance(shelf.home)
@@ -103,7 +105,9 @@ def test_a_version_is_refused_by_a_person(shelf: Shelf, said: Said) -> None:
     assert shelf.champion == "1"
 
 
-def test_what_a_person_decided_is_seen_in_dagster_at_the_as_of_day_of_the_version(shelf: Shelf, said: Said) -> None:
+def test_what_a_person_decided_is_seen_in_dagster_at_the_as_of_day_of_the_version(
+    shelf: Shelf, said: Said
+) -> None:
     said.text("promote", "2", "--reason", "the new terminals")
     said.text("rollback", "--reason", "too many alarms")
     said.text("promote", "2", "--refuse", "--reason", "the labels are in doubt")
@@ -125,9 +129,18 @@ def test_what_a_person_decided_is_seen_in_dagster_at_the_as_of_day_of_the_versio
 def observations() -> list[dict[str, object]]:
     """What Dagster's instance on disk has of decisions, the oldest first."""
     with DagsterInstance.get() as instance:
-        records = instance.fetch_observations(AssetRecordsFilter(AssetKey("promoted_version")), limit=10, ascending=True).records
+        records = instance.fetch_observations(
+            AssetRecordsFilter(AssetKey("promoted_version")), limit=10, ascending=True
+        ).records
     found = [one for record in records if (one := record.asset_observation)]
-    return [{"day": one.partition, "what": one.description, **{name: value.value for name, value in one.metadata.items()}} for one in found]
+    return [
+        {
+            "day": one.partition,
+            "what": one.description,
+            **{name: value.value for name, value in one.metadata.items()},
+        }
+        for one in found
+    ]
 
 
 def test_a_decision_stands_where_dagster_cannot_be_told_and_one_line_says_so(
@@ -149,14 +162,22 @@ def test_a_decision_stands_where_dagster_cannot_be_told_and_one_line_says_so(
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["promote", "3", "--reason", "I must"], "mlops: version 3 cannot be promoted, whoever asks: a metric is undefined"),
+        (
+            ["promote", "3", "--reason", "I must"],
+            "mlops: version 3 cannot be promoted, whoever asks: a metric is undefined",
+        ),
         (["promote", "9", "--reason", "I must"], "mlops: the model 'fraud' has no version 9"),
         (["promote", "1", "--reason", "again"], "mlops: version 1 is the champion already"),
         (["promote", "1", "--refuse", "--reason", "no"], "mlops: version 1 is the champion: roll it back"),
-        (["rollback", "--reason", "alarms"], "mlops: there is nothing to go back to: no champion before version 1 is left"),
+        (
+            ["rollback", "--reason", "alarms"],
+            "mlops: there is nothing to go back to: no champion before version 1 is left",
+        ),
     ],
 )
-def test_what_cannot_be_is_one_line_and_changes_nothing(shelf: Shelf, said: Said, words: list[str], named: str) -> None:
+def test_what_cannot_be_is_one_line_and_changes_nothing(
+    shelf: Shelf, said: Said, words: list[str], named: str
+) -> None:
     before = Path(shelf.lifecycle.history.path).read_bytes()
     assert said.error(*words) == named
     assert Path(shelf.lifecycle.history.path).read_bytes() == before
@@ -168,14 +189,20 @@ def test_a_history_that_was_altered_is_named_with_its_line(shelf: Shelf, said: S
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], lines[1].replace("refused", "promoted"), lines[2]]))
     for words in (["history"], ["history", "--json"], ["status"]):
-        assert said.error(*words) == f"mlops: {path}: line 2 was altered: its digest is not that of its content"
+        assert (
+            said.error(*words) == f"mlops: {path}: line 2 was altered: its digest is not that of its content"
+        )
     path.write_text("".join(lines[:2]))
     for words in (["history"], ["status"]):
-        assert said.error(*words) == f"mlops: {path}: line 3 is missing: it has 2 lines, and MLflow knows of 3"
+        assert (
+            said.error(*words) == f"mlops: {path}: line 3 is missing: it has 2 lines, and MLflow knows of 3"
+        )
 
 
 @pytest.mark.parametrize("content", [None, b""])
-def test_a_database_that_is_gone_is_named_and_not_made_anew(shelf: Shelf, said: Said, content: bytes | None) -> None:
+def test_a_database_that_is_gone_is_named_and_not_made_anew(
+    shelf: Shelf, said: Said, content: bytes | None
+) -> None:
     database = shelf.home / "mlflow" / "mlflow.db"
     database.unlink()
     if content is not None:
@@ -191,7 +218,10 @@ def test_a_database_that_is_gone_is_named_and_not_made_anew(shelf: Shelf, said: 
         ["train", "--as-of", "2026-01-20"],
         ["backfill", "--group", "model", *days],
     ):
-        assert f"{database} is {'missing' if content is None else 'empty'}, and {shelf.home / 'history.jsonl'} has decisions" in said.error(*words)
+        assert (
+            f"{database} is {'missing' if content is None else 'empty'}, and {shelf.home / 'history.jsonl'} has decisions"
+            in said.error(*words)
+        )
     assert (database.read_bytes() if database.exists() else None) == content
 
 
@@ -205,7 +235,9 @@ def test_a_database_that_is_damaged_is_named_in_one_short_line(shelf: Shelf, sai
 def test_a_record_that_is_missing_is_named(shelf: Shelf, said: Said) -> None:
     shelf.registry.client().set_model_version_tag("fraud", "1", "provenance_digest", "0" * 64)
     line = said.error("reproduce", "1")
-    assert line.startswith("mlops: version 1: its provenance.json cannot be read (No such file or directory: ")
+    assert line.startswith(
+        "mlops: version 1: its provenance.json cannot be read (No such file or directory: "
+    )
 
 
 def test_on_an_empty_home_there_is_nothing_to_decide_and_nothing_is_made(tmp_path: Path, said: Said) -> None:
@@ -226,7 +258,9 @@ def test_on_an_empty_home_there_is_nothing_to_decide_and_nothing_is_made(tmp_pat
         (["rollback", "--reason", "a", "--reason", "b"], "given twice"),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_2(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_one_line_and_exit_2(
+    words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as left:
         main(words)
     assert left.value.code == 2

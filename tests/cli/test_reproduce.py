@@ -64,9 +64,22 @@ class Clone(Platform):
     code: Path
 
     def run(self, *words: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "MLOPS_HOME": str(self.home), "MLOPS_CONFIG": str(self.config), "PYTHONPATH": str(self.code)}
-        command = [sys.executable, "-m", "mlops_assets.cli", *map(str, words)]
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        environment = {
+            **os.environ,
+            "MLOPS_HOME": str(self.home),
+            "MLOPS_CONFIG": str(self.config),
+            "PYTHONPATH": str(self.code),
+        }
+        command = [sys.executable, "-m", "mlops_assets", *map(str, words)]
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,10 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Rebuilt:
         subprocess.run([*git, *words], cwd=project, check=True)
     subprocess.run([*git, "clone", "-q", str(project), str(folder / "clone")], check=True)
 
-    first, same, other = (Clone(folder / name, folder / code) for name, code in (("first", "project"), ("same", "clone"), ("other", "clone")))
+    first, same, other = (
+        Clone(folder / name, folder / code)
+        for name, code in (("first", "project"), ("same", "clone"), ("other", "clone"))
+    )
     deliver(first.folder)
     for one in (same, other):
         shutil.copytree(first.folder, one.folder)
@@ -106,7 +122,9 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Rebuilt:
         asked.append(pool.submit(first.result, "reproduce", "1"))
         told = [one.result() for one in asked]
     for code in (project, folder / "clone"):
-        trees = subprocess.run([*git, "worktree", "list"], cwd=code, capture_output=True, text=True, check=True).stdout
+        trees = subprocess.run(
+            [*git, "worktree", "list"], cwd=code, capture_output=True, text=True, check=True
+        ).stdout
         assert len(trees.splitlines()) == 1, trees
     assert not same.home.exists()
     return Rebuilt(*told, json.loads(record.read_text()))
@@ -127,12 +145,18 @@ def test_one_label_changed_is_named_with_its_day_and_what_came_of_it(rebuilt: Re
     assert told["identical"] is False
     assert told["differs"][:3] == [f"raw_labels {LABEL_DAY}", f"labels {LABEL_DAY}", f"verdicts {LABEL_DAY}"]
     assert told["differs"][-3:] == ["training_set", "evaluation_fit", "model"]
-    assert not [name for name in told["differs"] if "transactions" in name or "customer_stats" in name or "package" in name]
+    assert not [
+        name
+        for name in told["differs"]
+        if "transactions" in name or "customer_stats" in name or "package" in name
+    ]
     assert told["rebuilt"]["model"] not in (None, told["recorded"]["model"])
 
 
 @pytest.mark.slow
-def test_where_it_was_trained_the_lake_still_has_what_came_in_whatever_the_feed_says_by_now(rebuilt: Rebuilt) -> None:
+def test_where_it_was_trained_the_lake_still_has_what_came_in_whatever_the_feed_says_by_now(
+    rebuilt: Rebuilt,
+) -> None:
     told = rebuilt.at_home
     assert (told["identical"], told["differs"]) == (True, [])
     assert told["recorded"] == rebuilt.elsewhere["recorded"]
@@ -146,14 +170,18 @@ def test_a_record_holds_the_configuration_and_every_day_of_input(rebuilt: Rebuil
     assert record["recipe"]["tuning.trials"] == 3
     assert (record["code"]["git_dirty"], len(record["code"]["git_commit"])) == ("false", 40)
     assert list(record["partitions"]["raw_labels"])[0::21] == [FIRST.isoformat(), LAST.isoformat()]
-    assert list(record["partitions"]["feature_vectors"]) == list(record["partitions"]["raw_labels"]), "no day is too old to be trained on"
+    assert list(record["partitions"]["feature_vectors"]) == list(record["partitions"]["raw_labels"]), (
+        "no day is too old to be trained on"
+    )
 
 
 def test_a_version_that_is_not_here_and_a_record_that_is_none_are_named(tmp_path: Path) -> None:
     platform = Platform(tmp_path).configure(SMALL)
     assert "there is no version 3: nothing was trained in" in platform.refuses("reproduce", "3")
     assert "nowhere.json: cannot be read" in platform.refuses("reproduce", "3", "--record", "nowhere.json")
-    assert "mlops.toml: is no record of a version" in platform.refuses("reproduce", "3", "--record", "mlops.toml")
+    assert "mlops.toml: is no record of a version" in platform.refuses(
+        "reproduce", "3", "--record", "mlops.toml"
+    )
     assert not platform.home.exists()
 
 
@@ -163,8 +191,13 @@ def test_a_version_that_is_not_here_and_a_record_that_is_none_are_named(tmp_path
 def deliver(folder: Path) -> None:
     """Three weeks of a small bank as two files."""
     (folder / "feed").mkdir(parents=True)
-    bank = BankSource(SimulatorConfig(start=FIRST, customers=300, merchants=150, seed=3, label_median_hours=14.0))
-    for name, table in (("transactions", bank.transactions(FIRST, LAST)), ("labels", bank.labels(FIRST, LAST))):
+    bank = BankSource(
+        SimulatorConfig(start=FIRST, customers=300, merchants=150, seed=3, label_median_hours=14.0)
+    )
+    for name, table in (
+        ("transactions", bank.transactions(FIRST, LAST)),
+        ("labels", bank.labels(FIRST, LAST)),
+    ):
         pq.write_table(table.drop_columns(["arrival_day", "malformed"]), folder / "feed" / f"{name}.parquet")
 
 

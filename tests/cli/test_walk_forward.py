@@ -17,11 +17,11 @@ from banks import TINY_BANK
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 from test_cli import Platform
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.cli import main
+from feature_repo.lake.datasets import Lake
+from mlops_assets.cli.command_line import main
+from mlops_assets.cli.trainings import one_at_a_time
 from mlops_assets.resources.environments import load_settings
 from mlops_assets.resources.registry import registry_of
-from mlops_assets.trainings import one_at_a_time
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +33,10 @@ COMPARED = ("--from", "2025-03-24", "--to", "2025-03-28")
 
 PREPARE = """
 import sys
-from mlops_assets.cli import main
+from mlops_assets.cli.command_line import main
 from mlops_assets.resources.environments import load_settings
 from mlops_assets.resources.registry import registry_of
-from mlops_assets.trainings import one_at_a_time
+from mlops_assets.cli.trainings import one_at_a_time
 
 first, last, as_of = sys.argv[1:]
 assert main(["backfill", "--from", first, "--to", last]) == 0
@@ -67,8 +67,15 @@ def decided(home: Path) -> dict[str, bytes]:
 
 def started(platform: Platform, words: Sequence[object]) -> subprocess.Popen[str]:
     environment = {**os.environ, "MLOPS_HOME": str(platform.home), "MLOPS_CONFIG": str(platform.config)}
-    command = [sys.executable, "-m", "mlops_assets.cli", *map(str, words)]
-    return subprocess.Popen(command, cwd=platform.folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [sys.executable, "-m", "mlops_assets", *map(str, words)]
+    return subprocess.Popen(
+        command,
+        cwd=platform.folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 def kill_at(platform: Platform, line: str, after: str) -> list[str]:
@@ -89,13 +96,31 @@ def kill_at(platform: Platform, line: str, after: str) -> list[str]:
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
     platform = Platform(tmp_path_factory.mktemp("walk")).configure(TINY_BANK)
     environment = {**os.environ, "MLOPS_HOME": str(platform.home), "MLOPS_CONFIG": str(platform.config)}
-    subprocess.run([sys.executable, "-c", PREPARE, FIRST, LAST, AS_OF[0]], cwd=platform.folder, env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", PREPARE, FIRST, LAST, AS_OF[0]],
+        cwd=platform.folder,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
     before = decided(platform.home)
-    kill_at(platform, "choosing the number of rounds", after=f"1 of 3: as of {AS_OF[0]}: is there already as version 1")
-    kill_at(platform, "trained_model            done", after=f"2 of 3: as of {AS_OF[1]}: trained as version 2")
+    kill_at(
+        platform,
+        "choosing the number of rounds",
+        after=f"1 of 3: as of {AS_OF[0]}: is there already as version 1",
+    )
+    kill_at(
+        platform, "trained_model            done", after=f"2 of 3: as of {AS_OF[1]}: trained as version 2"
+    )
     done = platform.run(*WALK, "--json")
     assert done.returncode == 0, done.stderr
-    return Walked(platform, before, decided(platform.home), done.stderr.splitlines(), json.loads(done.stdout.splitlines()[-1]))
+    return Walked(
+        platform,
+        before,
+        decided(platform.home),
+        done.stderr.splitlines(),
+        json.loads(done.stdout.splitlines()[-1]),
+    )
 
 
 def test_a_training_that_is_interrupted_exits_130_and_is_failed_in_mlflow(walked: Walked, here: None) -> None:
@@ -104,10 +129,14 @@ def test_a_training_that_is_interrupted_exits_130_and_is_failed_in_mlflow(walked
         for line in process.stderr:
             if "choosing the number of rounds" in line:
                 process.send_signal(signal.SIGINT)
-        assert line == "mlops: interrupted; what was written is whole, and the same command goes on from there\n"
+        assert (
+            line == "mlops: interrupted; what was written is whole, and the same command goes on from there\n"
+        )
     assert process.returncode == 130
     registry = registry_of(load_settings())
-    (run, *_) = registry.client().search_runs([registry.client().get_experiment_by_name("fraud").experiment_id], order_by=["start_time DESC"])
+    (run, *_) = registry.client().search_runs(
+        [registry.client().get_experiment_by_name("fraud").experiment_id], order_by=["start_time DESC"]
+    )
     assert (run.info.status, run.data.tags["error"]) == ("FAILED", "interrupted")
 
 
@@ -142,14 +171,29 @@ def test_a_resume_does_only_what_the_kills_left_undone(walked: Walked) -> None:
         f"3 of 3: as of {AS_OF[2]}: evaluated version 3, which was trained already",
     ]
     assert not [line for line in walked.told if "trained_model" in line or "training_set" in line]
-    assert [walked.lake.read("trained_model", [day]).to_pylist()[0]["version"] for day in AS_OF] == ["1", "2", "3"]
-    assert [walked.lake.read("evaluation", [day]).to_pylist()[0]["version"] for day in AS_OF] == ["1", "2", "3"]
+    assert [walked.lake.read("trained_model", [day]).to_pylist()[0]["version"] for day in AS_OF] == [
+        "1",
+        "2",
+        "3",
+    ]
+    assert [walked.lake.read("evaluation", [day]).to_pylist()[0]["version"] for day in AS_OF] == [
+        "1",
+        "2",
+        "3",
+    ]
 
 
 def test_runs_that_were_killed_are_marked_failed(walked: Walked, here: None) -> None:
     with DagsterInstance.get() as instance:
         runs = sorted(instance.get_run_records(), key=lambda record: record.storage_id)
-    found = [(record.dagster_run.job_name, record.dagster_run.tags.get("dagster/partition"), record.dagster_run.status) for record in runs]
+    found = [
+        (
+            record.dagster_run.job_name,
+            record.dagster_run.tags.get("dagster/partition"),
+            record.dagster_run.status,
+        )
+        for record in runs
+    ]
     failed, fine = DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS
     assert ("backtest", None, fine) in found
     end = found.index(("backtest", None, fine)) + 1
@@ -162,7 +206,9 @@ def test_runs_that_were_killed_are_marked_failed(walked: Walked, here: None) -> 
         ("backtest", None, fine),
     ]
     walk = [record.dagster_run for record in runs[end - 5 : end - 1]]
-    assert all(run.asset_selection and AssetKey("promoted_version") not in run.asset_selection for run in walk), "no retraining waits for them"
+    assert all(
+        run.asset_selection and AssetKey("promoted_version") not in run.asset_selection for run in walk
+    ), "no retraining waits for them"
 
 
 def test_a_walk_decides_nothing(walked: Walked) -> None:
@@ -178,13 +224,23 @@ def test_the_report_measures_each_version_on_the_days_after_its_own(walked: Walk
         (AS_OF[1], "2025-03-25", "2", 3),
         (AS_OF[2], "2025-03-28", "3", 3),
     ]
-    rows = [sum(m.rows for m in lake.manifests("feature_vectors", lake.between("feature_vectors", w["as_of"], w["last_day"]))) for w in weeks]
+    rows = [
+        sum(
+            m.rows
+            for m in lake.manifests(
+                "feature_vectors", lake.between("feature_vectors", w["as_of"], w["last_day"])
+            )
+        )
+        for w in weeks
+    ]
     assert [week["rows"] for week in weeks] == rows
     assert all(0 < week["average_precision"] <= 1 for week in weeks)
     assert weeks[0]["never_retrained.average_precision"] == weeks[0]["average_precision"]
     assert weeks[1]["never_retrained.average_precision"] != weeks[1]["average_precision"]
     for policy in ("own_thresholds", "at_capacity", "never_retrained"):
-        assert {week[f"{policy}.fraud_money"] for week in weeks} == {week["own_thresholds.fraud_money"] for week in weeks}
+        assert {week[f"{policy}.fraud_money"] for week in weeks} == {
+            week["own_thresholds.fraud_money"] for week in weeks
+        }
     assert walked.answer["means"]["rows"] == pytest.approx(sum(rows) / 3)
     assert f"{AS_OF[0]}_to_{AS_OF[2]}_step_3" in lake.partitions("walk_forward")
     page = Path(walked.answer["report"])
@@ -192,11 +248,15 @@ def test_the_report_measures_each_version_on_the_days_after_its_own(walked: Walk
     assert page.read_text().count("data:image/png;base64,") == 2
 
 
-def test_a_walk_that_is_done_trains_nothing_and_shows_its_report(walked: Walked, here: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_walk_that_is_done_trains_nothing_and_shows_its_report(
+    walked: Walked, here: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = walked.lake.manifests("walk_forward", walked.lake.partitions("walk_forward"))
     assert main([str(word) for word in WALK]) == 0
     told = capsys.readouterr()
-    assert [line.rpartition(": ")[2] for line in told.err.splitlines() if " of 3: " in line] == [f"is there already as version {n}" for n in "123"]
+    assert [line.rpartition(": ")[2] for line in told.err.splitlines() if " of 3: " in line] == [
+        f"is there already as version {n}" for n in "123"
+    ]
     assert "trained_model" not in told.err
     assert walked.lake.manifests("walk_forward", walked.lake.partitions("walk_forward")) == before
     tables = told.out.split("\n\n")
@@ -204,20 +264,29 @@ def test_a_walk_that_is_done_trains_nothing_and_shows_its_report(walked: Walked,
     assert [line.split()[0] for line in tables[0].splitlines()[-4:]] == [*AS_OF, "mean"]
 
 
-@pytest.mark.parametrize(("words", "told"), [(WALK, "1 of 3: "), (("train", "--as-of", AS_OF[0]), "mlops: as of ")])
-def test_a_command_that_trains_waits_for_another_one(walked: Walked, words: tuple[object, ...], told: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"), [(WALK, "1 of 3: "), (("train", "--as-of", AS_OF[0]), "mlops: as of ")]
+)
+def test_a_command_that_trains_waits_for_another_one(
+    walked: Walked, words: tuple[object, ...], told: str
+) -> None:
     with ExitStack() as another:
         another.enter_context(one_at_a_time(walked.platform.home))
         with started(walked.platform, words) as process:
             assert process.stderr is not None
-            assert process.stderr.readline() == "another command trains in this home: this one goes on when it has ended\n"
+            assert (
+                process.stderr.readline()
+                == "another command trains in this home: this one goes on when it has ended\n"
+            )
             assert not select.select([process.stderr], [], [], 0.3)[0]
             another.close()
             assert process.stderr.readline().startswith(told)
             process.kill()
 
 
-def test_the_report_can_be_made_without_the_command_also_past_what_the_lake_has(walked: Walked, here: None, tmp_path: Path) -> None:
+def test_the_report_can_be_made_without_the_command_also_past_what_the_lake_has(
+    walked: Walked, here: None, tmp_path: Path
+) -> None:
     from dagster import materialize
 
     from mlops_assets.assets.walk_forward import walk_forward_asset
@@ -236,7 +305,9 @@ def test_the_report_can_be_made_without_the_command_also_past_what_the_lake_has(
 
     done = make(AS_OF[0], AS_OF[2], 6)
     assert done.success
-    assert walked.lake.partitions("walk_forward") == [f"{AS_OF[0]}_to_{AS_OF[2]}_step_{step}" for step in (3, 6)]
+    assert walked.lake.partitions("walk_forward") == [
+        f"{AS_OF[0]}_to_{AS_OF[2]}_step_{step}" for step in (3, 6)
+    ]
     first, last = walked.lake.read("walk_forward", [f"{AS_OF[0]}_to_{AS_OF[2]}_step_6"]).to_pylist()
     assert (first["version"], first["last_day"], last["version"]) == ("1", "2025-03-25", "3")
     assert (last["last_day"], last["days"]) == (LAST, 5), "the lake ends before the six days do"
@@ -244,19 +315,39 @@ def test_the_report_can_be_made_without_the_command_also_past_what_the_lake_has(
     failed = make("2025-03-21", AS_OF[1], 1)
     assert not failed.success
     (step,) = [event for event in failed.all_events if event.is_step_failure]
-    assert "trained_model: nothing materialized for 2025-03-21, 2025-03-22" in str(step.step_failure_data.error)
+    assert "trained_model: nothing materialized for 2025-03-21, 2025-03-22" in str(
+        step.step_failure_data.error
+    )
 
 
-def test_two_versions_are_compared_on_the_same_payments_neither_on_what_it_saw(said: Callable[..., str], walked: Walked) -> None:
+def test_two_versions_are_compared_on_the_same_payments_neither_on_what_it_saw(
+    said: Callable[..., str], walked: Walked
+) -> None:
     found = json.loads(said("compare", 1, 3, *COMPARED, "--json").splitlines()[-1])
     versions = found["versions"]
-    assert [(number, side["fit"]) for number, side in versions.items()] == [("1", "release"), ("3", "release")]
-    assert found["difference"]["average_precision"] == pytest.approx(versions["1"]["average_precision"] - versions["3"]["average_precision"])
-    assert found["difference"]["low"] <= found["difference"]["average_precision"] <= found["difference"]["high"]
+    assert [(number, side["fit"]) for number, side in versions.items()] == [
+        ("1", "release"),
+        ("3", "release"),
+    ]
+    assert found["difference"]["average_precision"] == pytest.approx(
+        versions["1"]["average_precision"] - versions["3"]["average_precision"]
+    )
+    assert (
+        found["difference"]["low"] <= found["difference"]["average_precision"] <= found["difference"]["high"]
+    )
     assert found["rows"] > 0
-    assert versions["1"]["policies"]["at_capacity"]["reviews"] == versions["3"]["policies"]["at_capacity"]["reviews"] > 0
-    early = json.loads(said("compare", 3, 1, "--from", "2025-03-20", *COMPARED[2:], "--json").splitlines()[-1])
-    assert [(number, side["fit"]) for number, side in early["versions"].items()] == [("3", "evaluation"), ("1", "release")]
+    assert (
+        versions["1"]["policies"]["at_capacity"]["reviews"]
+        == versions["3"]["policies"]["at_capacity"]["reviews"]
+        > 0
+    )
+    early = json.loads(
+        said("compare", 3, 1, "--from", "2025-03-20", *COMPARED[2:], "--json").splitlines()[-1]
+    )
+    assert [(number, side["fit"]) for number, side in early["versions"].items()] == [
+        ("3", "evaluation"),
+        ("1", "release"),
+    ]
     table = said("compare", 1, 3, *COMPARED)
     assert "measure" in table
     assert "average precision, 1 minus 3: " in table
@@ -266,23 +357,40 @@ def test_two_versions_are_compared_on_the_same_payments_neither_on_what_it_saw(s
     ("words", "named"),
     [
         (("compare", 1, 9, *COMPARED), "mlops: the model 'fraud' has no version 9"),
-        (("compare", 1, 3, "--from", "2025-03-12", "--to", "2025-03-28"), "mlops: version 1 was trained to 2025-03-12 even for its evaluation"),
-        (("compare", 1, 3, "--from", "2025-03-29", "--to", "2025-04-02"), "feature_vectors: nothing materialized for 2025-03-31, 2025-04-01"),
+        (
+            ("compare", 1, 3, "--from", "2025-03-12", "--to", "2025-03-28"),
+            "mlops: version 1 was trained to 2025-03-12 even for its evaluation",
+        ),
+        (
+            ("compare", 1, 3, "--from", "2025-03-29", "--to", "2025-04-02"),
+            "feature_vectors: nothing materialized for 2025-03-31, 2025-04-01",
+        ),
         (("compare", 1, 3, "--from", LAST, "--to", LAST), f"mlops: from {LAST} to {LAST}: none of"),
-        (("compare", 1, 3, "--from", "2025-04-20", "--to", "2025-04-21"), "nothing materialized for 2025-04-20"),
+        (
+            ("compare", 1, 3, "--from", "2025-04-20", "--to", "2025-04-21"),
+            "nothing materialized for 2025-04-20",
+        ),
     ],
 )
-def test_what_cannot_be_compared_is_one_line_that_names_it(said: Callable[..., str], words: tuple[object, ...], named: str) -> None:
+def test_what_cannot_be_compared_is_one_line_that_names_it(
+    said: Callable[..., str], words: tuple[object, ...], named: str
+) -> None:
     (line,) = said(*words).splitlines()
     assert named in line
 
 
-def test_a_day_that_cannot_be_trained_ends_the_walk_with_its_name(said: Callable[..., str], walked: Walked) -> None:
-    *_, line = said("backfill", "--group", "model", "--from", "2025-03-09", "--to", AS_OF[2], "--step", 17).splitlines()
+def test_a_day_that_cannot_be_trained_ends_the_walk_with_its_name(
+    said: Callable[..., str], walked: Walked
+) -> None:
+    *_, line = said(
+        "backfill", "--group", "model", "--from", "2025-03-09", "--to", AS_OF[2], "--step", 17
+    ).splitlines()
     assert line.startswith("mlops: as of 2025-03-09: ")
 
 
-def test_a_training_after_a_walk_decides_on_the_version_that_is_there(said: Callable[..., str], walked: Walked) -> None:
+def test_a_training_after_a_walk_decides_on_the_version_that_is_there(
+    said: Callable[..., str], walked: Walked
+) -> None:
     told = json.loads(said("train", "--as-of", AS_OF[2], "--json").splitlines()[-1])
     assert (told["version"], told["champion_before"]) == ("3", "1")
     history = [json.loads(line) for line in (walked.platform.home / "history.jsonl").read_text().splitlines()]

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.core.backtest import (
+from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.walk_weeks import (
     CAPACITY,
     OWN,
     UNCHANGED,
@@ -25,7 +26,6 @@ from mlops_assets.core.backtest import (
     week,
     with_verdicts,
 )
-from mlops_assets.core.money import Costs
 from serving.contract.policy import Policy
 
 COSTS = Costs(missed_fraud_share=0.5, review_cost=3.0, insult_cost=30.0, reviews_per_day=2)
@@ -37,7 +37,9 @@ DAYS = ["2025-03-01", "2025-03-02", "2025-03-03"]
 def payments(*rows: tuple[str, str, float, bool | None]) -> pd.DataFrame:
     """Payments as (id, day, amount, verdict), arrived when they happened, of a customer each."""
     at = pd.to_datetime([f"{day}T12:00:00" for _, day, _, _ in rows], utc=True)
-    frame = pd.DataFrame({"transaction_id": [row[0] for row in rows], "event_timestamp": at, "created_timestamp": at})
+    frame = pd.DataFrame(
+        {"transaction_id": [row[0] for row in rows], "event_timestamp": at, "created_timestamp": at}
+    )
     frame["customer_id"] = "c" + frame["transaction_id"]
     frame["merchant_id"] = "m" + frame["transaction_id"]
     frame["amount"] = [row[2] for row in rows]
@@ -84,7 +86,9 @@ def test_days_that_make_no_walk_are_named(first: str, last: str, step: int, name
 
 def test_the_latest_verdict_counts_whenever_it_came() -> None:
     at = pd.to_datetime(["2025-03-08", "2025-05-01", "2025-03-08"], utc=True)
-    said = pd.DataFrame({"transaction_id": ["a", "a", "b"], "event_timestamp": at, "is_fraud": [False, True, False]})
+    said = pd.DataFrame(
+        {"transaction_id": ["a", "a", "b"], "event_timestamp": at, "is_fraud": [False, True, False]}
+    )
     assert known_verdicts(said).to_dict() == {"a": True, "b": False}
 
 
@@ -94,7 +98,10 @@ def test_a_fraud_that_was_reported_early_is_unknown_until_its_day_is_mature(rows
 
 
 def test_a_late_payment_is_of_the_day_on_which_it_arrived_and_matures_by_when_it_happened() -> None:
-    happened, arrived = pd.to_datetime(["2025-03-02T23:00"], utc=True), pd.to_datetime(["2025-03-03T01:00"], utc=True)
+    happened, arrived = (
+        pd.to_datetime(["2025-03-02T23:00"], utc=True),
+        pd.to_datetime(["2025-03-03T01:00"], utc=True),
+    )
     late = pd.DataFrame({"transaction_id": ["a"], "event_timestamp": happened, "created_timestamp": arrived})
     found = with_verdicts(late, pd.Series({"a": False}, dtype="boolean"), MATURE)
     assert (found["day"][0], bool(found["mature"][0])) == ("2025-03-03", True)
@@ -102,7 +109,12 @@ def test_a_late_payment_is_of_the_day_on_which_it_arrived_and_matures_by_when_it
 
 def test_thresholds_of_the_version_catch_miss_and_insult(rows: pd.DataFrame) -> None:
     found = caught(rows, by_thresholds(rows, Scored(SCORES, POLICY), 2), COSTS)
-    assert (found.fraud_money, found.caught_money, found.missed_money, found.caught_share) == (160.0, 100.0, 60.0, 0.625)
+    assert (found.fraud_money, found.caught_money, found.missed_money, found.caught_share) == (
+        160.0,
+        100.0,
+        60.0,
+        0.625,
+    )
     assert (found.reviews, found.blocked, found.insulted) == (2, 1, 1), "the unknown one takes a review too"
     assert found.cost == 0.5 * 60 + 2 * 3 + 1 * 30
 
@@ -115,7 +127,9 @@ def test_reviews_beyond_a_days_capacity_are_let_through_the_lowest_scores_first(
 
 def test_a_team_at_capacity_sees_the_highest_score_of_each_day_and_blocks_nobody(rows: pd.DataFrame) -> None:
     decisions = by_capacity(rows, SCORES, 1)
-    assert [name for name, said in zip(rows["transaction_id"], decisions, strict=True) if said == "REVIEW"] == ["b", "f", "g"]
+    assert [
+        name for name, said in zip(rows["transaction_id"], decisions, strict=True) if said == "REVIEW"
+    ] == ["b", "f", "g"]
     found = caught(rows, decisions, COSTS)
     assert (found.caught_money, found.missed_money, found.reviews, found.blocked) == (0.0, 160.0, 2, 0)
     assert found.cost == 0.5 * 160 + 2 * 3
@@ -128,7 +142,9 @@ def test_mature_days_without_fraud_have_no_share_and_still_their_cost() -> None:
 
 def test_quality_is_measured_on_what_is_known_alone(rows: pd.DataFrame) -> None:
     found = quality(rows, SCORES, 1)
-    assert found.average_precision == pytest.approx((1 / 2 + 2 / 4) / 2)  # b, a, f, d, e: the frauds come second and fourth
+    assert found.average_precision == pytest.approx(
+        (1 / 2 + 2 / 4) / 2
+    )  # b, a, f, d, e: the frauds come second and fourth
     assert found.roc_auc == pytest.approx(3 / 6)
     assert found.card_precision_at_k == 0.0  # the first card of either day is a good customer's
     assert found == quality(rows[rows["is_fraud"].notna()], SCORES[rows["is_fraud"].notna()], 1)
@@ -152,18 +168,29 @@ def test_a_week_measures_its_own_version_and_the_first_one_on_the_same_rows(rows
     assert found.unchanged != found.quality
 
 
-def test_what_has_not_matured_has_neither_quality_nor_cost_and_the_means_leave_it_out(rows: pd.DataFrame) -> None:
+def test_what_has_not_matured_has_neither_quality_nor_cost_and_the_means_leave_it_out(
+    rows: pd.DataFrame,
+) -> None:
     def one(as_of: str, days: list[str], chosen: pd.Series) -> Week:
         scored = Scored(SCORES[chosen.to_numpy()], POLICY)
         return week(as_of, "1", days, rows[chosen], scored, scored, COSTS, 1)
 
     old, young, none = rows["day"] < DAYS[2], rows["day"] == DAYS[2], rows["day"] == "2025-03-05"
-    weeks = [one("2025-03-01", DAYS[:2], old), one("2025-03-03", DAYS[2:], young), one("2025-03-05", [], none)]
+    weeks = [
+        one("2025-03-01", DAYS[:2], old),
+        one("2025-03-03", DAYS[2:], young),
+        one("2025-03-05", [], none),
+    ]
     found = table(weeks)
     assert found["rows"].tolist() == [6, 2, 0]
     assert found["unknown"].tolist() == [1, 2, 0]
     assert found["last_day"].tolist() == [DAYS[1], DAYS[2], None]
-    for column in ("average_precision", f"{CAPACITY}.cost", f"{OWN}.reviews", f"{UNCHANGED}.average_precision"):
+    for column in (
+        "average_precision",
+        f"{CAPACITY}.cost",
+        f"{OWN}.reviews",
+        f"{UNCHANGED}.average_precision",
+    ):
         assert found[column].isna().tolist() == [False, True, True], column
     mean = means(found)
     assert mean["average_precision"] == weeks[0].quality.average_precision
@@ -172,7 +199,16 @@ def test_what_has_not_matured_has_neither_quality_nor_cost_and_the_means_leave_i
 
 
 def test_a_mean_of_nothing_is_null() -> None:
-    empty = week("2025-03-05", "3", [], payments(("a", DAYS[0], 1.0, None))[:0], nothing := Scored(np.empty(0), POLICY), nothing, COSTS, 1)
+    empty = week(
+        "2025-03-05",
+        "3",
+        [],
+        payments(("a", DAYS[0], 1.0, None))[:0],
+        nothing := Scored(np.empty(0), POLICY),
+        nothing,
+        COSTS,
+        1,
+    )
     assert means(table([empty]))["average_precision"] is None
 
 
@@ -196,4 +232,10 @@ def test_the_difference_is_that_of_the_average_precisions_with_an_interval_aroun
 def test_a_difference_without_fraud_is_undefined() -> None:
     rows = payments(("a", DAYS[0], 10.0, False), ("b", DAYS[1], 10.0, False))
     found = difference(rows, np.array([0.1, 0.2]), np.array([0.2, 0.1]), seed=1)
-    assert (found.average_precision, found.low, found.high, found.customers, found.merchants) == (None, None, None, 2, 2)
+    assert (found.average_precision, found.low, found.high, found.customers, found.merchants) == (
+        None,
+        None,
+        None,
+        2,
+        2,
+    )

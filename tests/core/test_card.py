@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.card import Facts, body, model_card, shortened
-from mlops_assets.core.evaluation import Evaluation, evaluate
-from mlops_assets.core.money import Costs
-from mlops_assets.core.promotion import Verdict
+from mlops_assets.core.judging.gate import Verdict
+from mlops_assets.core.judging.model_card import Facts, body, model_card, shortened
+from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
 
 DIGEST = "ab" * 32
 FACTS = Facts(
@@ -59,11 +59,17 @@ def measured() -> Evaluation:
             "is_fraud": random.uniform(size=1_000) < 0.1,
             "customer_id": random.integers(0, 100, 1_000).astype(str),
             "merchant_id": "m",
-            "event_timestamp": pd.Timestamp("2024-01-18", tz="UTC") + pd.to_timedelta(random.integers(0, 7 * 24, 1_000), unit="h"),
+            "event_timestamp": pd.Timestamp("2024-01-18", tz="UTC")
+            + pd.to_timedelta(random.integers(0, 7 * 24, 1_000), unit="h"),
         }
     )
-    own, other = (np.clip(0.3 * holdout["is_fraud"] + random.uniform(0, width, 1_000), 0, 1).to_numpy() for width in (0.3, 0.6))
-    return evaluate(holdout, own, other, None, Costs(), k=20, seed=0, train=holdout, unknown_amounts=[10.0, 20.5])
+    own, other = (
+        np.clip(0.3 * holdout["is_fraud"] + random.uniform(0, width, 1_000), 0, 1).to_numpy()
+        for width in (0.3, 0.6)
+    )
+    return evaluate(
+        holdout, own, other, None, Costs(), k=20, seed=0, train=holdout, unknown_amounts=[10.0, 20.5]
+    )
 
 
 def front(card: str) -> Any:
@@ -90,19 +96,33 @@ def test_the_front_matter_is_what_hugging_face_asks_for(measured: Evaluation) ->
 
 def test_its_figures_are_those_of_the_evaluation_to_the_last_digit(measured: Evaluation) -> None:
     (model,) = front(model_card(FACTS, measured, REFUSED))["model-index"]
-    assert {metric["type"]: metric["value"] for metric in model["results"][0]["metrics"]} == measured.metrics["candidate"]
+    assert {metric["type"]: metric["value"] for metric in model["results"][0]["metrics"]} == measured.metrics[
+        "candidate"
+    ]
 
 
-def test_a_metric_that_is_not_defined_has_no_value_and_its_reason_is_in_the_text(measured: Evaluation) -> None:
+def test_a_metric_that_is_not_defined_has_no_value_and_its_reason_is_in_the_text(
+    measured: Evaluation,
+) -> None:
     metrics = {**measured.metrics, "candidate": {**measured.metrics["candidate"], "roc_auc": float("nan")}}
-    card = model_card(FACTS, replace(measured, metrics=metrics, undefined={"candidate.roc_auc": "0 of 9 rows are positive"}), REFUSED)
-    assert "roc_auc" not in [metric["type"] for metric in front(card)["model-index"][0]["results"][0]["metrics"]]
+    card = model_card(
+        FACTS,
+        replace(measured, metrics=metrics, undefined={"candidate.roc_auc": "0 of 9 rows are positive"}),
+        REFUSED,
+    )
+    assert "roc_auc" not in [
+        metric["type"] for metric in front(card)["model-index"][0]["results"][0]["metrics"]
+    ]
     assert "| ROC AUC | undefined: 0 of 9 rows are positive |" in card
     nothing = {"candidate": dict.fromkeys(metrics["candidate"], float("nan"))}
-    assert "model-index" not in front(model_card(FACTS, replace(measured, metrics=nothing), REFUSED)), "Hugging Face takes no results without metrics"
+    assert "model-index" not in front(model_card(FACTS, replace(measured, metrics=nothing), REFUSED)), (
+        "Hugging Face takes no results without metrics"
+    )
 
 
-def test_the_card_has_its_sections_the_verdict_and_how_to_make_the_version_again(measured: Evaluation) -> None:
+def test_the_card_has_its_sections_the_verdict_and_how_to_make_the_version_again(
+    measured: Evaluation,
+) -> None:
     text = body(FACTS, measured, REFUSED)
     sections = [line for line in text.splitlines() if line.startswith("## ")]
     assert sections == [
@@ -128,16 +148,27 @@ def test_the_card_has_its_sections_the_verdict_and_how_to_make_the_version_again
         *(f"`{digest}`" for digest in FACTS.record["models"].values()),
     ):
         assert said in text, said
-    assert "with changes that are not recorded" in body(replace(FACTS, tags={**FACTS.tags, "git_dirty": "true"}), measured, REFUSED)
+    assert "with changes that are not recorded" in body(
+        replace(FACTS, tags={**FACTS.tags, "git_dirty": "true"}), measured, REFUSED
+    )
 
 
 HOSTILE = "a: \"b'\n---\n# c | d: [e]\t{f}\u2028- `g` <script>"
 
 
 @settings(max_examples=50)
-@given(st.one_of(st.just(HOSTILE), st.text(min_size=1).filter(lambda text: text.isprintable() or "\n" in text)))
+@given(
+    st.one_of(st.just(HOSTILE), st.text(min_size=1).filter(lambda text: text.isprintable() or "\n" in text))
+)
 def test_no_name_breaks_out_of_its_place(measured: Evaluation, name: str) -> None:
-    facts = replace(FACTS, use_case=name, description=name, owner=name, features=(name,), tags={**FACTS.tags, "feature_service": name})
+    facts = replace(
+        FACTS,
+        use_case=name,
+        description=name,
+        owner=name,
+        features=(name,),
+        tags={**FACTS.tags, "feature_service": name},
+    )
     card = model_card(facts, measured, Verdict(True, (name,)))
     read = front(card)
     assert read["tags"][0] == name
@@ -145,7 +176,11 @@ def test_no_name_breaks_out_of_its_place(measured: Evaluation, name: str) -> Non
     plain = model_card(FACTS, measured, Verdict(True, ("x",)))
 
     def outline(text: str) -> list[str]:
-        return [line.split(" ", 1)[0] for line in text.split("\n---\n\n", 1)[1].split("\n") if line.startswith(("#", "|", "```"))]
+        return [
+            line.split(" ", 1)[0]
+            for line in text.split("\n---\n\n", 1)[1].split("\n")
+            if line.startswith(("#", "|", "```"))
+        ]
 
     assert outline(card) == outline(plain)
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.core.drift import DriftThresholds, data_drift, prediction_drift, psi
-from mlops_assets.core.metrics import UndefinedMetric
+from mlops_assets.core.judging.measures import UndefinedMetric
+from mlops_assets.core.watching.drift import DriftThresholds, data_drift, prediction_drift, psi
 
 LIMITS = DriftThresholds()
 COLUMNS = ["amount", "rate", "declines"]
@@ -42,7 +42,9 @@ def test_a_column_that_moved_is_named_with_its_value_and_a_third_of_them_is_drif
 
 
 def test_too_few_of_the_columns_is_no_drift() -> None:
-    report = data_drift(frame(5_000), frame(seed=1, shift=1), COLUMNS, DriftThresholds(drift_share=0.5), page=False)
+    report = data_drift(
+        frame(5_000), frame(seed=1, shift=1), COLUMNS, DriftThresholds(drift_share=0.5), page=False
+    )
     assert not report.drifted
     assert report.moved == ("amount",)
 
@@ -52,16 +54,30 @@ def test_more_declines_are_seen_though_nine_in_ten_are_still_zero_in_the_referen
     assert data_drift(frame(5_000), current, ["declines"], LIMITS, page=False).drifted
 
 
-@pytest.mark.parametrize(("reference", "current", "side"), [(5_000, 199, "the current data has 199"), (10, 1_500, "the reference has 10")])
-def test_too_few_rows_are_said_and_are_neither_drift_nor_quiet(reference: int, current: int, side: str) -> None:
+@pytest.mark.parametrize(
+    ("reference", "current", "side"),
+    [(5_000, 199, "the current data has 199"), (10, 1_500, "the reference has 10")],
+)
+def test_too_few_rows_are_said_and_are_neither_drift_nor_quiet(
+    reference: int, current: int, side: str
+) -> None:
     report = data_drift(frame(reference), frame(current, shift=5), COLUMNS, LIMITS)
-    assert (report.tested, report.drifted, report.quiet, report.share, report.html) == (False, False, False, None, "")
+    assert (report.tested, report.drifted, report.quiet, report.share, report.html) == (
+        False,
+        False,
+        False,
+        None,
+        "",
+    )
     assert report.note == f"not tested: {side} rows, at least 200 are needed"
 
 
 def test_a_day_without_any_rows_is_said() -> None:
     report = data_drift(frame(5_000), frame(0), ["amount"], LIMITS)
-    assert (report.tested, report.note) == (False, "amount not tested: the current data has 0 rows, at least 200 are needed")
+    assert (report.tested, report.note) == (
+        False,
+        "amount not tested: the current data has 0 rows, at least 200 are needed",
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, None, np.inf])
@@ -83,7 +99,9 @@ def test_a_column_that_is_known_in_a_few_rows_only_is_not_tested() -> None:
     current = frame(seed=1)
     current.loc[150:, "rate"] = np.nan
     report = data_drift(frame(5_000), current, ["rate"], LIMITS)
-    assert report.note == "rate not tested: it is known in 150 rows of the current data, at least 200 are needed"
+    assert (
+        report.note == "rate not tested: it is known in 150 rows of the current data, at least 200 are needed"
+    )
 
 
 def test_a_column_that_goes_missing_is_drift_though_what_is_left_looks_the_same() -> None:
@@ -133,7 +151,9 @@ samples = st.lists(st.integers(0, 8).map(float), min_size=1, max_size=60)
 
 
 @given(samples, samples)
-def test_the_index_is_never_negative_and_nothing_for_equal_samples(reference: list[float], current: list[float]) -> None:
+def test_the_index_is_never_negative_and_nothing_for_equal_samples(
+    reference: list[float], current: list[float]
+) -> None:
     assert psi(reference, current) >= 0
     assert psi(reference, reference) == pytest.approx(0)
 
@@ -142,8 +162,13 @@ flags = st.lists(st.booleans(), min_size=1, max_size=60)
 
 
 @given(flags.filter(lambda values: 0.1 < np.mean(values) < 0.9), flags)
-def test_a_flag_gives_the_same_index_as_number_and_as_category_and_by_hand(reference: list[bool], current: list[bool]) -> None:
-    q, p = ((np.bincount(side, minlength=2) + 0.5) / (len(side) + 1) for side in (np.array(reference, int), np.array(current, int)))
+def test_a_flag_gives_the_same_index_as_number_and_as_category_and_by_hand(
+    reference: list[bool], current: list[bool]
+) -> None:
+    q, p = (
+        (np.bincount(side, minlength=2) + 0.5) / (len(side) + 1)
+        for side in (np.array(reference, int), np.array(current, int))
+    )
     by_hand = pytest.approx(float(np.sum((p - q) * np.log(p / q))))
     assert psi([float(v) for v in reference], [float(v) for v in current]) == by_hand
     assert psi([str(v) for v in reference], [str(v) for v in current]) == by_hand

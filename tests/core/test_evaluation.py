@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.bootstrap import paired_bootstrap, weighted_money_saved
-from mlops_assets.core.evaluation import baseline_scores, evaluate
-from mlops_assets.core.metrics import Scores, UndefinedMetric, average_precision
-from mlops_assets.core.money import Costs, reviewed_at_capacity
+from mlops_assets.core.judging.bootstrap import paired_bootstrap, weighted_money_saved
+from mlops_assets.core.judging.measures import Scores, UndefinedMetric, average_precision
+from mlops_assets.core.judging.money import Costs, reviewed_at_capacity
+from mlops_assets.core.judging.side_by_side import baseline_scores, evaluate
 
 
 def make_holdout(count: int = 4_000, seed: int = 0, share: float = 0.05) -> pd.DataFrame:
@@ -22,7 +22,8 @@ def make_holdout(count: int = 4_000, seed: int = 0, share: float = 0.05) -> pd.D
             "is_fraud": random.uniform(size=count) < share,
             "customer_id": random.integers(0, 400, count).astype(str),
             "merchant_id": "m",
-            "event_timestamp": pd.Timestamp("2024-01-01", tz="UTC") + pd.to_timedelta(random.integers(0, 7 * 24, count), unit="h"),
+            "event_timestamp": pd.Timestamp("2024-01-01", tz="UTC")
+            + pd.to_timedelta(random.integers(0, 7 * 24, count), unit="h"),
         }
     )
 
@@ -34,7 +35,9 @@ def score(holdout: pd.DataFrame, skill: float, seed: int = 1) -> Scores:
 
 def test_a_better_model_is_seen_to_be_better() -> None:
     holdout = make_holdout()
-    evaluation = evaluate(holdout, score(holdout, 3), score(holdout, 1), score(holdout, 0), Costs(), k=20, seed=0)
+    evaluation = evaluate(
+        holdout, score(holdout, 3), score(holdout, 1), score(holdout, 0), Costs(), k=20, seed=0
+    )
     assert evaluation.reference == "champion"
     assert set(evaluation.metrics) == {"candidate", "champion", "baseline"}
     assert evaluation.lower_bound(0.95) > 0
@@ -47,7 +50,10 @@ def test_a_better_model_is_seen_to_be_better() -> None:
 
 def test_without_a_champion_the_baseline_is_the_reference() -> None:
     holdout = make_holdout(500)
-    assert evaluate(holdout, score(holdout, 3), None, score(holdout, 1), Costs(), k=5, seed=0).reference == "baseline"
+    assert (
+        evaluate(holdout, score(holdout, 3), None, score(holdout, 1), Costs(), k=5, seed=0).reference
+        == "baseline"
+    )
     alone = evaluate(holdout, score(holdout, 3), None, None, Costs(), k=5, seed=0)
     assert alone.reference == "none"
     assert math.isnan(alone.difference)
@@ -65,29 +71,40 @@ def test_the_interval_of_identical_scores_holds_nothing_but_zero(seed: int) -> N
 
 
 @given(
-    st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=25).filter(
-        lambda rows: any(row[0] for row in rows)
-    ),
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 4), st.integers(0, 5)),
+        min_size=1,
+        max_size=25,
+    ).filter(lambda rows: any(row[0] for row in rows)),
     st.integers(0, 3),
 )
-def test_a_resample_is_average_precision_on_the_customers_drawn(rows: list[tuple[bool, int, int, int]], seed: int) -> None:
+def test_a_resample_is_average_precision_on_the_customers_drawn(
+    rows: list[tuple[bool, int, int, int]], seed: int
+) -> None:
     fraud, one, customer, other = (np.array(column) for column in zip(*rows, strict=True))
     codes = np.unique(customer, return_inverse=True)[1]
     count = codes.max() + 1
     draw = np.random.default_rng(seed).integers(0, count, size=count)
     drawn = np.concatenate([np.flatnonzero(codes == c) for c in draw])
-    _, (found,) = paired_bootstrap(fraud, one.astype(float), other.astype(float), {"customers": codes}, seed, 1)
+    _, (found,) = paired_bootstrap(
+        fraud, one.astype(float), other.astype(float), {"customers": codes}, seed, 1
+    )
     if not fraud[drawn].any():
         assert math.isnan(found)
     elif fraud[drawn].all():
         assert found == pytest.approx(0)
     else:
-        assert found == pytest.approx(average_precision(fraud[drawn], one[drawn]) - average_precision(fraud[drawn], other[drawn]))
+        assert found == pytest.approx(
+            average_precision(fraud[drawn], one[drawn]) - average_precision(fraud[drawn], other[drawn])
+        )
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     holdout = make_holdout(500)
-    runs = [evaluate(holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=7).bootstrap for _ in range(2)]
+    runs = [
+        evaluate(holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=7).bootstrap
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1]
     assert len(runs[0]) == 200
 
@@ -97,7 +114,9 @@ def test_one_class_gives_undefined_metrics_with_their_reason_and_no_zeros(share:
     holdout = make_holdout(100, share=share)
     evaluation = evaluate(holdout, score(holdout, 1), score(holdout, 2), None, Costs(), k=5, seed=0)
     assert math.isnan(evaluation.metrics["candidate"]["average_precision"])
-    assert evaluation.undefined["candidate.average_precision"] == f"{int(100 * share)} of 100 rows are positive"
+    assert (
+        evaluation.undefined["candidate.average_precision"] == f"{int(100 * share)} of 100 rows are positive"
+    )
     assert math.isnan(evaluation.difference)
 
 
@@ -122,11 +141,21 @@ def test_scores_for_other_rows_are_refused() -> None:
 
 def test_the_slices_cover_every_row_and_say_their_size() -> None:
     holdout = make_holdout(1_000)
-    evaluation = evaluate(holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0, bands=(10.0, 10_000.0))
-    assert [s.name for s in evaluation.slices] == ["amount under 10", "amount from 10 to 10000", "amount from 10000"]
+    evaluation = evaluate(
+        holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0, bands=(10.0, 10_000.0)
+    )
+    assert [s.name for s in evaluation.slices] == [
+        "amount under 10",
+        "amount from 10 to 10000",
+        "amount from 10000",
+    ]
     assert sum(s.rows for s in evaluation.slices) == 1_000
     assert sum(s.positives for s in evaluation.slices) == evaluation.positives
-    assert (evaluation.slices[2].rows, evaluation.slices[2].candidate, evaluation.slices[0].reference) == (0, None, None)
+    assert (evaluation.slices[2].rows, evaluation.slices[2].candidate, evaluation.slices[0].reference) == (
+        0,
+        None,
+        None,
+    )
 
 
 def test_customers_and_merchants_are_told_apart_by_what_the_training_rows_know_of_them() -> None:
@@ -138,7 +167,9 @@ def test_customers_and_merchants_are_told_apart_by_what_the_training_rows_know_o
     train = make_holdout(3).assign(
         customer_id="old", merchant_id=["defrauded", "defrauded", "clean"], is_fraud=[True, False, False]
     )  # a merchant with one fraud among honest payments is one with known fraud
-    found = evaluate(holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=0, train=train).slices
+    found = evaluate(
+        holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=0, train=train
+    ).slices
     assert {s.name: (s.rows, s.positives) for s in found if not s.name.startswith("amount")} == {
         "known customers": (4, 2),
         "new customers": (2, 1),
@@ -146,7 +177,10 @@ def test_customers_and_merchants_are_told_apart_by_what_the_training_rows_know_o
         "merchants without known fraud": (2, 1),
         "new merchants": (2, 0),
     }
-    assert {s.name for s in found if s.candidate is None and not s.name.startswith("amount")} == {"merchants with known fraud", "new merchants"}
+    assert {s.name for s in found if s.candidate is None and not s.name.startswith("amount")} == {
+        "merchants with known fraud",
+        "new merchants",
+    }
 
 
 def test_a_slice_is_resampled_by_its_own_customers_and_leaves_out_draws_without_fraud() -> None:
@@ -161,14 +195,18 @@ def test_a_slice_is_resampled_by_its_own_customers_and_leaves_out_draws_without_
 
 
 @given(st.integers(0, 10_000), st.integers(0, 4))
-def test_the_money_of_a_resample_is_what_its_payments_save_at_the_same_capacity(seed: int, reviews: int) -> None:
+def test_the_money_of_a_resample_is_what_its_payments_save_at_the_same_capacity(
+    seed: int, reviews: int
+) -> None:
     random = np.random.default_rng(seed)
     holdout = make_holdout(60, seed, share=0.3)
     codes, scores = pd.factorize(holdout["customer_id"])[0] % 7, random.permutation(60).astype(float)
     days = holdout["event_timestamp"].dt.strftime("%Y-%m-%d")
     costs = Costs(missed_fraud_share=0.5, reviews_per_day=reviews)
     times_drawn = np.bincount(random.integers(0, 7, 7), minlength=7)
-    saved = weighted_money_saved(holdout["amount"].to_numpy(), holdout["is_fraud"].to_numpy(), scores, days, costs, codes)(times_drawn)
+    saved = weighted_money_saved(
+        holdout["amount"].to_numpy(), holdout["is_fraud"].to_numpy(), scores, days, costs, codes
+    )(times_drawn)
     drawn = np.repeat(np.arange(60), times_drawn[codes])
     reviewed = reviewed_at_capacity(scores[drawn], days.iloc[drawn], reviews)
     caught = reviewed & holdout["is_fraud"].to_numpy()[drawn]
@@ -177,9 +215,13 @@ def test_the_money_of_a_resample_is_what_its_payments_save_at_the_same_capacity(
 
 def test_the_intervals_hold_the_figures_that_they_are_about() -> None:
     holdout = make_holdout()
-    evaluation = evaluate(holdout, score(holdout, 3), score(holdout, 1), None, Costs(reviews_per_day=10), k=20, seed=0)
+    evaluation = evaluate(
+        holdout, score(holdout, 3), score(holdout, 1), None, Costs(reviews_per_day=10), k=20, seed=0
+    )
     assert set(evaluation.intervals) == {
-        f"{who}.{what}" for who in ("candidate", "champion", "difference") for what in ("average_precision", "money_saved")
+        f"{who}.{what}"
+        for who in ("candidate", "champion", "difference")
+        for what in ("average_precision", "money_saved")
     }
     for who in ("candidate", "champion"):
         for metric in ("average_precision", "money_saved"):
@@ -194,7 +236,9 @@ def test_the_intervals_hold_the_figures_that_they_are_about() -> None:
 def test_payments_without_a_verdict_are_counted_and_in_no_figure() -> None:
     holdout = make_holdout(98)
     known = evaluate(holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0)
-    told = evaluate(holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0, unknown_amounts=[100.0, 0.25])
+    told = evaluate(
+        holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0, unknown_amounts=[100.0, 0.25]
+    )
     assert (told.unknown_rows, told.unknown_amount, told.unknown_share) == (2, 100.25, 0.02)
     assert (known.unknown_rows, known.unknown_share) == (None, None)
     assert (told.metrics, told.rows) == (known.metrics, 98)
@@ -229,7 +273,13 @@ def test_to_dict_is_plain_json() -> None:
 def learnable(count: int, seed: int) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     useful = random.normal(size=count)
-    rows = pd.DataFrame({"useful": useful, "empty": np.nan, "is_fraud": random.uniform(size=count) < 1 / (1 + np.exp(3 - 2 * useful))})
+    rows = pd.DataFrame(
+        {
+            "useful": useful,
+            "empty": np.nan,
+            "is_fraud": random.uniform(size=count) < 1 / (1 + np.exp(3 - 2 * useful)),
+        }
+    )
     rows.loc[::7, "useful"] = np.nan
     return rows
 
@@ -252,5 +302,7 @@ def test_two_hundred_resamples_of_two_hundred_thousand_rows_are_quick() -> None:
     random = np.random.default_rng(0)
     fraud, groups = random.uniform(size=200_000) < 0.01, random.integers(0, 5_000, 200_000)
     started = time.perf_counter()
-    paired_bootstrap(fraud, random.uniform(size=200_000), random.uniform(size=200_000), {"customers": groups}, 0, 200)
+    paired_bootstrap(
+        fraud, random.uniform(size=200_000), random.uniform(size=200_000), {"customers": groups}, 0, 200
+    )
     assert time.perf_counter() - started < 20

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from mlops_assets.core.feeds import FEWEST, Match, Taken, gone, match_ids, untaken
+from mlops_assets.core.data.completeness import FEWEST, Match, Taken, gone, match_ids, untaken
 
 DAY, NEXT = "2025-03-05", "2025-03-06"
 
@@ -27,7 +27,9 @@ DAY, NEXT = "2025-03-05", "2025-03-06"
         ({NEXT: {"a": 4}}, {DAY: Taken(0, {})}, {}),  # a day that was never made is no concern yet
     ],
 )
-def test_a_day_is_behind_by_the_rows_that_came_to_its_files(held: dict[str, dict[str, int]], taken: dict[str, Taken], found: dict[str, int]) -> None:
+def test_a_day_is_behind_by_the_rows_that_came_to_its_files(
+    held: dict[str, dict[str, int]], taken: dict[str, Taken], found: dict[str, int]
+) -> None:
     assert untaken(held, taken) == found
 
 
@@ -50,9 +52,14 @@ def test_files_that_are_gone_are_named_before_their_days_are_made_again() -> Non
         ("TX-00{n}", "tx{n}.0", "several of these"),
     ],
 )
-def test_two_ways_of_writing_an_id_are_told_side_by_side_even_of_a_few(label: str, transaction: str, cause: str) -> None:
+def test_two_ways_of_writing_an_id_are_told_side_by_side_even_of_a_few(
+    label: str, transaction: str, cause: str
+) -> None:
     numbers = range(1001, 1004)
-    found = match_ids(pa.array([label.format(n=n) for n in numbers]), pa.chunked_array([[transaction.format(n=n) for n in range(1, 2000)]]))
+    found = match_ids(
+        pa.array([label.format(n=n) for n in numbers]),
+        pa.chunked_array([[transaction.format(n=n) for n in range(1, 2000)]]),
+    )
     assert (found.labels, found.matched, found.cause) == (3, 0, cause)
     assert found.label_ids[0] == label.format(n=1001)
     assert found.transaction_ids[0] == transaction.format(n=1001)

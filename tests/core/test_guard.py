@@ -13,9 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.core.guard import BEYOND_CHANCE, BadGuard, Guard, Judgement, Reference, Watched, beyond_factor, by_chance, judge, watched
+from mlops_assets.core.watching.guard import (
+    BEYOND_CHANCE,
+    BadGuard,
+    Guard,
+    Judgement,
+    Reference,
+    Watched,
+    beyond_factor,
+    by_chance,
+    judge,
+    watched,
+)
 from mlops_assets.resources.environments import ConfigError, load_settings
-from serving.contract.measured import SLOW_MS, Measured
+from serving.store.sqlite.measured import SLOW_MS, Measured
 
 GUARD = Guard()
 USUAL = Reference(5_000, 100)  # 2 %
@@ -26,14 +37,19 @@ LATER = PROMOTED_AT + timedelta(hours=2)
 
 def exactly(hits: int, trials: int, share: Fraction) -> Fraction:
     """The probability of at least so many hits."""
-    return sum((comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(hits, trials + 1)), Fraction(0))
+    return sum(
+        (comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(hits, trials + 1)),
+        Fraction(0),
+    )
 
 
 def measured(scored: int, alarms: int = 0, errors: int = 0, slow: int = 0, beyond_ms: int = 100) -> Measured:
     return Measured(scored, alarms, errors, {ms: slow if ms <= beyond_ms else 0 for ms in SLOW_MS})
 
 
-def judged(served: Measured, before: Measured = NOTHING, reference: Reference = USUAL, **limits: Any) -> Judgement:
+def judged(
+    served: Measured, before: Measured = NOTHING, reference: Reference = USUAL, **limits: Any
+) -> Judgement:
     return judge(served, before, reference, replace(GUARD, **limits))
 
 
@@ -41,20 +57,26 @@ def judged(served: Measured, before: Measured = NOTHING, reference: Reference = 
 
 
 @given(st.integers(1, 60), st.data(), st.fractions(0, 1, max_denominator=50))
-def test_what_is_called_chance_is_never_less_than_its_exact_probability(trials: int, data: st.DataObject, share: Fraction) -> None:
+def test_what_is_called_chance_is_never_less_than_its_exact_probability(
+    trials: int, data: st.DataObject, share: Fraction
+) -> None:
     hits = data.draw(st.integers(0, trials))
     assert by_chance(hits, trials, float(share)) >= float(exactly(hits, trials, share)) * (1 - 1e-9)
 
 
 @given(st.integers(1, 10_000), st.floats(0.001, 0.999))
-def test_more_hits_are_never_more_probable_and_as_many_as_expected_are_no_wonder(trials: int, share: float) -> None:
+def test_more_hits_are_never_more_probable_and_as_many_as_expected_are_no_wonder(
+    trials: int, share: float
+) -> None:
     found = [by_chance(hits, trials, share) for hits in range(0, trials + 1, max(1, trials // 20))]
     assert found == sorted(found, reverse=True)
     assert by_chance(int(trials * share), trials, share) == 1.0
 
 
 @given(st.integers(0, 10**7), st.integers(0, 1_000), st.integers(1, 5_000), st.floats(1.1, 20))
-def test_a_share_that_is_not_more_than_the_factor_is_never_beyond_it(trials: int, other_hits: int, other_trials: int, factor: float) -> None:
+def test_a_share_that_is_not_more_than_the_factor_is_never_beyond_it(
+    trials: int, other_hits: int, other_trials: int, factor: float
+) -> None:
     most = int(factor * other_hits / other_trials * trials * (1 - 1e-9))
     assert not beyond_factor(min(most, trials), trials, other_hits, other_trials, factor)
 
@@ -76,11 +98,26 @@ def test_a_bank_that_alarms_as_its_reference_is_left_alone_through_a_week_of_loo
 @pytest.mark.parametrize(
     ("served", "said"),
     [
-        (measured(600, alarms=360), "360 of 600 decisions are not ALLOW, 60.00%, where its reference has 2.00%: more than 5 times as many"),
-        (measured(5_000, alarms=0), "0 of 5,000 decisions are not ALLOW, 0.00%, where its reference has 2.00%: fewer than 1 in 5"),
-        (measured(600, 12, errors=60), "60 of 660 requests failed while it scored, 9.09%: at most 1.00% is allowed"),
-        (measured(0, errors=10), "10 of 10 requests failed while it scored, 100.00%: at most 1.00% is allowed"),
-        (measured(600, 12, slow=60), "60 of 600 scores took more than 10 ms of the processor, 10.00%: its p99 may be 10 ms"),
+        (
+            measured(600, alarms=360),
+            "360 of 600 decisions are not ALLOW, 60.00%, where its reference has 2.00%: more than 5 times as many",
+        ),
+        (
+            measured(5_000, alarms=0),
+            "0 of 5,000 decisions are not ALLOW, 0.00%, where its reference has 2.00%: fewer than 1 in 5",
+        ),
+        (
+            measured(600, 12, errors=60),
+            "60 of 660 requests failed while it scored, 9.09%: at most 1.00% is allowed",
+        ),
+        (
+            measured(0, errors=10),
+            "10 of 10 requests failed while it scored, 100.00%: at most 1.00% is allowed",
+        ),
+        (
+            measured(600, 12, slow=60),
+            "60 of 600 scores took more than 10 ms of the processor, 10.00%: its p99 may be 10 ms",
+        ),
     ],
 )
 def test_each_limit_is_kept_and_the_reason_has_the_figures(served: Measured, said: str) -> None:
@@ -147,7 +184,16 @@ def test_what_its_predecessor_showed_as_well_is_not_its_doing(served: Measured, 
 
 def line(what: str, version: str, by: str = "gate", **more: Any) -> dict[str, Any]:
     at = more.pop("at", PROMOTED_AT)
-    return {"kind": what, "version": version, "champion": None, "by": by, "at": at.isoformat(), "as_of": "2026-05-04", "reasons": ["r"], **more}
+    return {
+        "kind": what,
+        "version": version,
+        "champion": None,
+        "by": by,
+        "at": at.isoformat(),
+        "as_of": "2026-05-04",
+        "reasons": ["r"],
+        **more,
+    }
 
 
 ONE, TWO = line("promoted", "1", at=PROMOTED_AT - timedelta(days=90)), line("promoted", "2", champion="1")
@@ -157,7 +203,9 @@ BACK = line("rolled_back", "2", "guard", to="1")
 def test_a_new_champion_with_a_predecessor_is_watched_since_its_promotion() -> None:
     rows = [ONE, TWO, line("refused", "3"), line("awaiting", "4")]
     assert watched(rows, LATER, GUARD) == Watched("2", "2026-05-04", PROMOTED_AT, "1")
-    assert isinstance(watched([ONE, line("promoted", "2", "anna", champion="1")], LATER, GUARD), Watched), "a person's promotion too"
+    assert isinstance(watched([ONE, line("promoted", "2", "anna", champion="1")], LATER, GUARD), Watched), (
+        "a person's promotion too"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,9 +215,21 @@ def test_a_new_champion_with_a_predecessor_is_watched_since_its_promotion() -> N
         ([line("refused", "1")], LATER, "there is no champion"),
         ([line("promoted", "1")], LATER, "version 1 has no predecessor to go back to"),
         ([ONE, TWO], PROMOTED_AT + timedelta(days=7, seconds=1), "more than 7 days ago"),
-        ([ONE, TWO, line("promoted", "3", champion="2"), {**BACK, "version": "3", "to": "2"}], LATER, "version 2 serves after a rollback"),
-        ([ONE, TWO, BACK, line("promoted", "2", "anna", champion="1")], LATER, "rolled back by the guard before, and anna has promoted it again"),
-        ([{"verdict": "promoted", "version": "1", "champion": None, "reasons": []}], LATER, "is not on record"),
+        (
+            [ONE, TWO, line("promoted", "3", champion="2"), {**BACK, "version": "3", "to": "2"}],
+            LATER,
+            "version 2 serves after a rollback",
+        ),
+        (
+            [ONE, TWO, BACK, line("promoted", "2", "anna", champion="1")],
+            LATER,
+            "rolled back by the guard before, and anna has promoted it again",
+        ),
+        (
+            [{"verdict": "promoted", "version": "1", "champion": None, "reasons": []}],
+            LATER,
+            "is not on record",
+        ),
     ],
 )
 def test_no_other_champion_is_and_it_is_said_why(rows: list[dict[str, Any]], now: datetime, why: str) -> None:
@@ -184,7 +244,10 @@ def test_no_other_champion_is_and_it_is_said_why(rows: list[dict[str, Any]], now
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("watch_days = 24", "watch_days has to be from 1 to 23, for as long as measurements are kept, not 24"),
+        (
+            "watch_days = 24",
+            "watch_days has to be from 1 to 23, for as long as measurements are kept, not 24",
+        ),
         ("min_requests = 0", "min_requests has to be at least 1, not 0"),
         ("min_errors = -1", "min_errors has to be at least 1, not -1"),
         ("max_p99_ms = 2000", "max_p99_ms has to be from 1 to 1000, not 2000"),
@@ -201,7 +264,9 @@ def test_a_limit_that_cannot_be_kept_is_refused_by_name(tmp_path: Path, text: st
 
 def test_the_limits_are_read(tmp_path: Path) -> None:
     (tmp_path / "it.toml").write_text("[guard]\nenabled = false\nmin_requests = 50\nmax_error_share = 0.0\n")
-    assert load_settings(tmp_path / "it.toml").guard == Guard(enabled=False, min_requests=50, max_error_share=0.0)
+    assert load_settings(tmp_path / "it.toml").guard == Guard(
+        enabled=False, min_requests=50, max_error_share=0.0
+    )
     assert judged(measured(1_000, 20, errors=10), max_error_share=0.0).breaches
     assert BEYOND_CHANCE < 1 / 20_000
     assert issubclass(BadGuard, ValueError)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.core.metrics import (
+from mlops_assets.core.judging.measures import (
     UndefinedMetric,
     average_precision,
     calibration_bins,
@@ -16,7 +16,9 @@ from mlops_assets.core.metrics import (
 )
 
 # A few distinct scores only, so that ties are common.
-rows = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=30).filter(lambda r: len({f for f, _ in r}) == 2)
+rows = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=30).filter(
+    lambda r: len({f for f, _ in r}) == 2
+)
 
 
 @given(rows)
@@ -40,7 +42,11 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[bool, in
 @given(rows, st.sampled_from([0.0, 0.01, 0.2, 0.5, 1.0]))
 def test_recall_at_fpr_is_the_best_allowed_threshold(pairs: list[tuple[bool, int]], limit: float) -> None:
     frauds, others = [s for f, s in pairs if f], [s for f, s in pairs if not f]
-    recalls = [sum(s >= t for s in frauds) / len(frauds) for t in range(8) if sum(s >= t for s in others) / len(others) <= limit]
+    recalls = [
+        sum(s >= t for s in frauds) / len(frauds)
+        for t in range(8)
+        if sum(s >= t for s in others) / len(others) <= limit
+    ]
     flags, scores = zip(*pairs, strict=True)
     assert recall_at_fpr(flags, scores, limit) == pytest.approx(max(recalls))
 
@@ -61,9 +67,11 @@ def book_card_precision(table: list[tuple[int, str, bool, int]], k: int) -> floa
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abcdef"), st.booleans(), st.integers(0, 5)), min_size=2, max_size=40).filter(
-        lambda table: len({row[2] for row in table}) == 2
-    ),
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from("abcdef"), st.booleans(), st.integers(0, 5)),
+        min_size=2,
+        max_size=40,
+    ).filter(lambda table: len({row[2] for row in table}) == 2),
     st.integers(1, 4),
 )
 def test_card_precision_is_the_book_s(table: list[tuple[int, str, bool, int]], k: int) -> None:
@@ -89,7 +97,9 @@ def test_calibration_error_of_honest_probabilities_is_small_and_of_inflated_ones
 
 
 @pytest.mark.parametrize("flipped", [False, True])
-def test_calibration_errors_of_a_score_that_most_rows_have_and_of_the_others_do_not_cancel(flipped: bool) -> None:
+def test_calibration_errors_of_a_score_that_most_rows_have_and_of_the_others_do_not_cancel(
+    flipped: bool,
+) -> None:
     """95 rows of 0 with one fraud among them, and five of 0.2 without: on the whole as many frauds as the scores say."""
     scores, fraud = np.repeat([0.0, 0.2], [95, 5]), np.arange(100) == 0
     if flipped:
@@ -107,9 +117,13 @@ def test_bins_are_of_equal_size_but_for_equal_scores_which_share_one(values: lis
 
 
 @given(rows)
-def test_calibration_error_of_one_score_for_all_is_its_distance_from_the_share(pairs: list[tuple[bool, int]]) -> None:
+def test_calibration_error_of_one_score_for_all_is_its_distance_from_the_share(
+    pairs: list[tuple[bool, int]],
+) -> None:
     flags = [f for f, _ in pairs]
-    assert expected_calibration_error(flags, [0.3] * len(flags)) == pytest.approx(abs(0.3 - sum(flags) / len(flags)))
+    assert expected_calibration_error(flags, [0.3] * len(flags)) == pytest.approx(
+        abs(0.3 - sum(flags) / len(flags))
+    )
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1.5, 4.0])
@@ -117,18 +131,27 @@ def test_relative_calibration_error_is_by_how_much_scores_are_off_either_way(fac
     random = np.random.default_rng(0)
     chance = random.uniform(0, 0.02, 200_000)
     fraud = random.uniform(size=200_000) < chance
-    assert relative_calibration_error(fraud, factor * chance) == pytest.approx(max(factor, 1 / factor) - 1, rel=0.1)
+    assert relative_calibration_error(fraud, factor * chance) == pytest.approx(
+        max(factor, 1 / factor) - 1, rel=0.1
+    )
     assert relative_calibration_error(fraud, chance) < 0.1
 
 
 @pytest.mark.parametrize(("fraud", "scores"), [([False, False], [0.1, 0.2]), ([True, False], [0.0, 0.0])])
-def test_relative_calibration_error_without_fraud_or_without_scores_is_undefined(fraud: list[bool], scores: list[float]) -> None:
+def test_relative_calibration_error_without_fraud_or_without_scores_is_undefined(
+    fraud: list[bool], scores: list[float]
+) -> None:
     with pytest.raises(UndefinedMetric, match="there is no fraud, or the mean score is not above 0"):
         relative_calibration_error(fraud, scores)
 
 
 def test_money_saved_counts_frauds_that_were_not_allowed() -> None:
-    assert money_saved([10.0, 20.0, 40.0, 80.0], [True, True, True, False], ["ALLOW", "REVIEW", "BLOCK", "BLOCK"]) == 60.0
+    assert (
+        money_saved(
+            [10.0, 20.0, 40.0, 80.0], [True, True, True, False], ["ALLOW", "REVIEW", "BLOCK", "BLOCK"]
+        )
+        == 60.0
+    )
 
 
 @pytest.mark.parametrize("metric", [average_precision, roc_auc, recall_at_fpr])
@@ -142,7 +165,9 @@ def test_money_saved_counts_frauds_that_were_not_allowed() -> None:
         ([True, False], [0.1, float("inf")], "1 of 2 scores are not numbers"),
     ],
 )
-def test_what_is_undefined_is_an_error_and_no_number(metric: object, fraud: list[bool], scores: list[float], why: str) -> None:
+def test_what_is_undefined_is_an_error_and_no_number(
+    metric: object, fraud: list[bool], scores: list[float], why: str
+) -> None:
     with pytest.raises(UndefinedMetric, match=why):
         metric(fraud, scores)  # type: ignore[operator]
 

@@ -1,21 +1,28 @@
 import pandas as pd
 import pytest
 
-from mlops_assets.core.parity import Difference, Parity, compare, total
+from mlops_assets.core.watching.parity import Difference, Parity, compare, total
 
 FEATURES = ["amount_avg", "declines"]
 
 
 def frame(**vectors: tuple[float | None, float | None]) -> pd.DataFrame:
-    return pd.DataFrame([(name, *values) for name, values in vectors.items()], columns=["transaction_id", *FEATURES])
+    return pd.DataFrame(
+        [(name, *values) for name, values in vectors.items()], columns=["transaction_id", *FEATURES]
+    )
 
 
 def parity_of(
-    logged: pd.DataFrame, recomputed: pd.DataFrame, overtaken: dict[str, float] | None = None, as_read: pd.DataFrame | None = None
+    logged: pd.DataFrame,
+    recomputed: pd.DataFrame,
+    overtaken: dict[str, float] | None = None,
+    as_read: pd.DataFrame | None = None,
 ) -> Parity:
     """`as_read` has to hold every vector that is asked for."""
     given = frame() if as_read is None else as_read
-    return compare(logged, recomputed, FEATURES, overtaken or {}, lambda ids: [given[given["transaction_id"].isin(ids)]])
+    return compare(
+        logged, recomputed, FEATURES, overtaken or {}, lambda ids: [given[given["transaction_id"].isin(ids)]]
+    )
 
 
 def test_equal_vectors_are_clean_in_any_order_and_null_equals_null() -> None:
@@ -25,7 +32,15 @@ def test_equal_vectors_are_clean_in_any_order_and_null_equals_null() -> None:
 
 
 @pytest.mark.parametrize(
-    ("logged", "recomputed"), [(None, 0.0), (0.0, None), (1.0, 1.00001), (float("inf"), 1.0), (0.0, 1e-12), (float("inf"), float("-inf"))]
+    ("logged", "recomputed"),
+    [
+        (None, 0.0),
+        (0.0, None),
+        (1.0, 1.00001),
+        (float("inf"), 1.0),
+        (0.0, 1e-12),
+        (float("inf"), float("-inf")),
+    ],
 )
 def test_a_difference_is_a_mismatch_with_its_values(logged: float | None, recomputed: float | None) -> None:
     parity = parity_of(frame(a=(logged, 1)), frame(a=(recomputed, 1)))

@@ -6,13 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.core.splits import BadSplit, NothingToLearn, Split, utc_days
+from mlops_assets.core.learning.splits import BadSplit, NothingToLearn, Split, utc_days
 
 
 @st.composite
 def splits(draw: st.DrawFn) -> Split:
     holdout = draw(st.integers(1, 14))
-    return Split(draw(st.dates(date(2018, 1, 1), date(2030, 1, 1))), draw(st.integers(0, 60)), holdout, holdout + draw(st.integers(1, 60)))
+    return Split(
+        draw(st.dates(date(2018, 1, 1), date(2030, 1, 1))),
+        draw(st.integers(0, 60)),
+        holdout,
+        holdout + draw(st.integers(1, 60)),
+    )
 
 
 def test_the_days_of_the_handbook_protocol() -> None:
@@ -40,18 +45,27 @@ def test_the_folds_are_disjoint_adjacent_and_mature(split: Split) -> None:
 
 def test_a_timestamp_belongs_to_its_utc_day() -> None:
     split = Split(date(2024, 3, 12), 1, 1, 3)  # M is 10 March, when New York changes to summer time
-    times = pd.to_datetime(["2024-03-09 23:30:00-05:00", "2024-03-10 20:30:00-04:00"], utc=True).tz_convert("America/New_York")
+    times = pd.to_datetime(["2024-03-09 23:30:00-05:00", "2024-03-10 20:30:00-04:00"], utc=True).tz_convert(
+        "America/New_York"
+    )
     assert split.label(pd.Series(times)).tolist() == ["holdout", None]
 
 
 def test_days_may_be_dates_strings_or_timestamps() -> None:
     want = [pd.Timestamp("2024-03-09")]
-    for given_as in (date(2024, 3, 9), "2024-03-09", pd.Timestamp("2024-03-09 12:00"), pd.Timestamp("2024-03-09 23:59:59.999999", tz="UTC")):
+    for given_as in (
+        date(2024, 3, 9),
+        "2024-03-09",
+        pd.Timestamp("2024-03-09 12:00"),
+        pd.Timestamp("2024-03-09 23:59:59.999999", tz="UTC"),
+    ):
         assert utc_days(pd.Series([given_as])).tolist() == want
 
 
 def test_labels_keep_the_index() -> None:
-    assert Split(date(2024, 3, 12), 1, 1, 3).label(pd.Series(["2024-03-10"], index=[41])).to_dict() == {41: "holdout"}
+    assert Split(date(2024, 3, 12), 1, 1, 3).label(pd.Series(["2024-03-10"], index=[41])).to_dict() == {
+        41: "holdout"
+    }
 
 
 @pytest.mark.parametrize(
@@ -59,7 +73,10 @@ def test_labels_keep_the_index() -> None:
     [
         ((date(2024, 1, 1), 7, 0, 30), "a holdout of 0 days"),
         ((date(2024, 1, 1), -1, 7, 30), "a maturity of -1 days"),
-        ((date(2024, 1, 1), 7, 7, 7), "a training period of 7 days leaves nothing before a holdout of 7 days"),
+        (
+            (date(2024, 1, 1), 7, 7, 7),
+            "a training period of 7 days leaves nothing before a holdout of 7 days",
+        ),
         ((datetime(2024, 1, 1), 7, 7, 30), "a date is needed"),
         (("2024-01-01", 7, 7, 30), "as of '2024-01-01'"),
     ],
@@ -70,10 +87,16 @@ def test_a_split_that_cannot_be_meant_names_the_value(values: tuple[object, ...]
 
 
 def test_days_before_the_first_usable_one_belong_to_no_fold() -> None:
-    split = Split(date(2024, 2, 1), maturity_days=7, holdout_days=4, train_days=14, not_before=date(2024, 1, 15))
+    split = Split(
+        date(2024, 2, 1), maturity_days=7, holdout_days=4, train_days=14, not_before=date(2024, 1, 15)
+    )
     assert split.train_first == date(2024, 1, 15)
     assert split.label(pd.Series([date(2024, 1, 14), date(2024, 1, 15)])).tolist() == [None, "train"]
-    assert replace(split, not_before=date(2024, 1, 2)).train_first == replace(split, not_before=None).train_first == date(2024, 1, 11)
+    assert (
+        replace(split, not_before=date(2024, 1, 2)).train_first
+        == replace(split, not_before=None).train_first
+        == date(2024, 1, 11)
+    )
 
 
 START = date(2026, 1, 1)
@@ -86,8 +109,12 @@ def platform_split(as_of: date, maturity: int = 7, holdout: int = 7, warm_up: in
 @pytest.mark.parametrize("maturity", [0, 2, 7])
 @pytest.mark.parametrize("holdout", [1, 7])
 @pytest.mark.parametrize("warm_up", [0, 14])
-def test_the_first_as_of_day_that_is_told_is_the_first_with_a_training_day(maturity: int, holdout: int, warm_up: int) -> None:
-    told = str(NothingToLearn(platform_split(START + timedelta(days=1), maturity, holdout, warm_up), START, []))
+def test_the_first_as_of_day_that_is_told_is_the_first_with_a_training_day(
+    maturity: int, holdout: int, warm_up: int
+) -> None:
+    told = str(
+        NothingToLearn(platform_split(START + timedelta(days=1), maturity, holdout, warm_up), START, [])
+    )
     first = date.fromisoformat(told[-10:])
     assert platform_split(first, maturity, holdout, warm_up).has_training_days
     assert not platform_split(first - timedelta(days=1), maturity, holdout, warm_up).has_training_days
@@ -107,4 +134,6 @@ def test_that_nothing_can_be_learnt_is_told_with_what_each_day_is_kept_for() -> 
 def test_a_first_as_of_day_after_the_end_says_what_to_lower() -> None:
     ended = NothingToLearn(platform_split(date(2026, 1, 5)), START, [], date(2026, 1, 28))
     assert str(ended).endswith("is 2026-01-30. That is after [time] end = 2026-01-28: lower one of the three")
-    assert str(NothingToLearn(platform_split(date(2026, 1, 5)), START, [], date(2026, 1, 29))).endswith("is 2026-01-30")
+    assert str(NothingToLearn(platform_split(date(2026, 1, 5)), START, [], date(2026, 1, 29))).endswith(
+        "is 2026-01-30"
+    )

@@ -13,23 +13,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from mlops_assets.core.money import Costs
-from mlops_assets.core.recipe import BadRecipe, Recipe
-from mlops_assets.core.splits import Split
-from mlops_assets.core.training import IDENTITY, TrainedModel, TrainingError, choose_rounds, learnable, platt, train
-from serving.contract.scoring import Scorer
+from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.learning.fits import (
+    IDENTITY,
+    TrainedModel,
+    TrainingError,
+    choose_rounds,
+    learnable,
+    platt,
+    train,
+)
+from mlops_assets.core.learning.hyperparameters import BadRecipe, Recipe
+from mlops_assets.core.learning.splits import Split
+from serving.contract.scorers.lightgbm import Scorer
 
 FEATURES = ("amount_ratio", "fraud_rate")
 SPLIT = Split(date(2024, 2, 1), maturity_days=7, holdout_days=4, train_days=14)
 # Two threads wait for each other on rows this few, and leaves have to be smaller than those of a bank.
-RECIPE = Recipe(max_rounds=60, learning_rate=0.3, patience=5, min_data_in_leaf=10, min_sum_hessian_in_leaf=0.001, lambda_l2=5.0, num_threads=1)
+RECIPE = Recipe(
+    max_rounds=60,
+    learning_rate=0.3,
+    patience=5,
+    min_data_in_leaf=10,
+    min_sum_hessian_in_leaf=0.001,
+    lambda_l2=5.0,
+    num_threads=1,
+)
 
 
 def make_rows(per_day: int = 60, seed: int = 0) -> pd.DataFrame:
     """Fourteen days on which a high ratio and a high rate mean fraud, mostly; a tenth of the rates is unknown."""
     random = np.random.default_rng(seed)
     count = SPLIT.train_days * per_day
-    time = pd.Timestamp(SPLIT.train_first, tz="UTC") + pd.to_timedelta(np.sort(random.uniform(0, SPLIT.train_days * 24 * 60 - 1, count)), unit="min")
+    time = pd.Timestamp(SPLIT.train_first, tz="UTC") + pd.to_timedelta(
+        np.sort(random.uniform(0, SPLIT.train_days * 24 * 60 - 1, count)), unit="min"
+    )
     ratio, rate = random.lognormal(size=count), random.uniform(size=count)
     fraud = random.uniform(size=count) < 1 / (1 + np.exp(-(ratio + 3 * rate - 5.5)))
     rows = pd.DataFrame(
@@ -69,13 +87,25 @@ def test_another_process_gives_equal_bytes(model: TrainedModel) -> None:
         "m = train(make_rows(), FEATURES, SPLIT, RECIPE, Costs())\n"
         "print(m.digests['evaluation'], m.digests['release'], m.calibrator, m.policy)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300, cwd=Path(__file__).parent)
-    assert done.stdout.strip() == f"{model.digests['evaluation']} {model.digests['release']} {model.calibrator} {model.policy}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        cwd=Path(__file__).parent,
+    )
+    assert (
+        done.stdout.strip()
+        == f"{model.digests['evaluation']} {model.digests['release']} {model.calibrator} {model.policy}"
+    )
 
 
 def test_the_digests_are_those_of_the_texts(model: TrainedModel) -> None:
     texts = {"evaluation": model.evaluation_text, "release": model.release_text}
-    assert dict(model.digests) == {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    assert dict(model.digests) == {
+        name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()
+    }
 
 
 def test_the_evaluation_fit_never_saw_the_holdout(rows: pd.DataFrame, model: TrainedModel) -> None:
@@ -89,20 +119,29 @@ def test_the_evaluation_fit_never_saw_the_holdout(rows: pd.DataFrame, model: Tra
 
 
 def test_the_release_fit_is_the_same_recipe_and_rounds_on_all_rows(model: TrainedModel) -> None:
-    evaluation, release = (Scorer(text, model.calibrator).booster for text in (model.evaluation_text, model.release_text))
+    evaluation, release = (
+        Scorer(text, model.calibrator).booster for text in (model.evaluation_text, model.release_text)
+    )
     assert evaluation.num_trees() == release.num_trees() == model.rounds
     assert 1 <= model.rounds < RECIPE.max_rounds  # early stopping has found an end, else it is the limit
     parameters = [text[text.index("parameters:") :] for text in (model.evaluation_text, model.release_text)]
     assert parameters[0] == parameters[1]
 
 
-def test_the_model_takes_the_features_in_order_and_ranks_fraud_first(rows: pd.DataFrame, model: TrainedModel) -> None:
+def test_the_model_takes_the_features_in_order_and_ranks_fraud_first(
+    rows: pd.DataFrame, model: TrainedModel
+) -> None:
     assert Scorer(model.release_text, model.calibrator).features == model.features == FEATURES
     assert model.metrics["roc_auc"] > 0.6
     held = rows[rows["fold"] == "holdout"]
     assert model.metrics["holdout_rows"] == len(held)
     assert model.metrics["holdout_positives"] == held["is_fraud"].sum()
-    assert set(model.metrics) >= {"average_precision", "card_precision_at_k", "recall_at_1pct_fpr", "calibration_error"}
+    assert set(model.metrics) >= {
+        "average_precision",
+        "card_precision_at_k",
+        "recall_at_1pct_fpr",
+        "calibration_error",
+    }
     assert sum(model.importance.values()) == pytest.approx(1)
 
 
@@ -130,35 +169,58 @@ def train_fold(rows: pd.DataFrame) -> pd.Series:
     [
         (lambda r: r.iloc[:0], "the training period from 2024-01-11 to 2024-01-20 has no rows"),
         (lambda r: r[train_fold(r)], "the holdout from 2024-01-21 to 2024-01-24 has no rows"),
-        (lambda r: r.assign(is_fraud=r["is_fraud"] & ~train_fold(r)), "the training period .* one class only: all .* rows are legitimate"),
-        (lambda r: r.assign(is_fraud=r["is_fraud"] | train_fold(r)), "the training period .* one class only: all .* rows are fraud"),
-        (lambda r: r.assign(is_fraud=r["is_fraud"] & train_fold(r)), "the holdout .* one class only: all .* rows are legitimate"),
+        (
+            lambda r: r.assign(is_fraud=r["is_fraud"] & ~train_fold(r)),
+            "the training period .* one class only: all .* rows are legitimate",
+        ),
+        (
+            lambda r: r.assign(is_fraud=r["is_fraud"] | train_fold(r)),
+            "the training period .* one class only: all .* rows are fraud",
+        ),
+        (
+            lambda r: r.assign(is_fraud=r["is_fraud"] & train_fold(r)),
+            "the holdout .* one class only: all .* rows are legitimate",
+        ),
         (lambda r: r.assign(fraud_rate=np.nan), "null in every row of the training period: fraud_rate"),
-        (lambda r: r.assign(amount_ratio=np.nan, fraud_rate=np.nan), "null in every row of the training period: amount_ratio, fraud_rate"),
+        (
+            lambda r: r.assign(amount_ratio=np.nan, fraud_rate=np.nan),
+            "null in every row of the training period: amount_ratio, fraud_rate",
+        ),
         (lambda r: r.assign(amount_ratio=np.inf), "infinite values in amount_ratio"),
         (lambda r: r.drop(columns="fraud_rate"), "has no column fraud_rate"),
-        (lambda r: r.assign(is_fraud=r["is_fraud"].astype("boolean").where(r.index > 2)), "3 of 840 rows have no verdict"),
+        (
+            lambda r: r.assign(is_fraud=r["is_fraud"].astype("boolean").where(r.index > 2)),
+            "3 of 840 rows have no verdict",
+        ),
         (lambda r: pd.concat([r, r.head(1)]), "transaction t00000 is in the training set more than once"),
         (lambda r: r.assign(fold="train"), "is marked 'train': not as of 2024-02-01"),
         (
-            lambda r: r.assign(is_fraud=r["is_fraud"] & (~train_fold(r) | (r["event_timestamp"].dt.day == 12))),
+            lambda r: r.assign(
+                is_fraud=r["is_fraud"] & (~train_fold(r) | (r["event_timestamp"].dt.day == 12))
+            ),
             "the training period has fraud from 2024-01-12 to 2024-01-12 only",
         ),
     ],
 )
-def test_rows_that_cannot_be_learnt_from_are_named(rows: pd.DataFrame, spoil: Callable[[pd.DataFrame], pd.DataFrame], message: str) -> None:
+def test_rows_that_cannot_be_learnt_from_are_named(
+    rows: pd.DataFrame, spoil: Callable[[pd.DataFrame], pd.DataFrame], message: str
+) -> None:
     with pytest.raises(TrainingError, match=message):
         train(spoil(rows), FEATURES, SPLIT, RECIPE, Costs())
 
 
 def test_a_row_that_is_not_mature_is_refused(rows: pd.DataFrame) -> None:
-    early = rows.head(1).assign(transaction_id="early", event_timestamp=pd.Timestamp("2024-01-30", tz="UTC"), is_fraud=True)
+    early = rows.head(1).assign(
+        transaction_id="early", event_timestamp=pd.Timestamp("2024-01-30", tz="UTC"), is_fraud=True
+    )
     with pytest.raises(TrainingError, match=r"transaction early of 2024-01-30 .* not as of 2024-02-01"):
         train(pd.concat([rows, early]), FEATURES, SPLIT, RECIPE, Costs())
 
 
 def test_a_training_period_whose_last_days_hold_no_fraud_still_finds_a_tail(rows: pd.DataFrame) -> None:
-    quiet = rows.assign(is_fraud=rows["is_fraud"] & ((rows["event_timestamp"].dt.day < 16) | ~train_fold(rows)))
+    quiet = rows.assign(
+        is_fraud=rows["is_fraud"] & ((rows["event_timestamp"].dt.day < 16) | ~train_fold(rows))
+    )
     assert train(quiet, FEATURES, SPLIT, RECIPE, Costs()).rounds >= 1
 
 
@@ -197,7 +259,9 @@ def test_rounds_are_the_fewest_within_the_tolerance_of_the_best(rows: pd.DataFra
     losses = [loss(count) for count in range(1, booster.num_trees() + 1)]
     assert best == pytest.approx(min(losses))
     assert rounds == next(count for count, value in enumerate(losses, 1) if value <= min(losses) * 1.05)
-    assert rounds < choose_rounds(known, train_days & ~tail, tail, FEATURES, replace(recipe, tolerance=0.0))[1]
+    assert (
+        rounds < choose_rounds(known, train_days & ~tail, tail, FEATURES, replace(recipe, tolerance=0.0))[1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_training import FEATURES, RECIPE, SPLIT, make_rows
 
-from mlops_assets.core.recipe import Recipe
-from mlops_assets.core.splits import Split
-from mlops_assets.core.training import choose_rounds, learnable
-from mlops_assets.core.tuning import SPACE, Fold, Study, Trial, Tuning, TuningError, folds_of, search
+from mlops_assets.core.learning.fits import choose_rounds, learnable
+from mlops_assets.core.learning.hyperparameters import Recipe
+from mlops_assets.core.learning.splits import Split
+from mlops_assets.core.learning.tuning import SPACE, Fold, Study, Trial, Tuning, TuningError, folds_of, search
 
 TUNING = Tuning(trials=12, folds=2, fold_days=3)  # some of them are given up
-WEAK = replace(RECIPE, num_leaves=3, learning_rate=0.02, lambda_l2=80.0)  # within a few trials there is a better one
+WEAK = replace(
+    RECIPE, num_leaves=3, learning_rate=0.02, lambda_l2=80.0
+)  # within a few trials there is a better one
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,8 @@ def test_folds_are_the_last_training_days_in_order_without_overlap_and_leave_as_
     split = Split(date(2024, 6, 1), maturity_days=7, holdout_days=5, train_days=training_days + 5)
     if training_days < (folds + 1) * fold_days:
         with pytest.raises(
-            TuningError, match=rf"there are {training_days} training days; {folds} folds of {fold_days} days.* are {(folds + 1) * fold_days}"
+            TuningError,
+            match=rf"there are {training_days} training days; {folds} folds of {fold_days} days.* are {(folds + 1) * fold_days}",
         ):
             folds_of(split, Tuning(1, folds, fold_days))
         return
@@ -58,12 +61,20 @@ def test_the_holdout_is_not_looked_at(rows: pd.DataFrame, study: Study) -> None:
     assert search(rows[~held], FEATURES, SPLIT, WEAK, TUNING) == study
 
 
-def test_a_fold_is_measured_on_its_days_by_what_learnt_from_the_days_before_it(rows: pd.DataFrame, study: Study) -> None:
+def test_a_fold_is_measured_on_its_days_by_what_learnt_from_the_days_before_it(
+    rows: pd.DataFrame, study: Study
+) -> None:
     known, days = learnable(rows, FEATURES, WEAK), rows["event_timestamp"].dt.date.to_numpy()
-    assert study.folds == (Fold(date(2024, 1, 15), date(2024, 1, 17)), Fold(date(2024, 1, 18), date(2024, 1, 20)))
+    assert study.folds == (
+        Fold(date(2024, 1, 15), date(2024, 1, 17)),
+        Fold(date(2024, 1, 18), date(2024, 1, 20)),
+    )
     for number, fold in enumerate(study.folds):
         measured = (days >= fold.first) & (days <= fold.last)
-        assert study.configured.losses[number] == choose_rounds(known, days < fold.first, measured, FEATURES, WEAK)[2]
+        assert (
+            study.configured.losses[number]
+            == choose_rounds(known, days < fold.first, measured, FEATURES, WEAK)[2]
+        )
 
 
 def test_equal_rows_in_any_order_give_the_same_trials(rows: pd.DataFrame, study: Study) -> None:
@@ -73,7 +84,14 @@ def test_equal_rows_in_any_order_give_the_same_trials(rows: pd.DataFrame, study:
 @pytest.mark.slow
 def test_another_process_gives_the_same_trials(study: Study) -> None:
     code = "from test_tuning import *\nprint(search(make_rows(per_day=300), FEATURES, SPLIT, WEAK, TUNING))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300, cwd=Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        cwd=Path(__file__).parent,
+    )
     assert done.stdout.strip() == str(study)
     assert done.stderr == "", "Optuna keeps silent"
 
@@ -87,11 +105,15 @@ def test_the_configured_recipe_is_the_first_trial_and_goes_for_a_better_one_only
     assert study.configured.recipe == WEAK
     assert study.best.loss < study.configured.loss
     assert study.best.loss == min(trial.loss for trial in study.trials if not trial.given_up)
-    assert replace(study.best.recipe, **study.configured.searched) == WEAK, "what is not searched is as configured"
+    assert replace(study.best.recipe, **study.configured.searched) == WEAK, (
+        "what is not searched is as configured"
+    )
 
 
 def test_of_equal_trials_the_earliest_is_taken() -> None:
-    trials = tuple(Trial(number, replace(WEAK, num_leaves=number + 2), (0.2, 0.4), given_up=False) for number in range(3))
+    trials = tuple(
+        Trial(number, replace(WEAK, num_leaves=number + 2), (0.2, 0.4), given_up=False) for number in range(3)
+    )
     assert Study((), trials).best == trials[0]
 
 
@@ -108,7 +130,9 @@ def test_a_hopeless_trial_is_given_up_before_its_last_fold(study: Study) -> None
     assert not any(trial.given_up for trial in study.trials[:5]), "the median of fewer says little"
 
 
-def test_every_trial_but_the_first_is_within_the_ranges_which_hold_the_configured_values(study: Study) -> None:
+def test_every_trial_but_the_first_is_within_the_ranges_which_hold_the_configured_values(
+    study: Study,
+) -> None:
     for trial in study.trials[1:]:
         for name, value in trial.searched.items():
             within, configured = SPACE[name], getattr(WEAK, name)
@@ -132,7 +156,9 @@ def test_the_default_recipe_lies_within_the_ranges() -> None:
 def test_a_fold_of_one_class_is_named(rows: pd.DataFrame) -> None:
     days = rows["event_timestamp"].dt.date
     quiet = rows.assign(is_fraud=rows["is_fraud"] & ((days < date(2024, 1, 15)) | (days > date(2024, 1, 17))))
-    with pytest.raises(TuningError, match=r"the days from 2024-01-15 to 2024-01-17 have 0 frauds in \d+ rows"):
+    with pytest.raises(
+        TuningError, match=r"the days from 2024-01-15 to 2024-01-17 have 0 frauds in \d+ rows"
+    ):
         search(quiet, FEATURES, SPLIT, RECIPE, TUNING)
     late = rows.assign(is_fraud=rows["is_fraud"] & (days >= date(2024, 1, 15)))
     with pytest.raises(TuningError, match=r"the training days before 2024-01-15 have 0 frauds in \d+ rows"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.verdicts import latest_verdicts, verdicts_known
+from mlops_assets.core.data.verdict_history import latest_verdicts, verdicts_known
 from serving.contract.verdicts import verdict_events
 
 HOUR = 3_600_000_000
@@ -38,10 +38,16 @@ EPOCH = pd.Timestamp("2026-03-01", tz="UTC")
         ([(-2 * DAY, True), (-DAY, False)], True, [(0, False)]),
         ([(-DAY, True), (0, False)], False, [(0, False)]),
         ([(-DAY, True)], False, [(0, True)]),
-        ([(DAY, True), (8 * DAY, False), (9 * DAY, True)], False, [(DAY, True), (8 * DAY, False), (9 * DAY, True)]),
+        (
+            [(DAY, True), (8 * DAY, False), (9 * DAY, True)],
+            False,
+            [(DAY, True), (8 * DAY, False), (9 * DAY, True)],
+        ),
     ],
 )
-def test_the_rule_for_one_transaction(labels: list[tuple[int, bool]], blocked: bool, verdicts: list[tuple[int, bool]]) -> None:
+def test_the_rule_for_one_transaction(
+    labels: list[tuple[int, bool]], blocked: bool, verdicts: list[tuple[int, bool]]
+) -> None:
     assert verdict_events(0, labels, blocked, WEEK) == verdicts
 
 
@@ -55,7 +61,9 @@ def times(offsets: list[int]) -> pd.Series:
     return pd.Series([EPOCH + pd.Timedelta(us, unit="us") for us in offsets], dtype="datetime64[us, UTC]")
 
 
-def history(events: list[tuple[int, int]], said: list[tuple[int, int, bool]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def history(
+    events: list[tuple[int, int]], said: list[tuple[int, int, bool]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     transactions = pd.DataFrame(
         {
             "transaction_id": [f"t{i}" for i in range(len(events))],
@@ -78,7 +86,10 @@ def history(events: list[tuple[int, int]], said: list[tuple[int, int, bool]]) ->
 
 hours = st.integers(0, 12 * 24).map(lambda h: h * HOUR)
 events_st = st.lists(st.tuples(hours, st.sampled_from([0, 0, HOUR, 8 * DAY])), min_size=1, max_size=8)
-labels_st = st.lists(st.tuples(st.integers(0, 9), st.integers(-24, 20 * 24).map(lambda h: h * HOUR), st.booleans()), max_size=14)
+labels_st = st.lists(
+    st.tuples(st.integers(0, 9), st.integers(-24, 20 * 24).map(lambda h: h * HOUR), st.booleans()),
+    max_size=14,
+)
 
 
 @settings(max_examples=150)
@@ -90,7 +101,10 @@ def test_all_at_once_equals_the_rule_applied_to_each(
     expected = []
     for i, (event, late) in enumerate(events):
         own = [(us, fraud) for j, us, fraud in said if j == i]
-        expected += [(known, f"t{i}", fraud) for known, fraud in verdict_events(event, own, i in blocked, maturity_us, event + late)]
+        expected += [
+            (known, f"t{i}", fraud)
+            for known, fraud in verdict_events(event, own, i in blocked, maturity_us, event + late)
+        ]
     found = verdicts_known(
         transactions,
         labels,
@@ -101,14 +115,18 @@ def test_all_at_once_equals_the_rule_applied_to_each(
     )
     got = [
         (int((known - EPOCH) // pd.Timedelta(1, unit="us")), one, bool(fraud))
-        for known, one, fraud in zip(found["event_timestamp"], found["transaction_id"], found["is_fraud"], strict=True)
+        for known, one, fraud in zip(
+            found["event_timestamp"], found["transaction_id"], found["is_fraud"], strict=True
+        )
     ]
     assert got == sorted(expected, key=lambda verdict: (verdict[0], verdict[1], not verdict[2]))
 
 
 @settings(max_examples=60)
 @given(events_st, labels_st, st.sets(st.integers(0, 9)))
-def test_day_by_day_gives_the_same_rows_as_the_whole(events: list[tuple[int, int]], said: list[tuple[int, int, bool]], blocked: set[int]) -> None:
+def test_day_by_day_gives_the_same_rows_as_the_whole(
+    events: list[tuple[int, int]], said: list[tuple[int, int, bool]], blocked: set[int]
+) -> None:
     """A day sees only what had arrived by its end, and that is enough."""
     transactions, labels = history(events, said)
     ids = {f"t{i}" for i in blocked}
@@ -117,7 +135,11 @@ def test_day_by_day_gives_the_same_rows_as_the_whole(events: list[tuple[int, int
     parts = []
     for start, end in pairwise(days):
         arrived = transactions[transactions["created_timestamp"] < end]
-        parts.append(verdicts_known(arrived, labels[labels["label_timestamp"] < end], ids, timedelta(days=7), start, end))
+        parts.append(
+            verdicts_known(
+                arrived, labels[labels["label_timestamp"] < end], ids, timedelta(days=7), start, end
+            )
+        )
     assert pd.concat(parts, ignore_index=True).equals(whole)
 
 
@@ -127,14 +149,30 @@ def test_the_latest_verdict_as_of_a_moment_is_the_last_one_before_it(
     events: list[tuple[int, int]], said: list[tuple[int, int, bool]], as_of_hours: int
 ) -> None:
     transactions, labels = history(events, said)
-    verdicts = verdicts_known(transactions, labels, (), timedelta(days=7), EPOCH - pd.Timedelta(days=9), EPOCH + pd.Timedelta(days=90))
+    verdicts = verdicts_known(
+        transactions,
+        labels,
+        (),
+        timedelta(days=7),
+        EPOCH - pd.Timedelta(days=9),
+        EPOCH + pd.Timedelta(days=90),
+    )
     as_of = EPOCH + pd.Timedelta(hours=as_of_hours)
     latest = latest_verdicts(verdicts, as_of).set_index("transaction_id")
     for i, (event, late) in enumerate(events):
-        known = [v for v in verdict_events(event, [(us, f) for j, us, f in said if j == i], False, WEEK, event + late) if v[0] < as_of_hours * HOUR]
+        known = [
+            v
+            for v in verdict_events(
+                event, [(us, f) for j, us, f in said if j == i], False, WEEK, event + late
+            )
+            if v[0] < as_of_hours * HOUR
+        ]
         assert (f"t{i}" in latest.index) == bool(known)
         if known:
-            assert (latest.loc[f"t{i}", "known"], latest.loc[f"t{i}", "is_fraud"]) == (EPOCH + pd.Timedelta(known[-1][0], unit="us"), known[-1][1])
+            assert (latest.loc[f"t{i}", "known"], latest.loc[f"t{i}", "is_fraud"]) == (
+                EPOCH + pd.Timedelta(known[-1][0], unit="us"),
+                known[-1][1],
+            )
 
 
 def test_rows_are_those_of_the_verdicts_dataset() -> None:
@@ -152,12 +190,18 @@ def test_rows_are_those_of_the_verdicts_dataset() -> None:
     ]
     assert found["created_timestamp"].equals(found["event_timestamp"])
     assert found["transaction_timestamp"].tolist() == [EPOCH]
-    assert [str(found[c].dtype) for c in ("event_timestamp", "is_fraud", "amount")] == ["datetime64[us, UTC]", "bool", "float64"]
+    assert [str(found[c].dtype) for c in ("event_timestamp", "is_fraud", "amount")] == [
+        "datetime64[us, UTC]",
+        "bool",
+        "float64",
+    ]
 
 
 def test_without_transactions_or_labels_there_are_no_verdicts_and_the_columns_stay() -> None:
     transactions, labels = history([(0, 0)], [(0, DAY, True)])
-    none = verdicts_known(transactions.head(0), labels.head(0), (), timedelta(days=7), EPOCH, EPOCH + pd.Timedelta(days=30))
+    none = verdicts_known(
+        transactions.head(0), labels.head(0), (), timedelta(days=7), EPOCH, EPOCH + pd.Timedelta(days=30)
+    )
     assert len(none) == 0
     assert str(none["event_timestamp"].dtype) == "datetime64[us, UTC]"
     assert latest_verdicts(none, EPOCH).columns.tolist() == ["transaction_id", "is_fraud", "known"]

@@ -12,15 +12,17 @@ from feast import FeatureView, Field, FileSource, PushSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Bool, Float64, Int64, String, UnixTimestamp
 
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.online_store import reading
 from feature_repo.engine.plan import FeaturePlan, plan_from_feast
-from feature_repo.engine.store import open_store
 from feature_repo.fraud.entities import customer, merchant
 from feature_repo.fraud.views import customer_stats
+from feature_repo.lake.datasets import Lake
+from feature_repo.plugins.online_store import reading
+from feature_repo.store import open_store
 
 START = pd.Timestamp("2018-04-01", tz="UTC")
-NOW = pd.Timestamp.now(tz="UTC").floor("us")  # when the tests were collected: they run minutes later, so bounds keep hours away from it
+NOW = pd.Timestamp.now(tz="UTC").floor(
+    "us"
+)  # when the tests were collected: they run minutes later, so bounds keep hours away from it
 TTL = timedelta(days=3)
 RISK = ["profile:risk", "profile:segment"]
 
@@ -41,7 +43,9 @@ class Bank:
         return asked.assign(event_time_us=asked["event_timestamp"].astype("int64"))
 
     def historical(self, entities: pd.DataFrame) -> pd.DataFrame:
-        return self.store.get_historical_features(entities, features=self.store.get_feature_service("fraud_v1")).to_df()
+        return self.store.get_historical_features(
+            entities, features=self.store.get_feature_service("fraud_v1")
+        ).to_df()
 
 
 def make_bank(home: Path) -> Bank:
@@ -61,7 +65,9 @@ def make_bank(home: Path) -> Bank:
         }
     )
     known = transactions["event_timestamp"] + pd.Timedelta(days=3)
-    verdicts = transactions.rename(columns={"event_timestamp": "transaction_timestamp"}).drop(columns=["created_timestamp", "is_declined"])
+    verdicts = transactions.rename(columns={"event_timestamp": "transaction_timestamp"}).drop(
+        columns=["created_timestamp", "is_declined"]
+    )
     verdicts = verdicts.assign(event_timestamp=known, created_timestamp=known, is_fraud=rng.random(n) < 0.2)
     for name, rows in {"transactions": transactions, "verdicts": verdicts}.items():
         write_days(Lake(home / "lake"), name, rows)
@@ -75,7 +81,12 @@ def write_days(lake: Lake, dataset: str, rows: pd.DataFrame) -> None:
         lake.write(dataset, str(day), pa.Table.from_pandas(arrived, preserve_index=False), validated=True)
 
 
-profiles = FileSource(name="profiles", path="lake://profiles", timestamp_field="event_timestamp", created_timestamp_column="created_timestamp")
+profiles = FileSource(
+    name="profiles",
+    path="lake://profiles",
+    timestamp_field="event_timestamp",
+    created_timestamp_column="created_timestamp",
+)
 profiles_push = PushSource(name="profiles_push", batch_source=profiles)
 profile = FeatureView(
     name="profile",
@@ -92,13 +103,22 @@ profile = FeatureView(
     ],
 )
 # Two keys, no created_timestamp, no ttl, and a column of another name in the lake.
-pairs = FileSource(name="pairs", path="lake://pairs", timestamp_field="event_timestamp", field_mapping={"raw_affinity": "affinity"})
+pairs = FileSource(
+    name="pairs",
+    path="lake://pairs",
+    timestamp_field="event_timestamp",
+    field_mapping={"raw_affinity": "affinity"},
+)
 affinity = FeatureView(
     name="affinity",
     entities=[customer, merchant],
     source=pairs,
     ttl=timedelta(0),
-    schema=[Field(name="customer_id", dtype=String), Field(name="merchant_id", dtype=String), Field(name="affinity", dtype=Float64)],
+    schema=[
+        Field(name="customer_id", dtype=String),
+        Field(name="merchant_id", dtype=String),
+        Field(name="affinity", dtype=Float64),
+    ],
 )
 
 
@@ -109,14 +129,21 @@ affinity = FeatureView(
     mode="python",
 )
 def risk_per_txn(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {"risk_per_txn": [None if r is None or not n else r / n for r, n in zip(inputs["risk"], inputs["num_txns_7d"], strict=True)]}
+    return {
+        "risk_per_txn": [
+            None if r is None or not n else r / n
+            for r, n in zip(inputs["risk"], inputs["num_txns_7d"], strict=True)
+        ]
+    }
 
 
 def make_profiles(bank: Bank, seed: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Profiles of the bank's customers, a third of them late and some corrected, and affinities; in the lake and declared."""
     rng = np.random.default_rng(seed)
     n = 300
-    happened = (START + pd.to_timedelta(rng.integers(0, 10 * 24, n), unit="h")).as_unit("us")  # by the hour: several at once
+    happened = (START + pd.to_timedelta(rng.integers(0, 10 * 24, n), unit="h")).as_unit(
+        "us"
+    )  # by the hour: several at once
     late = pd.to_timedelta(np.where(rng.random(n) < 0.3, rng.integers(1, 48, n), 0), unit="h")
     rows = pd.DataFrame(
         {
@@ -130,7 +157,9 @@ def make_profiles(bank: Bank, seed: int = 3) -> tuple[pd.DataFrame, pd.DataFrame
             "joined_at": (happened - pd.Timedelta(days=400)).as_unit("us"),
         }
     )
-    rows = rows.drop_duplicates(["customer_id", "event_timestamp", "created_timestamp"]).reset_index(drop=True)
+    rows = rows.drop_duplicates(["customer_id", "event_timestamp", "created_timestamp"]).reset_index(
+        drop=True
+    )
     write_days(bank.lake, "profiles", rows)
     both = rows[["customer_id", "event_timestamp"]].assign(
         merchant_id=[f"m{i}" for i in rng.integers(0, 4, len(rows))], raw_affinity=np.arange(len(rows)) / 8

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from feature_repo.engine.lake import Lake
+from feature_repo.lake.datasets import Lake
 
 BEFORE, DAY, AFTER = "2025-03-01", "2025-03-02", "2025-03-03"
 ROWS = 2_000

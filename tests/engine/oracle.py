@@ -14,7 +14,14 @@ def oracle(view: ViewPlan, events: list[Event], key: str | None, at_us: int) -> 
         lower = at_us - window_us
         if view.hop_us:
             lower -= lower % view.hop_us
-        return [e for e in events if key is not None and e["key"] == key and lower <= e["event_us"] < at_us and e["created_us"] <= at_us]
+        return [
+            e
+            for e in events
+            if key is not None
+            and e["key"] == key
+            and lower <= e["event_us"] < at_us
+            and e["created_us"] <= at_us
+        ]
 
     if view.ttl_us and not within(view.ttl_us):
         return {a.name: None for a in view.aggregates}
@@ -32,14 +39,18 @@ def _exact(value: Any, scale: int | None) -> Any:
     return Fraction(value) if scale is None else Fraction(round(value * 10**scale), 10**scale)
 
 
-def _apply(function: str, column: str, seen: list[Event], values: list[Any], at_us: int) -> float | int | None:
+def _apply(
+    function: str, column: str, seen: list[Event], values: list[Any], at_us: int
+) -> float | int | None:
     if function == "count":
         return len(seen)
     if function == "count_distinct":
         return len(set(values))
     if function in ("seconds_since_last", "seconds_since_first"):
         times = [e["event_us"] for e in seen if column == "event_timestamp" or e[column]]
-        return (at_us - (max if function == "seconds_since_last" else min)(times)) / 1_000_000 if times else None
+        return (
+            (at_us - (max if function == "seconds_since_last" else min)(times)) / 1_000_000 if times else None
+        )
     if function == "sum":
         return float(sum(values))
     if not values:

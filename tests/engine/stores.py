@@ -9,11 +9,11 @@ from typing import Any
 from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
-from feature_repo.engine.online import OnlineState
-from feature_repo.engine.online_sql import StreamTable
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.engine.replay import columns_of
-from feature_repo.engine.state_store import Loaded, Refused, StateStore, Value
+from feature_repo.online.base import Loaded, Refused, StateStore, Value
+from feature_repo.online.lake_events import columns_of
+from feature_repo.online.sqlite.queries import StreamTable
+from feature_repo.online.sqlite.state import OnlineState
 
 
 class ListStore:
@@ -24,7 +24,9 @@ class ListStore:
         self.events: dict[str, dict[str, Event]] = {v.stream: {} for v in plan.views}
         self.refused: dict[tuple[str, str], Refused] = {}
 
-    def push(self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int) -> bool:
+    def push(
+        self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int
+    ) -> bool:
         if known := event_id in self._of(stream):
             return not known
         self.load(stream, [(event_id, event, event_us, created_us)])
@@ -51,7 +53,9 @@ class ListStore:
             result |= oracle(view, events, keys[view.entity], at_us)
         return result
 
-    def vector(self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
+    def vector(
+        self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]
+    ) -> dict[str, float | None]:
         known: dict[str, Any] = {**self.aggregates(keys, at_us), **request}
         for step in self.plan.on_demand:
             known |= step.load()({name: known[name] for name in step.inputs})
@@ -64,7 +68,11 @@ class ListStore:
         return self._of(stream).get(event_id)
 
     def find_of(self, stream: str, transaction_id: str) -> list[dict[str, object]]:
-        return [event for _, event in sorted(self._of(stream).items()) if event["event_id"] == f"{transaction_id}:{event['event_us']}"]
+        return [
+            event
+            for _, event in sorted(self._of(stream).items())
+            if event["event_id"] == f"{transaction_id}:{event['event_us']}"
+        ]
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
         return max((e["event_us"] for e in self._of(stream).values() if e["event_us"] < at_us), default=None)
@@ -82,7 +90,12 @@ class ListStore:
         return columns_of(self.plan, stream, StreamTable.of(stream, self.plan).stored)
 
     def prune(self, before_us: int, limit: int) -> int:
-        old = [(s, i) for s, events in self.events.items() for i, e in events.items() if e["event_us"] < before_us][:limit]
+        old = [
+            (s, i)
+            for s, events in self.events.items()
+            for i, e in events.items()
+            if e["event_us"] < before_us
+        ][:limit]
         for stream, event_id in old:
             del self.events[stream][event_id]
         return len(old)

@@ -16,7 +16,7 @@ from test_windows import HOUR, MINUTE, START, event, plan_of
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, PlanError, ViewPlan
-from feature_repo.engine.state_store import Refused, StateStore
+from feature_repo.online.base import Refused, StateStore
 
 DAY = 24 * HOUR
 KEY = {"key": "a"}
@@ -122,7 +122,12 @@ def test_events_are_found_by_id_and_by_transaction(state: StateStore) -> None:
         state.push("s", event_id, event(minute, money=1.25), START + minute * MINUTE, START + minute * MINUTE)
     assert [e["event_id"] for e in state.find_of("s", "t")] == [f"t:{at}", f"t:{later}"]
     found = state.find("s", "u") or {}
-    assert (found["key"], found["money"], found["event_us"], found["created_us"]) == ("a", 1.25, START + 3 * MINUTE, START + 3 * MINUTE)
+    assert (found["key"], found["money"], found["event_us"], found["created_us"]) == (
+        "a",
+        1.25,
+        START + 3 * MINUTE,
+        START + 3 * MINUTE,
+    )
     assert state.find("s", "nobody") is None
     assert state.find_of("s", "nobody") == []
 
@@ -131,7 +136,12 @@ def test_the_newest_event_before_a_moment_says_how_fresh_a_stream_is(state: Stat
     assert state.newest_us("s", START) is None
     for minute in (1, 5, 9):
         push(state, minute, event(minute))
-    assert [state.newest_us("s", START + m * MINUTE) for m in (1, 6, 9, 10)] == [None, START + 5 * MINUTE, START + 5 * MINUTE, START + 9 * MINUTE]
+    assert [state.newest_us("s", START + m * MINUTE) for m in (1, 6, 9, 10)] == [
+        None,
+        START + 5 * MINUTE,
+        START + 5 * MINUTE,
+        START + 9 * MINUTE,
+    ]
     assert sorted(state.ids("s", START + MINUTE, START + 9 * MINUTE)) == ["1", "5"]
 
 
@@ -143,15 +153,38 @@ def test_refusals_are_counted_by_stream_and_reason(state: StateStore) -> None:
 
 
 def test_a_vector_has_the_order_of_the_service_and_on_demand_features(opened: Open) -> None:
-    view = ViewPlan("v", "key", "s", 0, (Aggregate("avg_txn_amount_7d", "money", "avg", DAY), Aggregate("n", "x", "count", DAY)), {"money": 2})
-    others = tuple(name for name in CONTEXT_INPUTS if name not in ("avg_txn_amount_7d", "amount", "event_time_us"))
+    view = ViewPlan(
+        "v",
+        "key",
+        "s",
+        0,
+        (Aggregate("avg_txn_amount_7d", "money", "avg", DAY), Aggregate("n", "x", "count", DAY)),
+        {"money": 2},
+    )
+    others = tuple(
+        name for name in CONTEXT_INPUTS if name not in ("avg_txn_amount_7d", "amount", "event_time_us")
+    )
     inputs = ("avg_txn_amount_7d", *others, "amount", "event_time_us")
-    on_demand = OnDemandPlan("c", "feature_repo.fraud.context:transaction_context", inputs, ("amount_to_customer_avg_7d", "is_night"))
-    state = opened(FeaturePlan("s", (view,), (on_demand,), ("is_night", "n", "amount_to_customer_avg_7d", "avg_txn_amount_7d")))
+    on_demand = OnDemandPlan(
+        "c",
+        "feature_repo.fraud.context:transaction_context",
+        inputs,
+        ("amount_to_customer_avg_7d", "is_night"),
+    )
+    state = opened(
+        FeaturePlan(
+            "s", (view,), (on_demand,), ("is_night", "n", "amount_to_customer_avg_7d", "avg_txn_amount_7d")
+        )
+    )
     push(state, 1, event(0, money=4.0))
     request = {"amount": 8.0, "event_time_us": START + 5 * HOUR, **dict.fromkeys(others, 0.0)}
     vector = state.vector(KEY, START + 5 * HOUR, request)
-    assert list(vector.items()) == [("is_night", 1.0), ("n", 1.0), ("amount_to_customer_avg_7d", 2.0), ("avg_txn_amount_7d", 4.0)]
+    assert list(vector.items()) == [
+        ("is_night", 1.0),
+        ("n", 1.0),
+        ("amount_to_customer_avg_7d", 2.0),
+        ("avg_txn_amount_7d", 4.0),
+    ]
 
 
 def test_values_live_as_long_as_their_view_says(opened: Open) -> None:
@@ -159,32 +192,59 @@ def test_values_live_as_long_as_their_view_says(opened: Open) -> None:
     state = opened(one(ViewPlan("v", "key", "s", 0, aggregates, {"money": 2}, ttl_us=HOUR)))
     push(state, 1, event(0, money=4.0))
     push(state, 2, event(30, late=60, money=1.0))
-    asked = {minute: tuple(state.aggregates(KEY, START + minute * MINUTE).values()) for minute in (0, 1, 60, 61, 90, 91)}
-    assert asked == {0: (None, None), 1: (1, 4.0), 60: (1, 4.0), 61: (None, None), 90: (2, 5.0), 91: (None, None)}
+    asked = {
+        minute: tuple(state.aggregates(KEY, START + minute * MINUTE).values())
+        for minute in (0, 1, 60, 61, 90, 91)
+    }
+    assert asked == {
+        0: (None, None),
+        1: (1, 4.0),
+        60: (1, 4.0),
+        61: (None, None),
+        90: (2, 5.0),
+        91: (None, None),
+    }
 
 
 def views_of(hop_us: int, ttl_us: int) -> tuple[ViewPlan, ...]:
-    wanted = [(f, c) for c in ("money", "items") for f in ("sum", "avg", "std", "min", "max")] + [("sum", "declined"), ("avg", "ratio")]
+    wanted = [(f, c) for c in ("money", "items") for f in ("sum", "avg", "std", "min", "max")] + [
+        ("sum", "declined"),
+        ("avg", "ratio"),
+    ]
     wanted += [("count", "who"), ("count_distinct", "who")]
-    wanted += [(f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")]
+    wanted += [
+        (f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")
+    ]
 
     def view(name: str, entity: str, hop_us: int, windows: tuple[int, ...], ttl_us: int = 0) -> ViewPlan:
-        aggregates = tuple(Aggregate(f"{name}_{f}_{c}_{w // MINUTE}", c, f, w) for w in windows for f, c in wanted)
-        return ViewPlan(name, entity, "s", hop_us, aggregates, {"money": 2, "declined": 0, "items": 0}, ttl_us=ttl_us)
+        aggregates = tuple(
+            Aggregate(f"{name}_{f}_{c}_{w // MINUTE}", c, f, w) for w in windows for f, c in wanted
+        )
+        return ViewPlan(
+            name, entity, "s", hop_us, aggregates, {"money": 2, "declined": 0, "items": 0}, ttl_us=ttl_us
+        )
 
-    return view("exact", "key", 0, (20 * MINUTE, HOUR, 5 * HOUR)), view("tiled", "who", hop_us, (HOUR, 3 * HOUR), ttl_us)
+    return view("exact", "key", 0, (20 * MINUTE, HOUR, 5 * HOUR)), view(
+        "tiled", "who", hop_us, (HOUR, 3 * HOUR), ttl_us
+    )
 
 
 minutes = st.integers(0, 400)
 numbers = st.integers(0, 25).map(str)
 events = st.builds(
-    lambda minute, jitter, late, **values: {"event_us": START + minute * MINUTE + jitter, "created_us": START + (minute + late) * MINUTE, **values},
+    lambda minute, jitter, late, **values: {
+        "event_us": START + minute * MINUTE + jitter,
+        "created_us": START + (minute + late) * MINUTE,
+        **values,
+    },
     minutes,
     st.sampled_from([0, 0, 0, -1, 1]),
     st.sampled_from([0, 0, 0, 0, 1, 30, 200]),
     key=st.sampled_from(["a", "a", "b", None]),
     money=st.none() | st.integers(-500, 90_000).map(lambda cents: cents / 100),
-    items=st.sampled_from([*[0, 1, 1, 2, 3, 7, None] * 9, 2**40]),  # rarely one whose square is beyond 64 bits: its key cannot be packed
+    items=st.sampled_from(
+        [*[0, 1, 1, 2, 3, 7, None] * 9, 2**40]
+    ),  # rarely one whose square is beyond 64 bits: its key cannot be packed
     declined=st.booleans(),
     ratio=st.none() | st.sampled_from([0.1, 1e-300, 1e12]),
     who=st.sampled_from(["x", "x", "y", None]),
@@ -218,15 +278,24 @@ def test_at_every_step_of_any_history_the_answers_are_those_of_the_definition(
 ) -> None:
     plan = FeaturePlan("s", views_of(hop_us, ttl_us), (), ())
     reach_us, pruned_us = max(v.reach_us for v in plan.views), 0
-    with tempfile.TemporaryDirectory() as folder, patch.multiple("feature_repo.engine.packs", **SMALL_PACKS):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.multiple("feature_repo.online.sqlite.packs", **SMALL_PACKS),
+    ):
         state, model = STORES[name](Path(folder), plan), ListStore(plan)
-        begun = [("load", list(zip(map(str, range(len(first))), first, strict=True))), ("ask", "a", "x", 450), ("ask", "b", "y", 450)]
+        begun = [
+            ("load", list(zip(map(str, range(len(first))), first, strict=True))),
+            ("ask", "a", "x", 450),
+            ("ask", "b", "y", 450),
+        ]
         for step, *details in [*begun, *steps]:
             if step == "ask":
                 key, who, minute = details
                 at_us = START + minute * MINUTE
                 if at_us - reach_us >= pruned_us:
-                    assert state.aggregates({"key": key, "who": who}, at_us) == model.aggregates({"key": key, "who": who}, at_us)
+                    assert state.aggregates({"key": key, "who": who}, at_us) == model.aggregates(
+                        {"key": key, "who": who}, at_us
+                    )
                     state.settle()
             else:
                 done = [_do(one, step, details) for one in (state, model)]
@@ -243,5 +312,7 @@ def _do(state: StateStore, step: str, details: list[Any]) -> Any:
     if step == "load":
         return state.load("s", [(i, e, e["event_us"], e["created_us"]) for i, e in details[0]])
     if step == "prune":
-        return sum(iter(lambda: state.prune(START + details[0] * MINUTE, details[1]), 0))  # which of them go first is the store's business
+        return sum(
+            iter(lambda: state.prune(START + details[0] * MINUTE, details[1]), 0)
+        )  # which of them go first is the store's business
     return state.remove("s", *details) if step == "remove" else state.settle()

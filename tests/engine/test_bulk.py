@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Event, oracle
 
-from feature_repo.engine.buckets import by_bucket
-from feature_repo.engine.bulk import view_by_day, write_by_day
-from feature_repo.engine.lake import DamagedPartition, Lake, MissingPartitions
-from feature_repo.engine.parallel import THREADS, in_order
+from feature_repo.engine.local.buckets import by_bucket
+from feature_repo.engine.local.by_day import view_by_day, write_by_day
+from feature_repo.engine.local.from_lake import day_of, features_from_lake
+from feature_repo.engine.local.parallel import THREADS, in_order
 from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
-from feature_repo.engine.retrieval import day_of, features_from_lake
+from feature_repo.lake.datasets import DamagedPartition, Lake, MissingPartitions
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -27,7 +27,14 @@ DAYS = [day_of(START + n * DAY) for n in range(6)]
 
 
 def plan_of(stream: str, hop_us: int = 0) -> ViewPlan:
-    wanted = [("count", "transaction_id"), ("avg", "money"), ("std", "money"), ("max", "money"), ("sum", "items"), ("count_distinct", "money")]
+    wanted = [
+        ("count", "transaction_id"),
+        ("avg", "money"),
+        ("std", "money"),
+        ("max", "money"),
+        ("sum", "items"),
+        ("count_distinct", "money"),
+    ]
     aggregates = tuple(Aggregate(f"{f}_{c}_{d}d", c, f, d * DAY) for d in (1, 3) for f, c in wanted)
     ages = (Aggregate(function, "event_timestamp", function, 3 * DAY) for function in AGES)
     return ViewPlan("v", "key", stream, hop_us, (*aggregates, *ages), {"money": 2})
@@ -70,7 +77,7 @@ events_of = st.lists(
 
 @pytest.fixture
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_repo.engine.retrieval.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("feature_repo.engine.local.from_lake.ROWS_AT_ONCE", 10)
 
 
 @settings(max_examples=60)
@@ -82,7 +89,7 @@ def test_buckets_and_memory_and_the_definition_give_the_same_bits(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         lake = lake_of(folder, rows=rows, others=others)
         memory = dict(view_by_day(lake, view, "rows", DAYS[1:]))
-        patch.setattr("feature_repo.engine.retrieval.ROWS_AT_ONCE", at_once)
+        patch.setattr("feature_repo.engine.local.from_lake.ROWS_AT_ONCE", at_once)
         buckets = dict(view_by_day(lake, view, "rows", DAYS[1:]))
     assert list(memory) == list(buckets) == DAYS[1:]
     events = rows if of_itself else others
@@ -96,13 +103,25 @@ def test_buckets_and_memory_and_the_definition_give_the_same_bits(
 
 
 @settings(max_examples=40)
-@given(events_of, st.lists(st.tuples(st.sampled_from(["a", "b", "é", "nobody", None]), st.integers(0, 200)), min_size=1, max_size=30))
-def test_a_historical_call_gives_the_same_bits_by_buckets(events: list[Event], questions: list[tuple[str | None, int]]) -> None:
-    keys, at_us = pa.chunked_array([pa.array([k for k, _ in questions], pa.string())]), np.array([START + h * HOUR for _, h in questions])
+@given(
+    events_of,
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "é", "nobody", None]), st.integers(0, 200)),
+        min_size=1,
+        max_size=30,
+    ),
+)
+def test_a_historical_call_gives_the_same_bits_by_buckets(
+    events: list[Event], questions: list[tuple[str | None, int]]
+) -> None:
+    keys, at_us = (
+        pa.chunked_array([pa.array([k for k, _ in questions], pa.string())]),
+        np.array([START + h * HOUR for _, h in questions]),
+    )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         lake = lake_of(folder, rows=events)
         memory = features_from_lake(lake, plan_of("rows"), keys, at_us)
-        patch.setattr("feature_repo.engine.retrieval.ROWS_AT_ONCE", 5)
+        patch.setattr("feature_repo.engine.local.from_lake.ROWS_AT_ONCE", 5)
         buckets = features_from_lake(lake, plan_of("rows"), keys, at_us)
     assert memory.keys() == buckets.keys()
     for name, values in memory.items():
@@ -117,7 +136,9 @@ def row(number: int, key: str = "a", hours: float = 0.0, **values: Any) -> Event
 
 
 @pytest.mark.usefixtures("few_rows")
-def test_scratch_files_are_gone_afterwards_even_when_nobody_takes_all_the_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_files_are_gone_afterwards_even_when_nobody_takes_all_the_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
@@ -148,7 +169,12 @@ def test_a_day_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_days_of_different_types_are_named(tmp_path: Path) -> None:
     lake = lake_of(str(tmp_path), rows=[row(n, hours=n) for n in range(60)])
     table = lake.read("rows", [DAYS[1]])
-    lake.write("rows", DAYS[1], table.set_column(table.column_names.index("items"), "items", table["items"].cast(pa.float64())), validated=True)
+    lake.write(
+        "rows",
+        DAYS[1],
+        table.set_column(table.column_names.index("items"), "items", table["items"].cast(pa.float64())),
+        validated=True,
+    )
     with pytest.raises(DamagedPartition, match=rf"rows: .*{DAYS[1]}"):
         list(view_by_day(lake, plan_of("rows"), "rows", DAYS))
 
@@ -156,17 +182,24 @@ def test_days_of_different_types_are_named(tmp_path: Path) -> None:
 def test_the_days_written_are_validated_and_hold_what_was_given(tmp_path: Path) -> None:
     lake = lake_of(str(tmp_path), rows=[row(n, hours=n) for n in range(60)])
     written = write_by_day(lake, "made", view_by_day(lake, plan_of("rows"), "rows", DAYS))
-    assert [(m.partition, m.rows, m.validated) for m in written] == [(day, rows, True) for day, rows in zip(DAYS, (24, 24, 12, 0, 0, 0), strict=True)]
+    assert [(m.partition, m.rows, m.validated) for m in written] == [
+        (day, rows, True) for day, rows in zip(DAYS, (24, 24, 12, 0, 0, 0), strict=True)
+    ]
     assert lake.read("made", [DAYS[2]])["count_transaction_id_1d"].to_pylist() == [24.0] * 12
 
 
 def test_a_key_is_of_one_bucket_wherever_it_stands_and_buckets_are_of_a_size() -> None:
     keys = [f"{n}" for n in range(5000)]
-    (order, counts), (again, _) = by_bucket(pa.chunked_array([keys]), 7), by_bucket(pa.chunked_array([keys[::-1][:900], [None], keys[::-1][900:]]), 7)
+    (order, counts), (again, _) = (
+        by_bucket(pa.chunked_array([keys]), 7),
+        by_bucket(pa.chunked_array([keys[::-1][:900], [None], keys[::-1][900:]]), 7),
+    )
     ends = np.cumsum(counts)
     bucket_of = {keys[place]: int(np.searchsorted(ends, n, side="right")) for n, place in enumerate(order)}
     shuffled = [*keys[::-1][:900], None, *keys[::-1][900:]]
-    assert [bucket_of[k] for place in again if (k := shuffled[place]) is not None] == sorted(bucket_of.values())
+    assert [bucket_of[k] for place in again if (k := shuffled[place]) is not None] == sorted(
+        bucket_of.values()
+    )
     assert counts.min() > 0.8 * len(keys) / 7
 
 

@@ -24,7 +24,9 @@ CONTEXT_INPUTS = ("amount", "event_time_us", *HISTORY)
 
 
 def context(**changes: Any) -> dict[str, Any]:
-    return transaction_context({"amount": 30.0, "event_time_us": SATURDAY_US + 5 * HOUR_US, **HISTORY, **changes})
+    return transaction_context(
+        {"amount": 30.0, "event_time_us": SATURDAY_US + 5 * HOUR_US, **HISTORY, **changes}
+    )
 
 
 def test_a_transaction_is_put_against_its_history() -> None:
@@ -65,12 +67,16 @@ def test_an_absent_amount_gives_null() -> None:
 
 
 def test_a_noon_is_no_night() -> None:
-    assert [context(event_time_us=SATURDAY_US + hour * HOUR_US)["is_night"] for hour in (0, 6, 7, 12, 23)] == [1, 1, 0, 0, 0]
+    assert [
+        context(event_time_us=SATURDAY_US + hour * HOUR_US)["is_night"] for hour in (0, 6, 7, 12, 23)
+    ] == [1, 1, 0, 0, 0]
 
 
 @given(st.integers(0, 10**16), st.integers(0, 100 * DAY_US))
 def test_days_are_midnights_passed(at_us: int, before_us: int) -> None:
-    passed = context(event_time_us=at_us, merchant_seconds_since_last_fraud=before_us / SECOND_US)["days_since_last_fraud"]
+    passed = context(event_time_us=at_us, merchant_seconds_since_last_fraud=before_us / SECOND_US)[
+        "days_since_last_fraud"
+    ]
     assert passed == at_us // DAY_US - (at_us - before_us) // DAY_US
 
 

@@ -20,14 +20,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import Event, oracle
 
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.online import OnlineState
+from feature_repo.engine.local.from_lake import features_from_lake
+from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
-from feature_repo.engine.retrieval import features_from_lake
-from feature_repo.engine.windows import view_values
+from feature_repo.lake.datasets import Lake
+from feature_repo.online.sqlite.state import OnlineState
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
-thorough = settings(max_examples=EXAMPLES or 250, derandomize=not EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+thorough = settings(
+    max_examples=EXAMPLES or 250,
+    derandomize=not EXAMPLES,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 
 SECOND = 1_000_000
 MINUTE, HOUR = 60 * SECOND, 3_600 * SECOND
@@ -97,10 +101,18 @@ def numbers(draw: st.DrawFn) -> Column:
     if kind == pa.int64():
         declared = draw(st.sampled_from([None, scale]))
         most = (2**62 - 1) // 10 ** (declared or 0)
-        return Column(kind, declared, draw(palettes(st.integers(-3, 3) | st.integers(-(2**40), 2**40) | st.integers(-most, most))))
+        return Column(
+            kind,
+            declared,
+            draw(palettes(st.integers(-3, 3) | st.integers(-(2**40), 2**40) | st.integers(-most, most))),
+        )
     whole = draw(palettes(st.integers(-3, 3) | st.integers(-(10**5), 10**5) | st.integers(-(10**14), 10**14)))
     exact = [None if n is None else Decimal(n).scaleb(-scale) for n in whole]
-    return Column(kind, scale, tuple(exact if pa.types.is_decimal(kind) else [None if e is None else float(e) for e in exact]))
+    return Column(
+        kind,
+        scale,
+        tuple(exact if pa.types.is_decimal(kind) else [None if e is None else float(e) for e in exact]),
+    )
 
 
 def palettes(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -108,22 +120,31 @@ def palettes(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...
 
 
 flags = st.builds(Column, st.just(pa.bool_()), st.sampled_from([None, 0]), palettes(st.booleans()))
-times = st.builds(Column, st.just(TIMESTAMP), st.none(), palettes(st.integers(-3 * DAY, 3 * DAY).map(lambda us: START + us)))
+times = st.builds(
+    Column, st.just(TIMESTAMP), st.none(), palettes(st.integers(-3 * DAY, 3 * DAY).map(lambda us: START + us))
+)
 texts = st.builds(Column, st.just(pa.string()), st.none(), palettes(st.sampled_from(["x", "y", "z"])))
-streams = st.fixed_dictionaries({"first": numbers(), "second": numbers(), "flag": flags, "moment": times, "text": texts})
+streams = st.fixed_dictionaries(
+    {"first": numbers(), "second": numbers(), "flag": flags, "moment": times, "text": texts}
+)
 
 
 @st.composite
 def views_over(draw: st.DrawFn, columns: dict[str, Column], name: str) -> ViewPlan:
     hop_us = draw(st.sampled_from([0, 0, SECOND, 7 * SECOND, MINUTE, 5 * MINUTE, HOUR, DAY]))
-    choices = [(f, c) for c, column in columns.items() for f in column.functions] + [(f, "event_timestamp") for f in AGES]
+    choices = [(f, c) for c, column in columns.items() for f in column.functions] + [
+        (f, "event_timestamp") for f in AGES
+    ]
     wanted = draw(st.lists(st.tuples(st.sampled_from(choices), durations), min_size=1, max_size=5))
     return ViewPlan(
         name,
         draw(st.sampled_from(IDS)),
         "stream",
         hop_us,
-        tuple(Aggregate(f"{name}_{i}_{function}_{column}", column, function, window) for i, ((function, column), window) in enumerate(wanted)),
+        tuple(
+            Aggregate(f"{name}_{i}_{function}_{column}", column, function, window)
+            for i, ((function, column), window) in enumerate(wanted)
+        ),
         {n: c.scale for n, c in columns.items() if c.scale is not None},
         keys=IDS,
         ttl_us=draw(st.one_of(st.just(0), st.just(0), durations)),
@@ -139,7 +160,9 @@ def examples(draw: st.DrawFn) -> Example:
     views = tuple(draw(views_over(columns, name)) for name in ("one", "two")[: draw(st.integers(1, 2))])
     jitter = st.sampled_from([0, 0, -1, 1])
     near = st.sampled_from([0, SECOND, MINUTE, HOUR, DAY]) | st.integers(0, DAY)
-    moments = draw(st.lists(st.builds(lambda after, j: START + after + j, near, jitter), min_size=1, max_size=4))
+    moments = draw(
+        st.lists(st.builds(lambda after, j: START + after + j, near, jitter), min_size=1, max_size=4)
+    )
     edges = [edge for at in moments for view in views for edge in edges_of(view, at)]
     farthest = max(v.reach_us for v in views)
     keys = st.fixed_dictionaries({name: st.sampled_from(["a", "a", "a", "b", None]) for name in IDS})
@@ -147,18 +170,29 @@ def examples(draw: st.DrawFn) -> Example:
     events: list[Event] = []
     for _ in range(draw(st.integers(0, 8))):
         # A burst: one event, or some at a distance that may be nothing, so that keys get long histories.
-        count, step = draw(st.sampled_from([1, 2, 9, 20])), draw(st.sampled_from([0, 1, SECOND // 10, SECOND, 7 * MINUTE]))
+        count, step = (
+            draw(st.sampled_from([1, 2, 9, 20])),
+            draw(st.sampled_from([0, 1, SECOND // 10, SECOND, 7 * MINUTE])),
+        )
         ends = st.sampled_from(moments).map(lambda at, span=count * step: at - span)  # type: ignore[misc]
-        first = draw(st.sampled_from(edges) | ends | st.integers(min(moments) - farthest, max(moments))) + draw(jitter)
+        first = draw(
+            st.sampled_from(edges) | ends | st.integers(min(moments) - farthest, max(moments))
+        ) + draw(jitter)
         known = st.sampled_from(moments).map(lambda at, since=first: max(at - since, 0))  # type: ignore[misc]
         late = draw(st.sampled_from([0, 0, 0, 0, 1, HOUR, DAY]) | known)
         ids, turn = draw(keys), draw(st.integers(0, 3))
         for n in range(count):
-            values = {name: column.values[(turn + n) % len(column.values)] for name, column in columns.items()}
-            events.append({**ids, **values, "event_us": first + n * step, "created_us": first + n * step + late})
+            values = {
+                name: column.values[(turn + n) % len(column.values)] for name, column in columns.items()
+            }
+            events.append(
+                {**ids, **values, "event_us": first + n * step, "created_us": first + n * step + late}
+            )
     events.sort(key=lambda e: e["created_us"])
 
-    asked_of = st.fixed_dictionaries({n: st.sampled_from(["a", "a", "a", "a", "b", "nobody", None]) for n in IDS})
+    asked_of = st.fixed_dictionaries(
+        {n: st.sampled_from(["a", "a", "a", "a", "b", "nobody", None]) for n in IDS}
+    )
     asked_at = st.builds(int.__add__, st.sampled_from(moments), jitter | st.sampled_from([SECOND, MINUTE]))
     questions = tuple(draw(st.lists(st.builds(Question, asked_of, asked_at), min_size=2, max_size=8)))
     early = draw(st.dictionaries(st.integers(0, len(events)), st.integers(0, len(questions) - 1), max_size=8))
@@ -222,8 +256,17 @@ class Online:
 
     def push(self, number: int) -> bool:
         given = self.example.events[number]
-        values = {name: at(given[name]) if c.kind == TIMESTAMP else given[name] for name, c in self.example.columns.items()}
-        return self.state.push("stream", str(number), {**{n: given[n] for n in IDS}, **values}, given["event_us"], given["created_us"])
+        values = {
+            name: at(given[name]) if c.kind == TIMESTAMP else given[name]
+            for name, c in self.example.columns.items()
+        }
+        return self.state.push(
+            "stream",
+            str(number),
+            {**{n: given[n] for n in IDS}, **values},
+            given["event_us"],
+            given["created_us"],
+        )
 
     def take_next(self) -> None:
         assert self.push(self.pushed)
@@ -254,10 +297,15 @@ def test_any_declaration_gives_the_defined_values_from_rows_and_from_the_lake(ex
         for view in example.views:
             keys = pa.chunked_array([pa.array([q.ids[view.entity] for q in example.questions], pa.string())])
             expected = [example.expected(view, question) for question in example.questions]
-            assert rows(view_values(view, table_of(example, list(example.events)), keys, at_us), len(at_us)) == expected
+            assert (
+                rows(view_values(view, table_of(example, list(example.events)), keys, at_us), len(at_us))
+                == expected
+            )
             assert rows(features_from_lake(lake, view, keys, at_us), len(at_us)) == expected
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("feature_repo.engine.retrieval.ROWS_AT_ONCE", 20)  # as if they did not fit into memory
+                patch.setattr(
+                    "feature_repo.engine.local.from_lake.ROWS_AT_ONCE", 20
+                )  # as if they did not fit into memory
                 assert rows(features_from_lake(lake, view, keys, at_us), len(at_us)) == expected
 
 
@@ -266,7 +314,10 @@ def test_any_declaration_gives_the_defined_values_from_rows_and_from_the_lake(ex
 def test_any_declaration_gives_the_defined_values_online_while_events_arrive(example: Example) -> None:
     online = Online(example)
     for question in sorted(example.questions, key=lambda q: q.at_us):
-        while online.pushed < len(example.events) and example.events[online.pushed]["created_us"] <= question.at_us:
+        while (
+            online.pushed < len(example.events)
+            and example.events[online.pushed]["created_us"] <= question.at_us
+        ):
             if online.pushed in example.early:
                 online.ask(example.questions[example.early[online.pushed]])
             online.take_next()

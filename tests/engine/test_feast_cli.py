@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from feast_kit import START, Bank, make_bank
 
-from feature_repo.engine.roots import serving_db
-from feature_repo.engine.store import REPO
+from feature_repo.roots import serving_db
+from feature_repo.store import REPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
@@ -36,14 +36,19 @@ def run(home: Path, *command: str) -> str:
     if home.name != "var":
         environment["MLOPS_HOME"] = home.name
     program = [Path(sys.executable).with_name("feast"), "-c", REPO, *command]
-    done = subprocess.run(program, cwd=home.parent, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        program, cwd=home.parent, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def events(home: Path) -> tuple[int, ...]:
     with closing(sqlite3.connect(serving_db(home))) as connection:
-        return tuple(connection.execute(f"SELECT count(*) FROM online_{s}").fetchone()[0] for s in ("transactions", "verdicts"))
+        return tuple(
+            connection.execute(f"SELECT count(*) FROM online_{s}").fetchone()[0]
+            for s in ("transactions", "verdicts")
+        )
 
 
 def known(bank: Bank, until: pd.Timestamp) -> int:
@@ -63,7 +68,10 @@ def test_every_command_works_on_a_home_that_the_environment_names(bank: Bank, tm
     feast = partial(run, home)
     feast("apply")
     listed = feast("feature-views", "list")
-    assert all(name in listed for name in ("customer_stats", "merchant_stats", "merchant_activity", "transaction_context"))
+    assert all(
+        name in listed
+        for name in ("customer_stats", "merchant_stats", "merchant_activity", "transaction_context")
+    )
     assert "fraud_v1" in feast("feature-services", "list")
     assert {"customer", "merchant"} <= set(feast("entities", "list").split())
     assert (home / "feast" / "registry.db").exists()

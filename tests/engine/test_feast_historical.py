@@ -12,12 +12,14 @@ import pyarrow as pa
 import pytest
 from feast_kit import START, Bank, make_bank
 
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.online import OnlineState
-from feature_repo.engine.replay import load_day
-from feature_repo.engine.store import open_store
+from feature_repo.lake.datasets import Lake
+from feature_repo.online.lake_events import load_day
+from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.store import open_store
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # Feast says of stream views that they are experimental
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning"
+)  # Feast says of stream views that they are experimental
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +29,15 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 def test_historical_features_keep_rows_and_extra_columns_in_their_order(bank: Bank) -> None:
     asked = bank.entities(bank.transactions.sample(60, random_state=1))
-    asked = pd.concat([asked, asked.head(5)], ignore_index=True).assign(note=lambda f: [f"row {i}" for i in range(len(f))])
+    asked = pd.concat([asked, asked.head(5)], ignore_index=True).assign(
+        note=lambda f: [f"row {i}" for i in range(len(f))]
+    )
     found = bank.historical(asked)
     pd.testing.assert_frame_equal(found[list(asked.columns)], asked)
     assert list(found.columns) == [*asked.columns, *bank.plan.features]
-    pd.testing.assert_frame_equal(found.tail(5).drop(columns="note").reset_index(drop=True), found.head(5).drop(columns="note"))
+    pd.testing.assert_frame_equal(
+        found.tail(5).drop(columns="note").reset_index(drop=True), found.head(5).drop(columns="note")
+    )
 
 
 def test_historical_and_online_vectors_are_equal_to_the_last_bit(bank: Bank) -> None:
@@ -45,9 +51,13 @@ def test_historical_and_online_vectors_are_equal_to_the_last_bit(bank: Bank) -> 
             assert state.count(stream) == 900
         for row, values in zip(asked.itertuples(), found, strict=True):
             keys = {"customer_id": row.customer_id, "merchant_id": row.merchant_id}
-            vector = state.vector(keys, row.event_time_us, {"amount": row.amount, "event_time_us": row.event_time_us})
+            vector = state.vector(
+                keys, row.event_time_us, {"amount": row.amount, "event_time_us": row.event_time_us}
+            )
             assert list(vector) == list(bank.plan.features)
-            np.testing.assert_array_equal(np.array([np.nan if v is None else v for v in vector.values()]), values)
+            np.testing.assert_array_equal(
+                np.array([np.nan if v is None else v for v in vector.values()]), values
+            )
 
 
 def test_some_values_are_what_a_person_would_count(bank: Bank) -> None:
@@ -65,12 +75,22 @@ def test_some_values_are_what_a_person_would_count(bank: Bank) -> None:
 
 
 def test_a_day_that_arrives_later_changes_no_earlier_row(bank: Bank, tmp_path: Path) -> None:
-    asked = bank.entities(bank.transactions[bank.transactions.event_timestamp < START + pd.Timedelta(days=6)].tail(50))
+    asked = bank.entities(
+        bank.transactions[bank.transactions.event_timestamp < START + pd.Timedelta(days=6)].tail(50)
+    )
     before = bank.historical(asked)
     shutil.copytree(bank.home / "lake", tmp_path / "lake")
-    future = asked.assign(created_timestamp=START + pd.Timedelta(days=40), event_timestamp=asked.event_timestamp - pd.Timedelta("1us"), amount=1e9)
-    future = future.drop(columns="event_time_us").assign(transaction_id=[f"poison{i}" for i in range(50)], is_declined=True)
-    Lake(tmp_path / "lake").write("transactions", "2018-04-07", pa.Table.from_pandas(future, preserve_index=False), validated=True)
+    future = asked.assign(
+        created_timestamp=START + pd.Timedelta(days=40),
+        event_timestamp=asked.event_timestamp - pd.Timedelta("1us"),
+        amount=1e9,
+    )
+    future = future.drop(columns="event_time_us").assign(
+        transaction_id=[f"poison{i}" for i in range(50)], is_declined=True
+    )
+    Lake(tmp_path / "lake").write(
+        "transactions", "2018-04-07", pa.Table.from_pandas(future, preserve_index=False), validated=True
+    )
     poisoned = Bank(tmp_path, open_store(tmp_path), bank.plan, bank.transactions)
     pd.testing.assert_frame_equal(poisoned.historical(asked), before)
 
@@ -81,12 +101,17 @@ def test_an_entity_frame_can_be_sql_over_the_lake(bank: Bank) -> None:
     expensive = bank.transactions[bank.transactions.amount > 250]
     assert found["transaction_id"].tolist() == sorted(expensive["transaction_id"])
     pd.testing.assert_series_equal(
-        found["num_txns_7d"], bank.historical(bank.entities(expensive.sort_values("transaction_id")))["num_txns_7d"].reset_index(drop=True)
+        found["num_txns_7d"],
+        bank.historical(bank.entities(expensive.sort_values("transaction_id")))["num_txns_7d"].reset_index(
+            drop=True
+        ),
     )
 
 
 def test_times_without_a_zone_are_utc_and_other_zones_are_converted(bank: Bank) -> None:
-    asked = bank.entities(bank.transactions.tail(20))[["customer_id", "event_timestamp"]].reset_index(drop=True)
+    asked = bank.entities(bank.transactions.tail(20))[["customer_id", "event_timestamp"]].reset_index(
+        drop=True
+    )
     features = ["customer_stats:num_txns_7d"]
     expected = bank.store.get_historical_features(asked, features=features).to_df()["num_txns_7d"]
     for zone in (None, "Europe/Berlin"):
@@ -99,10 +124,22 @@ def test_times_without_a_zone_are_utc_and_other_zones_are_converted(bank: Bank) 
     ("frame", "why"),
     [
         ({"event_timestamp": [START]}, "customer_id: this key column is missing"),
-        ({"event_timestamp": [START], "customer_id": [True]}, "customer_id: ids are text or whole numbers, these are bool"),
-        ({"event_timestamp": [START], "customer_id": [5.5]}, "customer_id, row 0: 5.5 is not an identifier; it has a fraction"),
-        ({"event_timestamp": [START], "customer_id": [float("nan")]}, "customer_id, row 0: None is not an identifier; it is missing"),
-        ({"event_timestamp": [START], "customer_id": [2.0**53]}, "customer_id, row 0: .* a float of this size skips integers"),
+        (
+            {"event_timestamp": [START], "customer_id": [True]},
+            "customer_id: ids are text or whole numbers, these are bool",
+        ),
+        (
+            {"event_timestamp": [START], "customer_id": [5.5]},
+            "customer_id, row 0: 5.5 is not an identifier; it has a fraction",
+        ),
+        (
+            {"event_timestamp": [START], "customer_id": [float("nan")]},
+            "customer_id, row 0: None is not an identifier; it is missing",
+        ),
+        (
+            {"event_timestamp": [START], "customer_id": [2.0**53]},
+            "customer_id, row 0: .* a float of this size skips integers",
+        ),
         ({"event_timestamp": [pd.NaT], "customer_id": ["c1"]}, "have no time"),
         ({"event_timestamp": [START], "customer_id": ["c1"], "num_txns_7d": [0]}, "num_txns_7d"),
     ],
@@ -114,7 +151,12 @@ def test_rows_that_cannot_be_used_are_refused_by_name(bank: Bank, frame: dict[st
 
 
 def test_keys_and_times_of_which_nothing_is_known_give_zero_and_null(bank: Bank) -> None:
-    asked = pd.DataFrame({"event_timestamp": [START + pd.Timedelta(days=5), START - pd.Timedelta(days=900)], "customer_id": ["new", "c1"]})
+    asked = pd.DataFrame(
+        {
+            "event_timestamp": [START + pd.Timedelta(days=5), START - pd.Timedelta(days=900)],
+            "customer_id": ["new", "c1"],
+        }
+    )
     features = ["customer_stats:num_txns_7d", "customer_stats:avg_txn_amount_7d"]
     found = bank.store.get_historical_features(asked, features=features).to_df()
     assert found["num_txns_7d"].tolist() == [0, 0]

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from feast_kit import finished, online, open_with_profiles, pushed, read
 
-from feature_repo.engine import online_store
-from feature_repo.engine.online_store import StateLocked, reading
+from feature_repo.plugins import online_store
+from feature_repo.plugins.online_store import StateLocked, reading
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # Feast says of stream views that they are experimental
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning"
+)  # Feast says of stream views that they are experimental
 
 HOLDER = """
 import sqlite3, sys
@@ -34,7 +36,9 @@ def store(tmp_path: Path) -> Any:
 @contextmanager
 def held_by_another_process(database: Path) -> Iterator[None]:
     database.parent.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen([sys.executable, "-c", HOLDER, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         try:

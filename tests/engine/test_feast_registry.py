@@ -14,13 +14,15 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueTyp
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.types import Float64, String
 
-from feature_repo.engine import registry_store
-from feature_repo.engine.feast_gaps import EmptyApply
 from feature_repo.engine.plan import plan_from_feast
-from feature_repo.engine.registry_store import DamagedRegistry, RegistryChanged, names
-from feature_repo.engine.store import _open, open_store
+from feature_repo.plugins import registry_store
+from feature_repo.plugins.feast_gaps import EmptyApply
+from feature_repo.plugins.registry_store import DamagedRegistry, RegistryChanged, names
+from feature_repo.store import _open, open_store
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # Feast says of stream views that they are experimental
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning"
+)  # Feast says of stream views that they are experimental
 STREAM_VIEWS = {"customer_stats", "merchant_stats", "merchant_activity"}
 customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
 
@@ -78,7 +80,9 @@ def test_opening_again_applies_nothing(registry: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xff\xff"])
-def test_a_damaged_registry_is_refused_and_the_last_good_one_takes_its_place(store: Any, registry: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_registry_is_refused_and_the_last_good_one_takes_its_place(
+    store: Any, registry: Path, tmp_path: Path, content: bytes
+) -> None:
     """With what was materialized, which no declaration knows."""
     end = pd.Timestamp("2018-04-05", tz="UTC").to_pydatetime()
     store.materialize(end - timedelta(days=1), end, feature_views=["customer_stats"])
@@ -90,7 +94,9 @@ def test_a_damaged_registry_is_refused_and_the_last_good_one_takes_its_place(sto
     assert registry.with_suffix(".damaged").read_bytes() == content
 
 
-def test_what_one_home_has_materialized_is_not_claimed_by_the_next_home_of_the_process(store: Any, tmp_path: Path) -> None:
+def test_what_one_home_has_materialized_is_not_claimed_by_the_next_home_of_the_process(
+    store: Any, tmp_path: Path
+) -> None:
     end = pd.Timestamp("2018-04-05", tz="UTC").to_pydatetime()
     store.materialize(end - timedelta(days=1), end, feature_views=["customer_stats"])
     (tmp_path / "feast" / "applied").unlink()  # as after a change of the declarations
@@ -98,7 +104,9 @@ def test_what_one_home_has_materialized_is_not_claimed_by_the_next_home_of_the_p
     assert intervals(open_store(tmp_path / "second")) == []
 
 
-def test_a_registry_that_was_cut_off_between_two_messages_is_refused_with_what_it_lacks(registry: Path, tmp_path: Path) -> None:
+def test_a_registry_that_was_cut_off_between_two_messages_is_refused_with_what_it_lacks(
+    registry: Path, tmp_path: Path
+) -> None:
     whole = registry.read_bytes()
     registry.write_bytes(cut_after(whole, lambda found: not found.feature_services))
     with pytest.raises(DamagedRegistry, match=r"it lacks .*feature_service fraud_v1"):
@@ -117,7 +125,9 @@ def test_an_older_copy_that_is_put_back_is_refused(store: Any, registry: Path, t
     assert views(tmp_path) == {*STREAM_VIEWS, "transaction_context"}  # what is declared
 
 
-def test_a_registry_without_a_good_copy_is_made_anew_from_the_declarations(registry: Path, tmp_path: Path) -> None:
+def test_a_registry_without_a_good_copy_is_made_anew_from_the_declarations(
+    registry: Path, tmp_path: Path
+) -> None:
     registry.write_bytes(b"")
     registry.with_name("registry.db.good").write_bytes(b"\xff")
     assert {v.name for v in open_store(tmp_path).list_stream_feature_views()} == STREAM_VIEWS
@@ -149,7 +159,9 @@ def test_an_apply_that_would_leave_no_view_is_refused(store: Any, registry: Path
     assert views(tmp_path) == {"other"}
 
 
-def test_an_apply_that_fails_halfway_leaves_nothing_behind(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_apply_that_fails_halfway_leaves_nothing_behind(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise OSError("in the middle")
 
@@ -200,7 +212,9 @@ def test_what_another_process_applied_meanwhile_is_not_overwritten(store: Any, t
     assert views(tmp_path) >= {"mine", "theirs"}
 
 
-def test_a_store_that_finds_no_file_does_not_empty_one_that_was_made_meanwhile(store: Any, registry: Path) -> None:
+def test_a_store_that_finds_no_file_does_not_empty_one_that_was_made_meanwhile(
+    store: Any, registry: Path
+) -> None:
     fresh = RegistryProto()
     store.registry._registry_store.update_registry_proto(fresh)
     assert names(fresh) == names(RegistryProto.FromString(registry.read_bytes()))
@@ -221,4 +235,8 @@ def test_processes_that_open_and_apply_at_once_lose_nothing_of_one_another(tmp_p
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
         assert len(set(processes.map(digest_of, [tmp_path] * 2))) == 1
         list(processes.map(apply_three, [tmp_path] * 2, range(2)))
-    assert views(tmp_path) == {*STREAM_VIEWS, "transaction_context", *(f"view_{n}_{i}" for n in range(2) for i in range(3))}
+    assert views(tmp_path) == {
+        *STREAM_VIEWS,
+        "transaction_context",
+        *(f"view_{n}_{i}" for n in range(2) for i in range(3)),
+    }

@@ -17,15 +17,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.engine.ids import NotAnId, id_text, ids_of_numbers
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.values import with_text_ids
 from feature_repo.fraud.entities import customer
+from feature_repo.lake.datasets import Lake
+from feature_repo.online.sqlite.finished_values import with_text_ids
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # Feast says of stream views that they are experimental
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning"
+)  # Feast says of stream views that they are experimental
 
 COUNT = ["customer_stats:num_txns_7d"]
 NUMBERS = [654, 654.0, np.int64(654), np.float32(654), Decimal("654.00")]
-NO_IDS = [True, np.bool_(False), 5.5, float("nan"), float("inf"), None, Decimal("0.5"), 2.0**53, np.float32(2**24), b"5"]
+NO_IDS = [
+    True,
+    np.bool_(False),
+    5.5,
+    float("nan"),
+    float("inf"),
+    None,
+    Decimal("0.5"),
+    2.0**53,
+    np.float32(2**24),
+    b"5",
+]
 
 
 @pytest.fixture
@@ -45,7 +58,9 @@ def test_what_is_no_id_is_refused_with_the_value(value: Any) -> None:
     assert repr(value) in str(refused.value)
 
 
-@given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, 2**53, 2**53 - 1, -(2**53)]))))
+@given(
+    st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, 2**53, 2**53 - 1, -(2**53)])))
+)
 def test_a_column_of_numbers_gives_what_its_values_give_alone(numbers: list[int]) -> None:
     def alone(value: Any) -> str | None:
         try:
@@ -57,7 +72,9 @@ def test_a_column_of_numbers_gives_what_its_values_give_alone(numbers: list[int]
     assert ids_of_numbers(pa.array(numbers, pa.int64())).to_pylist() == [str(n) for n in numbers]  # type: ignore[union-attr]
     assert ids_of_numbers(pa.array(floats, pa.float64())).to_pylist() == [alone(f) for f in floats]  # type: ignore[union-attr]
     decimals = [Decimal(n).scaleb(-1) for n in numbers]
-    assert ids_of_numbers(pa.array(decimals, pa.decimal128(38, 1))).to_pylist() == [alone(d) for d in decimals]  # type: ignore[union-attr]
+    assert ids_of_numbers(pa.array(decimals, pa.decimal128(38, 1))).to_pylist() == [
+        alone(d) for d in decimals
+    ]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=repr)
@@ -70,8 +87,18 @@ def test_online_features_asked_by_a_number_are_those_of_its_text(store: Any, num
 
 def test_online_features_may_be_asked_by_arrays_and_by_feasts_own_values(store: Any) -> None:
     store.push("transactions_push", pushed(customer_id="654"))
-    for column in (np.array([654.0]), RepeatedValue(val=[Value(double_val=654.0)]), [Value(int64_val=654)], [Value(string_val="654")]):
-        assert first(store.get_online_features(features=COUNT, entity_rows={"customer_id": column}))["num_txns_7d"] == 1
+    for column in (
+        np.array([654.0]),
+        RepeatedValue(val=[Value(double_val=654.0)]),
+        [Value(int64_val=654)],
+        [Value(string_val="654")],
+    ):
+        assert (
+            first(store.get_online_features(features=COUNT, entity_rows={"customer_id": column}))[
+                "num_txns_7d"
+            ]
+            == 1
+        )
 
 
 @pytest.mark.parametrize("value", [True, 5.5, float("nan"), None], ids=repr)
@@ -83,7 +110,9 @@ def test_an_entity_row_without_an_id_is_refused_with_its_number(store: Any, valu
 def test_numbers_that_are_no_ids_reach_the_on_demand_views_as_numbers(store: Any) -> None:
     row = {"customer_id": 654, "merchant_id": 7.0, "amount": 30.0, "event_time_us": 0}
     store.push("transactions_push", together(pushed(customer_id=654, merchant_id=7.0, transaction_id=1)))
-    found = first(store.get_online_features(features=store.get_feature_service("fraud_v1"), entity_rows=[row]))
+    found = first(
+        store.get_online_features(features=store.get_feature_service("fraud_v1"), entity_rows=[row])
+    )
     assert (found["num_txns_7d"], found["merchant_num_txns_30d"], found["txn_amount"]) == (1, 1, 30.0)
 
 
@@ -100,7 +129,11 @@ def test_keys_of_feasts_write_batches_are_text() -> None:
     def key(value: Value) -> EntityKey:
         return EntityKey(join_keys=["customer_id"], entity_values=[value])
 
-    assert with_text_ids(key(Value(int64_val=5))) == with_text_ids(key(Value(double_val=5.0))) == key(Value(string_val="5"))
+    assert (
+        with_text_ids(key(Value(int64_val=5)))
+        == with_text_ids(key(Value(double_val=5.0)))
+        == key(Value(string_val="5"))
+    )
 
 
 def test_a_push_with_nanoseconds_is_one_with_microseconds(store: Any) -> None:
@@ -109,7 +142,9 @@ def test_a_push_with_nanoseconds_is_one_with_microseconds(store: Any) -> None:
     store.push("transactions_push", pushed(event_timestamp=fine.floor("us")))  # the same event again
     assert read(store, COUNT)["num_txns_7d"] == 1
     store.push("profiles_push", finished(event_timestamp=fine, created_timestamp=fine, joined_at=fine))
-    assert read(store, ["profile:joined_at"])["joined_at"] == fine.floor("s")  # all that Feast's own values hold
+    assert read(store, ["profile:joined_at"])["joined_at"] == fine.floor(
+        "s"
+    )  # all that Feast's own values hold
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +152,29 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A bank whose customers have numbers, as text in the lake; and finished rows of theirs, by number."""
     home = tmp_path_factory.mktemp("numbered")
     times = pd.date_range(START, periods=20, freq="h").as_unit("us")
-    rows = pd.DataFrame({"event_timestamp": times, "created_timestamp": times, "customer_id": [str(5 + i % 3) for i in range(20)]})
+    rows = pd.DataFrame(
+        {
+            "event_timestamp": times,
+            "created_timestamp": times,
+            "customer_id": [str(5 + i % 3) for i in range(20)],
+        }
+    )
     lake = Lake(home / "lake")
-    write_days(lake, "transactions", rows.assign(transaction_id=rows.index.astype(str), merchant_id="m", amount=1.0, is_declined=False))
-    write_days(lake, "heights", rows.assign(customer_id=rows["customer_id"].astype("int64"), height=np.arange(20.0)))
+    write_days(
+        lake,
+        "transactions",
+        rows.assign(transaction_id=rows.index.astype(str), merchant_id="m", amount=1.0, is_declined=False),
+    )
+    write_days(
+        lake, "heights", rows.assign(customer_id=rows["customer_id"].astype("int64"), height=np.arange(20.0))
+    )
     store = open_with_profiles(home)
-    source = FileSource(name="heights", path="lake://heights", timestamp_field="event_timestamp", created_timestamp_column="created_timestamp")
+    source = FileSource(
+        name="heights",
+        path="lake://heights",
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+    )
     schema = [Field(name="customer_id", dtype=String), Field(name="height", dtype=Float64)]
     store.apply([FeatureView(name="heights", entities=[customer], source=source, schema=schema)])
     return store

@@ -11,9 +11,28 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lake_kit import AFTER, BEFORE, DAY, ROWS, content, data_file, manifest_file, neighbours_are_untouched, three_days, version
+from lake_kit import (
+    AFTER,
+    BEFORE,
+    DAY,
+    ROWS,
+    content,
+    data_file,
+    manifest_file,
+    neighbours_are_untouched,
+    three_days,
+    version,
+)
 
-from feature_repo.engine.lake import DamagedPartition, DataFile, Lake, LakeError, Manifest, MissingPartitions, encode
+from feature_repo.lake.datasets import (
+    DamagedPartition,
+    DataFile,
+    Lake,
+    LakeError,
+    Manifest,
+    MissingPartitions,
+    encode,
+)
 
 
 @pytest.fixture
@@ -68,7 +87,10 @@ def test_the_same_content_has_the_same_digest_and_other_content_another(lake: La
     elsewhere = Lake(tmp_path / "elsewhere").write("y", "2019-01-01", content(1))
     assert one.digest == again.digest == elsewhere.digest
     assert one.files == again.files == elsewhere.files
-    digests = {lake.write("x", DAY, table).digest for table in (content(1), content(2), content(1, rows=ROWS - 1), content(1).select(["version"]))}
+    digests = {
+        lake.write("x", DAY, table).digest
+        for table in (content(1), content(2), content(1, rows=ROWS - 1), content(1).select(["version"]))
+    }
     assert len(digests) == 4
 
 
@@ -82,12 +104,23 @@ def test_a_manifest_keeps_what_its_writer_said(lake: Lake) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.text(max_size=20), st.one_of(st.none(), st.floats(allow_nan=False)), st.lists(st.text(max_size=5), max_size=3)), max_size=20
+        st.tuples(
+            st.text(max_size=20),
+            st.one_of(st.none(), st.floats(allow_nan=False)),
+            st.lists(st.text(max_size=5), max_size=3),
+        ),
+        max_size=20,
     )
 )
 def test_what_is_written_is_read_back(rows: list[tuple[str, float | None, list[str]]]) -> None:
     names, numbers, lists = zip(*rows, strict=True) if rows else ((), (), ())
-    table = pa.table({"n": pa.array(names, pa.string()), "x": pa.array(numbers, pa.float64()), "l": pa.array(lists, pa.list_(pa.string()))})
+    table = pa.table(
+        {
+            "n": pa.array(names, pa.string()),
+            "x": pa.array(numbers, pa.float64()),
+            "l": pa.array(lists, pa.list_(pa.string())),
+        }
+    )
     lake = Lake(f"memory://{uuid.uuid4().hex}")
     written = lake.write("any", "one", table)
     assert lake.read("any", ["one"]).to_pylist() == table.to_pylist()
@@ -121,7 +154,9 @@ def test_asking_for_no_partition_at_all_is_an_error(lake: Lake) -> None:
 def test_a_truncated_data_file_is_named(lake: Lake, kept: int) -> None:
     path = data_file(lake)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DamagedPartition, match=rf"x/{DAY}/{path.name}: \d+ bytes where its manifest says \d+"):
+    with pytest.raises(
+        DamagedPartition, match=rf"x/{DAY}/{path.name}: \d+ bytes where its manifest says \d+"
+    ):
         lake.read("x", [BEFORE, DAY])
     assert version(lake, BEFORE) == 100
 
@@ -135,7 +170,10 @@ def test_a_data_file_that_is_gone_is_named(lake: Lake) -> None:
 
 def test_a_data_file_of_other_rows_or_columns_is_named(lake: Lake) -> None:
     path = data_file(lake)
-    for other, why in ((content(1, rows=ROWS - 1), "bytes where"), (content(1).rename_columns(["version", "tent"]), "columns are not those")):
+    for other, why in (
+        (content(1, rows=ROWS - 1), "bytes where"),
+        (content(1).rename_columns(["version", "tent"]), "columns are not those"),
+    ):
         buffer = io.BytesIO()
         pq.write_table(other, buffer, compression="zstd", write_page_checksum=True)
         manifest = json.loads(manifest_file(lake).read_text())
@@ -156,7 +194,9 @@ def altered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Path, bytes
 
 
 @given(st.data())
-def test_a_data_file_with_one_altered_bit_is_damaged_or_reads_the_same(altered: tuple[Lake, Path, bytes], data: st.DataObject) -> None:
+def test_a_data_file_with_one_altered_bit_is_damaged_or_reads_the_same(
+    altered: tuple[Lake, Path, bytes], data: st.DataObject
+) -> None:
     lake, path, whole = altered
     bit = data.draw(st.integers(0, 8 * len(whole) - 1))
     spoilt = bytearray(whole)
@@ -174,7 +214,9 @@ def test_a_data_file_with_one_altered_bit_is_damaged_or_reads_the_same(altered: 
 
 def test_an_altered_value_is_never_read_as_one(altered: tuple[Lake, Path, bytes]) -> None:
     lake, path, whole = altered
-    places = range(4, len(whole) // 2, 7)  # pages of values, and between them headers whose statistics nobody reads
+    places = range(
+        4, len(whole) // 2, 7
+    )  # pages of values, and between them headers whose statistics nobody reads
     damaged = 0
     for place in places:
         spoilt = bytearray(whole)
@@ -206,7 +248,11 @@ def test_an_altered_value_is_never_read_as_one(altered: tuple[Lake, Path, bytes]
 )
 def test_a_broken_manifest_is_named_and_not_taken_for_a_missing_one(lake: Lake, text: bytes) -> None:
     manifest_file(lake).write_bytes(text)
-    for read in (lambda: lake.manifest("x", DAY), lambda: lake.read("x", [BEFORE, DAY]), lambda: lake.files("x", [DAY])):
+    for read in (
+        lambda: lake.manifest("x", DAY),
+        lambda: lake.read("x", [BEFORE, DAY]),
+        lambda: lake.files("x", [DAY]),
+    ):
         with pytest.raises(DamagedPartition, match=f"x/{DAY}: its manifest cannot be read"):
             read()
     assert version(lake, BEFORE) == 100
@@ -216,7 +262,11 @@ def test_a_broken_manifest_is_named_and_not_taken_for_a_missing_one(lake: Lake, 
 
 def test_a_manifest_with_a_field_too_many_or_too_few_is_broken(lake: Lake) -> None:
     values = json.loads(manifest_file(lake).read_text())
-    for broken in ({**values, "colour": "red"}, {k: v for k, v in values.items() if k != "rows"}, {**values, "files": [{"name": "a"}]}):
+    for broken in (
+        {**values, "colour": "red"},
+        {k: v for k, v in values.items() if k != "rows"},
+        {**values, "files": [{"name": "a"}]},
+    ):
         manifest_file(lake).write_text(json.dumps(broken))
         with pytest.raises(DamagedPartition, match=f"x/{DAY}: its manifest cannot be read"):
             lake.read("x", [DAY])
@@ -260,7 +310,9 @@ def test_an_object_store_root_holds_the_same_lake(lake: Lake) -> None:
         memory.read("x", [AFTER])
 
 
-def test_a_relative_root_and_one_with_a_slash_are_the_same_folder(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_root_and_one_with_a_slash_are_the_same_folder(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(Path(lake.root).parent)
     assert version(Lake("lake/")) == 1
     assert version(Lake(Path("lake"))) == 1

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from lake_kit import DAY, ROWS, content, data_file, neighbours_are_untouched, three_days, version
 
-from feature_repo.engine.lake import Lake
+from feature_repo.lake.datasets import Lake
 
 # What the processes run. `content` is here as in the test, so that both know what a whole partition is.
 HELPER = f"""
 import os, random, resource, signal, sys
 import pyarrow as pa
-from feature_repo.engine.lake import Lake
+from feature_repo.lake.datasets import Lake
 def content(n, rows={ROWS}):
     return pa.table({{"version": pa.array([n] * rows, pa.int64()), "text": [f"{{n}}-{{i}}" for i in range(rows)]}})
 lake, day = Lake(sys.argv[1]), "{DAY}"
@@ -79,7 +79,9 @@ def lake(tmp_path: Path) -> Lake:
 @contextmanager
 def process(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     words = [sys.executable, "-c", HELPER + script, *map(str, arguments)]
-    started = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         yield started
     finally:
@@ -111,7 +113,9 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_content_or_the_new_one_who
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", range(1, 7))
-def test_a_writer_killed_between_any_two_of_its_steps_leaves_one_of_the_two_contents(lake: Lake, step: int) -> None:
+def test_a_writer_killed_between_any_two_of_its_steps_leaves_one_of_the_two_contents(
+    lake: Lake, step: int
+) -> None:
     with process(DIE_AT, lake.root, step) as writer:
         assert writer.wait(60) == -signal.SIGKILL
     assert version(lake) == (2 if step == 6 else 1), "the sixth step comes after the manifest has moved"
@@ -171,7 +175,7 @@ def test_a_write_that_the_disk_refuses_names_the_place_and_leaves_the_old_conten
         _, told = writer.communicate(timeout=60)
     assert writer.returncode == 1
     last = told.strip().splitlines()[-1]
-    assert last.startswith("feature_repo.engine.lake.LakeError: ")
+    assert last.startswith("feature_repo.lake.datasets.LakeError: ")
     assert f"{lake.root}/x/{DAY}/" in last
     assert last.endswith("cannot be written (File too large)")
     assert version(lake) == 1
@@ -181,14 +185,21 @@ def test_a_write_that_the_disk_refuses_names_the_place_and_leaves_the_old_conten
 
 def mounted(script: str) -> list[str]:
     """The command that runs a script on a disk of 512 KB in a mount namespace of its own."""
-    words = ["unshare", "--mount", "--propagation", "private"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    words = (
+        ["unshare", "--mount", "--propagation", "private"]
+        if os.geteuid() == 0
+        else ["unshare", "--mount", "--map-root-user"]
+    )
     return [*words, "sh", "-c", 'mount -t tmpfs -o size=512k tmpfs "$0" && exec "$@"', script]
 
 
 def may_mount() -> bool:
     if shutil.which("unshare") is None:
         return False
-    return subprocess.run([*mounted("/mnt"), "true"], capture_output=True, timeout=20, check=False).returncode == 0
+    return (
+        subprocess.run([*mounted("/mnt"), "true"], capture_output=True, timeout=20, check=False).returncode
+        == 0
+    )
 
 
 if may_mount():

@@ -12,27 +12,37 @@ from stores import connect, writing
 from test_any_store import KEY, one, push, views_of
 from test_windows import HOUR, MINUTE, START, event, plan_of, state_of
 
-from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
+from feature_repo.online.sqlite.state import OnlineState
 
 ASKED = START + 300 * MINUTE
 
 
 @contextmanager
 def small_packs() -> Iterator[None]:
-    with patch.multiple("feature_repo.engine.packs", TAIL=3, KEPT=1, FEW=5):
+    with patch.multiple("feature_repo.online.sqlite.packs", TAIL=3, KEPT=1, FEW=5):
         yield
 
 
 @contextmanager
 def answers_from_packs() -> Iterator[None]:
     """Where a pack cannot answer, the test fails."""
-    with patch("feature_repo.engine.online_sql.ViewQuery.answer", side_effect=AssertionError("read from the events")):
+    with patch(
+        "feature_repo.online.sqlite.queries.ViewQuery.answer",
+        side_effect=AssertionError("read from the events"),
+    ):
         yield
 
 
 def packed_view(function: str = "sum", column: str = "money") -> ViewPlan:
-    return ViewPlan("v", "key", "s", 0, (Aggregate("x", column, function, 5 * HOUR), Aggregate("n", "x", "count", HOUR)), {"money": 2, "items": 0})
+    return ViewPlan(
+        "v",
+        "key",
+        "s",
+        0,
+        (Aggregate("x", column, function, 5 * HOUR), Aggregate("n", "x", "count", HOUR)),
+        {"money": 2, "items": 0},
+    )
 
 
 def full_state(view: ViewPlan) -> OnlineState:
@@ -97,9 +107,13 @@ def test_a_pack_made_for_other_windows_is_not_read() -> None:
         assert OnlineState(state.connection, one(longer)).aggregates(KEY, ASKED) == {"x": 45.25}
 
 
-def test_a_pack_that_does_not_know_the_first_flag_is_not_read_for_it_and_a_new_one_tells_its_exact_moment() -> None:
+def test_a_pack_that_does_not_know_the_first_flag_is_not_read_for_it_and_a_new_one_tells_its_exact_moment() -> (
+    None
+):
     def view(*functions: str) -> ViewPlan:
-        return ViewPlan("v", "key", "s", HOUR, tuple(Aggregate(f, "declined", f, 5 * HOUR) for f in functions))
+        return ViewPlan(
+            "v", "key", "s", HOUR, tuple(Aggregate(f, "declined", f, 5 * HOUR) for f in functions)
+        )
 
     with small_packs():
         before = OnlineState(sqlite3.connect(":memory:"), one(view("seconds_since_last")))
@@ -146,7 +160,9 @@ def test_nothing_is_committed_by_the_state_itself(tmp_path: Path) -> None:
 
 def test_a_writer_goes_over_to_a_new_generation_with_its_next_transaction(tmp_path: Path) -> None:
     state, plain = OnlineState(connect(tmp_path / "s.db"), one(plan_of())), sqlite3.connect(tmp_path / "s.db")
-    implicit = OnlineState(plain, one(plan_of()))  # Python's own way: a transaction begins with the first change
+    implicit = OnlineState(
+        plain, one(plan_of())
+    )  # Python's own way: a transaction begins with the first change
     state.connection.execute("UPDATE online_generation SET current = 1")
     push(implicit, 1, event(0))
     plain.commit()
@@ -158,7 +174,14 @@ def test_a_writer_goes_over_to_a_new_generation_with_its_next_transaction(tmp_pa
 
 def test_a_view_that_comes_later_finds_the_events_that_are_there() -> None:
     def view(entity: str) -> ViewPlan:
-        return ViewPlan(f"by_{entity}", entity, "s", 0, (Aggregate(f"n_{entity}", "x", "count", HOUR),), keys=("key", "who"))
+        return ViewPlan(
+            f"by_{entity}",
+            entity,
+            "s",
+            0,
+            (Aggregate(f"n_{entity}", "x", "count", HOUR),),
+            keys=("key", "who"),
+        )
 
     connection = sqlite3.connect(":memory:")
     push(OnlineState(connection, FeaturePlan("one", (view("key"),), (), ())), 1, event(0, who="x"))
@@ -168,7 +191,7 @@ def test_a_view_that_comes_later_finds_the_events_that_are_there() -> None:
 
 def test_the_quarantine_keeps_the_newest_rows_as_they_came() -> None:
     state = state_of(plan_of())
-    with patch("feature_repo.engine.online.QUARANTINED", 3):
+    with patch("feature_repo.online.sqlite.state.QUARANTINED", 3):
         for number in range(5):
             state.quarantine("s", {"money": float("inf"), "n": number}, "money", number)
     kept = state.connection.execute("SELECT event, at_us FROM online_quarantine ORDER BY id").fetchall()
@@ -180,7 +203,9 @@ def test_a_file_of_the_first_format_goes_on_as_it_is_and_one_of_the_future_is_re
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE online_format (version INTEGER PRIMARY KEY) WITHOUT ROWID")
     connection.execute("INSERT INTO online_format VALUES (1)")
-    connection.execute("CREATE TABLE online_s (event_id TEXT PRIMARY KEY, event_us INTEGER, created_us INTEGER, key, money) WITHOUT ROWID")
+    connection.execute(
+        "CREATE TABLE online_s (event_id TEXT PRIMARY KEY, event_us INTEGER, created_us INTEGER, key, money) WITHOUT ROWID"
+    )
     connection.execute("INSERT INTO online_s VALUES ('1', ?, ?, 'a', 450)", (START, START))
     assert OnlineState(connection, one(packed_view())).aggregates(KEY, START + 1) == {"x": 4.5, "n": 1}
     connection.execute("UPDATE online_format SET version = 3")
@@ -191,7 +216,10 @@ def test_a_file_of_the_first_format_goes_on_as_it_is_and_one_of_the_future_is_re
 @pytest.mark.parametrize("name", ["packs", "s_g2", "a b"])
 def test_a_stream_whose_name_the_state_cannot_use_is_named(name: str) -> None:
     with pytest.raises(PlanError, match=name):
-        OnlineState(sqlite3.connect(":memory:"), one(ViewPlan("v", "key", name, 0, (Aggregate("n", "x", "count", HOUR),))))
+        OnlineState(
+            sqlite3.connect(":memory:"),
+            one(ViewPlan("v", "key", name, 0, (Aggregate("n", "x", "count", HOUR),))),
+        )
 
 
 def test_a_state_that_has_all_its_tables_is_opened_without_writing(tmp_path: Path) -> None:

@@ -16,17 +16,30 @@ import pytest
 from stores import ListStore, connect, writing
 from test_windows import HOUR, START, event, table_of
 
-from feature_repo.engine.generations import standing, tables_of
-from feature_repo.engine.lake import Lake, LakeError
-from feature_repo.engine.online import OnlineState
 from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
-from feature_repo.engine.rebuilding import Rebuild, RebuildError
-from feature_repo.engine.state_store import Loaded
+from feature_repo.lake.datasets import Lake, LakeError
+from feature_repo.online.base import Loaded
+from feature_repo.online.sqlite.generations import standing, tables_of
+from feature_repo.online.sqlite.rebuild import Rebuild, RebuildError
+from feature_repo.online.sqlite.state import OnlineState
 
 DAY = 24 * HOUR
-WANTED = (("count", "who"), ("sum", "money"), ("std", "money"), ("max", "money"), *((f, "event_timestamp") for f in AGES))
+WANTED = (
+    ("count", "who"),
+    ("sum", "money"),
+    ("std", "money"),
+    ("max", "money"),
+    *((f, "event_timestamp") for f in AGES),
+)
 VIEWS = tuple(
-    ViewPlan(name, "key", "s", hop, tuple(Aggregate(f"{name}_{f}_{c}_{d}", c, f, d * DAY) for d in (1, 5) for f, c in WANTED), {"money": 2})
+    ViewPlan(
+        name,
+        "key",
+        "s",
+        hop,
+        tuple(Aggregate(f"{name}_{f}_{c}_{d}", c, f, d * DAY) for d in (1, 5) for f, c in WANTED),
+        {"money": 2},
+    )
     for name, hop in (("exact", 0), ("tiled", HOUR))
 )
 PLAN = FeaturePlan("s", VIEWS, (), ())
@@ -34,7 +47,10 @@ EVENTS_A_DAY, DAYS, KEYS = 200, 6, "abcdefgh"
 
 
 def event_of(day: int, number: int) -> dict[str, object]:
-    return {**event(day * 1440 + number * 1440 // EVENTS_A_DAY, money=number / 4, who="x"), "key": KEYS[number % len(KEYS)]}
+    return {
+        **event(day * 1440 + number * 1440 // EVENTS_A_DAY, money=number / 4, who="x"),
+        "key": KEYS[number % len(KEYS)],
+    }
 
 
 @pytest.fixture
@@ -57,7 +73,14 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 def of_the_lake() -> ListStore:
     model = ListStore(PLAN)
     for day in range(1, DAYS):  # the first was never validated
-        model.load("s", ((f"{day}/{n}", e, e["event_us"], e["created_us"]) for n in range(EVENTS_A_DAY) if (e := event_of(day, n))))  # type: ignore[misc]
+        model.load(
+            "s",
+            (
+                (f"{day}/{n}", e, e["event_us"], e["created_us"])
+                for n in range(EVENTS_A_DAY)
+                if (e := event_of(day, n))
+            ),
+        )  # type: ignore[misc]
     return model
 
 
@@ -68,7 +91,9 @@ def assert_equal(state: OnlineState, model: ListStore) -> None:
             assert state.aggregates({"key": key}, at_us) == model.aggregates({"key": key}, at_us)
 
 
-def test_a_rebuild_of_a_quiet_state_is_the_lake_and_leaves_nothing_behind(connection: sqlite3.Connection, lake: Lake) -> None:
+def test_a_rebuild_of_a_quiet_state_is_the_lake_and_leaves_nothing_behind(
+    connection: sqlite3.Connection, lake: Lake
+) -> None:
     state = OnlineState(connection, PLAN)
     for number in range(40):
         stray = event_of(1, number)
@@ -78,14 +103,20 @@ def test_a_rebuild_of_a_quiet_state_is_the_lake_and_leaves_nothing_behind(connec
             assert rebuild.load_lake(lake) == {"s": (DAYS - 1) * EVENTS_A_DAY}
             rebuild.pack(START + DAYS * DAY)
             rebuild.switch()
-        assert connection.execute(f"SELECT count(*) FROM online_packs_g{round}").fetchone() == (len(VIEWS) * len(KEYS),)
+        assert connection.execute(f"SELECT count(*) FROM online_packs_g{round}").fetchone() == (
+            len(VIEWS) * len(KEYS),
+        )
         state.follow()
         assert_equal(state, of_the_lake())
         assert [n for n in range(9) if tables_of(connection, n)] == [round]
 
 
-def test_only_what_a_window_reaches_on_the_last_day_is_loaded(connection: sqlite3.Connection, lake: Lake) -> None:
-    one_day = FeaturePlan("s", (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),)),), (), ("n",))
+def test_only_what_a_window_reaches_on_the_last_day_is_loaded(
+    connection: sqlite3.Connection, lake: Lake
+) -> None:
+    one_day = FeaturePlan(
+        "s", (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),)),), (), ("n",)
+    )
     with Rebuild(connection, one_day) as rebuild:
         assert rebuild.load_lake(lake, "2018-04-04") == {"s": 2 * EVENTS_A_DAY}
     with Rebuild(connection, one_day) as rebuild:
@@ -108,13 +139,18 @@ def test_what_the_lake_does_not_have_yet_is_carried_over(connection: sqlite3.Con
     assert_equal(state, model)
 
 
-def test_removed_during_a_rebuild_stays_removed_unless_it_is_pushed_again(connection: sqlite3.Connection, lake: Lake) -> None:
+def test_removed_during_a_rebuild_stays_removed_unless_it_is_pushed_again(
+    connection: sqlite3.Connection, lake: Lake
+) -> None:
     state, model = OnlineState(connection, PLAN), of_the_lake()
     with Rebuild(connection, PLAN) as rebuild:
         with writing(state):
             assert not state.remove("s", "3/1")  # the old state never had it
             state.remove("s", "3/2")
-            again = {**event_of(3, 2), "money": 99.5}  # of what was pushed again, the lake's values hold, as ever
+            again = {
+                **event_of(3, 2),
+                "money": 99.5,
+            }  # of what was pushed again, the lake's values hold, as ever
             state.push("s", "3/2", again, again["event_us"], again["created_us"])  # type: ignore[arg-type]
         rebuild.load_lake(lake)
         rebuild.switch()
@@ -130,7 +166,9 @@ def lost_half_way(lake: Lake) -> Iterator[Loaded]:
     lake.read("nowhere", ["2018-04-01"])
 
 
-def test_a_rebuild_that_fails_leaves_the_old_state_as_it_was(connection: sqlite3.Connection, lake: Lake) -> None:
+def test_a_rebuild_that_fails_leaves_the_old_state_as_it_was(
+    connection: sqlite3.Connection, lake: Lake
+) -> None:
     state, model = OnlineState(connection, PLAN), ListStore(PLAN)
     e = event_of(1, 1)
     for store in (state, model):
@@ -143,15 +181,23 @@ def test_a_rebuild_that_fails_leaves_the_old_state_as_it_was(connection: sqlite3
 
 
 def test_two_rebuilds_at_once_are_one_too_many(connection: sqlite3.Connection, tmp_path: Path) -> None:
-    with Rebuild(connection, PLAN), pytest.raises(RebuildError, match="another rebuild"), Rebuild(connect(tmp_path / "state.db"), PLAN):
+    with (
+        Rebuild(connection, PLAN),
+        pytest.raises(RebuildError, match="another rebuild"),
+        Rebuild(connect(tmp_path / "state.db"), PLAN),
+    ):
         pass
     with pytest.raises(RebuildError, match="in a file"):
         Rebuild(sqlite3.connect(":memory:", isolation_level=None), PLAN)
 
 
-def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(connection: sqlite3.Connection, lake: Lake, tmp_path: Path) -> None:
+def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
+    connection: sqlite3.Connection, lake: Lake, tmp_path: Path
+) -> None:
     model, stop, waits, failed = of_the_lake(), threading.Event(), [0.0], []
-    known = ListStore(PLAN)  # what the old state and the new one both hold, of a key that the lake does not know
+    known = ListStore(
+        PLAN
+    )  # what the old state and the new one both hold, of a key that the lake does not know
     rng = np.random.default_rng(7)
 
     def traffic() -> None:
@@ -159,8 +205,15 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(connection: 
             state, number = OnlineState(connect(tmp_path / "state.db"), PLAN), 0
             while not stop.is_set() or number < 300:
                 number += 1
-                e = {**event_of(DAYS - 1, int(rng.integers(EVENTS_A_DAY))), "key": "own" if number % 3 else "a"}
-                gone = f"{int(rng.integers(1, DAYS))}/{int(rng.integers(EVENTS_A_DAY))}" if number % 5 else f"new {int(rng.integers(1, number + 1))}"
+                e = {
+                    **event_of(DAYS - 1, int(rng.integers(EVENTS_A_DAY))),
+                    "key": "own" if number % 3 else "a",
+                }
+                gone = (
+                    f"{int(rng.integers(1, DAYS))}/{int(rng.integers(EVENTS_A_DAY))}"
+                    if number % 5
+                    else f"new {int(rng.integers(1, number + 1))}"
+                )
                 began = time.perf_counter()
                 with writing(state):
                     state.push("s", f"new {number}", e, e["event_us"], e["created_us"])
@@ -195,8 +248,8 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[3])
 from stores import connect
 from test_rebuilding import PLAN
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.rebuilding import Rebuild
+from feature_repo.lake.datasets import Lake
+from feature_repo.online.sqlite.rebuild import Rebuild
 
 commits = []
 def pause():
@@ -209,13 +262,25 @@ with Rebuild(connect(sys.argv[1]), PLAN, pause) as rebuild:
 """
 
 
-def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(connection: sqlite3.Connection, lake: Lake, tmp_path: Path) -> None:
+def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
+    connection: sqlite3.Connection, lake: Lake, tmp_path: Path
+) -> None:
     state, model = OnlineState(connection, PLAN), ListStore(PLAN)
     e = event_of(1, 1)
     for store in (state, model):
         store.push("s", "1", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "state.db"), lake.root, str(Path(__file__).parent)]
-    assert subprocess.run(arguments, env={**os.environ, "PYTHONPATH": os.getcwd()}, timeout=120).returncode == -signal.SIGKILL
+    arguments = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(tmp_path / "state.db"),
+        lake.root,
+        str(Path(__file__).parent),
+    ]
+    assert (
+        subprocess.run(arguments, env={**os.environ, "PYTHONPATH": os.getcwd()}, timeout=120).returncode
+        == -signal.SIGKILL
+    )
     assert standing(connection) == (0, 1)
     with writing(state):
         assert_equal(state, model)

@@ -12,22 +12,30 @@ from hypothesis import strategies as st
 from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
-from feature_repo.engine.online import OnlineState
-from feature_repo.engine.pieces import Clock
+from feature_repo.engine.local.key_partitions import Clock
+from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
-from feature_repo.engine.windows import view_values
+from feature_repo.online.sqlite.state import OnlineState
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
 START = 1_522_540_800_000_000
-COLUMNS = {"money": pa.float64(), "items": pa.int64(), "declined": pa.bool_(), "ratio": pa.float64(), "who": pa.string()}
+COLUMNS = {
+    "money": pa.float64(),
+    "items": pa.int64(),
+    "declined": pa.bool_(),
+    "ratio": pa.float64(),
+    "who": pa.string(),
+}
 NUMERIC = ("sum", "avg", "std", "min", "max", "count_distinct")
 
 
 def plan_of(hop_us: int = 0, windows: tuple[int, ...] = (HOUR, 5 * HOUR)) -> ViewPlan:
     wanted = [(f, c) for f in NUMERIC for c in ("money", "items", "declined", "ratio")]
     wanted += [("count", "who"), ("count_distinct", "who")]
-    wanted += [(f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")]
+    wanted += [
+        (f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")
+    ]
     aggregates = tuple(Aggregate(f"{f}_{c}_{w // MINUTE}", c, f, w) for w in windows for f, c in wanted)
     return ViewPlan("v", "key", "s", hop_us, aggregates, {"money": 2, "declined": 0})
 
@@ -41,9 +49,18 @@ def table_of(events: list[Event]) -> pa.Table:
     return pa.table({**{c: pa.array([e[c] for e in events], kind) for c, kind in columns.items()}, **times})
 
 
-def offline(view: ViewPlan, events: list[Event], questions: list[tuple[str | None, int]]) -> list[dict[str, Any]]:
-    values = view_values(view, table_of(events), pa.array([k for k, _ in questions], pa.string()), np.array([t for _, t in questions], np.int64))
-    return [{n: None if np.isnan(v[i]) else v[i].item() for n, v in values.items()} for i in range(len(questions))]
+def offline(
+    view: ViewPlan, events: list[Event], questions: list[tuple[str | None, int]]
+) -> list[dict[str, Any]]:
+    values = view_values(
+        view,
+        table_of(events),
+        pa.array([k for k, _ in questions], pa.string()),
+        np.array([t for _, t in questions], np.int64),
+    )
+    return [
+        {n: None if np.isnan(v[i]) else v[i].item() for n, v in values.items()} for i in range(len(questions))
+    ]
 
 
 def state_of(view: ViewPlan) -> OnlineState:
@@ -60,7 +77,12 @@ moments = st.integers(0, 60).map(lambda n: START + n * 10 * MINUTE)
 moneys = st.one_of(st.integers(-500, 90_000), st.integers(10**9, 10**13)).map(lambda cents: cents / 100)
 events_of = st.lists(
     st.builds(
-        lambda key, at, jitter, late, **values: {"key": key, "event_us": at + jitter, "created_us": at + jitter + late, **values},
+        lambda key, at, jitter, late, **values: {
+            "key": key,
+            "event_us": at + jitter,
+            "created_us": at + jitter + late,
+            **values,
+        },
         st.sampled_from(["a", "b", None]),
         moments,
         st.sampled_from([0, 0, 0, -1, 1]),
@@ -73,14 +95,18 @@ events_of = st.lists(
     ),
     max_size=25,
 )
-questions_of = st.lists(st.tuples(st.sampled_from(["a", "b", "nobody", None]), moments, st.sampled_from([0, 0, 1])), min_size=1, max_size=12).map(
-    lambda asked: [(key, at + jitter) for key, at, jitter in asked]
-)
+questions_of = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "nobody", None]), moments, st.sampled_from([0, 0, 1])),
+    min_size=1,
+    max_size=12,
+).map(lambda asked: [(key, at + jitter) for key, at, jitter in asked])
 
 
 @settings(max_examples=150)
 @given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE, 7 * MINUTE]))
-def test_offline_online_and_the_definition_agree(events: list[Event], questions: list[tuple[str | None, int]], hop_us: int) -> None:
+def test_offline_online_and_the_definition_agree(
+    events: list[Event], questions: list[tuple[str | None, int]], hop_us: int
+) -> None:
     view = plan_of(hop_us)
     expected = [oracle(view, events, key, at) for key, at in questions]
     assert offline(view, events, questions) == expected
@@ -101,7 +127,12 @@ def test_offline_online_and_the_definition_agree(events: list[Event], questions:
 
 
 @settings(max_examples=60)
-@given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE]), st.sampled_from([30 * MINUTE, 2 * HOUR, 9 * HOUR]))
+@given(
+    events_of,
+    questions_of,
+    st.sampled_from([0, 30 * MINUTE]),
+    st.sampled_from([30 * MINUTE, 2 * HOUR, 9 * HOUR]),
+)
 def test_a_key_without_an_event_for_its_time_to_live_has_no_values(
     events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, ttl_us: int
 ) -> None:
@@ -111,17 +142,21 @@ def test_a_key_without_an_event_for_its_time_to_live_has_no_values(
 
 @settings(max_examples=60)
 @given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE]), st.sampled_from([1, 7]))
-def test_pieces_of_any_size_give_the_same_bits(events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, rows: int) -> None:
+def test_pieces_of_any_size_give_the_same_bits(
+    events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, rows: int
+) -> None:
     view = plan_of(hop_us)
     whole = offline(view, events, questions)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feature_repo.engine.pieces.PIECE_ROWS", rows)
+        patch.setattr("feature_repo.engine.local.key_partitions.PIECE_ROWS", rows)
         assert offline(view, events, questions) == whole
 
 
 @settings(max_examples=40)
 @given(events_of, questions_of)
-def test_events_created_later_never_change_a_value(events: list[Event], questions: list[tuple[str | None, int]]) -> None:
+def test_events_created_later_never_change_a_value(
+    events: list[Event], questions: list[tuple[str | None, int]]
+) -> None:
     view, last = plan_of(), max(at for _, at in questions)
     poison = {"money": 1e13, "items": 2**61, "declined": True, "ratio": 1e300, "who": "poison"}
     future = [{**poison, "key": key, "event_us": at - 1, "created_us": last + 1} for key, at in questions]
@@ -130,7 +165,15 @@ def test_events_created_later_never_change_a_value(events: list[Event], question
 
 def event(minute: int, late: int = 0, **values: Any) -> Event:
     at = START + minute * MINUTE
-    return {"key": "a", "event_us": at, "created_us": at + late * MINUTE, **dict.fromkeys(COLUMNS, None), "items": 1, "declined": False, **values}
+    return {
+        "key": "a",
+        "event_us": at,
+        "created_us": at + late * MINUTE,
+        **dict.fromkeys(COLUMNS, None),
+        "items": 1,
+        "declined": False,
+        **values,
+    }
 
 
 def test_a_late_event_is_not_visible_before_it_was_created() -> None:
@@ -149,17 +192,40 @@ def test_an_event_and_its_peers_of_the_same_instant_are_not_in_their_own_window(
 def test_an_empty_window_counts_zero_and_averages_null() -> None:
     (empty,) = offline(plan_of(), [], [("a", START)])
     assert {empty["count_who_60"], empty["sum_money_60"], empty["count_distinct_who_60"]} == {0}
-    assert {empty["avg_money_60"], empty["std_money_60"], empty["min_ratio_60"], empty["seconds_since_last_declined_60"]} == {None}
+    assert {
+        empty["avg_money_60"],
+        empty["std_money_60"],
+        empty["min_ratio_60"],
+        empty["seconds_since_last_declined_60"],
+    } == {None}
 
 
 def test_the_first_flag_is_the_oldest_of_the_window_that_is_known() -> None:
     events = [event(0, declined=True), event(10), event(20, late=30, declined=True), event(40, declined=True)]
     asked = [("a", START + minute * MINUTE) for minute in (40, 60, 61, 100, 101)]
     answers = offline(plan_of(windows=(HOUR,)), [*events[::-1]], asked)
-    assert [a["seconds_since_first_declined_60"] for a in answers] == [40 * 60.0, 60 * 60.0, 41 * 60.0, 60 * 60.0, None]
-    assert [a["seconds_since_first_event_timestamp_60"] for a in answers] == [40 * 60.0, 60 * 60.0, 51 * 60.0, 60 * 60.0, None]
+    assert [a["seconds_since_first_declined_60"] for a in answers] == [
+        40 * 60.0,
+        60 * 60.0,
+        41 * 60.0,
+        60 * 60.0,
+        None,
+    ]
+    assert [a["seconds_since_first_event_timestamp_60"] for a in answers] == [
+        40 * 60.0,
+        60 * 60.0,
+        51 * 60.0,
+        60 * 60.0,
+        None,
+    ]
     tiled = offline(plan_of(30 * MINUTE, windows=(HOUR,)), events, asked)
-    assert [a["seconds_since_first_declined_60"] for a in tiled] == [40 * 60.0, 60 * 60.0, 61 * 60.0, 60 * 60.0, 61 * 60.0]
+    assert [a["seconds_since_first_declined_60"] for a in tiled] == [
+        40 * 60.0,
+        60 * 60.0,
+        61 * 60.0,
+        60 * 60.0,
+        61 * 60.0,
+    ]
 
 
 def test_an_event_keeps_its_key_alive_up_to_the_last_moment_of_the_time_to_live() -> None:
@@ -178,7 +244,10 @@ def test_a_late_event_keeps_its_key_alive_only_once_it_is_known() -> None:
 
 def test_the_events_themselves_may_be_the_moments_in_any_order() -> None:
     rng = np.random.default_rng(7)
-    events = [event(int(m), late=int(d), money=float(m), key="abc"[k]) for m, d, k in rng.integers(0, [90, 3, 3], (80, 3))]
+    events = [
+        event(int(m), late=int(d), money=float(m), key="abc"[k])
+        for m, d, k in rng.integers(0, [90, 3, 3], (80, 3))
+    ]
     questions = [(e["key"], e["event_us"]) for e in events]
     assert offline(plan_of(), events, questions) == [oracle(plan_of(), events, k, t) for k, t in questions]
 
@@ -186,7 +255,10 @@ def test_the_events_themselves_may_be_the_moments_in_any_order() -> None:
 def test_more_keys_than_sixteen_bits_are_kept_apart() -> None:
     keys = [f"k{number}" for number in range(70_000)]
     events = [{**event(number % 7), "key": key} for number, key in enumerate(keys[::-1])]
-    counts = [row["count_who_60"] for row in offline(plan_of(windows=(HOUR,)), events, [(key, START + 10 * MINUTE) for key in keys])]
+    counts = [
+        row["count_who_60"]
+        for row in offline(plan_of(windows=(HOUR,)), events, [(key, START + 10 * MINUTE) for key in keys])
+    ]
     assert counts == [1] * len(keys)
 
 
@@ -220,13 +292,18 @@ def test_times_that_do_not_fit_beside_the_keys_are_ranked_instead() -> None:
     events = [event(0), {**event(0), "event_us": START + century, "created_us": START + century}]
     keys = [f"k{i}" for i in range(2000)] + ["a", "a"]
     times_asked = [START] * 2000 + [START + MINUTE, START + century + MINUTE]
-    assert [r["count_who_60"] for r in offline(view, events, list(zip(keys, times_asked, strict=True)))][-2:] == [1, 1]
+    assert [r["count_who_60"] for r in offline(view, events, list(zip(keys, times_asked, strict=True)))][
+        -2:
+    ] == [1, 1]
 
 
 def test_many_late_events_agree_with_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_repo.engine.pieces.PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("feature_repo.engine.local.key_partitions.PAIRS_AT_ONCE", 7)
     rng = np.random.default_rng(3)
-    events = [event(int(m), late=int(d), money=float(m), who="xyz"[m % 3], declined=bool(m % 2)) for m, d in rng.integers(0, 200, (60, 2))]
+    events = [
+        event(int(m), late=int(d), money=float(m), who="xyz"[m % 3], declined=bool(m % 2))
+        for m, d in rng.integers(0, 200, (60, 2))
+    ]
     questions = [("a", START + int(m) * MINUTE) for m in rng.integers(0, 500, 40)]
     view = plan_of(30 * MINUTE)
     assert offline(view, events, questions) == [oracle(view, events, k, t) for k, t in questions]

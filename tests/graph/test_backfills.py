@@ -12,10 +12,18 @@ import pytest
 from dagster import DagsterInstance
 from dagster_kit import ask, tool, wait_until_loaded
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.demo.processes import free_port, running
-from mlops_assets.instance import prepare_instance
-from mlops_assets.keys import FEATURE_VECTORS, LABELS, PREDICTION_LOG, QUARANTINED_LABELS, QUARANTINED_TRANSACTIONS, TRANSACTIONS, VERDICTS
+from feature_repo.lake.datasets import Lake
+from mlops_assets.cli.demo.background import free_port, running
+from mlops_assets.cli.instance import prepare_instance
+from mlops_assets.core.keys import (
+    FEATURE_VECTORS,
+    LABELS,
+    PREDICTION_LOG,
+    QUARANTINED_LABELS,
+    QUARANTINED_TRANSACTIONS,
+    TRANSACTIONS,
+    VERDICTS,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +95,7 @@ def commanded(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("commanded") / "home"
     environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
     done = subprocess.run(
-        [sys.executable, "-m", "mlops_assets.cli", "backfill", "--from", FIRST, "--to", LAST, "--json"],
+        [sys.executable, "-m", "mlops_assets", "backfill", "--from", FIRST, "--to", LAST, "--json"],
         env={**environment, "MLOPS_HOME": str(home), "MLOPS_CONFIG": str(config)},
         cwd=home.parent,
         capture_output=True,
@@ -110,22 +118,32 @@ def home(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in {"MLOPS_HOME": made, "MLOPS_CONFIG": config, "DAGSTER_HOME": made / "dagster"}.items():
         monkeypatch.setenv(name, str(value))
     prepare_instance(made)
-    with DagsterInstance.get():  # makes Dagster's databases; two processes that make them at once get in each other's way
+    with (
+        DagsterInstance.get()
+    ):  # makes Dagster's databases; two processes that make them at once get in each other's way
         return made
 
 
 def content(home: Path) -> dict[str, dict[str, tuple[str, int, bool]]]:
     """Digest, rows and validation of every partition of every dataset."""
     lake = Lake(home / "lake")
-    manifests = {name: lake.manifests(name, lake.partitions(name)) for name in sorted(os.listdir(home / "lake"))}
-    return {name: {m.partition: (m.digest, m.rows, m.validated) for m in found} for name, found in manifests.items()}
+    manifests = {
+        name: lake.manifests(name, lake.partitions(name)) for name in sorted(os.listdir(home / "lake"))
+    }
+    return {
+        name: {m.partition: (m.digest, m.rows, m.validated) for m in found}
+        for name, found in manifests.items()
+    }
 
 
 def test_the_command_makes_every_day_of_every_asset_and_nothing_else(commanded: Path) -> None:
     made = content(commanded)
     assert set(made) == set(ASSETS)
     assert all(list(days) == DAYS for days in made.values())
-    assert {name: {valid for _, _, valid in made[name].values()} for name in (TRANSACTIONS, LABELS)} == {TRANSACTIONS: {True}, LABELS: {True}}
+    assert {name: {valid for _, _, valid in made[name].values()} for name in (TRANSACTIONS, LABELS)} == {
+        TRANSACTIONS: {True},
+        LABELS: {True},
+    }
 
 
 def test_a_backfill_leaves_no_duckdb_file_for_processes_to_fight_over(commanded: Path) -> None:
@@ -135,7 +153,9 @@ def test_a_backfill_leaves_no_duckdb_file_for_processes_to_fight_over(commanded:
     assert len(files) > 2 * len(ASSETS) * len(DAYS)
 
 
-def test_the_command_twice_changes_nothing(commanded: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_twice_changes_nothing(
+    commanded: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = content(commanded)
     monkeypatch.setenv("MLOPS_HOME", str(commanded))
     monkeypatch.setenv("MLOPS_CONFIG", str(config))
@@ -145,7 +165,14 @@ def test_the_command_twice_changes_nothing(commanded: Path, config: Path, monkey
 
 
 def test_dagster_asset_materialize_of_a_range_makes_the_same(commanded: Path, home: Path) -> None:
-    words = ("-m", "mlops_assets.definitions", "--select", ",".join(ASSETS), "--partition-range", f"{FIRST}...{LAST}")
+    words = (
+        "-m",
+        "mlops_assets.definitions",
+        "--select",
+        ",".join(ASSETS),
+        "--partition-range",
+        f"{FIRST}...{LAST}",
+    )
     done = tool("dagster", "asset", "materialize", *words, cwd=home.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     assert content(home) == content(commanded)
@@ -154,7 +181,16 @@ def test_dagster_asset_materialize_of_a_range_makes_the_same(commanded: Path, ho
 def test_dagster_asset_materialize_a_day_at_a_time_makes_the_same(commanded: Path, home: Path) -> None:
     for day in DAYS[:2]:
         done = tool(
-            "dagster", "asset", "materialize", "-m", "mlops_assets.definitions", "--select", ",".join(ASSETS), "--partition", day, cwd=home.parent
+            "dagster",
+            "asset",
+            "materialize",
+            "-m",
+            "mlops_assets.definitions",
+            "--select",
+            ",".join(ASSETS),
+            "--partition",
+            day,
+            cwd=home.parent,
         )
         assert done.returncode == 0, done.stderr[-3000:]
     expected = {name: {day: days[day] for day in DAYS[:2]} for name, days in content(commanded).items()}
@@ -165,13 +201,29 @@ def test_a_backfill_from_the_ui_with_a_running_daemon_makes_the_same(commanded: 
     port, logs = free_port(), home.parent / "logs"
     location = ["-m", "mlops_assets.definitions"]
     with (
-        running("the webserver", ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *location], logs / "webserver.log") as webserver,
+        running(
+            "the webserver",
+            ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *location],
+            logs / "webserver.log",
+        ) as webserver,
         running("the Dagster daemon", ["dagster._daemon", "run", *location], logs / "daemon.log") as daemon,
     ):
         wait_until_loaded(port, webserver, logs / "webserver.log", ASSETS)
-        finish(port, daemon, logs, {"assetSelection": [{"path": [name]} for name in ASSETS], "partitionNames": DAYS[:3]})
-        assert content(home) == {name: {day: days[day] for day in DAYS[:3]} for name, days in content(commanded).items()}
-        finish(port, daemon, logs, {"assetSelection": [{"path": [name]} for name in ASSETS], "partitionNames": DAYS})
+        finish(
+            port,
+            daemon,
+            logs,
+            {"assetSelection": [{"path": [name]} for name in ASSETS], "partitionNames": DAYS[:3]},
+        )
+        assert content(home) == {
+            name: {day: days[day] for day in DAYS[:3]} for name, days in content(commanded).items()
+        }
+        finish(
+            port,
+            daemon,
+            logs,
+            {"assetSelection": [{"path": [name]} for name in ASSETS], "partitionNames": DAYS},
+        )
     assert content(home) == content(commanded)
 
 
@@ -180,7 +232,9 @@ def finish(port: int, daemon: subprocess.Popen[bytes], logs: Path, params: dict[
     launched = ask(port, LAUNCH, {"params": params})["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
     ended = wait_until_ended(port, launched["backfillId"], daemon)
-    assert ended == {"__typename": "PartitionBackfill", "status": "COMPLETED_SUCCESS", "error": None}, (logs / "daemon.log").read_text()[-3000:]
+    assert ended == {"__typename": "PartitionBackfill", "status": "COMPLETED_SUCCESS", "error": None}, (
+        logs / "daemon.log"
+    ).read_text()[-3000:]
 
 
 def wait_until_ended(port: int, backfill: str, daemon: subprocess.Popen[bytes]) -> dict[str, Any]:

@@ -5,17 +5,37 @@ import sys
 from pathlib import Path
 
 import pytest
-from dagster import AssetKey, DefaultScheduleStatus, DefaultSensorStatus, Definitions, TimeWindowPartitionMapping
+from dagster import (
+    AssetKey,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    Definitions,
+    TimeWindowPartitionMapping,
+)
 
 from mlops_assets.pipeline import RETRAINING, WALK, build_pipeline
 from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 GROUPS = {
-    "ingest": {"raw_transactions", "raw_labels", "transactions", "labels", "quarantined_transactions", "quarantined_labels", "verdicts"},
+    "ingest": {
+        "raw_transactions",
+        "raw_labels",
+        "transactions",
+        "labels",
+        "quarantined_transactions",
+        "quarantined_labels",
+        "verdicts",
+    },
     "features": {"customer_stats", "merchant_stats", "merchant_activity", "feature_vectors", "online_store"},
     "model": {"training_set", "recipe", "trained_model", "evaluation", "promoted_version", "walk_forward"},
-    "monitoring": {"prediction_log", "feature_parity", "data_drift_report", "prediction_drift_report", "business_report"},
+    "monitoring": {
+        "prediction_log",
+        "feature_parity",
+        "data_drift_report",
+        "prediction_drift_report",
+        "business_report",
+    },
 }
 CHECKS = {
     "transactions": {"schema", "counts", "volume"},
@@ -32,7 +52,13 @@ CHECKS = {
     "prediction_drift_report": {"enough_predictions", "no_prediction_drift"},
     "business_report": {"fraud_caught"},
 }
-BLOCKING = {("transactions", "schema"), ("transactions", "counts"), ("labels", "schema"), ("labels", "counts"), ("training_set", "enough_positives")}
+BLOCKING = {
+    ("transactions", "schema"),
+    ("transactions", "counts"),
+    ("labels", "schema"),
+    ("labels", "counts"),
+    ("training_set", "enough_positives"),
+}
 
 
 @pytest.fixture
@@ -73,7 +99,13 @@ def test_only_checks_on_data_block(defs: Definitions) -> None:
 def test_a_retraining_stands_downstream_of_the_drift_reports(defs: Definitions) -> None:
     graph = defs.resolve_asset_graph()
     parents = {key.to_user_string() for key in graph.get(AssetKey("training_set")).parent_keys}
-    assert {"data_drift_report", "prediction_drift_report", "feature_parity", "feature_vectors", "verdicts"} == parents
+    assert {
+        "data_drift_report",
+        "prediction_drift_report",
+        "feature_parity",
+        "feature_vectors",
+        "verdicts",
+    } == parents
 
 
 def test_the_model_group_is_made_anew_by_no_automation_condition(defs: Definitions) -> None:
@@ -89,7 +121,10 @@ def test_the_sensors_run_by_themselves_and_the_schedules_wait_for_a_person(defs:
 
 
 def test_a_retraining_makes_no_report_of_a_walk_and_a_walk_trains_nothing(defs: Definitions) -> None:
-    made = {name: {key.to_user_string() for key in defs.resolve_job_def(name).asset_layer.executable_asset_keys} for name in (RETRAINING, WALK)}
+    made = {
+        name: {key.to_user_string() for key in defs.resolve_job_def(name).asset_layer.executable_asset_keys}
+        for name in (RETRAINING, WALK)
+    }
     assert made == {RETRAINING: GROUPS["model"] - {"walk_forward"}, WALK: {"walk_forward"}}
 
 
@@ -105,7 +140,7 @@ def test_an_as_of_day_looks_at_the_arrival_days_before_it_only(defs: Definitions
 def test_todays_as_of_day_exists_and_today_has_not_arrived() -> None:
     from datetime import UTC, date, datetime
 
-    from mlops_assets.partitions import arrival_days, as_of_days
+    from mlops_assets.graph.partitions import arrival_days, as_of_days
 
     today = datetime.now(UTC).date().isoformat()
     assert as_of_days(date(2026, 1, 1), None).get_last_partition_key() == today
@@ -115,7 +150,7 @@ def test_todays_as_of_day_exists_and_today_has_not_arrived() -> None:
 def test_as_of_days_end_with_the_day_after_the_last_arrival_day() -> None:
     from datetime import date
 
-    from mlops_assets.partitions import arrival_days, as_of_days
+    from mlops_assets.graph.partitions import arrival_days, as_of_days
 
     assert arrival_days(date(2025, 3, 1), date(2025, 3, 31)).get_last_partition_key() == "2025-03-31"
     assert as_of_days(date(2025, 3, 1), date(2025, 3, 31)).get_last_partition_key() == "2025-04-01"
@@ -134,7 +169,13 @@ heavy = {"mlflow", "feast", "evidently", "lightgbm", "optuna", "sklearn", "pande
 assert not heavy, heavy
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == [], "loading definitions made something"

@@ -15,18 +15,25 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from banks import TINY_BANK
-from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+)
 from dagster_kit import ask, tool, wait_until_loaded
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.automation import TRIGGER
-from mlops_assets.demo.processes import free_port, running
-from mlops_assets.instance import RANGE_END, RANGE_START, prepare_instance
-from mlops_assets.keys import DRIFT_CHECKS, FEATURE_VECTORS, TRAINED_MODEL, TRAINING_SET
+from feature_repo.lake.datasets import Lake
+from mlops_assets.cli.demo.background import free_port, running
+from mlops_assets.cli.instance import RANGE_END, RANGE_START, prepare_instance
+from mlops_assets.core.keys import DRIFT_CHECKS, FEATURE_VECTORS, TRAINED_MODEL, TRAINING_SET
 from mlops_assets.pipeline import BACKFILL, RETRAINING, build_pipeline
-from mlops_assets.processes import HOST, PID, PROCESS, process_tags
 from mlops_assets.resources.environments import load_settings
+from mlops_assets.resources.processes import HOST, PID, PROCESS, process_tags
 from mlops_assets.resources.registry import ModelRegistry, registry_of
+from mlops_assets.sensors.retraining import TRIGGER
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 pytestmark = pytest.mark.slow
@@ -88,7 +95,9 @@ class Platform:
         assert {run.tags["dagster/partition"] for run in runs.values()} == {AS_OF}
         trainings = self.trainings()
         assert {run.data.tags["dagster_run_id"] for run in trainings} == set(runs)
-        assert [(run.info.status, run.data.tags["error"]) for run in trainings] == [("FAILED", REASON)] * count
+        assert [(run.info.status, run.data.tags["error"]) for run in trainings] == [
+            ("FAILED", REASON)
+        ] * count
         assert all(run.info.end_time for run in trainings)
         assert self.registry.client().search_model_versions() == []
         assert Lake(self.home / "lake").manifest(TRAINED_MODEL, AS_OF) is None
@@ -113,7 +122,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert defs.resolve_job_def(BACKFILL).execute_in_process(instance=instance, tags=days).success
             poison(Lake(settings.lake_root))
             job, only = defs.resolve_job_def(RETRAINING), [AssetKey(TRAINING_SET)]
-            assert job.execute_in_process(instance=instance, partition_key=AS_OF, asset_selection=only).success
+            assert job.execute_in_process(
+                instance=instance, partition_key=AS_OF, asset_selection=only
+            ).success
         registry_of(settings).end_orphans(datetime.now(UTC))  # makes MLflow's database
     return folder
 
@@ -122,18 +133,33 @@ def poison(lake: Lake) -> None:
     rows = lake.read(FEATURE_VECTORS, [POISONED])
     field = rows.schema.field(FEATURE)
     infinite = pa.array([float("inf")] * rows.num_rows, field.type)
-    lake.write(FEATURE_VECTORS, POISONED, rows.set_column(rows.column_names.index(FEATURE), field, infinite), validated=True)
+    lake.write(
+        FEATURE_VECTORS,
+        POISONED,
+        rows.set_column(rows.column_names.index(FEATURE), field, infinite),
+        validated=True,
+    )
 
 
 @pytest.fixture
 def platform(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
     home = prepared / "home"
-    for name, value in {"MLOPS_HOME": home, "MLOPS_CONFIG": prepared / "mlops.toml", "DAGSTER_HOME": home / "dagster"}.items():
+    for name, value in {
+        "MLOPS_HOME": home,
+        "MLOPS_CONFIG": prepared / "mlops.toml",
+        "DAGSTER_HOME": home / "dagster",
+    }.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(prepared), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(prepared), *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
     seen = Platform(prepared, registry_of(load_settings()), frozenset())
     with DagsterInstance.get() as instance:
-        return Platform(seen.folder, seen.registry, frozenset([*seen.runs(instance), *(run.info.run_id for run in seen.trainings())]))
+        return Platform(
+            seen.folder,
+            seen.registry,
+            frozenset([*seen.runs(instance), *(run.info.run_id for run in seen.trainings())]),
+        )
 
 
 def test_a_training_that_the_command_launched(platform: Platform) -> None:
@@ -144,25 +170,49 @@ def test_a_training_that_the_command_launched(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("location", ["mlops_assets.definitions", "fanned_out"])
-def test_one_that_dagster_asset_materialize_launched_in_one_process_or_in_several(platform: Platform, location: str) -> None:
-    done = tool("dagster", "asset", "materialize", "-m", location, "--select", TRAINED_MODEL, "--partition", AS_OF, cwd=platform.folder)
+def test_one_that_dagster_asset_materialize_launched_in_one_process_or_in_several(
+    platform: Platform, location: str
+) -> None:
+    done = tool(
+        "dagster",
+        "asset",
+        "materialize",
+        "-m",
+        location,
+        "--select",
+        TRAINED_MODEL,
+        "--partition",
+        AS_OF,
+        cwd=platform.folder,
+    )
     assert done.returncode != 0
     assert ("Launching subprocess" in done.stdout + done.stderr) == (location == "fanned_out")
     platform.has_failed()
 
 
-def test_those_that_the_ui_launched_in_one_process_and_in_several_and_that_of_the_sensor(platform: Platform) -> None:
+def test_those_that_the_ui_launched_in_one_process_and_in_several_and_that_of_the_sensor(
+    platform: Platform,
+) -> None:
     port, logs = free_port(), platform.folder / "logs"
     location = ["-m", "fanned_out"]
     with (
-        running("the webserver", ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *location], logs / "webserver.log") as webserver,
+        running(
+            "the webserver",
+            ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *location],
+            logs / "webserver.log",
+        ) as webserver,
         running("the Dagster daemon", ["dagster._daemon", "run", *location], logs / "daemon.log") as daemon,
         DagsterInstance.get() as instance,
     ):
         wait_until_loaded(port, webserver, logs / "webserver.log", [TRAINED_MODEL])
-        asked = {launch(port, {"execution": {"config": {executor: {}}}}) for executor in ("in_process", "multiprocess")}
+        asked = {
+            launch(port, {"execution": {"config": {executor: {}}}})
+            for executor in ("in_process", "multiprocess")
+        }
         check = DRIFT_CHECKS[0]
-        failed = AssetCheckEvaluation(check.asset_key, check.name, False, {"day": BEFORE}, severity=AssetCheckSeverity.WARN)
+        failed = AssetCheckEvaluation(
+            check.asset_key, check.name, False, {"day": BEFORE}, severity=AssetCheckSeverity.WARN
+        )
         instance.report_runless_asset_event(failed)
 
         def all_ended() -> bool:
@@ -177,11 +227,16 @@ def test_those_that_the_ui_launched_in_one_process_and_in_several_and_that_of_th
     assert of_sensor.tags["dagster/sensor_name"] == "retrain_on_drift"
 
 
-def test_one_that_was_killed_is_ended_by_the_next_training_and_not_before_it_is_dead(platform: Platform, tmp_path: Path) -> None:
+def test_one_that_was_killed_is_ended_by_the_next_training_and_not_before_it_is_dead(
+    platform: Platform, tmp_path: Path
+) -> None:
     (tmp_path / "endless.toml").write_text(ENDLESS)
-    words = [sys.executable, "-m", "mlops_assets.cli", "train", "--as-of", CLEAN]
+    words = [sys.executable, "-m", "mlops_assets", "train", "--as-of", CLEAN]
     environment = {**os.environ, "MLOPS_CONFIG": str(tmp_path / "endless.toml")}
-    with (tmp_path / "train.log").open("w+") as log, subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=log) as process:
+    with (
+        (tmp_path / "train.log").open("w+") as log,
+        subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=log) as process,
+    ):
 
         def trains() -> bool:
             said = (tmp_path / "train.log").read_text()
@@ -200,7 +255,10 @@ def test_one_that_was_killed_is_ended_by_the_next_training_and_not_before_it_is_
         pass
     ended = platform.registry.client().get_run(left.info.run_id)
     assert ended.info.status == "FAILED"
-    assert ended.data.tags["error"] == f"process {process.pid} on {ended.data.tags[HOST]}, which trained this, is gone"
+    assert (
+        ended.data.tags["error"]
+        == f"process {process.pid} on {ended.data.tags[HOST]}, which trained this, is gone"
+    )
     assert {run.info.status for run in platform.trainings()} == {"FAILED", "FINISHED"}
 
 

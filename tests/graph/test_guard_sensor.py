@@ -9,20 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, AssetObservation, AssetRecordsFilter, DagsterInstance, SensorDefinition, build_sensor_context
+from dagster import (
+    AssetKey,
+    AssetObservation,
+    AssetRecordsFilter,
+    DagsterInstance,
+    SensorDefinition,
+    build_sensor_context,
+)
 from lifecycle_kit import AT, Shelf
 
-import mlops_assets.guard
-from mlops_assets.core.guard import Guard, Judgement
-from mlops_assets.core.guard import judge as judged
+import mlops_assets.sensors.rollback
+from mlops_assets.core.watching.guard import Guard, Judgement
+from mlops_assets.core.watching.guard import judge as judged
 from mlops_assets.pipeline import build_pipeline
 from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bundle import BundleError
-from serving.contract.log import to_us
-from serving.database import open_database
 from serving.settings import ServingSettings
-from serving.tally import Tally
+from serving.store.sqlite.database import open_database
+from serving.store.sqlite.decision_log import to_us
+from serving.store.sqlite.version_counts import Tally
 
 pytestmark = pytest.mark.slow
 USUAL = [0.1] * 980 + [0.6] * 20  # of the reference 2 % are not ALLOW
@@ -52,7 +59,9 @@ class Watch:
         """What the tick says."""
         defs = build_pipeline(FRAUD, self.settings)
         sensor: SensorDefinition = (
-            defs.resolve_sensor_def("guard_champion") if hasattr(defs, "resolve_sensor_def") else defs.get_sensor_def("guard_champion")
+            defs.resolve_sensor_def("guard_champion")
+            if hasattr(defs, "resolve_sensor_def")
+            else defs.get_sensor_def("guard_champion")
         )
         with build_sensor_context(self.instance, resources=dict(defs.resources or {})) as context:
             data = sensor.evaluate_tick(context)
@@ -65,10 +74,15 @@ class Watch:
         """What the instance was told of rollbacks, the newest first."""
         found = self._observations()
         found = found[: len(found) - self.before]
-        return [{"day": one.partition, **{name: value.value for name, value in one.metadata.items()}} for one in found]
+        return [
+            {"day": one.partition, **{name: value.value for name, value in one.metadata.items()}}
+            for one in found
+        ]
 
     def _observations(self) -> list[AssetObservation]:
-        records = self.instance.fetch_observations(AssetRecordsFilter(AssetKey("promoted_version")), limit=100).records
+        records = self.instance.fetch_observations(
+            AssetRecordsFilter(AssetKey("promoted_version")), limit=100
+        ).records
         return [one for record in records if (one := record.asset_observation)]
 
 
@@ -95,14 +109,25 @@ def watch(stocked: Shelf, tmp_path: Path, settings: Settings, instance: DagsterI
 
 
 LEFT = {
-    "scores": ({"count": 600, "alarms": 360}, "360 of 600 decisions are not ALLOW, 60.00%, where its reference has 2.00%: more than 5 times as many"),
-    "errors": ({"count": 600, "alarms": 12, "errors": 60}, "60 of 660 requests failed while it scored, 9.09%: at most 1.00% is allowed"),
-    "latency": ({"count": 600, "alarms": 12, "slow": 60}, "60 of 600 scores took more than 10 ms of the processor, 10.00%: its p99 may be 10 ms"),
+    "scores": (
+        {"count": 600, "alarms": 360},
+        "360 of 600 decisions are not ALLOW, 60.00%, where its reference has 2.00%: more than 5 times as many",
+    ),
+    "errors": (
+        {"count": 600, "alarms": 12, "errors": 60},
+        "60 of 660 requests failed while it scored, 9.09%: at most 1.00% is allowed",
+    ),
+    "latency": (
+        {"count": 600, "alarms": 12, "slow": 60},
+        "60 of 600 scores took more than 10 ms of the processor, 10.00%: its p99 may be 10 ms",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", LEFT)
-def test_a_version_that_leaves_its_guard_is_rolled_back_once_and_not_promoted_again_by_itself_and_on_record(watch: Watch, what: str) -> None:
+def test_a_version_that_leaves_its_guard_is_rolled_back_once_and_not_promoted_again_by_itself_and_on_record(
+    watch: Watch, what: str
+) -> None:
     shelf = watch.shelf
     counts, why = LEFT[what]
     watch.serve("1", 2_000, alarms=40)
@@ -121,7 +146,9 @@ def test_a_version_that_leaves_its_guard_is_rolled_back_once_and_not_promoted_ag
     }  # fmt: skip
 
     watch.serve("1", 600, alarms=360)  # the same again
-    assert watch.tick() == "version 1 serves after a rollback: one that was gone back to is not left by itself"
+    assert (
+        watch.tick() == "version 1 serves after a rollback: one that was gone back to is not left by itself"
+    )
     shelf.judge(shelf.registry.version("2"), promote=True, against="1")
     refused = shelf.gate("2")
     assert (refused["kind"], shelf.champion) == ("refused", "1")
@@ -152,14 +179,18 @@ def test_a_champion_with_no_predecessor_is_told_and_not_rolled_back(watch: Watch
     assert alone.tick() == "there is no champion"
     alone.promote(alone.shelf.candidate())
     alone.serve("1", 600, alarms=600, errors=600)
-    assert alone.tick() == "version 1 has no predecessor to go back to: it is not rolled back, whatever it does"
+    assert (
+        alone.tick() == "version 1 has no predecessor to go back to: it is not rolled back, whatever it does"
+    )
     assert alone.shelf.champion == "1"
 
 
 def test_alarms_that_its_predecessor_gave_as_well_are_the_worlds_and_not_its_own(watch: Watch) -> None:
     watch.serve("1", 2_000, alarms=700)
     watch.serve("2", 600, alarms=360)
-    assert "; outside its guard, as version 1 was before it: 360 of 600 decisions are not ALLOW" in watch.tick()
+    assert (
+        "; outside its guard, as version 1 was before it: 360 of 600 decisions are not ALLOW" in watch.tick()
+    )
     assert watch.shelf.champion == "2"
 
 
@@ -178,7 +209,9 @@ def test_a_person_who_takes_the_guards_rollback_back_has_the_last_word(watch: Wa
     assert watch.shelf.champion == "2"
 
 
-def test_a_champion_that_came_between_the_look_and_the_rollback_is_left_alone(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_champion_that_came_between_the_look_and_the_rollback_is_left_alone(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch.serve("2", 600, alarms=360)
     third = watch.shelf.candidate()
 
@@ -187,14 +220,16 @@ def test_a_champion_that_came_between_the_look_and_the_rollback_is_left_alone(wa
         watch.promote(third)
         return judgement
 
-    monkeypatch.setattr(mlops_assets.guard, "judge", judge_and_be_overtaken)
+    monkeypatch.setattr(mlops_assets.sensors.rollback, "judge", judge_and_be_overtaken)
     assert watch.tick().endswith("more than 5 times as many), but the champion is 3, no longer 2")
     assert (watch.shelf.champion, watch.observed()) == (third, [])
     monkeypatch.undo()
     assert watch.tick().endswith("0 requests scored, of 500 to judge by, and 0 failed")
 
 
-def test_a_tick_that_throws_leaves_everything_as_it_was_and_the_next_one_does_it(watch: Watch, tmp_path: Path) -> None:
+def test_a_tick_that_throws_leaves_everything_as_it_was_and_the_next_one_does_it(
+    watch: Watch, tmp_path: Path
+) -> None:
     shelf = watch.shelf
     watch.promote(third := shelf.candidate())
     watch.promote(fourth := shelf.candidate())

@@ -5,12 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dagster import AssetCheckKey, AssetKey, AssetRecordsFilter, DagsterInstance, Definitions, ExecuteInProcessResult
+from dagster import (
+    AssetCheckKey,
+    AssetKey,
+    AssetRecordsFilter,
+    DagsterInstance,
+    Definitions,
+    ExecuteInProcessResult,
+)
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.instance import RANGE_END, RANGE_START
+from feature_repo.lake.datasets import Lake
+from mlops_assets.cli.instance import RANGE_END, RANGE_START
 from mlops_assets.pipeline import BACKFILL, build_pipeline
 from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
@@ -28,7 +35,9 @@ def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
 
 def backfill(defs: Definitions, instance: DagsterInstance) -> ExecuteInProcessResult:
     tags = {RANGE_START: DAYS[0], RANGE_END: DAYS[-1]}
-    return defs.resolve_job_def(BACKFILL).execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+    return defs.resolve_job_def(BACKFILL).execute_in_process(
+        instance=instance, tags=tags, raise_on_error=False
+    )
 
 
 def records(instance: DagsterInstance, key: AssetCheckKey) -> list[AssetCheckExecutionRecord]:
@@ -36,12 +45,20 @@ def records(instance: DagsterInstance, key: AssetCheckKey) -> list[AssetCheckExe
 
 
 def rows_of(instance: DagsterInstance, key: AssetKey) -> dict[str | None, object]:
-    found = instance.fetch_materializations(AssetRecordsFilter(asset_key=key, asset_partitions=DAYS), limit=10).records
-    return {r.partition_key: r.asset_materialization.metadata["dagster/row_count"].value for r in found if r.asset_materialization}
+    found = instance.fetch_materializations(
+        AssetRecordsFilter(asset_key=key, asset_partitions=DAYS), limit=10
+    ).records
+    return {
+        r.partition_key: r.asset_materialization.metadata["dagster/row_count"].value
+        for r in found
+        if r.asset_materialization
+    }
 
 
 @pytest.mark.slow
-def test_each_partition_of_a_backfill_has_its_own_rows_and_an_evaluation_of_each_check(settings: Settings, instance: DagsterInstance) -> None:
+def test_each_partition_of_a_backfill_has_its_own_rows_and_an_evaluation_of_each_check(
+    settings: Settings, instance: DagsterInstance
+) -> None:
     defs = build_pipeline(FRAUD, settings)
     assert backfill(defs, instance).success
     lake, job = Lake(settings.lake_root), defs.resolve_job_def(BACKFILL)
@@ -49,14 +66,18 @@ def test_each_partition_of_a_backfill_has_its_own_rows_and_an_evaluation_of_each
     assert len(made) == 12
     assert len({m.rows for m in lake.manifests("transactions", DAYS)}) > 1, "equal days would show nothing"
     for key in made:
-        assert rows_of(instance, key) == {m.partition: m.rows for m in lake.manifests(key.to_user_string(), DAYS)}, key
+        assert rows_of(instance, key) == {
+            m.partition: m.rows for m in lake.manifests(key.to_user_string(), DAYS)
+        }, key
     checks = [key for key in defs.resolve_asset_graph().asset_check_keys if key.asset_key in made]
     assert len(checks) == 13
     for check in checks:
         assert [r.partition for r in records(instance, check)] == DAYS[::-1], check
         assert {r.status for r in records(instance, check)} <= {Status.SUCCEEDED, Status.FAILED}, check
     newest = records(instance, COUNTS)[0].evaluation
-    latest = instance.fetch_materializations(AssetRecordsFilter(asset_key=AssetKey("transactions"), asset_partitions=DAYS[-1:]), limit=1)
+    latest = instance.fetch_materializations(
+        AssetRecordsFilter(asset_key=AssetKey("transactions"), asset_partitions=DAYS[-1:]), limit=1
+    )
     assert newest is not None
     assert newest.target_materialization_data is not None
     assert newest.target_materialization_data.storage_id == latest.records[0].storage_id
@@ -65,9 +86,17 @@ def test_each_partition_of_a_backfill_has_its_own_rows_and_an_evaluation_of_each
 def test_a_day_that_blocks_stops_the_backfill_and_is_told_apart_from_the_days_that_do_not(
     settings: Settings, instance: DagsterInstance, tmp_path: Path
 ) -> None:
-    lines = [f"{day}-{n},{day}T10:00:00Z,c1,m1,{'x' if day == DAYS[1] and n else 5}" for day in DAYS for n in range(4)]
-    (tmp_path / "paid.csv").write_text("\n".join(["transaction_id,event_timestamp,customer_id,merchant_id,amount", *lines, ""]))
-    defs = build_pipeline(FRAUD, replace(settings, source={"kind": "files", "path": str(tmp_path / "paid.csv")}))
+    lines = [
+        f"{day}-{n},{day}T10:00:00Z,c1,m1,{'x' if day == DAYS[1] and n else 5}"
+        for day in DAYS
+        for n in range(4)
+    ]
+    (tmp_path / "paid.csv").write_text(
+        "\n".join(["transaction_id,event_timestamp,customer_id,merchant_id,amount", *lines, ""])
+    )
+    defs = build_pipeline(
+        FRAUD, replace(settings, source={"kind": "files", "path": str(tmp_path / "paid.csv")})
+    )
     outcome = backfill(defs, instance)
     assert not outcome.success
     assert {r.partition: r.status for r in records(instance, SCHEMA)} == dict(

@@ -20,11 +20,19 @@ from dagster import (
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_run_for_test
 
-from mlops_assets.automation import RECORD, Cursor, Seen, failed_checks
-from mlops_assets.keys import DRIFT_CHECKS, EVALUATION, PROMOTED_VERSION, RECIPE, TRAINED_MODEL, TRAINING_SET, WALK_FORWARD
+from mlops_assets.core.keys import (
+    DRIFT_CHECKS,
+    EVALUATION,
+    PROMOTED_VERSION,
+    RECIPE,
+    TRAINED_MODEL,
+    TRAINING_SET,
+    WALK_FORWARD,
+)
 from mlops_assets.pipeline import RETRAINING, WALK, build_pipeline
-from mlops_assets.processes import PROCESS, process_tags
 from mlops_assets.resources.environments import Retraining, Settings
+from mlops_assets.resources.processes import PROCESS, process_tags
+from mlops_assets.sensors.retraining import RECORD, Cursor, Seen, failed_checks
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 DATA, SCORES = DRIFT_CHECKS
@@ -36,13 +44,17 @@ class Ticks:
     def __init__(self, defs: Definitions, instance: DagsterInstance) -> None:
         self.defs, self.instance, self.cursor = defs, instance, None
         self.sensor: SensorDefinition = (
-            defs.resolve_sensor_def("retrain_on_drift") if hasattr(defs, "resolve_sensor_def") else defs.get_sensor_def("retrain_on_drift")
+            defs.resolve_sensor_def("retrain_on_drift")
+            if hasattr(defs, "resolve_sensor_def")
+            else defs.get_sensor_def("retrain_on_drift")
         )
 
     def tick(self) -> list[str]:
         """The as-of days that are asked for."""
         resources = dict(self.defs.resources or {})
-        with build_sensor_context(self.instance, cursor=self.cursor, resources=resources, definitions=self.defs) as context:
+        with build_sensor_context(
+            self.instance, cursor=self.cursor, resources=resources, definitions=self.defs
+        ) as context:
             data = self.sensor.evaluate_tick(context)
         self.cursor = data.cursor
         self.keys = [request.run_key for request in data.run_requests or []]
@@ -63,7 +75,11 @@ def ticks(settings: Settings, instance: DagsterInstance) -> Ticks:
 
 
 def evaluated(instance: DagsterInstance, check: AssetCheckKey, day: str, passed: bool) -> None:
-    instance.report_runless_asset_event(AssetCheckEvaluation(check.asset_key, check.name, passed, {"day": day}, severity=AssetCheckSeverity.WARN))
+    instance.report_runless_asset_event(
+        AssetCheckEvaluation(
+            check.asset_key, check.name, passed, {"day": day}, severity=AssetCheckSeverity.WARN
+        )
+    )
 
 
 def test_nothing_failed_asks_for_nothing(ticks: Ticks, instance: DagsterInstance) -> None:
@@ -78,13 +94,19 @@ def test_a_breach_asks_once_for_the_day_after_it(ticks: Ticks, instance: Dagster
     assert ticks.tick() == []
 
 
-def test_a_breach_that_is_recorded_on_its_partition_needs_no_other_word(ticks: Ticks, instance: DagsterInstance) -> None:
-    failed = AssetCheckEvaluation(DATA.asset_key, DATA.name, False, severity=AssetCheckSeverity.WARN, partition="2025-03-10")
+def test_a_breach_that_is_recorded_on_its_partition_needs_no_other_word(
+    ticks: Ticks, instance: DagsterInstance
+) -> None:
+    failed = AssetCheckEvaluation(
+        DATA.asset_key, DATA.name, False, severity=AssetCheckSeverity.WARN, partition="2025-03-10"
+    )
     instance.report_runless_asset_event(failed)
     assert ticks.tick() == ["2025-03-11"]
 
 
-def test_still_red_asks_again_after_the_cooldown_and_not_before(ticks: Ticks, instance: DagsterInstance) -> None:
+def test_still_red_asks_again_after_the_cooldown_and_not_before(
+    ticks: Ticks, instance: DagsterInstance
+) -> None:
     asked = []
     for day in range(10, 20):
         evaluated(instance, DATA, f"2025-03-{day}", passed=False)
@@ -109,7 +131,9 @@ def test_two_checks_that_fail_on_one_day_ask_once(ticks: Ticks, instance: Dagste
     assert ticks.tick() == []
 
 
-def test_what_fails_while_a_retraining_is_in_flight_is_looked_at_after_it(ticks: Ticks, instance: DagsterInstance) -> None:
+def test_what_fails_while_a_retraining_is_in_flight_is_looked_at_after_it(
+    ticks: Ticks, instance: DagsterInstance
+) -> None:
     evaluated(instance, DATA, "2025-03-10", passed=False)
     assert ticks.tick() == ["2025-03-11"]
     run = create_run_for_test(instance, job_name=RETRAINING, status=DagsterRunStatus.STARTED)
@@ -121,9 +145,16 @@ def test_what_fails_while_a_retraining_is_in_flight_is_looked_at_after_it(ticks:
 
 
 @pytest.mark.parametrize(("asset", "asked"), [("trained_model", []), ("feature_vectors", ["2025-03-11"])])
-def test_model_assets_that_are_materialized_ad_hoc_are_in_flight_too(ticks: Ticks, instance: DagsterInstance, asset: str, asked: list[str]) -> None:
+def test_model_assets_that_are_materialized_ad_hoc_are_in_flight_too(
+    ticks: Ticks, instance: DagsterInstance, asset: str, asked: list[str]
+) -> None:
     evaluated(instance, DATA, "2025-03-10", passed=False)
-    run = create_run_for_test(instance, job_name="__ASSET_JOB", status=DagsterRunStatus.STARTING, asset_selection=frozenset({AssetKey(asset)}))
+    run = create_run_for_test(
+        instance,
+        job_name="__ASSET_JOB",
+        status=DagsterRunStatus.STARTING,
+        asset_selection=frozenset({AssetKey(asset)}),
+    )
     assert ticks.tick() == asked
     instance.report_run_failed(run)
     assert ticks.tick() == ([] if asked else ["2025-03-11"])
@@ -148,7 +179,9 @@ def test_a_walk_forward_never_touches_the_champion_and_keeps_no_retraining_waiti
     assert ticks.tick() == ["2025-03-11"]
 
 
-def test_a_training_that_was_cut_off_and_is_finished_is_in_flight(ticks: Ticks, instance: DagsterInstance) -> None:
+def test_a_training_that_was_cut_off_and_is_finished_is_in_flight(
+    ticks: Ticks, instance: DagsterInstance
+) -> None:
     rest = frozenset({AssetKey(EVALUATION), AssetKey(PROMOTED_VERSION)})
     create_run_for_test(instance, job_name=RETRAINING, status=DagsterRunStatus.STARTED, asset_selection=rest)
     evaluated(instance, DATA, "2025-03-10", passed=False)
@@ -156,10 +189,14 @@ def test_a_training_that_was_cut_off_and_is_finished_is_in_flight(ticks: Ticks, 
     assert "in flight" in str(ticks.skipped)
 
 
-def test_a_daily_run_that_was_killed_is_ended_by_the_sensor_and_what_it_found_is_seen(ticks: Ticks, instance: DagsterInstance) -> None:
+def test_a_daily_run_that_was_killed_is_ended_by_the_sensor_and_what_it_found_is_seen(
+    ticks: Ticks, instance: DagsterInstance
+) -> None:
     run_id = "11111111-1111-4111-8111-111111111111"
     tags = {**process_tags(run_id), PROCESS: f"{run_id}:1"}
-    killed = create_run_for_test(instance, run_id=run_id, job_name="daily", status=DagsterRunStatus.STARTED, tags=tags)
+    killed = create_run_for_test(
+        instance, run_id=run_id, job_name="daily", status=DagsterRunStatus.STARTED, tags=tags
+    )
     planned(instance, killed.run_id, SCORES)
     planned(instance, killed.run_id, DATA)
     decided(instance, killed.run_id, DATA, "2025-03-10")
@@ -170,7 +207,9 @@ def test_a_daily_run_that_was_killed_is_ended_by_the_sensor_and_what_it_found_is
     assert found.status == DagsterRunStatus.FAILURE
 
 
-def test_the_cooldown_counts_in_as_of_days_and_a_refused_or_failed_retraining_starts_it_too(ticks: Ticks, instance: DagsterInstance) -> None:
+def test_the_cooldown_counts_in_as_of_days_and_a_refused_or_failed_retraining_starts_it_too(
+    ticks: Ticks, instance: DagsterInstance
+) -> None:
     evaluated(instance, DATA, "2025-03-10", passed=False)
     ticks.tick()
     run = create_run_for_test(instance, job_name=RETRAINING, status=DagsterRunStatus.STARTED)
@@ -181,7 +220,9 @@ def test_the_cooldown_counts_in_as_of_days_and_a_refused_or_failed_retraining_st
 
 
 @pytest.mark.slow
-def test_drift_that_stays_high_for_a_hundred_ticks_trains_one_at_a_time_and_at_most_once_a_day(settings: Settings, instance: DagsterInstance) -> None:
+def test_drift_that_stays_high_for_a_hundred_ticks_trains_one_at_a_time_and_at_most_once_a_day(
+    settings: Settings, instance: DagsterInstance
+) -> None:
     eager = Ticks(build_pipeline(FRAUD, replace(settings, retraining=Retraining(cooldown_days=1))), instance)
     asked, running = [], None
     for tick in range(100):
@@ -219,8 +260,12 @@ def test_a_tick_that_throws_or_is_cut_off_loses_nothing_and_repeats_its_key(
 
 
 @pytest.mark.parametrize("named", [{}, {"day": "yesterday"}])
-def test_a_failure_that_names_no_day_asks_for_nothing_and_stops_no_later_one(ticks: Ticks, instance: DagsterInstance, named: dict[str, str]) -> None:
-    instance.report_runless_asset_event(AssetCheckEvaluation(DATA.asset_key, DATA.name, False, named, severity=AssetCheckSeverity.WARN))
+def test_a_failure_that_names_no_day_asks_for_nothing_and_stops_no_later_one(
+    ticks: Ticks, instance: DagsterInstance, named: dict[str, str]
+) -> None:
+    instance.report_runless_asset_event(
+        AssetCheckEvaluation(DATA.asset_key, DATA.name, False, named, severity=AssetCheckSeverity.WARN)
+    )
     assert ticks.tick() == []
     evaluated(instance, DATA, "2025-03-10", passed=False)
     assert ticks.tick() == ["2025-03-11"]
@@ -253,7 +298,9 @@ def test_more_failures_than_a_page_are_all_seen(instance: DagsterInstance) -> No
     assert failed_checks(instance, DATA, seen)[1] == []
 
 
-def test_a_planned_record_that_fails_after_a_later_one_was_seen_is_not_missed(instance: DagsterInstance) -> None:
+def test_a_planned_record_that_fails_after_a_later_one_was_seen_is_not_missed(
+    instance: DagsterInstance,
+) -> None:
     slow = create_run_for_test(instance, job_name="daily", status=DagsterRunStatus.STARTED)
     planned(instance, slow.run_id, DATA)
     evaluated(instance, DATA, "2025-03-11", passed=False)
@@ -315,7 +362,11 @@ def decided(instance: DagsterInstance, run_id: str, check: AssetCheckKey, day: s
         job_name="daily",
         step_key="data_drift_report",
         event_specific_data=AssetCheckEvaluation(
-            check.asset_key, check.name, passed=False, metadata={"day": _text(day)}, severity=AssetCheckSeverity.WARN
+            check.asset_key,
+            check.name,
+            passed=False,
+            metadata={"day": _text(day)},
+            severity=AssetCheckSeverity.WARN,
         ),
     )
     instance.report_dagster_event(event, run_id)

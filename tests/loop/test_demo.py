@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
-from feature_repo.engine.lake import Lake
-from mlops_assets.automation import TRIGGER
-from mlops_assets.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_LOG, TRANSACTIONS
+from feature_repo.lake.datasets import Lake
+from mlops_assets.core.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_LOG, TRANSACTIONS
 from mlops_assets.pipeline import RETRAINING
+from mlops_assets.sensors.retraining import TRIGGER
 
 pytestmark = pytest.mark.slow
 
@@ -37,9 +37,13 @@ class Played:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     folder = tmp_path_factory.mktemp("demo")
     home = folder / "home"
-    environment = {name: value for name, value in os.environ.items() if name not in ("MLOPS_HOME", "MLOPS_CONFIG", "DAGSTER_HOME")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MLOPS_HOME", "MLOPS_CONFIG", "DAGSTER_HOME")
+    }
     done = subprocess.run(
-        [sys.executable, "-m", "mlops_assets.cli", "demo", "--home", str(home), "--json"],
+        [sys.executable, "-m", "mlops_assets", "demo", "--home", str(home), "--json"],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -55,7 +59,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 def test_the_summary_has_the_fields_that_were_asked_for(played: Played) -> None:
-    assert {name: sorted(value) if isinstance(value, dict) else type(value).__name__ for name, value in played.summary.items()} == {
+    assert {
+        name: sorted(value) if isinstance(value, dict) else type(value).__name__
+        for name, value in played.summary.items()
+    } == {
         "days": "int",
         "transactions": "int",
         "drift": ["detected", "injected"],
@@ -72,7 +79,11 @@ def test_the_summary_has_the_fields_that_were_asked_for(played: Played) -> None:
 def test_the_history_is_long_enough_and_in_the_lake(played: Played) -> None:
     days = played.lake.partitions(TRANSACTIONS)
     assert played.summary["days"] == len(days) >= 60
-    assert played.summary["transactions"] == sum(m.rows for m in played.lake.manifests(TRANSACTIONS, days)) >= 100_000
+    assert (
+        played.summary["transactions"]
+        == sum(m.rows for m in played.lake.manifests(TRANSACTIONS, days))
+        >= 100_000
+    )
 
 
 def test_drift_is_detected_on_the_day_it_was_injected_or_after_it(played: Played) -> None:
@@ -82,7 +93,9 @@ def test_drift_is_detected_on_the_day_it_was_injected_or_after_it(played: Played
     assert (played.home / "reports" / DATA_DRIFT / f"{drift['detected']}.html").stat().st_size > 1000
 
 
-def test_the_retraining_was_launched_by_the_sensor_and_succeeded(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_retraining_was_launched_by_the_sensor_and_succeeded(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
     retraining = played.summary["retraining"]
     assert retraining["launched_by"] == "sensor"
     monkeypatch.setenv("DAGSTER_HOME", str(played.home / "dagster"))
@@ -92,7 +105,9 @@ def test_the_retraining_was_launched_by_the_sensor_and_succeeded(played: Played,
     assert (run.job_name, run.status) == (RETRAINING, DagsterRunStatus.SUCCESS)
     assert run.tags["dagster/sensor_name"] == "retrain_on_drift"
     assert run.tags[TRIGGER]
-    assert date.fromisoformat(run.tags["dagster/partition"]) > date.fromisoformat(played.summary["drift"]["detected"])
+    assert date.fromisoformat(run.tags["dagster/partition"]) > date.fromisoformat(
+        played.summary["drift"]["detected"]
+    )
 
 
 def test_the_version_that_serves_at_the_end_is_another_one_that_passed_the_gate(played: Played) -> None:
@@ -101,7 +116,9 @@ def test_the_version_that_serves_at_the_end_is_another_one_that_passed_the_gate(
     history = [json.loads(line) for line in (played.home / "history.jsonl").read_text().splitlines()]
     promoted = [entry for entry in history if entry["kind"] == "promoted"]
     assert promoted[0]["version"] == versions["before"]
-    assert promoted[-1]["version"] == versions["after"], "one in between may have passed on a day that still held the old world"
+    assert promoted[-1]["version"] == versions["after"], (
+        "one in between may have passed on a day that still held the old world"
+    )
     assert promoted[-1]["run"] == played.summary["retraining"]["run_id"]
 
 
@@ -109,7 +126,9 @@ def test_no_request_failed_and_the_service_swapped_while_it_ran(played: Played) 
     serving = played.summary["serving"]
     assert serving["failed"] == 0
     assert serving["swapped_without_restart"] is True
-    log = played.lake.read(PREDICTION_LOG, played.lake.partitions(PREDICTION_LOG), ["model_version", "degraded"])
+    log = played.lake.read(
+        PREDICTION_LOG, played.lake.partitions(PREDICTION_LOG), ["model_version", "degraded"]
+    )
     assert serving["requests"] >= log.num_rows > 0
     assert set(log.column("model_version").to_pylist()) >= set(played.summary["versions"].values())
     assert not any(log.column("degraded").to_pylist())
@@ -138,9 +157,16 @@ def test_a_person_is_told_where_to_look(played: Played) -> None:
 def test_a_folder_that_the_demo_did_not_make_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     done = subprocess.run(
-        [sys.executable, "-m", "mlops_assets.cli", "demo", "--home", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "mlops_assets", "demo", "--home", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line == f"mlops: {tmp_path} is not a folder that the demo made, so it is not emptied; name another with --home"
+    assert (
+        line
+        == f"mlops: {tmp_path} is not a folder that the demo made, so it is not emptied; name another with --home"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

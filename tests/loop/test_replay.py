@@ -18,7 +18,12 @@ def test_a_killed_worker_and_a_rebuild_lose_nothing_and_make_no_vector_wrong(tmp
     config.write_text(BANK)
     words = ["--config", str(config), "--from", "2025-04-10", "--to", "2025-04-13"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "replay.py"), *words], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, str(ROOT / "benchmarks" / "replay.py"), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode in (0, 1), done.stderr[-3000:]
     figures = json.loads(done.stdout.splitlines()[-1])
@@ -28,4 +33,6 @@ def test_a_killed_worker_and_a_rebuild_lose_nothing_and_make_no_vector_wrong(tmp
     assert (figures["failed"], figures["parity"]["mismatches"], set(figures["lost"].values())) == (0, 0, {0})
     assert figures["killed_worker"]
     assert figures["rebuild"]["requests_meanwhile"] > 50
-    assert figures["rebuild"]["over_250_ms"] <= 20, "only requests to the killed worker and its connections may wait"
+    assert figures["rebuild"]["over_250_ms"] <= 20, (
+        "only requests to the killed worker and its connections may wait"
+    )

@@ -11,7 +11,7 @@ import pytest
 from serving_kit import ALLOW_ALL, Bench, Running, TinyRegistry, start, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan, plan_from_feast
-from serving.contract.scoring import Scorer
+from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
 
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from serving_kit import DAY_US, MINUTE_US, START_US, Bench, bounded, paid
 
-from mlops_assets.core.validation import validate
+from mlops_assets.core.data.validation import validate
 from mlops_assets.use_cases.fraud.schema import LABEL_KEY, LABEL_ORDER, labels_schema
-from serving.api.schemas import Id, Time
-from serving.contract.log import read_decisions
+from serving.messages import BadInput, Label
+from serving.protocols.native.schemas import Id, Time
 from serving.releases import Champion
-from serving.values import BadInput, Label
+from serving.store.sqlite.decision_log import read_decisions
 
 KNOWN = pd.Timestamp("2026-03-02", tz="UTC")
 
@@ -60,24 +60,46 @@ def test_a_payment_of_a_till_whose_clock_is_ahead_is_never_known_before_it_happe
 
 @pytest.mark.parametrize("amount", [-0.01, 1_000_000.01, float("nan"), float("inf")])
 def test_an_amount_that_ingest_would_quarantine_is_refused_at_the_field(bench: Bench, amount: float) -> None:
-    refused(bench, paid(1, amount=amount), "bad_value", "amount", f"^{amount:.15g} is (above 1000000, the highest|not from 0 to 1000000)")
+    refused(
+        bench,
+        paid(1, amount=amount),
+        "bad_value",
+        "amount",
+        f"^{amount:.15g} is (above 1000000, the highest|not from 0 to 1000000)",
+    )
     for number, good in enumerate((0.0, 1_000_000.0)):
         assert bench.plane.predict_transaction(paid(number, amount=good)).repeated is False
 
 
-def test_a_release_says_itself_what_an_amount_may_be_and_an_answer_once_given_stays(bench: Bench, champion: Champion) -> None:
+def test_a_release_says_itself_what_an_amount_may_be_and_an_answer_once_given_stays(
+    bench: Bench, champion: Champion
+) -> None:
     given = bench.plane.predict_transaction(paid(0, amount=100.0))
     bench.champion = bounded(champion, max_amount=50.5)
     assert bench.plane.predict_transaction(paid(1, amount=50.5)).repeated is False
-    refused(bench, paid(2, amount=50.51), "bad_value", "amount", r"50\.51 is above 50\.5, the highest believable amount \(\[bounds\] max_amount\)")
+    refused(
+        bench,
+        paid(2, amount=50.51),
+        "bad_value",
+        "amount",
+        r"50\.51 is above 50\.5, the highest believable amount \(\[bounds\] max_amount\)",
+    )
     assert bench.plane.predict_transaction(paid(0, amount=100.0)) == replace(given, repeated=True)
 
 
 def test_on_event_time_one_event_of_the_far_future_does_not_turn_the_clock(bench: Bench) -> None:
     bench.plane.predict_transaction(paid(0))
     limit, label_limit = START_US + 7 * DAY_US, START_US + 30 * DAY_US
-    refused(bench, paid(1, limit + 1), "future", "event_timestamp", "^2018-04-08 .* more than 7 days ahead of the service's clock, 2018-04-01")
-    refused(bench, replace(paid(1), created_us=limit + 1), "future", "created_timestamp", "more than 7 days ahead")
+    refused(
+        bench,
+        paid(1, limit + 1),
+        "future",
+        "event_timestamp",
+        "^2018-04-08 .* more than 7 days ahead of the service's clock, 2018-04-01",
+    )
+    refused(
+        bench, replace(paid(1), created_us=limit + 1), "future", "created_timestamp", "more than 7 days ahead"
+    )
     with pytest.raises(BadInput, match="more than 30 days ahead") as caught:
         bench.plane.add_labels([Label("t0", True, START_US), Label("t0", False, label_limit + 1)])
     assert (caught.value.kind, caught.value.field) == ("future", ("labels", 1, "label_timestamp"))
@@ -87,7 +109,9 @@ def test_on_event_time_one_event_of_the_far_future_does_not_turn_the_clock(bench
     assert arrivals(bench) == [START_US, START_US + MINUTE_US, limit]
 
 
-def test_before_its_first_event_the_clock_may_go_anywhere_and_the_bound_is_a_setting(tmp_path: Path, champion: Champion) -> None:
+def test_before_its_first_event_the_clock_may_go_anywhere_and_the_bound_is_a_setting(
+    tmp_path: Path, champion: Champion
+) -> None:
     bench = Bench(tmp_path, bounded(champion, ahead_days=1))
     bench.plane.predict_transaction(paid(0, START_US + 5_000 * DAY_US))
     refused(bench, paid(1, START_US + 5_002 * DAY_US), "future", "event_timestamp", "more than 1 days")

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pytest
 from serving_kit import DAY_US, MINUTE_US, START_US, Bench, bounded, paid
 
-from feature_repo.engine.lake import Lake
-from feature_repo.engine.online import OnlineState
+from feature_repo.lake.datasets import Lake
+from feature_repo.online.sqlite.state import OnlineState
 from serving.__main__ import main
-from serving.bounds import arrival_us
+from serving.admission import arrival_us
 from serving.clock import check_home, lake_end_us
-from serving.contract.believable import Bounds
-from serving.contract.log import SCHEMA_VERSION, from_us
+from serving.contract.bounds import Bounds
+from serving.messages import BadInput, Label
 from serving.releases import Champion
 from serving.settings import BadSetting, ServingSettings
-from serving.values import BadInput, Label
+from serving.store.sqlite.decision_log import SCHEMA_VERSION, from_us
 
 TODAY_US = START_US + 3_000 * DAY_US
 END_US = START_US + 10 * DAY_US  # midnight after the newest day of `historical`
@@ -37,7 +37,9 @@ def historical(tmp_path: Path) -> Path:
 
 def write_day(home: Path, number: int, rows: int) -> None:
     day = f"{from_us(START_US + number * DAY_US):%Y-%m-%d}"
-    Lake(home / "lake").write("transactions", day, pa.table({"transaction_id": [f"{day}-{n}" for n in range(rows)]}), validated=True)
+    Lake(home / "lake").write(
+        "transactions", day, pa.table({"transaction_id": [f"{day}-{n}" for n in range(rows)]}), validated=True
+    )
 
 
 def too_late(bench: Bench, at_us: int) -> bool:
@@ -57,37 +59,55 @@ def refused_as_future(bench: Bench, at_us: int) -> None:
 # What one request can do to the clock.
 
 
-def test_a_first_payment_of_today_does_not_turn_the_clock_of_a_historical_home(historical: Path, champion: Champion) -> None:
+def test_a_first_payment_of_today_does_not_turn_the_clock_of_a_historical_home(
+    historical: Path, champion: Champion
+) -> None:
     bench = Bench(historical, champion)
     refused_as_future(bench, TODAY_US)
     assert not too_late(bench, END_US + MINUTE_US)
     bench.plane.close()
 
 
-def test_the_release_says_what_time_it_is_where_the_home_has_no_lake(tmp_path: Path, champion: Champion) -> None:
-    bench = Bench(tmp_path, replace(champion, release=replace(champion.release, facts={"as_of": "2018-04-11"})))
+def test_the_release_says_what_time_it_is_where_the_home_has_no_lake(
+    tmp_path: Path, champion: Champion
+) -> None:
+    bench = Bench(
+        tmp_path, replace(champion, release=replace(champion.release, facts={"as_of": "2018-04-11"}))
+    )
     refused_as_future(bench, TODAY_US)
     assert not too_late(bench, END_US + MINUTE_US)
     bench.plane.close()
 
 
-def test_a_state_that_no_request_has_touched_says_what_time_it_is_unless_too_few_of_its_events_do(bench: Bench, champion: Champion) -> None:
+def test_a_state_that_no_request_has_touched_says_what_time_it_is_unless_too_few_of_its_events_do(
+    bench: Bench, champion: Champion
+) -> None:
     state, event = OnlineState(bench.connection, champion.release.plan), paid(1).event()
-    times = [START_US, START_US + 1, START_US + 2, TODAY_US, TODAY_US + 1]  # two were pushed with a wrong date
+    times = [
+        START_US,
+        START_US + 1,
+        START_US + 2,
+        TODAY_US,
+        TODAY_US + 1,
+    ]  # two were pushed with a wrong date
     state.load("transactions", ((f"p{n}", event, at_us, at_us) for n, at_us in enumerate(times)))
     refused_as_future(bench, TODAY_US)
     assert not too_late(bench, START_US + MINUTE_US)
 
 
 @pytest.mark.parametrize("ahead_days", [1, 7])
-def test_no_payment_that_is_accepted_makes_those_too_late_that_were_in_time(historical: Path, champion: Champion, ahead_days: int) -> None:
+def test_no_payment_that_is_accepted_makes_those_too_late_that_were_in_time(
+    historical: Path, champion: Champion, ahead_days: int
+) -> None:
     bench = Bench(historical, bounded(champion, ahead_days=ahead_days))
     bench.plane.predict_transaction(paid(0, END_US + ahead_days * DAY_US))
     assert not too_late(bench, END_US)
     bench.plane.close()
 
 
-def test_a_payment_that_was_known_late_does_not_let_the_next_one_turn_the_clock_further(historical: Path, champion: Champion) -> None:
+def test_a_payment_that_was_known_late_does_not_let_the_next_one_turn_the_clock_further(
+    historical: Path, champion: Champion
+) -> None:
     bench = Bench(historical, champion)
     bench.plane.predict_transaction(replace(paid(0, END_US), created_us=END_US + 7 * DAY_US))
     refused_as_future(bench, END_US + 14 * DAY_US)
@@ -97,7 +117,9 @@ def test_a_payment_that_was_known_late_does_not_let_the_next_one_turn_the_clock_
     bench.plane.close()
 
 
-def test_neither_a_created_timestamp_nor_a_label_nor_a_vector_turns_the_clock_further(historical: Path, champion: Champion) -> None:
+def test_neither_a_created_timestamp_nor_a_label_nor_a_vector_turns_the_clock_further(
+    historical: Path, champion: Champion
+) -> None:
     bench = Bench(historical, champion)
     with pytest.raises(BadInput, match="more than 7 days ahead"):
         bench.plane.predict_transaction(replace(paid(0, END_US), created_us=TODAY_US))
@@ -114,15 +136,23 @@ def test_neither_a_created_timestamp_nor_a_label_nor_a_vector_turns_the_clock_fu
 def test_before_any_payment_a_label_turns_no_clock(bench: Bench) -> None:
     bench.plane.add_labels([Label("t0", True, TODAY_US)])
     bench.plane.predict_transaction(paid(0))
-    assert bench.connection.execute("SELECT clock_us, newest_us FROM sequence").fetchone() == (START_US, START_US)
+    assert bench.connection.execute("SELECT clock_us, newest_us FROM sequence").fetchone() == (
+        START_US,
+        START_US,
+    )
 
 
-def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_sent(tmp_path: Path, champion: Champion) -> None:
+def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_sent(
+    tmp_path: Path, champion: Champion
+) -> None:
     bench = Bench(tmp_path, champion, "wall")
     bench.now_us = TODAY_US
     assert too_late(bench, START_US)
     bench.plane.predict_transaction(paid(1, TODAY_US))
-    with pytest.raises(BadInput, match=r"^2018-04-01 00:00:00\+00:00 is more than 7 days before now, .*--clock event replays past days"):
+    with pytest.raises(
+        BadInput,
+        match=r"^2018-04-01 00:00:00\+00:00 is more than 7 days before now, .*--clock event replays past days",
+    ):
         bench.plane.predict_transaction(paid(2, START_US))
     bench.plane.close()
 
@@ -132,7 +162,11 @@ def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_s
     [
         ("wall", START_US - 31 * DAY_US, r"more than 30 days before now, .*\[bounds\] lateness_days"),
         ("wall", START_US + 16 * MINUTE_US, r"more than 15 minutes ahead .*\[bounds\] ahead_minutes"),
-        ("event", START_US - 31 * DAY_US, r"more than 30 days before the newest event, .*\[bounds\] lateness_days.*--now DAY"),
+        (
+            "event",
+            START_US - 31 * DAY_US,
+            r"more than 30 days before the newest event, .*\[bounds\] lateness_days.*--now DAY",
+        ),
         ("event", START_US + 15 * DAY_US, r"more than 14 days ahead .*\[bounds\] ahead_days.*--now DAY"),
     ],
 )
@@ -140,7 +174,9 @@ def test_a_refusal_names_the_moment_the_bound_and_its_key(clock: str, event_us: 
     bounds = Bounds(lateness_days=30, ahead_minutes=15, ahead_days=14)
     with pytest.raises(BadInput, match=f"^{from_us(event_us):%Y-%m-%d}.* is {named}"):
         arrival_us(clock, bounds, paid(0, event_us), START_US, START_US, START_US)  # type: ignore[arg-type]
-    assert arrival_us(clock, bounds, paid(0, START_US - 29 * DAY_US), START_US, START_US, START_US) >= START_US  # type: ignore[arg-type]
+    assert (
+        arrival_us(clock, bounds, paid(0, START_US - 29 * DAY_US), START_US, START_US, START_US) >= START_US
+    )  # type: ignore[arg-type]
 
 
 # A home of another time.
@@ -151,13 +187,18 @@ def test_a_historical_home_on_the_wall_clock_is_refused_with_both_moments_and_th
 ) -> None:
     assert main(["--home", str(historical)]) == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"newest payments of {historical} are of 2018-04-10, and the service's clock says {datetime.now(UTC):%Y-%m-%d}" in line
+    assert (
+        f"newest payments of {historical} are of 2018-04-10, and the service's clock says {datetime.now(UTC):%Y-%m-%d}"
+        in line
+    )
     assert "--clock event" in line
     assert "when_far" in line
     assert not (historical / "serving").exists()
 
 
-def test_a_home_is_far_by_the_configured_days_and_may_be_warned_of_instead(historical: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_home_is_far_by_the_configured_days_and_may_be_warned_of_instead(
+    historical: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = ServingSettings(historical)
     check_home(settings, END_US + 30 * DAY_US)
     for far in (END_US + 30 * DAY_US + 1, END_US - 31 * DAY_US):  # long ago, or of days to come
@@ -182,7 +223,9 @@ def test_a_day_of_the_lake_that_only_a_row_or_two_have_reached_says_nothing(hist
     assert lake_end_us(ServingSettings(historical / "empty", lake=str(historical / "lake"))) == TODAY_US
 
 
-def test_a_service_that_was_in_use_yesterday_starts_although_the_lake_is_behind(historical: Path, champion: Champion) -> None:
+def test_a_service_that_was_in_use_yesterday_starts_although_the_lake_is_behind(
+    historical: Path, champion: Champion
+) -> None:
     bench = Bench(historical, champion, "wall")
     for number in range(3):
         bench.now_us = TODAY_US + number
@@ -215,7 +258,10 @@ def test_a_blocked_home_goes_on_from_the_day_that_a_person_names_and_keeps_what_
     assert too_late(bench, END_US + MINUTE_US)
     bench.plane.close()
     if payments == 1:
-        with pytest.raises(BadSetting, match=r"of 2018-04-10, .* says 2026-06-18 00:00: .*--clock event --now 2018-04-11 goes on from there"):
+        with pytest.raises(
+            BadSetting,
+            match=r"of 2018-04-10, .* says 2026-06-18 00:00: .*--clock event --now 2018-04-11 goes on from there",
+        ):
             check_home(settings, TODAY_US)
     with pytest.raises(BadSetting, match="--now 2018-04-10: the lake has payments up to 2018-04-10"):
         check_home(replace(settings, now=date(2018, 4, 10)), TODAY_US)
@@ -246,19 +292,28 @@ def test_the_day_is_for_event_time_only(capsys: pytest.CaptureFixture[str], tmp_
     assert "--now 2018-04-11: only with --clock event" in capsys.readouterr().err
 
 
-def test_a_log_that_cannot_be_read_is_told_in_one_line_before_the_service_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_read_is_told_in_one_line_before_the_service_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (tmp_path / "serving").mkdir()
     with sqlite3.connect(tmp_path / "serving" / "serving.db") as connection:
         connection.execute("PRAGMA user_version = 9")
     assert main(["--home", str(tmp_path)]) == 3
-    assert capsys.readouterr().err == f"error: serving.db has schema version 9, this platform knows {SCHEMA_VERSION}\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: serving.db has schema version 9, this platform knows {SCHEMA_VERSION}\n"
+    )
 
 
-def test_a_log_that_cannot_be_written_is_told_in_one_line_before_the_service_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_told_in_one_line_before_the_service_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (tmp_path / "serving").write_text("where a folder should be")
     assert main(["--home", str(tmp_path)]) == 3
     line = capsys.readouterr().err
-    assert line.startswith(f"error: {tmp_path / 'serving' / 'serving.db'} cannot be opened for writing ([Errno 17] File exists")
+    assert line.startswith(
+        f"error: {tmp_path / 'serving' / 'serving.db'} cannot be opened for writing ([Errno 17] File exists"
+    )
     assert line.count("\n") == 1
 
 

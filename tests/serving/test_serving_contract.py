@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from serving_kit import PORTABLE, REFERENCE, ROOT, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
-from serving.contract.believable import Bounds
+from serving.contract.bounds import Bounds
 from serving.contract.bundle import (
     BundleError,
     Inconclusive,
@@ -34,7 +34,7 @@ from serving.contract.bundle import (
     write_release,
 )
 from serving.contract.policy import BadPolicy, Policy, decide
-from serving.contract.scoring import Calibrator, Scorer
+from serving.contract.scorers.lightgbm import Calibrator, Scorer
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,10 @@ def test_a_bundle_comes_back_as_it_was_written(release: Release, tmp_path: Path)
 
 
 def test_a_bundle_carries_the_bounds_of_its_training(release: Release, tmp_path: Path) -> None:
-    made = replace(release, bounds=Bounds(max_amount=5e6, lateness_days=30, ahead_minutes=15, ahead_days=14, label_ahead_days=60))
+    made = replace(
+        release,
+        bounds=Bounds(max_amount=5e6, lateness_days=30, ahead_minutes=15, ahead_days=14, label_ahead_days=60),
+    )
     write_release(made, tmp_path / "bundle", REFERENCE, PORTABLE)
     assert load_release(tmp_path / "bundle").bounds == made.bounds
 
@@ -72,9 +75,15 @@ def test_a_bundle_of_format_2_has_the_bounds_of_its_time(bundle: Path, release: 
 
 @pytest.mark.parametrize(
     ("given", "named"),
-    [({"max_amount": -1}, "max_amount = -1"), ({"ahead_days": 8}, "at most lateness_days = 7"), ({"highest": 5}, "highest")],
+    [
+        ({"max_amount": -1}, "max_amount = -1"),
+        ({"ahead_days": 8}, "at most lateness_days = 7"),
+        ({"highest": 5}, "highest"),
+    ],
 )
-def test_a_bundle_whose_bounds_cannot_be_meant_is_refused(bundle: Path, given: dict[str, float], named: str) -> None:
+def test_a_bundle_whose_bounds_cannot_be_meant_is_refused(
+    bundle: Path, given: dict[str, float], named: str
+) -> None:
     facts = json.loads((bundle / "release.json").read_text())
     sealed(bundle, json.dumps({**facts, "bounds": given}), 3)
     with pytest.raises(BundleError, match=named):
@@ -89,7 +98,9 @@ def sealed(bundle: Path, facts: str, number: int) -> None:
     (bundle / "digests.json").write_text(json.dumps({**digests, "format": number}))
 
 
-def test_the_same_release_has_the_same_digest_and_another_model_another(release: Release, plan: FeaturePlan, tmp_path: Path) -> None:
+def test_the_same_release_has_the_same_digest_and_another_model_another(
+    release: Release, plan: FeaturePlan, tmp_path: Path
+) -> None:
     first = write_release(release, tmp_path / "a", REFERENCE, PORTABLE)
     assert write_release(release, tmp_path / "b", REFERENCE, PORTABLE) == first
     assert write_release(tiny_release(plan, seed=1), tmp_path / "c", REFERENCE, PORTABLE) != first
@@ -97,14 +108,20 @@ def test_the_same_release_has_the_same_digest_and_another_model_another(release:
 
 
 def test_a_bundle_holds_five_plain_files_and_no_pickle(bundle: Path) -> None:
-    assert sorted(p.name for p in bundle.iterdir()) == ["digests.json", "model.onnx", "model.txt", "reference.parquet", "release.json"]
+    assert sorted(p.name for p in bundle.iterdir()) == [
+        "digests.json",
+        "model.onnx",
+        "model.txt",
+        "reference.parquet",
+        "release.json",
+    ]
     assert not any(p.read_bytes().startswith(b"\x80") for p in bundle.iterdir())
 
 
 LOAD_AND_SCORE = """
 import sys
 from pathlib import Path
-from serving.contract.check import check_golden
+from serving.contract.golden_rows import check_golden
 from serving.contract.bundle import load_release
 directory = Path(sys.argv[1])
 check_golden(load_release(directory), directory)
@@ -114,7 +131,13 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"dagster", "feast",
 
 @pytest.mark.slow
 def test_a_bundle_is_loaded_and_scored_without_mlflow_dagster_or_onnx(bundle: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", LOAD_AND_SCORE, str(bundle)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_AND_SCORE, str(bundle)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
@@ -185,26 +208,35 @@ def test_a_damaged_bundle_is_refused_before_anything_is_parsed(
             read(bundle)
 
 
-def test_another_order_of_features_is_refused_when_written_and_when_read(release: Release, tmp_path: Path) -> None:
+def test_another_order_of_features_is_refused_when_written_and_when_read(
+    release: Release, tmp_path: Path
+) -> None:
     swapped = (release.features[1], release.features[0], *release.features[2:])
     with pytest.raises(BundleError, match=f"'{swapped[0]}' against '{release.features[0]}' at position 0"):
         write_release(replace(release, features=swapped), tmp_path / "a", REFERENCE, PORTABLE)
     other_plan = replace(release.plan, features=swapped)
     with pytest.raises(BundleError, match="differ from the model's"):
-        write_release(replace(release, features=swapped, plan=other_plan), tmp_path / "b", REFERENCE, PORTABLE)
+        write_release(
+            replace(release, features=swapped, plan=other_plan), tmp_path / "b", REFERENCE, PORTABLE
+        )
 
 
 def test_a_feature_more_than_the_model_has_is_refused(release: Release, tmp_path: Path) -> None:
     more = (*release.features, "one_more")
     with pytest.raises(BundleError, match=f"{len(more)} against {len(release.features)} of them"):
-        write_release(replace(release, features=more, plan=replace(release.plan, features=more)), tmp_path / "a", REFERENCE, PORTABLE)
+        write_release(
+            replace(release, features=more, plan=replace(release.plan, features=more)),
+            tmp_path / "a",
+            REFERENCE,
+            PORTABLE,
+        )
 
 
 @pytest.mark.parametrize(
     "function",
     [
         "os:system",
-        "feature_repo.engine.store:open_store",
+        "feature_repo.store:open_store",
         "feature_repo.fraud.views:transaction_context",
         "feature_repo.fraud.context.sub:transaction_context",
         "feature_repo.context:transaction_context",
@@ -213,10 +245,19 @@ def test_a_feature_more_than_the_model_has_is_refused(release: Release, tmp_path
         "feature_repo.fraud.context:transaction_context\n",
     ],
 )
-def test_a_bundle_cannot_name_code_that_is_no_declared_transform(release: Release, tmp_path: Path, function: str) -> None:
+def test_a_bundle_cannot_name_code_that_is_no_declared_transform(
+    release: Release, tmp_path: Path, function: str
+) -> None:
     foreign = replace(release.plan.on_demand[0], function=function)
-    with pytest.raises(BundleError, match=f"{re.escape(function)} is not a transform of the feature repository"):
-        write_release(replace(release, plan=replace(release.plan, on_demand=(foreign,))), tmp_path / "a", REFERENCE, PORTABLE)
+    with pytest.raises(
+        BundleError, match=f"{re.escape(function)} is not a transform of the feature repository"
+    ):
+        write_release(
+            replace(release, plan=replace(release.plan, on_demand=(foreign,))),
+            tmp_path / "a",
+            REFERENCE,
+            PORTABLE,
+        )
 
 
 @pytest.mark.slow
@@ -243,7 +284,9 @@ def without_last_tree(text: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "cycle", "no_tree"])
-def test_a_model_that_was_damaged_before_it_was_packed_harms_only_the_checking_process(release: Release, tmp_path: Path, damage: str) -> None:
+def test_a_model_that_was_damaged_before_it_was_packed_harms_only_the_checking_process(
+    release: Release, tmp_path: Path, damage: str
+) -> None:
     text = release.model_text
     spoiled = {
         "truncated": text[: len(text) // 2],
@@ -264,7 +307,11 @@ def test_a_check_that_takes_too_long_is_ended(bundle: Path) -> None:
 
 @given(data=st.data())
 def test_one_row_scores_the_same_to_the_bit_as_a_batch(scorer: Scorer, data: st.DataObject) -> None:
-    values = data.draw(hnp.arrays(np.float64, (3, len(scorer.features)), elements=st.floats(allow_nan=True, allow_infinity=False)))
+    values = data.draw(
+        hnp.arrays(
+            np.float64, (3, len(scorer.features)), elements=st.floats(allow_nan=True, allow_infinity=False)
+        )
+    )
     assert [scorer.score_one(row) for row in values.tolist()] == scorer.score(values).tolist()
 
 
@@ -276,7 +323,9 @@ def scorer(release: Release) -> Scorer:
 def test_contributions_and_the_constant_add_up_to_the_margin(scorer: Scorer, release: Release) -> None:
     row = as_row(release.golden[0][0])
     constant = float(np.asarray(scorer.booster.predict(np.array([row]), pred_contrib=True))[0, -1])
-    assert sum(scorer.contributions(row)) + constant == pytest.approx(float(scorer.margins(np.array([row]))[0]))
+    assert sum(scorer.contributions(row)) + constant == pytest.approx(
+        float(scorer.margins(np.array([row]))[0])
+    )
 
 
 def test_a_row_of_the_wrong_width_is_refused(scorer: Scorer) -> None:
@@ -293,7 +342,8 @@ def test_a_calibrated_score_is_a_probability(margin: float, a: float, b: float) 
 
 
 @pytest.mark.parametrize(
-    ("score", "decision"), [(0.0, "ALLOW"), (0.4999, "ALLOW"), (0.5, "REVIEW"), (0.8999, "REVIEW"), (0.9, "BLOCK"), (1.0, "BLOCK")]
+    ("score", "decision"),
+    [(0.0, "ALLOW"), (0.4999, "ALLOW"), (0.5, "REVIEW"), (0.8999, "REVIEW"), (0.9, "BLOCK"), (1.0, "BLOCK")],
 )
 def test_a_score_at_a_threshold_belongs_to_the_stricter_side(score: float, decision: str) -> None:
     assert decide(score, Policy(review=0.5, block=0.9)) == decision
@@ -308,12 +358,16 @@ def test_a_score_that_is_no_number_is_never_allowed() -> None:
         decide(math.nan, Policy(0.5, 0.9))
 
 
-@pytest.mark.parametrize(("review", "block"), [(0.9, 0.5), (-0.1, 0.5), (math.nan, 0.5), (0.1, math.nan), (0.1, math.inf)])
+@pytest.mark.parametrize(
+    ("review", "block"), [(0.9, 0.5), (-0.1, 0.5), (math.nan, 0.5), (0.1, math.nan), (0.1, math.inf)]
+)
 def test_thresholds_that_cannot_be_meant_are_refused(review: float, block: float) -> None:
     with pytest.raises(BadPolicy):
         Policy(review, block)
 
 
 def test_release_json_holds_null_and_never_nan(bundle: Path) -> None:
-    vectors = json.loads((bundle / "release.json").read_text(), parse_constant=lambda name: pytest.fail(name))["golden"]["vectors"]
+    vectors = json.loads(
+        (bundle / "release.json").read_text(), parse_constant=lambda name: pytest.fail(name)
+    )["golden"]["vectors"]
     assert any(value is None for vector in vectors for value in vector)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from serving.api.middleware import Door
+from serving.access.middleware import Door
 from serving.metrics import Metrics
 from serving.settings import Limits
 

@@ -22,7 +22,7 @@ from serving_kit import Running, TinyRegistry, free_port, payment, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.__main__ import main
-from serving.contract.log import read_decisions, read_labels
+from serving.store.sqlite.decision_log import read_decisions, read_labels
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,9 @@ def vector(plan: FeaturePlan, value: float = 1.0) -> dict[str, Any]:
     return dict.fromkeys(plan.features, value)
 
 
-def test_a_transaction_and_a_vector_get_an_answer_with_all_its_parts(served: Running, plan: FeaturePlan) -> None:
+def test_a_transaction_and_a_vector_get_an_answer_with_all_its_parts(
+    served: Running, plan: FeaturePlan
+) -> None:
     for body in ({"transaction": payment(1)}, {"features": vector(plan), "prediction_id": "v1"}):
         answer = served.client.post("/predict", json=body)
         assert answer.status_code == 200
@@ -44,14 +46,22 @@ def test_a_transaction_and_a_vector_get_an_answer_with_all_its_parts(served: Run
         assert parts["prediction_id"] in ("t1", "v1")
         assert (parts["model_version"], parts["threshold"]) == ("1", 0.3)
         # A payment before any history rests on nothing, and says so; a ready vector rests on what the client sent.
-        nothing_yet = dict.fromkeys(["customer_stats", "merchant_stats", "merchant_activity"]) if "transaction" in body else {}
+        nothing_yet = (
+            dict.fromkeys(["customer_stats", "merchant_stats", "merchant_activity"])
+            if "transaction" in body
+            else {}
+        )
         assert (parts["degraded"], parts["freshness"]) == ("transaction" in body, nothing_yet)
         assert 0 <= parts["fraud_score"] <= 1
 
 
 def test_health_names_the_version_and_the_features_in_order(served: Running, plan: FeaturePlan) -> None:
     health = served.client.get("/health").json()
-    assert (health["status"], health["model_version"], tuple(health["features"])) == ("ok", "1", plan.features)
+    assert (health["status"], health["model_version"], tuple(health["features"])) == (
+        "ok",
+        "1",
+        plan.features,
+    )
     assert served.client.get("/health/live").status_code == 200
     assert served.client.get("/docs").status_code == 200
     assert set(served.client.get("/openapi.json").json()["paths"]) >= {"/predict", "/labels", "/health"}
@@ -81,14 +91,23 @@ def test_what_is_no_finite_number_is_refused_without_being_repeated(served: Runn
     [
         ({"transaction": payment(900), "other": 1}, ["body", "other"]),
         ({"transaction": payment(900, colour="red")}, ["body", "transaction", "colour"]),
-        ({"transaction": payment(900, event_timestamp="2018-04-01T00:00:00")}, ["body", "transaction", "event_timestamp"]),
-        ({"transaction": payment(900, event_timestamp=1522540800)}, ["body", "transaction", "event_timestamp"]),
+        (
+            {"transaction": payment(900, event_timestamp="2018-04-01T00:00:00")},
+            ["body", "transaction", "event_timestamp"],
+        ),
+        (
+            {"transaction": payment(900, event_timestamp=1522540800)},
+            ["body", "transaction", "event_timestamp"],
+        ),
         ({"transaction": payment(900, customer_id=7)}, ["body", "transaction", "customer_id"]),
         ({"transaction": payment(900, merchant_id="")}, ["body", "transaction", "merchant_id"]),
         ({"transaction": payment(900, merchant_id=" m1")}, ["body", "transaction", "merchant_id"]),
         ({"transaction": payment(900, transaction_id="t\t1")}, ["body", "transaction", "transaction_id"]),
         ({"transaction": payment(900, amount=1_000_000.01)}, ["body", "transaction", "amount"]),
-        ({"transaction": payment(900, event_timestamp="1999-12-31T00:00:00Z")}, ["body", "transaction", "event_timestamp"]),
+        (
+            {"transaction": payment(900, event_timestamp="1999-12-31T00:00:00Z")},
+            ["body", "transaction", "event_timestamp"],
+        ),
         ({"transaction": payment(900, is_declined=1)}, ["body", "transaction", "is_declined"]),
         ({"features": {"is_night": 1.0}}, ["body", "features", "avg_txn_amount_7d"]),
         ({"features": [1.0]}, ["body", "features"]),
@@ -97,7 +116,9 @@ def test_what_is_no_finite_number_is_refused_without_being_repeated(served: Runn
         ({"transaction": payment(900), "prediction_id": "x"}, ["body"]),
     ],
 )
-def test_a_body_of_another_shape_is_refused_at_the_field(served: Running, body: dict[str, Any], where: list[str]) -> None:
+def test_a_body_of_another_shape_is_refused_at_the_field(
+    served: Running, body: dict[str, Any], where: list[str]
+) -> None:
     answer = served.client.post("/predict", json=body)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == where
@@ -113,15 +134,29 @@ def test_a_body_of_another_shape_is_refused_at_the_field(served: Running, body: 
         ("is_declined", "4711", "expected true or false, without quotes"),
         ("is_declined", 0, "expected true or false, without quotes"),
         ("event_timestamp", 4711, 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'),
-        ("event_timestamp", "2018-04-01 10:47:11", 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'),
-        ("event_timestamp", "01/04/2018 4711", 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'),
+        (
+            "event_timestamp",
+            "2018-04-01 10:47:11",
+            'expected a time with its zone, such as "2026-03-01T10:00:00Z"',
+        ),
+        (
+            "event_timestamp",
+            "01/04/2018 4711",
+            'expected a time with its zone, such as "2026-03-01T10:00:00Z"',
+        ),
         ("kolour", "4711", "there is no such field; leave it out"),
     ],
 )
-def test_a_refusal_says_what_is_expected_and_never_what_came(served: Running, field: str, value: object, expected: str) -> None:
+def test_a_refusal_says_what_is_expected_and_never_what_came(
+    served: Running, field: str, value: object, expected: str
+) -> None:
     answer = served.client.post("/predict", json={"transaction": payment(900, **{field: value})})
     (problem,) = answer.json()["detail"]
-    assert (answer.status_code, problem["loc"], problem["msg"]) == (422, ["body", "transaction", field], expected)
+    assert (answer.status_code, problem["loc"], problem["msg"]) == (
+        422,
+        ["body", "transaction", field],
+        expected,
+    )
     assert "4711" not in answer.text.replace('"kolour"', "")
 
 
@@ -130,11 +165,19 @@ def test_labels_over_the_cap_or_without_a_time_are_refused_at_the_field(served: 
     answer = served.client.post("/labels", json={"labels": [label] * 1001})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels"])
     answer = served.client.post("/labels", json={"labels": [label, {**label, "label_timestamp": None}]})
-    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels", 1, "label_timestamp"])
-    late = [{**label, "transaction_id": f"late{n}"} for n in range(30)] + [{**label, "label_timestamp": "2031-01-01T00:00:00Z"}]
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (
+        422,
+        ["body", "labels", 1, "label_timestamp"],
+    )
+    late = [{**label, "transaction_id": f"late{n}"} for n in range(30)] + [
+        {**label, "label_timestamp": "2031-01-01T00:00:00Z"}
+    ]
     served.client.post("/predict", json={"transaction": payment(51)}).raise_for_status()
     answer = served.client.post("/labels", json={"labels": late})
-    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels", 30, "label_timestamp"])
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (
+        422,
+        ["body", "labels", 30, "label_timestamp"],
+    )
     assert read_labels(served.home / "serving" / "serving.db", "2018-04-02").num_rows == 0
     answer = served.client.post("/labels", json={"labels": [{**label, "is_fraud": 1}]})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels", 0, "is_fraud"])
@@ -142,7 +185,10 @@ def test_labels_over_the_cap_or_without_a_time_are_refused_at_the_field(served: 
 
 def test_labels_are_counted_known_unknown_and_duplicate(served: Running) -> None:
     served.client.post("/predict", json={"transaction": payment(50)}).raise_for_status()
-    labels = [{"transaction_id": t, "is_fraud": True, "label_timestamp": "2018-04-02T00:00:00Z"} for t in ("t50", "never-seen", "t50")]
+    labels = [
+        {"transaction_id": t, "is_fraud": True, "label_timestamp": "2018-04-02T00:00:00Z"}
+        for t in ("t50", "never-seen", "t50")
+    ]
     answer = served.client.post("/labels", json={"labels": labels}).json()
     assert (answer["accepted"], answer["duplicates"], answer["unknown"]) == (2, 1, 1)
     assert [label["known"] for label in answer["labels"]] == [True, False, True]
@@ -171,21 +217,41 @@ def test_deep_and_broken_json_is_a_bad_request_and_the_process_keeps_its_size(se
 
 # Fault 6.
 @pytest.mark.parametrize(
-    ("host", "status"), [("evil.example", 400), ("127.0.0.1.evil.example", 400), ("", 400), ("localhost:1", 200), ("[::1]:80", 200)]
+    ("host", "status"),
+    [
+        ("evil.example", 400),
+        ("127.0.0.1.evil.example", 400),
+        ("", 400),
+        ("localhost:1", 200),
+        ("[::1]:80", 200),
+    ],
 )
 def test_only_loopback_names_are_hosts(served: Running, host: str, status: int) -> None:
     assert served.client.get("/health/live", headers={"host": host}).status_code == status
 
 
 def test_a_page_of_another_origin_gets_no_permission(served: Running) -> None:
-    answer = served.client.options("/predict", headers={"origin": "http://evil.example", "access-control-request-method": "POST"})
+    answer = served.client.options(
+        "/predict", headers={"origin": "http://evil.example", "access-control-request-method": "POST"}
+    )
     assert "access-control-allow-origin" not in answer.headers
     assert answer.status_code == 405
 
 
 @pytest.mark.parametrize("route", ["/predict", "/labels"])
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "text/plain; application/json", "application/jsonp", ""])
-def test_what_a_page_of_another_site_can_post_unasked_is_refused(served: Running, route: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "text/plain; application/json",
+        "application/jsonp",
+        "",
+    ],
+)
+def test_what_a_page_of_another_site_can_post_unasked_is_refused(
+    served: Running, route: str, kind: str
+) -> None:
     answer = served.client.post(route, content=b"{}", headers={"content-type": kind})
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (415, "not_json")
     unnamed = served.client.build_request("POST", route, content=b"{}")
@@ -193,7 +259,9 @@ def test_what_a_page_of_another_site_can_post_unasked_is_refused(served: Running
     assert served.client.send(unnamed).status_code == 415
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"]
+)
 def test_json_is_accepted_with_and_without_its_charset(served: Running, kind: str) -> None:
     assert served.client.post("/predict", content=b"{}", headers={"content-type": kind}).status_code == 422
 
@@ -201,7 +269,11 @@ def test_json_is_accepted_with_and_without_its_charset(served: Running, kind: st
 # Fault 12.
 def test_random_paths_and_ids_make_no_new_metric_series(served: Running) -> None:
     def series() -> set[str]:
-        return {line.rsplit(" ", 1)[0] for line in served.client.get("/metrics").text.splitlines() if not line.startswith("#")}
+        return {
+            line.rsplit(" ", 1)[0]
+            for line in served.client.get("/metrics").text.splitlines()
+            if not line.startswith("#")
+        }
 
     before = series()
     rng = random.Random(3)
@@ -209,7 +281,9 @@ def test_random_paths_and_ids_make_no_new_metric_series(served: Running) -> None
         word = "".join(rng.choices(string.ascii_letters, k=12))
         served.client.get(f"/{word}/{word}")
     for number in range(100, 200):
-        served.client.post("/predict", json={"transaction": payment(number, customer_id=f"x{number}")}).raise_for_status()
+        served.client.post(
+            "/predict", json={"transaction": payment(number, customer_id=f"x{number}")}
+        ).raise_for_status()
     served.client.request("BREW", "/predict")
     assert series() == before
     assert 'serving_requests_total{route="/predict",status="2xx"}' in before
@@ -219,16 +293,24 @@ def test_random_paths_and_ids_make_no_new_metric_series(served: Running) -> None
 # Fault 13.
 def test_one_id_raced_over_http_is_one_row_and_one_answer(served: Running) -> None:
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: served.client.post("/predict", json={"transaction": payment(300)}), range(40)))
+        answers = list(
+            pool.map(lambda _: served.client.post("/predict", json={"transaction": payment(300)}), range(40))
+        )
     assert {a.status_code for a in answers} == {200}
     assert len({a.text for a in answers}) == 1
     assert served.client.post("/predict", json={"transaction": payment(300, amount=1)}).status_code == 409
     days = ("2018-04-01", "2018-04-02")  # labels of other tests may have turned the clock
-    ids = [i for day in days for i in read_decisions(served.home / "serving" / "serving.db", day)["prediction_id"].to_pylist()]
+    ids = [
+        i
+        for day in days
+        for i in read_decisions(served.home / "serving" / "serving.db", day)["prediction_id"].to_pylist()
+    ]
     assert ids.count("t300") == 1
 
 
-def test_an_answer_that_was_lost_in_a_crash_is_given_again(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_an_answer_that_was_lost_in_a_crash_is_given_again(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     home = with_champion(plan, tmp_path)
     first = launch(home, "--clock", "event")
     first.wait()
@@ -241,7 +323,9 @@ def test_an_answer_that_was_lost_in_a_crash_is_given_again(plan: FeaturePlan, tm
     assert read_decisions(home / "serving" / "serving.db", "2018-04-01").num_rows == 1
 
 
-def test_a_client_that_hangs_up_is_counted_as_499_and_leaves_nothing(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_a_client_that_hangs_up_is_counted_as_499_and_leaves_nothing(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     service = launch(with_champion(plan, tmp_path), "--clock", "event")
     service.wait()
     service.client.post("/predict", json={"transaction": payment(0)}).raise_for_status()
@@ -253,17 +337,24 @@ def test_a_client_that_hangs_up_is_counted_as_499_and_leaves_nothing(plan: Featu
     assert 'serving_requests_total{route="/predict",status="5xx"} 0.0' in counted
     holder = sqlite3.connect(service.home / "serving" / "serving.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    for number in range(4, 20):  # while it waits for the store; on a machine that is busy for so long, it gives up first
+    for number in range(
+        4, 20
+    ):  # while it waits for the store; on a machine that is busy for so long, it gives up first
         connection, rest = half_sent(service.port, number)
         connection.sendall(rest)
         connection.close()
         time.sleep(0.3)
-        if 'serving_requests_total{route="/predict",status="499"} 2.0' not in service.client.get("/metrics").text:
+        if (
+            'serving_requests_total{route="/predict",status="499"} 2.0'
+            not in service.client.get("/metrics").text
+        ):
             break
     wait_for_metric(service, 'serving_requests_total{route="/predict",status="499"} 3.0')
     holder.execute("ROLLBACK")
     holder.close()
-    assert read_decisions(service.home / "serving" / "serving.db", "2018-04-01")["prediction_id"].to_pylist() == ["t0"]
+    assert read_decisions(service.home / "serving" / "serving.db", "2018-04-01")[
+        "prediction_id"
+    ].to_pylist() == ["t0"]
     assert service.client.post("/predict", json={"transaction": payment(4)}).status_code == 200
     written = service.log.read_text()
     assert "Traceback" not in written
@@ -272,7 +363,11 @@ def test_a_client_that_hangs_up_is_counted_as_499_and_leaves_nothing(plan: Featu
 
 def test_every_refusal_is_counted_by_its_kind(served: Running) -> None:
     def counted(kind: str) -> float:
-        (line,) = [x for x in served.client.get("/metrics").text.splitlines() if x.startswith(f'serving_refused_total{{reason="{kind}"}}')]
+        (line,) = [
+            x
+            for x in served.client.get("/metrics").text.splitlines()
+            if x.startswith(f'serving_refused_total{{reason="{kind}"}}')
+        ]
         return float(line.rsplit(" ", 1)[1])
 
     served.client.post("/predict", json={"transaction": payment(60)}).raise_for_status()
@@ -297,7 +392,9 @@ def test_every_refusal_is_counted_by_its_kind(served: Running) -> None:
 
 
 # Fault 8.
-def test_at_sigterm_readiness_goes_first_and_what_is_in_flight_finishes(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_at_sigterm_readiness_goes_first_and_what_is_in_flight_finishes(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     service = launch(with_champion(plan, tmp_path), "--clock", "event")
     service.wait()
     open_requests = [half_sent(service.port, number) for number in range(50)]
@@ -318,7 +415,9 @@ def test_at_sigterm_readiness_goes_first_and_what_is_in_flight_finishes(plan: Fe
 
 
 # Fault 9 and 24, as far as a lock goes.
-def test_a_held_lock_is_a_503_within_the_deadline_while_probes_answer(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_a_held_lock_is_a_503_within_the_deadline_while_probes_answer(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     home = with_champion(plan, tmp_path)
     service = launch(home, "--clock", "event")
     service.wait()
@@ -326,7 +425,9 @@ def test_a_held_lock_is_a_503_within_the_deadline_while_probes_answer(plan: Feat
     holder = sqlite3.connect(home / "serving" / "serving.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(service.client.post, "/predict", json={"transaction": payment(n)}) for n in (2, 3, 4)]
+        waiting = [
+            pool.submit(service.client.post, "/predict", json={"transaction": payment(n)}) for n in (2, 3, 4)
+        ]
         assert service.client.get("/health/live").elapsed.total_seconds() < 0.2
         answers = [w.result() for w in waiting]
     assert {a.status_code for a in answers} == {503}
@@ -337,7 +438,9 @@ def test_a_held_lock_is_a_503_within_the_deadline_while_probes_answer(plan: Feat
 
 
 # Fault 10.
-def test_without_registry_and_copy_the_process_lives_but_is_not_ready(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_without_registry_and_copy_the_process_lives_but_is_not_ready(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     home = tmp_path / "home"
     service = launch(home)
     service.wait("/health/live")
@@ -351,7 +454,9 @@ def test_without_registry_and_copy_the_process_lives_but_is_not_ready(plan: Feat
     service.wait()
 
 
-def test_the_registry_may_go_away_while_running_and_stay_away_at_the_next_start(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_the_registry_may_go_away_while_running_and_stay_away_at_the_next_start(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     home = with_champion(plan, tmp_path)
     service = launch(home)
     service.wait()
@@ -374,9 +479,14 @@ def test_the_registry_may_go_away_while_running_and_stay_away_at_the_next_start(
 
 
 # Fault 11.
-def test_ten_swaps_under_load_lose_no_request_and_mix_no_generation(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_ten_swaps_under_load_lose_no_request_and_mix_no_generation(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     home, registry = with_champion(plan, tmp_path), TinyRegistry(tmp_path / "home")
-    versions = ["1", *(registry.register(tiny_release(plan, seed=n), tmp_path / f"scratch{n}") for n in (1, 2))]
+    versions = [
+        "1",
+        *(registry.register(tiny_release(plan, seed=n), tmp_path / f"scratch{n}") for n in (1, 2)),
+    ]
     service = launch(home, "--clock", "event")
     service.wait()
     thresholds = {"1": 0.3, "2": 0.301, "3": 0.302}
@@ -387,7 +497,10 @@ def test_ten_swaps_under_load_lose_no_request_and_mix_no_generation(plan: Featur
         with httpx.Client(base_url=f"http://127.0.0.1:{service.port}", timeout=30) as client:
             while not stop.is_set():
                 answer = client.post("/predict", json={"features": vector(plan)})
-                if answer.status_code != 200 or answer.json()["threshold"] != thresholds[answer.json()["model_version"]]:
+                if (
+                    answer.status_code != 200
+                    or answer.json()["threshold"] != thresholds[answer.json()["model_version"]]
+                ):
                     failures.append(answer.text)
                 else:
                     scores[answer.json()["model_version"]].add(answer.json()["fraud_score"])
@@ -410,7 +523,9 @@ def test_ten_swaps_under_load_lose_no_request_and_mix_no_generation(plan: Featur
 
 
 # Fault 14.
-def test_a_bad_release_is_refused_the_old_one_stays_and_the_next_good_one_comes(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_a_bad_release_is_refused_the_old_one_stays_and_the_next_good_one_comes(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     home, registry = with_champion(plan, tmp_path), TinyRegistry(tmp_path / "home")
     service = launch(home)
     service.wait()
@@ -429,7 +544,9 @@ def test_a_bad_release_is_refused_the_old_one_stays_and_the_next_good_one_comes(
     service.wait_for_version("4")
 
 
-def test_two_workers_share_the_log_and_answer_alike(plan: FeaturePlan, tmp_path: Path, launch: Launch) -> None:
+def test_two_workers_share_the_log_and_answer_alike(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch
+) -> None:
     home = with_champion(plan, tmp_path)
     service = launch(home, "--clock", "event", "--workers", "2")
     service.wait()
@@ -442,11 +559,15 @@ def test_two_workers_share_the_log_and_answer_alike(plan: FeaturePlan, tmp_path:
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(ask, range(120)))
     assert len(set(answers)) == 30
-    assert sorted(read_decisions(home / "serving" / "serving.db", "2018-04-01")["seq"].to_pylist()) == list(range(1, 31))
+    assert sorted(read_decisions(home / "serving" / "serving.db", "2018-04-01")["seq"].to_pylist()) == list(
+        range(1, 31)
+    )
     assert service.stop() == 0
 
 
-def test_a_host_that_is_not_loopback_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_host_that_is_not_loopback_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["--home", str(tmp_path), "--host", "0.0.0.0", "--port", str(free_port())]) == 3
     assert capsys.readouterr().err.startswith("error: --host 0.0.0.0: the service has no keys yet")
     assert list(tmp_path.iterdir()) == []
@@ -481,7 +602,8 @@ def half_sent(port: int, number: int, route: str = "/predict") -> tuple[socket.s
     connection = socket.create_connection(("127.0.0.1", port), 10)
     connection.settimeout(20)
     connection.sendall(
-        f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:10]
+        f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body[:10]
     )
     return connection, body[10:]
 

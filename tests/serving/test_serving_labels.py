@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from serving_kit import ALLOW_ALL, BLOCK_ALL, DAY_US, MINUTE_US, START_US, Bench, deciding
 from serving_kit import paid as payment
 
-from feature_repo.engine.online import OnlineState
+from feature_repo.online.sqlite.state import OnlineState
 from serving.contract.events import keep_waiting
-from serving.contract.log import create_tables, read_labels, served_days
 from serving.contract.verdicts import verdict_events
+from serving.messages import Label
 from serving.releases import Champion
-from serving.values import Label
+from serving.store.sqlite.decision_log import create_tables, read_labels, served_days
 
 
 def test_the_pending_verdict_is_there_from_the_start_and_a_fraud_label_takes_its_place(bench: Bench) -> None:
@@ -30,7 +30,9 @@ def test_a_fraud_label_after_maturity_is_a_further_verdict(bench: Bench) -> None
     assert bench.verdicts("t0") == [(START_US + 7 * DAY_US, False), (START_US + 9 * DAY_US, True)]
 
 
-def test_a_blocked_transaction_has_no_verdict_until_it_is_investigated(bench: Bench, champion: Champion) -> None:
+def test_a_blocked_transaction_has_no_verdict_until_it_is_investigated(
+    bench: Bench, champion: Champion
+) -> None:
     bench.champion = deciding(champion, BLOCK_ALL)
     bench.plane.predict_transaction(payment(0))
     assert bench.verdicts("t0") == []
@@ -56,11 +58,16 @@ def test_a_label_that_comes_before_its_transaction_counts_from_the_transaction_o
     assert bench.verdicts("t0") == [(START_US, True)]
 
 
-def test_a_label_that_waits_in_the_lake_is_known_when_its_transaction_is_and_is_no_part_of_the_log(bench: Bench) -> None:
+def test_a_label_that_waits_in_the_lake_is_known_when_its_transaction_is_and_is_no_part_of_the_log(
+    bench: Bench,
+) -> None:
     bench.connection.execute("DROP TABLE waiting_labels")
     bench.connection.execute("PRAGMA user_version = 3")
     create_tables(bench.connection)  # a file of the version before
-    keep_waiting(bench.connection, [("t0", START_US - 9 * DAY_US, True), ("t0", START_US - 8 * DAY_US, True), ("t1", START_US, True)])
+    keep_waiting(
+        bench.connection,
+        [("t0", START_US - 9 * DAY_US, True), ("t0", START_US - 8 * DAY_US, True), ("t1", START_US, True)],
+    )
     bench.plane.predict_transaction(payment(0))
     assert bench.verdicts("t0") == [(START_US, True)]
     assert served_days(bench.settings.database, "labels") == set()
@@ -77,11 +84,25 @@ def test_two_labels_that_wait_contradict_each_other_and_the_later_one_counts(ben
     assert bench.verdicts("t0") == [(START_US, True)], "at the very moment that the payment was learnt of"
 
 
-def test_a_label_of_a_transaction_from_before_the_service_finds_it_in_the_state(bench: Bench, champion: Champion) -> None:
+def test_a_label_of_a_transaction_from_before_the_service_finds_it_in_the_state(
+    bench: Bench, champion: Champion
+) -> None:
     state = OnlineState(bench.connection, champion.release.plan)
-    event = {"transaction_id": "old", "customer_id": "c", "merchant_id": "m", "amount": 12.5, "is_declined": False}
+    event = {
+        "transaction_id": "old",
+        "customer_id": "c",
+        "merchant_id": "m",
+        "amount": 12.5,
+        "is_declined": False,
+    }
     state.push("transactions", "old", event, START_US, START_US)
-    state.push("verdicts", f"old:{START_US + DAY_US}", {**event, "is_fraud": True}, START_US + DAY_US, START_US + DAY_US)
+    state.push(
+        "verdicts",
+        f"old:{START_US + DAY_US}",
+        {**event, "is_fraud": True},
+        START_US + DAY_US,
+        START_US + DAY_US,
+    )
     (receipt,) = bench.plane.add_labels([Label("old", False, START_US + 4 * DAY_US)])
     assert receipt.known
     assert bench.verdicts("old") == [(START_US + DAY_US, True), (START_US + 4 * DAY_US, False)]
@@ -90,9 +111,17 @@ def test_a_label_of_a_transaction_from_before_the_service_finds_it_in_the_state(
 
 
 @settings(max_examples=40)
-@given(labels=st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=5, unique_by=lambda label: label[0]), blocked=st.booleans())
+@given(
+    labels=st.lists(
+        st.tuples(st.integers(0, 20), st.booleans()), max_size=5, unique_by=lambda label: label[0]
+    ),
+    blocked=st.booleans(),
+)
 def test_labels_in_any_order_leave_the_verdicts_of_the_one_rule(
-    champion: Champion, tmp_path_factory: pytest.TempPathFactory, labels: list[tuple[int, bool]], blocked: bool
+    champion: Champion,
+    tmp_path_factory: pytest.TempPathFactory,
+    labels: list[tuple[int, bool]],
+    blocked: bool,
 ) -> None:
     bench = Bench(tmp_path_factory.mktemp("plane"), deciding(champion, BLOCK_ALL if blocked else ALLOW_ALL))
     bench.plane.predict_transaction(payment(0))

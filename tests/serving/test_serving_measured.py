@@ -17,13 +17,13 @@ from serving_kit import Bench, Running, TinyRegistry, paid, payment, tiny_releas
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract.bundle import Release, as_row
-from serving.contract.log import DAY_US, create_tables, read_decisions
-from serving.contract.measured import KEPT_DAYS, MINUTE_US, read_measured
 from serving.contract.policy import Policy
-from serving.contract.scoring import Scorer
-from serving.database import open_database
+from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
-from serving.tally import Tally
+from serving.store.sqlite.database import open_database
+from serving.store.sqlite.decision_log import DAY_US, create_tables, read_decisions
+from serving.store.sqlite.measured import KEPT_DAYS, MINUTE_US, read_measured
+from serving.store.sqlite.version_counts import Tally
 
 NOW_US = 1_780_000_000_000_000
 Vector = dict[str, Any]
@@ -34,14 +34,18 @@ def failing_release(plan: FeaturePlan) -> tuple[Release, Vector, Vector]:
     made = tiny_release(plan, trees=1, policy=Policy(0.0, 2))
     booster = Scorer(made.model_text, made.calibrator).booster
     vectors, scores = made.golden
-    leaves = booster.predict(np.array([as_row(v) for v in vectors]), pred_leaf=True).ravel().astype(int).tolist()
+    leaves = (
+        booster.predict(np.array([as_row(v) for v in vectors]), pred_leaf=True).ravel().astype(int).tolist()
+    )
     broken = leaves[0]
     lines = made.model_text.split("\n")
     at = next(n for n, line in enumerate(lines) if line.startswith("leaf_value="))
     values = lines[at].removeprefix("leaf_value=").split(" ")
     values[broken] = "nan"
     lines[at] = "leaf_value=" + " ".join(values)
-    lines = [line for line in lines if not line.startswith("tree_sizes=")]  # of the text before it was altered
+    lines = [
+        line for line in lines if not line.startswith("tree_sizes=")
+    ]  # of the text before it was altered
     sound = [n for n, leaf in enumerate(leaves) if leaf != broken]
     golden = ([vectors[n] for n in sound], [scores[n] for n in sound])
     named = [dict(zip(plan.features, vectors[n], strict=True)) for n in (sound[0], 0)]
@@ -104,7 +108,14 @@ def test_the_time_that_a_score_takes_falls_between_two_limits(bench: Bench) -> N
         tally.scored("9", False, seconds)
     tally.write(bench.connection, NOW_US)
     found = read_measured(bench.settings.database, "9", NOW_US)
-    assert {ms: found.slower_than(ms) for ms in (1, 2, 25, 50, 250, 1_000)} == {1: 4, 2: 3, 25: 3, 50: 2, 250: 2, 1_000: 1}
+    assert {ms: found.slower_than(ms) for ms in (1, 2, 25, 50, 250, 1_000)} == {
+        1: 4,
+        2: 3,
+        25: 3,
+        50: 2,
+        250: 2,
+        1_000: 1,
+    }
     assert found.scored == 6
 
 
@@ -149,7 +160,10 @@ def test_no_count_is_lost_between_threads(bench: Bench) -> None:
 
 def test_what_is_older_than_it_is_kept_for_is_forgotten_an_hour_at_a_time(bench: Bench) -> None:
     def minutes() -> list[int]:
-        return [minute for (minute,) in bench.connection.execute("SELECT DISTINCT minute_us FROM measured ORDER BY 1")]
+        return [
+            minute
+            for (minute,) in bench.connection.execute("SELECT DISTINCT minute_us FROM measured ORDER BY 1")
+        ]
 
     for minute in range(180):
         bench.plane.tally.failed("1")
@@ -164,7 +178,9 @@ def test_what_is_older_than_it_is_kept_for_is_forgotten_an_hour_at_a_time(bench:
     assert minutes()[0] == (NOW_US + 120 * MINUTE_US) // MINUTE_US * MINUTE_US
 
 
-def test_a_file_of_the_version_before_gets_the_counts_and_none_has_none(bench: Bench, champion: Champion, tmp_path: Path) -> None:
+def test_a_file_of_the_version_before_gets_the_counts_and_none_has_none(
+    bench: Bench, champion: Champion, tmp_path: Path
+) -> None:
     bench.plane.predict_transaction(paid(0))
     bench.connection.execute("DROP TABLE measured")
     bench.connection.execute("PRAGMA user_version = 2")

@@ -19,14 +19,14 @@ import pytest
 from serving_kit import BLOCK_ALL, DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, deciding
 from serving_kit import paid as payment
 
-from feature_repo.engine.online import OnlineState
-from serving.contract.log import create_tables, read_decisions, read_labels, served_days
-from serving.coverage import missing
-from serving.database import tidy_until
-from serving.plane import DataPlane
-from serving.pruning import BEFORE_FORGETTING, ROWS_A_COMMIT, prune
+from feature_repo.online.sqlite.state import OnlineState
+from serving.data_plane import DataPlane
+from serving.messages import BadInput, Conflict, Label, NoModel, StoreBusy, Transaction
 from serving.releases import Champion
-from serving.values import BadInput, Conflict, Label, NoModel, StoreBusy, Transaction
+from serving.store.sqlite.database import tidy_until
+from serving.store.sqlite.decision_log import create_tables, read_decisions, read_labels, served_days
+from serving.store.sqlite.pruning import BEFORE_FORGETTING, ROWS_A_COMMIT, prune
+from serving.store.sqlite.state_compatibility import missing
 
 
 def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: Bench) -> None:
@@ -34,16 +34,27 @@ def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: 
     seen: list[Transaction] = []
     times = sorted(START_US + rng.randrange(20 * 24 * 60) * MINUTE_US for _ in range(150))
     for number, at_us in enumerate(times):
-        t = payment(number, at_us, f"c{rng.randrange(3)}", f"m{rng.randrange(3)}", rng.randrange(100, 9_000) / 100)
+        t = payment(
+            number, at_us, f"c{rng.randrange(3)}", f"m{rng.randrange(3)}", rng.randrange(100, 9_000) / 100
+        )
         bench.plane.predict_transaction(t)
-        stored = bench.connection.execute("SELECT features FROM decisions WHERE prediction_id = ?", (t.transaction_id,)).fetchone()[0]
+        stored = bench.connection.execute(
+            "SELECT features FROM decisions WHERE prediction_id = ?", (t.transaction_id,)
+        ).fetchone()[0]
         served = json.loads(stored)
         mine = [s for s in seen if s.customer_id == t.customer_id]
-        past = {days: [s.amount for s in mine if at_us - days * DAY_US <= s.event_us < at_us] for days in (1, 7, 30)}
+        past = {
+            days: [s.amount for s in mine if at_us - days * DAY_US <= s.event_us < at_us]
+            for days in (1, 7, 30)
+        }
         assert (served["num_txns_1d"], served["num_txns_7d"]) == (len(past[1]), len(past[7]))
         for days in (7, 30):
             mean = served[f"avg_txn_amount_{days}d"]
-            assert mean is None if not past[days] else mean == pytest.approx(statistics.fmean(past[days]), rel=1e-12)
+            assert (
+                mean is None
+                if not past[days]
+                else mean == pytest.approx(statistics.fmean(past[days]), rel=1e-12)
+            )
             assert served[f"max_txn_amount_{days}d"] == max(past[days], default=None)
         known = [s for s in seen if s.merchant_id == t.merchant_id and s.event_us + 7 * DAY_US < at_us]
         floor = (at_us - 28 * DAY_US) // (60 * MINUTE_US) * 60 * MINUTE_US
@@ -51,7 +62,9 @@ def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: 
         seen.append(t)
 
 
-def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(bench: Bench, champion: Champion) -> None:
+def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(
+    bench: Bench, champion: Champion
+) -> None:
     answers = [bench.plane.predict_transaction(payment(n)) for n in range(3)]
     rows = read_decisions(bench.settings.database, "2018-04-01").to_pylist()
     assert [r["seq"] for r in rows] == [1, 2, 3]
@@ -59,7 +72,11 @@ def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(benc
     for row, answer in zip(rows, answers, strict=True):
         vector = json.loads(row["features"])
         assert tuple(vector) == champion.release.features
-        assert champion.scorer.score_one([math.nan if v is None else v for v in vector.values()]) == row["fraud_score"] == answer.fraud_score
+        assert (
+            champion.scorer.score_one([math.nan if v is None else v for v in vector.values()])
+            == row["fraud_score"]
+            == answer.fraud_score
+        )
         assert row["created_timestamp"] == row["event_timestamp"]
     assert served_days(bench.settings.database) == {"2018-04-01"}
     assert read_decisions(bench.settings.database, "2018-04-02").num_rows == 0
@@ -136,7 +153,12 @@ def test_a_request_that_fails_half_way_leaves_nothing(bench: Bench, monkeypatch:
     monkeypatch.undo()
     assert bench.plane.predict_transaction(payment(3)).repeated is False
     assert read_decisions(bench.settings.database, "2018-04-01")["prediction_id"].to_pylist() == ["t1", "t3"]
-    assert json.loads(read_decisions(bench.settings.database, "2018-04-01")["features"][1].as_py())["num_txns_1d"] == 1
+    assert (
+        json.loads(read_decisions(bench.settings.database, "2018-04-01")["features"][1].as_py())[
+            "num_txns_1d"
+        ]
+        == 1
+    )
 
 
 def test_a_first_request_that_fails_does_not_spoil_the_state(bench: Bench) -> None:
@@ -148,7 +170,9 @@ def test_a_first_request_that_fails_does_not_spoil_the_state(bench: Bench) -> No
 def test_a_ready_vector_has_to_hold_exactly_the_features(bench: Bench, champion: Champion) -> None:
     vector = dict.fromkeys(champion.release.features, 1.0)
     shuffled = dict(reversed(vector.items()))
-    assert bench.plane.predict_features(shuffled).fraud_score == champion.scorer.score_one([1.0] * len(vector))
+    assert bench.plane.predict_features(shuffled).fraud_score == champion.scorer.score_one(
+        [1.0] * len(vector)
+    )
     with pytest.raises(BadInput, match="missing") as caught:
         bench.plane.predict_features({n: v for n, v in vector.items() if n != "is_night"})
     assert caught.value.field == ("features", "is_night")
@@ -203,7 +227,9 @@ def test_an_answer_says_how_old_each_view_is_and_whether_that_is_too_old(bench: 
     assert not fresh.degraded
     stale = bench.plane.predict_transaction(payment(3, START_US + 8 * DAY_US + 70_000_000))
     assert stale.degraded, "no payment for more than a day"
-    assert bench.plane.predict_transaction(payment(3, START_US + 8 * DAY_US + 70_000_000)) == replace(stale, repeated=True)
+    assert bench.plane.predict_transaction(payment(3, START_US + 8 * DAY_US + 70_000_000)) == replace(
+        stale, repeated=True
+    )
     rows = read_decisions(bench.settings.database, "2018-04-09").to_pylist()
     assert [(row["degraded"], json.loads(row["freshness"])) for row in rows] == [(True, stale.freshness)]
 
@@ -225,19 +251,28 @@ def test_a_log_of_the_version_before_is_brought_up_to_date_and_readable_before_t
     assert [r.duplicate for r in bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])] == [True]
 
 
-def test_a_plan_that_needs_a_column_the_state_never_stored_has_a_reason_against_it(bench: Bench, champion: Champion) -> None:
+def test_a_plan_that_needs_a_column_the_state_never_stored_has_a_reason_against_it(
+    bench: Bench, champion: Champion
+) -> None:
     plan = champion.release.plan
     first, *others = plan.views
-    other = replace(plan, views=(replace(first, aggregates=(replace(first.aggregates[0], column="mcc"),)), *others))
+    other = replace(
+        plan, views=(replace(first, aggregates=(replace(first.aggregates[0], column="mcc"),)), *others)
+    )
     assert missing(bench.connection, other) == []
     bench.plane.predict_transaction(payment(0))
     assert missing(bench.connection, plan) == []
     assert missing(bench.connection, other) == ["the column mcc of the stream transactions is not stored"]
 
 
-def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(bench: Bench, champion: Champion) -> None:
+def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
+    bench: Bench, champion: Champion
+) -> None:
     def days() -> list[int]:
-        return [(e - START_US) // DAY_US for (e,) in bench.connection.execute("SELECT event_us FROM online_transactions ORDER BY 1")]
+        return [
+            (e - START_US) // DAY_US
+            for (e,) in bench.connection.execute("SELECT event_us FROM online_transactions ORDER BY 1")
+        ]
 
     paid_on = [0, 30, 51, 52, 80, 100, 125, 150, 151]
     forget = partial(prune, bench.connection, champion.release.plan, champion.release.bounds.lateness_us)
@@ -253,21 +288,36 @@ def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(bench: 
     assert forget(agree=1) == 0
 
 
-def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(bench: Bench, champion: Champion) -> None:
+def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(
+    bench: Bench, champion: Champion
+) -> None:
     state, event = OnlineState(bench.connection, champion.release.plan), payment(1).event()
     state.load("transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(150)))
-    state.load("transactions", ((f"today{n}", event, START_US + 3_000 * DAY_US + n, START_US + 3_000 * DAY_US + n) for n in range(99)))
+    state.load(
+        "transactions",
+        (
+            (f"today{n}", event, START_US + 3_000 * DAY_US + n, START_US + 3_000 * DAY_US + n)
+            for n in range(99)
+        ),
+    )
     bench.turn(START_US + 3_000 * DAY_US)
     assert prune(bench.connection, champion.release.plan, champion.release.bounds.lateness_us) == 0
-    state.load("transactions", [("today100", event, START_US + 3_000 * DAY_US + 100, START_US + 3_000 * DAY_US + 100)])
+    state.load(
+        "transactions",
+        [("today100", event, START_US + 3_000 * DAY_US + 100, START_US + 3_000 * DAY_US + 100)],
+    )
     assert prune(bench.connection, champion.release.plan, champion.release.bounds.lateness_us) == 150
 
 
-def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(bench: Bench, champion: Champion) -> None:
+def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(
+    bench: Bench, champion: Champion
+) -> None:
     bench.plane.predict_transaction(payment(0, START_US + 200 * DAY_US))
     state, event = OnlineState(bench.connection, champion.release.plan), payment(1).event()
     bench.connection.execute("BEGIN")
-    state.load("transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(2 * ROWS_A_COMMIT + 1)))
+    state.load(
+        "transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(2 * ROWS_A_COMMIT + 1))
+    )
     bench.connection.execute("COMMIT")
     left = []
 
@@ -276,7 +326,9 @@ def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(bench: B
         left.append(state.count("transactions"))
         return len(left) == 2
 
-    forget = partial(prune, bench.connection, champion.release.plan, champion.release.bounds.lateness_us, agree=1)
+    forget = partial(
+        prune, bench.connection, champion.release.plan, champion.release.bounds.lateness_us, agree=1
+    )
     assert forget(pause) == 2 * ROWS_A_COMMIT
     assert left == [ROWS_A_COMMIT + 2, 2]
     assert forget() == 1
@@ -288,7 +340,9 @@ def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion
     for number in range(1, BEFORE_FORGETTING + 1):
         bench.plane.predict_transaction(payment(number, START_US + 200 * DAY_US + number))
     stop = threading.Event()
-    thread = threading.Thread(target=tidy_until, args=(stop, bench.settings, lambda: champion.release, bench.plane.tally))
+    thread = threading.Thread(
+        target=tidy_until, args=(stop, bench.settings, lambda: champion.release, bench.plane.tally)
+    )
     thread.start()
     try:
         deadline = time.monotonic() + 20
@@ -301,12 +355,16 @@ def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion
     assert not thread.is_alive()
 
 
-def test_the_days_that_were_served_are_found_without_reading_every_row(bench: Bench, champion: Champion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_days_that_were_served_are_found_without_reading_every_row(
+    bench: Bench, champion: Champion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for day in (0, 0, 1, 3, 20):
         bench.turn(START_US + day * DAY_US)
         bench.plane.predict_transaction(payment(bench.plane._sequence().last, START_US + day * DAY_US))
     bench.plane.add_labels([Label("t0", True, START_US + 21 * DAY_US)])
-    bench.plane.predict_features(dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment")
+    bench.plane.predict_features(
+        dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment"
+    )
     bench.connection.executemany(
         "INSERT INTO decisions SELECT seq + ?1, prediction_id || ?1, kind, event_us, created_us + ?1, customer_id, merchant_id, amount, is_declined,"
         " features, read_seq, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, maturity_us,"
@@ -326,7 +384,9 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(bench: Be
     assert served_days(database, "transactions", ["2018-04-02", "2018-04-03", "2018-04-22"]) == {"2018-04-02"}
     assert served_days(database, "labels") == {"2018-04-22"}
     assert served_days(database, "labels", []) == set()
-    assert len(steps) < 20  # hundreds of the machine's instructions; a look at every row takes tens of thousands
+    assert (
+        len(steps) < 20
+    )  # hundreds of the machine's instructions; a look at every row takes tens of thousands
 
 
 def test_an_id_that_begins_like_another_and_goes_on_with_a_colon_is_another(bench: Bench) -> None:
@@ -346,10 +406,12 @@ def make_newer(database: Path) -> None:
         connection.execute("PRAGMA user_version = 9")
 
 
-@pytest.mark.parametrize(("spoil", "named"), [(make_unreadable, "cannot be read"), (make_newer, "schema version 9")])
+@pytest.mark.parametrize(
+    ("spoil", "named"), [(make_unreadable, "cannot be read"), (make_newer, "schema version 9")]
+)
 def test_a_log_that_is_none_is_said_so(tmp_path: Path, spoil: Callable[[Path], None], named: str) -> None:
     spoil(tmp_path / "serving.db")
-    from serving.contract.log import LogError
+    from serving.store.sqlite.decision_log import LogError
 
     with pytest.raises(LogError, match=named):
         read_decisions(tmp_path / "serving.db", "2018-04-01")

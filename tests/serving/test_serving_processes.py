@@ -19,10 +19,14 @@ pytestmark = pytest.mark.slow
 
 def workers(service: Running) -> set[int]:
     """The processes below the supervisor, without the one that Python keeps for itself."""
-    listed = subprocess.run(["ps", "-ewwo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["ps", "-ewwo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     split = [line.split(None, 3) for line in listed]
     return {
-        int(pid) for pid, parent, state, words in split if int(parent) == service.process.pid and state[0] != "Z" and "resource_tracker" not in words
+        int(pid)
+        for pid, parent, state, words in split
+        if int(parent) == service.process.pid and state[0] != "Z" and "resource_tracker" not in words
     }
 
 
@@ -44,7 +48,9 @@ def gone(pids: set[int], within_s: float) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip()
+    found = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.strip()
     return bool(found) and not found.startswith("Z")
 
 
@@ -72,8 +78,10 @@ def test_a_killed_worker_is_replaced_and_a_killed_supervisor_leaves_nobody_on_it
 def test_a_service_that_another_process_started_ends_when_that_one_is_killed(tmp_path: Path) -> None:
     """As the demo starts it, and Dagster's daemon."""
     words = ["serving", "--home", str(tmp_path), "--port", str(free_port())]
-    script = f"import time; from mlops_assets.processes import start; print(start({words}).pid, flush=True); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+    script = f"import time; from mlops_assets.resources.processes import start; print(start({words}).pid, flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         service = int(parent.stdout.readline())
         assert not gone({service}, 1.0)

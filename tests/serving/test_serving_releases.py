@@ -28,7 +28,9 @@ class Shelf:
         self.seconds = 1_000.0
         self.outcomes: list[str] = []
         settings = ServingSettings(tmp_path / "home")
-        self.follower = Follower(settings, self, lambda plan: self.reasons, self.outcomes.append, lambda: self.seconds)
+        self.follower = Follower(
+            settings, self, lambda plan: self.reasons, self.outcomes.append, lambda: self.seconds
+        )
 
     def champion(self) -> Named:
         return self.named
@@ -78,11 +80,15 @@ def test_damage_is_remembered_until_the_alias_moves(shelf: Shelf, tmp_path: Path
     assert [shelf.poll(after_s=s) for s in (0, 61, 100_000)] == [None, None, None]
     assert (shelf.downloads, shelf.outcomes) == (1, ["refused"])
     shutil.rmtree(shelf.bundle)
-    shelf.named = Named("2", "run", write_release(tiny_release(plan, seed=1), shelf.bundle, REFERENCE, PORTABLE))
+    shelf.named = Named(
+        "2", "run", write_release(tiny_release(plan, seed=1), shelf.bundle, REFERENCE, PORTABLE)
+    )
     assert shelf.poll() == "2"
 
 
-def test_a_golden_mismatch_is_remembered_until_the_alias_moves(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_golden_mismatch_is_remembered_until_the_alias_moves(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def differs(directory: Path, timeout_s: float) -> None:
         raise BundleError(directory, "golden row 0 scores 0.1, recorded 0.2")
 
@@ -91,9 +97,15 @@ def test_a_golden_mismatch_is_remembered_until_the_alias_moves(shelf: Shelf, mon
     assert shelf.outcomes == ["refused"]
 
 
-@pytest.mark.parametrize(("code", "conclusive"), [(-9, False), (-15, False), (-11, True), (-6, True), (1, True)])
-def test_a_check_that_somebody_ended_says_nothing_of_the_bundle(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, code: int, conclusive: bool) -> None:
-    monkeypatch.setattr(bundles.subprocess, "run", lambda *a, **o: subprocess.CompletedProcess(a, code, "", "golden row 0"))
+@pytest.mark.parametrize(
+    ("code", "conclusive"), [(-9, False), (-15, False), (-11, True), (-6, True), (1, True)]
+)
+def test_a_check_that_somebody_ended_says_nothing_of_the_bundle(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, code: int, conclusive: bool
+) -> None:
+    monkeypatch.setattr(
+        bundles.subprocess, "run", lambda *a, **o: subprocess.CompletedProcess(a, code, "", "golden row 0")
+    )
     with pytest.raises(BundleError) as caught:
         bundles.check_release(shelf.bundle)
     assert isinstance(caught.value, Inconclusive) is not conclusive
@@ -104,5 +116,7 @@ def test_mlflow_reports_nothing_home() -> None:
     # Without what tells MLflow that it is being tested, which silences it as well.
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "VIRTUAL_ENV")}
     asked = "import serving.releases; from mlflow.telemetry.utils import is_telemetry_disabled as off; print(off())"
-    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", asked], cwd=ROOT, env=clean, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "True"

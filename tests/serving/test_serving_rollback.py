@@ -13,7 +13,7 @@ from serving_kit import Running, TinyRegistry, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.lifecycle import lifecycle_of
+from mlops_assets.resources.promotion import lifecycle_of
 
 NOW = datetime(2025, 4, 10, tzinfo=UTC)
 POLL_S = 0.1  # as the service is started here

@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
 
 DAY = date(2026, 3, 1)
-COLUMNS = {"transaction_id": "ID", "event_timestamp": "WHEN", "customer_id": "CARD", "merchant_id": "SHOP", "amount": "AMOUNT"}
+COLUMNS = {
+    "transaction_id": "ID",
+    "event_timestamp": "WHEN",
+    "customer_id": "CARD",
+    "merchant_id": "SHOP",
+    "amount": "AMOUNT",
+}
 HEADER = "ID,WHEN,CARD,SHOP,AMOUNT,NOTE\n"
 
 
@@ -28,7 +34,12 @@ def ids(path: Path, **settings: object) -> list[str]:
     rows = FileSource(FilesConfig(path=str(path), columns=COLUMNS, **settings)).transactions(DAY, DAY)
     for row in rows.to_pylist():
         number = row["transaction_id"]
-        assert (row["customer_id"], row["merchant_id"], row["amount"], row["malformed"]) == (f"c{number}", f"s{number}", float(number) + 0.25, None)
+        assert (row["customer_id"], row["merchant_id"], row["amount"], row["malformed"]) == (
+            f"c{number}",
+            f"s{number}",
+            float(number) + 0.25,
+            None,
+        )
     return rows["transaction_id"].to_pylist()
 
 
@@ -37,7 +48,12 @@ def zstd(content: bytes) -> bytes:
 
 
 def parquet(**columns: object) -> bytes:
-    values = {"ID": ["1", "2", "3"], "WHEN": [datetime(2026, 3, 1, 10)] * 3, "CARD": ["c1", "c2", "c3"], "SHOP": ["s1", "s2", "s3"]}
+    values = {
+        "ID": ["1", "2", "3"],
+        "WHEN": [datetime(2026, 3, 1, 10)] * 3,
+        "CARD": ["c1", "c2", "c3"],
+        "SHOP": ["s1", "s2", "s3"],
+    }
     sink = io.BytesIO()
     pq.write_table(pa.table({**values, "AMOUNT": [1.25, 2.25, 3.25], **columns}), sink)
     return sink.getvalue()

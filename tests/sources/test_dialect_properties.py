@@ -15,16 +15,20 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.source import SourceError
+from mlops_assets.core.data.base import SourceError
 from mlops_assets.sources import delimited
+from mlops_assets.sources.column_layout import Layout
 from mlops_assets.sources.content import ContentError, unpacked
-from mlops_assets.sources.layout import Layout
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
 
 DAY = date(2026, 3, 1)
 NAMES = ("transaction_id", "event_timestamp", "customer_id", "note", "merchant_id", "amount", "remark")
 LAYOUT = Layout({name: name for name in NAMES}, dict.fromkeys(NAMES, "id"), known="event_timestamp")
-PLAIN = Layout({name: name for name in NAMES}, {**dict.fromkeys(NAMES, "id"), "event_timestamp": "time"}, known="event_timestamp")
+PLAIN = Layout(
+    {name: name for name in NAMES},
+    {**dict.fromkeys(NAMES, "id"), "event_timestamp": "time"},
+    known="event_timestamp",
+)
 
 Row = tuple[str, str, str, str, str, float, str]
 
@@ -40,7 +44,11 @@ class Dialect:
     def packed(self, text: str) -> bytes:
         """`utf-16` and `utf-8-sig` write a BOM, `latin-1` does not and has to be configured."""
         content = text.encode(self.encoding)
-        return {"none": bytes, "gzip": gzip.compress, "zstd": lambda plain: pa.compress(plain, codec="zstd", asbytes=True)}[self.packing](content)
+        return {
+            "none": bytes,
+            "gzip": gzip.compress,
+            "zstd": lambda plain: pa.compress(plain, codec="zstd", asbytes=True),
+        }[self.packing](content)
 
     @property
     def configured(self) -> str:
@@ -60,19 +68,25 @@ def read_or_refused(content: bytes, layout: Layout) -> pa.Table | ContentError:
 
 def by_csv(rows: list[Row], dialect: Dialect) -> str:
     sink = io.StringIO()
-    writer = csv.writer(sink, delimiter=dialect.delimiter, quoting=dialect.quoting, lineterminator=dialect.end)
+    writer = csv.writer(
+        sink, delimiter=dialect.delimiter, quoting=dialect.quoting, lineterminator=dialect.end
+    )
     writer.writerows([NAMES, *rows])
     return sink.getvalue()
 
 
 def by_pandas(rows: list[Row], dialect: Dialect) -> str:
     frame = pd.DataFrame(rows, columns=list(NAMES))
-    return frame.to_csv(sep=dialect.delimiter, quoting=dialect.quoting, lineterminator=dialect.end, index=False)
+    return frame.to_csv(
+        sep=dialect.delimiter, quoting=dialect.quoting, lineterminator=dialect.end, index=False
+    )
 
 
 def by_polars(rows: list[Row], dialect: Dialect) -> str:
     polars = pytest.importorskip("polars")
-    style = {csv.QUOTE_ALL: "always", csv.QUOTE_MINIMAL: "necessary", csv.QUOTE_NONNUMERIC: "non_numeric"}[dialect.quoting]
+    style = {csv.QUOTE_ALL: "always", csv.QUOTE_MINIMAL: "necessary", csv.QUOTE_NONNUMERIC: "non_numeric"}[
+        dialect.quoting
+    ]
     frame = polars.DataFrame(rows, schema=list(NAMES), orient="row")
     return frame.write_csv(separator=dialect.delimiter, quote_style=style, line_terminator=dialect.end)
 
@@ -89,7 +103,9 @@ dialects = st.builds(
 
 def texts(encoding: str) -> st.SearchStrategy[str]:
     letters = st.characters(codec="latin-1" if encoding == "latin-1" else "utf-8", exclude_characters="\0")
-    pieces = st.sampled_from(['"', '""', ",", ";", "\t", "|", "\n", "\r\n", "\n\n", "a", "sep=;", '",', ',"', '"\n"', " "])
+    pieces = st.sampled_from(
+        ['"', '""', ",", ";", "\t", "|", "\n", "\r\n", "\n\n", "a", "sep=;", '",', ',"', '"\n"', " "]
+    )
     return st.lists(st.one_of(pieces, letters), max_size=6).map("".join)
 
 
@@ -104,10 +120,14 @@ def rows_of(encoding: str) -> st.SearchStrategy[list[Row]]:
 @pytest.mark.parametrize("write", [by_csv, by_pandas, by_polars])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_rows_come_back_as_they_were_written_or_not_at_all(write: Callable[[list[Row], Dialect], str], data: st.DataObject) -> None:
+def test_rows_come_back_as_they_were_written_or_not_at_all(
+    write: Callable[[list[Row], Dialect], str], data: st.DataObject
+) -> None:
     dialect = data.draw(dialects)
     rows = data.draw(rows_of(dialect.encoding))
-    found = read_or_refused(dialect.packed(write(rows, dialect)), replace(LAYOUT, encoding=dialect.configured))
+    found = read_or_refused(
+        dialect.packed(write(rows, dialect)), replace(LAYOUT, encoding=dialect.configured)
+    )
     if isinstance(found, ContentError):  # Python's own writer leaves a CR within a value without quotes
         assert any(end in str(value) for row in rows for value in row for end in "\r\n"), found
         return
@@ -134,11 +154,17 @@ def test_every_row_that_is_written_arrives_at_the_platform(
 
 
 numbers = st.integers(1, 10**6)
-plain_rows = st.lists(st.tuples(numbers, numbers, st.sampled_from(["n", "", "5 m", '"a,b"', '"say ""x"""', '"a\nb"'])), min_size=2, max_size=8)
+plain_rows = st.lists(
+    st.tuples(numbers, numbers, st.sampled_from(["n", "", "5 m", '"a,b"', '"say ""x"""', '"a\nb"'])),
+    min_size=2,
+    max_size=8,
+)
 
 
 def plain_text(rows: list[tuple[int, int, str]]) -> str:
-    lines = [f"{number},2026-03-01 10:00:00,c{number},{note},s{other},1.5,{note}" for number, other, note in rows]
+    lines = [
+        f"{number},2026-03-01 10:00:00,c{number},{note},s{other},1.5,{note}" for number, other, note in rows
+    ]
     return "\n".join([",".join(NAMES), *lines, ""])
 
 
@@ -158,7 +184,9 @@ def test_no_row_vanishes_behind_stray_quotes(rows: list[tuple[int, int, str]], s
 
 @settings(max_examples=150)
 @given(rows=plain_rows, share=st.floats(0, 1), end=st.sampled_from(["\n", "\r\n", "\r"]))
-def test_a_file_that_is_cut_off_gives_the_rows_before_the_cut_or_an_error(rows: list[tuple[int, int, str]], share: float, end: str) -> None:
+def test_a_file_that_is_cut_off_gives_the_rows_before_the_cut_or_an_error(
+    rows: list[tuple[int, int, str]], share: float, end: str
+) -> None:
     text = plain_text(rows)
     cut = text[: int(share * len(text))]
     whole = [plain_text(rows[: n + 1]) for n in range(len(rows))]
@@ -166,7 +194,9 @@ def test_a_file_that_is_cut_off_gives_the_rows_before_the_cut_or_an_error(rows: 
     if isinstance(found, ContentError):
         return
     complete = sum(len(until) - 1 <= len(cut) for until in whole)
-    assert complete <= found.num_rows <= complete + 1  # the one that is cut within its last value cannot be told
+    assert (
+        complete <= found.num_rows <= complete + 1
+    )  # the one that is cut within its last value cannot be told
     assert found["transaction_id"].to_pylist()[:complete] == [str(number) for number, _, _ in rows[:complete]]
 
 

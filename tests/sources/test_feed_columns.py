@@ -11,7 +11,7 @@ import pytest
 from feed_kit import COLUMNS, DAY, FEED, HEADER, ids, line, parquet
 from pydantic import ValidationError
 
-from mlops_assets.core.source import Malformed, SourceError
+from mlops_assets.core.data.base import Malformed, SourceError
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
 
 
@@ -25,7 +25,9 @@ def test_all_missing_columns_are_named_at_once_with_the_nearest_names(tmp_path: 
     with pytest.raises(SourceError) as refused:
         ids(tmp_path)
     said = str(refused.value)
-    assert "columns 'ID', 'CARD', 'AMOUNT' are missing; there are Id, WHEN, card_no, SHOP, AMOUNTS, NOTE" in said
+    assert (
+        "columns 'ID', 'CARD', 'AMOUNT' are missing; there are Id, WHEN, card_no, SHOP, AMOUNTS, NOTE" in said
+    )
     assert "the nearest to 'ID' is 'Id'" in said
     assert "the nearest to 'CARD' is 'card_no'" in said
     assert "the nearest to 'AMOUNT' is 'AMOUNTS'" in said
@@ -36,22 +38,40 @@ def test_an_id_is_composed_of_the_same_parts_from_text_and_from_parquet(tmp_path
     (tmp_path / "feed.csv").write_text(FEED.replace("2.25", "2.0").replace("c3", ""))
     pq.write_table(
         pa.table(
-            {"ID": [1.0, 2.0, 3.0], "AMOUNT": [1.25, 2.0, 1e17], "CARD": ["c1", "c2", "c3"], "SHOP": ["s"] * 3, "WHEN": [datetime(2026, 3, 1)] * 3}
+            {
+                "ID": [1.0, 2.0, 3.0],
+                "AMOUNT": [1.25, 2.0, 1e17],
+                "CARD": ["c1", "c2", "c3"],
+                "SHOP": ["s"] * 3,
+                "WHEN": [datetime(2026, 3, 1)] * 3,
+            }
         ),
         tmp_path / "feed.parquet",
     )
-    found = [FileSource(FilesConfig(path=str(tmp_path / name), columns=columns)).transactions(DAY, DAY) for name in ("feed.csv", "feed.parquet")]
-    assert [table["transaction_id"].to_pylist() for table in found] == [["1/1.25/c1", "2/2/c2", None], ["1/1.25/c1", "2/2/c2", None]]
+    found = [
+        FileSource(FilesConfig(path=str(tmp_path / name), columns=columns)).transactions(DAY, DAY)
+        for name in ("feed.csv", "feed.parquet")
+    ]
+    assert [table["transaction_id"].to_pylist() for table in found] == [
+        ["1/1.25/c1", "2/2/c2", None],
+        ["1/1.25/c1", "2/2/c2", None],
+    ]
     assert found[0]["malformed"].null_count == 3  # a part is missing
-    assert Malformed.decode(found[1]["malformed"][2].as_py()).unread["transaction_id"].text == "3/1e+17/c3"  # a part has lost digits
+    assert (
+        Malformed.decode(found[1]["malformed"][2].as_py()).unread["transaction_id"].text == "3/1e+17/c3"
+    )  # a part has lost digits
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.float64(), pa.float32(), pa.decimal128(10, 2)], ids=str)
 def test_an_amount_is_the_same_part_of_an_id_whatever_holds_it(tmp_path: Path, kind: pa.DataType) -> None:
     amounts = pa.array(["6.50", "6.10", "-0.25", "7.00"]).cast(kind)
     whole = {name: ["x"] * 4 for name in ("CARD", "SHOP")} | {"WHEN": ["2026-03-01"] * 4}
-    pq.write_table(pa.table({"ID": ["a", "b", "c", "d"], "AMOUNT": amounts, **whole}), tmp_path / "feed.parquet")
-    feed = FileSource(FilesConfig(path=str(tmp_path), columns={**COLUMNS, "transaction_id": {"columns": ["ID", "AMOUNT"]}}))
+    pq.write_table(
+        pa.table({"ID": ["a", "b", "c", "d"], "AMOUNT": amounts, **whole}), tmp_path / "feed.parquet"
+    )
+    feed = FileSource(
+        FilesConfig(path=str(tmp_path), columns={**COLUMNS, "transaction_id": {"columns": ["ID", "AMOUNT"]}})
+    )
     assert feed.transactions(DAY, DAY)["transaction_id"].to_pylist() == ["a-6.5", "b-6.1", "c--0.25", "d-7"]
 
 
@@ -65,13 +85,17 @@ def test_an_amount_is_the_same_part_of_an_id_whatever_holds_it(tmp_path: Path, k
     ],
 )
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_time_may_be_units_since_a_moment(tmp_path: Path, suffix: str, unit: str, number: str, since: str, time: str) -> None:
+def test_a_time_may_be_units_since_a_moment(
+    tmp_path: Path, suffix: str, unit: str, number: str, since: str, time: str
+) -> None:
     if suffix == "csv":
         (tmp_path / "feed.csv").write_text((HEADER + line(1)).replace("2026-03-01 10:00:00", number))
     else:
         (tmp_path / "feed.parquet").write_bytes(parquet(WHEN=[float(number)] * 3))
     columns = {**COLUMNS, "event_timestamp": {"column": "WHEN", "unit": unit, "since": since}}
-    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(DAY, DAY)
+    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(
+        DAY, DAY
+    )
     assert rows["event_timestamp"][0].as_py().isoformat() == time
 
 
@@ -79,9 +103,15 @@ def test_a_time_may_be_units_since_a_moment(tmp_path: Path, suffix: str, unit: s
 def test_a_number_of_units_that_is_no_time_is_kept_for_quarantine(tmp_path: Path, number: str) -> None:
     (tmp_path / "2026-03-01.csv").write_text((HEADER + line(1)).replace("2026-03-01 10:00:00", number))
     columns = {**COLUMNS, "event_timestamp": {"column": "WHEN", "unit": "hours", "since": date(2026, 3, 1)}}
-    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(DAY, DAY)
+    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(
+        DAY, DAY
+    )
     assert rows["event_timestamp"].to_pylist() == [None]
-    assert [Malformed.decode(text).unread["event_timestamp"].text for text in rows["malformed"].to_pylist() if text] == [number] * bool(number)
+    assert [
+        Malformed.decode(text).unread["event_timestamp"].text
+        for text in rows["malformed"].to_pylist()
+        if text
+    ] == [number] * bool(number)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +119,10 @@ def test_a_number_of_units_that_is_no_time_is_kept_for_quarantine(tmp_path: Path
     [
         ({"amount": {"columns": ["A", "B"]}}, "`columns.amount` is no id, and cannot be composed"),
         ({"amount": {"column": "A", "unit": "hours", "since": "2026-01-01"}}, "`columns.amount` is no time"),
-        ({"event_timestamp": {"column": "A", "unit": "weeks", "since": "2026-01-01"}}, "'seconds', 'minutes', 'hours' or 'days'"),
+        (
+            {"event_timestamp": {"column": "A", "unit": "weeks", "since": "2026-01-01"}},
+            "'seconds', 'minutes', 'hours' or 'days'",
+        ),
         ({"event_timestamp": {"column": "A", "unit": "hours"}}, "since"),
         ({"transaction_id": {"columns": ["A"]}}, "at least 2 items"),
         ({"transaction_id": 7}, "valid string"),
@@ -102,5 +135,7 @@ def test_a_column_that_cannot_be_had_so_is_named(columns: dict[str, object], abo
 
 @pytest.mark.parametrize("encoding", ["latin-l", "base64"])
 def test_an_encoding_that_nobody_knows_is_named(encoding: str) -> None:
-    with pytest.raises(ValidationError, match=f"'{encoding}' is no text encoding; usual ones are utf-8, cp1252"):
+    with pytest.raises(
+        ValidationError, match=f"'{encoding}' is no text encoding; usual ones are utf-8, cp1252"
+    ):
         FilesConfig(path="feed", encoding=encoding)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from feed_kit import COLUMNS, DAY, FEED, HEADER, ids, line
 
-from mlops_assets.core.source import SourceError
+from mlops_assets.core.data.base import SourceError
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
 
 
@@ -81,5 +81,7 @@ def test_what_is_no_table_is_left_out_and_named(tmp_path: Path, caplog: pytest.L
     source = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS))
     for _ in range(2):
         assert source.transactions(DAY, DAY).num_rows == 3
-    assert [record.getMessage() for record in caplog.records] == [f"left out, as its name is not that of a table: {tmp_path / 'notes.docx'}"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"left out, as its name is not that of a table: {tmp_path / 'notes.docx'}"
+    ]
     assert source.preview().left_out == (str(tmp_path / "notes.docx"),)

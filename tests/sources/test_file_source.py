@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets.core.source import Malformed, SourceError, by_day
-from mlops_assets.core.validation import Validation, validate
+from mlops_assets.core.data.base import Malformed, SourceError, by_day
+from mlops_assets.core.data.validation import Validation, validate
 from mlops_assets.sources.content import Raw
 from mlops_assets.sources.files import Folder
 from mlops_assets.sources.listing import DataFile
@@ -29,7 +29,13 @@ from mlops_assets.use_cases.fraud.schema import (
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
 
 D1, D2, D3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)
-COLUMNS = {"transaction_id": "ID", "event_timestamp": "WHEN", "customer_id": "CARD", "merchant_id": "SHOP", "amount": "AMOUNT"}
+COLUMNS = {
+    "transaction_id": "ID",
+    "event_timestamp": "WHEN",
+    "customer_id": "CARD",
+    "merchant_id": "SHOP",
+    "amount": "AMOUNT",
+}
 HEADER = "ID,WHEN,CARD,SHOP,AMOUNT,FRAUD\n"
 
 
@@ -46,7 +52,11 @@ def table(day: date = D1, first_id: int = 1, rows: int = 3, **columns: Any) -> p
 
 
 def source(path: Path, **settings: object) -> FileSource:
-    return FileSource(FilesConfig(path=str(path), columns=COLUMNS, labels=LabelsConfig(is_fraud="FRAUD", delay_days=7)).model_copy(update=settings))
+    return FileSource(
+        FilesConfig(
+            path=str(path), columns=COLUMNS, labels=LabelsConfig(is_fraud="FRAUD", delay_days=7)
+        ).model_copy(update=settings)
+    )
 
 
 def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -64,7 +74,13 @@ def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def validated(raw: pa.Table, day: date) -> Validation:
     frame = by_day(raw, day, day)[day.isoformat()].to_pandas()
-    return validate(frame, transactions_schema(day), key=TRANSACTION_KEY, order=TRANSACTION_ORDER, prefer=TRANSACTION_PREFER)
+    return validate(
+        frame,
+        transactions_schema(day),
+        key=TRANSACTION_KEY,
+        order=TRANSACTION_ORDER,
+        prefer=TRANSACTION_PREFER,
+    )
 
 
 @pytest.fixture
@@ -94,14 +110,20 @@ def test_only_the_files_of_the_range_are_read(folder: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_rows_of_other_days_are_found_whatever_the_name_of_their_file_says(tmp_path: Path, suffix: str) -> None:
+def test_rows_of_other_days_are_found_whatever_the_name_of_their_file_says(
+    tmp_path: Path, suffix: str
+) -> None:
     mixed = table(D1, WHEN=[datetime(2026, 3, 1, 10), datetime(2026, 3, 3, 1), datetime(2026, 3, 2, 5)])
     if suffix == "csv":
         mixed.to_pandas().to_csv(tmp_path / f"{D1}.csv", index=False)
     else:
         pq.write_table(mixed, tmp_path / f"{D1}.parquet")
     feed = source(tmp_path)
-    assert [feed.transactions(day, day)["transaction_id"].to_pylist() for day in (D1, D2, D3)] == [["1"], ["3"], ["2"]]
+    assert [feed.transactions(day, day)["transaction_id"].to_pylist() for day in (D1, D2, D3)] == [
+        ["1"],
+        ["3"],
+        ["2"],
+    ]
 
 
 def test_a_late_row_comes_on_its_day_of_arrival(tmp_path: Path) -> None:
@@ -113,13 +135,20 @@ def test_a_late_row_comes_on_its_day_of_arrival(tmp_path: Path) -> None:
 
 
 def test_a_row_without_a_created_time_in_a_feed_that_has_them_is_quarantined(tmp_path: Path) -> None:
-    pq.write_table(table(D1, CREATED=[datetime(2026, 3, 1, 10), None, datetime(2026, 3, 1, 11)]), tmp_path / f"{D1}.parquet")
-    outcome = validated(source(tmp_path, columns={**COLUMNS, "created_timestamp": "CREATED"}).transactions(D1, D1), D1)
+    pq.write_table(
+        table(D1, CREATED=[datetime(2026, 3, 1, 10), None, datetime(2026, 3, 1, 11)]),
+        tmp_path / f"{D1}.parquet",
+    )
+    outcome = validated(
+        source(tmp_path, columns={**COLUMNS, "created_timestamp": "CREATED"}).transactions(D1, D1), D1
+    )
     assert outcome.reasons == {"created_timestamp: missing": 1}
 
 
 def test_one_file_for_everything_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pd.concat([table(day, first_id=10 * i).to_pandas() for i, day in enumerate((D1, D2, D3))]).to_csv(tmp_path / "feed.csv", index=False)
+    pd.concat([table(day, first_id=10 * i).to_pandas() for i, day in enumerate((D1, D2, D3))]).to_csv(
+        tmp_path / "feed.csv", index=False
+    )
     read = files_read(monkeypatch)
     feed = source(tmp_path / "feed.csv")
     assert [feed.transactions(day, day).num_rows for day in (D1, D2, D3)] == [3, 3, 3]
@@ -139,7 +168,12 @@ def test_a_day_without_a_file_has_no_rows(folder: Path) -> None:
 
 def test_the_split_by_day_has_every_day_and_loses_nothing(folder: Path) -> None:
     days = by_day(source(folder).transactions(D1, date(2026, 3, 4)), D1, date(2026, 3, 4))
-    assert {day: rows.num_rows for day, rows in days.items()} == {"2026-03-01": 3, "2026-03-02": 3, "2026-03-03": 3, "2026-03-04": 0}
+    assert {day: rows.num_rows for day, rows in days.items()} == {
+        "2026-03-01": 3,
+        "2026-03-02": 3,
+        "2026-03-03": 3,
+        "2026-03-04": 0,
+    }
     assert "arrival_day" not in days["2026-03-01"].column_names
 
 
@@ -155,7 +189,9 @@ def test_compressed_csv_and_a_memory_filesystem_are_read_as_well(tmp_path: Path)
 
 def test_a_row_without_a_readable_time_arrives_with_the_row_above_it(tmp_path: Path) -> None:
     times = ["n/a", "2010-01-01 00:00:00", "2026-03-01 10:00:00", "10 Uhr", "2026-03-02 10:00:00", "-"]
-    (tmp_path / "all.csv").write_text(HEADER + "".join(f"{n},{when},7,9,5,0\n" for n, when in enumerate(times)))
+    (tmp_path / "all.csv").write_text(
+        HEADER + "".join(f"{n},{when},7,9,5,0\n" for n, when in enumerate(times))
+    )
     feed = source(tmp_path)
     assert feed.transactions(date(2010, 1, 1), date(2010, 1, 1))["transaction_id"].to_pylist() == ["0", "1"]
     assert feed.transactions(D1, D1)["transaction_id"].to_pylist() == ["2", "3"]
@@ -174,7 +210,9 @@ def test_a_reported_fraud_is_a_label_a_delay_after_its_transaction_and_a_zero_is
 
 
 def test_a_zero_is_a_label_where_the_feed_says_so(folder: Path) -> None:
-    labels = source(folder, labels=LabelsConfig(is_fraud="FRAUD", delay_days=7, legitimate=True)).labels(date(2026, 3, 8), date(2026, 3, 8))
+    labels = source(folder, labels=LabelsConfig(is_fraud="FRAUD", delay_days=7, legitimate=True)).labels(
+        date(2026, 3, 8), date(2026, 3, 8)
+    )
     assert labels["is_fraud"].to_pylist() == [True, False, False]
 
 
@@ -189,17 +227,26 @@ def test_the_label_of_a_late_row_is_not_known_before_the_row(tmp_path: Path) -> 
 def test_a_payment_that_was_never_reported_needs_no_time_of_a_label(tmp_path: Path, legitimate: bool) -> None:
     header = HEADER.strip() + ",REPORTED\n"
     (tmp_path / "a.csv").write_text(header + "1,2026-03-01 10:00:00,7,9,5,,\n")
-    (tmp_path / "b.csv").write_text(header + "2,2026-03-01 10:00:00,7,9,5,1,2026-03-03 10:00:00\n3,2026-03-01 10:00:00,7,9,5,maybe,\n")
+    (tmp_path / "b.csv").write_text(
+        header + "2,2026-03-01 10:00:00,7,9,5,1,2026-03-03 10:00:00\n3,2026-03-01 10:00:00,7,9,5,maybe,\n"
+    )
     labels = LabelsConfig(is_fraud="FRAUD", label_timestamp="REPORTED", legitimate=legitimate)
     feed = source(tmp_path, labels=labels)
     assert feed.labels(D1, date(2026, 3, 9))["transaction_id"].to_pylist() == ["2", "3"]
-    (tmp_path / "c.csv").write_text(header + "4,2026-03-01 10:00:00,7,9,5,0,\n5,2026-03-01 10:00:00,7,9,5,1,\n")
-    with pytest.raises(SourceError, match=r"c\.csv: no value of column 'REPORTED' is a time, so its rows belong to no day; the first is missing"):
+    (tmp_path / "c.csv").write_text(
+        header + "4,2026-03-01 10:00:00,7,9,5,0,\n5,2026-03-01 10:00:00,7,9,5,1,\n"
+    )
+    with pytest.raises(
+        SourceError,
+        match=r"c\.csv: no value of column 'REPORTED' is a time, so its rows belong to no day; the first is missing",
+    ):
         feed.labels(D1, D1)
 
 
 def test_a_label_that_cannot_be_read_is_kept_for_quarantine(tmp_path: Path) -> None:
-    (tmp_path / "feed.csv").write_text(HEADER + "1,2026-03-01 10:00:00,7,9,5,maybe\n2,2026-03-01 10:00:00,7,9,5,\n")
+    (tmp_path / "feed.csv").write_text(
+        HEADER + "1,2026-03-01 10:00:00,7,9,5,maybe\n2,2026-03-01 10:00:00,7,9,5,\n"
+    )
     labels = source(tmp_path).labels(date(2026, 3, 8), date(2026, 3, 8))
     (unread,) = [Malformed.decode(text).unread for text in labels["malformed"].to_pylist()]
     assert {name: value.text for name, value in unread.items()} == {"is_fraud": "maybe"}
@@ -210,8 +257,12 @@ def test_labels_in_files_of_their_own_are_taken_as_they_are(folder: Path) -> Non
     own.mkdir()
     (own / "chargebacks.csv").write_text("tx,at\n4,2026-03-05T09:00:00Z\n")
     labels = LabelsConfig(path=str(own), transaction_id="tx", label_timestamp="at")
-    rows = FileSource(FilesConfig(path=str(folder / f"{D1}.parquet"), columns=COLUMNS, labels=labels)).labels(D1, date(2026, 3, 9))
-    assert rows.select(["transaction_id", "is_fraud"]).to_pylist() == [{"transaction_id": "4", "is_fraud": True}]
+    rows = FileSource(FilesConfig(path=str(folder / f"{D1}.parquet"), columns=COLUMNS, labels=labels)).labels(
+        D1, date(2026, 3, 9)
+    )
+    assert rows.select(["transaction_id", "is_fraud"]).to_pylist() == [
+        {"transaction_id": "4", "is_fraud": True}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +325,9 @@ def test_a_truncated_file_whose_name_says_no_day_stops_every_day(tmp_path: Path)
 def test_a_missing_or_renamed_column_is_named_with_those_that_are_there(tmp_path: Path, gone: str) -> None:
     renamed = table().rename_columns([name if name != gone else "X_" + name for name in table().column_names])
     pq.write_table(renamed, tmp_path / f"{D1}.parquet")
-    with pytest.raises(SourceError, match=rf"{D1}\.parquet: column '{gone}' is missing; there are .*X_{gone}"):
+    with pytest.raises(
+        SourceError, match=rf"{D1}\.parquet: column '{gone}' is missing; there are .*X_{gone}"
+    ):
         source(tmp_path).transactions(D1, D1)
 
 
@@ -289,7 +342,9 @@ def test_extra_columns_are_ignored(tmp_path: Path) -> None:
 
 
 def test_a_byte_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / f"{D1}.csv").write_bytes((HEADER + "1,2026-03-01 10:00:00,7,9,5,0\n").encode() + b"2,2026-03-01 10:00:00,caf\xe9,9,5,0\n")
+    (tmp_path / f"{D1}.csv").write_bytes(
+        (HEADER + "1,2026-03-01 10:00:00,7,9,5,0\n").encode() + b"2,2026-03-01 10:00:00,caf\xe9,9,5,0\n"
+    )
     with pytest.raises(SourceError, match=rf"{D1}\.csv, line 3: the byte 0xe9 is not UTF-8; set encoding"):
         source(tmp_path).transactions(D1, D1)
 
@@ -301,15 +356,27 @@ def test_a_row_of_too_few_values_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "values"), [("AMOUNT", [[1.0], [2.0], [3.0]]), ("WHEN", [1, 2, 3]), ("CARD", [True, False, True]), ("AMOUNT", [True, True, False])]
+    ("column", "values"),
+    [
+        ("AMOUNT", [[1.0], [2.0], [3.0]]),
+        ("WHEN", [1, 2, 3]),
+        ("CARD", [True, False, True]),
+        ("AMOUNT", [True, True, False]),
+    ],
 )
-def test_a_column_of_a_type_that_cannot_be_converted_is_named(tmp_path: Path, column: str, values: list[object]) -> None:
+def test_a_column_of_a_type_that_cannot_be_converted_is_named(
+    tmp_path: Path, column: str, values: list[object]
+) -> None:
     pq.write_table(table(D1, 1, 3, **{column: values}), tmp_path / f"{D1}.parquet")
-    with pytest.raises(SourceError, match=rf"{D1}\.parquet: column '{column}' is of type .*, which cannot be read as"):
+    with pytest.raises(
+        SourceError, match=rf"{D1}\.parquet: column '{column}' is of type .*, which cannot be read as"
+    ):
         source(tmp_path).transactions(D1, D1)
 
 
-def test_numbers_as_text_are_read_and_those_that_are_none_are_quarantined_with_what_stood_there(tmp_path: Path) -> None:
+def test_numbers_as_text_are_read_and_those_that_are_none_are_quarantined_with_what_stood_there(
+    tmp_path: Path,
+) -> None:
     pq.write_table(table(AMOUNT=["10.5", "1,5", "12"]), tmp_path / f"{D1}.parquet")
     outcome = validated(source(tmp_path).transactions(D1, D1), D1)
     assert outcome.accepted["amount"].tolist() == [10.5, 12.0]
@@ -325,23 +392,34 @@ def test_identifiers_never_become_decimals(tmp_path: Path) -> None:
 
 
 def test_a_row_whose_time_cannot_be_read_is_quarantined_on_the_day_of_its_file(tmp_path: Path) -> None:
-    (tmp_path / f"{D2}.csv").write_text(HEADER + "1,2026-03-02 10:00:00,7,9,5,0\n2,yesterday,7,9,5,0\n3,1970-01-01 00:00:00,7,9,5,0\n")
+    (tmp_path / f"{D2}.csv").write_text(
+        HEADER + "1,2026-03-02 10:00:00,7,9,5,0\n2,yesterday,7,9,5,0\n3,1970-01-01 00:00:00,7,9,5,0\n"
+    )
     outcome = validated(source(tmp_path).transactions(D2, D2), D2)
     assert outcome.counts == {"received": 3, "accepted": 1, "duplicate": 0, "quarantined": 2}
     assert sorted(outcome.quarantined["event_timestamp"]) == ["1970-01-01T00:00:00.000000Z", "yesterday"]
     assert outcome.reasons == {
-        f"{time}: {what}": 1 for time in ("event_timestamp", "created_timestamp") for what in ("before 2000-01-01", "not a time")
+        f"{time}: {what}": 1
+        for time in ("event_timestamp", "created_timestamp")
+        for what in ("before 2000-01-01", "not a time")
     }
 
 
 def test_a_file_none_of_whose_rows_belongs_to_a_day_is_named(tmp_path: Path) -> None:
     (tmp_path / "feed.csv").write_text(HEADER + "1,01/03/2026,7,9,5,0\n")
-    with pytest.raises(SourceError, match=r"feed\.csv: no value of column 'WHEN' is a time.* the first is \"01/03/2026\", not a time; write"):
+    with pytest.raises(
+        SourceError,
+        match=r"feed\.csv: no value of column 'WHEN' is a time.* the first is \"01/03/2026\", not a time; write",
+    ):
         source(tmp_path).transactions(D1, D1)
 
 
 def test_a_zone_is_minded_and_no_zone_is_utc(tmp_path: Path) -> None:
-    rows = ["1,2026-03-29T02:30:00+02:00,7,9,5,0", "2,2026-03-29T02:30:00,7,9,5,0", "3,2026-03-29T00:30:00Z,7,9,5,0"]  # an hour that Paris skips
+    rows = [
+        "1,2026-03-29T02:30:00+02:00,7,9,5,0",
+        "2,2026-03-29T02:30:00,7,9,5,0",
+        "3,2026-03-29T00:30:00Z,7,9,5,0",
+    ]  # an hour that Paris skips
     (tmp_path / "feed.csv").write_text(HEADER + "\n".join(rows) + "\n")
     day = date(2026, 3, 29)
     times = source(tmp_path).transactions(day, day)["event_timestamp"].to_pylist()

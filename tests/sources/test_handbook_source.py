@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from mlops_assets.core.source import by_day
-from mlops_assets.core.validation import validate
+from mlops_assets.core.data.base import by_day
+from mlops_assets.core.data.validation import validate
 from mlops_assets.use_cases.fraud.schema import TRANSACTION_KEY, TRANSACTION_ORDER, transactions_schema
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
 
@@ -29,7 +29,9 @@ def handbook() -> FileSource:
     folder = Path(os.environ.get("MLOPS_HANDBOOK_DATA") or beside)
     if not folder.is_dir():
         pytest.skip("the handbook's data is not here: set MLOPS_HANDBOOK_DATA to its folder")
-    return FileSource(FilesConfig(path=str(folder), columns=COLUMNS, labels=LabelsConfig(is_fraud="TX_FRAUD", delay_days=7)))
+    return FileSource(
+        FilesConfig(path=str(folder), columns=COLUMNS, labels=LabelsConfig(is_fraud="TX_FRAUD", delay_days=7))
+    )
 
 
 def test_every_day_of_the_handbook_is_accepted_whole(handbook: FileSource) -> None:
@@ -37,14 +39,26 @@ def test_every_day_of_the_handbook_is_accepted_whole(handbook: FileSource) -> No
     days = by_day(handbook.transactions(first, last), first, last)
     assert sum(rows.num_rows for rows in days.values()) == 1_169_723
     for day in ("2018-04-01", "2018-07-31"):
-        outcome = validate(days[day].to_pandas(), transactions_schema(date.fromisoformat(day)), key=TRANSACTION_KEY, order=TRANSACTION_ORDER)
-        assert outcome.counts == {"received": days[day].num_rows, "accepted": days[day].num_rows, "duplicate": 0, "quarantined": 0}
+        outcome = validate(
+            days[day].to_pandas(),
+            transactions_schema(date.fromisoformat(day)),
+            key=TRANSACTION_KEY,
+            order=TRANSACTION_ORDER,
+        )
+        assert outcome.counts == {
+            "received": days[day].num_rows,
+            "accepted": days[day].num_rows,
+            "duplicate": 0,
+            "quarantined": 0,
+        }
 
 
 def test_a_day_of_the_handbook_alone_is_that_day_within_the_range(handbook: FileSource) -> None:
     first, last = date(2018, 4, 5), date(2018, 4, 7)
     alone = handbook.transactions(date(2018, 4, 6), date(2018, 4, 6))
-    assert alone.drop_columns(["arrival_day"]).equals(by_day(handbook.transactions(first, last), first, last)["2018-04-06"])
+    assert alone.drop_columns(["arrival_day"]).equals(
+        by_day(handbook.transactions(first, last), first, last)["2018-04-06"]
+    )
 
 
 def test_every_fraud_of_the_handbook_is_known_a_week_later(handbook: FileSource) -> None:

@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.core.source import Source, SourceError, by_day
-from mlops_assets.core.validation import Validation, validate
+from mlops_assets.core.data.base import Source, SourceError, by_day
+from mlops_assets.core.data.validation import Validation, validate
 from mlops_assets.use_cases.fraud.case import open_source
-from mlops_assets.use_cases.fraud.schema import TRANSACTION_KEY, TRANSACTION_ORDER, TRANSACTION_PREFER, transactions_schema
+from mlops_assets.use_cases.fraud.schema import (
+    TRANSACTION_KEY,
+    TRANSACTION_ORDER,
+    TRANSACTION_PREFER,
+    transactions_schema,
+)
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 SPARKOV = (
@@ -40,26 +45,69 @@ def write(path: Path, header: str, rows: Sequence[Sequence[object]]) -> None:
 
 def accepted(source: Source, day: date) -> Validation:
     frame = by_day(source.transactions(day, day), day, day)[day.isoformat()].to_pandas()
-    return validate(frame, transactions_schema(day), key=TRANSACTION_KEY, order=TRANSACTION_ORDER, prefer=TRANSACTION_PREFER)
+    return validate(
+        frame,
+        transactions_schema(day),
+        key=TRANSACTION_KEY,
+        order=TRANSACTION_ORDER,
+        prefer=TRANSACTION_PREFER,
+    )
 
 
 def sparkov(number: int, minute: int, amount: float, fraud: int) -> list[object]:
-    person = ["Ann", "Lee", "F", "1 Main St, Apt 2", "Here", "NC", "01234", 36.07, -81.17, 3495, "Psychologist, child", "1988-03-09"]
-    payment = [number, f"2019-01-01 00:{minute:02d}:18", 2703186189652095, 'fraud_Doe, Roe and "Sons"', "misc_net", amount]
-    return [*payment, *person, f"0b242abb623afc578575680df30655b{number}", 1325376018 + 60 * minute, 36.01, -82.04, fraud]
+    person = [
+        "Ann",
+        "Lee",
+        "F",
+        "1 Main St, Apt 2",
+        "Here",
+        "NC",
+        "01234",
+        36.07,
+        -81.17,
+        3495,
+        "Psychologist, child",
+        "1988-03-09",
+    ]
+    payment = [
+        number,
+        f"2019-01-01 00:{minute:02d}:18",
+        2703186189652095,
+        'fraud_Doe, Roe and "Sons"',
+        "misc_net",
+        amount,
+    ]
+    return [
+        *payment,
+        *person,
+        f"0b242abb623afc578575680df30655b{number}",
+        1325376018 + 60 * minute,
+        36.01,
+        -82.04,
+        fraud,
+    ]
 
 
 def test_sparkov_works_from_its_configuration(tmp_path: Path) -> None:
-    write(tmp_path / "sparkov" / "fraudTrain.csv", SPARKOV, [sparkov(i, i, 4.97 + i, int(i == 2)) for i in range(4)])
+    write(
+        tmp_path / "sparkov" / "fraudTrain.csv",
+        SPARKOV,
+        [sparkov(i, i, 4.97 + i, int(i == 2)) for i in range(4)],
+    )
     source = documented("Sparkov", tmp_path)
     outcome = accepted(source, date(2019, 1, 1))
     assert outcome.counts == {"received": 4, "accepted": 4, "duplicate": 0, "quarantined": 0}
     first = outcome.accepted.iloc[0]
-    assert (first["transaction_id"], first["customer_id"]) == ("0b242abb623afc578575680df30655b0", "2703186189652095")
+    assert (first["transaction_id"], first["customer_id"]) == (
+        "0b242abb623afc578575680df30655b0",
+        "2703186189652095",
+    )
     assert (first["merchant_id"], first["amount"]) == ('fraud_Doe, Roe and "Sons"', 4.97)
     assert first["event_timestamp"].isoformat() == "2019-01-01T00:00:18+00:00"
     labels = source.labels(date(2019, 1, 1), date(2019, 1, 31)).to_pylist()
-    assert [(label["transaction_id"][-1], label["label_timestamp"].isoformat()) for label in labels] == [("2", "2019-01-08T00:02:18+00:00")]
+    assert [(label["transaction_id"][-1], label["label_timestamp"].isoformat()) for label in labels] == [
+        ("2", "2019-01-08T00:02:18+00:00")
+    ]
 
 
 def test_paysim_works_from_its_configuration(tmp_path: Path) -> None:
@@ -94,10 +142,23 @@ def test_the_credit_card_pca_set_is_refused_with_what_is_missing_and_what_is_the
         "event_timestamp": {"column": "Time", "unit": "seconds", "since": date(2013, 9, 1)},
         "amount": "Amount",
     }
-    source = open_source({"kind": "files", "path": "pca", "columns": columns, "labels": {"is_fraud": "Class", "delay_days": 7}}, tmp_path)
+    source = open_source(
+        {
+            "kind": "files",
+            "path": "pca",
+            "columns": columns,
+            "labels": {"is_fraud": "Class", "delay_days": 7},
+        },
+        tmp_path,
+    )
     with pytest.raises(SourceError) as refused:
         source.transactions(date(2013, 9, 1), date(2013, 9, 1))
     said = str(refused.value)
-    assert said.startswith(f"{tmp_path / 'pca' / 'creditcard.csv'}: columns 'customer_id', 'merchant_id' are missing; there are Time, V1, ")
-    assert "Amount, Class; without customer_id no windowed feature of a customer can be computed; without merchant_id no windowed feature" in said
+    assert said.startswith(
+        f"{tmp_path / 'pca' / 'creditcard.csv'}: columns 'customer_id', 'merchant_id' are missing; there are Time, V1, "
+    )
+    assert (
+        "Amount, Class; without customer_id no windowed feature of a customer can be computed; without merchant_id no windowed feature"
+        in said
+    )
     assert "\n" not in said

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets.core.source import SourceError, by_day
-from mlops_assets.core.validation import validate
+from mlops_assets.core.data.base import SourceError, by_day
+from mlops_assets.core.data.validation import validate
 from mlops_assets.use_cases.fraud.schema import (
     LABEL_KEY,
     LABEL_ORDER,
@@ -31,7 +31,11 @@ def day(n: int) -> date:
 
 
 def bank(*scenarios: dict[str, object], **settings: object) -> BankSource:
-    return BankSource(SimulatorConfig.model_validate({"customers": 300, "merchants": 200, "scenarios": scenarios, **settings}))
+    return BankSource(
+        SimulatorConfig.model_validate(
+            {"customers": 300, "merchants": 200, "scenarios": scenarios, **settings}
+        )
+    )
 
 
 def scenario(kind: str, first: int, last: int, **more: object) -> dict[str, object]:
@@ -44,7 +48,9 @@ def test_a_day_alone_equals_the_same_day_within_a_range() -> None:
     labels = by_day(made.labels(day(0), day(30)), day(0), day(30))
     for n in (0, 3, 17, 30):
         alone = bank(late_share=0.05)
-        assert by_day(alone.transactions(day(n), day(n)), day(n), day(n))[str(day(n))].equals(days[str(day(n))])
+        assert by_day(alone.transactions(day(n), day(n)), day(n), day(n))[str(day(n))].equals(
+            days[str(day(n))]
+        )
         assert by_day(alone.labels(day(n), day(n)), day(n), day(n))[str(day(n))].equals(labels[str(day(n))])
 
 
@@ -54,7 +60,10 @@ def test_the_seed_decides_everything() -> None:
 
 
 def test_a_scenario_changes_no_other_day() -> None:
-    plain, troubled = bank(), bank(scenario("new_fraud_pattern", 10, 12), scenario("amount_inflation", 10, 12, factor=2.0))
+    plain, troubled = (
+        bank(),
+        bank(scenario("new_fraud_pattern", 10, 12), scenario("amount_inflation", 10, 12, factor=2.0)),
+    )
     assert plain.transactions(day(0), day(9)).equals(troubled.transactions(day(0), day(9)))
     assert plain.truth(day(13), day(15)).equals(troubled.truth(day(13), day(15)))
 
@@ -64,7 +73,9 @@ def test_what_the_bank_delivers_is_accepted_whole() -> None:
     seen: set[str] = set()
     for n in range(12):
         raw = by_day(made.transactions(day(n), day(n)), day(n), day(n))[str(day(n))].to_pandas()
-        outcome = validate(raw, transactions_schema(day(n)), key=TRANSACTION_KEY, order=TRANSACTION_ORDER, known=seen)
+        outcome = validate(
+            raw, transactions_schema(day(n)), key=TRANSACTION_KEY, order=TRANSACTION_ORDER, known=seen
+        )
         assert len(outcome.accepted) == outcome.received > 0
         seen |= set(outcome.accepted["transaction_id"])
         labels = by_day(made.labels(day(n), day(n)), day(n), day(n))[str(day(n))].to_pandas()
@@ -145,7 +156,12 @@ def test_an_investigation_tells_the_truth_of_what_was_not_allowed_within_hours()
     found = made.investigations(rows, decisions).to_pandas()
     assert set(found["transaction_id"]) == {one for one, decision in decisions.items() if decision != "ALLOW"}
     assert found["is_fraud"].to_numpy().tolist() == truth.loc[found["transaction_id"], "is_fraud"].tolist()
-    arrived = rows.to_pandas().set_index("transaction_id").loc[found["transaction_id"], "created_timestamp"].reset_index(drop=True)
+    arrived = (
+        rows.to_pandas()
+        .set_index("transaction_id")
+        .loc[found["transaction_id"], "created_timestamp"]
+        .reset_index(drop=True)
+    )
     assert (found["label_timestamp"] - arrived).dt.total_seconds().between(3_600, 12 * 3_600).all()
 
 

@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.core.source import Source, SourceError
-from mlops_assets.core.tables import nearest, read_table
+from mlops_assets.core.config_tables import nearest, read_table
+from mlops_assets.core.data.base import Source, SourceError
 from mlops_assets.core.use_case import FeatureView, Feed, UseCase
 from mlops_assets.use_cases.fraud import schema
 from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
-from serving.contract.believable import Bounds
+from serving.contract.bounds import Bounds
 
 
 def open_source(values: Mapping[str, Any], base: Path) -> Source:
@@ -20,7 +20,10 @@ def open_source(values: Mapping[str, Any], base: Path) -> Source:
 
     `SourceError` has all that is wrong with the table. Nothing is opened yet.
     """
-    kinds: dict[str, type[SimulatorConfig] | type[FilesConfig]] = {"simulator": SimulatorConfig, "files": FilesConfig}
+    kinds: dict[str, type[SimulatorConfig] | type[FilesConfig]] = {
+        "simulator": SimulatorConfig,
+        "files": FilesConfig,
+    }
     if "kind" not in values:
         raise SourceError(f"[source] kind: is missing; there are {', '.join(kinds)}")
     kind = str(values["kind"])
@@ -56,9 +59,21 @@ FRAUD = UseCase(
     owner="team:fraud-ml",
     feature_service="fraud_v1",
     views=(
-        FeatureView("customer_stats", "transactions", "How much and how often a customer pays, over 1 to 90 days before each transaction."),
-        FeatureView("merchant_stats", "verdicts", "What was known of fraud at the merchant: verdicts count from when they became known."),
-        FeatureView("merchant_activity", "transactions", "How busy the merchant was, over 1 to 30 days before each transaction."),
+        FeatureView(
+            "customer_stats",
+            "transactions",
+            "How much and how often a customer pays, over 1 to 90 days before each transaction.",
+        ),
+        FeatureView(
+            "merchant_stats",
+            "verdicts",
+            "What was known of fraud at the merchant: verdicts count from when they became known.",
+        ),
+        FeatureView(
+            "merchant_activity",
+            "transactions",
+            "How busy the merchant was, over 1 to 30 days before each transaction.",
+        ),
     ),
     # Windows of up to a week: longer ones move by themselves while a young history fills, and calendar features do every weekend.
     drift_columns=(
@@ -77,7 +92,10 @@ FRAUD = UseCase(
         "is_night": (0.0, 1.0),
         "num_txns_7d": (0.0, 1e6),
         "customer_seconds_since_last_txn": (0.0, 90 * 86_400.0),
-        "merchant_seconds_since_first_fraud": (0.0, 35 * 86_400.0 + 3_600.0),  # the window begins at a full hour
+        "merchant_seconds_since_first_fraud": (
+            0.0,
+            35 * 86_400.0 + 3_600.0,
+        ),  # the window begins at a full hour
     },
     transactions=Feed(
         schema.TRANSACTIONS,

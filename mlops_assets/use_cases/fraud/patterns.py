@@ -16,7 +16,9 @@ LONGEST_COMPROMISE, LONGEST_THEFT = 21, 3  # days
 Stream = Callable[[str, int], np.random.Generator]  # (purpose, day number) -> that day's own random numbers
 
 
-def compromised_merchants(rows: Rows, people: Population, stream: Stream, day: int, starts_per_day: float) -> Rows:
+def compromised_merchants(
+    rows: Rows, people: Population, stream: Stream, day: int, starts_per_day: float
+) -> Rows:
     """For 5 to 21 days most payments at a merchant are made with copies of cards, of somewhat larger amounts."""
     active = np.zeros(people.merchants, dtype=bool)
     for start in range(day - LONGEST_COMPROMISE + 1, day + 1):
@@ -27,7 +29,9 @@ def compromised_merchants(rows: Rows, people: Population, stream: Stream, day: i
     chance, dearer = rng.random(len(rows)), rng.uniform(1.0, 2.0, len(rows))
     fraud = active[rows.merchant] & (chance < 0.7)
     return replace(
-        rows, amount=np.where(fraud, rows.amount * dearer, rows.amount), pattern=np.where(fraud, COMPROMISED_MERCHANT, rows.pattern).astype(np.int8)
+        rows,
+        amount=np.where(fraud, rows.amount * dearer, rows.amount),
+        pattern=np.where(fraud, COMPROMISED_MERCHANT, rows.pattern).astype(np.int8),
     )
 
 
@@ -40,7 +44,17 @@ def stolen_cards(people: Population, stream: Stream, day: int, thefts_per_day: f
         stolen.append(cards[start + rng.integers(1, LONGEST_THEFT + 1, len(cards)) > day])
     rng = stream("stolen", day)
     cards = np.concatenate(stolen)
-    return _burst(people, rng, cards, 2 + rng.poisson(2.5, len(cards)), rng.uniform(8.0, 20.0, len(cards)), 0.4, (2.0, 5.0), 0.3, STOLEN_CARD)
+    return _burst(
+        people,
+        rng,
+        cards,
+        2 + rng.poisson(2.5, len(cards)),
+        rng.uniform(8.0, 20.0, len(cards)),
+        0.4,
+        (2.0, 5.0),
+        0.3,
+        STOLEN_CARD,
+    )
 
 
 def large_amounts(rows: Rows, people: Population, stream: Stream, day: int, per_day: float) -> Rows:
@@ -66,15 +80,37 @@ def card_testing(people: Population, stream: Stream, day: int, cards_per_day: fl
     rng = stream("testing", day)
     spenders = np.argsort(people.mean_amount, kind="stable")[-max(people.customers // 5, 1) :]
     cards = rng.choice(spenders, min(int(rng.poisson(cards_per_day)), len(spenders)), replace=False)
-    tests = _burst(people, rng, cards, rng.integers(0, 2, len(cards)), rng.uniform(0.0, 2.0, len(cards)), 0.2, (0.0, 0.0), 0.05, CARD_TESTING)
+    tests = _burst(
+        people,
+        rng,
+        cards,
+        rng.integers(0, 2, len(cards)),
+        rng.uniform(0.0, 2.0, len(cards)),
+        0.2,
+        (0.0, 0.0),
+        0.05,
+        CARD_TESTING,
+    )
     tests = replace(tests, merchant=rng.choice(ring, len(tests)), amount=rng.uniform(0.5, 2.5, len(tests)))
-    drains = _burst(people, rng, cards, np.ones(len(cards), dtype=np.int64), rng.uniform(2.2, 4.5, len(cards)), 0.7, (1.5, 3.2), 0.0, CARD_TESTING)
+    drains = _burst(
+        people,
+        rng,
+        cards,
+        np.ones(len(cards), dtype=np.int64),
+        rng.uniform(2.2, 4.5, len(cards)),
+        0.7,
+        (1.5, 3.2),
+        0.0,
+        CARD_TESTING,
+    )
     return together([tests, replace(drains, merchant=rng.choice(quiet, len(drains)))])
 
 
 def together(parts: list[Rows]) -> Rows:
     """All rows of one day in the order of their times."""
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows.__dataclass_fields__}
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows.__dataclass_fields__
+    }
     order = np.argsort(columns["time_us"], kind="stable")
     return Rows(**{name: values[order] for name, values in columns.items()})
 

@@ -8,8 +8,14 @@ import numpy as np
 
 NEIGHBOURS = 40  # merchants that a customer visits
 LOCAL_SHARE = 0.92  # of a customer's payments, the rest goes to any merchant by its popularity
-TRAVELLERS, TRAVEL_RATE = 0.01, 4.0  # of customers on a day; how many times as often they pay then, and anywhere
-SPLURGES, DECLINES = 0.015, 0.015  # of legitimate payments: unusually large ones, and ones that the issuer refused
+TRAVELLERS, TRAVEL_RATE = (
+    0.01,
+    4.0,
+)  # of customers on a day; how many times as often they pay then, and anywhere
+SPLURGES, DECLINES = (
+    0.015,
+    0.015,
+)  # of legitimate payments: unusually large ones, and ones that the issuer refused
 HOUR_US, DAY_US, MILLISECOND_US = 3_600_000_000, 86_400_000_000, 1_000
 WEEKDAY = np.array([0.95, 0.92, 0.95, 1.0, 1.12, 1.18, 0.88])  # Monday first; the mean is 1
 
@@ -40,7 +46,9 @@ class Population:
     price_level: np.ndarray
     popularity: np.ndarray
     neighbours: np.ndarray  # customers × NEIGHBOURS: merchant positions
-    habit: np.ndarray  # cumulative share of each neighbour, plus the customer's position: one sorted line to search
+    habit: (
+        np.ndarray
+    )  # cumulative share of each neighbour, plus the customer's position: one sorted line to search
 
     @property
     def customers(self) -> int:
@@ -59,9 +67,15 @@ class Population:
         hour = (self.peak_hour[customer] + 3.5 * rng.standard_normal(n)) % 24.0
         local = (rng.random(n) < LOCAL_SHARE) & ~travels[customer]
         merchant = np.where(local, self.nearby(rng, customer), self.anywhere(rng, n))
-        amount = self.mean_amount[customer] * self.price_level[merchant] * np.exp(self.spread[customer] * rng.standard_normal(n))
+        amount = (
+            self.mean_amount[customer]
+            * self.price_level[merchant]
+            * np.exp(self.spread[customer] * rng.standard_normal(n))
+        )
         amount *= np.where(rng.random(n) < SPLURGES, rng.uniform(2.5, 6.0, n), 1.0)
-        return Rows(customer, merchant, to_us(hour), amount, rng.random(n) < DECLINES, np.zeros(n, dtype=np.int8))
+        return Rows(
+            customer, merchant, to_us(hour), amount, rng.random(n) < DECLINES, np.zeros(n, dtype=np.int8)
+        )
 
     def nearby(self, rng: np.random.Generator, customer: np.ndarray) -> np.ndarray:
         """A merchant for each payment, by its customer's habits."""
@@ -70,12 +84,16 @@ class Population:
 
     def anywhere(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Merchants by popularity alone."""
-        return np.minimum(np.searchsorted(np.cumsum(self.popularity), rng.random(n), side="right"), self.merchants - 1)
+        return np.minimum(
+            np.searchsorted(np.cumsum(self.popularity), rng.random(n), side="right"), self.merchants - 1
+        )
 
 
 def to_us(hours: np.ndarray) -> np.ndarray:
     """Hours of the day as whole milliseconds within the day, in microseconds."""
-    return np.clip((hours * (HOUR_US / MILLISECOND_US)).astype(np.int64) * MILLISECOND_US, 0, DAY_US - MILLISECOND_US)
+    return np.clip(
+        (hours * (HOUR_US / MILLISECOND_US)).astype(np.int64) * MILLISECOND_US, 0, DAY_US - MILLISECOND_US
+    )
 
 
 def populate(rng: np.random.Generator, customers: int, merchants: int, payments_per_day: float) -> Population:

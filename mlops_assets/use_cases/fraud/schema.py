@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pyarrow as pa
 
-from mlops_assets.core.parsing import TYPES, Kind
-from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED
-from serving.contract.believable import Bounds
+from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED
+from mlops_assets.core.data.parsing import TYPES, Kind
+from serving.contract.bounds import Bounds
 
 if TYPE_CHECKING:
     from pandera.pandas import Check, DataFrameSchema, Hypothesis
@@ -28,11 +28,20 @@ LABEL_KINDS: dict[str, Kind] = {"transaction_id": "id", "is_fraud": "flag", "lab
 
 TRANSACTIONS = pa.schema([(name, TYPES[kind]) for name, kind in TRANSACTION_KINDS.items()])
 LABELS = pa.schema([(name, TYPES[kind]) for name, kind in LABEL_KINDS.items()])
-RAW_TRANSACTIONS = TRANSACTIONS.append(pa.field(MALFORMED, pa.string())).append(pa.field(ARRIVAL_DAY, pa.date32()))
+RAW_TRANSACTIONS = TRANSACTIONS.append(pa.field(MALFORMED, pa.string())).append(
+    pa.field(ARRIVAL_DAY, pa.date32())
+)
 RAW_LABELS = LABELS.append(pa.field(MALFORMED, pa.string())).append(pa.field(ARRIVAL_DAY, pa.date32()))
 
-TRANSACTION_KEY, TRANSACTION_ORDER, TRANSACTION_PREFER = ("transaction_id",), ("event_timestamp", "transaction_id"), ("created_timestamp",)
-LABEL_KEY, LABEL_ORDER = ("transaction_id", "is_fraud", "label_timestamp"), ("label_timestamp", "transaction_id", "is_fraud")
+TRANSACTION_KEY, TRANSACTION_ORDER, TRANSACTION_PREFER = (
+    ("transaction_id",),
+    ("event_timestamp", "transaction_id"),
+    ("created_timestamp",),
+)
+LABEL_KEY, LABEL_ORDER = (
+    ("transaction_id", "is_fraud", "label_timestamp"),
+    ("label_timestamp", "transaction_id", "is_fraud"),
+)
 
 DEFAULTS = Bounds()
 FIRST_DAY = date(2000, 1, 1)  # before it is a clock that was never set
@@ -50,7 +59,13 @@ def transactions_schema(arrival_day: date | None = None, bounds: Bounds = DEFAUL
             "created_timestamp": pa.Column("datetime64[us, UTC]", _time_checks(arrival_day)),
             "customer_id": pa.Column(object),
             "merchant_id": pa.Column(object),
-            "amount": pa.Column(float, [pa.Check.ge(lowest, error=f"below {lowest:.15g}"), pa.Check.le(highest, error=bounds.too_much)]),
+            "amount": pa.Column(
+                float,
+                [
+                    pa.Check.ge(lowest, error=f"below {lowest:.15g}"),
+                    pa.Check.le(highest, error=bounds.too_much),
+                ],
+            ),
             "is_declined": pa.Column(bool),
         },
         checks=pa.Check(_known_after_it_happened, error="created_timestamp: before event_timestamp"),
@@ -75,9 +90,15 @@ def labels_schema(arrival_day: date | None = None) -> DataFrameSchema:
 def _time_checks(arrival_day: date | None) -> list[Check | Hypothesis]:
     import pandera.pandas as pa
 
-    checks: list[Check | Hypothesis] = [pa.Check.ge(pd.Timestamp(FIRST_DAY, tz="UTC"), error=f"before {FIRST_DAY}")]
+    checks: list[Check | Hypothesis] = [
+        pa.Check.ge(pd.Timestamp(FIRST_DAY, tz="UTC"), error=f"before {FIRST_DAY}")
+    ]
     if arrival_day is not None:
-        checks.append(pa.Check.lt(pd.Timestamp(arrival_day + timedelta(days=1), tz="UTC"), error="after its day of arrival"))
+        checks.append(
+            pa.Check.lt(
+                pd.Timestamp(arrival_day + timedelta(days=1), tz="UTC"), error="after its day of arrival"
+            )
+        )
     return checks
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mlops_assets.core.source import SourceError
+from mlops_assets.core.data.base import SourceError
 from mlops_assets.use_cases.fraud import patterns
 from mlops_assets.use_cases.fraud.population import DAY_US, HOUR_US, Population, Rows, populate
 from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
@@ -71,7 +71,9 @@ class SimulatorConfig(BaseModel):
     fraud: FraudConfig = FraudConfig()
     label_median_hours: float = Field(default=36.0, gt=0)  # of the delay of a chargeback, which is lognormal:
     label_spread: float = Field(default=0.9, ge=0)  # with these, 4 % come later than 7 days
-    late_share: float = Field(default=0.002, ge=0, le=1)  # of rows, that arrive hours to days after they happened
+    late_share: float = Field(
+        default=0.002, ge=0, le=1
+    )  # of rows, that arrive hours to days after they happened
     scenarios: tuple[Scenario, ...] = ()
 
 
@@ -84,7 +86,9 @@ class Day:
     created_us: np.ndarray
     charged_back_us: np.ndarray
     investigated_us: np.ndarray
-    number: np.ndarray  # of the transaction: the date as eight digits, then seven digits of its place in the day
+    number: (
+        np.ndarray
+    )  # of the transaction: the date as eight digits, then seven digits of its place in the day
 
 
 class BankSource:
@@ -109,7 +113,9 @@ class BankSource:
         def column(name: str) -> np.ndarray:
             return np.concatenate([getattr(day.rows, name) for day in days])[arrived]
 
-        number, event = (np.concatenate([getattr(day, name) for day in days])[arrived] for name in ("number", "event_us"))
+        number, event = (
+            np.concatenate([getattr(day, name) for day in days])[arrived] for name in ("number", "event_us")
+        )
         columns = {
             "transaction_id": _ids("T", number),
             "event_timestamp": _times(event),
@@ -125,8 +131,13 @@ class BankSource:
 
     def labels(self, first: date, last: date) -> pa.Table:
         """Chargebacks: of fraud only, hours to weeks late."""
-        found = [self._chargebacks(day) for day in self._dates(first - timedelta(days=LABEL_HORIZON_DAYS), last)]
-        number, known_us = (np.concatenate([part[i] for part in found]) if found else np.zeros(0, dtype=np.int64) for i in (0, 1))
+        found = [
+            self._chargebacks(day) for day in self._dates(first - timedelta(days=LABEL_HORIZON_DAYS), last)
+        ]
+        number, known_us = (
+            np.concatenate([part[i] for part in found]) if found else np.zeros(0, dtype=np.int64)
+            for i in (0, 1)
+        )
         arrived = (known_us // DAY_US >= (first - EPOCH).days) & (known_us // DAY_US <= (last - EPOCH).days)
         return _labels(number[arrived], np.ones(int(arrived.sum()), dtype=bool), known_us[arrived])
 
@@ -134,7 +145,10 @@ class BankSource:
         """What nobody is told: every transaction that happened (not: arrived) on the days, is_fraud, and the pattern that made it."""
         days = [self.day(day) for day in self._dates(first, last)]
         pattern = np.concatenate([day.rows.pattern for day in days]) if days else np.zeros(0, dtype=np.int8)
-        number, event = (np.concatenate([getattr(day, n) for day in days]) if days else np.zeros(0, dtype=np.int64) for n in ("number", "event_us"))
+        number, event = (
+            np.concatenate([getattr(day, n) for day in days]) if days else np.zeros(0, dtype=np.int64)
+            for n in ("number", "event_us")
+        )
         return pa.table(
             {
                 "transaction_id": _ids("T", number),
@@ -150,20 +164,30 @@ class BankSource:
         `decisions` is id -> ALLOW, REVIEW or BLOCK; an id without a decision was never looked at. An id that is not this bank's is a `SourceError`.
         """
         ids = transactions["transaction_id"]
-        looked_at = [i for i in (ids.to_pylist() if hasattr(ids, "to_pylist") else list(ids)) if decisions.get(i, "ALLOW") != "ALLOW"]
+        looked_at = [
+            i
+            for i in (ids.to_pylist() if hasattr(ids, "to_pylist") else list(ids))
+            if decisions.get(i, "ALLOW") != "ALLOW"
+        ]
         number, is_fraud, known_us = [], [], []
         for one in looked_at:
             day, place = self._find(one)
             number.append(day.number[place])
             is_fraud.append(day.rows.pattern[place] > 0)
             known_us.append(day.investigated_us[place])
-        return _labels(np.array(number, dtype=np.int64), np.array(is_fraud, dtype=bool), np.array(known_us, dtype=np.int64))
+        return _labels(
+            np.array(number, dtype=np.int64),
+            np.array(is_fraud, dtype=bool),
+            np.array(known_us, dtype=np.int64),
+        )
 
     @property
     def people(self) -> Population:
         if self._people is None:
             made = self.config
-            self._people = populate(self._stream("population", 0), made.customers, made.merchants, made.payments_per_day)
+            self._people = populate(
+                self._stream("population", 0), made.customers, made.merchants, made.payments_per_day
+            )
         return self._people
 
     def day(self, day: date) -> Day:
@@ -179,10 +203,16 @@ class BankSource:
         thousands, shops = people.customers / 1000, people.merchants / 1000
         rows = people.ordinary(self._stream("ordinary", number), day.weekday())
         rows = patterns.large_amounts(rows, people, self._stream, number, knobs.large_amounts * thousands)
-        rows = patterns.compromised_merchants(rows, people, self._stream, number, knobs.compromised_merchants * shops)
+        rows = patterns.compromised_merchants(
+            rows, people, self._stream, number, knobs.compromised_merchants * shops
+        )
         parts = [rows, patterns.stolen_cards(people, self._stream, number, knobs.stolen_cards * thousands)]
         for scenario in self._active("new_fraud_pattern", day, day):
-            parts.append(patterns.card_testing(people, self._stream, number, knobs.tested_cards * scenario.factor * thousands))
+            parts.append(
+                patterns.card_testing(
+                    people, self._stream, number, knobs.tested_cards * scenario.factor * thousands
+                )
+            )
         rows = patterns.together(parts)
         amount = rows.amount
         for scenario in self._active("amount_inflation", day, day):
@@ -197,7 +227,9 @@ class BankSource:
         rng, n, made = self._stream("telling", (day - EPOCH).days), len(rows), self.config
         event = (day - EPOCH).days * DAY_US + rows.time_us
         late = rng.random(n) < made.late_share
-        created = event + np.where(late, rng.uniform(2 * HOUR_US, LATEST_DAYS * DAY_US - HOUR_US, n), 0.0).astype(np.int64)
+        created = event + np.where(
+            late, rng.uniform(2 * HOUR_US, LATEST_DAYS * DAY_US - HOUR_US, n), 0.0
+        ).astype(np.int64)
         hours = made.label_median_hours * np.exp(made.label_spread * rng.standard_normal(n))
         fraud = (rows.pattern > 0) & (hours < (LABEL_HORIZON_DAYS - 1) * 24)
         charged = np.where(fraud, np.maximum(event + (hours * HOUR_US).astype(np.int64), created), 0)
@@ -231,14 +263,22 @@ class BankSource:
 
     def _stream(self, purpose: str, day: int) -> np.random.Generator:
         """Random numbers of their own for every purpose and day."""
-        return np.random.default_rng(np.random.SeedSequence([self.config.seed, zlib.crc32(purpose.encode()), day + 1_000_000]))
+        return np.random.default_rng(
+            np.random.SeedSequence([self.config.seed, zlib.crc32(purpose.encode()), day + 1_000_000])
+        )
 
 
 def _labels(number: np.ndarray, is_fraud: np.ndarray, known_us: np.ndarray) -> pa.Table:
     order = np.lexsort((number, known_us))
     number, is_fraud, known_us = number[order], is_fraud[order], known_us[order]
     days = pa.array((known_us // DAY_US).astype(np.int32)).cast(pa.date32())
-    arrays = [_ids("T", number), pa.array(is_fraud), _times(known_us), pa.nulls(len(number), pa.string()), days]
+    arrays = [
+        _ids("T", number),
+        pa.array(is_fraud),
+        _times(known_us),
+        pa.nulls(len(number), pa.string()),
+        days,
+    ]
     return pa.table(arrays, schema=RAW_LABELS)
 
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mlops_assets.core.parsing import PLAIN, Epoch, Rules
-from mlops_assets.core.source import ARRIVAL_DAY, MALFORMED, FileRows
-from mlops_assets.core.tables import nearest
+from mlops_assets.core.config_tables import nearest
+from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, FileRows
+from mlops_assets.core.data.parsing import PLAIN, Epoch, Rules
+from mlops_assets.sources.column_layout import Composed, Layout, Origin, Since
 from mlops_assets.sources.files import Folder, Preview
-from mlops_assets.sources.layout import Composed, Layout, Origin, Since
 from mlops_assets.use_cases.fraud.schema import LABEL_KINDS, RAW_LABELS, RAW_TRANSACTIONS, TRANSACTION_KINDS
 
 DAY_US = 86_400_000_000
@@ -61,7 +61,9 @@ class TextConfig(BaseModel):
                 "".encode(value)  # Python has codecs that are no encodings of text
             return value
         except LookupError as error:
-            raise ValueError(f"{value!r} is no text encoding; usual ones are utf-8, cp1252, latin-1 and utf-16") from error
+            raise ValueError(
+                f"{value!r} is no text encoding; usual ones are utf-8, cp1252, latin-1 and utf-16"
+            ) from error
 
     @property
     def text(self) -> dict[str, Any]:
@@ -95,15 +97,23 @@ class LabelsConfig(TextConfig):
     @model_validator(mode="after")
     def _says_when(self) -> LabelsConfig:
         if self.path is None and (self.delay_days is None) == (self.label_timestamp is None):
-            raise ValueError("labels in the transactions' own files need one of `delay_days` and `label_timestamp`")
+            raise ValueError(
+                "labels in the transactions' own files need one of `delay_days` and `label_timestamp`"
+            )
         if self.path is not None and self.delay_days is not None:
-            raise ValueError("labels with a `path` have times of their own: `delay_days` is for labels in the transactions' files")
+            raise ValueError(
+                "labels with a `path` have times of their own: `delay_days` is for labels in the transactions' files"
+            )
         if self.path is None and (own := [*self.text, *(["arrival"] if self.arrival != "rows" else [])]):
-            raise ValueError(f"`{own[0]}` is for label files of their own (`path`); labels in the transactions' files follow [source]")
+            raise ValueError(
+                f"`{own[0]}` is for label files of their own (`path`); labels in the transactions' files follow [source]"
+            )
         if isinstance(self.transaction_id, Since):
             raise ValueError("`transaction_id` is no time: it is a name, or composed of several columns")
         if isinstance(self.label_timestamp, Composed):
-            raise ValueError("a time cannot be composed of columns: `label_timestamp` is a name, or a number of units since a moment")
+            raise ValueError(
+                "a time cannot be composed of columns: `label_timestamp` is a name, or a number of units since a moment"
+            )
         return self
 
 
@@ -122,7 +132,9 @@ class FilesConfig(TextConfig):
     @model_validator(mode="after")
     def _names_known_columns(self) -> FilesConfig:
         if unknown := sorted(set(self.columns) - set(TRANSACTION_KINDS)):
-            told = "; ".join(f"unknown column {name!r}{nearest(name, list(TRANSACTION_KINDS))}" for name in unknown)
+            told = "; ".join(
+                f"unknown column {name!r}{nearest(name, list(TRANSACTION_KINDS))}" for name in unknown
+            )
             raise ValueError(f"{told}; there are {', '.join(TRANSACTION_KINDS)}")
         for name, origin in self.columns.items():
             if isinstance(origin, Since) and TRANSACTION_KINDS[name] != "time":
@@ -134,7 +146,11 @@ class FilesConfig(TextConfig):
     @model_validator(mode="after")
     def _has_one_id(self) -> FilesConfig:
         own = self.columns.get("transaction_id", "transaction_id")
-        if self.labels and self.labels.path is None and self.labels.transaction_id not in ("transaction_id", own):
+        if (
+            self.labels
+            and self.labels.path is None
+            and self.labels.transaction_id not in ("transaction_id", own)
+        ):
             raise ValueError(
                 "labels: `transaction_id` is for label files of their own (`path`); those in the transactions' files have the id of [source.columns]"
             )
@@ -186,10 +202,17 @@ class FileSource:
             return RAW_LABELS.empty_table()
         # A label of a late row is known when its row is, so that arrival less the delay bounds what can be due.
         rows = self._as_labels(self._labels.rows(first - timedelta(days=self._delay_days), last))
-        rows = rows.filter(pc.and_(pc.greater_equal(rows[ARRIVAL_DAY], pa.scalar(first)), pc.less_equal(rows[ARRIVAL_DAY], pa.scalar(last))))
+        rows = rows.filter(
+            pc.and_(
+                pc.greater_equal(rows[ARRIVAL_DAY], pa.scalar(first)),
+                pc.less_equal(rows[ARRIVAL_DAY], pa.scalar(last)),
+            )
+        )
         return rows.select(RAW_LABELS.names).cast(RAW_LABELS)
 
-    def holdings(self, feed: Literal["transactions", "labels"], first: date, last: date, known: Mapping[str, FileRows]) -> dict[str, FileRows]:
+    def holdings(
+        self, feed: Literal["transactions", "labels"], first: date, last: date, known: Mapping[str, FileRows]
+    ) -> dict[str, FileRows]:
         """What the files of a feed hold, by day of arrival. Nothing is filtered out that `transactions` and `labels` would give."""
         if feed == "transactions":
             return self._transactions.holdings(first, last, known)
@@ -200,7 +223,11 @@ class FileSource:
     @property
     def _delay_days(self) -> int:
         """How long after its row a label may become known; 0 where labels have times of their own."""
-        return math.ceil(self.config.labels.delay_days) if self.config.labels and self.config.labels.delay_days else 0
+        return (
+            math.ceil(self.config.labels.delay_days)
+            if self.config.labels and self.config.labels.delay_days
+            else 0
+        )
 
     def _as_labels(self, rows: pa.Table) -> pa.Table:
         """The rows of the labels' folder that say something, with the day on which that became known."""
@@ -210,7 +237,11 @@ class FileSource:
         if settings.delay_days is not None:
             rows = _due(rows, settings.delay_days)
         said = pc.is_valid(rows["is_fraud"]) if settings.legitimate else rows["is_fraud"]
-        return rows.filter(pc.or_(pc.fill_null(said, False), pc.and_(pc.is_null(rows["is_fraud"]), pc.is_valid(rows[MALFORMED]))))
+        return rows.filter(
+            pc.or_(
+                pc.fill_null(said, False), pc.and_(pc.is_null(rows["is_fraud"]), pc.is_valid(rows[MALFORMED]))
+            )
+        )
 
 
 def _transactions_layout(config: FilesConfig) -> Layout:
@@ -235,19 +266,42 @@ def _label_folder(config: FilesConfig) -> Folder | None:
     columns: dict[str, Any] = {name: getattr(labels, name) or name for name in LABEL_KINDS}
     if labels.path is not None:
         configured = frozenset(name for name in ("is_fraud", "label_timestamp") if getattr(labels, name))
-        layout = Layout(columns, LABEL_KINDS, "label_timestamp", configured=configured, defaults={"is_fraud": True}, rules=config.label_rules)
+        layout = Layout(
+            columns,
+            LABEL_KINDS,
+            "label_timestamp",
+            configured=configured,
+            defaults={"is_fraud": True},
+            rules=config.label_rules,
+        )
         encoding = labels.encoding or config.encoding or UTF_8
         return Folder(labels.path, replace(layout, by_file=labels.arrival == "file", encoding=encoding))
     columns["transaction_id"] = config.columns.get("transaction_id", "transaction_id")
     transactions = _transactions_layout(config)
     if labels.delay_days is None:
-        labelled = replace(transactions, columns=columns, kinds=LABEL_KINDS, configured=frozenset(LABEL_KINDS))
-        says = ("is_fraud", labels.legitimate)  # most payments are never reported, and have no time of a label
+        labelled = replace(
+            transactions, columns=columns, kinds=LABEL_KINDS, configured=frozenset(LABEL_KINDS)
+        )
+        says = (
+            "is_fraud",
+            labels.legitimate,
+        )  # most payments are never reported, and have no time of a label
         return Folder(config.path, replace(labelled, known="label_timestamp", happened=None, says=says))
     times = ("created_timestamp", "event_timestamp")
-    kinds = {name: TRANSACTION_KINDS[name] for name in times} | {name: kind for name, kind in LABEL_KINDS.items() if name != "label_timestamp"}
+    kinds = {name: TRANSACTION_KINDS[name] for name in times} | {
+        name: kind for name, kind in LABEL_KINDS.items() if name != "label_timestamp"
+    }
     columns |= {name: transactions.columns[name] for name in times}
-    return Folder(config.path, replace(transactions, columns=columns, kinds=kinds, configured=transactions.configured | {"is_fraud"}, defaults={}))
+    return Folder(
+        config.path,
+        replace(
+            transactions,
+            columns=columns,
+            kinds=kinds,
+            configured=transactions.configured | {"is_fraud"},
+            defaults={},
+        ),
+    )
 
 
 def _in_form(preview: Preview, schema: pa.Schema) -> Preview:
@@ -260,6 +314,8 @@ def _due(rows: pa.Table, delay_days: float) -> pa.Table:
     due, arrived = pc.add(rows["event_timestamp"], delay), rows["created_timestamp"]
     known = pc.if_else(pc.greater(due, arrived), due, arrived)
     days = known.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
-    instead = pc.add(rows[ARRIVAL_DAY].cast(pa.int32()), pa.scalar(math.floor(delay_days), pa.int32())).cast(pa.date32())
+    instead = pc.add(rows[ARRIVAL_DAY].cast(pa.int32()), pa.scalar(math.floor(delay_days), pa.int32())).cast(
+        pa.date32()
+    )
     rows = rows.append_column("label_timestamp", known)
     return rows.set_column(rows.column_names.index(ARRIVAL_DAY), ARRIVAL_DAY, pc.coalesce(days, instead))

@@ -1,0 +1,54 @@
+"""Days of the lake as events of the online state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+
+from feature_repo.engine.plan import FeaturePlan
+from feature_repo.lake.datasets import Lake
+from feature_repo.online.base import Loaded, StateStore
+
+
+def load_day(state: StateStore, lake: Lake, stream: str, day: str) -> None:
+    """Load one arrival day of a stream."""
+    state.load(stream, events_of(state.plan, stream, state.columns(stream), lake.read(stream, [day])))
+
+
+def reachable_days(plan: FeaturePlan, lake: Lake, until_day: str | None = None) -> dict[str, list[str]]:
+    """The validated arrival days of each stream that a window can still reach on the lake's last day (`until_day`, if given)."""
+    days = {
+        s: lake.between(s, "", until_day or "9999", validated=True)
+        for s in dict.fromkeys(v.stream for v in plan.views)
+    }
+    # Streams may end on different days; the earliest end is a moment that somebody could still ask for.
+    last = min((d[-1] for d in days.values() if d), default="")
+    result = {}
+    for stream, written in days.items():
+        reach = max(v.reach_us for v in plan.views if v.stream == stream)
+        since = (
+            (datetime.fromisoformat(last) - timedelta(microseconds=reach)).date().isoformat() if last else ""
+        )
+        result[stream] = [day for day in written if day >= since]
+    return result
+
+
+def columns_of(plan: FeaturePlan, stream: str, stored: Iterable[str]) -> frozenset[str]:
+    """What is read of an event: what is stored of it, and the columns of its id."""
+    return frozenset(stored).union(*(v.event_id for v in plan.views if v.stream == stream))
+
+
+def events_of(plan: FeaturePlan, stream: str, wanted: frozenset[str], table: pa.Table) -> Iterator[Loaded]:
+    """Rows of the lake as events with their ids, in the columns that are wanted of them."""
+    from feature_repo.engine.local.windows import microseconds
+
+    times = microseconds(table["event_timestamp"]).tolist(), microseconds(table["created_timestamp"]).tolist()
+    names = [c for c in table.column_names if c in wanted]
+    rows = zip(*(table[c].to_pylist() for c in names), strict=True)
+    for event_us, created_us, row in zip(*times, rows, strict=True):
+        event = {
+            name: None if value != value else value for name, value in zip(names, row, strict=True)
+        }  # NaN is null here, as offline
+        yield plan.event_id(stream, event, event_us), event, event_us, created_us

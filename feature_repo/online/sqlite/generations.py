@@ -1,0 +1,214 @@
+"""Generations: the tables of the online state, once for those who ask and, during a rebuild, a second time beside them.
+
+Generation 0 bears the plain names (`online_<stream>`, `online_packs`), generation N the same with `_gN`. One row says which one counts, and which one
+is being built; whoever writes, writes to both.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
+from feature_repo.online.sqlite import packs
+from feature_repo.online.sqlite.packs import PackedView, is_packed
+from feature_repo.online.sqlite.queries import RESERVED, StreamTable, Value, ViewQuery, table_name
+
+FORMAT = 2
+ALIVE = "within ttl"  # an aggregate of the engine's own: how many events keep a key's values alive
+
+SHARED = """
+CREATE TABLE IF NOT EXISTS online_generation (id INTEGER PRIMARY KEY CHECK (id = 0), current INTEGER, building INTEGER, last INTEGER);
+INSERT OR IGNORE INTO online_generation VALUES (0, 0, NULL, 0);
+CREATE TABLE IF NOT EXISTS online_refusals (stream TEXT, reason TEXT, count INTEGER, last_us INTEGER, PRIMARY KEY (stream, reason));
+CREATE TABLE IF NOT EXISTS online_quarantine (id INTEGER PRIMARY KEY, stream TEXT, reason TEXT, event TEXT, at_us INTEGER);
+"""
+
+
+class Standing(NamedTuple):
+    """Which generation counts, and which one is being built, if any."""
+
+    current: int
+    building: int | None
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """What every plan shares. The tables of a plan's streams are made when the state is opened with it."""
+    connection.execute("CREATE TABLE IF NOT EXISTS online_format (version INTEGER PRIMARY KEY) WITHOUT ROWID")
+    found = connection.execute("SELECT max(version) FROM online_format").fetchone()[0]
+    if found == FORMAT:
+        return
+    if found not in (None, 1):
+        raise PlanError(f"the online state has format {found}, this version reads {FORMAT}: rebuild it")
+    for statement in filter(str.strip, SHARED.split(";")):
+        connection.execute(statement)
+    # Tables of the first format are those of generation 0.
+    connection.execute("DELETE FROM online_format")
+    connection.execute("INSERT OR IGNORE INTO online_format VALUES (?)", (FORMAT,))
+
+
+def standing(connection: sqlite3.Connection) -> Standing:
+    return Standing(*connection.execute("SELECT current, building FROM online_generation").fetchone())
+
+
+def tables_of(connection: sqlite3.Connection, number: int) -> list[str]:
+    """Every table of a generation, whichever plan made it."""
+    names = (
+        name
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'online\\_%' ESCAPE '\\'"
+        )
+    )
+    shared = {f"online_{name}" for name in RESERVED - {"packs", "removed"}}
+    return sorted(
+        n
+        for n in names
+        if n not in shared and int(found[1] if (found := re.search(r"_g(\d+)$", n)) else 0) == number
+    )
+
+
+class Generation:
+    """A plan's tables in one generation."""
+
+    def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan, number: int) -> None:
+        self.connection, self.number = connection, number
+        self.packs, self.removed = table_name("packs", number), table_name("removed", number)
+        self.streams = {
+            name: StreamTable.of(name, plan, number) for name in dict.fromkeys(v.stream for v in plan.views)
+        }
+        for stream in self.streams.values():
+            stream.ensure(connection)
+        packs.create_table(connection, self.packs)
+        self.views = [_View(view, self.streams[view.stream].table, self.packs) for view in plan.views]
+        self.packed: dict[int, PackedView] = {
+            v.packed.id: v.packed for v in self.views if v.packed is not None
+        }
+        self._too_late = {
+            name: f"SELECT key, view FROM {self.packs} WHERE key IN ({', '.join('?' * len(s.ids))}) AND upto_us > ? AND stream = '{name}'"
+            for name, s in self.streams.items()
+        }
+        self._ids = {name: [s.columns.index(i) for i in sorted(s.ids)] for name, s in self.streams.items()}
+
+    def put(self, stream: str, row: Sequence[object]) -> bool:
+        """Add one event, and bring it into the packs that it came too late for. False where its id is known."""
+        if self.connection.execute(self.streams[stream].insert, row).rowcount != 1:
+            return False
+        keys = [row[i] for i in self._ids[stream]]
+        for key, view in self.connection.execute(self._too_late[stream], (*keys, row[1])).fetchall():
+            if (packed := self.packed.get(view)) is not None and row[
+                self.streams[stream].columns.index(packed.view.entity)
+            ] == key:
+                packed.patch(self.connection, key, str(row[0]))
+            else:
+                self._forget(key, view)
+        return True
+
+    def load(self, stream: str, rows: Iterable[Sequence[object]]) -> None:
+        """Add many events; where an id is known, the new values hold."""
+        known = self.streams[stream]
+        if not self.connection.execute(
+            f"SELECT 1 FROM {self.packs} WHERE stream = ? LIMIT 1", (stream,)
+        ).fetchone():
+            self.connection.executemany(known.upsert, rows)
+            return
+        for row in rows:
+            old = self.row(stream, str(row[0]))
+            if old is None:
+                self.put(stream, row)
+            elif any(new is not None and new != value for new, value in zip(row, old, strict=True)):
+                self.forget_late(stream, old)
+                # As it is now: the lake may have left a key out.
+                self.forget_late(
+                    stream,
+                    self.connection.execute(
+                        f"{known.upsert} RETURNING {', '.join(known.columns)}", row
+                    ).fetchone(),
+                )
+
+    def take(self, stream: str, event_id: str) -> bool:
+        """Remove one event. False: there was none."""
+        deleted = self.connection.execute(
+            f"DELETE FROM {self.streams[stream].table} WHERE event_id = ? RETURNING *", (event_id,)
+        ).fetchall()
+        for row in deleted:
+            self.forget_late(stream, row)
+        return bool(deleted)
+
+    def row(self, stream: str, event_id: str) -> Sequence[object] | None:
+        """One event as `put` takes it."""
+        found: Sequence[object] | None = self.connection.execute(
+            f"{self.streams[stream].select} WHERE event_id = ?", (event_id,)
+        ).fetchone()
+        return found
+
+    def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
+        query = f"SELECT event_id FROM {self.streams[stream].table} WHERE event_us >= ? AND event_us < ?"
+        return [event_id for (event_id,) in self.connection.execute(query, (from_us, to_us))]
+
+    def prune(self, before_us: int, limit: int) -> int:
+        forgotten = 0
+        for stream in self.streams.values():
+            old = f"SELECT event_id FROM {stream.table} WHERE event_us < ? LIMIT ?"
+            if self.connection.execute(old, (before_us, 1)).fetchone() is None:  # a look takes no lock
+                continue
+            ids = ", ".join(sorted(stream.ids))
+            delete = f"DELETE FROM {stream.table} WHERE event_id IN ({old}) RETURNING {ids}"
+            rows = self.connection.execute(delete, (before_us, limit - forgotten)).fetchall()
+            empty = f"DELETE FROM {self.packs} WHERE key = ? AND newest_us < ?"
+            self.connection.executemany(
+                empty, [(key, before_us) for key in {key for row in rows for key in row if key is not None}]
+            )
+            forgotten += len(rows)
+            if forgotten >= limit:
+                break
+        return forgotten
+
+    def bury(self, stream: str, event_id: str) -> None:
+        """Remember that an event was removed, so that the lake does not bring it back."""
+        self.connection.execute(f"INSERT OR IGNORE INTO {self.removed} VALUES (?, ?)", (stream, event_id))
+
+    def unbury(self, stream: str, event_ids: Iterable[str]) -> None:
+        self.connection.executemany(
+            f"DELETE FROM {self.removed} WHERE stream = ? AND event_id = ?", ((stream, i) for i in event_ids)
+        )
+
+    def forget_late(self, stream: str, row: Sequence[object]) -> None:
+        """Give up the packs that hold an event, or should. Any text may be a key: another plan may know the event by one that this one does not."""
+        for key in dict.fromkeys(value for value in row[3:] if isinstance(value, str)):
+            self.connection.execute(
+                f"DELETE FROM {self.packs} WHERE key = ? AND upto_us > ? AND stream = ?",
+                (key, row[1], stream),
+            )
+
+    def _forget(self, key: str, view: int) -> None:
+        self.connection.execute(f"DELETE FROM {self.packs} WHERE key = ? AND view = ?", (key, view))
+
+
+class _View:
+    """One view: from its pack where that can answer, and from its events where not."""
+
+    def __init__(self, view: ViewPlan, events: str, packs_table: str) -> None:
+        self.entity, self.ttl_us = view.entity, view.ttl_us
+        self.features = [a.name for a in view.aggregates]
+        if view.ttl_us:
+            view = replace(view, aggregates=(*view.aggregates, Aggregate(ALIVE, "", "count", view.ttl_us)))
+        self.query = ViewQuery(view, events)
+        self.packed = (
+            PackedView(view, events, packs_table)
+            if any(is_packed(view, a) for a in view.aggregates)
+            else None
+        )
+
+    def answer(self, connection: sqlite3.Connection, key: str, at_us: int, result: dict[str, Value]) -> None:
+        whole = self.query.view.aggregates
+        left = whole if self.packed is None else self.packed.answer(connection, key, at_us, result)
+        if left is whole:
+            self.query.answer(connection, key, at_us, result)
+        else:
+            for aggregate in left:
+                result[aggregate.name] = self.query.alone(connection, aggregate, key, at_us)
+        if self.ttl_us and not result.pop(ALIVE):
+            result.update(dict.fromkeys(self.features))

@@ -1,0 +1,210 @@
+"""Online state: the recent events in SQLite, and the same windows as offline over them, as of any moment.
+
+One table a stream holds its events once; a covering index for each key serves the newest of them, packs serve the older ones. The state is a set of
+events: it does not depend on the order in which they came. The caller owns the connection and its transactions: nothing here commits.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from feature_repo.engine.columns import BadEvent
+from feature_repo.engine.plan import FeaturePlan, PlanError
+from feature_repo.online.base import Loaded, Refused, StateStore, Value
+from feature_repo.online.lake_events import columns_of
+from feature_repo.online.sqlite import generations
+from feature_repo.online.sqlite.generations import Generation, Standing
+from feature_repo.online.sqlite.queries import StreamTable
+
+__all__ = ["BadEvent", "OnlineState", "StateStore"]
+
+QUARANTINED = 5_000  # rows that are kept; the oldest go
+SETTLED = 6  # packs that one call makes anew: a payment asks three views, and its commit should not pay for what others asked
+
+
+class OnlineState:
+    """`StateStore` on SQLite. It reads and writes the generation that counted when it was opened, or last followed."""
+
+    def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
+        self.connection, self.plan = connection, plan
+        self._on_demand = [step.load() for step in plan.on_demand]
+        generations.create_tables(connection)
+        self._bind(generations.standing(connection))
+
+    @staticmethod
+    def create_tables(connection: sqlite3.Connection) -> None:
+        """What every plan shares. The tables of a plan's streams are made when the state is opened with it."""
+        generations.create_tables(connection)
+
+    def follow(self) -> None:
+        """Go over to the generation that counts now. For a writer at the beginning of each transaction; a reader may."""
+        standing = generations.standing(self.connection)
+        if standing != self._standing:
+            self._bind(standing)
+
+    def push(
+        self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int
+    ) -> bool:
+        row = (event_id, event_us, created_us, *self._stream(stream).values(event))
+        self._write()
+        added = self._current.put(stream, row)
+        if (
+            self._building is not None
+            and (stored := row if added else self._current.row(stream, event_id)) is not None
+        ):
+            self._building.unbury(stream, [event_id])
+            self._building.put(stream, stored)
+        return added
+
+    def load(self, stream: str, events: Iterable[Loaded]) -> None:
+        known = self._stream(stream)
+        rows: Iterable[Sequence[object]] = (
+            (i, at, created, *known.values(event)) for i, event, at, created in events
+        )
+        self._write()
+        if self._building is not None:
+            rows = list(rows)
+            self._building.unbury(stream, (str(row[0]) for row in rows))
+            self._building.load(stream, rows)
+        self._current.load(stream, rows)
+
+    def remove(self, stream: str, event_id: str) -> bool:
+        self._stream(stream)
+        self._write()
+        if self._building is not None:
+            self._building.bury(stream, event_id)
+            self._building.take(stream, event_id)
+        return self._current.take(stream, event_id)
+
+    def aggregates(self, keys: Mapping[str, str], at_us: int) -> dict[str, Value]:
+        result: dict[str, Value] = {}
+        for view in self._current.views:
+            key = keys.get(view.entity)
+            if not isinstance(key, str):
+                raise BadEvent(view.entity, key)
+            view.answer(self.connection, key, at_us, result)
+        return result
+
+    def vector(
+        self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]
+    ) -> dict[str, float | None]:
+        known: dict[str, Any] = self.aggregates(keys, at_us)
+        known |= request
+        for function in self._on_demand:
+            known |= function(known)
+        return {name: None if (value := known[name]) is None else float(value) for name in self.plan.features}
+
+    def settle(self) -> None:
+        """Pack anew what questions found to have a long tail, a few keys a call."""
+        left = SETTLED
+        for packed in self._current.packed.values():
+            while packed.noted and left:
+                key, at_us = packed.noted.popitem()
+                packed.refresh(self.connection, key, at_us)
+                left -= 1
+
+    def find(self, stream: str, event_id: str) -> dict[str, object] | None:
+        return next(self._select(stream, "event_id = ?", (event_id,)), None)
+
+    def find_of(self, stream: str, transaction_id: str) -> list[dict[str, object]]:
+        # The character after the colon ends the range of the ids that begin with it; an id may hold a colon itself.
+        found = self._select(
+            stream,
+            "event_id >= ? AND event_id < ? ORDER BY event_id",
+            (f"{transaction_id}:", f"{transaction_id};"),
+        )
+        return [event for event in found if event["event_id"] == f"{transaction_id}:{event['event_us']}"]
+
+    def newest_us(self, stream: str, at_us: int) -> int | None:
+        return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table} WHERE event_us < ?", at_us)
+
+    def last_event_us(self, stream: str) -> int | None:
+        return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table}")
+
+    def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
+        self._stream(stream)
+        return self._current.ids(stream, from_us, to_us)
+
+    def count(self, stream: str) -> int:
+        return self._one(f"SELECT count(*) FROM {self._stream(stream).table}") or 0
+
+    def columns(self, stream: str) -> frozenset[str]:
+        """What is read of an event, its id's columns included."""
+        return columns_of(self.plan, stream, self._stream(stream).stored)
+
+    def prune(self, before_us: int, limit: int) -> int:
+        return self._current.prune(before_us, limit)
+
+    def refuse(self, stream: str, reason: str, at_us: int) -> None:
+        more = "ON CONFLICT (stream, reason) DO UPDATE SET count = count + 1, last_us = max(last_us, excluded.last_us)"
+        self.connection.execute(
+            f"INSERT INTO online_refusals VALUES (?, ?, 1, ?) {more}", (stream, reason, at_us)
+        )
+
+    def quarantine(self, stream: str, event: Mapping[str, object], reason: str, at_us: int) -> None:
+        self.refuse(stream, reason, at_us)
+        row = (
+            stream,
+            reason,
+            json.dumps({str(name): _as_text(value) for name, value in event.items()}),
+            at_us,
+        )
+        added = (
+            self.connection.execute(
+                "INSERT INTO online_quarantine (stream, reason, event, at_us) VALUES (?, ?, ?, ?)", row
+            ).lastrowid
+            or 0
+        )
+        self.connection.execute("DELETE FROM online_quarantine WHERE id <= ?", (added - QUARANTINED,))
+
+    def refusals(self) -> dict[tuple[str, str], Refused]:
+        rows = self.connection.execute(
+            "SELECT stream, reason, count, last_us FROM online_refusals ORDER BY stream, reason"
+        )
+        return {(stream, reason): Refused(count, last_us) for stream, reason, count, last_us in rows}
+
+    def _write(self) -> None:
+        """A transaction that begins with this very statement has to know which generations it writes to."""
+        if not self.connection.in_transaction:
+            if (
+                self.connection.isolation_level is not None
+            ):  # Python would begin one by itself, and look at nothing
+                self.connection.execute("BEGIN IMMEDIATE")
+            self.follow()
+
+    def _bind(self, standing: Standing) -> None:
+        self._standing = standing
+        self._current = Generation(self.connection, self.plan, standing.current)
+        self._building = (
+            None if standing.building is None else Generation(self.connection, self.plan, standing.building)
+        )
+
+    def _stream(self, name: str) -> StreamTable:
+        if name not in self._current.streams:
+            raise PlanError(f"{self.plan.service}: no view reads the stream {name!r}")
+        return self._current.streams[name]
+
+    def _select(self, stream: str, where: str, parameters: tuple[str, ...]) -> Iterator[dict[str, object]]:
+        known = self._stream(stream)
+        for row in self.connection.execute(f"{known.select} WHERE {where}", parameters):
+            yield {
+                name: _unscaled(value, known.scales.get(name, 0))
+                for name, value in zip(known.columns, row, strict=True)
+            }
+
+    def _one(self, query: str, *parameters: object) -> int | None:
+        found: int | None = self.connection.execute(query, parameters).fetchone()[0]
+        return found
+
+
+def _unscaled(value: object, scale: int) -> object:
+    return value / 10**scale if scale and isinstance(value, int) else value
+
+
+def _as_text(value: object) -> object:
+    """What JSON cannot say exactly, as text."""
+    finite = isinstance(value, float) and abs(value) < float("inf")
+    return value if value is None or finite or isinstance(value, (bool, int, str)) else str(value)

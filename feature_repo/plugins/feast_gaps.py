@@ -1,0 +1,166 @@
+"""What Feast 0.67 lacks around stream views and its registry, added to its FeatureStore for stores that use our provider, however they were opened.
+
+- `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the provider: raw events never get there.
+- `apply` takes no lock, so that two at once lose parts of one another, and would empty a registry if it was started in the wrong folder. It also
+  notes in the declarations what the registry's home has materialized: applied to a second home by the same process, they would claim it there.
+- `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one; `feast teardown` leaves out stream views too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from feast import FeatureStore, FeatureView
+from feast.base_feature_view import BaseFeatureView
+from feast.data_source import PushMode
+from feast.errors import FeatureViewNotFoundException
+from feast.on_demand_feature_view import OnDemandFeatureView
+
+from feature_repo import roots
+from feature_repo.plugins.registry_store import locked
+
+log = logging.getLogger(__name__)
+
+PROVIDER = "feature_repo.plugins.provider.LakeProvider"
+
+
+class EmptyApply(Exception):
+    """An apply that would remove every view; nothing was changed."""
+
+
+def close_gaps() -> None:
+    """Idempotent; stores of another provider behave as before."""
+    for replacement in (
+        push,
+        push_async,
+        write_to_online_store,
+        write_to_online_store_async,
+        apply,
+        teardown,
+        list_batch_feature_views,
+        get_feature_view,
+    ):
+        original = getattr(FeatureStore, replacement.__name__)
+        if not hasattr(original, "__wrapped__"):
+            setattr(FeatureStore, replacement.__name__, _for_our_provider(original, replacement))
+
+
+def push(
+    original: Any,
+    store: Any,
+    push_source_name: str,
+    df: Any,
+    allow_registry_cache: bool = True,
+    to: PushMode = PushMode.ONLINE,
+    **options: Any,
+) -> None:
+    """All views of the source at once, so that a bad row does not keep the good ones from some of them."""
+    if to != PushMode.ONLINE:
+        from feature_repo.plugins.offline_store import (
+            NotWritten,
+        )  # imports Feast's offline stores, which not everybody needs
+
+        raise NotWritten(
+            f"{push_source_name}: the lake is written by the platform's assets; push to the online store only"
+        )
+    from feature_repo.plugins.pushes import as_frame
+
+    views = store._fvs_for_push_source_or_raise(push_source_name, allow_registry_cache)
+    if len(frame := as_frame(push_source_name, df)):
+        store._get_provider().ingest(views, frame)
+    else:
+        log.warning("%s: a push without rows; nothing was taken", push_source_name)
+
+
+async def push_async(original: Any, store: Any, *arguments: Any, **options: Any) -> None:
+    push(original, store, *arguments, **options)
+
+
+def write_to_online_store(
+    original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any
+) -> None:
+    import pandas as pd
+
+    from feature_repo.plugins.pushes import RefusedPush, as_frame
+
+    view = store.registry.get_any_feature_view(feature_view_name, store.project)
+    if isinstance(view, OnDemandFeatureView):
+        raise RefusedPush(
+            f"{feature_view_name}: its values are computed when they are asked for; write to the views that it is made of"
+        )
+    if len(
+        rows := as_frame(feature_view_name, pd.DataFrame(inputs) if df is None and inputs is not None else df)
+    ):
+        store._get_provider().ingest_df(view, rows)
+    else:
+        log.warning("%s: a write without rows; nothing was taken", feature_view_name)
+
+
+async def write_to_online_store_async(
+    original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any
+) -> None:
+    write_to_online_store(original, store, feature_view_name, df, inputs)
+
+
+def apply(
+    original: Any,
+    store: Any,
+    objects: Any,
+    objects_to_delete: Sequence[Any] | None = None,
+    partial: bool = True,
+    **options: Any,
+) -> None:
+    """One at a time, on the registry as it is now; what fails halfway leaves nothing behind, not in this process either."""
+    given = list(objects) if isinstance(objects, (list, tuple, set)) else [objects]
+    with locked(roots.resolve(store.config.registry.path).parent):
+        before: set[str] = set()
+        with contextlib.suppress(FileNotFoundError):  # a person may have moved it away, to begin anew
+            store.refresh_registry()
+            before = {v.name for v in store.list_all_feature_views()}
+        gone = (
+            set() if partial else {o.name for o in objects_to_delete or [] if isinstance(o, BaseFeatureView)}
+        )
+        if before and not (before - gone) and not any(isinstance(o, BaseFeatureView) for o in given):
+            raise EmptyApply(
+                f"{store.config.registry.path}: this would remove every view ({', '.join(sorted(before))}); is it the right folder?"
+            )
+        declared = [(o, list(o.materialization_intervals)) for o in given if isinstance(o, FeatureView)]
+        try:
+            original(store, given, objects_to_delete=objects_to_delete, partial=partial, **options)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                store.refresh_registry()
+            raise
+        finally:
+            for view, intervals in declared:
+                view.materialization_intervals = intervals
+
+
+def teardown(original: Any, store: Any) -> None:
+    store._get_provider().online_store.teardown(store.config, store.list_stream_feature_views(), [])
+    original(store)
+
+
+def list_batch_feature_views(original: Any, store: Any, *arguments: Any, **options: Any) -> list[Any]:
+    return [*original(store, *arguments, **options), *store.list_stream_feature_views(*arguments, **options)]
+
+
+def get_feature_view(original: Any, store: Any, name: str, *arguments: Any, **options: Any) -> Any:
+    try:
+        return original(store, name, *arguments, **options)
+    except FeatureViewNotFoundException:
+        return store.get_stream_feature_view(name, *arguments, **options)
+
+
+def _for_our_provider(original: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: Any, *arguments: Any, **options: Any) -> Any:
+        if self.config.provider != PROVIDER:
+            return original(self, *arguments, **options)
+        return replacement(original, self, *arguments, **options)
+
+    return method

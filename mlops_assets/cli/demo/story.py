@@ -1,0 +1,239 @@
+"""The whole loop on a simulated bank, in one command: history, a first version, drift, a retraining that the sensor asks for, a better version."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.cli.demo.background import free_port, running, stopping_on_sigterm, wait_until_ready
+from mlops_assets.cli.demo.bank import Bank
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, DagsterRun
+
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "docs" / "demo.toml"
+HISTORY_DAYS = 60
+LAST_DAY_AFTER = 7  # served days after the swap: enough for some to mature
+MOST_SERVED_DAYS = 34  # the story takes about 22; a bank on which no version ever passes ends with an error
+RETRAINING_TIMEOUT_S = 240.0
+MARKER = ".mlops-demo"
+SENSOR, SENSOR_TAG = "retrain_on_drift", "dagster/sensor_name"
+
+
+class DemoFailed(Exception):
+    """The story did not come to its end; the message says where it stopped."""
+
+
+@dataclass
+class Story:
+    """What has happened so far, in simulated days."""
+
+    detected: str | None = None
+    run: DagsterRun | None = None
+    swapped: str | None = None
+    retrainings: int = 0
+
+
+def run_demo(home: Path) -> dict[str, Any]:
+    """Play the loop in an emptied `home` and write `summary.json` there; the summary is returned. Raises `DemoFailed` where it breaks off."""
+    started = time.monotonic()
+    home = home.absolute()
+    _empty(home)
+    os.environ.update(MLOPS_HOME=str(home), MLOPS_CONFIG=str(CONFIG), DAGSTER_HOME=str(home / "dagster"))
+    from dagster import DagsterInstance
+
+    from mlops_assets.cli.instance import prepare_instance, run_job
+    from mlops_assets.definitions import settings
+    from mlops_assets.pipeline import BACKFILL, BUSINESS, DAILY, ONLINE, RETRAINING
+    from mlops_assets.resources.registry import registry_of
+
+    source = simulated_bank()
+    injected = min(scenario.first for scenario in source.config.scenarios)
+    first_served = settings.time.start + timedelta(days=HISTORY_DAYS)
+    prepare_instance(home)
+    registry = registry_of(settings)
+    with DagsterInstance.get() as instance:
+        _say(f"history: {settings.time.start} to {first_served - timedelta(days=1)}, {HISTORY_DAYS} days")
+        run_job(
+            BACKFILL,
+            instance,
+            days=(settings.time.start.isoformat(), (first_served - timedelta(days=1)).isoformat()),
+        )
+        run_job(ONLINE, instance)
+        _say(f"the first version, trained as of {first_served}")
+        run_job(RETRAINING, instance, day=first_served.isoformat())
+        before = registry.champion()
+        if before is None:
+            raise DemoFailed("the gate refused the first version; see `mlops status`")
+
+        port, logs = free_port(), home / "logs"
+        words = [
+            "serving",
+            "--home",
+            str(home),
+            "--name",
+            settings.use_case,
+            "--port",
+            str(port),
+            "--clock",
+            "event",
+            "--poll",
+            "0.5",
+        ]
+        with (
+            stopping_on_sigterm(),
+            running(
+                "the Dagster daemon",
+                ["dagster._daemon", "run", "-m", "mlops_assets.definitions"],
+                logs / "daemon.log",
+            ) as daemon,
+            running("the scoring service", words, logs / "serving.log") as service,
+        ):
+            _say(
+                f"the service answers on port {port} with version {wait_until_ready(service, port, logs / 'serving.log')['model_version']}"
+            )
+            bank, story, day = Bank(port, source.investigations), Story(), first_served
+            last = first_served + timedelta(days=MOST_SERVED_DAYS)
+            while day <= last:
+                bank.play(day, source.transactions(day, day), source.labels(day, day))
+                run_job(DAILY, instance, day=day.isoformat())
+                run_job(BUSINESS, instance, day=(day + timedelta(days=1)).isoformat())
+                drifted = _drifted(instance, day)
+                mark = "  <- the world changed" if day == injected else ""
+                _say(f"{day}: {bank.requests:,} requests so far, {'drift' if drifted else 'quiet'}{mark}")
+                if drifted and story.swapped is None:
+                    story.detected = story.detected or day.isoformat()
+                    if _follow_sensor(instance, RETRAINING, story, daemon.pid):
+                        now = registry.champion()
+                        if now is None or now.version == bank.versions[-1]:
+                            _say("the gate refused the candidate: it is not proven to be better yet")
+                        else:
+                            _wait_for_swap(bank, now.version)
+                            _say(f"version {now.version} passed the gate; the running service swapped to it")
+                            # One that was measured on days before the change may be better, but it is not the end of the story.
+                            if now.tags["last_day"] >= injected.isoformat():
+                                story.swapped = day.isoformat()
+                                last = day + timedelta(days=LAST_DAY_AFTER)
+                day += timedelta(days=1)
+            same_process = service.poll() is None
+        after = registry.champion()
+        if story.run is None or story.swapped is None or after is None:
+            raise DemoFailed(
+                f"drift was detected on {story.detected}, {story.retrainings} retrainings ran, and no version passed the gate by {last}"
+            )
+        from mlops_assets.cli.demo.summary import summarize, tell
+
+        summary = summarize(
+            settings,
+            bank,
+            story.run,
+            injected.isoformat(),
+            str(story.detected),
+            story.swapped,
+            before,
+            after,
+            day,
+        )
+        summary["serving"]["swapped_without_restart"] &= same_process
+        summary["seconds"] = round(time.monotonic() - started, 1)
+    (home / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    tell(home, settings, summary, story.swapped)
+    if bank.failed or summary["parity"]["mismatches"]:
+        raise DemoFailed(
+            f"{bank.failed} requests failed ({bank.first_failure}), {summary['parity']['mismatches']} vectors do not agree"
+        )
+    return summary
+
+
+def simulated_bank() -> Any:
+    """The bank of the demo's configuration, truth included: the demo plays the world, and the platform sees only what it is sent."""
+    import tomllib
+
+    from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
+
+    return BankSource(
+        SimulatorConfig.model_validate(tomllib.loads(CONFIG.read_text(encoding="utf-8"))["source"])
+    )
+
+
+def _empty(home: Path) -> None:
+    """Start anew; a folder that no demo made is left alone."""
+    if home.exists() and any(home.iterdir()):
+        if not (home / MARKER).exists():
+            raise DemoFailed(
+                f"{home} is not a folder that the demo made, so it is not emptied; name another with --home"
+            )
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / MARKER).touch()
+
+
+def _drifted(instance: DagsterInstance, day: date) -> bool:
+    """Whether a drift check of the day failed."""
+    from mlops_assets.core.keys import DRIFT_CHECKS
+    from mlops_assets.sensors.retraining import Seen, failed_checks
+
+    return any(
+        one.day == day.isoformat()
+        for check in DRIFT_CHECKS
+        for one in failed_checks(instance, check, Seen())[1]
+    )
+
+
+def _follow_sensor(instance: DagsterInstance, job: str, story: Story, daemon: int) -> bool:
+    """Wait until the daemon's sensor has looked at what failed; where it asked for a retraining, until that has ended. True if there was one."""
+    from dagster import RunsFilter
+
+    until = time.monotonic() + RETRAINING_TIMEOUT_S
+    before = story.retrainings
+    while time.monotonic() < until:
+        runs = [
+            run for run in instance.get_runs(RunsFilter(job_name=job)) if run.tags.get(SENSOR_TAG) == SENSOR
+        ]
+        finished = all(run.is_finished for run in runs)
+        if len(runs) > before and finished:
+            story.retrainings, story.run = len(runs), runs[0]
+            if not runs[0].is_success:
+                raise DemoFailed(f"the retraining {runs[0].run_id} failed; its log is in the UI")
+            return True
+        if len(runs) == before and _sensor_has_seen_all(instance):
+            return False
+        time.sleep(0.5)
+    raise DemoFailed(
+        f"the sensor asked for nothing within {RETRAINING_TIMEOUT_S:.0f} s (the daemon is process {daemon})"
+    )
+
+
+def _sensor_has_seen_all(instance: DagsterInstance) -> bool:
+    """Whether the sensor's cursor is past every failed record."""
+    from mlops_assets.core.keys import DRIFT_CHECKS
+    from mlops_assets.sensors.retraining import Cursor, Seen, failed_checks
+
+    states = [state for state in instance.all_instigator_state() if state.instigator_name == SENSOR]
+    if not states or states[0].instigator_data is None:
+        return False
+    cursor = Cursor.from_json(getattr(states[0].instigator_data, "cursor", None))
+    return not any(
+        failed_checks(instance, check, cursor.seen.get(check.to_user_string(), Seen()))[1]
+        for check in DRIFT_CHECKS
+    )
+
+
+def _wait_for_swap(bank: Bank, version: str) -> None:
+    until = time.monotonic() + 60
+    while str(bank.health()["model_version"]) != version:
+        if time.monotonic() > until:
+            raise DemoFailed(f"the service did not swap to version {version} within a minute")
+        time.sleep(0.2)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)

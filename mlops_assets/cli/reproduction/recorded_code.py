@@ -1,0 +1,94 @@
+"""The code that a version was trained with, and a Python that has the packages it was trained with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlops_assets.resources.provenance import Record, code_digest, git, lock_digest
+
+
+class CannotReproduce(Exception):
+    """There is nothing to rebuild the version from; the message says what is missing."""
+
+
+@contextmanager
+def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """The recorded code: a worktree of its commit, for as long as the block lasts. Where a commit alone is not that code, since the tree was dirty or
+    no checkout at all, the tree at `root` stands in if its code has the recorded digest.
+    """
+    commit, clean = record.code["git_commit"], record.code["git_dirty"] == "false"
+    if not clean and code_digest(root) == record.code["code_digest"]:
+        say(
+            f"code: that of {root}, which has the recorded digest; no commit holds it, so that nobody else can rebuild this version"
+        )
+        yield root
+        return
+    if commit == "none":
+        raise CannotReproduce(
+            f"it was trained outside a git checkout, and the code in {root} is not that which it was trained with"
+        )
+    if not git(root, "rev-parse", "--git-dir"):
+        raise CannotReproduce(
+            f"{root} is no git checkout (or git is missing): commit {commit} has to come from a clone of the project"
+        )
+    if not git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
+        raise CannotReproduce(
+            f"the repository in {root} has no commit {commit}, from which it was trained; fetch it"
+        )
+    say(
+        f"code: commit {commit[:12]}"
+        + ("" if clean else ", whose tree was dirty: what was changed is not recorded")
+    )
+    here = ["git", "-C", str(root), "-c", f"core.hooksPath={os.devnull}", "worktree"]
+    _run(
+        [*here, "add", "--quiet", "--detach", str(place), commit], f"git makes no worktree of commit {commit}"
+    )
+    try:
+        yield place
+    finally:
+        _run([*here, "remove", "--force", str(place)], f"git does not remove the worktree {place}")
+
+
+def interpreter(code: Path, root: Path, place: Path, say: Callable[[str], None]) -> Path:
+    """The Python for the recorded code: this one where the lock file is the same, otherwise that of a new environment made from its own lock file."""
+    if lock_digest(code) == lock_digest(root):
+        say("environment: this one, as the lock file is the same")
+        return Path(sys.executable)
+    say(
+        "environment: a new one, as the commit's requirements.lock is another; its packages come from the package registry, which takes minutes"
+    )
+    python, failed = (
+        place / "bin" / "python",
+        "no environment can be made from the commit's requirements.lock",
+    )
+    _run([sys.executable, "-m", "venv", str(place)], failed)
+    _run(
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "-c",
+            str(code / "requirements.lock"),
+            "-e",
+            str(code),
+        ],
+        failed,
+    )
+    return python
+
+
+def _run(command: Sequence[str], failed: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CannotReproduce(f"{failed}: {error}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise CannotReproduce(f"{failed}: {said[-1] if said else 'it does not say why'}")

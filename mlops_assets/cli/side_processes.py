@@ -1,0 +1,171 @@
+"""Dagster and MLflow's UI side by side on one platform, on loopback: both start, and both end, with one command."""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dagster import DagsterInstance
+
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.home import ARTIFACTS
+from mlops_assets.resources.processes import ORPHAN_TIMEOUT_S, start
+from mlops_assets.resources.registry import QUIET, ModelRegistry, registry_of
+from mlops_assets.sensors.retraining import fail_dead_runs
+
+LOOPBACK = "127.0.0.1"
+STOP_TIMEOUT_S, LEFT_OVER_TIMEOUT_S = (
+    20.0,
+    5.0,
+)  # for the two themselves, and for what they leave behind, such as runs that they launched
+PORT_PATIENCE_S = ORPHAN_TIMEOUT_S + 2.0
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class DevError(Exception):
+    """The two cannot run side by side, or one of them ended by itself; the message says which."""
+
+
+def check_ports(port: int, mlflow_port: int) -> None:
+    """`DevError` where the two could not listen. What a killed `mlops dev` has left behind is given the time to end."""
+    if port == mlflow_port:
+        raise DevError(
+            f"port {port} is given to both Dagster and MLflow: choose another with --port or --mlflow-port"
+        )
+    for name, option, wanted in (("Dagster", "--port", port), ("MLflow", "--mlflow-port", mlflow_port)):
+        if not _comes_free(wanted):
+            raise DevError(
+                f"port {wanted}, which {name} is to listen on, is taken: stop what has it, or choose another with {option}"
+            )
+
+
+def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
+    """Serve both until a signal comes, or one of them ends, which is `DevError`. Nothing of them is left then.
+
+    SIGTERM and SIGHUP are a success, Ctrl-C is `KeyboardInterrupt`.
+    """
+    registry = registry_of(settings)
+    with DagsterInstance.get() as instance:
+        fail_dead_runs(instance)
+    registry.client()  # makes the database, which MLflow's UI only reads
+    registry.end_orphans(datetime.now(UTC))  # so that it shows no training that nobody is at
+    print(
+        f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at http://{LOOPBACK}:{mlflow_port}",
+        flush=True,
+    )
+    print(f"State is in {settings.home}. Ctrl-C stops both.", flush=True)
+    dagster = ["dagster", "dev", "-m", "mlops_assets.definitions", "-h", LOOPBACK, "-p", str(port)]
+    with _signals() as received, tempfile.TemporaryDirectory() as folder:
+        Path(folder, ARTIFACTS).symlink_to(Path(registry.artifact_root).absolute())
+        running = {"Dagster": start(dagster, environment={"MLOPS_HOME": str(settings.home)})}
+        try:
+            running["MLflow"] = start(
+                _mlflow(registry, mlflow_port), environment=_MLFLOW_ENVIRONMENT, folder=Path(folder)
+            )
+            while not received:
+                time.sleep(0.5)
+                for name, process in running.items():
+                    if process.poll() is not None:
+                        raise DevError(
+                            f"{name} ended by itself with exit code {process.returncode}; what it said stands above"
+                        )
+        finally:
+            _stop(list(running.values()))
+    if signal.SIGINT in received:
+        raise KeyboardInterrupt
+
+
+# No jobs of its own (evaluations by language models), which would be five more processes.
+_MLFLOW_ENVIRONMENT = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+
+
+def _mlflow(registry: ModelRegistry, port: int) -> list[str]:
+    """MLflow's server on the registry, which it opens read-only: an alias that could be moved there would be a way around the gate.
+
+    The places of artifacts are relative, and MLflow counts them from where it is started: a folder with a link to them. It is one to throw away, for
+    the mode takes SQLite's own form of an address, and MLflow makes a folder of that name there.
+    """
+    database = Path(registry.tracking_uri.removeprefix("sqlite:///")).absolute()
+    store = f"sqlite:///{database.as_uri()}?mode=ro&uri=true"
+    words = [
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--default-artifact-root",
+        Path(registry.artifact_root).absolute().as_uri(),
+    ]
+    return [
+        *words,
+        "--no-serve-artifacts",
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--uvicorn-opts",
+        "--log-level warning",
+    ]
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Those received that ask a process to stop: the terminal's, a supervisor's, and that of a terminal that is closed."""
+    received = list[int]()
+    before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in STOPPING}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask all that each has started, as a terminal would, and kill what does not go."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    until = time.monotonic() + STOP_TIMEOUT_S
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.1, until - time.monotonic()))
+    until = time.monotonic() + LEFT_OVER_TIMEOUT_S
+    while time.monotonic() < until and any(_signal(process, 0) for process in processes):
+        time.sleep(0.1)
+    for process in processes:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Whether anything of its session is there to be signalled."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):  # macOS says the second of zombies
+        return False
+    return True
+
+
+def _comes_free(port: int) -> bool:
+    until = time.monotonic() + PORT_PATIENCE_S
+    while not (free := _is_free(port)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return free
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # connections that have ended a minute ago are in nobody's way
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True

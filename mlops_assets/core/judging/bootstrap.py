@@ -1,0 +1,150 @@
+"""How much of a figure is luck: the same figure on resamples of whole customers, or on labels that are drawn from the scores themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlops_assets.core.judging.measures import Flags, Scores, calibration_bins
+from mlops_assets.core.judging.money import Costs
+
+Codes = npt.NDArray[Any]  # of each row's group, from 0 without gaps
+Statistic = Callable[[Codes], float]  # of how often each group was drawn
+Drawn = npt.NDArray[np.float64]  # a statistic on each draw
+INTERVAL = (0.05, 0.95)  # quantiles: its lower end is what the gate calls 95 % confidence, which is one-sided
+
+
+def clusters(rows: pd.DataFrame) -> dict[str, Codes]:
+    """The two ways in which payments are not independent: a stolen card makes a burst of frauds, and so does a shop that leaks cards."""
+    columns = {"customers": "customer_id", "merchants": "merchant_id"}
+    return {name: pd.factorize(rows[column], use_na_sentinel=False)[0] for name, column in columns.items()}
+
+
+def resample(
+    statistics: Mapping[str, Statistic], groups: Codes, seed: int, resamples: int
+) -> dict[str, Drawn]:
+    """Each statistic on the same draws, with replacement, of as many groups as there are."""
+    random = np.random.default_rng(seed)
+    count = int(groups.max()) + 1
+    found = {name: np.empty(resamples) for name in statistics}
+    for draw in range(resamples):
+        times_drawn = np.bincount(random.integers(0, count, size=count), minlength=count)
+        for name, statistic in statistics.items():
+            found[name][draw] = statistic(times_drawn)
+    return found
+
+
+def most_varied(drawn: Mapping[str, Mapping[str, Drawn]], statistic: str) -> str:
+    """By which of several `clusters` the resamples of a statistic differ most: what makes the frauds come in bursts is not known beforehand, and
+    resamples that tear the bursts apart take luck for proof. One with a draw that is not a number goes first."""
+    spread = {by: float(np.std(found[statistic])) for by, found in drawn.items()}
+    return max(spread, key=lambda by: spread[by] if math.isfinite(spread[by]) else math.inf)
+
+
+def paired_bootstrap(
+    is_fraud: Flags, one: Scores, other: Scores, groups: Mapping[str, Codes], seed: int, resamples: int
+) -> tuple[str, Drawn]:
+    """Differences of average precision, one minus other, over `resample` of the groups that let them vary most, and by which these are.
+
+    A draw without any fraud gives NaN.
+    """
+    drawn = {}
+    for by, codes in groups.items():
+        statistics = {
+            name: weighted_average_precision(is_fraud, scores, codes)
+            for name, scores in (("one", one), ("other", other))
+        }
+        found = resample(statistics, codes, seed, resamples)
+        drawn[by] = {"difference": found["one"] - found["other"]}
+    by = most_varied(drawn, "difference")
+    return by, drawn[by]["difference"]
+
+
+def calibration_by_chance(
+    is_fraud: Flags, scores: Scores, groups: Iterable[Codes], seed: int, draws: int = 1_000
+) -> tuple[float, ...]:
+    """What `relative_calibration_error` comes to where nothing but chance is off: frauds drawn from the scores, once for each of `draws`.
+
+    This is the consistency resampling of Bröcker and Smith (Weather and Forecasting, 2007) by `calibration_bins`. Frauds of one customer come
+    together, so that n rows tell no more than n / `design_effect` that are independent: as many are drawn, with the largest effect of the `groups`.
+    The share and the mean score that the error is relative to stay those of the rows given.
+    """
+    bins = calibration_bins(scores)
+    _, bins = np.unique(bins, return_inverse=True)
+    rows = np.bincount(bins)
+    expected, frauds = np.bincount(bins, weights=scores), np.bincount(bins, weights=is_fraud)
+    residuals = (
+        is_fraud - scores - ((frauds - expected) / rows)[bins]
+    )  # about what the bin came to, or a wrong level would pass for a burst
+    effect = max([1.0, *(design_effect(residuals, codes) for codes in groups)])
+    independent = np.maximum(1, np.rint(rows / effect)).astype(np.int64)
+    drawn = np.random.default_rng(seed).binomial(
+        independent, np.clip(expected / rows, 0, 1), size=(draws, len(rows))
+    ) * (rows / independent)
+    errors = np.abs(drawn - expected).sum(axis=1) / min(frauds.sum(), expected.sum())
+    return tuple(errors.tolist())
+
+
+def design_effect(residuals: Scores, groups: Codes) -> float:
+    """By how much the variance of a sum is larger than if rows were independent (Kish, Survey Sampling, 1965): sum over groups of (sum of r)^2 over
+    the sum of r^2."""
+    total = float(np.sum(residuals**2))
+    return float(np.sum(np.bincount(groups, weights=residuals) ** 2)) / total if total > 0 else 1.0
+
+
+def interval(values: Drawn) -> tuple[float, float]:
+    """The percentile interval of resampled values; NaN if one of them is."""
+    low, high = np.quantile(values, INTERVAL)
+    return float(low), float(high)
+
+
+def weighted_average_precision(is_fraud: Flags, scores: Scores, groups: Codes) -> Statistic:
+    """Average precision as a function of the groups' weights: sorted once, then two cumulative sums for each draw."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, codes, frauds = scores[order], groups[order], np.flatnonzero(is_fraud[order])
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    fraud_codes = codes[frauds]
+    # Precision matters only at thresholds that catch another fraud: the end of the run of equal scores that holds it.
+    at = ends[np.searchsorted(ends, frauds)]
+    last_caught = np.searchsorted(frauds, at, side="right") - 1
+
+    def weigh(times_drawn: Codes) -> float:
+        alarms = np.cumsum(times_drawn[codes])[at]
+        weights = times_drawn[fraud_codes]
+        caught = np.cumsum(weights)[last_caught]
+        if not caught[-1]:
+            return math.nan
+        return float(np.sum(weights * caught / np.maximum(alarms, 1)) / caught[-1])
+
+    return weigh
+
+
+def weighted_money_saved(
+    amounts: Scores, is_fraud: Flags, scores: Scores, days: pd.Series, costs: Costs, groups: Codes
+) -> Statistic:
+    """What reviewing the highest scores of each day saves, as a function of the groups' weights.
+
+    Each payment of a customer who is drawn twice takes two reviews, and what was just within the day's capacity may fall out of it.
+    """
+    day = pd.factorize(days, use_na_sentinel=False)[0]
+    order = np.lexsort(
+        (-scores, day)
+    )  # stable: ties go by the order of the rows, as in `reviewed_at_capacity`
+    codes, frauds = groups[order], np.flatnonzero(is_fraud[order])
+    losses, first_of_day = (
+        costs.missed_fraud_share * amounts[order][frauds],
+        np.searchsorted(day[order], day[order][frauds]),
+    )
+    fraud_codes = codes[frauds]
+
+    def weigh(times_drawn: Codes) -> float:
+        before = np.concatenate([[0], np.cumsum(times_drawn[codes])])
+        ahead = before[frauds] - before[first_of_day]
+        return float(np.sum(losses * np.clip(costs.reviews_per_day - ahead, 0, times_drawn[fraud_codes])))
+
+    return weigh

@@ -1,0 +1,298 @@
+"""Whether a candidate may serve, decided on evidence alone and explained in sentences with figures, whichever way it goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
+
+from feature_repo.engine.plan import FeaturePlan
+from mlops_assets.core.judging.side_by_side import Evaluation
+
+REQUEST_FIELDS = ("amount", "event_time_us")  # what serving knows of a transaction besides its keys
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The thresholds, each beside its reason."""
+
+    min_positives: Annotated[int, Ge(1)] = (
+        50  # with fewer, the interval of average precision is wider than any honest gain, and a draw can come out without any
+    )
+    confidence: Annotated[float, Gt(0), Lt(1)] = (
+        0.95  # one-sided: a better one that is not proven comes again tomorrow, a worse one costs money until someone sees it
+    )
+    min_gain: float = (
+        0.0  # of average precision, at that confidence: any proven gain is worth a swap, which costs nothing
+    )
+    max_money_loss_share: Annotated[float, Ge(0)] = (
+        0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
+    )
+    min_slice_positives: Annotated[int, Ge(1)] = (
+        30  # with fewer, a slice swings by more than `max_slice_loss` from one week to the next, and no loss of it is proven
+    )
+    max_slice_loss: Annotated[float, Ge(0)] = (
+        0.05  # of average precision, proven: for a gain on the whole some payments may lose a little, not this much
+    )
+    max_calibration_error: Annotated[float, Gt(0)] = (
+        0.5  # relative, scores off by a factor of 1.5: the policy is made of probabilities, and people read them as such
+    )
+    max_positive_share: Annotated[float, Gt(0), Le(1)] = (
+        0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)
+    )
+    max_amount_factor: Annotated[float, Gt(1)] = (
+        5.0  # prices do not move so between trainings; units do (cents for euros: 100)
+    )
+    allow_dirty: bool = False  # true where nobody has to rebuild a version: a demonstration, a test
+    approval: Literal["automatic", "person"] = (
+        "automatic"  # person: what the gate lets pass waits until somebody promotes it
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`barred`: those of the reasons against that no person may overrule, since serving would break or the figures cannot be trusted."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+    barred: tuple[str, ...] = ()
+
+
+def decide(
+    evaluation: Evaluation,
+    gate: Gate,
+    *,
+    candidate_features: Sequence[str],
+    champion_features: Sequence[str] | None,
+    missing: Sequence[str],
+    unproven: Sequence[str],
+    unreproducible: str | None = None,
+    objections: Sequence[str] = (),
+) -> Verdict:
+    """Against the champion, or against the baseline where there is none. `champion_features`: the vector that the service computes now.
+
+    `missing`: what serving lacks to compute the candidate's vector, see `lacking`. `unproven`: the served days on which nothing proves that training
+    and serving see the same features. `unreproducible`: why nobody could rebuild the candidate. `objections`: why the two could not be compared as
+    they should. A refusal gives every reason against, a promotion every reason for. What cannot be computed counts against.
+    """
+    findings = [
+        *(Finding(False, objection) for objection in objections),
+        *_labels(evaluation, gate),
+        *_amounts(evaluation, gate),
+        *_metrics(evaluation),
+        _better(evaluation, gate),
+        _money(evaluation, gate),
+        *_slices(evaluation, gate),
+        *_calibration(evaluation, gate),
+        _features(
+            tuple(candidate_features),
+            None if champion_features is None else tuple(champion_features),
+            missing,
+        ),
+        _parity(unproven),
+        _rebuild(unreproducible, gate),
+    ]
+    against = tuple(finding.reason for finding in findings if not finding.good)
+    barred = tuple(finding.reason for finding in findings if not finding.good and finding.hard)
+    return Verdict(
+        promote=not against, reasons=against or tuple(finding.reason for finding in findings), barred=barred
+    )
+
+
+def barred_now(missing: Sequence[str], unproven: Sequence[str]) -> list[str]:
+    """What of `decide`'s questions has to be asked again on the day that a person promotes."""
+    return [
+        finding.reason for finding in (_features((), None, missing), _parity(unproven)) if not finding.good
+    ]
+
+
+def lacking(
+    candidate: FeaturePlan, serving: FeaturePlan | None, columns: Mapping[str, Collection[str]]
+) -> list[str]:
+    """What serving does not have of the streams and columns that the candidate's vector is computed from.
+
+    `serving` is the plan that serves now, `columns` what the service stores of an event of each stream; a first version may use any of those streams.
+    """
+    streams = set(columns) if serving is None else {view.stream for view in serving.views} & set(columns)
+    missing = []
+    for view in candidate.views:
+        if view.stream not in streams:
+            missing.append(f"the stream {view.stream} (for {view.name})")
+        else:
+            unknown = sorted({view.entity, *view.columns} - set(columns[view.stream]))
+            missing += [f"the column {view.stream}.{column} (for {view.name})" for column in unknown]
+    return [
+        *missing,
+        *(f"the request's {name}" for name in candidate.request_fields if name not in REQUEST_FIELDS),
+    ]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer. Where it is `hard` and not good, it is no matter of judgement: see `Verdict.barred`."""
+
+    good: bool
+    reason: str
+    hard: bool = False
+
+
+def _labels(evaluation: Evaluation, gate: Gate) -> list[Finding]:
+    where = (
+        f"the holdout from {evaluation.first_day} to {evaluation.last_day}"
+        if evaluation.rows
+        else "the holdout"
+    )
+    positives = f"{where} has {evaluation.positives:,} frauds in {evaluation.rows:,} rows"
+    if evaluation.positives < gate.min_positives:
+        findings = [
+            Finding(False, f"{positives}: at least {gate.min_positives:,} are needed to compare two models")
+        ]
+    else:
+        findings = [_share(f"{positives}, a share of", evaluation.positive_share, gate)]
+    if evaluation.train_positive_share is not None:
+        findings.append(
+            _share(
+                f"of {evaluation.train_rows or 0:,} training rows the share of fraud is",
+                evaluation.train_positive_share,
+                gate,
+            )
+        )
+    return findings
+
+
+def _share(what: str, share: float, gate: Gate) -> Finding:
+    good = share <= gate.max_positive_share
+    believable = "believable" if good else f"at most {gate.max_positive_share:.0%} is believable"
+    return Finding(good, f"{what} {share:.2%}: {believable}", hard=True)
+
+
+def _amounts(evaluation: Evaluation, gate: Gate) -> list[Finding]:
+    factor = evaluation.amount_factor
+    if factor is None:
+        return []
+    good = factor <= gate.max_amount_factor
+    figures = f"amounts are off by a factor of {factor:.2f} from what is expected (at most {gate.max_amount_factor:g} is believable)"
+    return [Finding(good, figures, hard=True)]
+
+
+def _metrics(evaluation: Evaluation) -> list[Finding]:
+    """A metric that is not a number is no detail of the report: something was not measured."""
+    findings = []
+    for who, metrics in evaluation.metrics.items():
+        if who not in ("candidate", evaluation.reference):
+            continue
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                why = evaluation.undefined.get(f"{who}.{name}", "it came out as not a number")
+                findings.append(Finding(False, f"{name} of the {who} is undefined: {why}", hard=True))
+    return findings
+
+
+def _better(evaluation: Evaluation, gate: Gate) -> Finding:
+    if evaluation.reference == "none":
+        return Finding(
+            False, "there is neither a champion nor a baseline to compare the candidate with", hard=True
+        )
+    own = evaluation.metrics["candidate"]["average_precision"]
+    other = evaluation.metrics[evaluation.reference]["average_precision"]
+    bound = evaluation.lower_bound(gate.confidence)
+    good = bound > gate.min_gain  # false for NaN as well
+    figures = f"average precision {own:.4f} against {other:.4f} of the {evaluation.reference}, a difference of {evaluation.difference:+.4f}"
+    count = evaluation.merchants if evaluation.resampled == "merchants" else evaluation.customers
+    resamples = f"{len(evaluation.bootstrap)} resamples of {count:,} {evaluation.resampled}"
+    if math.isnan(bound) and math.isfinite(evaluation.difference):
+        return Finding(False, f"{figures}; of {resamples} some hold no fraud at all: nothing is proven")
+    interval = f"at {gate.confidence:.0%} confidence it is at least {bound:+.4f}, over {resamples}"
+    proven = "" if good else f": not proven to be more than {gate.min_gain:g}"
+    return Finding(good, f"{figures}; {interval}{proven}", hard=not math.isfinite(bound))
+
+
+def _money(evaluation: Evaluation, gate: Gate) -> Finding:
+    own = evaluation.metrics["candidate"]["money_saved"]
+    other = evaluation.metrics.get(evaluation.reference, {}).get("money_saved", math.nan)
+    good = own >= other * (1 - gate.max_money_loss_share)  # false for NaN as well
+    figures = f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.2f}, the {evaluation.reference} {other:,.2f}"
+    return Finding(good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less"))
+
+
+def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
+    """A loss counts if its whole interval lies beyond what is tolerated: of ten slices that are no worse, one looks worse by chance."""
+    judged = [one for one in evaluation.slices if one.positives >= gate.min_slice_positives and one.bootstrap]
+    if not judged:
+        return []
+    losses = [one for one in judged if one.bound(gate.confidence) < -gate.max_slice_loss]
+    if not losses:
+        several = f"slices with {gate.min_slice_positives:,} frauds or more, {len(judged)} in number"
+        figures = (
+            f"none of the {several}, is proven to lose more than {gate.max_slice_loss:g} of average precision"
+        )
+        worst = min(judged, key=lambda one: one.difference or 0.0)
+        return [Finding(True, f"{figures}; the worst is {worst.name} with {worst.difference:+.4f}")]
+    return [
+        Finding(
+            False,
+            f"{one.name}, {one.positives:,} frauds: average precision {one.candidate:.4f} against {one.reference:.4f} of the {evaluation.reference}; "
+            f"at {gate.confidence:.0%} confidence it loses at least {-one.bound(gate.confidence):.4f}, more than {gate.max_slice_loss:g}",
+        )
+        for one in losses
+    ]
+
+
+def _calibration(evaluation: Evaluation, gate: Gate) -> list[Finding]:
+    """An error counts if it is larger than is tolerated, and than a calibrated model shows by chance on as many frauds that come in such bursts."""
+    error, chance = (
+        evaluation.metrics["candidate"]["relative_calibration_error"],
+        evaluation.calibration_by_chance,
+    )
+    if not math.isfinite(error):
+        return []  # `_metrics` has said so
+    low, high = (
+        float(np.quantile(chance, q)) if chance else math.nan for q in (1 - gate.confidence, gate.confidence)
+    )
+    figures = f"its scores are off from the observed shares of fraud by {error:.0%} (at most {gate.max_calibration_error:.0%})"
+    found = f"{figures}; those of a calibrated model are by {low:.0%} to {high:.0%} here, by chance"
+    if error <= gate.max_calibration_error:
+        return [Finding(True, found)]
+    if error <= high:  # false for NaN as well
+        return [Finding(True, f"{found}: this may be chance")]
+    return [Finding(False, f"{found}: they are no probabilities")]
+
+
+def _features(candidate: tuple[str, ...], serving: tuple[str, ...] | None, missing: Sequence[str]) -> Finding:
+    if missing:
+        return Finding(
+            False, f"the service cannot compute its features, for it has not {', '.join(missing)}", hard=True
+        )
+    if serving is None:
+        return Finding(
+            True, f"the first version sets the {len(candidate)} features that the service computes"
+        )
+    if candidate == serving:
+        return Finding(True, f"its {len(candidate)} features are those that the service computes, in order")
+    gone, extra = sorted(set(serving) - set(candidate)), sorted(set(candidate) - set(serving))
+    differs = [f"without {', '.join(gone)}"] * bool(gone) + [f"with {', '.join(extra)} besides"] * bool(extra)
+    how = " and ".join(differs) or "in another order"
+    return Finding(
+        True, f"the service can compute its {len(candidate)} features, which are the champion's {how}"
+    )
+
+
+def _rebuild(unreproducible: str | None, gate: Gate) -> Finding:
+    if unreproducible is None:
+        return Finding(True, "it can be rebuilt from its commit")
+    return Finding(
+        gate.allow_dirty,
+        f"{unreproducible}{', which is allowed here' if gate.allow_dirty else ''}",
+        hard=True,
+    )
+
+
+def _parity(unproven: Sequence[str]) -> Finding:
+    if not unproven:
+        return Finding(True, "served vectors agree with those recomputed offline")
+    few = ", ".join(unproven[:3]) + (f" and {len(unproven) - 3} days more" if len(unproven) > 3 else "")
+    return Finding(False, f"training and serving are not proven to see the same features: {few}", hard=True)

@@ -1,0 +1,267 @@
+"""The model card of a version, in Hugging Face's format: Markdown with YAML in front, from recorded facts alone.
+
+The format: https://huggingface.co/docs/hub/model-cards. Nothing here is written by hand for a version, so that nothing in it can be out of date.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_assets.core.judging.gate import Verdict
+from mlops_assets.core.judging.side_by_side import Evaluation
+
+LICENSE = "apache-2.0"  # that of the project
+TASK = {"type": "tabular-classification", "name": "Tabular Classification"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is on record of a version. `tags` are the registered version's, `record` is what it was made from, by the names of `provenance.json`."""
+
+    use_case: str
+    description: str
+    owner: str
+    version: str
+    run_id: str
+    champion: str | None  # the version that serves now
+    tags: Mapping[str, str]
+    record: Mapping[str, Any]
+    features: tuple[str, ...]
+    review: float  # the policy's thresholds
+    block: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.use_case} version {self.version}"
+
+
+def model_card(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
+    """The whole card, as it lies beside the model under the name README.md."""
+    import yaml
+
+    front = yaml.safe_dump(
+        front_matter(facts, evaluation), sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return f"---\n{front}---\n\n{body(facts, evaluation, verdict)}"
+
+
+def front_matter(facts: Facts, evaluation: Evaluation) -> dict[str, Any]:
+    """What Hugging Face reads. A metric that is not defined has no value, and stands in the card's text alone."""
+    named = _named(evaluation)
+    metrics = [
+        {"type": kind, "name": named[kind], "value": float(value)}
+        for kind, value in evaluation.metrics["candidate"].items()
+        if kind in named and math.isfinite(value)
+    ]
+    dataset = {
+        "type": facts.use_case,
+        "name": f"{facts.use_case} from {evaluation.first_day} to {evaluation.last_day}",
+        "split": "holdout",
+        "revision": facts.tags["training_set_digest"],
+    }
+    results = [{"task": TASK, "dataset": dataset, "metrics": metrics}]
+    front = {
+        "license": LICENSE,
+        "library_name": "lightgbm",
+        "pipeline_tag": TASK["type"],
+        "tags": [facts.use_case, "lightgbm", TASK["type"]],
+    }
+    return {**front, **({"model-index": [{"name": facts.name, "results": results}]} if metrics else {})}
+
+
+def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
+    """The card's sections, in the order of Hugging Face's template."""
+    tags, record, reference = facts.tags, facts.record, _reference(facts, evaluation)
+    decided = "may be promoted" if verdict.promote else "is refused"
+    days = [day for of_dataset in record["partitions"].values() for day in of_dataset]
+    dirty = {"false": "", "true": ", with changes that are not recorded"}.get(
+        tags["git_dirty"], ", and whether there were changes is not known"
+    )
+    sections = [
+        f"# Model card of {_plain(facts.name)}",
+        _plain(facts.description),
+        "## Model details",
+        _list(
+            f"Owner: {_plain(facts.owner)}",
+            "Model: gradient-boosted trees (LightGBM), with Platt's scaling, so that a score is a probability of fraud",
+            f"Made as of {tags['as_of']}: of nothing that was known later",
+            f"License: {LICENSE}",
+            f"Verdict of the gate: it **{decided}**",
+        ),
+        "## Uses",
+        "### Direct use",
+        f"Scores for: {_plain(facts.description)} The version's policy allows what scores below {facts.review:.4f}, sends to review what scores "
+        f"from there on, and blocks from {facts.block:.4f}.",
+        "### Out-of-scope use",
+        f"Features computed otherwise than by the feature service {_plain(tags['feature_service'])} (plan {_code(tags['plan_digest'])}), and "
+        f"payments unlike those from {evaluation.first_day} to {evaluation.last_day}: the drift reports say when that is so.",
+        "## Bias, risks and limitations",
+        _unknown(evaluation),
+        f"Average precision by group of payments, on the holdout. Of small groups it says little.\n\n{_slices(evaluation, reference)}",
+        "## How to get started with the model",
+        f"The artifact `bundle` of the MLflow run {_code(facts.run_id)} needs neither MLflow nor Dagster:",
+        _LOADING,
+        "## Training details",
+        "### Training data",
+        _list(
+            f"Payments up to {tags['last_day']}, each with the latest verdict that was known before {tags['as_of']}; training set "
+            f"{_code(tags['training_set_digest'])}",
+            f"Made of what had arrived from {min(days)} to {max(days)}; SHA-256 of every file is in `provenance.json`"
+            if days
+            else "",
+            f"For the evaluation: up to {tags['evaluation_last_day']}, {evaluation.train_rows or 0:,} rows, "
+            f"{_share(evaluation.train_positive_share)} of them fraud",
+            f"{len(facts.features)} features: {', '.join(_code(name) for name in facts.features)}",
+        ),
+        "### Training procedure",
+        _table(
+            ("setting", "value"), sorted((_plain(str(k)), _code(str(v))) for k, v in record["recipe"].items())
+        ),
+        "## Evaluation",
+        f"On {evaluation.rows:,} payments of {evaluation.customers:,} customers from {evaluation.first_day} to {evaluation.last_day}, "
+        f"{evaluation.positives:,} of them fraud ({_share(evaluation.positive_share)}), which no fit that is compared here was trained on. "
+        f"Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of {evaluation.resampled}.",
+        _results(evaluation, reference),
+        f"### Verdict\n\nThe version {decided}:",
+        _list(*(_plain(reason) for reason in verdict.reasons)),
+        "## Technical specifications",
+        _list(
+            f"Code: commit {_code(tags['git_commit'])}{dirty}",
+            f"Lock file: {_code(tags['lock_digest'])}; configuration: {_code(tags['config_digest'])}",
+            f"Bundle: {_code(tags['bundle_digest'])}",
+            *(
+                f"Model text of the {_plain(kind)} fit: {_code(digest)}"
+                for kind, digest in record["models"].items()
+            ),
+            f"Computed with {', '.join(f'{_plain(name)} {_plain(number)}' for name, number in record['runtime'].items())}",
+            f"To make it again and compare: `mlops reproduce {facts.version}`",
+        ),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def shortened(card: str, limit: int, whole: str) -> str:
+    """The card without its YAML, cut before the first section that would go beyond `limit` characters; `whole` says where the rest is."""
+    text = card.split("\n---\n\n", 1)[1]
+    if len(text) <= limit:
+        return text
+    room = limit - len(whole) - 2
+    cut = text.rfind("\n\n## ", 0, room + 5)
+    return f"{text[: cut if cut > 0 else room]}\n\n{whole}"
+
+
+_LOADING = """```python
+from pathlib import Path
+
+from serving.contract.bundle import load_release
+from serving.contract.scorers.lightgbm import Scorer
+
+release = load_release(Path("bundle"))  # verifies every digest first
+scores = Scorer(release.model_text, release.calibrator).score(matrix)  # float64, columns as in release.features, NaN for null
+```"""
+
+
+def _named(evaluation: Evaluation) -> dict[str, str]:
+    return {
+        "average_precision": "Average precision",
+        "roc_auc": "ROC AUC",
+        "card_precision_at_k": f"Card precision at {evaluation.k}",
+        "recall_at_1pct_fpr": "Recall at 1 % false positives",
+        "money_saved": f"Money saved at {evaluation.reviews_per_day:,} reviews a day",
+        "calibration_error": "Calibration error",
+        "relative_calibration_error": "Calibration error, relative to the share of fraud",
+    }
+
+
+def _reference(facts: Facts, evaluation: Evaluation) -> str:
+    return (
+        f"champion, version {facts.champion}" if evaluation.reference == "champion" else evaluation.reference
+    )
+
+
+def _results(evaluation: Evaluation, reference: str) -> str:
+    def shown(who: str, kind: str) -> str:
+        value = evaluation.metrics.get(who, {}).get(kind, math.nan)
+        if not math.isfinite(value):
+            return (
+                f"undefined: {_plain(evaluation.undefined[f'{who}.{kind}'])}"
+                if f"{who}.{kind}" in evaluation.undefined
+                else "none"
+            )
+        return _number(value) + between(who, kind)
+
+    def between(who: str, kind: str) -> str:
+        bounds = evaluation.intervals.get(f"{who}.{kind}")
+        return f" ({_number(bounds[0])} to {_number(bounds[1])})" if bounds else ""
+
+    def gain(kind: str) -> str:
+        own, other = (
+            evaluation.metrics.get(who, {}).get(kind, math.nan) for who in ("candidate", evaluation.reference)
+        )
+        return (
+            f"{_number(own - other, '+')}{between('difference', kind)}" if math.isfinite(own - other) else ""
+        )
+
+    rows = [
+        (name, shown("candidate", kind), shown(evaluation.reference, kind), gain(kind))
+        for kind, name in _named(evaluation).items()
+    ]
+    return _table(("metric", "this version", _plain(reference), "difference"), rows)
+
+
+def _slices(evaluation: Evaluation, reference: str) -> str:
+    rows = [
+        (
+            _plain(one.name),
+            f"{one.rows:,}",
+            f"{one.positives:,}",
+            *("undefined" if v is None else f"{v:.4f}" for v in (one.candidate, one.reference)),
+        )
+        for one in evaluation.slices
+    ]
+    return _table(("payments", "rows", "frauds", "this version", _plain(reference)), rows)
+
+
+def _unknown(evaluation: Evaluation) -> str:
+    if evaluation.unknown_rows is None:
+        return ""
+    return (
+        f"Unknown: {evaluation.unknown_rows:,} payments of the holdout's days ({_share(evaluation.unknown_share)}), worth "
+        f"{evaluation.unknown_amount or 0.0:,.2f}, were blocked and never investigated. No figure here is about them."
+    )
+
+
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign},.2f}" if abs(value) >= 100 else f"{value:{sign}.4f}"
+
+
+def _share(value: float | None) -> str:
+    return "of an unknown share" if value is None or not math.isfinite(value) else f"{value:.2%}"
+
+
+def _list(*items: str) -> str:
+    return "\n".join(f"- {item}" for item in items if item)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(
+        [
+            f"| {' | '.join(header)} |",
+            f"|{' --- |' * len(header)}",
+            *(f"| {' | '.join(row)} |" for row in rows),
+        ]
+    )
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """An identifier as code; what would end the code, or the cell of a table, is shown as plain text."""
+    return f"`{text}`" if text and not re.search(r"[`|\s]", text) else _plain(text)

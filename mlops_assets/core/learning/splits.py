@@ -1,0 +1,125 @@
+"""Which days a model may learn from and which ones it is measured on, so that nothing immature or overlapping slips into either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+
+class BadSplit(ValueError):
+    """A split that cannot be meant; the message names the value."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The days of one as-of day D. All bounds are inclusive days of the transaction, in UTC.
+
+    A transaction of day t has its verdict at t + maturity at the latest, so on D (which reads what arrived before D) the last day whose
+    verdicts are all known is M = D - maturity - 1.
+    """
+
+    as_of: date
+    maturity_days: int
+    holdout_days: int
+    train_days: int
+    not_before: date | None = None  # the first day that may be learnt from at all
+
+    def __post_init__(self) -> None:
+        if isinstance(self.as_of, datetime) or not isinstance(self.as_of, date):
+            raise BadSplit(f"as of {self.as_of!r}: a date is needed")
+        if self.maturity_days < 0:
+            raise BadSplit(f"a maturity of {self.maturity_days} days")
+        if self.holdout_days < 1:
+            raise BadSplit(f"a holdout of {self.holdout_days} days")
+        if self.train_days <= self.holdout_days:
+            raise BadSplit(
+                f"a training period of {self.train_days} days leaves nothing before a holdout of {self.holdout_days} days"
+            )
+
+    @property
+    def last_mature_day(self) -> date:
+        """M: the last day whose verdicts are all known."""
+        return self.as_of - timedelta(days=self.maturity_days + 1)
+
+    @property
+    def train_first(self) -> date:
+        """The first day of both fits."""
+        first = self.last_mature_day - timedelta(days=self.train_days - 1)
+        return max(first, self.not_before or first)
+
+    @property
+    def evaluation_last(self) -> date:
+        """The last day of the evaluation fit; the release fit goes on to M."""
+        return self.last_mature_day - timedelta(days=self.holdout_days)
+
+    @property
+    def holdout_first(self) -> date:
+        return self.evaluation_last + timedelta(days=1)
+
+    @property
+    def holdout_last(self) -> date:
+        return self.last_mature_day
+
+    @property
+    def has_training_days(self) -> bool:
+        """Whether any day is left for the evaluation fit."""
+        return self.train_first <= self.evaluation_last
+
+    def label(self, days: pd.Series) -> pd.Series:
+        """The fold of each day or timestamp: "train" (both fits), "holdout" (measured on, then part of the release fit) or None."""
+        utc = utc_days(days)
+        fold = np.full(len(utc), None, dtype=object)  # not a Series of None: pandas would turn that into NaN
+        fold[
+            ((utc >= pd.Timestamp(self.train_first)) & (utc <= pd.Timestamp(self.evaluation_last))).to_numpy()
+        ] = "train"
+        fold[
+            ((utc >= pd.Timestamp(self.holdout_first)) & (utc <= pd.Timestamp(self.holdout_last))).to_numpy()
+        ] = "holdout"
+        return pd.Series(fold, index=days.index, dtype=object)
+
+
+class NothingToLearn(BadSplit):
+    """As of a day no training day is left. The message says what each arrival day is kept for, and which as-of day would be the first."""
+
+    def __init__(self, split: Split, start: date, there: Sequence[str], end: date | None = None) -> None:
+        """`start` and `end` bound the platform's arrival days; `there` are those before the as-of day that were materialized."""
+        warm_up = (split.not_before - start).days if split.not_before else 0
+        first = start + timedelta(days=warm_up + split.holdout_days + split.maturity_days + 1)
+        kept = (
+            (f"the first {warm_up}", "warm-up", "[model] warm_up_days", warm_up),
+            (
+                f"the last {split.maturity_days}",
+                "without mature labels",
+                "[verdicts] maturity_days",
+                split.maturity_days,
+            ),
+            (
+                f"the {split.holdout_days} before those",
+                "held out",
+                "[model] holdout_days",
+                split.holdout_days,
+            ),
+        )
+        days = (
+            f"arrival days {min(there)} to {max(there)} are there" if there else "no arrival day is there yet"
+        )
+        whats = ", ".join(f"{which} are {what} ({key})" for which, what, key, number in kept if number)
+        late = (
+            f". That is after [time] end = {end}: lower one of the three"
+            if end and first > end + timedelta(days=1)
+            else ""
+        )
+        super().__init__(
+            f"as of {split.as_of}: nothing to learn from: {days}; of the days from {start} on {whats}: "
+            f"the first as-of day with a training day is {first}{late}"
+        )
+
+
+def utc_days(times: pd.Series) -> pd.Series:
+    """The UTC day of dates, ISO strings or timestamps, as midnight without a zone; what has no zone is read as UTC."""
+    stamps = pd.to_datetime(times, utc=True)
+    return stamps.dt.tz_localize(None).dt.normalize()

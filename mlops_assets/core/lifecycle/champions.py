@@ -1,0 +1,76 @@
+"""What a history of decisions says: which version serves, where a rollback goes, and which versions wait for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PROMOTED, REFUSED, AWAITING, DECLINED, ROLLED_BACK = (
+    "promoted",
+    "refused",
+    "awaiting",
+    "declined",
+    "rolled_back",
+)
+GATE, GUARD = "gate", "guard"  # who decides where no person does: before a version serves, and after
+
+Row = Mapping[str, Any]
+
+
+def kind(row: Row) -> str:
+    """What was decided; rows from before the history was chained call it their verdict."""
+    return str(row["kind"] if "kind" in row else row["verdict"])
+
+
+def moved_to(row: Row) -> str | None:
+    """The version that the row made champion; None where it moved nothing."""
+    return {PROMOTED: row["version"], ROLLED_BACK: row.get("to")}.get(kind(row))
+
+
+def champions(rows: Sequence[Row]) -> list[str]:
+    """The champions that a rollback walks back through, the one that serves at the end. What was rolled back is no longer among them."""
+    line: list[str] = []
+    for row in rows:
+        if kind(row) == PROMOTED:
+            line = line or [row["champion"]] * bool(row["champion"])
+            line += [row["version"]] * (line[-1:] != [row["version"]])
+        elif kind(row) == ROLLED_BACK:
+            while line and line[-1] != row["to"]:
+                line.pop()
+            line = line or [row["to"]]
+    return line
+
+
+def back_to(rows: Sequence[Row]) -> str | None:
+    """Where a rollback goes: the newest champion before this one that was not rolled back itself; None where there is none."""
+    line = champions(rows)
+    return next(
+        (
+            version
+            for version in reversed(line[:-1])
+            if version != line[-1] and held_back(rows, version) is None
+        ),
+        None,
+    )
+
+
+def held_back(rows: Sequence[Row], version: str, serves: str | None = None) -> str | None:
+    """Why no machine may promote this version, or another one that would serve the same (a digest of what it serves); None where it may."""
+    for row in reversed(rows):
+        if row["version"] != version and (serves is None or row.get("serves") != serves):
+            continue
+        if kind(row) == PROMOTED:
+            return None
+        if kind(row) in (ROLLED_BACK, DECLINED):
+            what = (
+                f"version {version}"
+                if row["version"] == version
+                else f"the same, as version {row['version']},"
+            )
+            return f"{what} was {latch(row)}: only a person promotes it again"
+    return None
+
+
+def latch(row: Row) -> str:
+    """The decision as the version's tag tells it."""
+    return f"{kind(row).replace('_', ' ')} by {row['by']} at {row['at']}: {'; '.join(row['reasons'])}"

@@ -1,0 +1,196 @@
+"""Whether a version that was promoted lately does what it was promoted for: its scores, its errors and its time, against limits and its predecessor.
+
+What its predecessor showed as well, on its own last days, is not the version's doing, and a rollback would not help: the world has moved, which is
+the drift reports' to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mlops_assets.core.lifecycle.champions import (
+    GATE,
+    GUARD,
+    PROMOTED,
+    ROLLED_BACK,
+    Row,
+    back_to,
+    kind,
+    moved_to,
+)
+from serving.store.sqlite.measured import KEPT_DAYS, SLOW_MS, Measured
+
+COMPARED_DAYS = 7  # before the promotion, on which the predecessor is looked at: every day of the week once
+# A week is looked at 20,000 times: one false alarm in fifty weeks of a version that lies exactly at its limit.
+BEYOND_CHANCE = 1e-6
+SLOW_SHARE = 0.01  # what a 99th percentile leaves
+
+
+class BadGuard(ValueError):
+    """Limits that cannot be kept; the message names the key and the value."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The limits, each beside its reason."""
+
+    enabled: bool = True
+    watch_days: int = 7  # what a promotion broke shows within a week, weekend included
+    min_requests: int = 500  # fewer leave less than five beyond a 99th percentile
+    min_errors: int = 10  # one payment that is sent again and again is no pattern; a version that always fails shows at once
+    max_error_share: float = (
+        0.01  # a payment that is not scored costs the fallback of whoever asked; a sound model never fails
+    )
+    max_p99_ms: int = 10  # a score takes a few tenths of one; with 10 a worker is down from thousands of payments a second to a hundred
+    max_alarm_factor: float = 5.0  # times the share that its reference has, or a fifth of it: a busy day of fraud is not five times the usual
+
+    def __post_init__(self) -> None:
+        if not 0 < self.watch_days <= KEPT_DAYS - COMPARED_DAYS:
+            raise BadGuard(
+                f"watch_days has to be from 1 to {KEPT_DAYS - COMPARED_DAYS}, for as long as measurements are kept, not {self.watch_days}"
+            )
+        if few := next((name for name in ("min_requests", "min_errors") if getattr(self, name) < 1), None):
+            raise BadGuard(f"{few} has to be at least 1, not {getattr(self, few)}")
+        if not 0 < self.max_p99_ms <= SLOW_MS[-1]:
+            raise BadGuard(f"max_p99_ms has to be from 1 to {SLOW_MS[-1]}, not {self.max_p99_ms}")
+        if not self.max_alarm_factor > 1:
+            raise BadGuard(f"max_alarm_factor has to be more than 1, not {self.max_alarm_factor}")
+        if not 0 <= self.max_error_share < 1:
+            raise BadGuard(f"max_error_share has to be from 0 to below 1, not {self.max_error_share}")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The champion, promoted at `since`, and the one `before` it, which a rollback would return to."""
+
+    version: str
+    as_of: str
+    since: datetime
+    before: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Of so many rows of the version's drift reference, those that its own policy does not allow."""
+
+    rows: int
+    alarms: int
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`breaches`: why it has to be rolled back. `shared`: what is outside its limits, and was with its predecessor. `note`: what was looked at."""
+
+    breaches: tuple[str, ...]
+    shared: tuple[str, ...]
+    note: str
+
+
+def watched(rows: Sequence[Row], now: datetime, guard: Guard) -> Watched | str:
+    """The champion, by the history, if a rollback by itself may be its fate; otherwise why not."""
+    if (row := next((row for row in reversed(rows) if moved_to(row)), None)) is None:
+        return "there is no champion"
+    version = str(moved_to(row))
+    if kind(row) != PROMOTED:
+        return f"version {version} serves after a rollback: one that was gone back to is not left by itself"
+    if "at" not in row:
+        return f"when version {version} was promoted is not on record"
+    if now - (since := datetime.fromisoformat(row["at"])) > timedelta(days=guard.watch_days):
+        return f"version {version} was promoted at {row['at']}, more than {guard.watch_days} days ago: what changes now is the drift reports' to say"
+    if row["by"] != GATE and any(
+        kind(r) == ROLLED_BACK and r["version"] == version and r["by"] == GUARD for r in rows
+    ):
+        return f"version {version} was rolled back by the guard before, and {row['by']} has promoted it again: that is a person's to take back"
+    if (before := back_to(rows)) is None:
+        return f"version {version} has no predecessor to go back to: it is not rolled back, whatever it does"
+    return Watched(version, str(row["as_of"]), since, before)
+
+
+def judge(served: Measured, before: Measured, reference: Reference, guard: Guard) -> Judgement:
+    """What a version did since it was promoted, against the limits. `before` is its predecessor, which excuses nothing below `min_requests`."""
+    found = [
+        *_errors(served, before, guard),
+        *_latency(served, before, guard),
+        *_alarms(served, before, reference, guard),
+    ]
+    comparable = before.scored + before.errors >= guard.min_requests
+    breaches = tuple(text for text, shared in found if not (shared and comparable))
+    excused = tuple(text for text, shared in found if shared and comparable)
+    if served.scored < guard.min_requests:
+        note = f"{served.scored:,} requests scored, of {guard.min_requests:,} to judge by, and {served.errors:,} failed"
+        return Judgement(breaches, excused, note)
+    slow = served.slower_than(guard.max_p99_ms)
+    figures = (
+        f"{served.alarms:,} not ALLOW, {served.errors:,} failed, {slow:,} slower than {guard.max_p99_ms} ms"
+    )
+    return Judgement(breaches, excused, f"{served.scored:,} requests scored, {figures}")
+
+
+def by_chance(hits: int, trials: int, share: float) -> float:
+    """At most how probable at least `hits` of `trials` are where each is one with probability `share`: Chernoff's bound, which is never below the
+    exact probability (Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, 1963, theorem 1)."""
+    if hits <= trials * share:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    found = hits / trials
+    divergence = found * math.log(found / share) + (
+        0.0 if found >= 1 else (1 - found) * math.log((1 - found) / (1 - share))
+    )
+    return math.exp(-trials * divergence)
+
+
+def beyond_factor(hits: int, trials: int, other_hits: int, other_trials: int, factor: float) -> bool:
+    """Whether, beyond chance, the first share is more than `factor` times the second.
+
+    If it were exactly that, then of all hits together those of the first would be a known share: Przyborowski and Wilenski's test (Biometrika, 1940),
+    which counts how little is known of both.
+    """
+    weighed = factor * trials
+    return (
+        weighed > 0 and by_chance(hits, hits + other_hits, weighed / (weighed + other_trials)) < BEYOND_CHANCE
+    )
+
+
+Found = list[tuple[str, bool]]  # what is outside its limit, and whether it was so with the predecessor
+
+
+def _errors(served: Measured, before: Measured, guard: Guard) -> Found:
+    asked, most = served.scored + served.errors, guard.max_error_share
+    if served.errors < guard.min_errors or by_chance(served.errors, asked, most) >= BEYOND_CHANCE:
+        return []
+    text = f"{served.errors:,} of {asked:,} requests failed while it scored, {served.errors / asked:.2%}: at most {most:.2%} is allowed"
+    return [(text, before.errors > most * (before.scored + before.errors))]
+
+
+def _latency(served: Measured, before: Measured, guard: Guard) -> Found:
+    limit = guard.max_p99_ms
+    slow = served.slower_than(limit)
+    if served.scored < guard.min_requests or by_chance(slow, served.scored, SLOW_SHARE) >= BEYOND_CHANCE:
+        return []
+    text = f"{slow:,} of {served.scored:,} scores took more than {limit} ms of the processor, {slow / served.scored:.2%}: its p99 may be {limit} ms"
+    return [(text, before.slower_than(limit) > SLOW_SHARE * before.scored)]
+
+
+def _alarms(served: Measured, before: Measured, reference: Reference, guard: Guard) -> Found:
+    if served.scored < guard.min_requests or not reference.rows:
+        return []
+    factor, share, usual = (
+        guard.max_alarm_factor,
+        served.alarms / served.scored,
+        reference.alarms / reference.rows,
+    )
+    figures = f"{served.alarms:,} of {served.scored:,} decisions are not ALLOW, {share:.2%}, where its reference has {usual:.2%}"
+    if beyond_factor(served.alarms, served.scored, reference.alarms, reference.rows, factor):
+        return [
+            (
+                f"{figures}: more than {factor:g} times as many",
+                share * before.scored <= factor * before.alarms,
+            )
+        ]
+    if beyond_factor(reference.alarms, reference.rows, served.alarms, served.scored, factor):
+        return [(f"{figures}: fewer than 1 in {factor:g}", before.alarms <= factor * share * before.scored)]
+    return []

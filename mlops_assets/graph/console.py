@@ -1,0 +1,67 @@
+"""What a person sees while a run works: one line when a step is done, and what steps say themselves; errors are told at the end, once."""
+
+import logging
+import sys
+from collections import Counter
+from typing import Any
+
+from dagster import AssetCheckEvaluation, InitLoggerContext, logger
+
+REMEDY = "what to do"  # metadata of a check
+DAYS_TOLD = 3
+
+
+class _Story(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        meta = getattr(record, "dagster_meta", {})
+        step = meta.get("step_key") or ""
+        return f"{self.formatTime(record, '%H:%M:%S')}  {step:<24} {meta.get('orig_message', record.getMessage())}"
+
+
+class _Steps(logging.Filter):
+    """Lines of the steps themselves, the end of each step, and failed checks; nothing of the machinery."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failed: Counter[tuple[str, str]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        meta = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        if event is None:
+            said = str(meta.get("orig_message", ""))
+            return (
+                record.levelno >= logging.INFO
+                and bool(meta.get("step_key"))
+                and not said.startswith("Dependencies for step")
+            )
+        if event.event_type_value == "STEP_SUCCESS":
+            meta["orig_message"] = f"done in {event.event_specific_data.duration_ms / 1000:.1f} s"
+            return True
+        if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.event_specific_data.passed:
+            return self._tell(event.event_specific_data, meta)
+        return False
+
+    def _tell(self, check: AssetCheckEvaluation, meta: dict[str, Any]) -> bool:
+        """Of a check that fails on many days of a run the first few days are told, and what to do once."""
+        self._failed[str(meta.get("step_key")), check.check_name] += 1
+        times = self._failed[str(meta.get("step_key")), check.check_name]
+        day, remedy = f" on {check.partition}" if check.partition else "", check.metadata.get(REMEDY)
+        if times <= DAYS_TOLD:
+            meta["orig_message"] = f"check {check.check_name} failed{day}" + (
+                f": {remedy.value}" if remedy and times == 1 else ""
+            )
+        else:
+            meta["orig_message"] = f"check {check.check_name} failed on more days; the UI has them all"
+        return times <= DAYS_TOLD + 1
+
+
+@logger
+def story_logger(context: InitLoggerContext) -> logging.Logger:
+    """A line a step on standard error, for people at a terminal."""
+    made = logging.Logger("mlops", logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Story())
+    handler.addFilter(_Steps())
+    made.addHandler(handler)
+    return made

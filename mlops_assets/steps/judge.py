@@ -1,0 +1,218 @@
+"""How a candidate is judged: against whom, on which rows, and what else counts against it before the gate decides."""
+
+from collections.abc import Collection
+from datetime import date, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from feature_repo.lake.datasets import Lake
+from mlops_assets.core.judging.gate import Verdict, barred_now, decide, lacking
+from mlops_assets.core.judging.side_by_side import Evaluation, baseline_scores, evaluate
+from mlops_assets.core.keys import (
+    FEATURE_PARITY,
+    FEATURE_VECTORS,
+    PREDICTION_LOG,
+    TRAINED_MODEL,
+    TRANSACTIONS,
+    VERDICTS,
+)
+from mlops_assets.core.learning.splits import Split
+from mlops_assets.core.lifecycle.champions import DECLINED, ROLLED_BACK
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import shift, to_frame
+from mlops_assets.resources.provenance import unreproducible
+from mlops_assets.resources.registry import EVALUATION_FIT, ModelRegistry, RegistryError, Version
+from serving.contract.scorers.lightgbm import Scorer
+
+SERVED_VERDICTS = (
+    "transaction_id",
+    "customer_id",
+    "merchant_id",
+    "amount",
+    "is_fraud",
+)  # what the service itself writes of a verdict
+
+
+def split_of(settings: Settings, as_of: str) -> Split:
+    """How the days before `as_of` are used."""
+    model = settings.model
+    usable = settings.time.start + timedelta(days=model.warm_up_days)
+    return Split(
+        date.fromisoformat(as_of),
+        settings.verdicts.maturity_days,
+        model.holdout_days,
+        model.train_days,
+        usable,
+    )
+
+
+def judge(
+    case: UseCase,
+    settings: Settings,
+    rows: pd.DataFrame,
+    candidate: Version,
+    champion: Version | None,
+    registry: ModelRegistry,
+    unproven: list[str],
+    unknown_amounts: npt.ArrayLike | None = None,
+) -> tuple[Evaluation, Verdict, dict[str, npt.NDArray[np.float64]]]:
+    """Measure the candidate against the champion on the holdout, and let the gate decide; the scores of both come with it.
+
+    Against the baseline where there is no champion, or none that can be measured on these rows: then the gate refuses and says why.
+    """
+    holdout, train_rows = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
+    fit = registry.evaluation_fit(candidate)
+    scores = {"candidate": Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))}
+    serving, expected, objections = None, None, []
+    if champion is not None:
+        serving = registry.release(champion)
+        # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound candidate.
+        expected = registry.reference(champion, EVALUATION_FIT).column("amount").to_numpy()
+        if champion.as_of > candidate.as_of:
+            objections.append(
+                f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces nothing"
+            )
+        objections += why_not_comparable(champion, serving.features, rows.columns, holdout)
+        if not objections:
+            rival = registry.evaluation_fit(champion) if _saw(champion.tags["last_day"], holdout) else serving
+            scores["champion"] = Scorer(rival.model_text, rival.calibrator).score(
+                matrix(holdout, rival.features)
+            )
+    if "champion" not in scores:
+        scores["baseline"] = baseline_scores(train_rows, holdout, fit.features, settings.model.seed)
+    measured = evaluate(
+        holdout,
+        scores["candidate"],
+        scores.get("champion"),
+        scores.get("baseline"),
+        settings.costs,
+        k=settings.model.card_k,
+        seed=settings.model.seed,
+        train=train_rows,
+        expected_amounts=expected,
+        unknown_amounts=unknown_amounts,
+    )
+    verdict = decide(
+        measured,
+        settings.gate,
+        candidate_features=fit.features,
+        champion_features=serving.features if serving else None,
+        missing=lacking(fit.plan, serving.plan if serving else None, stored_columns(case)),
+        unproven=unproven,
+        unreproducible=unreproducible(candidate.tags),
+        objections=[*objections, *latches(candidate)],
+    )
+    return measured, verdict, scores
+
+
+def why_not_comparable(
+    champion: Version, features: tuple[str, ...], columns: Collection[str], holdout: pd.DataFrame
+) -> list[str]:
+    """What keeps the champion from being measured on the holdout: features that are gone, or days that both its fits were trained on."""
+    why = []
+    if gone := [name for name in features if name not in columns]:
+        why.append(f"the champion needs {', '.join(gone)}, which the training set no longer has")
+    if _saw(last := champion.tags["evaluation_last_day"], holdout):
+        first = holdout["event_timestamp"].min().date()
+        why.append(
+            f"the champion was trained to {last} even for its evaluation, and the holdout begins on {first}: it has seen the answers"
+        )
+    return why
+
+
+def latches(candidate: Version) -> list[str]:
+    """The decisions that keep every machine from promoting the version: what a person has refused, or what was rolled back."""
+    return [
+        f"it was {candidate.tags[tag]}: only a person promotes it again"
+        for tag in (ROLLED_BACK, DECLINED)
+        if tag in candidate.tags
+    ]
+
+
+def standing_against(
+    case: UseCase, settings: Settings, lake: Lake, registry: ModelRegistry, candidate: Version
+) -> list[str]:
+    """What forbids a version to serve now, whatever was true when it was judged: features that serving lacks, and parity that is not clean."""
+    champion = registry.champion()
+    serving = registry.release(champion).plan if champion else None
+    missing = lacking(registry.release(candidate).plan, serving, stored_columns(case))
+    return barred_now(missing, unproven_days(lake, settings, candidate.as_of, champion))
+
+
+def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:
+    """The columns that the service stores of an event of each stream. Its times are not among them: windows go by them, nothing aggregates them."""
+    values = tuple(field.name for field in case.transactions.columns if not pa.types.is_timestamp(field.type))
+    return {TRANSACTIONS: values, VERDICTS: SERVED_VERDICTS}
+
+
+def flat(measured: Evaluation) -> dict[str, float]:
+    """The numbers of an evaluation by name, as MLflow keeps them; what is undefined is left out and stands among the gate's reasons."""
+    values = {
+        f"{who}.{name}": value for who, metrics in measured.metrics.items() for name, value in metrics.items()
+    }
+    values |= {"difference": measured.difference, "rows": measured.rows, "positives": measured.positives}
+    values |= {
+        f"{name}.{end}": bound
+        for name, bounds in measured.intervals.items()
+        for end, bound in zip(("low", "high"), bounds, strict=True)
+    }
+    unknown = {
+        "unknown_rows": measured.unknown_rows,
+        "unknown_share": measured.unknown_share,
+        "unknown_amount": measured.unknown_amount,
+    }
+    values |= {name: value for name, value in unknown.items() if value is not None}
+    return {name: float(value) for name, value in values.items() if value == value}
+
+
+def matrix(rows: pd.DataFrame, features: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """The model's input: float64, NaN for null, columns in the order of the features."""
+    return rows.loc[:, list(features)].to_numpy("float64")
+
+
+def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version | None) -> list[str]:
+    """The served days before `as_of`, from the holdout or from the champion's own day on, that have no clean parity report."""
+    first = max(split_of(settings, as_of).holdout_first.isoformat(), champion.as_of if champion else "")
+    unproven = []
+    for served in lake.manifests(PREDICTION_LOG, lake.between(PREDICTION_LOG, first, shift(as_of, -1))):
+        parity = lake.manifest(FEATURE_PARITY, served.partition)
+        if served.rows and parity is None:
+            unproven.append(f"{served.partition} was served and not recomputed offline")
+        elif served.rows and parity is not None and not parity.validated:
+            unproven.append(
+                f"vectors served on {served.partition} differ from those recomputed offline without an explanation"
+            )
+    return unproven
+
+
+def amounts_without_verdict(
+    lake: Lake, settings: Settings, as_of: str, holdout: pd.DataFrame
+) -> npt.NDArray[np.float64]:
+    """Of the payments of the holdout's days that had arrived before `as_of` and have no verdict: blocked, and never investigated."""
+    split = split_of(settings, as_of)
+    days = lake.between(FEATURE_VECTORS, split.holdout_first.isoformat(), shift(as_of, -1), validated=True)
+    if not days:
+        return np.empty(0)
+    paid = to_frame(lake.read(FEATURE_VECTORS, days, ["transaction_id", "event_timestamp", "amount"]))
+    known = paid["transaction_id"].isin(holdout["transaction_id"])
+    return paid.loc[(split.label(paid["event_timestamp"]) == "holdout") & ~known, "amount"].to_numpy(
+        dtype=np.float64
+    )
+
+
+def _saw(last_day: str, holdout: pd.DataFrame) -> bool:
+    """Whether a fit that was trained to `last_day` has seen any row of the holdout."""
+    return bool((holdout["event_timestamp"] < pd.Timestamp(shift(last_day, 1), tz="UTC")).any())
+
+
+def check_same_data(candidate: Version, digest: str) -> None:
+    """A version is judged on the holdout of its own training set: on another one, what it was trained on is not known."""
+    if (own := candidate.tags.get("training_set_digest")) != digest:
+        raise RegistryError(
+            f"version {candidate.version} was trained on the training set {own}, and the one as of {candidate.as_of} is now {digest}: "
+            f"materialize {TRAINED_MODEL} again"
+        )

@@ -1,0 +1,161 @@
+"""The online state made anew from the lake and the service's log, while the service goes on."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+
+from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan
+from feature_repo.lake.datasets import Lake
+from feature_repo.online.base import Loaded
+from feature_repo.online.sqlite.rebuild import Rebuild
+from feature_repo.online.sqlite.state import OnlineState
+from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
+from mlops_assets.core.keys import TRANSACTIONS, VERDICTS
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import shift, to_table
+from mlops_assets.steps.feed_checks import waiting_labels
+from serving.contract.events import keep_waiting, replay
+from serving.store.sqlite.decision_log import create_tables, to_us
+
+BUSY_TIMEOUT_S = 60.0
+PAUSE_S = 0.001  # between two small commits: whoever waits for the lock gets it
+COMMITS_A_CHECKPOINT = 50  # more often, and the disk is waited for; less often, and the WAL grows for as long as the rebuild takes
+# The cache holds the tables that are being filled; `_Pause` does the checkpoints.
+PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    "wal_autocheckpoint = 0",
+    "cache_size = -400000",
+    "mmap_size = 1073741824",
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a rebuild put in place: how many events, by where they came from (a pending verdict may be newer than the lake, too), and how long each
+    stream had been silent at the end of the lake's last day."""
+
+    views: tuple[ViewPlan, ...]
+    events: int
+    counts: dict[str, int]
+    silent_h: dict[str, float | None]
+    refused: int
+    seconds: float
+
+
+def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Callable[[str], None]) -> Made:
+    """The lake's events, what the old state and the log learnt after it, and the verdicts that silence will bring; then the switch.
+
+    A service that writes meanwhile writes to both states, and is never kept waiting for longer than a small commit.
+    """
+    started = time.monotonic()
+    settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
+    last = lake.partitions(TRANSACTIONS)[-1]
+    lake_end_us = _midnight_us(shift(last, 1))
+    with closing(
+        sqlite3.connect(settings.serving_db, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    ) as connection:
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        create_tables(connection)
+        with Rebuild(connection, plan, _Pause(connection)) as rebuild:
+            loaded = rebuild.load_lake(lake)
+            say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
+            carried = rebuild.carry_over(lake_end_us)
+            waiting = waiting_labels(lake, settings, last)
+            with rebuild.transaction():  # before the log is gone through: a payment that only the service knows may be what one of them waits for
+                keep_waiting(connection, waiting)
+            replayed = _replay(rebuild, OnlineState(connection, plan), lake_end_us, settings)
+            say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
+            pending = _reconcile(rebuild, plan, lake, settings, last)
+            state = OnlineState(connection, plan)
+            rebuild.pack(state.last_event_us(TRANSACTIONS) or lake_end_us)
+            rebuild.switch()
+            say("the new state counts")
+            state.follow()
+            newest = {stream: state.newest_us(stream, lake_end_us) for stream in loaded}
+            events = sum(state.count(stream) for stream in loaded)
+            refused = sum(count for count, _ in state.refusals().values())
+    counts = {f"{stream} of the lake": n for stream, n in loaded.items()} | {
+        f"newer {stream}": n for stream, n in carried.items()
+    }
+    return Made(
+        views=plan.views,
+        events=events,
+        counts={**counts, "pending verdicts": pending, "labels that wait": len(waiting)},
+        silent_h={
+            stream: None if us is None else (lake_end_us - us) / HOUR_US for stream, us in newest.items()
+        },
+        refused=refused,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+class _Pause:
+    """Between two commits: lets others write, and moves what was committed into the file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection, self._commits = connection, 0
+
+    def __call__(self) -> None:
+        self._commits += 1
+        if self._commits % COMMITS_A_CHECKPOINT == 0:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        time.sleep(PAUSE_S)
+
+
+def _replay(rebuild: Rebuild, state: OnlineState, since_us: int, settings: Settings) -> int:
+    """The log says again what the old state should have known, in case it did not."""
+    steps, rows = replay(state.connection, state, since_us, settings.maturity // timedelta(microseconds=1)), 0
+    while True:
+        with rebuild.transaction():
+            state.follow()
+            step = next(steps, None)
+        if step is None:
+            return rows
+        rows += step
+        time.sleep(PAUSE_S)
+
+
+def _reconcile(rebuild: Rebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str) -> int:
+    """Make the verdicts of the lake's transactions what the lake and the labels since say, pending ones included; returns how many are pending.
+
+    A pending verdict that the old state carried over goes when a label came earlier by way of the lake. Transactions that only the service knows are
+    left to it.
+    """
+    recent = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
+    # Read before the labels are: what a service adds from here on is not gone through, and so not taken for out of date.
+    present = rebuild.ids(
+        VERDICTS, _midnight_us(recent), _midnight_us(shift(last, 1 + settings.verdicts.maturity_days))
+    )
+    pending = to_table(pending_verdicts(lake, settings), VERDICT_COLUMNS).to_pylist()
+    known = lake.read(
+        VERDICTS,
+        lake.between(VERDICTS, recent, last, validated=True) or [last],
+        ["transaction_id", "event_timestamp"],
+    ).to_pylist()
+    wanted = {plan.event_id(VERDICTS, row, to_us(row["event_timestamp"])) for row in chain(pending, known)}
+    subjects = lake.between(
+        TRANSACTIONS, shift(recent, -settings.verdicts.maturity_days), last, validated=True
+    )
+    ids = (
+        set(lake.read(TRANSACTIONS, subjects, ["transaction_id"]).column("transaction_id").to_pylist())
+        if subjects
+        else set()
+    )
+    rebuild.remove(VERDICTS, [one for one in present if one not in wanted and one.rsplit(":", 1)[0] in ids])
+
+    def events() -> Iterator[Loaded]:
+        for row in pending:
+            at_us = to_us(row["event_timestamp"])
+            yield plan.event_id(VERDICTS, row, at_us), row, at_us, at_us
+
+    return rebuild.load(VERDICTS, events())
+
+
+def _midnight_us(day: str) -> int:
+    return to_us(datetime.fromisoformat(day).replace(tzinfo=UTC))

@@ -1,0 +1,41 @@
+"""`python -m serving.contract.golden_rows DIRECTORY`: score a bundle's golden rows, in a process that may crash or hang without harm to the caller."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from serving.contract.bundle import BundleError, Release, as_row, load_release
+from serving.contract.scorers.lightgbm import Scorer
+
+
+def check_golden(release: Release, directory: Path) -> None:
+    """Every golden row gets exactly its recorded score, in a batch and alone; otherwise `BundleError`."""
+    scorer = Scorer(release.model_text, release.calibrator)
+    if scorer.features != release.features:
+        raise BundleError(directory, f"the loaded model has the features {list(scorer.features)}")
+    vectors, expected = release.golden
+    rows = [as_row(vector) for vector in vectors]
+    batch = scorer.score(np.array(rows, dtype=np.float64)).tolist()
+    for number, (row, score, recorded) in enumerate(zip(rows, batch, expected, strict=True)):
+        if not score == scorer.score_one(row) == recorded:
+            raise BundleError(directory, f"golden row {number} scores {score!r}, recorded {recorded!r}")
+
+
+def main() -> int:
+    directory = Path(sys.argv[1])
+    try:
+        check_golden(load_release(directory), directory)
+    except BundleError as error:
+        print(error.why, file=sys.stderr)
+        return 1
+    except Exception as error:
+        print(f"the model cannot be loaded or scored ({type(error).__name__}: {error})", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""From a vector to a calibrated score, by one code path for training, service and replay, so that equal inputs give equal bits."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+
+FEW_ROWS = 1_000  # below this, threads cost more than they bring (p99 5.5 ms against 66 µs for one row)
+# Of LightGBM's C interface (c_api.h): C_API_PREDICT_RAW_SCORE, C_API_DTYPE_FLOAT64.
+RAW_SCORE, FLOAT64 = 1, 1
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """Platt scaling of the model's margin: score = sigmoid(a * margin + b)."""
+
+    a: float
+    b: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.a) and math.isfinite(self.b)):
+            raise ValueError(f"a calibrator needs finite numbers: a={self.a!r}, b={self.b!r}")
+
+    def one(self, margin: float) -> float:
+        x = self.a * margin + self.b
+        if x >= 0:
+            return 1.0 / (1.0 + math.exp(-x))
+        small = math.exp(x)
+        return small / (1.0 + small)
+
+    def apply(self, margins: Matrix) -> Matrix:
+        """Element by element through `one`: NumPy's vectorised exp may differ from the C library's in the last bit."""
+        return np.array(
+            [self.one(m) for m in np.asarray(margins, dtype=np.float64).ravel().tolist()], dtype=np.float64
+        )
+
+
+class Scorer:
+    """A LightGBM text model with its calibrator. A missing value is NaN. Safe to call from several threads."""
+
+    def __init__(self, model_text: str, calibrator: Calibrator) -> None:
+        import lightgbm
+
+        self.calibrator = calibrator
+        self.booster = lightgbm.Booster(model_str=model_text)
+        self.features: tuple[str, ...] = tuple(self.booster.feature_name())
+        self._row = _SingleRow(self.booster, len(self.features))
+
+    def score(self, matrix: Matrix) -> Matrix:
+        """Calibrated scores, one a row; columns in the order of `features`."""
+        return self.calibrator.apply(self.margins(matrix))
+
+    def margins(self, matrix: Matrix) -> Matrix:
+        """The model's raw scores, before calibration."""
+        self._check_width(matrix.shape[1] if matrix.ndim == 2 else -1)
+        rows = np.ascontiguousarray(matrix, dtype=np.float64)
+        if not len(rows):
+            return np.empty(0, dtype=np.float64)
+        return np.asarray(
+            self.booster.predict(rows, raw_score=True, num_threads=1 if len(rows) < FEW_ROWS else 0),
+            dtype=np.float64,
+        )
+
+    def score_one(self, values: Sequence[float]) -> float:
+        """The calibrated score of one vector, equal to the bit to `score` of the same row, at a tenth of its cost."""
+        self._check_width(len(values))
+        return self.calibrator.one(self._row.margin(values))
+
+    def contributions(self, values: Sequence[float]) -> list[float]:
+        """What each feature added to the margin (SHAP values of the trees), without the constant."""
+        self._check_width(len(values))
+        row = np.array([values], dtype=np.float64)
+        return np.asarray(self.booster.predict(row, pred_contrib=True, num_threads=1), dtype=np.float64)[
+            0, :-1
+        ].tolist()
+
+    def _check_width(self, columns: int) -> None:
+        if columns != len(self.features):
+            raise ValueError(f"the model takes {len(self.features)} features, got {columns}")
+
+
+class _SingleRow:
+    """LightGBM's `LGBM_BoosterPredictForMatSingleRowFast`: 3 µs a row instead of 21, which Python's `Booster` does not offer."""
+
+    def __init__(self, booster: Any, columns: int) -> None:
+        from lightgbm.basic import _LIB, _safe_call
+
+        self._call, self._raise = _LIB.LGBM_BoosterPredictForMatSingleRowFast, _safe_call
+        self._free = _LIB.LGBM_FastConfigFree
+        self._booster = booster  # keeps the handle alive as long as the configuration that points to it
+        self._buffer = (ctypes.c_double * columns)()
+        self._result = ctypes.c_double()
+        self._length = ctypes.c_int64()
+        self._config = ctypes.c_void_p()
+        self._arguments = (self._config, self._buffer, ctypes.byref(self._length), ctypes.byref(self._result))
+        self._lock = threading.Lock()
+        _safe_call(
+            _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
+                booster._handle,
+                ctypes.c_int(RAW_SCORE),
+                ctypes.c_int(0),
+                ctypes.c_int(-1),
+                ctypes.c_int(FLOAT64),
+                ctypes.c_int32(columns),
+                ctypes.c_char_p(b"num_threads=1"),
+                ctypes.byref(self._config),
+            )
+        )
+
+    def margin(self, values: Sequence[float]) -> float:
+        with self._lock:
+            self._buffer[:] = list(values)
+            if status := self._call(*self._arguments):
+                self._raise(status)
+            return self._result.value
+
+    def __del__(self) -> None:
+        if getattr(self, "_config", None):
+            self._free(self._config)

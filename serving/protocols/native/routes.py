@@ -1,0 +1,206 @@
+"""The routes: JSON in, the data plane's answer out. Handlers are async and the work in them is short, because a thread pool would cost a quarter of
+the throughput."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import ClientDisconnect
+
+from serving.messages import Answer, Label, LabelReceipt, StoreBusy, Transaction
+from serving.protocols.native.refusals import json_response, unavailable
+from serving.protocols.native.schemas import (
+    ErrorResponse,
+    HealthResponse,
+    LabelsRequest,
+    LabelsResponse,
+    PredictRequest,
+    PredictResponse,
+)
+from serving.service import Service
+from serving.store.sqlite.decision_log import to_us
+
+LABELS_AT_ONCE = 20  # about 2 ms of work, after which others get their turn
+RETRY_EVERY_S = 0.002
+COMPONENTS = "#/components/schemas/{model}"
+
+Result = TypeVar("Result")
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorResponse} for code in (400, 409, 413, 415, 422, 503)
+}
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """On the application itself: a router between would cost every request another match."""
+    plane, metrics = service.plane, service.metrics
+    _document_bodies(app)
+
+    @app.post(
+        "/predict",
+        response_model=PredictResponse,
+        responses=REFUSALS,
+        openapi_extra=_body(PredictRequest),
+        tags=["predictions"],
+    )
+    async def predict(request: Request) -> Response:
+        """Score a transaction against its history, or a ready-made vector. A repeated id gets its stored answer; with another payload, 409."""
+        asked = PredictRequest.model_validate_json(await request.body())
+        if given := asked.transaction:
+            transaction = Transaction(
+                given.transaction_id,
+                to_us(given.event_timestamp),
+                given.customer_id,
+                given.merchant_id,
+                given.amount,
+                given.is_declined,
+                None if given.created_timestamp is None else to_us(given.created_timestamp),
+            )
+            answer = await _patiently(lambda: plane.predict_transaction(transaction), service, request)
+        else:
+            features = asked.features or {}
+            answer = await _patiently(
+                lambda: plane.predict_features(features, asked.prediction_id), service, request
+            )
+        if answer.repeated:
+            metrics.repeats.inc()
+        else:
+            metrics.decisions[answer.decision].inc()
+            metrics.freshness(answer.freshness)
+            if answer.degraded:
+                metrics.degraded.inc()
+        return json_response(_shown(answer))
+
+    @app.post(
+        "/labels",
+        response_model=LabelsResponse,
+        responses=REFUSALS,
+        openapi_extra=_body(LabelsRequest),
+        tags=["labels"],
+    )
+    async def labels(request: Request) -> Response:
+        """Report what became known of transactions. Labels of transactions that the service never saw are kept, with `known` false."""
+        asked = LabelsRequest.model_validate_json(await request.body())
+        given = [
+            Label(
+                x.transaction_id, x.is_fraud, None if x.label_timestamp is None else to_us(x.label_timestamp)
+            )
+            for x in asked.labels
+        ]
+        await _patiently(lambda: plane.check_labels(given), service, request)
+        receipts: list[LabelReceipt] = []
+        remaining = iter(given)
+        while chunk := list(islice(remaining, LABELS_AT_ONCE)):
+            receipts += await _patiently(lambda chunk=chunk: plane.add_labels(chunk, checked=True), service)  # type: ignore[misc]
+            await asyncio.sleep(0)
+        counts = {
+            "accepted": sum(not r.duplicate for r in receipts),
+            "duplicates": sum(r.duplicate for r in receipts),
+            "unknown": sum(not r.known for r in receipts),
+        }
+        for outcome, name in (("accepted", "accepted"), ("duplicate", "duplicates"), ("unknown", "unknown")):
+            metrics.labels[outcome].inc(counts[name])
+        return json_response({**counts, "labels": receipts})
+
+    @app.get(
+        "/health", response_model=HealthResponse, responses={503: {"model": HealthResponse}}, tags=["health"]
+    )
+    async def health() -> Response:
+        """The version that serves, and the features that it takes, in order."""
+        champion = service.follower.current
+        if champion is None:
+            return json_response(
+                {
+                    "status": "no model",
+                    "model_version": None,
+                    "features": [],
+                    "reason": service.follower.trouble,
+                },
+                503,
+            )
+        return json_response(
+            {
+                "status": "ok",
+                "model_version": champion.version,
+                "features": champion.release.features,
+                "reason": "",
+            }
+        )
+
+    @app.get("/health/live", tags=["health"])
+    async def live() -> Response:
+        """The process answers."""
+        return json_response({"status": "live"})
+
+    @app.get("/health/ready", responses={503: {"model": ErrorResponse}}, tags=["health"])
+    async def ready() -> Response:
+        """There is a model, and the service is not shutting down."""
+        if service.draining:
+            return unavailable("draining", "the service is shutting down")
+        if service.follower.current is None:
+            return unavailable("no_model", service.follower.trouble)
+        return json_response({"status": "ready"})
+
+    @app.get("/metrics", tags=["health"])
+    async def exposition() -> Response:
+        """For Prometheus. With several workers: of the process that answers."""
+        champion = service.follower.current
+        metrics.version.set(int(champion.version) if champion and champion.version.isdigit() else 0)
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _patiently(work: Callable[[], Result], service: Service, request: Request | None = None) -> Result:
+    """Wait for the lock of serving.db without blocking the others, up to the deadline; with `request`, no longer than its client does."""
+    deadline = time.monotonic() + service.settings.limits.store_deadline_s
+    while True:
+        try:
+            return work()
+        except StoreBusy:
+            if request is not None and await request.is_disconnected():
+                raise ClientDisconnect from None
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(RETRY_EVERY_S)
+
+
+def _shown(answer: Answer) -> dict[str, object]:
+    return {
+        "prediction_id": answer.prediction_id,
+        "fraud_score": answer.fraud_score,
+        "decision": answer.decision,
+        "threshold": answer.threshold,
+        "block_threshold": answer.block_threshold,
+        "model_version": answer.model_version,
+        "reasons": answer.reasons,
+        "degraded": answer.degraded,
+        "freshness": answer.freshness,
+    }
+
+
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    """The request's schema for the documentation: bodies are parsed by pydantic straight from the bytes, not by FastAPI."""
+    schema = {"$ref": COMPONENTS.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _document_bodies(app: FastAPI) -> None:
+    """Add the requests' models to the components, where `_body` points to."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        _, models = models_json_schema(
+            [(m, "validation") for m in (PredictRequest, LabelsRequest)], ref_template=COMPONENTS
+        )
+        document["components"]["schemas"].update(models["$defs"])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,98 @@
+"""The parts of a running service, and how it starts and stops: readiness goes first, what is in flight finishes, then the door closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+from serving.contract.bundle import Release
+from serving.data_plane import DataPlane
+from serving.metrics import Metrics
+from serving.releases import Follower, MlflowRegistry, Registry
+from serving.settings import ServingSettings
+from serving.store.sqlite.database import state_check, tidy_until
+
+ORPHAN_TIMEOUT_S = 40  # more than the grace for what is in flight
+log = logging.getLogger("serving")
+
+
+class Service:
+    """One process's service: settings, counters, the follower of the registry, the data plane."""
+
+    def __init__(self, settings: ServingSettings, registry: Registry | None = None) -> None:
+        self.settings = settings
+        self.draining = False
+        self.metrics = Metrics()
+        registry = registry or MlflowRegistry(settings.tracking_uri, settings.use_case)
+        self.follower = Follower(
+            settings, registry, state_check(settings), lambda outcome: self.metrics.swaps[outcome].inc()
+        )
+        self.plane = DataPlane(settings, lambda: self.follower.current, lambda: time.time_ns() // 1_000)
+
+    @asynccontextmanager
+    async def running(self, app: Any) -> AsyncIterator[None]:
+        self.follower.start()
+        stop = threading.Event()
+        tidying = threading.Thread(
+            target=tidy_until,
+            args=(stop, self.settings, self._release, self.plane.tally),
+            name="tidying",
+            daemon=True,
+        )
+        tidying.start()
+        self._end_with_the_supervisor()
+        self._drain_before_exit()
+        try:
+            yield
+        finally:
+            self.follower.stop()
+            stop.set()
+            tidying.join(5)
+            self.plane.close()
+            log.info("stopped")
+
+    def _release(self) -> Release | None:
+        champion = self.follower.current
+        return champion.release if champion else None
+
+    def _end_with_the_supervisor(self) -> None:
+        """A worker whose supervisor was killed closes its door at once, for the next supervisor needs the port.
+
+        What is in flight finishes within the grace that the server gives at SIGTERM.
+        """
+        supervisor = multiprocessing.parent_process()
+        if supervisor is None or threading.current_thread() is not threading.main_thread():
+            return
+        loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+        def watch() -> None:
+            supervisor.join()
+            log.error("the supervisor of this worker is gone: the worker ends")
+            if callable(stop):
+                loop.call_soon_threadsafe(stop, signal.SIGTERM, None)
+            time.sleep(ORPHAN_TIMEOUT_S)
+            os._exit(1)
+
+        threading.Thread(target=watch, name="supervisor", daemon=True).start()
+
+    def _drain_before_exit(self) -> None:
+        """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a balancer can turn away in between."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            self.draining = True
+            if callable(before):
+                loop.call_soon_threadsafe(loop.call_later, self.settings.drain_seconds, before, number, None)
+
+        signal.signal(signal.SIGTERM, drain)

@@ -1,0 +1,53 @@
+"""What the stored events are good for: whether they can serve another plan, and which moment they have reached."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from feature_repo.engine.plan import FeaturePlan
+from feature_repo.online.sqlite.generations import standing, tables_of
+from feature_repo.online.sqlite.queries import table_name
+from serving.contract.events import TRANSACTIONS
+
+AGREE = 3  # payments that say a moment before it is believed: one is a typing error, two its repetition
+
+
+def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
+    """Why the stored events cannot serve a plan: a column that was never stored with them, or a stream that has none while others do."""
+    current = standing(connection).current
+    shared = {table_name(name, current) for name in ("packs", "removed")}
+    tables = set(tables_of(connection, current)) - shared
+    filled = {name for name in tables if connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone()}
+    reasons = []
+    for stream in dict.fromkeys(view.stream for view in plan.views):
+        table = table_name(stream, current)
+        if table not in tables:
+            if filled:
+                reasons.append(f"no event of the stream {stream} is stored")
+            continue
+        if table not in filled:
+            continue
+        stored = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        needed = dict.fromkeys(
+            c for view in plan.views if view.stream == stream for c in (view.entity, *view.columns)
+        )
+        reasons += [
+            f"the column {column} of the stream {stream} is not stored"
+            for column in needed
+            if column not in stored
+        ]
+    return reasons
+
+
+def agreed_us(connection: sqlite3.Connection, events: int = AGREE) -> int:
+    """The moment that so many payments of the online state have reached; 0 where there are fewer."""
+    try:
+        generation = standing(connection).current
+        if (table := table_name(TRANSACTIONS, generation)) not in tables_of(connection, generation):
+            return 0
+    except sqlite3.OperationalError:  # a log without a state
+        return 0
+    row = connection.execute(
+        f"SELECT event_us FROM {table} ORDER BY event_us DESC LIMIT 1 OFFSET ?", (events - 1,)
+    ).fetchone()
+    return int(row[0]) if row else 0
