@@ -1,0 +1,168 @@
+"""What is scored, and further streams of events: their ids, keys and columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from serving.contract.subject.problems import BadSubject, check_name, check_once
+
+Kind = Literal["id", "time", "number", "flag", "text"]  # the kinds of `mlops_assets.core.data.parsing`
+TEXT_LENGTH = 200  # characters of an id or a text, at most
+# Sums of squares of the hundredths of a number stay inside the integers that the feature engine counts with.
+LARGEST = 1e10
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number from `low` to `high`, both included. `default` is what an event that leaves it out means; None: it is required."""
+
+    name: str
+    low: float = -LARGEST
+    high: float = LARGEST
+    default: float | None = None
+    kind: Literal["number"] = field(default="number", init=False)
+
+    def __post_init__(self) -> None:
+        check_name("a Number", self.name)
+        if not -LARGEST <= self.low <= self.high <= LARGEST:
+            raise BadSubject(
+                f"Number {self.name!r}: low = {self.low:.15g}, high = {self.high:.15g};"
+                f" low comes first, and both lie within {LARGEST:.15g}"
+            )
+        if self.default is not None and not self.low <= self.default <= self.high:
+            raise BadSubject(f"Number {self.name!r}: the default {self.default:.15g} is outside its range")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or false. `default` is what an event that leaves it out means; None: it is required."""
+
+    name: str
+    default: bool | None = None
+    kind: Literal["flag"] = field(default="flag", init=False)
+
+    def __post_init__(self) -> None:
+        check_name("a Flag", self.name)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A word of a closed or open list, such as a service level; 1 to 200 characters. Features see it as a category, never as free text."""
+
+    name: str
+    default: str | None = None
+    kind: Literal["text"] = field(default="text", init=False)
+
+    def __post_init__(self) -> None:
+        check_name("a Text", self.name)
+
+
+Column = Number | Flag | Text
+
+
+@dataclass(frozen=True)
+class Key:
+    """A column that names something with a history, such as a customer.
+
+    `join` is the join key of the features that the column is looked up in, where it has another name than the column.
+    A `nullable` key may be absent: it has an empty history then, offline and online.
+    """
+
+    name: str
+    join: str = ""
+    nullable: bool = False
+
+    def __post_init__(self) -> None:
+        check_name("a Key", self.name)
+
+    @property
+    def joins(self) -> str:
+        """The join key of the feature views."""
+        return self.join or self.name
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A further stream of events, such as road conditions by depot and hour. Every feed has `event_timestamp` and `created_timestamp`.
+
+    `name` is its dataset in the lake and its path in `POST /streams/{name}`; `id` names the columns that together identify one event.
+    """
+
+    name: str
+    id: tuple[str, ...]
+    keys: tuple[Key, ...]
+    columns: tuple[Column, ...]
+    noun: str = "event"
+    time: str = "event_timestamp"
+
+    def __post_init__(self) -> None:
+        check_name("a Feed", self.name)
+        if self.time != "event_timestamp":
+            raise BadSubject(
+                f"feed {self.name!r}: time = {self.time!r}; the time of every feed is event_timestamp,"
+                " and [source.columns] says which column of the files it is"
+            )
+        if not self.keys:
+            raise BadSubject(f"feed {self.name!r}: without key; name the column that it is looked up by")
+        check_once(f"feed {self.name!r}", self.names)
+        if unknown := [one for one in self.id if one not in {*self.names, "event_timestamp"}]:
+            raise BadSubject(f"feed {self.name!r}: id: {unknown[0]!r} is none of its columns")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Keys, then columns."""
+        return (*(key.name for key in self.keys), *(column.name for column in self.columns))
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is scored while somebody waits. `noun` is its word on the wire and in reports, `dataset` its stream in the lake.
+
+    `believable` names the numbers whose range a configuration may change, as the highest believable amount is. Every event has
+    `event_timestamp` (when it happened) and `created_timestamp` (when the platform learnt of it).
+    """
+
+    noun: str
+    dataset: str
+    id: str
+    keys: tuple[Key, ...]
+    columns: tuple[Column, ...]
+    believable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, name in (("noun", self.noun), ("dataset", self.dataset), ("id", self.id)):
+            check_name(f"Event: {what}", name)
+        if not self.keys:
+            raise BadSubject("Event: keys: without a key nothing has a history; name at least one")
+        check_once("Event", self.names)
+        numbers = {column.name for column in self.columns if isinstance(column, Number)}
+        if unknown := [one for one in self.believable if one not in numbers]:
+            raise BadSubject(f"Event: believable: {unknown[0]!r} is no Number of the event")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The id, the keys, then the columns: what an event holds beside its two times."""
+        return (self.id, *(key.name for key in self.keys), *(column.name for column in self.columns))
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """The kind of each column of the event's dataset, in the order of the dataset."""
+        times: dict[str, Kind] = {"event_timestamp": "time", "created_timestamp": "time"}
+        keys: dict[str, Kind] = {key.name: "id" for key in self.keys}
+        return {self.id: "id", **times, **keys, **{column.name: column.kind for column in self.columns}}
+
+    def number(self, name: str) -> Number:
+        """A Number of the event by its name; `BadSubject` where it is none."""
+        for column in self.columns:
+            if isinstance(column, Number) and column.name == name:
+                return column
+        raise BadSubject(f"{name!r} is no Number of the event {self.noun!r}")
+
+
+COLUMNS: dict[str, type[Column]] = {"number": Number, "flag": Flag, "text": Text}
+
+
+def column_from_dict(values: dict[str, Any]) -> Column:
+    """A column as `dataclasses.asdict` gave it."""
+    return COLUMNS[values["kind"]](**{name: value for name, value in values.items() if name != "kind"})

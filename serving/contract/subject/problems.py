@@ -1,0 +1,55 @@
+"""How a declaration of a use case that cannot be meant is refused: with its place, the value and the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
+# Columns that every stream has, or that the log adds to it.
+RESERVED = frozenset(
+    {
+        "arrival_day",
+        "block_threshold",
+        "created_timestamp",
+        "decision",
+        "degraded",
+        "event_timestamp",
+        "features",
+        "freshness",
+        "kind",
+        "label_timestamp",
+        "malformed",
+        "maturity_us",
+        "model_version",
+        "payload_digest",
+        "prediction_id",
+        "read_seq",
+        "reasons",
+        "review_threshold",
+        "seq",
+    }
+)
+
+
+class BadSubject(ValueError):
+    """A declaration that cannot be meant; the message names the place in the use case, the value and what to do."""
+
+
+def check_name(place: str, name: str) -> None:
+    """Raise `BadSubject` where `name` cannot be a column of a lake dataset and of the service's log at once."""
+    if not NAME.fullmatch(name):
+        raise BadSubject(
+            f"{place}: {name!r} is no name; use lower case letters, digits and _, such as parcel_id"
+        )
+    if name in RESERVED:
+        raise BadSubject(f"{place}: {name!r} is a column of the platform's own; choose another name")
+
+
+def check_once(place: str, names: Iterable[str]) -> None:
+    """Raise `BadSubject` with the first name that occurs twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise BadSubject(f"{place}: {name!r} occurs twice")
+        seen.add(name)
