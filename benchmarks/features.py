@@ -1,4 +1,7 @@
-"""Windowed features, Parquet to Parquet, beside the least that any engine must do and the handbook's own pandas method. Prints one JSON line.
+"""Windowed features, Parquet to Parquet, beside the least that any engine must do and the handbook's own
+pandas method.
+
+Prints one JSON line.
 
     python benchmarks/features.py --data DIR [--copies 10]
 
@@ -10,8 +13,8 @@ over 7; of the merchant, count and fraud rate over 1, 7, 30 and 90 days, tiled b
 - pandas' quicker way, one `groupby().rolling()` for each column.
 `--copies` times as many rows are the same with a suffix to every id.
 
-Equality with pandas is asserted without late rows and without tiling, which pandas has not; rows that share key and instant with another
-are left out.
+Equality with pandas is asserted without late rows and without tiling, which pandas has not; rows that share
+key and instant with another are left out.
 """
 
 from __future__ import annotations
@@ -74,7 +77,10 @@ def main() -> int:
 
 def measure(data: Path, copies: int, rounds: int, folder: Path) -> dict[str, Any]:
     def child(work: str, lake: str, out: str, times: int = 1) -> dict[str, Any]:
-        """In a process of its own, whose peak memory is this work's alone. This one stays small, for a child begins with its parent's peak."""
+        """In a process of its own, whose peak memory is this work's alone.
+
+        This one stays small, for a child begins with its parent's peak.
+        """
         words = [
             sys.executable,
             __file__,
@@ -316,7 +322,10 @@ def _pandas(lake_root: str, out: str, method: Callable[[Any], Any]) -> int:
 
 
 def _frame(lake_root: str) -> Any:
-    """Transactions by time, with their label: the one frame that the handbook works on. What is late it cannot say."""
+    """Transactions by time, with their label: the one frame that the handbook works on.
+
+    What is late it cannot say.
+    """
     from feature_repo.lake.datasets import Lake
 
     lake = Lake(lake_root)
@@ -329,7 +338,9 @@ def _frame(lake_root: str) -> Any:
 
 
 def _as_the_handbook(frame: Any) -> Any:
-    """`get_customer_spending_behaviour_features` and `get_count_risk_rolling_window` of its chapter on features, the transaction itself left out."""
+    """`get_customer_spending_behaviour_features` and `get_count_risk_rolling_window` of its chapter on
+    features, the transaction itself left out.
+    """
 
     def of_customer(rows: Any) -> Any:
         rows = rows.sort_values("event_timestamp")
@@ -374,7 +385,9 @@ def _as_the_handbook(frame: Any) -> Any:
 
 
 def _grouped(frame: Any) -> Any:
-    """The same numbers by pandas' own loop over the keys, one `groupby().rolling()` for each column that is wanted."""
+    """The same numbers by pandas' own loop over the keys, one `groupby().rolling()` for each column that is
+    wanted.
+    """
     import numpy as np
 
     def rolled(rows: Any, key: str, days: int, column: str, function: str) -> Any:
@@ -403,7 +416,9 @@ def _grouped(frame: Any) -> Any:
 
 
 def equality(data: Path, lake_root: str, out: str, copies: int) -> dict[str, Any]:
-    """Every value of the untiled views against both pandas frames; rows that share key and instant with another are counted and left out."""
+    """Every value of the untiled views against both pandas frames; rows that share key and instant with
+    another are counted and left out.
+    """
     import numpy as np
     import pandas as pd
 

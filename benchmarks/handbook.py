@@ -1,10 +1,11 @@
 """Quality on the handbook's data by the handbook's protocol, through the platform's own commands.
 
-    python benchmarks/handbook.py --data DIR --as-of 2018-05-23 --weeks 10
+python benchmarks/handbook.py --data DIR --as-of 2018-05-23 --weeks 10
 
-From an empty home: backfill to the last test day, then week after week train as of its first day D (transactions to D - 8 days), score D to D + 6,
-and measure that as the book does. Features and recipe were chosen on the weeks in DEVELOPED, and the means are over the others. Prints a table on
-stderr and one JSON line, with the published figures beside ours.
+From an empty home: backfill to the last test day, then week after week train as of its first day D
+(transactions to D - 8 days), score D to D + 6, and measure that as the book does. Features and recipe were
+chosen on the weeks in DEVELOPED, and the means are over the others. Prints a table on stderr and one JSON
+line, with the published figures beside ours.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ DELAY_DAYS, TEST_DAYS, TRAIN_DAYS = (
 )  # of the book; its training week decides which cards are known at the start of the test
 DEVELOPED = (date(2018, 5, 23), date(2018, 5, 30), date(2018, 6, 6))
 MEASURES = ("auc", "average_precision", "card_precision_100")
-PUBLISHED = {  # chapter 3, baseline modeling, test week 2018-08-08 to 08-14; and chapters 5 and 6, tuned, over four weeks
+# chapter 3, baseline modeling, test week 2018-08-08 to 08-14; and chapters 5 and 6, tuned, over four weeks
+PUBLISHED = {
     "random forest, its week": {"auc": 0.867, "average_precision": 0.658, "card_precision_100": 0.287},
     "logistic regression, its week": {"auc": 0.871, "average_precision": 0.606, "card_precision_100": 0.291},
     "XGBoost tuned, four weeks": {"auc": 0.872, "average_precision": 0.687, "card_precision_100": 0.302},
@@ -208,9 +210,11 @@ def frauds(data: Path, first: str, until: str) -> pd.DataFrame:
 
 
 def measure(scores: pd.DataFrame, truth: pd.DataFrame, as_of: date) -> dict[str, Any]:
-    """The book's three measures on the test days, without the cards that were known to be compromised on each of them.
+    """The book's three measures on the test days, without the cards that were known to be compromised on each
+    of them.
 
-    Known on test day k: frauds of the book's training week (D - 14 to D - 8), and of each day up to k - 8 days, as their labels came in.
+    Known on test day k: frauds of the book's training week (D - 14 to D - 8), and of each day up to k - 8
+    days, as their labels came in.
     """
     rows = scores.merge(
         truth[["transaction_id", "day", "TX_FRAUD"]], on="transaction_id", validate="one_to_one"

@@ -1,10 +1,14 @@
-"""What one more day costs after 30, 60 and 120 days of history: it follows the day and the windows, not the history. Prints one JSON line.
+"""What one more day costs after 30, 60 and 120 days of history: it follows the day and the windows, not the
+history.
+
+Prints one JSON line.
 
     python benchmarks/increment.py --data DIR
 
-The handbook's days through the platform's own assets, in one process for each round, after imports and the reading of the declarations. Windows reach
-90 days, ids and labels 120: until then a day has more to look back on. Beside it, in the same run: all features of the whole history made anew.
-Peaks are those of the process while an asset is made; `idle_gb` is what it holds before the first one.
+The handbook's days through the platform's own assets, in one process for each round, after imports and the
+reading of the declarations. Windows reach 90 days, ids and labels 120: until then a day has more to look back
+on. Beside it, in the same run: all features of the whole history made anew. Peaks are those of the process
+while an asset is made; `idle_gb` is what it holds before the first one.
 """
 
 from __future__ import annotations
@@ -121,7 +125,9 @@ def measure(data: Path, first: str, rounds: int, folder: Path) -> dict[str, Any]
 
 
 def make(names: list[str], first: str, last: str) -> dict[str, Any]:
-    """Make the assets for the days from `first` to `last` in one process, one after the other, as Dagster would call them."""
+    """Make the assets for the days from `first` to `last` in one process, one after the other, as Dagster
+    would call them.
+    """
     from dagster import PartitionKeyRange, build_asset_context
 
     from feature_repo.lake.datasets import Lake

@@ -1,5 +1,7 @@
-"""One transaction's whole vector from the online state, and what its commit costs beside it; for comparison, Feast's own SQLite store reading as many
-finished values. Prints one JSON line.
+"""One transaction's whole vector from the online state, and what its commit costs beside it; for comparison,
+Feast's own SQLite store reading as many finished values.
+
+Prints one JSON line.
 
 python benchmarks/online.py [--events 600000] [--customers 5000] [--merchants 10000]
 """
@@ -77,7 +79,9 @@ def main() -> None:
 
 
 class Payments:
-    """Handbook-like: every customer pays now and then at merchants of their own choice; a verdict follows a week after, as silence does."""
+    """Handbook-like: every customer pays now and then at merchants of their own choice; a verdict follows a
+    week after, as silence does.
+    """
 
     def __init__(self, rng: np.random.Generator, events: int, customers: int, merchants: int) -> None:
         # The last ones, after the state's end, are those that ask and are added.
@@ -122,7 +126,9 @@ def fill(connection: sqlite3.Connection, plan: FeaturePlan, payments: Payments) 
 
 
 def measured(connection: sqlite3.Connection, plan: FeaturePlan, payments: Payments) -> dict[str, Any]:
-    """A payment as the service takes it: one transaction with the vector, both events, and what is due of the packs."""
+    """A payment as the service takes it: one transaction with the vector, both events, and what is due of the
+    packs.
+    """
     state = OnlineState(connection, plan)
     rounds: list[tuple[list[float], list[float]]] = [([], []) for _ in range(ROUNDS + 1)]
     for n, (vectors, commits) in enumerate(rounds):

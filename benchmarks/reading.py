@@ -1,9 +1,11 @@
-"""Reading a feed: a million rows through `FileSource.transactions`, from plain CSV, CSV with every value quoted, and Parquet.
+"""Reading a feed: a million rows through `FileSource.transactions`, from plain CSV, CSV with every value
+quoted, and Parquet.
 
-    python benchmarks/reading.py [--rows 1000000] [--rounds 5] [--against CHECKOUT]
+python benchmarks/reading.py [--rows 1000000] [--rounds 5] [--against CHECKOUT]
 
-With `--against`, rounds alternate with the code of another checkout, each in a process of its own. `ratio` is the median
-time here over the median time there, `cpu_ratio` that of the processor's time. Prints one JSON line.
+With `--against`, rounds alternate with the code of another checkout, each in a process of its own. `ratio` is
+the median time here over the median time there, `cpu_ratio` that of the processor's time. Prints one JSON
+line.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
-"""Days of payments through the service on a bad day, and the proof that nothing was lost and every vector was right.
+"""Days of payments through the service on a bad day, and the proof that nothing was lost and every vector was
+right.
 
-    python benchmarks/replay.py --data DIR --from 2018-07-18 --to 2018-07-24
+python benchmarks/replay.py --data DIR --from 2018-07-18 --to 2018-07-24
 
-History up to the first day, a trained champion, then every payment and label of the days over HTTP to two worker processes. In the middle one worker
-is killed with SIGKILL, and the online state is rebuilt from the lake while the payments go on. Clients retry what got no answer, with the same id. In
-the end the days are ingested from the service's log and every served vector is recomputed. Prints one JSON line; exit 1 where anything does not hold.
+History up to the first day, a trained champion, then every payment and label of the days over HTTP to two
+worker processes. In the middle one worker is killed with SIGKILL, and the online state is rebuilt from the
+lake while the payments go on. Clients retry what got no answer, with the same id. In the end the days are
+ingested from the service's log and every served vector is recomputed. Prints one JSON line; exit 1 where
+anything does not hold.
 """
 
 from __future__ import annotations
@@ -233,7 +236,9 @@ class Platform:
 
 @dataclass
 class BadDay:
-    """What goes wrong, and when: on the middle day the days before it are ingested, the state is rebuilt, and a worker dies meanwhile."""
+    """What goes wrong, and when: on the middle day the days before it are ingested, the state is rebuilt, and
+    a worker dies meanwhile.
+    """
 
     platform: Platform
     first: date
@@ -247,7 +252,9 @@ class BadDay:
     _thread: threading.Thread | None = None
 
     def reached(self, day: date) -> None:
-        """On the day in the middle: the lake takes in the days before it, the rebuild begins, and traffic goes on into it."""
+        """On the day in the middle: the lake takes in the days before it, the rebuild begins, and traffic
+        goes on into it.
+        """
         middle = max(self.first + (self.last - self.first) // 2, self.first + timedelta(days=1))
         if day != middle:
             return
@@ -289,7 +296,9 @@ class BadDay:
 
 @dataclass
 class Traffic:
-    """Payments over several kept-alive connections, in order but not one after the other; what got no answer is sent again."""
+    """Payments over several kept-alive connections, in order but not one after the other; what got no answer
+    is sent again.
+    """
 
     port: int
     bad_day: BadDay
@@ -356,7 +365,9 @@ class Traffic:
 
 
 def lost_events(platform: Platform, lake: Lake, traffic: Traffic, first: date, last: date) -> dict[str, int]:
-    """Payments that were answered and are not everywhere where they belong: once in the log, once in the lake, once in the online state."""
+    """Payments that were answered and are not everywhere where they belong: once in the log, once in the
+    lake, once in the online state.
+    """
     from feature_repo.online.sqlite.generations import standing
     from feature_repo.online.sqlite.queries import table_name
 

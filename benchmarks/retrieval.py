@@ -1,10 +1,12 @@
-"""Feast's historical retrieval: stock Feast on its DuckDB store against the engine behind the same call, on the handbook's transactions.
+"""Feast's historical retrieval: stock Feast on its DuckDB store against the engine behind the same call, on
+the handbook's transactions.
 
-    python benchmarks/retrieval.py [--data DIR] [--sizes 50000,200000,400000] [--rounds 3]
+python benchmarks/retrieval.py [--data DIR] [--sizes 50000,200000,400000] [--rounds 3]
 
-Two views of finished features, the same rows for both: stock Feast reads them from one Parquet file a view, ours from the lake, and every value
-has to be equal. `windowed` is what the product does: the same features computed from the events at the same entities. All rows are asked of ours
-alone. Each side and size runs in a process of its own; a side whose first round takes over a minute has that one only. Prints one JSON line.
+Two views of finished features, the same rows for both: stock Feast reads them from one Parquet file a view,
+ours from the lake, and every value has to be equal. `windowed` is what the product does: the same features
+computed from the events at the same entities. All rows are asked of ours alone. Each side and size runs in a
+process of its own; a side whose first round takes over a minute has that one only. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ def compare(data: Path, folder: Path, sizes: list[int], rounds: int) -> dict[str
 
 
 def prepare(data: Path, folder: Path) -> int:
-    """The lake, the entity rows, and the stock project's files; the finished rows are the engine's own values at each transaction."""
+    """The lake, the entity rows, and the stock project's files; the finished rows are the engine's own values
+    at each transaction.
+    """
     from feature_repo.engine.local.windows import microseconds, view_values
     from feature_repo.engine.plan import view_from_feast
     from feature_repo.store import open_store

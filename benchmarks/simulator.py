@@ -1,4 +1,6 @@
-"""How fast the simulated bank makes raw transactions, beside the same made one at a time. Prints one JSON line.
+"""How fast the simulated bank makes raw transactions, beside the same made one at a time.
+
+Prints one JSON line.
 
 python benchmarks/simulator.py [--customers 20000] [--merchants 5000] [--days 15]
 """
@@ -61,7 +63,9 @@ def main() -> None:
 
 
 def one_at_a_time(config: SimulatorConfig, people: object, day: date) -> int:
-    """One ordinary day without fraud, payment by payment, into the same columns: less than the simulator does."""
+    """One ordinary day without fraud, payment by payment, into the same columns: less than the simulator
+    does.
+    """
     rng = random.Random(config.seed)
     names = ("rate", "mean_amount", "spread", "peak_hour", "price_level", "habit", "neighbours")
     rate, mean, spread, peak, price, habit, neighbours = (getattr(people, name).tolist() for name in names)

@@ -1,6 +1,6 @@
 """Seconds and average precision of a training beside XGBoost's on the same rows. Prints one JSON line.
 
-    python benchmarks/training.py --data DIR --as-of 2018-07-18
+python benchmarks/training.py --data DIR --as-of 2018-07-18
 
 The handbook's days become the training set as of D by the platform's own assets. Then, from one frame of rows and on as many threads, each
 chooses its number of rounds on the last training days, fits all training days with it, and is measured on the holdout, which neither has seen:
@@ -8,7 +8,8 @@ chooses its number of rounds on the last training days, fits all training days w
 - XGBoost's `hist` as one would use it: all rows, early stopping, the best iteration. Learning rate, most rounds and patience are the recipe's, the
   rest its defaults; once with trees of its default depth, once with as many leaves as the recipe's. The one that ranks better is compared with.
 
-Seconds are from the frame to the fitted model, after imports, in a process of its own each time; the rounds are taken in turns.
+Seconds are from the frame to the fitted model, after imports, in a process of its own each time; the rounds
+are taken in turns.
 """
 
 from __future__ import annotations

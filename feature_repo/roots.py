@@ -1,4 +1,8 @@
-"""Where state lives. The only place of feature_repo that reads the environment: Feast expands `${MLOPS_HOME}` in its file, but knows no defaults."""
+"""Where state lives.
+
+The only place of feature_repo that reads the environment: Feast expands `${MLOPS_HOME}` in its file, but
+knows no defaults.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,15 @@ from pathlib import Path
 
 VARIABLE = "${MLOPS_HOME}"
 DEFAULT = "var"
-# Feast's command line changes into the repo before it opens a store: a relative root counts from where the process was started.
+# Feast's command line changes into the repo before it opens a store: a relative root counts from where the
+# process was started.
 STARTED_IN = Path.cwd()
 
 
 def resolve(place: str) -> Path:
-    """An absolute path from a setting that may still hold an unexpanded `${MLOPS_HOME}`, or be empty (which means the home itself)."""
+    """An absolute path from a setting that may still hold an unexpanded `${MLOPS_HOME}`, or be empty (which
+    means the home itself).
+    """
     home = os.environ.get("MLOPS_HOME") or DEFAULT
     if not place:
         place = home

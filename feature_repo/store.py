@@ -1,4 +1,6 @@
-"""The feature store of a home, with the declarations of feature_repo/fraud applied: what notebooks, assets and tests open."""
+"""The feature store of a home, with the declarations of feature_repo/fraud applied: what notebooks, assets
+and tests open.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,11 @@ DECLARATIONS = ("entities", "sources", "views", "services")
 
 
 def open_store(home: Path, lake: str | None = None) -> FeatureStore:
-    """The store whose state is under `home`; `lake` says where the lake is, if not there. Applies the declarations if they changed; two
-    processes that open it at once apply them one after the other. A damaged registry is set aside, and the last good one takes its place."""
+    """The store whose state is under `home`; `lake` says where the lake is, if not there.
+
+    Applies the declarations if they changed; two processes that open it at once apply them one after the
+    other. A damaged registry is set aside, and the last good one takes its place.
+    """
     home = Path(home).absolute()
     with locked(home / "feast"):
         try:

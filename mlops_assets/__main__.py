@@ -13,7 +13,10 @@ AGAIN_S = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """One command in a process of its own. Ctrl-C is exit 130 without a traceback at any moment, the imports among them."""
+    """One command in a process of its own.
+
+    Ctrl-C is exit 130 without a traceback at any moment, the imports among them.
+    """
     interrupts = Interrupts()
     try:
         _keep_out_of_logs()
@@ -32,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Interrupts:
     """Whether Ctrl-C has come, which no library can hide.
 
-    A library may turn the `KeyboardInterrupt` into an error of its own, as DuckDB and NumPy do. Dagster exchanges the handler. What the system
-    writes to the wakeup pipe is out of the reach of both. Where Python can only ignore an exception, as in a callback from C, the interrupt is
-    given again a moment later.
+    A library may turn the `KeyboardInterrupt` into an error of its own, as DuckDB and NumPy do. Dagster
+    exchanges the handler. What the system writes to the wakeup pipe is out of the reach of both. Where Python
+    can only ignore an exception, as in a callback from C, the interrupt is given again a moment later.
     """
 
     def __init__(self) -> None:
@@ -50,7 +53,10 @@ class Interrupts:
         self._ignored, sys.unraisablehook = sys.unraisablehook, self._again
 
     def came(self) -> bool:
-        """Whether it has come since the process began. Who asks is about to end the command: another Ctrl-C ends the process at once."""
+        """Whether it has come since the process began.
+
+        Who asks is about to end the command: another Ctrl-C ends the process at once.
+        """
         self._is_answered = True
         try:
             written = os.read(self._read, 65_536)
@@ -77,7 +83,9 @@ class Interrupts:
 
 
 def _keep_out_of_logs() -> None:
-    """A library that logs what it cannot handle, as SQLAlchemy does, would log the interrupt with its traceback."""
+    """A library that logs what it cannot handle, as SQLAlchemy does, would log the interrupt with its
+    traceback.
+    """
     import logging
 
     make = logging.getLogRecordFactory()

@@ -13,7 +13,8 @@ _FORMATTED = re.compile(
     r"([\w.<>]+)(?:: |\n|$)"
 )  # how Python prints an exception: its class, then its message
 _LIST = re.compile(r"[^\n]*: \d+ problems\n  ")
-# What a library puts around its message: the number of a system error, a driver's class, a database's statement, where to read more.
+# What a library puts around its message: the number of a system error, a driver's class, a database's
+# statement, where to read more.
 _TRIMMINGS = (
     re.compile(r"^\[Errno -?\d+\] "),
     re.compile(r"^\((?:\w+\.)+\w+\) "),
@@ -41,9 +42,11 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class Link:
-    """One exception of a chain: the full name of its class, its message, and the exceptions that came before it.
+    """One exception of a chain: the full name of its class, its message, and the exceptions that came before
+    it.
 
-    `cause` was named by `raise … from`. `context` was being handled at the time, and is None where `from` was used.
+    `cause` was named by `raise … from`. `context` was being handled at the time, and is None where `from` was
+    used.
     """
 
     kind: str
@@ -68,9 +71,12 @@ def listed(place: str, problems: Sequence[str]) -> str:
 
 
 def told(error: BaseException | Recorded) -> str:
-    """The outermost error of ours. What a library said to it follows in parentheses, where our line does not have it yet.
+    """The outermost error of ours.
 
-    Where no error of ours is in the chain: the innermost cause with its type. The same for an exception, and for what Dagster keeps of one.
+    What a library said to it follows in parentheses, where our line does not have it yet.
+
+    Where no error of ours is in the chain: the innermost cause with its type. The same for an exception, and
+    for what Dagster keeps of one.
     """
     outermost = _link(error)
     ours = next((link for link in _inwards(outermost) if link.is_ours), None)
@@ -116,7 +122,9 @@ def _line(text: str) -> str:
 
 
 def _inwards(link: Link | None) -> Iterator[Link]:
-    """The chain as Python prints it, the other way round: each exception, then its cause or what was handled at the time."""
+    """The chain as Python prints it, the other way round: each exception, then its cause or what was handled
+    at the time.
+    """
     while link is not None:
         yield link
         link = link.cause or link.context

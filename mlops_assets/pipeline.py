@@ -97,7 +97,8 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             *monitoring_assets(case, settings),
         ],
         jobs=jobs,
-        # All off until a person turns them on: a day is taken in once it is over, then the online state and the money follow.
+        # All off until a person turns them on: a day is taken in once it is over, then the online state and
+        # the money follow.
         schedules=[
             _after_midnight("every_day", daily, 15),
             ScheduleDefinition(name="online_state_every_day", job=online, cron_schedule="45 0 * * *"),

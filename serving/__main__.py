@@ -27,7 +27,9 @@ LOGGING = {
 
 
 def in_a_process_of_its_own() -> int:
-    """`main`, where Ctrl-C is exit 130 without a traceback at any moment: during the imports at once, later once requests in flight are answered."""
+    """`main`, where Ctrl-C is exit 130 without a traceback at any moment: during the imports at once, later
+    once requests in flight are answered.
+    """
     came = list[int]()
 
     def note(number: int, frame: object) -> None:
@@ -40,7 +42,8 @@ def in_a_process_of_its_own() -> int:
         code = main()
     except BaseException:  # a library may have turned the interrupt into an error of its own
         if came:
-            _leave()  # Python's own end would kill the process by the signal where the interrupt met an `exec`
+            # Python's own end would kill the process by the signal where the interrupt met an `exec`
+            _leave()
         raise
     signal.signal(signal.SIGINT, _leave)  # what is left is Python's own tidying up
     return code
@@ -80,12 +83,14 @@ def serve(settings: ServingSettings) -> int:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=GRACE_S,
-        timeout_keep_alive=75,  # longer than the minute for which load balancers keep an idle connection, so that they hang up first
+        # longer than the minute for which load balancers keep an idle connection, so that they hang up first
+        timeout_keep_alive=75,
         h11_max_incomplete_event_size=64 * 1024,
     )
     if settings.workers > 1:
         return _serve_with_workers(config)
-    # Once the server has shut down in good order it raises the signal again, which would turn exit 0 into a death by SIGTERM.
+    # Once the server has shut down in good order it raises the signal again, which would turn exit 0 into a
+    # death by SIGTERM.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     server = uvicorn.Server(config)
     server.run()
@@ -93,7 +98,10 @@ def serve(settings: ServingSettings) -> int:
 
 
 def _serve_with_workers(config: Any) -> int:
-    """Processes of their own behind one socket. A terminal sends Ctrl-C to all of them: this one answers it, and asks them to stop."""
+    """Processes of their own behind one socket.
+
+    A terminal sends Ctrl-C to all of them: this one answers it, and asks them to stop.
+    """
     from multiprocessing import resource_tracker
 
     from uvicorn.supervisors import Multiprocess

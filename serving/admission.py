@@ -1,4 +1,6 @@
-"""What a payment or a label may say. Ingest takes what this lets through: a payment that it would quarantine has already been decided on, and the
+"""What a payment or a label may say.
+
+Ingest takes what this lets through: a payment that it would quarantine has already been decided on, and the
 features of training and service would differ by it.
 """
 
@@ -25,12 +27,14 @@ def check_amount(amount: float, bounds: Bounds) -> None:
 def arrival_us(
     clock: Clock, bounds: Bounds, transaction: Transaction, clock_us: int, newest_us: int, now_us: int
 ) -> int:
-    """When the platform learnt of a payment, by the service's clock; refuses one that is too old or too far ahead.
+    """When the platform learnt of a payment, by the service's clock; refuses one that is too old or too far
+    ahead.
 
-    On the wall clock that is now, or the payment's own time if the till's clock is ahead: nothing is known before it happens. On event time it is
-    what the request says, or the payment's own time; one that came late is known a moment after all that was known already, so that no decision
-    which was made without it seems to have known it. Where nothing says what time it is, neither the lake nor the release nor a payment, there is
-    no clock yet, and nothing is too far ahead of it.
+    On the wall clock that is now, or the payment's own time if the till's clock is ahead: nothing is known
+    before it happens. On event time it is what the request says, or the payment's own time; one that came
+    late is known a moment after all that was known already, so that no decision which was made without it
+    seems to have known it. Where nothing says what time it is, neither the lake nor the release nor a
+    payment, there is no clock yet, and nothing is too far ahead of it.
     """
     event_us, given = transaction.event_us, transaction.created_us
     happened, learnt = ("transaction", "event_timestamp"), ("transaction", "created_timestamp")
@@ -50,7 +54,8 @@ def arrival_us(
     if given is not None and given < event_us:
         raise BadInput("bad_value", learnt, "before event_timestamp: nothing is known before it happens")
     for field, moment_us in ((happened, event_us), (learnt, given)):
-        # Not of `clock_us`: what is known only later turns that further, and the next payment would go on from there.
+        # Not of `clock_us`: what is known only later turns that further, and the next payment would go on
+        # from there.
         if moment_us is not None and newest_us and moment_us > newest_us + bounds.ahead_event_us:
             limit = f"more than {bounds.ahead_days:g} days ahead of the service's clock, {from_us(newest_us)}"
             raise BadInput("future", field, f"{from_us(moment_us)} is {limit} ([bounds] ahead_days; {TURN})")
@@ -59,7 +64,10 @@ def arrival_us(
 
 
 def check_labels(clock: Clock, bounds: Bounds, labels: Sequence[Label], clock_us: int) -> None:
-    """On event time every label says when it became known, otherwise none does: now is when. `BadInput` names the first that is wrong."""
+    """On event time every label says when it became known, otherwise none does: now is when.
+
+    `BadInput` names the first that is wrong.
+    """
     for number, label in enumerate(labels):
         field = ("labels", number, "label_timestamp")
         if clock == "wall":

@@ -1,7 +1,7 @@
 """Where a service's clock stands when it starts, and whether its home is of another time.
 
-One event alone is no evidence of what time it is. A wrong date in a single payment would make all others too late, or
-all history too old to be kept.
+One event alone is no evidence of what time it is. A wrong date in a single payment would make all others too
+late, or all history too old to be kept.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ log = logging.getLogger("serving.clock")
 
 
 def check_home(settings: ServingSettings, now_us: int) -> None:
-    """Before anything is served: put event time where a person wants it (`now`), or compare the home's newest day with
-    the service's clock.
+    """Before anything is served: put event time where a person wants it (`now`), or compare the home's newest
+    day with the service's clock.
 
-    A home that is further off than `far_days` is `BadSetting`, with both moments and what to do, or a warning where
-    `when_far` says so.
+    A home that is further off than `far_days` is `BadSetting`, with both moments and what to do, or a warning
+    where `when_far` says so.
     """
     newest_us = lake_end_us(settings)
     if settings.now is not None:
@@ -59,7 +59,8 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
 def lake_end_us(settings: ServingSettings) -> int:
     """Midnight after the newest day of the lake's transactions, 0 without any.
 
-    It takes three rows to reach a day. Where the lake cannot be read, a warning says so: the service needs nothing else of it.
+    It takes three rows to reach a day. Where the lake cannot be read, a warning says so: the service needs
+    nothing else of it.
     """
     try:
         lake, rows, newest = Lake(settings.lake_root), 0, ""
@@ -78,7 +79,9 @@ def lake_end_us(settings: ServingSettings) -> int:
 
 
 def as_of_us(release: Release) -> int:
-    """The day as of which a version was trained: no payment that it scores is much older. 0 where it does not say."""
+    """The day as of which a version was trained: no payment that it scores is much older. 0 where it does not
+    say.
+    """
     try:
         return _midnight_us(str(release.facts.get("as_of", "")))
     except ValueError:

@@ -1,7 +1,8 @@
 """The data plane without transport: every protocol asks here for predictions and brings its labels here.
 
-One request is one SQLite transaction: the stored answer if the id is known, else vector, score, decision, their record, and the event in the online
-state, all or nothing. What a vector was computed from is therefore exactly what was committed before it, which its `read_seq` names.
+One request is one SQLite transaction: the stored answer if the id is known, else vector, score, decision,
+their record, and the event in the online state, all or nothing. What a vector was computed from is therefore
+exactly what was committed before it, which its `read_seq` names.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ class _Sequence:
 
 
 class DataPlane:
-    """Predictions and labels over one SQLite connection. Safe to call from several threads; several processes may share the file."""
+    """Predictions and labels over one SQLite connection.
+
+    Safe to call from several threads; several processes may share the file.
+    """
 
     def __init__(
         self, settings: ServingSettings, champion: Callable[[], Champion | None], wall_us: Callable[[], int]
@@ -73,7 +77,8 @@ class DataPlane:
         self._lock = threading.RLock()
         self._state: OnlineState | None = None
         self._plan: FeaturePlan | None = None
-        # Event time stands no earlier than what the home holds, so that a first request cannot turn it anywhere.
+        # Event time stands no earlier than what the home holds, so that a first request cannot turn it
+        # anywhere.
         self._floor_us = lake_end_us(settings) if settings.clock == "event" else 0
         self._connection = open_database(settings)
 
@@ -84,7 +89,8 @@ class DataPlane:
     def predict_transaction(self, transaction: Transaction) -> Answer:
         """Score a payment against its history, record the decision, and add the payment to that history.
 
-        Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for an event too old, too far ahead, or with a value that cannot be used.
+        Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for an event too old, too far ahead, or with
+        a value that cannot be used.
         """
         digest = _digest(
             "transaction",
@@ -153,7 +159,9 @@ class DataPlane:
             return answer
 
     def check_labels(self, labels: Sequence[Label]) -> None:
-        """Whether their times can be accepted, by the clock as it stands now; `BadInput` names the first that cannot."""
+        """Whether their times can be accepted, by the clock as it stands now; `BadInput` names the first that
+        cannot.
+        """
         with self._transaction() as (champion, _):
             bounds = champion.release.bounds if champion else Bounds()
             check_labels(self._settings.clock, bounds, labels, self._sequence().clock_us)
@@ -161,8 +169,9 @@ class DataPlane:
     def add_labels(self, labels: Sequence[Label], checked: bool = False) -> list[LabelReceipt]:
         """Record labels and bring the verdicts of their transactions up to date, in one commit.
 
-        A transaction that is nowhere to be found leaves its label in the log with `known` false. The same label again changes nothing.
-        `checked`: they are a part of what `check_labels` has seen as a whole, which must not be refused half-way.
+        A transaction that is nowhere to be found leaves its label in the log with `known` false. The same
+        label again changes nothing. `checked`: they are a part of what `check_labels` has seen as a whole,
+        which must not be refused half-way.
         """
         if not checked:
             self.check_labels(labels)
@@ -176,8 +185,9 @@ class DataPlane:
     def _add_label(self, champion: Champion, state: OnlineState, label: Label) -> LabelReceipt:
         subject = subject_of(self._connection, state, label.transaction_id, champion.maturity_us)
         at, before = self._sequence(), labels_of(self._connection, label.transaction_id)
-        # A label is known no sooner than what was known already: a decision that was made without it must not seem to have known it. Each label of a
-        # transaction has a moment of its own, for two at once would be one event.
+        # A label is known no sooner than what was known already: a decision that was made without it must not
+        # seem to have known it. Each label of a transaction has a moment of its own, for two at once would be
+        # one event.
         label_us = self._wall_us() if label.label_us is None else max(label.label_us, at.clock_us)
         label_us = max(label_us, before[-1][0] + 1) if before else label_us
         row = (

@@ -38,7 +38,11 @@ class BadInput(PlaneError):
 
 @dataclass(frozen=True)
 class Transaction:
-    """A payment to be decided on. `event_us` is its time in microseconds since the epoch; `created_us`, in simulated time only, is when it came."""
+    """A payment to be decided on.
+
+    `event_us` is its time in microseconds since the epoch; `created_us`, in simulated time only, is when it
+    came.
+    """
 
     transaction_id: str
     event_us: int
@@ -78,8 +82,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class Answer:
-    """`threshold` is where a decision stops being ALLOW, `block_threshold` where it becomes BLOCK. `freshness` is, for each feature view, how many
-    seconds before the transaction its newest event was (None: it has none); `degraded`, that one of them is staler than its declaration allows.
+    """`threshold` is where a decision stops being ALLOW, `block_threshold` where it becomes BLOCK.
+
+    `freshness` is, for each feature view, how many seconds before the transaction its newest event was (None:
+    it has none); `degraded`, that one of them is staler than its declaration allows.
     """
 
     prediction_id: str
@@ -96,7 +102,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class LabelReceipt:
-    """`known`: the transaction was found, so its verdict counts from now on. `duplicate`: this very label was here already."""
+    """`known`: the transaction was found, so its verdict counts from now on.
+
+    `duplicate`: this very label was here already.
+    """
 
     transaction_id: str
     known: bool

@@ -1,4 +1,6 @@
-"""What Prometheus sees. The number of series is constant: no label ever takes a value from a request, except through a closed list.
+"""What Prometheus sees.
+
+The number of series is constant: no label ever takes a value from a request, except through a closed list.
 
 With several workers each process counts for itself, and a scrape shows the one that answered it.
 """

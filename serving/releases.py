@@ -1,6 +1,8 @@
-"""Follows the registry's champion: fetch, verify, try, and only then swap one reference; whatever goes wrong, the last good release goes on.
+"""Follows the registry's champion: fetch, verify, try, and only then swap one reference; whatever goes wrong,
+the last good release goes on.
 
-MLflow is imported in the follower's own thread and only read. A registry that does not exist yet is waited for, never created.
+MLflow is imported in the follower's own thread and only read. A registry that does not exist yet is waited
+for, never created.
 """
 
 from __future__ import annotations
@@ -66,7 +68,10 @@ class Named:
 
 @dataclass(frozen=True)
 class Champion:
-    """What serves: a version with its verified release, ready to score. Swapped as a whole, so that a response is of one generation."""
+    """What serves: a version with its verified release, ready to score.
+
+    Swapped as a whole, so that a response is of one generation.
+    """
 
     version: str
     digest: str
@@ -239,7 +244,9 @@ class Follower:
             raise RefusedRelease(named, str(error), for_good=not isinstance(error, Inconclusive)) from error
 
     def _fetch(self, named: Named, directory: Path) -> None:
-        """Download beside the final place, verify, and move in one step; another worker may have done the same meanwhile."""
+        """Download beside the final place, verify, and move in one step; another worker may have done the
+        same meanwhile.
+        """
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = directory.parent / f".{named.digest}.{uuid.uuid4().hex}"
         temporary.mkdir()
@@ -319,7 +326,9 @@ class Follower:
 
 
 def _has_champion(database: Path, model: str) -> bool:
-    """Whether an SQLite registry exists and names a champion, asked read-only: MLflow's own client would create or migrate what it finds."""
+    """Whether an SQLite registry exists and names a champion, asked read-only: MLflow's own client would
+    create or migrate what it finds.
+    """
     if not database.exists():
         return False
     try:

@@ -1,4 +1,6 @@
-"""The parts of a running service, and how it starts and stops: readiness goes first, what is in flight finishes, then the door closes."""
+"""The parts of a running service, and how it starts and stops: readiness goes first, what is in flight
+finishes, then the door closes.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ class Service:
         return champion.release if champion else None
 
     def _end_with_the_supervisor(self) -> None:
-        """A worker whose supervisor was killed closes its door at once, for the next supervisor needs the port.
+        """A worker whose supervisor was killed closes its door at once, for the next supervisor needs the
+        port.
 
         What is in flight finishes within the grace that the server gives at SIGTERM.
         """
@@ -85,7 +88,9 @@ class Service:
         threading.Thread(target=watch, name="supervisor", daemon=True).start()
 
     def _drain_before_exit(self) -> None:
-        """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a balancer can turn away in between."""
+        """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a
+        balancer can turn away in between.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)

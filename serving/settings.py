@@ -21,26 +21,31 @@ class BadSetting(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service refuses of any client, and when it gives up. What it believes of a payment is the release's to say (`Bounds`)."""
+    """What the service refuses of any client, and when it gives up.
+
+    What it believes of a payment is the release's to say (`Bounds`).
+    """
 
     body_bytes: int = 1_000_000  # a full batch of labels is 200 kB
     in_flight: int = 512  # beyond it 503: at 0.4 ms each, the last one would wait 200 ms
     store_deadline_s: float = 0.25  # for the lock on serving.db; a payment does not wait longer
     check_timeout_s: float = 60.0  # loading LightGBM and scoring the golden rows takes about 4 s
     retry_s: float = 60.0  # until a release that could not be tried to the end is tried again
-    registry_patience_s: float = (
-        20.0  # a cold start waits this long for a silent registry before it takes the copy on disk
-    )
+    # a cold start waits this long for a silent registry before it takes the copy on disk
+    registry_patience_s: float = 20.0
 
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """`home` is MLOPS_HOME. `clock="event"` lets the newest payment be now, for simulated time; `now` is the day from which
-    a person wants it to go on. A home whose newest day is more than `far_days` from the clock is refused at the start, or
-    warned of, as `when_far` says.
+    """`home` is MLOPS_HOME.
 
-    `fsync` makes each commit survive a power cut, at the price of a disk flush each; without it a crash of the process loses
-    nothing, a power cut the last moments."""
+    `clock="event"` lets the newest payment be now, for simulated time; `now` is the day from which a person
+    wants it to go on. A home whose newest day is more than `far_days` from the clock is refused at the start,
+    or warned of, as `when_far` says.
+
+    `fsync` makes each commit survive a power cut, at the price of a disk flush each; without it a crash of
+    the process loses nothing, a power cut the last moments.
+    """
 
     home: Path
     use_case: str = "fraud"
@@ -105,7 +110,10 @@ def is_loopback(host: str) -> bool:
 def from_arguments(
     arguments: Sequence[str] | None, environment: Mapping[str, str] = os.environ
 ) -> ServingSettings:
-    """The settings of a command line; `MLOPS_HOME` is the default of `--home`. Usage errors exit 2, a refused value is `BadSetting`."""
+    """The settings of a command line; `MLOPS_HOME` is the default of `--home`.
+
+    Usage errors exit 2, a refused value is `BadSetting`.
+    """
     parser = argparse.ArgumentParser(
         "python -m serving",
         description="The scoring service: follows the registry's champion and answers /predict.",

@@ -50,8 +50,10 @@ allow_dirty = true
 """
 
 
-# The bank of tests/assets/test_model.py, on which the first version passes the gate and the one of a day later does not.
+# The bank of tests/assets/test_model.py, on which the first version passes the gate and the one of a day
+# later does not.
 BANK = bank(customers=1000, merchants=500, train_days=30, max_rounds=60, gate="min_positives = 15")
-# So small a bank proves no gain: its gate takes a version that is about as good, where what the gate weighs is not the question.
+# So small a bank proves no gain: its gate takes a version that is about as good, where what the gate weighs
+# is not the question.
 TINY_GATE = "min_positives = 3\nmin_gain = -1.0\nmax_money_loss_share = 1.0\nmax_calibration_error = 100.0"
 TINY_BANK = bank(customers=300, merchants=150, train_days=14, max_rounds=30, gate=TINY_GATE)

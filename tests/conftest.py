@@ -1,4 +1,6 @@
-"""What every test starts from: no environment of the person who runs them, and a tiny bank whose numbers are known."""
+"""What every test starts from: no environment of the person who runs them, and a tiny bank whose numbers are
+known.
+"""
 
 import random
 from collections.abc import Callable
@@ -15,7 +17,8 @@ from mlops_assets.resources.environments import Ingest, Model, Retraining, Setti
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 
-# The same examples for the same commit, however busy the machine is. `--hypothesis-profile=default` looks for new ones.
+# The same examples for the same commit, however busy the machine is. `--hypothesis-profile=default` looks for
+# new ones.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 

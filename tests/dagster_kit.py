@@ -1,4 +1,6 @@
-"""Dagster's own processes as a test meets them: its console scripts, and a webserver that is asked in GraphQL."""
+"""Dagster's own processes as a test meets them: its console scripts, and a webserver that is asked in
+GraphQL.
+"""
 
 from __future__ import annotations
 

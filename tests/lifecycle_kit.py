@@ -1,4 +1,6 @@
-"""A registry of versions that nothing was trained for: bundles whose files are whole, and verdicts as the test writes them."""
+"""A registry of versions that nothing was trained for: bundles whose files are whole, and verdicts as the
+test writes them.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ class Shelf:
         reasons: tuple[str, ...] = GOOD,
         barred: Any = (),
     ) -> None:
-        """The verdict of the gate, as the evaluation records it; `against` is the champion that it was measured against."""
+        """The verdict of the gate, as the evaluation records it; `against` is the champion that it was
+        measured against.
+        """
         self.registry.log_evaluation(
             version, {}, {"promote": promote, "reasons": reasons, "barred": barred, "champion": against}
         )

@@ -1,4 +1,6 @@
-"""What the tests of the service are made of: a tiny champion, a real MLflow registry for it, and the service as a process of its own."""
+"""What the tests of the service are made of: a tiny champion, a real MLflow registry for it, and the service
+as a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,10 @@ class TinyRegistry:
         spoil: Callable[[Path], None] | None = None,
         digest: str | None = None,
     ) -> str:
-        """Log a bundle as a run's artifact `bundle`, register it, tag it; returns the version. `spoil` damages the bundle on its way."""
+        """Log a bundle as a run's artifact `bundle`, register it, tag it; returns the version.
+
+        `spoil` damages the bundle on its way.
+        """
         from mlflow import MlflowClient
 
         (self.home / "mlflow").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""Lake columns as arrays that can be aggregated exactly: money and whole numbers as int64, floats as integers of a common binary unit."""
+"""Lake columns as arrays that can be aggregated exactly: money and whole numbers as int64, floats as integers
+of a common binary unit.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,12 @@ class BadEvent(Exception):
 
 @dataclass(frozen=True)
 class Column:
-    """`values / unit` is what the lake holds. `values` are int64, or Python's integers where these are too large, and 0 where `valid` is false.
-    `ordered` compares like the values do. `whole` says that sums of it are whole numbers, `binary` that it holds floats of no declared scale."""
+    """`values / unit` is what the lake holds.
+
+    `values` are int64, or Python's integers where these are too large, and 0 where `valid` is false.
+    `ordered` compares like the values do. `whole` says that sums of it are whole numbers, `binary` that it
+    holds floats of no declared scale.
+    """
 
     values: NDArray[Any]
     ordered: NDArray[Any]
@@ -123,7 +129,9 @@ def _scaled(name: str, floats: NDArray[np.float64], valid: NDArray[np.bool_], sc
 
 
 def _binary(floats: NDArray[np.float64], valid: NDArray[np.bool_]) -> Column:
-    """Every float64 is an integer times a power of two: with one power for the column, sums of floats are sums of integers and lose nothing."""
+    """Every float64 is an integer times a power of two: with one power for the column, sums of floats are
+    sums of integers and lose nothing.
+    """
     mantissas, exponents = np.frexp(floats)
     integers = np.ldexp(mantissas, 53).astype(np.int64).astype(object)
     exponents = exponents.astype(np.int64) - 53

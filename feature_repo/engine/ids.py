@@ -1,7 +1,10 @@
-"""A number that stands for an id is its decimal text. Files, entity frames, pushes and online questions share this one rule.
+"""A number that stands for an id is its decimal text.
 
-Ids are text everywhere in the platform. People hold them as numbers: an int64 column, or a float column because pandas makes floats of integers
-once one of them is missing. A number that cannot be told apart from its neighbours as a float, or has a fraction, is no id.
+Files, entity frames, pushes and online questions share this one rule.
+
+Ids are text everywhere in the platform. People hold them as numbers: an int64 column, or a float column
+because pandas makes floats of integers once one of them is missing. A number that cannot be told apart from
+its neighbours as a float, or has a fraction, is no id.
 """
 
 from __future__ import annotations
@@ -29,7 +32,10 @@ class NotAnId(ValueError):
 
 
 def id_text(value: object) -> str:
-    """One value as an id. Text stays as it is; integers and whole numbers are their decimal text; anything else is `NotAnId`."""
+    """One value as an id.
+
+    Text stays as it is; integers and whole numbers are their decimal text; anything else is `NotAnId`.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, (bool, np.bool_)):
@@ -60,7 +66,10 @@ def id_texts(column: str, values: Iterable[Any]) -> list[str]:
 
 
 def ids_of_numbers(array: pa.Array) -> pa.Array | None:
-    """`id_text` of a column of integers, floats or decimals: null where there is no id. None where the column is of another type."""
+    """`id_text` of a column of integers, floats or decimals: null where there is no id.
+
+    None where the column is of another type.
+    """
     kind = array.type
     if pa.types.is_integer(kind):
         return array.cast(pa.string())

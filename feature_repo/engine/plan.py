@@ -38,8 +38,9 @@ class PlanError(Exception):
 class Aggregate:
     """One feature: `function` of `column` over the events of the last `window_us` microseconds.
 
-    `count` counts events, whatever the column holds. `seconds_since_last` of event_timestamp is the age of the window's newest event, of a boolean
-    column the age of the newest event where it is true; `seconds_since_first` is the same of the oldest.
+    `count` counts events, whatever the column holds. `seconds_since_last` of event_timestamp is the age of
+    the window's newest event, of a boolean column the age of the newest event where it is true;
+    `seconds_since_first` is the same of the oldest.
     """
 
     name: str
@@ -68,11 +69,15 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """Aggregates of one stream by one key. `hop_us` floors the lower bound of every window (0: exact). `scales` are the decimals of the exact
-    columns; a column that is not in it is aggregated as what it is. `event_id` are the columns that identify an event of the stream,
-    `keys` all its ids that a view could go by. Where `ttl_us` is not 0, a key without an event for so long has no values at all: every feature of the
-    view is null, counts too. `stale_us` is how old the newest event of the whole stream may be before answers that rest on it count as degraded (0:
-    any age)."""
+    """Aggregates of one stream by one key.
+
+    `hop_us` floors the lower bound of every window (0: exact). `scales` are the decimals of the exact
+    columns; a column that is not in it is aggregated as what it is. `event_id` are the columns that identify
+    an event of the stream, `keys` all its ids that a view could go by. Where `ttl_us` is not 0, a key without
+    an event for so long has no values at all: every feature of the view is null, counts too. `stale_us` is
+    how old the newest event of the whole stream may be before answers that rest on it count as degraded (0:
+    any age).
+    """
 
     name: str
     entity: str
@@ -117,7 +122,10 @@ class ViewPlan:
 
 @dataclass(frozen=True)
 class OnDemandPlan:
-    """A function of a row, `module:name`: view features and request fields in, features out. A row of nulls has to have all of them too."""
+    """A function of a row, `module:name`: view features and request fields in, features out.
+
+    A row of nulls has to have all of them too.
+    """
 
     name: str
     function: str
@@ -195,7 +203,10 @@ def over_columns(function: RowFunction, columns: Mapping[str, Sequence[Any]]) ->
 
 
 def plan_from_feast(store: Any, service_name: str) -> FeaturePlan:
-    """The plan of a registered feature service. Views hold what the vector or an on-demand function needs, in the order of their declaration."""
+    """The plan of a registered feature service.
+
+    Views hold what the vector or an on-demand function needs, in the order of their declaration.
+    """
     service = store.get_feature_service(service_name)
     projections = {p.name: [f.name for f in p.features] for p in service.feature_view_projections}
     streams = {v.name: v for v in store.list_stream_feature_views()}
@@ -209,7 +220,8 @@ def plan_from_feast(store: Any, service_name: str) -> FeaturePlan:
         if name not in on_demand_views:
             continue
         view = on_demand_views[name]
-        # Feast keeps the sources in a protobuf map, whose order differs from process to process; the plan has a digest.
+        # Feast keeps the sources in a protobuf map, whose order differs from process to process; the plan has
+        # a digest.
         request = [f.name for _, source in sorted(view.source_request_sources.items()) for f in source.schema]
         inputs = []
         for _, projection in sorted(view.source_feature_view_projections.items()):

@@ -1,7 +1,8 @@
-"""From exact sums to features: the one place where integers become floats, for arrays of training rows and for the single row being served alike.
+"""From exact sums to features: the one place where integers become floats, for arrays of training rows and
+for the single row being served alike.
 
-Every quotient is the correctly rounded one, so that both ways agree to the last bit. A column holds integers: the value times its
-`unit` (100 for money).
+Every quotient is the correctly rounded one, so that both ways agree to the last bit. A column holds integers:
+the value times its `unit` (100 for money).
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def spread(total: int, squares: int, count: int, unit: int) -> float | None:
 
 
 def quotients(numerators: Array, denominators: Array) -> NDArray[np.float64]:
-    """`quotient` of whole columns. Where both are small the processor's division is exact already; the rest is divided one by one."""
+    """`quotient` of whole columns.
+
+    Where both are small the processor's division is exact already; the rest is divided one by one.
+    """
     result = np.empty(len(numerators), np.float64)
     if numerators.dtype == object or denominators.dtype == object:
         slow = np.ones(len(numerators), bool)
@@ -78,8 +82,10 @@ def scaled(totals: Array, unit: int) -> NDArray[np.float64]:
 
 
 def of_values(function: str, values: Sequence[Any], unit: int | None) -> float | int | None:
-    """A function of the values themselves, for the rare places that hold no sums. Without a unit the values are
-    what they are: floats are exact fractions."""
+    """A function of the values themselves, for the rare places that hold no sums.
+
+    Without a unit the values are what they are: floats are exact fractions.
+    """
     if function == "count_distinct":
         return len(set(values))
     if function in ("min", "max"):

@@ -1,4 +1,6 @@
-"""Features that need the scored transaction itself: one plain function of a row, used for training and for a single request alike."""
+"""Features that need the scored transaction itself: one plain function of a row, used for training and for a
+single request alike.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +14,8 @@ LAST_NIGHT_HOUR = 6  # as in the handbook of fraud detection: night is 0:00 to 6
 def transaction_context(row: Mapping[str, Any]) -> dict[str, float | int | None]:
     """An absent amount or history gives null, and so does a division by zero. Days and hours are UTC.
 
-    Where a fraud is known a fixed number of days after the payment, merchants that were robbed on one day look alike in calendar days, all day long.
+    Where a fraud is known a fixed number of days after the payment, merchants that were robbed on one day
+    look alike in calendar days, all day long.
     """
     amount, at_us = row["amount"], row["event_time_us"]
     usual, spread, lately = row["avg_txn_amount_90d"], row["std_txn_amount_90d"], row["avg_txn_amount_7d"]

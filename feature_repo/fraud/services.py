@@ -1,4 +1,7 @@
-"""The contract that training and serving both ask for by name. The order of its features is the order of the model's vector."""
+"""The contract that training and serving both ask for by name.
+
+The order of its features is the order of the model's vector.
+"""
 
 from feast import FeatureService
 

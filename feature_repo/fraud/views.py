@@ -1,4 +1,6 @@
-"""Features of the fraud case: windowed aggregations of two streams, and what follows from them once a transaction asks."""
+"""Features of the fraud case: windowed aggregations of two streams, and what follows from them once a
+transaction asks.
+"""
 
 from datetime import timedelta
 from typing import Any
@@ -131,7 +133,8 @@ transaction_request = RequestSource(
     description="The transaction against the history of its customer, and a merchant's frauds in calendar days.",
 )
 def transaction_context(inputs: dict[str, Any]) -> dict[str, Any]:
-    # Feast keeps this source text and runs it without this module around it: the import has to be absolute, and in here.
+    # Feast keeps this source text and runs it without this module around it: the import has to be absolute,
+    # and in here.
     from feature_repo.engine.plan import over_columns
     from feature_repo.fraud.context import transaction_context as of_row
 

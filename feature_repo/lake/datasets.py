@@ -1,7 +1,8 @@
-"""The lake is the truth: immutable Parquet files named by their digest, and one manifest a partition that says which of them count.
+"""The lake is the truth: immutable Parquet files named by their digest, and one manifest a partition that
+says which of them count.
 
-A partition changes in one step, when its manifest is moved in place; readers go by manifests and never by globs, so that a killed writer leaves
-the old content visible and its neighbours untouched.
+A partition changes in one step, when its manifest is moved in place; readers go by manifests and never by
+globs, so that a killed writer leaves the old content visible and its neighbours untouched.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Manifest:
 def encode(table: pa.Table) -> tuple[bytes, DataFile]:
     """A table as the file that the lake would hold. The same rows in the same order give the same bytes."""
     buffer = io.BytesIO()
-    # Dictionaries of ids and averages, most of which occur once, take longer to make than all the rest, and save nothing that zstd does not.
+    # Dictionaries of ids and averages, most of which occur once, take longer to make than all the rest, and
+    # save nothing that zstd does not.
     pq.write_table(table, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
@@ -115,7 +117,10 @@ class Lake:
         validated: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> Manifest:
-        """Replace the content of one partition. Readers see the old content until the manifest moves, and the new one after."""
+        """Replace the content of one partition.
+
+        Readers see the old content until the manifest moves, and the new one after.
+        """
         content, file = encode(table)
         self._put(f"{dataset}/{partition}/{file.name}", content)
         schema = schema_of(
@@ -128,7 +133,10 @@ class Lake:
         return manifest
 
     def manifest(self, dataset: str, partition: str) -> Manifest | None:
-        """The partition's manifest, or None where it was never written. A manifest that cannot be read is `DamagedPartition`."""
+        """The partition's manifest, or None where it was never written.
+
+        A manifest that cannot be read is `DamagedPartition`.
+        """
         try:
             content = self.fs.cat_file(f"{self._path}/{dataset}/{partition}/{MANIFEST}")
         except (FileNotFoundError, NotADirectoryError):
@@ -148,7 +156,9 @@ class Lake:
         return self.between(dataset, "", "\U0010ffff")
 
     def between(self, dataset: str, first: str, last: str, *, validated: bool = False) -> list[str]:
-        """The written partitions from `first` to `last`, both included; with `validated`, only those whose checks have passed."""
+        """The written partitions from `first` to `last`, both included; with `validated`, only those whose
+        checks have passed.
+        """
         try:
             names = [
                 str(path).rstrip("/").rsplit("/", 1)[1]
@@ -166,7 +176,9 @@ class Lake:
         return [name for name in names if self.fs.exists(f"{self._path}/{dataset}/{name}/{MANIFEST}")]
 
     def manifests(self, dataset: str, partitions: Iterable[str]) -> list[Manifest]:
-        """The manifests of all the partitions asked for; any that is missing raises `MissingPartitions` with its name."""
+        """The manifests of all the partitions asked for; any that is missing raises `MissingPartitions` with
+        its name.
+        """
         found = {p: self.manifest(dataset, p) for p in partitions}
         if missing := sorted(p for p, m in found.items() if m is None):
             raise MissingPartitions(dataset, missing)
@@ -181,7 +193,10 @@ class Lake:
         ]
 
     def read(self, dataset: str, partitions: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of the partitions, in the order asked for. Partitions never written raise `MissingPartitions`."""
+        """The rows of the partitions, in the order asked for.
+
+        Partitions never written raise `MissingPartitions`.
+        """
         manifests = self.manifests(dataset, partitions)
         if not manifests:
             raise LakeError(f"{dataset}: asked for no partition at all")
@@ -196,7 +211,8 @@ class Lake:
     def _table(self, manifest: Manifest, file: DataFile, columns: Sequence[str] | None) -> pa.Table:
         place = f"{manifest.dataset}/{manifest.partition}/{file.name}"
         try:
-            # Arrow's threads may still hold the file as the interpreter ends, which aborts the process if the file is a Python object.
+            # Arrow's threads may still hold the file as the interpreter ends, which aborts the process if the
+            # file is a Python object.
             with (
                 pa.OSFile(f"{self._path}/{place}")
                 if self._local
@@ -220,7 +236,9 @@ class Lake:
         return table
 
     def _put(self, place: str, content: bytes) -> None:
-        """Write one object as a whole: on a disk by way of a temporary name, fsync and rename; object stores do it by themselves."""
+        """Write one object as a whole: on a disk by way of a temporary name, fsync and rename; object stores
+        do it by themselves.
+        """
         try:
             if self._local:
                 _replace(f"{self._path}/{place}", content)

@@ -1,4 +1,6 @@
-"""What online state is to those who use it, whatever store is behind: a set of events per stream, and the windows over them as of any moment."""
+"""What online state is to those who use it, whatever store is behind: a set of events per stream, and the
+windows over them as of any moment.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ class Refused(NamedTuple):
 
 
 class StateStore(Protocol):
-    """Who opens a store owns its transactions: nothing here commits. The same events in any order, any number of times, give the same state."""
+    """Who opens a store owns its transactions: nothing here commits.
+
+    The same events in any order, any number of times, give the same state.
+    """
 
     @property
     def plan(self) -> FeaturePlan: ...
@@ -25,7 +30,11 @@ class StateStore(Protocol):
     def push(
         self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int
     ) -> bool:
-        """Add an event. False: its id is known already, and nothing changes. A value that cannot be aggregated raises `BadEvent`."""
+        """Add an event.
+
+        False: its id is known already, and nothing changes. A value that cannot be aggregated raises
+        `BadEvent`.
+        """
 
     def load(self, stream: str, events: Iterable[Loaded]) -> None:
         """Add many, for what comes from the lake: where an id is known already, the lake's values hold."""
@@ -42,13 +51,20 @@ class StateStore(Protocol):
         """The service's vector in its order, for a request made at `at_us`."""
 
     def settle(self) -> None:
-        """Housekeeping that the questions since the last time have shown to be due. For whoever writes, inside its transaction."""
+        """Housekeeping that the questions since the last time have shown to be due.
+
+        For whoever writes, inside its transaction.
+        """
 
     def find(self, stream: str, event_id: str) -> dict[str, object] | None:
-        """The stored event with its columns as they were pushed, `event_id`, `event_us` and `created_us`; None where it is not in the state."""
+        """The stored event with its columns as they were pushed, `event_id`, `event_us` and `created_us`;
+        None where it is not in the state.
+        """
 
     def find_of(self, stream: str, transaction_id: str) -> list[dict[str, object]]:
-        """The events of one transaction in a stream that may hold several of it, whose ids are `<transaction_id>:<event_us>`."""
+        """The events of one transaction in a stream that may hold several of it, whose ids are
+        `<transaction_id>:<event_us>`.
+        """
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
         """When the newest event before a moment happened."""
@@ -64,13 +80,18 @@ class StateStore(Protocol):
         """What is read of an event, its id's columns included."""
 
     def prune(self, before_us: int, limit: int) -> int:
-        """Forget up to `limit` events that happened before a moment, and return how many. Windows that reach behind it have no answer any more."""
+        """Forget up to `limit` events that happened before a moment, and return how many.
+
+        Windows that reach behind it have no answer any more.
+        """
 
     def refuse(self, stream: str, reason: str, at_us: int) -> None:
         """Count an event that did not get in."""
 
     def quarantine(self, stream: str, event: Mapping[str, object], reason: str, at_us: int) -> None:
-        """Count an event that did not get in, and keep it for a person to look at; the oldest go when there are too many."""
+        """Count an event that did not get in, and keep it for a person to look at; the oldest go when there
+        are too many.
+        """
 
     def refusals(self) -> dict[tuple[str, str], Refused]:
         """By stream and reason."""

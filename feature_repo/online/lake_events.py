@@ -18,7 +18,9 @@ def load_day(state: StateStore, lake: Lake, stream: str, day: str) -> None:
 
 
 def reachable_days(plan: FeaturePlan, lake: Lake, until_day: str | None = None) -> dict[str, list[str]]:
-    """The validated arrival days of each stream that a window can still reach on the lake's last day (`until_day`, if given)."""
+    """The validated arrival days of each stream that a window can still reach on the lake's last day
+    (`until_day`, if given).
+    """
     days = {
         s: lake.between(s, "", until_day or "9999", validated=True)
         for s in dict.fromkeys(v.stream for v in plan.views)

@@ -1,4 +1,6 @@
-"""A pack as bytes: narrow columns, and one entry's terms side by side, so that a question unpacks what it needs and nothing else."""
+"""A pack as bytes: narrow columns, and one entry's terms side by side, so that a question unpacks what it
+needs and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ CODES = (("b", 2**7 - 1), ("h", 2**15 - 1), ("i", 2**31 - 1), ("q", 2**63 - 1))
 
 @dataclass(frozen=True)
 class Pack:
-    """`times` are tiles or moments, ascending; column i of `values`, a row a term, is of all events from `times[i]` on."""
+    """`times` are tiles or moments, ascending; column i of `values`, a row a term, is of all events from
+    `times[i]` on.
+    """
 
     upto_us: int
     latest_us: int
@@ -26,7 +30,10 @@ class Pack:
 
 
 def encode(pack: Pack, unit: int) -> tuple[int, str, bytes, bytes]:
-    """Start, layout, the times since the start, and the entries, every column as narrow as its numbers allow. The layout names their types."""
+    """Start, layout, the times since the start, and the entries, every column as narrow as its numbers allow.
+
+    The layout names their types.
+    """
     start = int(pack.times[0]) if len(pack.times) else 0
     times = (pack.times - start) // unit
     layout = "".join(_narrowest(column) for column in (times, *pack.values))

@@ -17,7 +17,9 @@ NOTHING = {"sum": 0, "max": LEAST, "min": MOST}  # terms of a view are kept in t
 
 
 class Term(NamedTuple):
-    """One integer of an entry: `kind` says how two parts of a window become one, `what` of an event it is about."""
+    """One integer of an entry: `kind` says how two parts of a window become one, `what` of an event it is
+    about.
+    """
 
     kind: str
     what: str
@@ -26,7 +28,9 @@ class Term(NamedTuple):
 
 @dataclass
 class Window:
-    """The features of one window, each with the places of its terms; `listed` are those that need the values themselves."""
+    """The features of one window, each with the places of its terms; `listed` are those that need the values
+    themselves.
+    """
 
     window_us: int
     same: list[tuple[str, int]] = field(default_factory=list)
@@ -63,7 +67,10 @@ class Window:
         at_us: int,
         result: dict[str, Value],
     ) -> None:
-        """Put the features into `result`. Terms are added up only where a feature needs them: a window has few of them."""
+        """Put the features into `result`.
+
+        Terms are added up only where a feature needs them: a window has few of them.
+        """
         for name, i in self.same:
             result[name] = of_pack[i] + of_tail[i]
         for name, i, unit in self.sums:
@@ -112,7 +119,8 @@ def terms_of(aggregate: Aggregate) -> list[Term]:
     }[aggregate.function]
 
 
-# A term of the first event, the first two, and so on: from their moments, newest first, and the term's column.
+# A term of the first event, the first two, and so on: from their moments, newest first, and the term's
+# column.
 RUNNING: dict[tuple[str, str], Callable[[Sequence[int], Sequence[Any]], Iterable[int]]] = {
     ("sum", "events"): lambda moments, _: range(1, len(moments) + 1),
     ("sum", "present"): lambda _, column: (

@@ -1,4 +1,6 @@
-"""The rows that features are asked for: a pandas frame or SQL over the lake, each column turned into Arrow once and only where it is used."""
+"""The rows that features are asked for: a pandas frame or SQL over the lake, each column turned into Arrow
+once and only where it is used.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,10 @@ class EntityRows:
         return self._columns[name]
 
     def key(self, name: str) -> pa.ChunkedArray:
-        """The ids of a column, as text. Whole numbers are their decimal text. Null is an id of which nothing is known."""
+        """The ids of a column, as text.
+
+        Whole numbers are their decimal text. Null is an id of which nothing is known.
+        """
         if name not in self.names:
             raise EntityError(f"{name}: this key column is missing; there are {', '.join(self.names)}")
         if name not in self._keys:

@@ -1,4 +1,5 @@
-"""What Feast 0.67 lacks around stream views and its registry, added to its FeatureStore for stores that use our provider, however they were opened.
+"""What Feast 0.67 lacks around stream views and its registry, added to its FeatureStore for stores that use
+our provider, however they were opened.
 
 - `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the provider: raw events never get there.
 - `apply` takes no lock, so that two at once lose parts of one another, and would empty a registry if it was started in the wrong folder. It also
@@ -114,7 +115,9 @@ def apply(
     partial: bool = True,
     **options: Any,
 ) -> None:
-    """One at a time, on the registry as it is now; what fails halfway leaves nothing behind, not in this process either."""
+    """One at a time, on the registry as it is now; what fails halfway leaves nothing behind, not in this
+    process either.
+    """
     given = list(objects) if isinstance(objects, (list, tuple, set)) else [objects]
     with locked(roots.resolve(store.config.registry.path).parent):
         before: set[str] = set()

@@ -1,4 +1,6 @@
-"""Feast's historical retrieval over the lake: every feature as it was known at the row's own time, in the rows' own order."""
+"""Feast's historical retrieval over the lake: every feature as it was known at the row's own time, in the
+rows' own order.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ Columns = dict[str, pa.ChunkedArray]
 
 
 class NotWritten(Exception):
-    """Somebody wrote to the lake through Feast. Its partitions are written by the platform's assets, whole and checked."""
+    """Somebody wrote to the lake through Feast.
+
+    Its partitions are written by the platform's assets, whole and checked.
+    """
 
 
 class LakeOfflineStoreConfig(FeastConfigBaseModel):
@@ -117,7 +122,9 @@ class SourceRows(RetrievalJob):
 
 @dataclass(frozen=True)
 class _Question:
-    """One view, renamed or not: which of its features are asked at which keys, and what the answer's columns are called."""
+    """One view, renamed or not: which of its features are asked at which keys, and what the answer's columns
+    are called.
+    """
 
     view: Any
     names: tuple[str, ...]

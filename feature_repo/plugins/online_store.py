@@ -1,5 +1,8 @@
-"""Feast's online store over serving's one file. Windowed views are computed from their events at the moment of reading, so that nothing stored can be
-stale; of plain views the newest finished values are kept, and read within their ttl."""
+"""Feast's online store over serving's one file.
+
+Windowed views are computed from their events at the moment of reading, so that nothing stored can be stale;
+of plain views the newest finished values are kept, and read within their ttl.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ class LakeOnlineStoreConfig(FeastConfigBaseModel):
 
 @contextmanager
 def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineState]:
-    """State of some views on serving's file; one transaction, committed if all went well. `StateLocked` if it cannot begin within `WAIT_S`."""
+    """State of some views on serving's file; one transaction, committed if all went well.
+
+    `StateLocked` if it cannot begin within `WAIT_S`.
+    """
     with _connected(database) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -67,7 +73,10 @@ def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineSt
 
 @contextmanager
 def reading(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineState]:
-    """The same to read from. It takes no lock that a writer could hold, except to make tables where some are missing."""
+    """The same to read from.
+
+    It takes no lock that a writer could hold, except to make tables where some are missing.
+    """
     with _connected(database) as connection:
         connection.execute("PRAGMA query_only = ON")
         connection.execute(
@@ -97,7 +106,10 @@ class LakeOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """As of now, because Feast passes no time. What is null, or of a row older than its ttl, is left out, which Feast calls NOT_FOUND."""
+        """As of now, because Feast passes no time.
+
+        What is null, or of a row older than its ttl, is left out, which Feast calls NOT_FOUND.
+        """
         now_us = time.time_ns() // 1000
         if not is_windowed(table):
             with reading(config.online_store.database) as state:
@@ -124,7 +136,10 @@ class LakeOnlineStore(OnlineStore):
     def online_write_batch(
         self, config: RepoConfig, table: Any, data: list[Any], progress: Callable[[int], Any] | None
     ) -> None:
-        """Finished values of a plain view. The good rows go in; then `RefusedRows` says what was refused, if anything was."""
+        """Finished values of a plain view.
+
+        The good rows go in; then `RefusedRows` says what was refused, if anything was.
+        """
         if is_windowed(table):
             raise FinishedValues(
                 f"{table.name}: of this view events are kept, and features computed when asked; push the events to its source instead"
@@ -144,13 +159,18 @@ class LakeOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Any],
         partial: bool,
     ) -> None:
-        """Nothing: tables are made when a state is first opened, so that applying definitions leaves the running service's file alone."""
+        """Nothing: tables are made when a state is first opened, so that applying definitions leaves the
+        running service's file alone.
+        """
 
     def plan(self, config: RepoConfig, desired_registry_proto: Any) -> list[Any]:
         return []
 
     def teardown(self, config: RepoConfig, tables: Sequence[Any], entities: Sequence[Any]) -> None:
-        """Forgets the events and values of these views. The rest of serving's file, its decisions, is not Feast's to delete."""
+        """Forgets the events and values of these views.
+
+        The rest of serving's file, its decisions, is not Feast's to delete.
+        """
         if not config.online_store.database.exists():
             return
         with writing(

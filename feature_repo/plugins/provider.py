@@ -1,5 +1,6 @@
-"""Feast's provider for a store of events: pushed rows and materialized intervals become events of the online state; finished values only where a view
-is declared over finished rows."""
+"""Feast's provider for a store of events: pushed rows and materialized intervals become events of the online
+state; finished values only where a view is declared over finished rows.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ class LakeProvider(PassthroughProvider):
         full_feature_names: bool = False,
         include_feature_view_version_metadata: bool = False,
     ) -> Any:
-        """Numbers that stand for ids become text here. Feast would ask for `654.0` by the text that Python prints."""
+        """Numbers that stand for ids become text here.
+
+        Feast would ask for `654.0` by the text that Python prints.
+        """
         asked = _with_text_ids(entity_rows, _id_names(features, registry, project))
         return super().get_online_features(
             config,
@@ -63,11 +67,13 @@ class LakeProvider(PassthroughProvider):
         self.ingest([feature_view], df)
 
     def ingest(self, feature_views: Iterable[Any], df: pd.DataFrame) -> None:
-        """One frame for some views: raw events for windowed ones, each stream once, and finished values for plain ones.
+        """One frame for some views: raw events for windowed ones, each stream once, and finished values for
+        plain ones.
 
-        Rows that no event or value may be (a number that is NaN or infinite, an id or a time that is missing, a time more than a day ahead) go to
-        quarantine and are counted by reason; all others go in. Then `RefusedRows` says how many rows were taken and how many refused, and names the
-        first offence. A row counts as refused if any of the views refused it.
+        Rows that no event or value may be (a number that is NaN or infinite, an id or a time that is missing,
+        a time more than a day ahead) go to quarantine and are counted by reason; all others go in. Then
+        `RefusedRows` says how many rows were taken and how many refused, and names the first offence. A row
+        counts as refused if any of the views refused it.
         """
         database = self.repo_config.online_store.database
         refusals = Refusals(len(df))
@@ -96,7 +102,9 @@ class LakeProvider(PassthroughProvider):
         tqdm_builder: Any,
         disable_event_timestamp: bool = False,
     ) -> None:
-        """What became known from `start_date` to `end_date`, both included: of a windowed view its events, of a plain one the newest values."""
+        """What became known from `start_date` to `end_date`, both included: of a windowed view its events, of
+        a plain one the newest values.
+        """
         start, end = (moment_us(t) for t in (start_date, end_date))
         lake = config.offline_store.open_lake()
         dataset = (
@@ -133,7 +141,9 @@ class LakeProvider(PassthroughProvider):
 
 
 def _id_names(features: Any, registry: Any, project: str) -> set[str]:
-    """What ids may be called in an entity row: by the entity, its join key, or what a feature service renames it to."""
+    """What ids may be called in an entity row: by the entity, its join key, or what a feature service renames
+    it to.
+    """
     entities = registry.list_entities(project, allow_cache=True)
     renamed = (
         name for p in getattr(features, "feature_view_projections", ()) for name in p.join_key_map.values()

@@ -1,4 +1,6 @@
-"""What comes in through Feast, row by row: good rows go in, bad ones to quarantine with their reason, and who sent them learns of both."""
+"""What comes in through Feast, row by row: good rows go in, bad ones to quarantine with their reason, and who
+sent them learns of both.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ Ints = NDArray[np.int64]
 
 
 class RefusedRows(BadEvent):
-    """Some rows went to quarantine, all others are in. `row` (from 0), `field`, `value` and `reason` are the first offence."""
+    """Some rows went to quarantine, all others are in.
+
+    `row` (from 0), `field`, `value` and `reason` are the first offence.
+    """
 
     def __init__(self, taken: int, refused: int, row: int, field: str, value: object, reason: str) -> None:
         super().__init__(field, value)
@@ -38,7 +43,10 @@ class RefusedRows(BadEvent):
 
 
 class RefusedPush(Exception):
-    """Nothing of a push can be read as rows; nothing was taken. The message says where it was meant to go, and why."""
+    """Nothing of a push can be read as rows; nothing was taken.
+
+    The message says where it was meant to go, and why.
+    """
 
 
 class Refusals:
@@ -88,7 +96,10 @@ def as_frame(where: str, given: object) -> pd.DataFrame:
 def push_events(
     state: OnlineState, views: Sequence[ViewPlan], frame: pd.DataFrame, refusals: Refusals
 ) -> None:
-    """Raw events of one stream, for all its views. Without created_timestamp they were known at once. Nanoseconds are cut off."""
+    """Raw events of one stream, for all its views.
+
+    Without created_timestamp they were known at once. Nanoseconds are cut off.
+    """
     stream, now_us = views[0].stream, _now_us()
     ids = dict.fromkeys(c for v in views for c in (*v.event_id, v.entity) if c != "event_timestamp")
     at_us, known_at = _frame_times(frame, "event_timestamp")
@@ -127,7 +138,10 @@ def push_events(
 def pushed_values(
     view: Any, plain: PlainView, frame: pd.DataFrame, refusals: Refusals
 ) -> list[finished_values.Row]:
-    """The good rows of a frame of finished values. A NaN in it is refused; None in a column of objects is a null, which is a value."""
+    """The good rows of a frame of finished values.
+
+    A NaN in it is refused; None in a column of objects is a null, which is a value.
+    """
     columns: dict[str, pa.Array] = {}
     bad: dict[int, tuple[str, object]] = {}
     for name, kind in {**dict.fromkeys(plain.keys, pa.string()), **plain.types}.items():
@@ -157,7 +171,9 @@ def pushed_values(
 def good_values(
     view: Any, plain: PlainView, table: pa.Table, refusals: Refusals, bad: Set[int] = frozenset()
 ) -> list[finished_values.Row]:
-    """Rows of typed columns, without those in `bad` and those whose numbers are not finite, whose ids are missing, or that are too far ahead."""
+    """Rows of typed columns, without those in `bad` and those whose numbers are not finite, whose ids are
+    missing, or that are too far ahead.
+    """
     wrong: dict[int, tuple[str, object]] = {}
     for name in plain.keys:
         empty = pc.or_kleene(pc.is_null(table[name]), pc.equal(table[name], ""))
@@ -190,7 +206,9 @@ def good_values(
 
 
 def finished_rows(data: Iterable[Any], refusals: Refusals) -> list[finished_values.Row]:
-    """The good rows of what Feast calls a write batch: (entity key, features, event time, created time or None)."""
+    """The good rows of what Feast calls a write batch: (entity key, features, event time, created time or
+    None).
+    """
     latest, good = _now_us() + AHEAD_US, []
     for i, (entity, features, event, created) in enumerate(data):
         row = finished_values.Row(

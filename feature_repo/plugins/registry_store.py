@@ -1,8 +1,10 @@
-"""Feast's registry as one file, replaced as a whole: an apply is seen entirely or not at all, and a damaged file is never taken for an empty one.
+"""Feast's registry as one file, replaced as a whole: an apply is seen entirely or not at all, and a damaged
+file is never taken for an empty one.
 
-Two files stand beside it. `<name>.holds` lists the names that the registry must hold: a file that lacks some was cut off or is an old copy.
-`<name>.good` is the last content that was written. Names that a write removes leave the list before the registry changes and new ones join it after,
-so that a crash in between leaves a registry that holds whatever the list says.
+Two files stand beside it. `<name>.holds` lists the names that the registry must hold: a file that lacks some
+was cut off or is an old copy. `<name>.good` is the last content that was written. Names that a write removes
+leave the list before the registry changes and new ones join it after, so that a crash in between leaves a
+registry that holds whatever the list says.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class HomeRegistryStore(FileRegistryStore):
     def get_registry_proto(self) -> RegistryProto:
         if not self._filepath.exists():
             raise FileNotFoundError(self._filepath)
-        # The list first: a write between the two reads can only add to what the file holds, or has shortened the list already.
+        # The list first: a write between the two reads can only add to what the file holds, or has shortened
+        # the list already.
         listed = _listed(self._filepath)
         registry = _parsed(self._filepath, self._filepath)
         if listed - names(registry):

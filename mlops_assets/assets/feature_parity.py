@@ -1,4 +1,6 @@
-"""Each served vector against the one computed offline, and what explains a difference: training/serving skew as a number."""
+"""Each served vector against the one computed offline, and what explains a difference: training/serving skew
+as a number.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -114,10 +116,11 @@ def feature_parity_asset(
 
 
 class Served:
-    """What the service decided on one arrival day, and what each decision can have known by its sequence number.
+    """What the service decided on one arrival day, and what each decision can have known by its sequence
+    number.
 
-    The day before belongs to it: a till's clock that is ahead puts a payment into the day to come, and labels of a file reach the service with the
-    rebuild after their day.
+    The day before belongs to it: a till's clock that is ahead puts a payment into the day to come, and labels
+    of a file reach the service with the rebuild after their day.
     """
 
     def __init__(self, lake: Lake, settings: Settings, plan: FeaturePlan, day: str) -> None:
@@ -140,7 +143,9 @@ class Served:
         }
 
     def vectors(self) -> Iterable[tuple[pd.DataFrame, list[str]]]:
-        """The vectors, one column a feature, with the features that a version served, as far as they are still declared."""
+        """The vectors, one column a feature, with the features that a version served, as far as they are
+        still declared.
+        """
         served: dict[tuple[str, ...], list[dict[str, object]]] = {}
         for name, text in zip(self._log["prediction_id"], self._log["features"], strict=True):
             vector = json.loads(text)
@@ -152,7 +157,8 @@ class Served:
     def as_read(self, ids: Sequence[str]) -> Iterable[pd.DataFrame]:
         """The vectors of some decisions, from what had been committed when each was made.
 
-        Labels of a file reach the service with the rebuild that follows their day. A decision may have been made before that rebuild or after it.
+        Labels of a file reach the service with the rebuild that follows their day. A decision may have been
+        made before that rebuild or after it.
         """
         asked = self._log[self._log["prediction_id"].isin(list(ids))]
         events = {view.stream: self._events(view, asked) for view in self._plan.views}
@@ -216,7 +222,9 @@ class Served:
 
     @cached_property
     def _stories(self) -> dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]]:
-        """Of each transaction that the two days' labels are about: when the platform learnt of it, whether it was blocked, and all of its labels."""
+        """Of each transaction that the two days' labels are about: when the platform learnt of it, whether it
+        was blocked, and all of its labels.
+        """
         horizon = self._settings.ingest.horizon_days
         first = shift(self._days[0], -horizon)
         wanted = pa.array(self._labels["transaction_id"].unique(), pa.string())
@@ -285,10 +293,11 @@ class Served:
 
 
 def overtaken(decisions: pd.DataFrame, events: pd.DataFrame, keys: Sequence[str]) -> dict[str, float]:
-    """The decisions that read before an event of one of their keys was committed which the clocks had known by then, and for how many seconds.
+    """The decisions that read before an event of one of their keys was committed which the clocks had known
+    by then, and for how many seconds.
 
-    Training goes by the clocks, so its vector has the event. Both frames by seq: event_timestamp, created_timestamp, seq and the keys;
-    decisions with prediction_id and read_seq too.
+    Training goes by the clocks, so its vector has the event. Both frames by seq: event_timestamp,
+    created_timestamp, seq and the keys; decisions with prediction_id and read_seq too.
     """
     found: dict[str, float] = {}
     if not len(decisions) or not len(events):

@@ -1,4 +1,6 @@
-"""The features group: one asset a view, the whole vector of a transaction, and the online state that serving reads."""
+"""The features group: one asset a view, the whole vector of a transaction, and the online state that serving
+reads.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,7 +114,8 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
         )
         empty, outside = summary.empty(), summary.outside(case.ranges)
         counted, wrong = recount(opened, plan, made[-1])
-        # Of what was made together the checks say one thing: a view is without its stream on all days, and one day speaks for the counts.
+        # Of what was made together the checks say one thing: a view is without its stream on all days, and
+        # one day speaks for the counts.
         checked: list[AssetCheckResult] = [
             result(nulls, not empty, {"null_everywhere": ", ".join(empty) or "none"}),
             result(ranges, not outside, {"outside": ", ".join(outside) or "none"}),
@@ -180,9 +183,11 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
 
 
 def join_views(lake: Lake, plan: FeaturePlan, day: str) -> pa.Table:
-    """The vectors of a day's transactions: the columns of every view side by side, then what depends on the request.
+    """The vectors of a day's transactions: the columns of every view side by side, then what depends on the
+    request.
 
-    Views keep the rows of `transactions` in order; one that does not is a `LakeError`, since a join by position would lie.
+    Views keep the rows of `transactions` in order; one that does not is a `LakeError`, since a join by
+    position would lie.
     """
     table = lake.read(TRANSACTIONS, [day], ENTITY_COLUMNS)
     ids = table.column("transaction_id")
@@ -215,7 +220,9 @@ def join_views(lake: Lake, plan: FeaturePlan, day: str) -> pa.Table:
 
 
 def recount(lake: Lake, plan: FeaturePlan, day: str) -> tuple[int, list[str]]:
-    """Recount `count` features of a day's evenly spread rows without the engine: how many rows, and a line for each value that differs."""
+    """Recount `count` features of a day's evenly spread rows without the engine: how many rows, and a line
+    for each value that differs.
+    """
     counted = [
         (view, aggregate)
         for view in plan.views

@@ -1,4 +1,5 @@
-"""The ingest group: raw rows as they came, the ones that hold, the ones in quarantine with a reason each, and verdicts.
+"""The ingest group: raw rows as they came, the ones that hold, the ones in quarantine with a reason each, and
+verdicts.
 
 A day that the service served comes from its own log; any other day from the source. Never from both.
 """
@@ -188,7 +189,8 @@ def _validated(
             outcomes[day] = outcome = validated_day(opened, settings, raw_name, feed, day, known)
             sound = len(outcome.quarantined) <= settings.ingest.max_quarantined_share * outcome.received
             text = pa.schema([(column, pa.string()) for column in outcome.quarantined.columns])
-            # The quarantine comes first: a day is never readable as accepted before what was left out of it is on record.
+            # The quarantine comes first: a day is never readable as accepted before what was left out of it
+            # is on record.
             bad.append(
                 opened.write(quarantine, day, to_table(outcome.quarantined, text), metadata=outcome.counts)
             )
@@ -267,7 +269,10 @@ def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
 def delivered(
     days: Sequence[str], settings: Settings, name: str, feed: Feed, source: Source
 ) -> tuple[dict[str, pa.Table], set[str]]:
-    """One raw table a day, and the days whose table is from the service's log: those that it served. The others are from the source."""
+    """One raw table a day, and the days whose table is from the service's log: those that it served.
+
+    The others are from the source.
+    """
     what: Literal["transactions", "labels"] = "transactions" if name == RAW_TRANSACTIONS else "labels"
     read, deliver = (
         (read_decisions, source.transactions) if name == RAW_TRANSACTIONS else (read_labels, source.labels)
@@ -312,7 +317,10 @@ class Arrivals:
 def validated_day(
     lake: Lake, settings: Settings, raw_name: str, feed: Feed, day: str, arrivals: Arrivals | None
 ) -> Validation:
-    """Sort the raw rows of a day. With `arrivals`, an id that one of the days before has is not accepted again, and what is accepted is added.
+    """Sort the raw rows of a day.
+
+    With `arrivals`, an id that one of the days before has is not accepted again, and what is accepted is
+    added.
 
     A label is accepted whether its transaction is here or not: verdicts match the two whenever both are.
     """
@@ -363,7 +371,9 @@ def odd_volumes(lake: Lake, settings: Settings, name: str, written: Sequence[Man
 
 
 def known_verdicts(lake: Lake, settings: Settings, days: Sequence[str]) -> pd.DataFrame:
-    """The verdicts that became known on `days`, from validated transactions and labels, less what was blocked and not investigated."""
+    """The verdicts that became known on `days`, from validated transactions and labels, less what was blocked
+    and not investigated.
+    """
     horizon = settings.ingest.horizon_days
     first = shift(days[0], -horizon)
     start, end = _midnight(days[0]), _midnight(shift(days[-1], 1))
@@ -383,8 +393,12 @@ def known_verdicts(lake: Lake, settings: Settings, days: Sequence[str]) -> pd.Da
 def _subjects(
     lake: Lake, settings: Settings, first: str, days: Sequence[str], labelled: pa.ChunkedArray
 ) -> pa.Table:
-    """The transactions since `first` that can get a verdict on `days`: they mature then, or the platform learns of them then, or of a label. Only the
-    last can have arrived longer ago than the maturity, so that of older days the ids are enough to tell."""
+    """The transactions since `first` that can get a verdict on `days`: they mature then, or the platform
+    learns of them then, or of a label.
+
+    Only the last can have arrived longer ago than the maturity, so that of older days the ids are enough to
+    tell.
+    """
     recent = shift(days[0], -settings.verdicts.maturity_days)
     start, end = _midnight(days[0]), _midnight(shift(days[-1], 1))
     arrived = _validated_days(lake, TRANSACTIONS, first, days[-1])
@@ -407,7 +421,9 @@ def _subjects(
 
 
 def pending_verdicts(lake: Lake, settings: Settings) -> pd.DataFrame:
-    """The verdicts that silence will bring after the lake's last day, as far as labels (the service's newest too) do not say otherwise."""
+    """The verdicts that silence will bring after the lake's last day, as far as labels (the service's newest
+    too) do not say otherwise.
+    """
     last = lake.partitions(TRANSACTIONS)[-1]
     start = _midnight(shift(last, 1))
     first = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
@@ -435,7 +451,9 @@ def _validated_rows(lake: Lake, dataset: str, first: str, last: str, columns: Se
 
 
 def _validated_days(lake: Lake, dataset: str, first: str, last: str) -> list[str]:
-    """The days that passed validation; one that did not is left out, as a day without a feed is, and freezes nothing."""
+    """The days that passed validation; one that did not is left out, as a day without a feed is, and freezes
+    nothing.
+    """
     days = lake.between(dataset, first, last, validated=True)
     if not days:
         raise NotValidated(f"{dataset}: no day from {first} to {last} has passed validation")
@@ -443,9 +461,11 @@ def _validated_days(lake: Lake, dataset: str, first: str, last: str) -> list[str
 
 
 def blocked_ids(lake: Lake, settings: Settings, first: str, last: str) -> set[str]:
-    """What the service blocked, by the log of the days on which it took transactions: the lake has it also where the service's own file is gone.
+    """What the service blocked, by the log of the days on which it took transactions: the lake has it also
+    where the service's own file is gone.
 
-    A day that it served and that is not in `prediction_log` yet is `MissingPartitions`: what it blocked is not known.
+    A day that it served and that is not in `prediction_log` yet is `MissingPartitions`: what it blocked is
+    not known.
     """
     served = {day for day in served_days(settings.serving_db) if first <= day <= last}
     logged = lake.manifests(PREDICTION_LOG, sorted(served.union(lake.between(PREDICTION_LOG, first, last))))

@@ -1,6 +1,8 @@
-"""The model group, as of a day: training set, recipe, trained version, its evaluation, and promotion behind the gate.
+"""The model group, as of a day: training set, recipe, trained version, its evaluation, and promotion behind
+the gate.
 
-Nothing here runs by itself: a sensor, a person or a backfill asks for it. What a step hands on is an exact version, never "the latest".
+Nothing here runs by itself: a sensor, a person or a backfill asks for it. What a step hands on is an exact
+version, never "the latest".
 """
 
 from dagster import AssetsDefinition

@@ -1,4 +1,6 @@
-"""The monitoring group: what was served, whether it was computed right, whether the world has moved, and what it was worth in money."""
+"""The monitoring group: what was served, whether it was computed right, whether the world has moved, and what
+it was worth in money.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -243,7 +245,9 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
 
 
 def oldest_events(freshness: Sequence[str | None]) -> dict[str, float | None]:
-    """For each view, the greatest age in hours that its newest event had when a payment was decided; None where there was none at some time."""
+    """For each view, the greatest age in hours that its newest event had when a payment was decided; None
+    where there was none at some time.
+    """
     oldest: dict[str, float | None] = {}
     for text in set(freshness) - {None}:
         for view, seconds in json.loads(str(text)).items():
@@ -357,7 +361,8 @@ def _drift_result(
         page.write_text(report.html, encoding="utf-8")
         metadata["report"] = MetadataValue.path(str(page))
     moved = ", ".join(f"{c} {v:.2f}" for c, v in columns[:5])
-    # A day that could not be tested has its own failed check, and asks for no retraining: nothing is known of it.
+    # A day that could not be tested has its own failed check, and asks for no retraining: nothing is known of
+    # it.
     return MaterializeResult(
         metadata=metadata,
         check_results=[

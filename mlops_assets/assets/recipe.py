@@ -1,4 +1,6 @@
-"""The recipe that the version as of a day is trained with: the configured one, or the best of a search on its own training days."""
+"""The recipe that the version as of a day is trained with: the configured one, or the best of a search on its
+own training days.
+"""
 
 import csv
 import io
@@ -28,7 +30,9 @@ TRIALS_SHOWN = 20
 
 
 class StaleRecipe(ValueError):
-    """The recipe of a day was searched on other rows, or for another configuration, than those that are to be trained with it."""
+    """The recipe of a day was searched on other rows, or for another configuration, than those that are to be
+    trained with it.
+    """
 
 
 def recipe_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
@@ -85,7 +89,8 @@ def recipe_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
                 f"{counted}: log loss {trial.loss:.5f}{given_up}, the best so far {best.loss:.5f}"
             )
 
-        # An id of its own: under that of the Dagster run the training, which comes next, would take up this very MLflow run.
+        # An id of its own: under that of the Dagster run the training, which comes next, would take up this
+        # very MLflow run.
         with registry.training_run(
             f"{case.name} tuning as of {as_of}", f"{run_id}/tuning", context.log, params, tags
         ) as mlflow:
@@ -100,7 +105,10 @@ def recipe_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
 
 
 def recipe_of(lake: Lake, settings: Settings, as_of: str) -> Recipe:
-    """What to train with as of the day. A recipe that was searched on another training set, or made for another configuration, is `StaleRecipe`."""
+    """What to train with as of the day.
+
+    A recipe that was searched on another training set, or made for another configuration, is `StaleRecipe`.
+    """
     (found,) = lake.read(RECIPE, [as_of]).to_pylist()
     if found["asked"] != _asked(settings):
         raise StaleRecipe(
@@ -115,7 +123,9 @@ def recipe_of(lake: Lake, settings: Settings, as_of: str) -> Recipe:
 
 
 def _write(lake: Lake, settings: Settings, as_of: str, recipe: Recipe, training_set: str | None) -> None:
-    """`training_set`: the digest of what it was searched on; none where it is the configured recipe, which fits any rows."""
+    """`training_set`: the digest of what it was searched on; none where it is the configured recipe, which
+    fits any rows.
+    """
     columns = {
         "recipe": [json.dumps(asdict(recipe))],
         "asked": [_asked(settings)],

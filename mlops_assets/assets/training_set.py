@@ -1,4 +1,6 @@
-"""The training set as of a day: mature transactions with their latest verdict, in a training fold and a holdout."""
+"""The training set as of a day: mature transactions with their latest verdict, in a training fold and a
+holdout.
+"""
 
 from collections.abc import Sequence
 
@@ -106,9 +108,12 @@ def training_rows(lake: Lake, settings: Settings, as_of: str, features: tuple[st
 
 
 def training_days(lake: Lake, settings: Settings, as_of: str) -> list[str]:
-    """The arrival days that are read as of `as_of`. `NothingToLearn` where no training day is among them, `MissingDays` where one was never made.
+    """The arrival days that are read as of `as_of`.
 
-    A day whose feed did not pass validation is left out, as its features and verdicts were not made: it freezes no training.
+    `NothingToLearn` where no training day is among them, `MissingDays` where one was never made.
+
+    A day whose feed did not pass validation is left out, as its features and verdicts were not made: it
+    freezes no training.
     """
     split, last = split_of(settings, as_of), shift(as_of, -1)
     if not split.has_training_days:
@@ -124,7 +129,9 @@ def training_days(lake: Lake, settings: Settings, as_of: str) -> list[str]:
 
 
 class MissingDays(MissingPartitions):
-    """Arrival days that a training reads were never materialized; the message has the command that brings them."""
+    """Arrival days that a training reads were never materialized; the message has the command that brings
+    them.
+    """
 
     def __init__(self, dataset: str, days: Sequence[str], as_of: str, first: str) -> None:
         super().__init__(dataset, days)

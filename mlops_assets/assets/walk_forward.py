@@ -1,4 +1,6 @@
-"""What retraining would have brought: the version of each as-of day on the days that it would have served, and the first one kept for all of them."""
+"""What retraining would have brought: the version of each as-of day on the days that it would have served,
+and the first one kept for all of them.
+"""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +30,10 @@ POLICIES = {OWN: "own thresholds", CAPACITY: "at capacity", UNCHANGED: "never re
 
 
 class Walk(Config):
-    """As-of days: every `step` days from `first` on, `last` at the latest. A version of each has to be there, by `mlops backfill --group model`."""
+    """As-of days: every `step` days from `first` on, `last` at the latest.
+
+    A version of each has to be there, by `mlops backfill --group model`.
+    """
 
     first: str = Field(description="first as-of day, such as 2018-05-23")
     last: str = Field(description="last as-of day")
@@ -79,7 +84,9 @@ def walk_partition(first: str, last: str, step: int) -> str:
 def walked(
     lake: Lake, settings: Settings, registry: ModelRegistry, as_of_days: Sequence[str], step: int
 ) -> list[Week]:
-    """Measure the version of each as-of day on what arrived in the `step` days from it on, as far as the lake has them."""
+    """Measure the version of each as-of day on what arrived in the `step` days from it on, as far as the lake
+    has them.
+    """
     lake.manifests(TRAINED_MODEL, as_of_days)  # the error names all the days that are missing
     past, weeks, first = past_days(lake, settings, as_of_days[0]), [], None
     for as_of in as_of_days:
@@ -97,7 +104,9 @@ def walked(
 
 
 def walk_tables(weeks: pd.DataFrame, k: int) -> Tables:
-    """The report for people, of a frame as `backtest.table` makes it; the last line of a table by as-of day has the means."""
+    """The report for people, of a frame as `backtest.table` makes it; the last line of a table by as-of day
+    has the means.
+    """
     quality = {
         "payments": "rows",
         "frauds": "frauds",

@@ -1,4 +1,7 @@
-"""The `mlops` command: a thin layer over the assets. Whatever it does, the Dagster UI and `dagster asset materialize` can do too."""
+"""The `mlops` command: a thin layer over the assets.
+
+Whatever it does, the Dagster UI and `dagster asset materialize` can do too.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None, interrupted: Callable[[], bool] = bool) -> int:
-    """Run one command. An error is one line on stderr and exit 1, wrong usage exits 2; with `--json` the last line on stdout is one object.
+    """Run one command.
 
-    Ctrl-C is exit 130. `interrupted` says whether it has come, where a library has turned it into an error of its own.
+    An error is one line on stderr and exit 1, wrong usage exits 2; with `--json` the last line on stdout is
+    one object.
+
+    Ctrl-C is exit 130. `interrupted` says whether it has come, where a library has turned it into an error of
+    its own.
     """
     try:
         options = parser().parse_args(arguments)

@@ -60,7 +60,8 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
             for day in day_range(first, last):
                 _run(DAILY, instance, day=day, select=_assets_of(pipeline, MONITORING, DAILY))
         else:
-            # What the service blocked has no verdict of its own: the log of a served day belongs to its ingest.
+            # What the service blocked has no verdict of its own: the log of a served day belongs to its
+            # ingest.
             also = [AssetKey(PREDICTION_LOG)] if group == INGEST else []
             _run(
                 BACKFILL,
@@ -78,7 +79,9 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
 
 
 def reproduce(version: str, record: Path | None) -> dict[str, Any]:
-    """Make the version again from its record, that of the registry or a file; another outcome is a result too, told with what differs."""
+    """Make the version again from its record, that of the registry or a file; another outcome is a result
+    too, told with what differs.
+    """
     from feature_repo.lake.datasets import Lake
     from mlops_assets.cli.reproduction.rebuild_version import reproduce as rebuild
     from mlops_assets.resources.provenance import ROOT, Record
@@ -168,7 +171,9 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
 
 
 def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[str, Any] | None:
-    """Two versions on the same past days: quality, the difference with its interval, and what each policy would have caught."""
+    """Two versions on the same past days: quality, the difference with its interval, and what each policy
+    would have caught.
+    """
     from feature_repo.lake.datasets import Lake
     from mlops_assets.steps.past_scores import compare_days
 
@@ -264,7 +269,10 @@ def status() -> dict[str, Any]:
 
 
 def doctor(as_data: bool) -> dict[str, Any] | None:
-    """Each check with its outcome, and the feeds. The first check that fails is an error that says what to do; of the feeds, all that is wrong is."""
+    """Each check with its outcome, and the feeds.
+
+    The first check that fails is an error that says what to do; of the feeds, all that is wrong is.
+    """
     import ctypes.util
     import importlib.metadata
 

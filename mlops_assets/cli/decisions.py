@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def promote(number: str, reason: str, refuse: bool) -> dict[str, Any]:
-    """A person's word on a version, which may overrule the gate's judgement and nothing that would break serving or trust."""
+    """A person's word on a version, which may overrule the gate's judgement and nothing that would break
+    serving or trust.
+    """
     from feature_repo.lake.datasets import Lake
     from mlops_assets.resources.promotion import lifecycle_of
 
@@ -90,7 +92,8 @@ def decision(row: Mapping[str, Any]) -> dict[str, Any]:
 def _told(settings: Settings, lifecycle: Lifecycle, row: Mapping[str, Any]) -> dict[str, Any]:
     """The decision for a person, once Dagster has it as an observation of `promoted_version`.
 
-    The history is the truth. Where Dagster cannot be told, the decision stands, and one line on stderr says so.
+    The history is the truth. Where Dagster cannot be told, the decision stands, and one line on stderr says
+    so.
     """
     try:
         _observe(settings, lifecycle, row)

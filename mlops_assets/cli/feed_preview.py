@@ -1,4 +1,7 @@
-"""The feeds before their first backfill: what a few rows of each look like, and what would become of them. Nothing is written."""
+"""The feeds before their first backfill: what a few rows of each look like, and what would become of them.
+
+Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ class Previewed(Protocol):
 
 @dataclass(frozen=True)
 class Look:
-    """One feed as it was found. `mapping` is canonical column -> the feed's name and a value; `reasons` are (rows, why), of the sample."""
+    """One feed as it was found.
+
+    `mapping` is canonical column -> the feed's name and a value; `reasons` are (rows, why), of the sample.
+    """
 
     name: str
     files: int
@@ -50,7 +56,10 @@ class Look:
 
 
 def look_at_feeds(case: UseCase, settings: Settings, today: date) -> list[Look]:
-    """The transactions' feed and the labels', with all that is wrong with either in `problems`. Rows of days after tomorrow have not come."""
+    """The transactions' feed and the labels', with all that is wrong with either in `problems`.
+
+    Rows of days after tomorrow have not come.
+    """
     source = case.open_source(settings.source, settings.base)
     looks = []
     transactions = labels = None
@@ -183,7 +192,9 @@ def _beside_the_calendar(settings: Settings, preview: Preview) -> list[str]:
 
 
 def _left_out(settings: Settings, rows: pa.Table, today: date) -> list[str]:
-    """Rows of the sample that are of no day which is made: beside the calendar, or of days that have not come."""
+    """Rows of the sample that are of no day which is made: beside the calendar, or of days that have not
+    come.
+    """
     start, end, days = settings.time.start, settings.time.end, rows[ARRIVAL_DAY]
     last = end or today + timedelta(days=1)
     found = []

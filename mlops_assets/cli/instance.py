@@ -1,4 +1,6 @@
-"""The Dagster instance under MLOPS_HOME: its settings file, and running a job of the code location in this process."""
+"""The Dagster instance under MLOPS_HOME: its settings file, and running a job of the code location in this
+process.
+"""
 
 import os
 import shutil
@@ -31,8 +33,9 @@ from mlops_assets.resources.home import bring_up, preparing, write_layout, write
 from mlops_assets.resources.processes import process_tags
 from mlops_assets.sensors.retraining import fail_dead_runs
 
-# What the UI, the sensor and the schedule launch waits in a queue: two processes at a time, and one of the model group, which is a pool. Limits go by
-# the run: those by the step would keep a run in this process waiting for its slot, too. Nothing here takes a day: a run that does is dead.
+# What the UI, the sensor and the schedule launch waits in a queue: two processes at a time, and one of the
+# model group, which is a pool. Limits go by the run: those by the step would keep a run in this process
+# waiting for its slot, too. Nothing here takes a day: a run that does is dead.
 INSTANCE_SETTINGS = """\
 telemetry:
   enabled: false
@@ -64,7 +67,8 @@ class RunFailed(Exception):
 
 
 def prepare_instance(home: Path) -> Path:
-    """Make the folder that DAGSTER_HOME names, under `home` unless the person has one, with settings that suit one machine.
+    """Make the folder that DAGSTER_HOME names, under `home` unless the person has one, with settings that
+    suit one machine.
 
     A home of before is brought up to the layout of now. A folder that is prepared is found so without a lock.
     """
@@ -84,7 +88,11 @@ def _lacking(folder: Path) -> bool:
 
 
 def _make_databases(folder: Path) -> None:
-    """Dagster's databases and its settings, each moved into its place when it is whole; what is there is left alone. The settings come last."""
+    """Dagster's databases and its settings, each moved into its place when it is whole; what is there is left
+    alone.
+
+    The settings come last.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     place, beside = folder / "dagster.yaml", folder / ".preparing"
     if place.exists():  # a person's own, which may keep its records elsewhere
@@ -115,10 +123,13 @@ def run_job(
     select: Any = None,
     config: Mapping[str, Any] | None = None,
 ) -> ExecuteInProcessResult:
-    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`, Ctrl-C is
-    `KeyboardInterrupt`. `config` is by asset.
+    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`,
+    Ctrl-C is `KeyboardInterrupt`.
 
-    The run carries the process that it is executed in, so that one which is killed does not count as working for ever.
+    `config` is by asset.
+
+    The run carries the process that it is executed in, so that one which is killed does not count as working
+    for ever.
     """
     from mlops_assets.definitions import defs
 
@@ -162,7 +173,10 @@ def _records_told(instance: DagsterInstance) -> Iterator[None]:
 
 @contextmanager
 def _helpers_apart() -> Iterator[None]:
-    """Dagster copies what steps print with processes beside this one. A terminal would send them Ctrl-C, too, and each would print a traceback."""
+    """Dagster copies what steps print with processes beside this one.
+
+    A terminal would send them Ctrl-C, too, and each would print a traceback.
+    """
     dagsters: Any = compute_logs
     dagsters.subprocess = SimpleNamespace(Popen=partial(subprocess.Popen, start_new_session=True))
     try:
@@ -172,9 +186,11 @@ def _helpers_apart() -> Iterator[None]:
 
 
 def give_way(instance: DagsterInstance, pool: str, patience_s: float = GIVEN_S) -> None:
-    """Wait until nothing is queued for the pool, and not longer than `patience_s`, for there may be no daemon.
+    """Wait until nothing is queued for the pool, and not longer than `patience_s`, for there may be no
+    daemon.
 
-    Runs in this process hold the pool for the queue, and do not ask for it themselves: of a row of them it would wait for the end.
+    Runs in this process hold the pool for the queue, and do not ask for it themselves: of a row of them it
+    would wait for the end.
     """
     until = time.monotonic() + patience_s
     while time.monotonic() < until and any(

@@ -1,5 +1,6 @@
-"""The platform under `MLOPS_HOME` as every command finds it: whether anything was trained, which days there are, and how a command says no
-or shows a table."""
+"""The platform under `MLOPS_HOME` as every command finds it: whether anything was trained, which days there
+are, and how a command says no or shows a table.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +24,17 @@ class CommandError(Exception):
 
 
 def configured() -> Settings:
-    """The settings of this command. All that is wrong with the configuration, the source's part included, is one `ConfigError`."""
+    """The settings of this command.
+
+    All that is wrong with the configuration, the source's part included, is one `ConfigError`.
+    """
     return load_settings(use_cases=USE_CASES)
 
 
 def prepare(settings: Settings) -> None:
-    """Load the definitions, so that what is wrong with the configuration is told before anything starts; then make the instance ready."""
+    """Load the definitions, so that what is wrong with the configuration is told before anything starts; then
+    make the instance ready.
+    """
     import mlops_assets.definitions  # noqa: F401
     from mlops_assets.cli.instance import prepare_instance
 
@@ -37,7 +43,9 @@ def prepare(settings: Settings) -> None:
 
 
 def check_writable(home: Path) -> None:
-    """Whether a file can be written to the home, which is made; `CommandError` where it cannot, as on a full disk."""
+    """Whether a file can be written to the home, which is made; `CommandError` where it cannot, as on a full
+    disk.
+    """
     probe = home / f".probe.{os.getpid()}"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -50,7 +58,10 @@ def check_writable(home: Path) -> None:
 
 
 def check_databases(home: Path) -> str:
-    """How many databases of the home can be read, and whether preparing it was cut off. A damaged one is `CommandError`."""
+    """How many databases of the home can be read, and whether preparing it was cut off.
+
+    A damaged one is `CommandError`.
+    """
     bring_up(home)
     dagster = Path(os.environ.get("DAGSTER_HOME") or home / "dagster")
     places = [home / DATABASE, home / "serving" / "serving.db", dagster / "schedules" / "schedules.db"]
@@ -71,7 +82,10 @@ def check_databases(home: Path) -> str:
 
 
 def _damage(database: Path) -> str | None:
-    """What SQLite finds wrong. Of a large file only the first page is read: going through all of it takes minutes."""
+    """What SQLite finds wrong.
+
+    Of a large file only the first page is read: going through all of it takes minutes.
+    """
     question = "PRAGMA quick_check(1)" if database.stat().st_size < CHECKED_BYTES else "PRAGMA schema_version"
     try:
         with closing(
@@ -86,7 +100,8 @@ def _damage(database: Path) -> str | None:
 def registry_exists(settings: Settings) -> bool:
     """Whether MLflow's database is there; asking MLflow itself would make one.
 
-    Where it is gone although there are decisions on its versions, `CommandError`: a new one would count from version 1 again.
+    Where it is gone although there are decisions on its versions, `CommandError`: a new one would count from
+    version 1 again.
     """
     database, history = Path(settings.tracking_uri.removeprefix("sqlite:///")), settings.history_file
     if database.exists() and database.stat().st_size:
@@ -149,7 +164,10 @@ def _bound(settings: Settings, early: bool) -> str:
 
 
 def padded(lines: Sequence[Sequence[str]]) -> str:
-    """A header and lines of cells as columns. Titles are broken to the width of what is below them; the last column is as wide as it is."""
+    """A header and lines of cells as columns.
+
+    Titles are broken to the width of what is below them; the last column is as wide as it is.
+    """
     titles, *body = lines
     columns = list(zip(*body, strict=True)) or [()] * len(titles)
     widths = [max(map(len, [*column, *title.split()])) for title, column in zip(titles, columns, strict=True)]

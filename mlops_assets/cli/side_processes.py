@@ -1,4 +1,6 @@
-"""Dagster and MLflow's UI side by side on one platform, on loopback: both start, and both end, with one command."""
+"""Dagster and MLflow's UI side by side on one platform, on loopback: both start, and both end, with one
+command.
+"""
 
 import os
 import signal
@@ -33,7 +35,10 @@ class DevError(Exception):
 
 
 def check_ports(port: int, mlflow_port: int) -> None:
-    """`DevError` where the two could not listen. What a killed `mlops dev` has left behind is given the time to end."""
+    """`DevError` where the two could not listen.
+
+    What a killed `mlops dev` has left behind is given the time to end.
+    """
     if port == mlflow_port:
         raise DevError(
             f"port {port} is given to both Dagster and MLflow: choose another with --port or --mlflow-port"
@@ -46,7 +51,9 @@ def check_ports(port: int, mlflow_port: int) -> None:
 
 
 def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
-    """Serve both until a signal comes, or one of them ends, which is `DevError`. Nothing of them is left then.
+    """Serve both until a signal comes, or one of them ends, which is `DevError`.
+
+    Nothing of them is left then.
 
     SIGTERM and SIGHUP are a success, Ctrl-C is `KeyboardInterrupt`.
     """
@@ -86,10 +93,12 @@ _MLFLOW_ENVIRONMENT = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "
 
 
 def _mlflow(registry: ModelRegistry, port: int) -> list[str]:
-    """MLflow's server on the registry, which it opens read-only: an alias that could be moved there would be a way around the gate.
+    """MLflow's server on the registry, which it opens read-only: an alias that could be moved there would be
+    a way around the gate.
 
-    The places of artifacts are relative, and MLflow counts them from where it is started: a folder with a link to them. It is one to throw away, for
-    the mode takes SQLite's own form of an address, and MLflow makes a folder of that name there.
+    The places of artifacts are relative, and MLflow counts them from where it is started: a folder with a
+    link to them. It is one to throw away, for the mode takes SQLite's own form of an address, and MLflow
+    makes a folder of that name there.
     """
     database = Path(registry.tracking_uri.removeprefix("sqlite:///")).absolute()
     store = f"sqlite:///{database.as_uri()}?mode=ro&uri=true"
@@ -117,7 +126,9 @@ def _mlflow(registry: ModelRegistry, port: int) -> list[str]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Those received that ask a process to stop: the terminal's, a supervisor's, and that of a terminal that is closed."""
+    """Those received that ask a process to stop: the terminal's, a supervisor's, and that of a terminal that
+    is closed.
+    """
     received = list[int]()
     before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in STOPPING}
     try:

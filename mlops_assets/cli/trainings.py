@@ -53,7 +53,9 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
 
 
 def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, Any] | None:
-    """Train and evaluate as of every `step` days, promote nothing, and report what each version would have caught on the days after it."""
+    """Train and evaluate as of every `step` days, promote nothing, and report what each version would have
+    caught on the days after it.
+    """
     from dagster import DagsterInstance
 
     from feature_repo.lake.datasets import Lake
@@ -105,9 +107,11 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
 
 @contextmanager
 def one_at_a_time(home: Path) -> Iterator[None]:
-    """While another command trains in this home, wait: two that train as of one day would each take the other's version for their own.
+    """While another command trains in this home, wait: two that train as of one day would each take the
+    other's version for their own.
 
-    The system gives the lock back when a process ends, however it does. A run that Dagster launched has its pool, and does not wait for this.
+    The system gives the lock back when a process ends, however it does. A run that Dagster launched has its
+    pool, and does not wait for this.
     """
     with (home / "training.lock").open("w") as handle:
         try:
@@ -124,7 +128,8 @@ def one_at_a_time(home: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Made:
-    """The version of an as-of day, where it was made from the data, configuration and code that there are now.
+    """The version of an as-of day, where it was made from the data, configuration and code that there are
+    now.
 
     `evaluated` says whether that version was measured, and `against` which champion.
     """
@@ -157,7 +162,10 @@ def made_already(settings: Settings, lake: Lake, as_of: str) -> Made | None:
 
 
 def _step(settings: Settings, lake: Lake, instance: DagsterInstance, as_of: str) -> str:
-    """Make what is missing of one as-of day up to its evaluation, and say what that was. The decision is no part of it."""
+    """Make what is missing of one as-of day up to its evaluation, and say what that was.
+
+    The decision is no part of it.
+    """
     from mlops_assets.assets.trained_model import trained_version
     from mlops_assets.cli.instance import RunFailed
     from mlops_assets.core.keys import EVALUATION, RECIPE, TRAINED_MODEL, TRAINING_SET
@@ -177,10 +185,12 @@ def _step(settings: Settings, lake: Lake, instance: DagsterInstance, as_of: str)
 
 
 def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[str] | None:
-    """What is left to do of a training that was cut off before its decision was on record; None where all of it is.
+    """What is left to do of a training that was cut off before its decision was on record; None where all of
+    it is.
 
-    An evaluation against a champion that serves no longer, as a walk-forward leaves many, is done again. Where the same data, configuration and code
-    were trained and decided on already, `CommandError`: it would be the same version again.
+    An evaluation against a champion that serves no longer, as a walk-forward leaves many, is done again.
+    Where the same data, configuration and code were trained and decided on already, `CommandError`: it would
+    be the same version again.
     """
     from mlops_assets.core.keys import EVALUATION, PROMOTED_VERSION
     from mlops_assets.resources.promotion import lifecycle_of

@@ -16,9 +16,11 @@ T = TypeVar("T")
 def read_table(
     kind: type[T], values: object, place: str, elsewhere: Mapping[str, str] = types.MappingProxyType({})
 ) -> tuple[T | None, list[str]]:
-    """The dataclass or pydantic model `kind` of a table, or None and each of its problems, with the `place` and the key in front.
+    """The dataclass or pydantic model `kind` of a table, or None and each of its problems, with the `place`
+    and the key in front.
 
-    `elsewhere` says where a key that is unknown here belongs. Bounds are those of `kind`, a dataclass's `__post_init__` among them.
+    `elsewhere` says where a key that is unknown here belongs. Bounds are those of `kind`, a dataclass's
+    `__post_init__` among them.
     """
     if not isinstance(values, Mapping):
         return None, [f"{place} has to be a table, not {values!r}"]
@@ -80,8 +82,11 @@ def _said(error: Mapping[str, Any]) -> str:
 
 
 def _out_of_bounds(kind: type, values: Mapping[str, Any], unread: Set[str]) -> list[str]:
-    """What `__post_init__` or a model's validator says of the values together. It stops at its first, and so is asked again without the key that
-    it is about. `unread` values are told of already: what is said of one of them would be about its default."""
+    """What `__post_init__` or a model's validator says of the values together.
+
+    It stops at its first, and so is asked again without the key that it is about. `unread` values are told of
+    already: what is said of one of them would be about its default.
+    """
     left, said = {key: value for key, value in values.items() if key not in unread}, list[str]()
     while (text := _of_all(kind, left)) and text not in said:
         said.append(text)

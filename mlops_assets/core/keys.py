@@ -1,4 +1,7 @@
-"""Names of the assets and groups of the graph, given in this module alone. A dataset of the lake goes by the name of its asset."""
+"""Names of the assets and groups of the graph, given in this module alone.
+
+A dataset of the lake goes by the name of its asset.
+"""
 
 INGEST, FEATURES, MODEL, MONITORING = "ingest", "features", "model", "monitoring"
 

@@ -1,4 +1,7 @@
-"""What the machinery has to be told of a use case: names, schemas, where events come from. A second use case is a second value of this class."""
+"""What the machinery has to be told of a use case: names, schemas, where events come from.
+
+A second use case is a second value of this class.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Feed:
-    """One stream of rows that comes in: its canonical columns, what an accepted row satisfies on its arrival day, and how repeats are told apart."""
+    """One stream of rows that comes in: its canonical columns, what an accepted row satisfies on its arrival
+    day, and how repeats are told apart.
+    """
 
     columns: pa.Schema
     raw_columns: pa.Schema
@@ -40,7 +45,9 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class UseCase:
-    """Declarations of one use case; no value here opens a file or imports a heavy library before it is called."""
+    """Declarations of one use case; no value here opens a file or imports a heavy library before it is
+    called.
+    """
 
     name: str
     description: str

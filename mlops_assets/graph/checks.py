@@ -1,7 +1,8 @@
 """How assets report: checks, results that name the offenders, decisions, and metadata for the UI.
 
-An asset that makes a range of days in one run reports each day on its own: Dagster's single-run backfills would put the total of the run on every
-partition, and would leave the planned evaluation of each partition open ("Skipped" in the UI).
+An asset that makes a range of days in one run reports each day on its own: Dagster's single-run backfills
+would put the total of the run on every partition, and would leave the planned evaluation of each partition
+open ("Skipped" in the UI).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,14 +38,20 @@ Reported = MaterializeResult[Any] | Output[None] | AssetCheckEvaluation
 def blocking(
     asset: str, name: str, description: str, days: PartitionsDefinition[str] | None
 ) -> AssetCheckSpec:
-    """A check on data: where it fails, nothing downstream runs. `days` is the partitions definition of its asset."""
+    """A check on data: where it fails, nothing downstream runs.
+
+    `days` is the partitions definition of its asset.
+    """
     return AssetCheckSpec(name, asset=asset, description=description, blocking=True, partitions_def=days)
 
 
 def warning(
     asset: str, name: str, description: str, days: PartitionsDefinition[str] | None
 ) -> AssetCheckSpec:
-    """A check that tells and does not stop: drift, money, the verdict of the gate. `days` is the partitions definition of its asset."""
+    """A check that tells and does not stop: drift, money, the verdict of the gate.
+
+    `days` is the partitions definition of its asset.
+    """
     return AssetCheckSpec(name, asset=asset, description=description, partitions_def=days)
 
 
@@ -66,9 +73,11 @@ def reported(
     metadata: Mapping[str, Metadata] | None = None,
     results: Mapping[str, Sequence[AssetCheckResult]] | None = None,
 ) -> Iterator[Reported]:
-    """What an asset yields for the days that it made: each day's content, its `metadata` and the `results` of its checks, on its own partition.
+    """What an asset yields for the days that it made: each day's content, its `metadata` and the `results` of
+    its checks, on its own partition.
 
-    `metadata` and `results` are by day. Every day needs a result of every check: a planned evaluation that never comes is shown as skipped.
+    `metadata` and `results` are by day. Every day needs a result of every check: a planned evaluation that
+    never comes is shown as skipped.
     """
     made = sorted(written, key=lambda manifest: manifest.partition)
     about = {m.partition: {**content([m]), **(metadata or {}).get(m.partition, {})} for m in made}
@@ -99,7 +108,9 @@ def reported(
 def _evaluations(
     context: AssetExecutionContext, key: AssetKey, checked: Mapping[str, Sequence[AssetCheckResult]]
 ) -> Iterator[AssetCheckEvaluation]:
-    """The results as records of their partitions: of a range, `AssetCheckResult` would become one record without a partition."""
+    """The results as records of their partitions: of a range, `AssetCheckResult` would become one record
+    without a partition.
+    """
     just_made = AssetRecordsFilter(asset_key=key, asset_partitions=list(checked))
     targets: dict[str | None, AssetCheckEvaluationTargetMaterializationData] = {}
     for record in context.instance.fetch_materializations(just_made, limit=len(checked)).records:

@@ -1,4 +1,6 @@
-"""What a person sees while a run works: one line when a step is done, and what steps say themselves; errors are told at the end, once."""
+"""What a person sees while a run works: one line when a step is done, and what steps say themselves; errors
+are told at the end, once.
+"""
 
 import logging
 import sys

@@ -1,8 +1,9 @@
 """The two calendars of the graph, and how one looks at the other.
 
-Arrival days partition what comes in; as-of day D partitions what is made of it and reads arrival days before D and nothing else. Between arrival days
-the graph knows the same day only, although windows look back: in a backfill of several assets Dagster would take every later day that looks back on
-the ones asked for. Readers take what the lake has of the days before.
+Arrival days partition what comes in; as-of day D partitions what is made of it and reads arrival days before
+D and nothing else. Between arrival days the graph knows the same day only, although windows look back: in a
+backfill of several assets Dagster would take every later day that looks back on the ones asked for. Readers
+take what the lake has of the days before.
 """
 
 import warnings
@@ -18,10 +19,12 @@ from dagster import (
 from dagster._core.errors import DagsterInvalidPropertyError
 from dagster._utils.warnings import PreviewWarning
 
-# Look-backs that start before the first day, and backfills in one run, are what this graph is built on; a user can do nothing about their being beta.
+# Look-backs that start before the first day, and backfills in one run, are what this graph is built on; a
+# user can do nothing about their being beta.
 warnings.filterwarnings("ignore", category=BetaWarning)
 warnings.filterwarnings("ignore", category=PreviewWarning)  # checks that have partitions
-# The daily job mixes assets that take a range in one run with reports of one day; the minimum, which the warning announces, is what is wanted.
+# The daily job mixes assets that take a range in one run with reports of one day; the minimum, which the
+# warning announces, is what is wanted.
 warnings.filterwarnings(
     "ignore",
     message="Asset job daily materializes assets with varying BackfillPolicies",
@@ -40,7 +43,9 @@ def arrival_days(start: date, end: date | None) -> DailyPartitionsDefinition:
 
 
 def as_of_days(start: date, end: date | None) -> DailyPartitionsDefinition:
-    """Days as of which a model is made, from the first one with an arrival day before it; today's exists, for it reads up to yesterday."""
+    """Days as of which a model is made, from the first one with an arrival day before it; today's exists, for
+    it reads up to yesterday.
+    """
     last = (end + timedelta(days=2)).strftime(DAY_FORMAT) if end else None
     return DailyPartitionsDefinition(
         start_date=(start + timedelta(days=1)).strftime(DAY_FORMAT), end_date=last, end_offset=1

@@ -15,12 +15,14 @@ from serving.contract.scorers.lightgbm import Scorer
 
 Scores = Mapping[str, npt.NDArray[np.float64]]  # of "candidate", and of "champion" or "baseline"
 
-BINS = 8  # of a reliability diagram, each with as many expected frauds: in bins of equally many rows nearly all frauds would be in the last one
-EXPLAINED_ROWS = 1_000  # exact contributions take a millisecond a row and a hundred trees; their means are stable long before
+# of a reliability diagram, each with as many expected frauds: in bins of equally many rows nearly all frauds
+# would be in the last one
+BINS = 8
+# exact contributions take a millisecond a row and a hundred trees; their means are stable long before
+EXPLAINED_ROWS = 1_000
 SHOWN_FEATURES = 15
-NO_DIRECTION = (
-    0.2  # rank correlation below which higher values neither raise nor lower the score on the whole
-)
+# rank correlation below which higher values neither raise nor lower the score on the whole
+NO_DIRECTION = 0.2
 ODDS = (0.0002, 0.998)  # shown of a reliability diagram
 COLOURS = ("tab:blue", "tab:orange", "tab:green")
 
@@ -28,7 +30,10 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green")
 def pictures(
     holdout: pd.DataFrame, scores: Scores, costs: Costs, fit: Release, matrix: npt.NDArray[np.float64]
 ) -> dict[str, bytes]:
-    """By name, without the pictures that this holdout does not define. `fit` is what was measured, `matrix` its input on the holdout."""
+    """By name, without the pictures that this holdout does not define.
+
+    `fit` is what was measured, `matrix` its input on the holdout.
+    """
     flags = holdout["is_fraud"].to_numpy(dtype=bool)
     if not flags.any() or not all(np.isfinite(values).all() for values in scores.values()):
         return {}
@@ -71,7 +76,10 @@ def precision_and_recall(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
 
 
 def calibration(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
-    """A reliability diagram on log-odds axes, where rare fraud is visible and near certainty too. Bars are 95 % intervals, the numbers frauds."""
+    """A reliability diagram on log-odds axes, where rare fraud is visible and near certainty too.
+
+    Bars are 95 % intervals, the numbers frauds.
+    """
     from matplotlib.ticker import FixedLocator
 
     figure, axes = _axes("calibration on the holdout", "mean score", "observed share of fraud")
@@ -113,7 +121,10 @@ def calibration(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
 def reliability(
     flags: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Of each bin, from low scores to high: mean score, rows, frauds. Each has as many frauds to expect; equal scores share one."""
+    """Of each bin, from low scores to high: mean score, rows, frauds.
+
+    Each has as many frauds to expect; equal scores share one.
+    """
     place = np.unique(scores, return_inverse=True)[1]
     expected = np.bincount(place, weights=scores)
     middle = (np.cumsum(expected) - expected / 2) / (expected.sum() or 1.0)
@@ -127,7 +138,9 @@ def reliability(
 
 
 def money_saved(holdout: pd.DataFrame, scores: Scores, costs: Costs) -> bytes:
-    """What reviewing the highest scores of each day would have saved, at every capacity to three times the one that is configured."""
+    """What reviewing the highest scores of each day would have saved, at every capacity to three times the
+    one that is configured.
+    """
     most = max(3 * costs.reviews_per_day, 10)
     fraud = holdout["is_fraud"].to_numpy(dtype=bool)
     losses = costs.missed_fraud_share * holdout["amount"].to_numpy(dtype=np.float64)
@@ -170,7 +183,9 @@ def saved_by_capacity(
 
 
 def contributions(fit: Release, matrix: npt.NDArray[np.float64]) -> bytes:
-    """Mean absolute SHAP values (exact, of the trees) over evenly spread rows; the colour says which way a feature pushes."""
+    """Mean absolute SHAP values (exact, of the trees) over evenly spread rows; the colour says which way a
+    feature pushes.
+    """
     rows = matrix[:: max(1, -(-len(matrix) // EXPLAINED_ROWS))]
     pushed = np.asarray(Scorer(fit.model_text, fit.calibrator).booster.predict(rows, pred_contrib=True))[
         :, :-1

@@ -1,4 +1,6 @@
-"""The one place of the code location that reads the environment: where state lives, and the TOML file that configures everything else."""
+"""The one place of the code location that reads the environment: where state lives, and the TOML file that
+configures everything else.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,17 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message names the file, the section and the key. Several problems are a line each."""
+    """The configuration cannot be used; the message names the file, the section and the key.
+
+    Several problems are a line each.
+    """
 
 
 @dataclass(frozen=True)
 class Time:
-    """The days that exist: arrival days from `start` to `end` (both included), as-of days from the day after to the day after."""
+    """The days that exist: arrival days from `start` to `end` (both included), as-of days from the day after
+    to the day after.
+    """
 
     start: date = date(2026, 1, 1)
     end: date | None = None
@@ -55,41 +62,33 @@ class Storage:
 
 @dataclass(frozen=True)
 class Ingest:
-    max_quarantined_share: Share = (
-        0.05  # above it the feed itself is broken, and what is downstream must wait
-    )
-    volume_window_days: Annotated[int, Ge(1)] = (
-        14  # a day's rows are compared with the median of this many days before it
-    )
-    min_volume_ratio: Annotated[float, Ge(0)] = (
-        0.1  # a feed that broke off in the first hours, and no quiet Sunday
-    )
-    max_volume_ratio: Annotated[float, Ge(1)] = (
-        5.0  # ten times the usual is a double delivery; a busy Saturday is not five times
-    )
-    horizon_days: Annotated[int, Ge(1)] = (
-        120  # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
-    )
+    # above it the feed itself is broken, and what is downstream must wait
+    max_quarantined_share: Share = 0.05
+    # a day's rows are compared with the median of this many days before it
+    volume_window_days: Annotated[int, Ge(1)] = 14
+    # a feed that broke off in the first hours, and no quiet Sunday
+    min_volume_ratio: Annotated[float, Ge(0)] = 0.1
+    # ten times the usual is a double delivery; a busy Saturday is not five times
+    max_volume_ratio: Annotated[float, Ge(1)] = 5.0
+    # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
+    horizon_days: Annotated[int, Ge(1)] = 120
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    maturity_days: Annotated[int, Ge(0)] = (
-        7  # without a fraud label by then, a transaction counts as legitimate
-    )
+    # without a fraud label by then, a transaction counts as legitimate
+    maturity_days: Annotated[int, Ge(0)] = 7
 
 
 @dataclass(frozen=True)
 class Model:
     holdout_days: Annotated[int, Ge(1)] = 7
     train_days: Annotated[int, Ge(2)] = 90
-    warm_up_days: Annotated[int, Ge(0)] = (
-        14  # of the platform's first days nothing is learnt: their windows are emptier than any will be again
-    )
+    # of the platform's first days nothing is learnt: their windows are emptier than any will be again
+    warm_up_days: Annotated[int, Ge(0)] = 14
     seed: Annotated[int, Ge(0)] = 7
-    card_k: Annotated[int, Ge(1)] = (
-        100  # cards that a team can look at in a day, as in the handbook's card precision@100
-    )
+    # cards that a team can look at in a day, as in the handbook's card precision@100
+    card_k: Annotated[int, Ge(1)] = 100
 
     def __post_init__(self) -> None:
         if self.train_days <= self.holdout_days:
@@ -100,7 +99,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Retraining:
-    cooldown_days: int = 3  # as-of days between two retrainings that drift asks for; from 1 on, so that a day is trained for once
+    # as-of days between two retrainings that drift asks for; from 1 on, so that a day is trained for once
+    cooldown_days: int = 3
 
     def __post_init__(self) -> None:
         if self.cooldown_days < 1:
@@ -118,9 +118,8 @@ class Business:
 class Serving:
     """What `mlops serve` does with a home whose newest day is far from the service's clock."""
 
-    far_days: int = (
-        30  # after as long without an event most windows are empty, and the model scores what it never saw
-    )
+    # after as long without an event most windows are empty, and the model scores what it never saw
+    far_days: int = 30
     when_far: Literal["refuse", "warn"] = "refuse"  # "warn" is for somebody who goes on after a long pause
 
     def __post_init__(self) -> None:
@@ -135,7 +134,8 @@ class Settings:
     home: Path
     use_case: str = "fraud"
     config_file: Path | None = None
-    config_text: str = ""  # the file as it was read: what was trained with it must be told by it, whatever becomes of the file
+    # the file as it was read: what was trained with it must be told by it, whatever becomes of the file
+    config_text: str = ""
     config_base: Path | None = None
     time: Time = field(default_factory=Time)
     source: Mapping[str, Any] = field(default_factory=lambda: {"kind": "simulator"})
@@ -156,7 +156,9 @@ class Settings:
 
     @property
     def base(self) -> Path:
-        """The folder that relative paths in the configuration start from: the file's own, unless `MLOPS_CONFIG_BASE` names another."""
+        """The folder that relative paths in the configuration start from: the file's own, unless
+        `MLOPS_CONFIG_BASE` names another.
+        """
         return self.config_base or (self.config_file.parent if self.config_file else Path.cwd())
 
     @property
@@ -209,11 +211,12 @@ def load_settings(
     home: str | os.PathLike[str] | None = None,
     use_cases: Mapping[str, UseCase] | None = None,
 ) -> Settings:
-    """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME` names (or `home`; `var` otherwise).
+    """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME`
+    names (or `home`; `var` otherwise).
 
-    All that is wrong is one `ConfigError`. What `[source]` may hold only a use case knows: it is checked where `use_cases` are given.
-    For a copy of a configuration that must not touch what the original does, `MLOPS_LAKE` names another lake, and `MLOPS_CONFIG_BASE` the
-    folder that its relative paths start from.
+    All that is wrong is one `ConfigError`. What `[source]` may hold only a use case knows: it is checked
+    where `use_cases` are given. For a copy of a configuration that must not touch what the original does,
+    `MLOPS_LAKE` names another lake, and `MLOPS_CONFIG_BASE` the folder that its relative paths start from.
     """
     where = config or os.environ.get("MLOPS_CONFIG") or None
     root = Path(home or os.environ.get("MLOPS_HOME") or "var").absolute()
@@ -263,7 +266,10 @@ def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Each section of a file as its dataclass, and all problems of them and of the keys beside them. What cannot be used is left out."""
+    """Each section of a file as its dataclass, and all problems of them and of the keys beside them.
+
+    What cannot be used is left out.
+    """
     known = sorted({"use_case", "source", *SECTIONS})
     home_of = {
         field.name: f"[{name}]" for name, kind in reversed(list(SECTIONS.items())) for field in fields(kind)

@@ -11,7 +11,9 @@ from mlops_assets.resources.environments import Settings
 
 
 class FeatureStoreResource(ConfigurableResource[Any]):
-    """The feature repository in feature_repo/, its registry and online state under `home`, over the lake at `lake`."""
+    """The feature repository in feature_repo/, its registry and online state under `home`, over the lake at
+    `lake`.
+    """
 
     home: str
     lake: str

@@ -1,4 +1,6 @@
-"""One line for every decision on a version, each sealed with the digest of the line before it: appended, and never changed unseen."""
+"""One line for every decision on a version, each sealed with the digest of the line before it: appended, and
+never changed unseen.
+"""
 
 import fcntl
 import hashlib
@@ -30,16 +32,21 @@ class Head:
 
 
 class History(ConfigurableResource[Any]):
-    """The decisions, in `path`, one JSON object a line. What a crash left of a line was never promised to anybody, and does not count.
+    """The decisions, in `path`, one JSON object a line.
 
-    A line holds `previous`, the digest of the line before it, and `digest`, the SHA-256 of its own canonical JSON without that field. Lines that were
-    written before there were digests may stand at the beginning; the first digest after them seals them all.
+    What a crash left of a line was never promised to anybody, and does not count.
+
+    A line holds `previous`, the digest of the line before it, and `digest`, the SHA-256 of its own canonical
+    JSON without that field. Lines that were written before there were digests may stand at the beginning; the
+    first digest after them seals them all.
     """
 
     path: str
 
     def append(self, entry: Mapping[str, object]) -> dict[str, Any]:
-        """Add one line as a whole and return it; writers take turns, and the line is on disk when this returns."""
+        """Add one line as a whole and return it; writers take turns, and the line is on disk when this
+        returns.
+        """
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a+b") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -55,7 +62,10 @@ class History(ConfigurableResource[Any]):
         return row
 
     def entries(self) -> list[dict[str, Any]]:
-        """All lines, the oldest first. Where one was altered, removed from the middle, or put in, `HistoryError`."""
+        """All lines, the oldest first.
+
+        Where one was altered, removed from the middle, or put in, `HistoryError`.
+        """
         return self._verified(self._lines(self._read()))[0]
 
     def head(self, rows: int | None = None) -> Head:
@@ -67,9 +77,11 @@ class History(ConfigurableResource[Any]):
         return [entry.get("digest") for entry in self.entries()].index(row["digest"]) + 1
 
     def unconfirmed(self, kept_elsewhere: str | None) -> list[dict[str, Any]]:
-        """The lines after those that `kept_elsewhere` (a head's JSON) knows of: a crash came before they were noted there.
+        """The lines after those that `kept_elsewhere` (a head's JSON) knows of: a crash came before they were
+        noted there.
 
-        What the file itself cannot show is `HistoryError`: lines that are missing at its end, and a file that was written anew.
+        What the file itself cannot show is `HistoryError`: lines that are missing at its end, and a file that
+        was written anew.
         """
         rows, digests = self._verified(self._lines(self._read()))
         if kept_elsewhere is None:

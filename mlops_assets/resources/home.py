@@ -22,7 +22,8 @@ LAYOUT, LOCK = "home.json", "prepare.lock"
 FORMAT = 2  # 1 had no such file, and absolute places
 ARTIFACTS = "artifacts"  # in MLflow's folder, beside its database
 DATABASE = Path("mlflow", "mlflow.db")
-# Where MLflow's schema keeps places of artifacts. `source` is models:/m-… or runs:/…, or a path of a person's.
+# Where MLflow's schema keeps places of artifacts. `source` is models:/m-… or runs:/…, or a path of a
+# person's.
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -63,9 +64,12 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def bring_up(home: Path) -> None:
-    """Rewrite a home of before to this layout, once, with a line on stderr. One of a newer layout is `HomeError`.
+    """Rewrite a home of before to this layout, once, with a line on stderr.
 
-    A home without MLflow's database has nothing to rewrite; one that can only be read goes on with its absolute places.
+    One of a newer layout is `HomeError`.
+
+    A home without MLflow's database has nothing to rewrite; one that can only be read goes on with its
+    absolute places.
     """
     database = home / DATABASE
     if _format(home) == FORMAT or not has_content(database) or not os.access(database, os.W_OK):
@@ -84,7 +88,9 @@ def bring_up(home: Path) -> None:
 
 
 def has_content(database: Path) -> bool:
-    """Whether there is anything in a database's file; SQLite takes an empty one for a database without tables."""
+    """Whether there is anything in a database's file; SQLite takes an empty one for a database without
+    tables.
+    """
     return database.exists() and database.stat().st_size > 0
 
 
@@ -100,7 +106,9 @@ def is_absolute(place: str) -> bool:
 
 
 def local_place(folder: Path, place: str) -> Path | None:
-    """Where artifacts lie on this machine, by a place as MLflow's database in `folder` has it; None where it names a remote store."""
+    """Where artifacts lie on this machine, by a place as MLflow's database in `folder` has it; None where it
+    names a remote store.
+    """
     found = urlparse(place)
     if found.scheme not in ("", "file"):
         return None
@@ -108,7 +116,8 @@ def local_place(folder: Path, place: str) -> Path | None:
 
 
 def make_relative(database: Path) -> int:
-    """Rewrite all absolute places of a home's MLflow database, in one transaction; returns how many there were.
+    """Rewrite all absolute places of a home's MLflow database, in one transaction; returns how many there
+    were.
 
     Places outside of a home stay as they are.
     """
@@ -128,7 +137,8 @@ def make_relative(database: Path) -> int:
                 "UPDATE datasets SET dataset_source = replace(dataset_source, ?, '\"') WHERE instr(dataset_source, ?)",
                 (before, before),
             ).rowcount
-        # MLflow gives its own default experiment a folder of wherever it was started first. Nothing of ours is logged there.
+        # MLflow gives its own default experiment a folder of wherever it was started first. Nothing of ours
+        # is logged there.
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0 AND NOT EXISTS (SELECT 1 FROM runs WHERE experiment_id = 0)",
             (f"{ARTIFACTS}/0",),

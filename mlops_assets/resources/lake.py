@@ -16,7 +16,9 @@ class NotValidated(LakeError):
 
 
 class LakeResource(ConfigurableResource[Lake]):
-    """Immutable Parquet files and a manifest a partition, under `root`: a folder, or an fsspec address such as s3://bucket/prefix."""
+    """Immutable Parquet files and a manifest a partition, under `root`: a folder, or an fsspec address such
+    as s3://bucket/prefix.
+    """
 
     root: str
 
@@ -51,8 +53,10 @@ def write_days(
 
 
 def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[str] = ()) -> pa.Table:
-    """The rows of `days`, which have to be validated; all columns, or some. A day that was made before a column was declared is a `LakeError` that
-    names both."""
+    """The rows of `days`, which have to be validated; all columns, or some.
+
+    A day that was made before a column was declared is a `LakeError` that names both.
+    """
     for manifest in require_validated(lake, dataset, days):
         if absent := [column for column in columns if column not in manifest.schema]:
             raise LakeError(
@@ -62,7 +66,10 @@ def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Seque
 
 
 def require_validated(lake: Lake, dataset: str, days: Sequence[str]) -> list[Manifest]:
-    """The manifests of `days`. A day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`."""
+    """The manifests of `days`.
+
+    A day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`.
+    """
     manifests = lake.manifests(dataset, days)
     if bad := [m.partition for m in manifests if not m.validated]:
         raise NotValidated(

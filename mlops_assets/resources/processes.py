@@ -1,4 +1,5 @@
-"""Processes of this machine: a child does not outlive its parent, and a run knows the process that executes it.
+"""Processes of this machine: a child does not outlive its parent, and a run knows the process that executes
+it.
 
 So a killed parent leaves nothing on its ports, and a killed run does not count as working for ever.
 """
@@ -21,12 +22,17 @@ HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
 
 
 def process_tags(run_id: str) -> dict[str, str]:
-    """Which process a run is executed in. The run's own id is among them, for a re-execution takes over the tags and not the process."""
+    """Which process a run is executed in.
+
+    The run's own id is among them, for a re-execution takes over the tags and not the process.
+    """
     return {HOST: platform.node(), PID: str(os.getpid()), PROCESS: f"{run_id}:{_started(os.getpid())}"}
 
 
 def is_gone(run_id: str, tags: Mapping[str, str]) -> bool | None:
-    """Whether the process that `tags` name as that of the run is gone; None where they name none, or one of another host."""
+    """Whether the process that `tags` name as that of the run is gone; None where they name none, or one of
+    another host.
+    """
     owner, _, started = tags.get(PROCESS, "").partition(":")
     if owner != run_id or tags.get(HOST) != platform.node():
         return None
@@ -39,11 +45,13 @@ def start(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Run a Python module in a session of its own; both of its streams go to `output`, or where those of this process go.
+    """Run a Python module in a session of its own; both of its streams go to `output`, or where those of this
+    process go.
 
     Should this process be killed, the module ends, with all that it has started.
     """
-    # A shell that runs in the background hands on an ignored SIGINT, which Dagster copies to SIGTERM: signals are set back.
+    # A shell that runs in the background hands on an ignored SIGINT, which Dagster copies to SIGTERM: signals
+    # are set back.
     before = signal.pthread_sigmask(
         signal.SIG_BLOCK, {signal.SIGINT}
     )  # Ctrl-C between the start and its result would leave it to nobody
@@ -62,7 +70,9 @@ def start(
 
 
 def run_watched(parent: int, module: str, *words: str) -> None:
-    """Run the module as `python -m` does, until it ends or the process `parent`, which started this one, is gone."""
+    """Run the module as `python -m` does, until it ends or the process `parent`, which started this one, is
+    gone.
+    """
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -90,7 +100,9 @@ def _default_signals() -> None:
 
 
 def _started(pid: int) -> str | None:
-    """A mark of when the process began, which a later one under the same id does not have; None where it is gone, a zombie included."""
+    """A mark of when the process began, which a later one under the same id does not have; None where it is
+    gone, a zombie included.
+    """
     if Path("/proc/self/stat").exists():
         try:
             state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

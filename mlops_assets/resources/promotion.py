@@ -1,6 +1,8 @@
-"""The only code that makes a version champion, or takes that back: by the gate's verdict or a person's word, under a lock, as one line of history.
+"""The only code that makes a version champion, or takes that back: by the gate's verdict or a person's word,
+under a lock, as one line of history.
 
-A decision takes these steps, in this order. Each may be done again, and `_settled` does again what a crash cut off, before anything else happens:
+A decision takes these steps, in this order. Each may be done again, and `_settled` does again what a crash
+cut off, before anything else happens:
 
 1. The line is appended to the history: from here on it is decided, and what follows can be derived from the line.
 2. The tags of the version: a version that is rolled back is latched before another one serves.
@@ -62,7 +64,10 @@ class NotPromotable(RegistryError):
 
 @dataclass(frozen=True)
 class Judged:
-    """A version with the gate's verdict on exactly this bundle, which was verified just now. `serves`: see `Lifecycle._serves`."""
+    """A version with the gate's verdict on exactly this bundle, which was verified just now.
+
+    `serves`: see `Lifecycle._serves`.
+    """
 
     version: Version
     promote: bool
@@ -82,10 +87,11 @@ class Lifecycle:
     def follow_the_gate(
         self, number: str, at: datetime, run: str, approval: str = "automatic"
     ) -> dict[str, Any]:
-        """Do what the gate's verdict on this exact version asks for: promoted, refused, or awaiting where `approval` is a person's.
+        """Do what the gate's verdict on this exact version asks for: promoted, refused, or awaiting where
+        `approval` is a person's.
 
-        What was decided already is decided once: its line comes back, and nothing moves. Where the champion is no longer the one that the version was
-        measured against, `RegistryError`.
+        What was decided already is decided once: its line comes back, and nothing moves. Where the champion
+        is no longer the one that the version was measured against, `RegistryError`.
         """
         with self._settled() as rows:
             judged, now = self._judged(number), self.registry.champion()
@@ -102,7 +108,8 @@ class Lifecycle:
                 and now.version == number
                 and (made := next((row for row in reversed(rows) if moved_to(row) == number), None))
             ):
-                return made  # by the gate or by a person: an evaluation that is made anew does not refuse what serves
+                # by the gate or by a person: an evaluation that is made anew does not refuse what serves
+                return made
             if not judged.promote:
                 return self._once(rows, at, REFUSED, {**entry, "reasons": judged.reasons})
             if held := held_back(rows, number, judged.serves):
@@ -125,9 +132,11 @@ class Lifecycle:
     def approve(
         self, number: str, at: datetime, by: str, reason: str, barred: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """A person makes the version champion; the line names what of the gate's verdict was overruled, and a latch is off.
+        """A person makes the version champion; the line names what of the gate's verdict was overruled, and a
+        latch is off.
 
-        `barred`: what stands against it now, whoever asks. With any of these, or of the verdict's own, `NotPromotable`.
+        `barred`: what stands against it now, whoever asks. With any of these, or of the verdict's own,
+        `NotPromotable`.
         """
         with self._settled() as rows:
             judged, now = self._judged(number), self.registry.champion()
@@ -170,7 +179,8 @@ class Lifecycle:
     def roll_back(self, at: datetime, by: str, reason: str, version: str | None = None) -> dict[str, Any]:
         """The champion before this one serves again, as one bundle; the one that served is latched.
 
-        `version` is the one that was found wanting, where it was looked at before: if another one serves by now, `Overtaken`.
+        `version` is the one that was found wanting, where it was looked at before: if another one serves by
+        now, `Overtaken`.
         """
         with self._settled(lenient=True) as rows:
             now = self.registry.champion()
@@ -203,14 +213,17 @@ class Lifecycle:
             return self._record(rows, at, ROLLED_BACK, {**entry, "by": by, "reasons": [reason]})
 
     def unconfirmed(self) -> Rows:
-        """The lines that a crash left unnoted at the registered model; where the history is not whole, `HistoryError`."""
+        """The lines that a crash left unnoted at the registered model; where the history is not whole,
+        `HistoryError`.
+        """
         return [row for row in self.history.unconfirmed(self._noted()) if "digest" in row]
 
     @contextmanager
     def _settled(self, lenient: bool = False) -> Iterator[Rows]:
         """The history under the lock, after what a crash cut off was finished.
 
-        A champion that no line made is `RegistryError`, unless `lenient`: then a rollback returns to the one that the history names.
+        A champion that no line made is `RegistryError`, unless `lenient`: then a rollback returns to the one
+        that the history names.
         """
         place = Path(self.registry.artifact_root).parent / "promotion.lock"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +268,9 @@ class Lifecycle:
         )
 
     def _serves(self, version: Version) -> str:
-        """A digest of what decides on a payment: a training that is done again comes to the same under another number, with other facts about it."""
+        """A digest of what decides on a payment: a training that is done again comes to the same under
+        another number, with other facts about it.
+        """
         release = self.registry.release(version)
         decides = [
             release.plan.digest,
@@ -292,8 +307,10 @@ class Lifecycle:
         client.set_registered_model_tag(name, HEAD_TAG, self.history.head(len(rows)).to_json())
 
     def _check_same(self, row: Mapping[str, Any], line: int) -> None:
-        """Whether a line that MLflow does not know of is on a version that it has. Numbers begin at 1 again in a database that was made anew: what
-        has the number there was never decided on.
+        """Whether a line that MLflow does not know of is on a version that it has.
+
+        Numbers begin at 1 again in a database that was made anew: what has the number there was never decided
+        on.
         """
         place = f"{self.history.path}: line {line} is on version {row['version']}"
         try:

@@ -1,5 +1,7 @@
-"""What a model was made from: the code and its commit, whether the tree was dirty, the configuration, the versions that computed it, and every day of
-input by its digests. Put together it is the record that `mlops reproduce` makes the version again from.
+"""What a model was made from: the code and its commit, whether the tree was dirty, the configuration, the
+versions that computed it, and every day of input by its digests.
+
+Put together it is the record that `mlops reproduce` makes the version again from.
 """
 
 import hashlib
@@ -53,7 +55,9 @@ class RecordError(Exception):
 
 
 def provenance(settings: Settings, root: Path = ROOT) -> dict[str, str]:
-    """Facts to record with every trained version; a `root` that is no git checkout, or lies within that of something else, has the commit `none`."""
+    """Facts to record with every trained version; a `root` that is no git checkout, or lies within that of
+    something else, has the commit `none`.
+    """
     own = git(root, "rev-parse", "--show-toplevel")
     commit = git(root, "rev-parse", "HEAD") if own and Path(own).resolve() == root.resolve() else ""
     status = git(root, "status", "--porcelain") if commit else ""
@@ -67,7 +71,9 @@ def provenance(settings: Settings, root: Path = ROOT) -> dict[str, str]:
 
 
 def unreproducible(tags: Mapping[str, str]) -> str | None:
-    """Why nobody else could make the version with these tags again, or None: its code has to be a commit, and nothing but that commit."""
+    """Why nobody else could make the version with these tags again, or None: its code has to be a commit, and
+    nothing but that commit.
+    """
     if (commit := tags.get("git_commit", "none")) == "none":
         return "nobody can rebuild it: it was trained outside a git checkout, so that there is no commit of its code"
     if tags.get("git_dirty") != "false":
@@ -77,15 +83,18 @@ def unreproducible(tags: Mapping[str, str]) -> str | None:
 
 @dataclass(frozen=True)
 class Record:
-    """All that a version was made from, and the digests of what came of it. No clock and no name of a place that is not needed: made again from
-    the same, it is the same text.
+    """All that a version was made from, and the digests of what came of it.
+
+    No clock and no name of a place that is not needed: made again from the same, it is the same text.
     """
 
     use_case: str
     as_of: str
     code: Mapping[str, str]  # see `provenance`
     config: str  # the configuration's own text
-    config_base: str  # where its relative paths start: within the checkout relative to it, elsewhere absolute; empty without a configuration
+    # where its relative paths start: within the checkout relative to it, elsewhere absolute; empty without a
+    # configuration
+    config_base: str
     runtime: Mapping[str, str]  # version of Python, kind of machine, versions of COMPUTING
     feature_service: str
     plan_digest: str
@@ -119,9 +128,11 @@ class Record:
 def inputs(
     lake: Lake, as_of: str, first: str, views: Sequence[str]
 ) -> tuple[dict[str, Days], dict[str, list[str]]]:
-    """What lay in the lake before `as_of`: dataset -> day -> digests of its files, and the days that had not passed validation.
+    """What lay in the lake before `as_of`: dataset -> day -> digests of its files, and the days that had not
+    passed validation.
 
-    Of what came in every day counts, since ids are compared with all days before; of the features those from `first` on, which are trained on.
+    Of what came in every day counts, since ids are compared with all days before; of the features those from
+    `first` on, which are trained on.
     """
     days: dict[str, Days] = {}
     unvalidated: dict[str, list[str]] = {}
@@ -167,7 +178,9 @@ def lock_digest(root: Path = ROOT) -> str:
 
 
 def code_digest(root: Path = ROOT) -> str:
-    """SHA-256 over the source files of the packages under `root`, by path: the same code has the same digest, with git or without."""
+    """SHA-256 over the source files of the packages under `root`, by path: the same code has the same digest,
+    with git or without.
+    """
     files = sorted(
         path.relative_to(root).as_posix() for package in PACKAGES for path in (root / package).rglob("*.py")
     )

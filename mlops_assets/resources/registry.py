@@ -1,4 +1,5 @@
-"""The model registry: MLflow runs tied to Dagster runs, exact versions, and the alias that says which one is the champion.
+"""The model registry: MLflow runs tied to Dagster runs, exact versions, and the alias that says which one is
+the champion.
 
 MLflow keeps a global tracking address and an active run; both are touched in this module alone.
 """
@@ -49,9 +50,8 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 LONGEST_TRAINING = timedelta(days=1)  # what Dagster, too, ends a launched run after
-DATASET_DIGEST = (
-    36  # characters of a data set's digest that MLflow keeps; the tag training_set_digest has them all
-)
+# characters of a data set's digest that MLflow keeps; the tag training_set_digest has them all
+DATASET_DIGEST = 36
 
 
 class RegistryError(Exception):
@@ -60,7 +60,9 @@ class RegistryError(Exception):
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version: `version` is MLflow's number, `run_id` the run that made it, `tags` the facts that decisions rest on."""
+    """One registered version: `version` is MLflow's number, `run_id` the run that made it, `tags` the facts
+    that decisions rest on.
+    """
 
     version: str
     run_id: str
@@ -82,10 +84,12 @@ class ModelRegistry(ConfigurableResource[Any]):
     def training_run(
         self, name: str, run_id: str, log: Any, params: Mapping[str, object], tags: Mapping[str, str]
     ) -> Iterator[Any]:
-        """The MLflow run of the Dagster run `run_id`, by dagster-mlflow. However it was launched, it ends FINISHED, or FAILED if the body raises.
+        """The MLflow run of the Dagster run `run_id`, by dagster-mlflow.
 
-        dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command line. A process that is killed
-        leaves its run RUNNING: the next training ends it.
+        However it was launched, it ends FINISHED, or FAILED if the body raises.
+
+        dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command
+        line. A process that is killed leaves its run RUNNING: the next training ends it.
         """
         self.end_orphans(datetime.now(UTC))
         self._experiment()
@@ -114,7 +118,9 @@ class ModelRegistry(ConfigurableResource[Any]):
         mlflow.end_run(status="FINISHED")
 
     def end_orphans(self, now: datetime) -> list[str]:
-        """End as FAILED every run whose process on this host is gone, and any that has run for a day, wherever; returns their ids."""
+        """End as FAILED every run whose process on this host is gone, and any that has run for a day,
+        wherever; returns their ids.
+        """
         if self._database is not None and not has_content(self._database):
             return []
         client = self.client()
@@ -188,7 +194,9 @@ class ModelRegistry(ConfigurableResource[Any]):
     def log_evaluation(
         self, version: Version, metrics: Mapping[str, float], verdict: Mapping[str, object]
     ) -> None:
-        """Write the evaluation beside the training metrics of the version's run, and the verdict, with the bundle that it is on, on the version."""
+        """Write the evaluation beside the training metrics of the version's run, and the verdict, with the
+        bundle that it is on, on the version.
+        """
         client = self.client()
         for name, value in metrics.items():
             client.log_metric(version.run_id, name, value)
@@ -198,7 +206,9 @@ class ModelRegistry(ConfigurableResource[Any]):
         )
 
     def log_report(self, version: Version, files: Mapping[str, bytes], card: str) -> None:
-        """Lay the files of an evaluation, by name, and the model card beside the version's model; what fits of the card describes the version."""
+        """Lay the files of an evaluation, by name, and the model card beside the version's model; what fits
+        of the card describes the version.
+        """
         client = self.client()
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
@@ -220,11 +230,17 @@ class ModelRegistry(ConfigurableResource[Any]):
             raise RegistryError(f"the model {self.name!r} has no version {number}") from None
 
     def champion(self) -> Version | None:
-        """The version that the alias names, or None before the first promotion. The alias is moved in `lifecycle.py` alone."""
+        """The version that the alias names, or None before the first promotion.
+
+        The alias is moved in `lifecycle.py` alone.
+        """
         return self._by_alias(CHAMPION)
 
     def release(self, version: Version) -> Release:
-        """The verified release bundle of a version. One that is not the one which was registered is `RegistryError`."""
+        """The verified release bundle of a version.
+
+        One that is not the one which was registered is `RegistryError`.
+        """
         return load_release(self._verified(version, BUNDLE))
 
     def reference(self, version: Version, kind: str = BUNDLE) -> pa.Table:
@@ -306,7 +322,8 @@ class ModelRegistry(ConfigurableResource[Any]):
             if mlflow.get_tracking_uri() != self.tracking_uri:
                 from mlflow.tracking._tracking_service import utils
 
-                utils._artifact_repos_cache.clear()  # by run: of a copy of a home MLflow would go on with the original's
+                # by run: of a copy of a home MLflow would go on with the original's
+                utils._artifact_repos_cache.clear()
             mlflow.set_tracking_uri(self.tracking_uri)
             return mlflow.MlflowClient(self.tracking_uri)
         except DatabaseError as error:
@@ -322,7 +339,9 @@ class ModelRegistry(ConfigurableResource[Any]):
         return Path(self.tracking_uri.removeprefix(SQLITE)) if self.tracking_uri.startswith(SQLITE) else None
 
     def _make(self, database: Path) -> None:
-        """MLflow's database, moved into its place when it is whole: one that was half made could never be finished."""
+        """MLflow's database, moved into its place when it is whole: one that was half made could never be
+        finished.
+        """
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with preparing(self._home):
@@ -338,7 +357,10 @@ class ModelRegistry(ConfigurableResource[Any]):
             write_layout(self._home)
 
     def _experiment(self) -> None:
-        """The experiment of this registry's runs. MLflow makes every place absolute that it is given, so that it is made relative at once."""
+        """The experiment of this registry's runs.
+
+        MLflow makes every place absolute that it is given, so that it is made relative at once.
+        """
         client = self.client()
         found = client.get_experiment_by_name(self.name)
         if found is not None and not (self._database and is_absolute(found.artifact_location)):
@@ -365,7 +387,9 @@ def digest_tag(kind: str) -> str:
 
 
 def _mlflow() -> Any:
-    """MLflow, which reads these when it is first imported: nothing calls home, and a person at a terminal sees no bookkeeping."""
+    """MLflow, which reads these when it is first imported: nothing calls home, and a person at a terminal
+    sees no bookkeeping.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings(
@@ -378,7 +402,9 @@ def _mlflow() -> Any:
     def beside_the_database(
         artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
     ) -> Any:
-        """MLflow counts a relative place from the working directory; here it counts from the database's folder."""
+        """MLflow counts a relative place from the working directory; here it counts from the database's
+        folder.
+        """
         database = tracking_uri or mlflow.get_tracking_uri()
         place = (
             Path(database.removeprefix(SQLITE)).parent / artifact_uri

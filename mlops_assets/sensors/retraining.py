@@ -1,4 +1,6 @@
-"""Drift triggers retraining, not a calendar: the sensor that turns failed drift checks into one run of the model assets."""
+"""Drift triggers retraining, not a calendar: the sensor that turns failed drift checks into one run of the
+model assets.
+"""
 
 import json
 import platform
@@ -64,7 +66,8 @@ class FailedCheck:
 class Seen:
     """Which records of one check were looked at: all up to `through`, and those of `beyond`.
 
-    A record is planned first and decided later under the same id, so that a lower id can fail after a higher one was seen.
+    A record is planned first and decided later under the same id, so that a lower id can fail after a higher
+    one was seen.
     """
 
     through: int = 0
@@ -73,7 +76,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Cursor:
-    """What the sensor remembers from tick to tick. `last_as_of` is the day of its newest request, whatever became of it."""
+    """What the sensor remembers from tick to tick.
+
+    `last_as_of` is the day of its newest request, whatever became of it.
+    """
 
     seen: dict[str, Seen] = field(default_factory=dict)
     last_as_of: str | None = None
@@ -97,10 +103,12 @@ def retraining_sensor(
     checks: Sequence[AssetCheckKey],
     cooldown_days: int,
 ) -> SensorDefinition:
-    """The sensor that asks for `job_name` when one of `checks` has failed: one retraining in flight, and `cooldown_days` as-of days between two.
+    """The sensor that asks for `job_name` when one of `checks` has failed: one retraining in flight, and
+    `cooldown_days` as-of days between two.
 
-    In flight is any unfinished run of `job_name` or of one of its `assets`, however it was started. A walk-forward is none: it works for hours, and
-    its runs of the job end before the promotion, so that it never touches the champion.
+    In flight is any unfinished run of `job_name` or of one of its `assets`, however it was started. A
+    walk-forward is none: it works for hours, and its runs of the job end before the promotion, so that it
+    never touches the champion.
     """
 
     @sensor(
@@ -158,7 +166,9 @@ def retraining_sensor(
 
 
 def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str | None:
-    """The first as-of day on which a retraining may be asked for again, where `as_of` is still before it; None where it is free."""
+    """The first as-of day on which a retraining may be asked for again, where `as_of` is still before it;
+    None where it is free.
+    """
     if last_as_of is None:
         return None
     free = (date.fromisoformat(last_as_of) + timedelta(days=cooldown_days)).isoformat()
@@ -170,8 +180,9 @@ def failed_checks(
 ) -> tuple[Seen, list[FailedCheck]]:
     """The failed records that were not looked at before, the oldest first, and what has been looked at now.
 
-    The storage's own method is used since the public one cannot filter on the sharded default storage. A record that is planned, or has failed in a
-    run that still works, holds the mark back until that run has ended: what else it makes of the day is what a retraining reads.
+    The storage's own method is used since the public one cannot filter on the sharded default storage. A
+    record that is planned, or has failed in a run that still works, holds the mark back until that run has
+    ended: what else it makes of the day is what a retraining reads.
     """
     records = []
     before: int | None = None
@@ -198,9 +209,9 @@ def failed_checks(
 def fail_dead_runs(instance: DagsterInstance) -> list[str]:
     """Report as failed every unfinished run whose process on this host is gone; returns their ids.
 
-    Nobody else does: run monitoring does not see a killed process where Dagster launches runs on its own host.
-    A run that names no process has not begun to work. After `START_TIMEOUT` what was to begin it is gone, too.
-    What waits in the queue may wait.
+    Nobody else does: run monitoring does not see a killed process where Dagster launches runs on its own
+    host. A run that names no process has not begun to work. After `START_TIMEOUT` what was to begin it is
+    gone, too. What waits in the queue may wait.
     """
     dead = []
     for record in instance.get_run_records(RunsFilter(statuses=IN_FLIGHT)):
@@ -241,7 +252,9 @@ marking_executor = ExecutorDefinition(
 
 
 def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[AssetKey]) -> DagsterRun | None:
-    """An unfinished run of the job that may promote, or of any of the assets as when a person materializes them in the UI."""
+    """An unfinished run of the job that may promote, or of any of the assets as when a person materializes
+    them in the UI.
+    """
     for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT)):
         selected = run.asset_selection or set()
         if (
@@ -267,7 +280,10 @@ def _day_after(day: str) -> str:
 
 
 def _day(record: AssetCheckExecutionRecord) -> str | None:
-    """The arrival day that the check was about: its partition, or what its own metadata says. Anybody may report a check, and not all name a day."""
+    """The arrival day that the check was about: its partition, or what its own metadata says.
+
+    Anybody may report a check, and not all name a day.
+    """
     evaluation = record.event.asset_check_evaluation if record.event else None
     named = evaluation.metadata.get("day") if evaluation else None
     day = record.partition or (named and named.value)

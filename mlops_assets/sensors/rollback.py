@@ -1,4 +1,6 @@
-"""A promoted version that leaves its guard is rolled back by itself: the sensor that looks at what the service measured of it."""
+"""A promoted version that leaves its guard is rolled back by itself: the sensor that looks at what the
+service measured of it.
+"""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +21,9 @@ EVERY_S = 30
 
 
 def guard_sensor(guard: Guard, serving_db: Path) -> SensorDefinition:
-    """The sensor that rolls the champion back within its tick, since a run would take longer to start than the rollback takes."""
+    """The sensor that rolls the champion back within its tick, since a run would take longer to start than
+    the rollback takes.
+    """
 
     @sensor(
         name="guard_champion",
@@ -64,8 +68,8 @@ def guard_sensor(guard: Guard, serving_db: Path) -> SensorDefinition:
 def _reference(registry: ModelRegistry, number: str) -> Reference:
     """What the version's policy makes of the rows that it takes as normal.
 
-    A reference with the scores of the evaluation fit counts too. The policy was found on these scores, and the
-    limits are several times wider than what two fits of one recipe differ by.
+    A reference with the scores of the evaluation fit counts too. The policy was found on these scores, and
+    the limits are several times wider than what two fits of one recipe differ by.
     """
     version = registry.version(number)
     scores = registry.reference(version).column("fraud_score")

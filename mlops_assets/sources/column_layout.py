@@ -1,4 +1,6 @@
-"""Where each canonical column is found in a feed: under a name, as a time since a moment, or composed of several columns."""
+"""Where each canonical column is found in a feed: under a name, as a time since a moment, or composed of
+several columns.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +75,10 @@ def described(origin: Origin) -> str:
 class Layout:
     """The columns of a feed, and when its rows arrived.
 
-    `known` is the canonical column that says when a row was learnt of. A feed without it is read by `happened`, where that is given, or by the
-    day in the file's name (`by_file`). `defaults` are of columns that a feed may leave out. `purposes` say what cannot be done without a column.
-    `says` is a flag, and whether false says something too: rows that say nothing are left out, and need no day of arrival.
+    `known` is the canonical column that says when a row was learnt of. A feed without it is read by
+    `happened`, where that is given, or by the day in the file's name (`by_file`). `defaults` are of columns
+    that a feed may leave out. `purposes` say what cannot be done without a column. `says` is a flag, and
+    whether false says something too: rows that say nothing are left out, and need no day of arrival.
     """
 
     columns: Mapping[str, Origin]
@@ -126,7 +129,10 @@ class Layout:
         return None
 
     def chosen(self, names: Sequence[str], hint: str = "") -> list[str]:
-        """Of a file's columns those to read. All that are missing or doubled are one `ContentError`; `hint` is for a file that has none."""
+        """Of a file's columns those to read.
+
+        All that are missing or doubled are one `ContentError`; `hint` is for a file that has none.
+        """
         missing: dict[str, list[str]] = {}  # canonical name -> the feed's
         for column in self.kinds:
             absent = [name for name in feed_names(self.columns[column]) if name not in names]

@@ -1,6 +1,7 @@
 """What a file is, told by its first bytes: a suffix may be missing, or lie.
 
-A reader of one kind of file (`delimited`, `parquet`) gives `Raw`; what it cannot read is `ContentError`, with the place in the file.
+A reader of one kind of file (`delimited`, `parquet`) gives `Raw`; what it cannot read is `ContentError`, with
+the place in the file.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _FOREIGN = {
 
 
 class ContentError(Exception):
-    """What cannot be read in a file, without the file's name. `place` is a line or a row of it, None where it is the file as a whole."""
+    """What cannot be read in a file, without the file's name.
+
+    `place` is a line or a row of it, None where it is the file as a whole.
+    """
 
     def __init__(self, what: str, place: str | None = None) -> None:
         self.what, self.place = what, place
@@ -40,7 +44,10 @@ class ContentError(Exception):
 
 @dataclass(frozen=True)
 class Raw:
-    """The wanted columns of one file under the feed's names, as they stand there. `places` says where rows (from 0) are, for people: `line 14`."""
+    """The wanted columns of one file under the feed's names, as they stand there.
+
+    `places` says where rows (from 0) are, for people: `line 14`.
+    """
 
     table: pa.Table
     names: list[str]  # of all the columns that the file has

@@ -1,7 +1,9 @@
-"""One CSV file, in the dialect that it is in: Arrow reads it where its quoting is beyond doubt, Python's strict reader where it is not.
+"""One CSV file, in the dialect that it is in: Arrow reads it where its quoting is beyond doubt, Python's
+strict reader where it is not.
 
-Arrow alone takes text after a closing quote for part of the value, and the rest of a file for one value where a quote is
-not closed. So every quote is looked at first, and the rows that Arrow gives are counted against the lines of the file.
+Arrow alone takes text after a closing quote for part of the value, and the rest of a file for one value where
+a quote is not closed. So every quote is looked at first, and the rows that Arrow gives are counted against
+the lines of the file.
 """
 
 from __future__ import annotations
@@ -41,10 +43,11 @@ def read(content: bytes, layout: Layout) -> Raw:
 
 
 def _like_a_row(header: Header, telling: list[str]) -> Swallowed:
-    """Whether a line on which a quoted value goes on is a row by its looks: stray quotes make one value of what is between them.
+    """Whether a line on which a quoted value goes on is a row by its looks: stray quotes make one value of
+    what is between them.
 
-    `telling` are columns in which every row has a digit. A row may end a value of its first column; then the line on which that
-    value began (`opening`) is no row.
+    `telling` are columns in which every row has a digit. A row may end a value of its first column; then the
+    line on which that value began (`opening`) is no row.
     """
     positions = [header.names.index(name) for name in telling]
     separators = len(header.names) - 1
@@ -119,7 +122,10 @@ def _refuse_swallowed(text: bytes, header: Header, lines: quoting.Lines, swallow
 def _by_line(
     text: bytes, header: Header, columns: list[str], swallowed: Swallowed
 ) -> tuple[pa.Table, np.ndarray]:
-    """The columns, and the line on which each row begins. Whatever is no row of the header's width is a `ContentError`."""
+    """The columns, and the line on which each row begins.
+
+    Whatever is no row of the header's width is a `ContentError`.
+    """
     positions = [header.names.index(name) for name in columns]
     values: list[list[str]] = [[] for _ in columns]
     lines: list[int] = []

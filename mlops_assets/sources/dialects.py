@@ -1,4 +1,6 @@
-"""The dialect of a CSV file, told by what it is: its encoding, the line that is the header, and the separator that gives the wanted names."""
+"""The dialect of a CSV file, told by what it is: its encoding, the line that is the header, and the separator
+that gives the wanted names.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ class Header:
 
 
 def utf8(content: bytes, encoding: str, section: str) -> bytes:
-    """The text as UTF-8 without a BOM. A BOM says more of the encoding than the configuration does, whose `section` an error names."""
+    """The text as UTF-8 without a BOM.
+
+    A BOM says more of the encoding than the configuration does, whose `section` an error names.
+    """
     bom, encoding = next(
         ((bom, name) for bom, name in _BOMS if content.startswith(bom)), (b"", codecs.lookup(encoding).name)
     )

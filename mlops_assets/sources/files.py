@@ -1,8 +1,10 @@
-"""Feeds that come as files: which files hold rows of which days of arrival, and what stands in them, read once and typed.
+"""Feeds that come as files: which files hold rows of which days of arrival, and what stands in them, read
+once and typed.
 
-A file is opened for a range of days only where its Parquet footer, its name (`by_file`) or a first reading say that it
-holds rows of them. Rows without a readable time belong to the day in the file's name, or to that of the row above. A
-file that cannot be read fails the day in its name only, or every day where its name has none.
+A file is opened for a range of days only where its Parquet footer, its name (`by_file`) or a first reading
+say that it holds rows of them. Rows without a readable time belong to the day in the file's name, or to that
+of the row above. A file that cannot be read fails the day in its name only, or every day where its name has
+none.
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Preview:
-    """A feed before its first backfill. `mapping` says where each canonical column is found, in words; `rows` are the first ones, raw and typed.
+    """A feed before its first backfill.
 
-    `days` are the first and last day of arrival of what was looked at: every file whose name or footer says its days, and the first one. Of
-    `unread` further files nobody knows before they are read.
+    `mapping` says where each canonical column is found, in words; `rows` are the first ones, raw and typed.
+
+    `days` are the first and last day of arrival of what was looked at: every file whose name or footer says
+    its days, and the first one. Of `unread` further files nobody knows before they are read.
     """
 
     files: tuple[str, ...]
@@ -57,7 +61,9 @@ class Folder:
         self._told: set[str] = set()
 
     def rows(self, first: date, last: date) -> pa.Table:
-        """Typed rows that arrived from `first` to `last`, in the order of the files, with `malformed` and `arrival_day`."""
+        """Typed rows that arrived from `first` to `last`, in the order of the files, with `malformed` and
+        `arrival_day`.
+        """
         tables = []
         for file in self._files():
             if (span := self._span_or_skip(file, first, last)) and span[0] <= last and span[1] >= first:
@@ -73,7 +79,10 @@ class Folder:
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def preview(self, rows: int) -> Preview:
-        """What the feed looks like, from its names and footers and from its first file that has rows. `SourceError` as for `rows`."""
+        """What the feed looks like, from its names and footers and from its first file that has rows.
+
+        `SourceError` as for `rows`.
+        """
         files = self._files()
         table, names, opened = self.schema.empty_table(), self.layout.wanted, 0
         for file in files:
@@ -103,9 +112,12 @@ class Folder:
         counted: Callable[[pa.Table], pa.Table] | None = None,
         delay_days: int = 0,
     ) -> dict[str, FileRows]:
-        """How many rows arrived on which day, by file. Only files that are new or have changed since `known` are read.
+        """How many rows arrived on which day, by file.
 
-        `counted` makes of a file's rows those that count, which may arrive up to `delay_days` later than the file's own rows.
+        Only files that are new or have changed since `known` are read.
+
+        `counted` makes of a file's rows those that count, which may arrive up to `delay_days` later than the
+        file's own rows.
         """
         found = {}
         for file in self._files():
@@ -172,7 +184,9 @@ class Folder:
         return _extremes(table) if table.num_rows else None
 
     def _told_span(self, file: DataFile) -> tuple[date, date] | None:
-        """From the name where it is what counts, or from a Parquet footer, where that is complete and plausible."""
+        """From the name where it is what counts, or from a Parquet footer, where that is complete and
+        plausible.
+        """
         if self.layout.by_file:
             return (file.named_day, file.named_day) if file.named_day is not None else None
 

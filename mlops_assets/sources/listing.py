@@ -1,6 +1,7 @@
 """Which files of a folder are the feed: told by their names, with links followed, and each real file once.
 
-What is no table is left out and named, so that nobody wonders where its rows are. A table in a packing that cannot be read is an error.
+What is no table is left out and named, so that nobody wonders where its rows are. A table in a packing that
+cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -44,14 +45,18 @@ _PACKED_TABLE = re.compile(rf"\.({'|'.join(TABLES)})\.(?P<packing>[a-z0-9]+)$", 
 _LEFTOVER = re.compile(rf"(~|\.({'|'.join(LEFTOVERS)}))$", re.IGNORECASE)
 _DAY = re.compile(
     r"(?<!\d)(20\d\d)[-_./]?(0[1-9]|1[0-2])[-_./]?(0[1-9]|[12]\d|3[01])"
-    r"(?=T?(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?(?!\d)|(?!\d))"  # a time of the day may follow: 20260301T061500
+    # a time of the day may follow: 20260301T061500
+    r"(?=T?(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?(?!\d)|(?!\d))"
 )
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file of the feed. `name` is its path below the feed, and `named_day` the last day that it names. `size` is in bytes, -1 where a link
-    leads nowhere."""
+    """One file of the feed.
+
+    `name` is its path below the feed, and `named_day` the last day that it names. `size` is in bytes, -1
+    where a link leads nowhere.
+    """
 
     path: str
     name: str
@@ -69,7 +74,10 @@ class Listing:
 
 
 def find(path: str) -> tuple[Any, Listing]:
-    """The filesystem of an address, and its files in the order of their paths. An address of a single file is taken whatever its suffix."""
+    """The filesystem of an address, and its files in the order of their paths.
+
+    An address of a single file is taken whatever its suffix.
+    """
     try:
         fs, root = fsspec.core.url_to_fs(path)
         found = _local_files(root) if isinstance(fs, LocalFileSystem) else fs.find(root, detail=True)
@@ -163,7 +171,10 @@ def _stamp(facts: dict[str, Any]) -> str:
 
 
 def _local_files(root: str) -> dict[str, dict[str, Any]]:
-    """Files below a local folder. One that is reached twice counts once, under its own path rather than that of a link."""
+    """Files below a local folder.
+
+    One that is reached twice counts once, under its own path rather than that of a link.
+    """
     if not os.path.isdir(root):
         return {root: _facts(root)} if os.path.lexists(root) else {}
     found: dict[str, dict[str, Any]] = {}
@@ -181,7 +192,10 @@ def _local_files(root: str) -> dict[str, dict[str, Any]]:
 
 
 def _entered(path: str, seen: set[str]) -> Iterator[tuple[str, bool]]:
-    """The files below a path, whose own links are not followed but given as such. What was seen before, by its real path, is skipped."""
+    """The files below a path, whose own links are not followed but given as such.
+
+    What was seen before, by its real path, is skipped.
+    """
     real = os.path.realpath(path)
     if real in seen:
         return

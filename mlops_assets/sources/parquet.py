@@ -20,7 +20,8 @@ def read(handle: IO[bytes], layout: Layout) -> Raw:
     with _opened(handle) as parquet:
         names = list(parquet.schema_arrow.names)
         columns = layout.chosen(names)
-        # A thread of Arrow's that still holds the Python file as the interpreter ends would abort the process.
+        # A thread of Arrow's that still holds the Python file as the interpreter ends would abort the
+        # process.
         table = parquet.read(columns=columns, use_threads=False)
         return Raw(table, names, row_numbers)
 

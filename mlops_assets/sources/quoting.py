@@ -1,6 +1,8 @@
-"""What the bytes of a CSV file say of its quotes and lines, without a reader: what a reader's rows are held against.
+"""What the bytes of a CSV file say of its quotes and lines, without a reader: what a reader's rows are held
+against.
 
-Text is UTF-8, where neither a quote nor an end of line is ever a part of another character. Positions are bytes, lines count from 0.
+Text is UTF-8, where neither a quote nor an end of line is ever a part of another character. Positions are
+bytes, lines count from 0.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ _CHUNK = 1 << 24  # bytes that are looked at in one go
 
 
 def are_sound(text: bytes, begin: int, delimiter: str) -> bool:
-    """Whether every quote from `begin` opens a value, closes one or stands twice within one, and the last one that opens is closed."""
+    """Whether every quote from `begin` opens a value, closes one or stands twice within one, and the last one
+    that opens is closed.
+    """
     content = np.frombuffer(text, np.uint8)
     beside = np.zeros(256, bool)  # what may stand before a quote that opens, and after one that closes
     beside[[ord(delimiter), _CR, _LF, _QUOTE]] = True
@@ -33,7 +37,10 @@ def are_sound(text: bytes, begin: int, delimiter: str) -> bool:
 
 
 def lines_of(text: bytes, begin: int) -> int | None:
-    """The lines from `begin`, blank ones among them; None where some end in CR alone. As many rows mean that every line is a row."""
+    """The lines from `begin`, blank ones among them; None where some end in CR alone.
+
+    As many rows mean that every line is a row.
+    """
     if text.find(b"\r", begin) >= 0 and text.count(b"\r", begin) != text.count(b"\r\n", begin):
         return None
     content = np.frombuffer(text, np.uint8)
@@ -45,7 +52,10 @@ def lines_of(text: bytes, begin: int) -> int | None:
 
 @dataclass(frozen=True)
 class Lines:
-    """Where each line from `begin` starts and ends, and whether a row begins on it or a quoted value goes on. Quotes have to be sound."""
+    """Where each line from `begin` starts and ends, and whether a row begins on it or a quoted value goes on.
+
+    Quotes have to be sound.
+    """
 
     starts: np.ndarray
     ends: np.ndarray

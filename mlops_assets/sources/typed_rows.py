@@ -1,4 +1,6 @@
-"""Raw columns of one file become a typed table: canonical names, what could not be read and where, and the day on which each row arrived."""
+"""Raw columns of one file become a typed table: canonical names, what could not be read and where, and the
+day on which each row arrived.
+"""
 
 from __future__ import annotations
 
@@ -117,8 +119,9 @@ def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
 
 
 def _part(table: pa.Table, column: str, rules: Rules) -> Values:
-    """As an id is read, except that an amount may be a part of one: a number with a fraction is its decimal text without zeros at its end, so that
-    6.50 is the same in text, in floats and in decimals."""
+    """As an id is read, except that an amount may be a part of one: a number with a fraction is its decimal
+    text without zeros at its end, so that 6.50 is the same in text, in floats and in decimals.
+    """
     raw = table.column(column).combine_chunks()
     values, unread = read_column(raw, "id", column, rules)
     if unread and (pa.types.is_floating(raw.type) or pa.types.is_decimal(raw.type)):
@@ -159,7 +162,8 @@ def _arrival_days(
         )
         what = f"no value of column {described(origin)!r} is a time, so its rows belong to no day; the first is {first}"
         raise SourceError(f"{file.path}: {what}")
-    # The day of the row above, or of the first row that has one: a feed is mostly in the order of time, and a single wrong clock says nothing.
+    # The day of the row above, or of the first row that has one: a feed is mostly in the order of time, and a
+    # single wrong clock says nothing.
     above = np.maximum.accumulate(np.where(placed, np.arange(len(placed)), np.argmax(placed)))
     return days.take(pa.array(above))
 

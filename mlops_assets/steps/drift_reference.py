@@ -1,7 +1,8 @@
 """What a version takes as normal: payments of days that a fit did not see, with the scores of that very fit.
 
-The drift reports and the guard measure against it. A fit knows the rows that it was trained on, and two fits of
-one recipe give the same payments scores of their own. A distance from either of these says nothing of the world.
+The drift reports and the guard measure against it. A fit knows the rows that it was trained on, and two fits
+of one recipe give the same payments scores of their own. A distance from either of these says nothing of the
+world.
 """
 
 from dataclasses import dataclass

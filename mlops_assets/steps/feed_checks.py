@@ -1,8 +1,8 @@
-"""What a feed holds beyond what was taken of it, looked at in each ingest run: rows of days that are already made or that have not come, labels
-that match nothing.
+"""What a feed holds beyond what was taken of it, looked at in each ingest run: rows of days that are already
+made or that have not come, labels that match nothing.
 
-What is known of files is kept in the lake as the metadata of an empty partition, so that a run reads only the files that are new or have changed. It
-is no truth of its own: where it is lost, every file is read once more.
+What is known of files is kept in the lake as the metadata of an empty partition, so that a run reads only the
+files that are new or have changed. It is no truth of its own: where it is lost, every file is read once more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,11 @@ FILES = "files"
 
 @dataclass(frozen=True)
 class Behind:
-    """Rows that the source holds of days that were made without them, by day (fewer rows are negative), and the files that nobody could read.
+    """Rows that the source holds of days that were made without them, by day (fewer rows are negative), and
+    the files that nobody could read.
 
-    `ahead` are rows of days that have not come, by file and day. `outside` says which rows of files that were read `[time]` leaves out.
+    `ahead` are rows of days that have not come, by file and day. `outside` says which rows of files that were
+    read `[time]` leaves out.
     """
 
     rows: Mapping[str, int]
@@ -88,7 +90,9 @@ class Behind:
 def look(
     lake: Lake, name: str, source: Source, made: Sequence[str], coming: date | None = None
 ) -> dict[str, FileRows] | None:
-    """What the files of a feed hold of all days that are made, `made` included, and of those after `coming`; None for a source that cannot say."""
+    """What the files of a feed hold of all days that are made, `made` included, and of those after `coming`;
+    None for a source that cannot say.
+    """
     if not isinstance(source, Holdings):
         return None
     days = sorted({*lake.partitions(name), *made})
@@ -131,7 +135,9 @@ def behind(
     files: Mapping[str, FileRows] | None,
     coming: date | None = None,
 ) -> Behind:
-    """Compare what the files hold with what was taken. A day that the service's log was the source of is none of the files' business.
+    """Compare what the files hold with what was taken.
+
+    A day that the service's log was the source of is none of the files' business.
 
     Rows of days after `coming` are told as well.
     """
@@ -172,7 +178,9 @@ def _ahead(files: Mapping[str, FileRows], coming: date) -> dict[str, dict[str, i
 
 
 def _outside(files: Mapping[str, FileRows], settings: Settings) -> list[str]:
-    """Rows that no day of the calendar has, of files that have rows of other days as well: a person may mean that, or not know of it."""
+    """Rows that no day of the calendar has, of files that have rows of other days as well: a person may mean
+    that, or not know of it.
+    """
     start, end = settings.time.start.isoformat(), settings.time.end.isoformat() if settings.time.end else None
     found = []
     for path, one in files.items():
@@ -189,7 +197,9 @@ def _outside(files: Mapping[str, FileRows], settings: Settings) -> list[str]:
 
 
 class Arrived:
-    """Which labels of some days are about a transaction that has arrived, and when it did: read once for a range of days."""
+    """Which labels of some days are about a transaction that has arrived, and when it did: read once for a
+    range of days.
+    """
 
     def __init__(self, lake: Lake, settings: Settings, made: Sequence[str]) -> None:
         self._settings, self._ways, self._looks = settings, (*WAYS, TOGETHER), 0
@@ -216,7 +226,9 @@ class Arrived:
         )
 
     def match(self, day: str) -> tuple[Match, bool]:
-        """How the labels of the days up to `day` match, and whether there were transactions for as long as labels take to come."""
+        """How the labels of the days up to `day` match, and whether there were transactions for as long as
+        labels take to come.
+        """
         first = shift(day, -self._settings.ingest.volume_window_days)
         labels = pa.chunked_array(
             [c for one, ids in self._labels.items() if first <= one <= day for c in ids.chunks], pa.string()
@@ -240,7 +252,9 @@ class Arrived:
 
 
 def waiting_labels(lake: Lake, settings: Settings, last: str) -> list[tuple[str, int, bool]]:
-    """The labels of the lake, up to its last day, whose transaction has not come yet: its id, when the label became known (us), fraud."""
+    """The labels of the lake, up to its last day, whose transaction has not come yet: its id, when the label
+    became known (us), fraud.
+    """
     horizon = settings.ingest.horizon_days
     days = lake.between(LABELS, shift(last, -horizon), last, validated=True)
     if not days:

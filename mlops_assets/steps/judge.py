@@ -1,4 +1,6 @@
-"""How a candidate is judged: against whom, on which rows, and what else counts against it before the gate decides."""
+"""How a candidate is judged: against whom, on which rows, and what else counts against it before the gate
+decides.
+"""
 
 from collections.abc import Collection
 from datetime import date, timedelta
@@ -60,9 +62,11 @@ def judge(
     unproven: list[str],
     unknown_amounts: npt.ArrayLike | None = None,
 ) -> tuple[Evaluation, Verdict, dict[str, npt.NDArray[np.float64]]]:
-    """Measure the candidate against the champion on the holdout, and let the gate decide; the scores of both come with it.
+    """Measure the candidate against the champion on the holdout, and let the gate decide; the scores of both
+    come with it.
 
-    Against the baseline where there is no champion, or none that can be measured on these rows: then the gate refuses and says why.
+    Against the baseline where there is no champion, or none that can be measured on these rows: then the gate
+    refuses and says why.
     """
     holdout, train_rows = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
     fit = registry.evaluation_fit(candidate)
@@ -70,7 +74,8 @@ def judge(
     serving, expected, objections = None, None, []
     if champion is not None:
         serving = registry.release(champion)
-        # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound candidate.
+        # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound
+        # candidate.
         expected = registry.reference(champion, EVALUATION_FIT).column("amount").to_numpy()
         if champion.as_of > candidate.as_of:
             objections.append(
@@ -112,7 +117,9 @@ def judge(
 def why_not_comparable(
     champion: Version, features: tuple[str, ...], columns: Collection[str], holdout: pd.DataFrame
 ) -> list[str]:
-    """What keeps the champion from being measured on the holdout: features that are gone, or days that both its fits were trained on."""
+    """What keeps the champion from being measured on the holdout: features that are gone, or days that both
+    its fits were trained on.
+    """
     why = []
     if gone := [name for name in features if name not in columns]:
         why.append(f"the champion needs {', '.join(gone)}, which the training set no longer has")
@@ -125,7 +132,9 @@ def why_not_comparable(
 
 
 def latches(candidate: Version) -> list[str]:
-    """The decisions that keep every machine from promoting the version: what a person has refused, or what was rolled back."""
+    """The decisions that keep every machine from promoting the version: what a person has refused, or what
+    was rolled back.
+    """
     return [
         f"it was {candidate.tags[tag]}: only a person promotes it again"
         for tag in (ROLLED_BACK, DECLINED)
@@ -136,7 +145,9 @@ def latches(candidate: Version) -> list[str]:
 def standing_against(
     case: UseCase, settings: Settings, lake: Lake, registry: ModelRegistry, candidate: Version
 ) -> list[str]:
-    """What forbids a version to serve now, whatever was true when it was judged: features that serving lacks, and parity that is not clean."""
+    """What forbids a version to serve now, whatever was true when it was judged: features that serving lacks,
+    and parity that is not clean.
+    """
     champion = registry.champion()
     serving = registry.release(champion).plan if champion else None
     missing = lacking(registry.release(candidate).plan, serving, stored_columns(case))
@@ -144,13 +155,18 @@ def standing_against(
 
 
 def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:
-    """The columns that the service stores of an event of each stream. Its times are not among them: windows go by them, nothing aggregates them."""
+    """The columns that the service stores of an event of each stream.
+
+    Its times are not among them: windows go by them, nothing aggregates them.
+    """
     values = tuple(field.name for field in case.transactions.columns if not pa.types.is_timestamp(field.type))
     return {TRANSACTIONS: values, VERDICTS: SERVED_VERDICTS}
 
 
 def flat(measured: Evaluation) -> dict[str, float]:
-    """The numbers of an evaluation by name, as MLflow keeps them; what is undefined is left out and stands among the gate's reasons."""
+    """The numbers of an evaluation by name, as MLflow keeps them; what is undefined is left out and stands
+    among the gate's reasons.
+    """
     values = {
         f"{who}.{name}": value for who, metrics in measured.metrics.items() for name, value in metrics.items()
     }
@@ -175,7 +191,9 @@ def matrix(rows: pd.DataFrame, features: tuple[str, ...]) -> npt.NDArray[np.floa
 
 
 def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version | None) -> list[str]:
-    """The served days before `as_of`, from the holdout or from the champion's own day on, that have no clean parity report."""
+    """The served days before `as_of`, from the holdout or from the champion's own day on, that have no clean
+    parity report.
+    """
     first = max(split_of(settings, as_of).holdout_first.isoformat(), champion.as_of if champion else "")
     unproven = []
     for served in lake.manifests(PREDICTION_LOG, lake.between(PREDICTION_LOG, first, shift(as_of, -1))):
@@ -192,7 +210,9 @@ def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version 
 def amounts_without_verdict(
     lake: Lake, settings: Settings, as_of: str, holdout: pd.DataFrame
 ) -> npt.NDArray[np.float64]:
-    """Of the payments of the holdout's days that had arrived before `as_of` and have no verdict: blocked, and never investigated."""
+    """Of the payments of the holdout's days that had arrived before `as_of` and have no verdict: blocked, and
+    never investigated.
+    """
     split = split_of(settings, as_of)
     days = lake.between(FEATURE_VECTORS, split.holdout_first.isoformat(), shift(as_of, -1), validated=True)
     if not days:
@@ -210,7 +230,9 @@ def _saw(last_day: str, holdout: pd.DataFrame) -> bool:
 
 
 def check_same_data(candidate: Version, digest: str) -> None:
-    """A version is judged on the holdout of its own training set: on another one, what it was trained on is not known."""
+    """A version is judged on the holdout of its own training set: on another one, what it was trained on is
+    not known.
+    """
     if (own := candidate.tags.get("training_set_digest")) != digest:
         raise RegistryError(
             f"version {candidate.version} was trained on the training set {own}, and the one as of {candidate.as_of} is now {digest}: "

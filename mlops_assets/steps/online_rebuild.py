@@ -23,7 +23,8 @@ from serving.store.sqlite.decision_log import create_tables, to_us
 
 BUSY_TIMEOUT_S = 60.0
 PAUSE_S = 0.001  # between two small commits: whoever waits for the lock gets it
-COMMITS_A_CHECKPOINT = 50  # more often, and the disk is waited for; less often, and the WAL grows for as long as the rebuild takes
+# more often, and the disk is waited for; less often, and the WAL grows for as long as the rebuild takes
+COMMITS_A_CHECKPOINT = 50
 # The cache holds the tables that are being filled; `_Pause` does the checkpoints.
 PRAGMAS = (
     "journal_mode = WAL",
@@ -36,8 +37,9 @@ PRAGMAS = (
 
 @dataclass(frozen=True)
 class Made:
-    """What a rebuild put in place: how many events, by where they came from (a pending verdict may be newer than the lake, too), and how long each
-    stream had been silent at the end of the lake's last day."""
+    """What a rebuild put in place: how many events, by where they came from (a pending verdict may be newer
+    than the lake, too), and how long each stream had been silent at the end of the lake's last day.
+    """
 
     views: tuple[ViewPlan, ...]
     events: int
@@ -48,9 +50,11 @@ class Made:
 
 
 def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Callable[[str], None]) -> Made:
-    """The lake's events, what the old state and the log learnt after it, and the verdicts that silence will bring; then the switch.
+    """The lake's events, what the old state and the log learnt after it, and the verdicts that silence will
+    bring; then the switch.
 
-    A service that writes meanwhile writes to both states, and is never kept waiting for longer than a small commit.
+    A service that writes meanwhile writes to both states, and is never kept waiting for longer than a small
+    commit.
     """
     started = time.monotonic()
     settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,9 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
             say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
             carried = rebuild.carry_over(lake_end_us)
             waiting = waiting_labels(lake, settings, last)
-            with rebuild.transaction():  # before the log is gone through: a payment that only the service knows may be what one of them waits for
+            # before the log is gone through: a payment that only the service knows may be what one of them
+            # waits for
+            with rebuild.transaction():
                 keep_waiting(connection, waiting)
             replayed = _replay(rebuild, OnlineState(connection, plan), lake_end_us, settings)
             say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
@@ -122,13 +128,15 @@ def _replay(rebuild: Rebuild, state: OnlineState, since_us: int, settings: Setti
 
 
 def _reconcile(rebuild: Rebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str) -> int:
-    """Make the verdicts of the lake's transactions what the lake and the labels since say, pending ones included; returns how many are pending.
+    """Make the verdicts of the lake's transactions what the lake and the labels since say, pending ones
+    included; returns how many are pending.
 
-    A pending verdict that the old state carried over goes when a label came earlier by way of the lake. Transactions that only the service knows are
-    left to it.
+    A pending verdict that the old state carried over goes when a label came earlier by way of the lake.
+    Transactions that only the service knows are left to it.
     """
     recent = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
-    # Read before the labels are: what a service adds from here on is not gone through, and so not taken for out of date.
+    # Read before the labels are: what a service adds from here on is not gone through, and so not taken for
+    # out of date.
     present = rebuild.ids(
         VERDICTS, _midnight_us(recent), _midnight_us(shift(last, 1 + settings.verdicts.maturity_days))
     )

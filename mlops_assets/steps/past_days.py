@@ -27,7 +27,9 @@ class PastDays:
     mature_until: date
 
     def payments(self, days: Sequence[str], features: Sequence[str]) -> pd.DataFrame:
-        """What arrived on the days, with these features, and the verdicts as `with_verdicts` gives them; no days are no rows."""
+        """What arrived on the days, with these features, and the verdicts as `with_verdicts` gives them; no
+        days are no rows.
+        """
         columns = list(dict.fromkeys([*COLUMNS, *features]))
         rows = (
             to_frame(read_validated(self.lake, FEATURE_VECTORS, days, columns))
@@ -38,7 +40,9 @@ class PastDays:
 
 
 def past_days(lake: Lake, settings: Settings, first: str) -> PastDays:
-    """Read the verdicts that became known from the day `first` on, once for all the payments that arrived since."""
+    """Read the verdicts that became known from the day `first` on, once for all the payments that arrived
+    since.
+    """
     days = lake.between(VERDICTS, first, "9999", validated=True)
     if not days:
         raise MissingPartitions(VERDICTS, [first])

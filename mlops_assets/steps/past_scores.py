@@ -23,7 +23,9 @@ COLUMNS = ["transaction_id", "event_timestamp", "customer_id", "merchant_id", "a
 
 
 def score_days(lake: Lake, release: Release, first: str, last: str) -> pa.Table:
-    """One row a transaction that arrived from `first` to `last`, with its calibrated probability of fraud as `fraud_score`."""
+    """One row a transaction that arrived from `first` to `last`, with its calibrated probability of fraud as
+    `fraud_score`.
+    """
     vectors = read_validated(
         lake, FEATURE_VECTORS, day_range(first, last), list(dict.fromkeys([*COLUMNS, *release.features]))
     )
@@ -37,8 +39,11 @@ class NothingKnown(ValueError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two versions on the same payments: `rows` with a verdict, `frauds` of them, and `unknown` without one that counts. Those `left_out` came late,
-    from days that one of the fits was trained on. By version: the fit that was used, its quality, and what each policy would have caught.
+    """Two versions on the same payments: `rows` with a verdict, `frauds` of them, and `unknown` without one
+    that counts.
+
+    Those `left_out` came late, from days that one of the fits was trained on. By version: the fit that was
+    used, its quality, and what each policy would have caught.
     """
 
     rows: int
@@ -58,7 +63,8 @@ def compare_days(
     first: str,
     last: str,
 ) -> Comparison:
-    """Both versions on the payments that arrived from `first` to `last`, neither on days that it was trained on; else `RegistryError`.
+    """Both versions on the payments that arrived from `first` to `last`, neither on days that it was trained
+    on; else `RegistryError`.
 
     Where no verdict counts yet, `NothingKnown`.
     """
@@ -92,7 +98,9 @@ def compare_days(
 
 
 def _unseen(registry: ModelRegistry, version: Version, first: str) -> tuple[str, Release, str]:
-    """The fit of the version that ended before the day `first`, the release fit where it did, by name, with its last day."""
+    """The fit of the version that ended before the day `first`, the release fit where it did, by name, with
+    its last day.
+    """
     if (last := version.tags["last_day"]) < first:
         return "release", registry.release(version), last
     if (last := version.tags["evaluation_last_day"]) < first:

@@ -1,4 +1,6 @@
-"""What guards the door, in plain ASGI: foreign hosts, writes from other sites, bodies without end, too many at once, and the count of it all."""
+"""What guards the door, in plain ASGI: foreign hosts, writes from other sites, bodies without end, too many
+at once, and the count of it all.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,14 @@ class BodyTooLarge(Exception):
 
 
 class Door:
-    """Counts every request, and refuses at once: 400 for a foreign Host, 415 for a POST that is not JSON, 413 for a body over the limit, 503 when
-    too many are in flight. A client that hangs up before its request is whole, or while it waits for the store, gets no answer and counts as 499.
+    """Counts every request, and refuses at once: 400 for a foreign Host, 415 for a POST that is not JSON, 413
+    for a body over the limit, 503 when too many are in flight.
 
-    Any page that a browser on this machine shows may POST here as long as it calls its body text or a form; what it calls JSON, the browser asks
-    leave for first, which nobody gives.
+    A client that hangs up before its request is whole, or while it waits for the store, gets no answer and
+    counts as 499.
+
+    Any page that a browser on this machine shows may POST here as long as it calls its body text or a form;
+    what it calls JSON, the browser asks leave for first, which nobody gives.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:

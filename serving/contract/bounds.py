@@ -1,4 +1,5 @@
-"""What is believable of a payment: one declaration for validation, the ranges of features, the release bundle, the service.
+"""What is believable of a payment: one declaration for validation, the ranges of features, the release
+bundle, the service.
 
 Features of training and serving would differ wherever one of them takes what the other refuses.
 """
@@ -8,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
-MOST = 1e10  # of an amount: sums of squares of its hundredths stay inside the integers that the engine counts with
+# of an amount: sums of squares of its hundredths stay inside the integers that the engine counts with
+MOST = 1e10
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,8 @@ class Bounds:
 
     # In the feed's currency. More is a fault of the feed, such as cents for euros, and no payment by card.
     max_amount: float = 1_000_000.0
-    lateness_days: int = (
-        7  # how late a payment may come: windows, ids and pending verdicts are kept for this long
-    )
+    # how late a payment may come: windows, ids and pending verdicts are kept for this long
+    lateness_days: int = 7
     ahead_minutes: float = 5.0  # of the wall clock: clocks of tills are minutes off, not hours
     ahead_days: float = 7.0  # of event time, which each payment turns: so far may one payment turn it
     label_ahead_days: float = 30.0  # of event time, which no label turns: one of a later day has a wrong date

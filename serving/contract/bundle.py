@@ -1,8 +1,10 @@
-"""The release bundle: everything a version needs in order to serve, as five plain files under one digest, none of which can run code.
+"""The release bundle: everything a version needs in order to serve, as five plain files under one digest,
+none of which can run code.
 
-`model.txt` (LightGBM text), `release.json` (plan, calibrator, policy, facts, golden rows), `reference.parquet` (what drift is measured against),
-`model.onnx` (the same scores for those who serve elsewhere, never parsed here) and `digests.json`. Digests are verified before anything is parsed,
-because LightGBM aborts, hangs or scores differently on a damaged text file.
+`model.txt` (LightGBM text), `release.json` (plan, calibrator, policy, facts, golden rows),
+`reference.parquet` (what drift is measured against), `model.onnx` (the same scores for those who serve
+elsewhere, never parsed here) and `digests.json`. Digests are verified before anything is parsed, because
+LightGBM aborts, hangs or scores differently on a damaged text file.
 """
 
 from __future__ import annotations
@@ -58,13 +60,18 @@ class BundleError(Exception):
 
 
 class Inconclusive(BundleError):
-    """Nothing is known to be wrong with the bundle, but it could not be tried to the end: the same bundle may serve later."""
+    """Nothing is known to be wrong with the bundle, but it could not be tried to the end: the same bundle may
+    serve later.
+    """
 
 
 @dataclass(frozen=True)
 class Release:
-    """One version, complete. `golden` holds vectors and the exact scores that they have to get; `maturity_days` is when silence means legitimate.
-    `bounds` are those that its training data were held to."""
+    """One version, complete.
+
+    `golden` holds vectors and the exact scores that they have to get; `maturity_days` is when silence means
+    legitimate. `bounds` are those that its training data were held to.
+    """
 
     use_case: str
     plan: FeaturePlan
@@ -79,7 +86,9 @@ class Release:
 
     @property
     def reference_fit(self) -> str | None:
-        """The fit whose scores the drift reference has, from the fact `reference`. `release` is this bundle's model.
+        """The fit whose scores the drift reference has, from the fact `reference`.
+
+        `release` is this bundle's model.
 
         None where the release does not say. Then the reference has the scores of another fit.
         """
@@ -88,7 +97,11 @@ class Release:
 
 
 def write_release(release: Release, directory: Path, reference: pa.Table, portable: bytes) -> str:
-    """Write the bundle into a new or empty directory; returns its digest (SHA-256 over the digests of its files). `portable` is the ONNX file."""
+    """Write the bundle into a new or empty directory; returns its digest (SHA-256 over the digests of its
+    files).
+
+    `portable` is the ONNX file.
+    """
     _check_consistent(release, directory)
     directory.mkdir(parents=True, exist_ok=True)
     if present := sorted(p.name for p in directory.iterdir()):
@@ -105,7 +118,10 @@ def write_release(release: Release, directory: Path, reference: pa.Table, portab
 
 
 def verify_digests(directory: Path) -> str:
-    """Check that the bundle holds exactly its files, each as it was written; returns the bundle's digest. Parses nothing but `digests.json`."""
+    """Check that the bundle holds exactly its files, each as it was written; returns the bundle's digest.
+
+    Parses nothing but `digests.json`.
+    """
     if not directory.is_dir():
         raise BundleError(directory, "no such bundle")
     if odd := sorted(p.name for p in directory.iterdir() if p.is_symlink() or not p.is_file()):
@@ -138,7 +154,10 @@ def verify_digests(directory: Path) -> str:
 
 
 def load_release(directory: Path) -> Release:
-    """Read a bundle after its digests are verified. Anything wrong with it is `BundleError`. The model itself is not parsed here."""
+    """Read a bundle after its digests are verified.
+
+    Anything wrong with it is `BundleError`. The model itself is not parsed here.
+    """
     verify_digests(directory)
     try:
         release = _from_dict(
@@ -157,8 +176,9 @@ def load_reference(directory: Path) -> pa.Table:
 
 
 def check_release(directory: Path, timeout_s: float = 60.0) -> None:
-    """Load the model and score the golden rows in a process of its own: a model that crashes or scores otherwise is `BundleError`, and
-    `Inconclusive` if the process did not come to its end."""
+    """Load the model and score the golden rows in a process of its own: a model that crashes or scores
+    otherwise is `BundleError`, and `Inconclusive` if the process did not come to its end.
+    """
     verify_digests(directory)
     command = [sys.executable, "-m", "serving.contract.golden_rows", str(directory.resolve())]
     options: dict[str, Any] = {
@@ -188,7 +208,9 @@ def as_row(vector: Sequence[float | None]) -> list[float]:
 
 
 def _check_consistent(release: Release, place: Path) -> None:
-    """Names and order of the features agree between the plan, the release and the model; golden rows are there and fit."""
+    """Names and order of the features agree between the plan, the release and the model; golden rows are
+    there and fit.
+    """
     if release.features != release.plan.features:
         raise BundleError(
             place,

@@ -1,6 +1,8 @@
-"""What a decision and a label mean for the online state: one rule for the service that takes them and for a rebuild that replays its log.
+"""What a decision and a label mean for the online state: one rule for the service that takes them and for a
+rebuild that replays its log.
 
-The tables of the log (`serving.store.sqlite.decision_log`) and the state share a file; callers own the connection and its transactions.
+The tables of the log (`serving.store.sqlite.decision_log`) and the state share a file; callers own the
+connection and its transactions.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Subject:
 
 
 def add_transaction(state: StateStore, subject: Subject, labels: Labels) -> None:
-    """The payment, and the verdicts that it has: silence to come counts as one, unless a label says otherwise."""
+    """The payment, and the verdicts that it has: silence to come counts as one, unless a label says
+    otherwise.
+    """
     _push(state, TRANSACTIONS, subject.event, subject.event_us, subject.created_us)
     for known_us, is_fraud in subject.verdicts(labels):
         _push(state, VERDICTS, _verdict(subject.event, is_fraud), known_us, known_us)
@@ -66,7 +70,9 @@ def add_labels(state: StateStore, subject: Subject, before: Labels, new: Labels)
 
 
 def labels_of(connection: sqlite3.Connection, transaction_id: str) -> list[tuple[int, bool]]:
-    """Every label of a transaction that the log holds, or that waits for it in the lake, by the time that it became known."""
+    """Every label of a transaction that the log holds, or that waits for it in the lake, by the time that it
+    became known.
+    """
     return [
         (label_us, bool(is_fraud))
         for label_us, is_fraud in connection.execute(LABELS_OF, {"id": transaction_id})
@@ -74,7 +80,8 @@ def labels_of(connection: sqlite3.Connection, transaction_id: str) -> list[tuple
 
 
 def keep_waiting(connection: sqlite3.Connection, labels: Iterable[tuple[str, int, bool]]) -> None:
-    """Put the labels that wait in the lake for their transactions (id, when they became known, fraud) in the place of those that did before.
+    """Put the labels that wait in the lake for their transactions (id, when they became known, fraud) in the
+    place of those that did before.
 
     They are no part of the log: the days on which they came are not days that the service took labels on.
     """
@@ -85,7 +92,9 @@ def keep_waiting(connection: sqlite3.Connection, labels: Iterable[tuple[str, int
 def subject_of(
     connection: sqlite3.Connection, state: StateStore, transaction_id: str, maturity_us: int
 ) -> Subject | None:
-    """The transaction from the log, or from the history that came with the lake, where `maturity_us` applies; None where it is in neither."""
+    """The transaction from the log, or from the history that came with the lake, where `maturity_us` applies;
+    None where it is in neither.
+    """
     if row := connection.execute(DECISION, (transaction_id,)).fetchone():
         return _subject(row)
     if (event := state.find(TRANSACTIONS, transaction_id)) is None:
@@ -99,7 +108,8 @@ def subject_of(
 def replay(
     connection: sqlite3.Connection, state: StateStore, since_us: int, maturity_us: int
 ) -> Iterator[int]:
-    """Bring into a state what the log took at or after a moment; yields the number of rows after each few, so that a caller can commit.
+    """Bring into a state what the log took at or after a moment; yields the number of rows after each few, so
+    that a caller can commit.
 
     Doing it again changes nothing, and neither does a service that writes the same events meanwhile.
     """

@@ -1,4 +1,6 @@
-"""`python -m serving.contract.golden_rows DIRECTORY`: score a bundle's golden rows, in a process that may crash or hang without harm to the caller."""
+"""`python -m serving.contract.golden_rows DIRECTORY`: score a bundle's golden rows, in a process that may
+crash or hang without harm to the caller.
+"""
 
 from __future__ import annotations
 

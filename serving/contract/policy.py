@@ -1,4 +1,6 @@
-"""From a score to a decision: the one place that compares a score with thresholds, for evaluation, service and replay alike."""
+"""From a score to a decision: the one place that compares a score with thresholds, for evaluation, service
+and replay alike.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ class BadPolicy(ValueError):
 
 @dataclass(frozen=True)
 class Policy:
-    """Scores from `block` up are blocked, from `review` up looked at by a person. A threshold above 1 means never."""
+    """Scores from `block` up are blocked, from `review` up looked at by a person.
+
+    A threshold above 1 means never.
+    """
 
     review: float
     block: float
@@ -31,7 +36,10 @@ class Policy:
 
 
 def decide(score: float, policy: Policy) -> Decision:
-    """The decision for a calibrated score. A score that is not a number is never let through in silence: it raises `ValueError`."""
+    """The decision for a calibrated score.
+
+    A score that is not a number is never let through in silence: it raises `ValueError`.
+    """
     if score >= policy.block:
         return "BLOCK"
     if score >= policy.review:

@@ -1,4 +1,6 @@
-"""When a transaction is known to be fraud or legitimate: one rule, for the service's single transaction and for the history in the lake."""
+"""When a transaction is known to be fraud or legitimate: one rule, for the service's single transaction and
+for the history in the lake.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ def verdict_events(
     maturity_us: int,
     learnt_us: int | None = None,
 ) -> list[tuple[int, bool]]:
-    """The verdicts on one transaction as (when it became known, is fraud), in the order in which they became known.
+    """The verdicts on one transaction as (when it became known, is fraud), in the order in which they became
+    known.
 
-    A transaction without a label is legitimate once `maturity_us` have passed since the event, unless we blocked it: then only a label can say.
-    Nothing is known before the event, nor before the platform learnt of it (`learnt_us`, where that was later): a label that came sooner waits.
-    A label is a verdict when it is the first one or contradicts the latest. Of several labels that are known at one moment the latest label counts,
-    and of two of one time the legitimate one, as the answer to the other.
+    A transaction without a label is legitimate once `maturity_us` have passed since the event, unless we
+    blocked it: then only a label can say. Nothing is known before the event, nor before the platform learnt
+    of it (`learnt_us`, where that was later): a label that came sooner waits. A label is a verdict when it is
+    the first one or contradicts the latest. Of several labels that are known at one moment the latest label
+    counts, and of two of one time the legitimate one, as the answer to the other.
     """
     learnt_us = event_us if learnt_us is None else max(event_us, learnt_us)
     matured_us = max(event_us + maturity_us, learnt_us)

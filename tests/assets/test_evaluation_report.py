@@ -1,4 +1,6 @@
-"""What an evaluation shows of a version, in the UI and beside the model in MLflow, on rows that were written straight into the lake."""
+"""What an evaluation shows of a version, in the UI and beside the model in MLflow, on rows that were written
+straight into the lake.
+"""
 
 import csv
 import json
@@ -50,7 +52,9 @@ def small_settings(home: Path) -> Settings:
 
 
 def vectors(settings: Settings, as_of: str, seed: int = 0, count: int = 6_000) -> pd.DataFrame:
-    """Payments whose fraud shows in two features, in a way that no straight line follows; some customers pay in the holdout's days only."""
+    """Payments whose fraud shows in two features, in a way that no straight line follows; some customers pay
+    in the holdout's days only.
+    """
     split, random = split_of(settings, as_of), np.random.default_rng(seed)
     minutes = np.sort(random.uniform(0, 30 * 24 * 60 - 1, count))
     time = pd.Timestamp(split.train_first, tz="UTC") + pd.to_timedelta(minutes, unit="min").floor("s")
@@ -71,7 +75,10 @@ def vectors(settings: Settings, as_of: str, seed: int = 0, count: int = 6_000) -
 
 
 def lay(world: World, as_of: str, rows: pd.DataFrame) -> None:
-    """The training set of the day, as it would have been assembled. Nothing was paid on the days after its last mature one."""
+    """The training set of the day, as it would have been assembled.
+
+    Nothing was paid on the days after its last mature one.
+    """
     table = to_table(rows.drop(columns="created_timestamp"))
     world.lake.write(TRAINING_SET, as_of, table, validated=True)
     last = split_of(world.settings, as_of).last_mature_day.isoformat()
@@ -92,7 +99,10 @@ class Prepared:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """A champion as of the first day. Of the holdout's days three payments were blocked and never investigated."""
+    """A champion as of the first day.
+
+    Of the holdout's days three payments were blocked and never investigated.
+    """
     settings = small_settings(tmp_path_factory.mktemp("report") / "home")
     world, rows = World(settings, ListedSource()), vectors(settings, AS_OF)
     held = rows[rows["fold"] == "holdout"]

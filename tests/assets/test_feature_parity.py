@@ -1,4 +1,6 @@
-"""What was served against what is computed offline: equal, explained by what came later, or a failed check that names the value."""
+"""What was served against what is computed offline: equal, explained by what came later, or a failed check
+that names the value.
+"""
 
 import json
 

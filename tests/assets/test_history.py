@@ -1,4 +1,6 @@
-"""The history: appended and never changed unseen, whole after a crash, and readable where it began before there were digests."""
+"""The history: appended and never changed unseen, whole after a crash, and readable where it began before
+there were digests.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Raw rows become accepted ones, or go to quarantine with a reason; nothing is lost, and what is downstream is told."""
+"""Raw rows become accepted ones, or go to quarantine with a reason; nothing is lost, and what is downstream
+is told.
+"""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -217,7 +219,9 @@ def test_silence_becomes_legitimate_at_maturity_and_a_later_label_contradicts_it
 
 
 def test_the_verdicts_of_a_day_are_those_of_all_that_ever_came(world: World, settings: Settings) -> None:
-    """Payments learnt of late, labels before and after maturity, a label that came before its payment, two that contradict each other."""
+    """Payments learnt of late, labels before and after maturity, a label that came before its payment, two
+    that contradict each other.
+    """
     days = [f"2025-03-{day:02}" for day in range(5, 18)]
     for number in range(120):
         day, late = 5 + number % 9, (0, 0, 3, 50, 100)[number % 5]

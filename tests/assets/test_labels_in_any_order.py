@@ -1,4 +1,6 @@
-"""A label and its payment in either order, through the real data plane, its log and the lake: one verdict, and no vector that is not explained."""
+"""A label and its payment in either order, through the real data plane, its log and the lake: one verdict,
+and no vector that is not explained.
+"""
 
 from dataclasses import replace
 from datetime import datetime

@@ -1,4 +1,6 @@
-"""A file with rows of days that are made or have not come, a feed of labels that fits no transaction: told, with what to do, and mended by it."""
+"""A file with rows of days that are made or have not come, a feed of labels that fits no transaction: told,
+with what to do, and mended by it.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace

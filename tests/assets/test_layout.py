@@ -15,7 +15,9 @@ from mlops_assets.resources.registry import registry_of
 
 
 def of_before(home: Path) -> str:
-    """A registry as it was made before places were relative, by the calls that made it; the run of its one version."""
+    """A registry as it was made before places were relative, by the calls that made it; the run of its one
+    version.
+    """
     from mlflow import MlflowClient, set_tracking_uri
 
     database, artifacts = home / DATABASE, home / "mlflow" / "artifacts"

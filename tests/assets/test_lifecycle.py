@@ -1,4 +1,6 @@
-"""Promotion, refusal, approval and rollback on a real registry: nothing goes around the gate, and no crash or race leaves half of a decision."""
+"""Promotion, refusal, approval and rollback on a real registry: nothing goes around the gate, and no crash or
+race leaves half of a decision.
+"""
 
 from __future__ import annotations
 
@@ -378,7 +380,9 @@ def test_a_champion_whose_bundle_was_damaged_is_rolled_back(shelf: Shelf) -> Non
 def test_a_database_that_was_made_anew_is_not_taken_for_the_one_that_was_decided_on(
     shelf: Shelf, tmp_path: Path
 ) -> None:
-    """Its numbers begin at 1 again: what has the number 1 now was never judged, and must not become champion because another one was."""
+    """Its numbers begin at 1 again: what has the number 1 now was never judged, and must not become champion
+    because another one was.
+    """
     anew = Shelf(tmp_path / "anew")
     number = anew.candidate(promote=False, seed=100)
     shutil.copy(shelf.lifecycle.history.path, anew.lifecycle.history.path)
@@ -446,7 +450,8 @@ def test_drift_is_measured_against_the_reference_of_the_version_that_served_befo
     ] == [[2], [1]]
 
 
-# Crashes and races. MLflow is imported once; every attempt is a fork of this process on a copy of the registry that it alone has open.
+# Crashes and races. MLflow is imported once; every attempt is a fork of this process on a copy of the
+# registry that it alone has open.
 
 
 def in_a_fork(work: Callable[[], object]) -> int:
@@ -461,7 +466,9 @@ def in_a_fork(work: Callable[[], object]) -> int:
 
 
 def dying_at(step: int) -> None:
-    """Let this process be killed before its step number `step` that writes, or after its append to the history."""
+    """Let this process be killed before its step number `step` that writes, or after its append to the
+    history.
+    """
     from mlflow import MlflowClient
 
     left = [step]
@@ -537,7 +544,10 @@ def test_a_kill_between_any_two_steps_leaves_what_the_next_decision_completes(
 def test_a_promotion_and_a_rollback_at_once_end_in_one_of_the_two_orders(
     served_by_two: Shelf, tmp_path: Path
 ) -> None:
-    """1 and 2 have served; 3 was measured against 2. First promoted: 3, then back to 2. First rolled back: 1, and 3 is no longer promoted unseen."""
+    """1 and 2 have served; 3 was measured against 2.
+
+    First promoted: 3, then back to 2. First rolled back: 1, and 3 is no longer promoted unseen.
+    """
     start = served_by_two.copied(tmp_path / "start")
     start.candidate()
     seen = set()

@@ -122,7 +122,9 @@ def test_a_candidate_that_is_not_better_is_refused_and_nothing_else_changes(worl
 
 
 def test_nothing_known_later_than_the_as_of_day_is_in_the_training_set(world: World) -> None:
-    """The future is poisoned: every verdict and every vector that arrives from the as-of day on is turned around."""
+    """The future is poisoned: every verdict and every vector that arrives from the as-of day on is turned
+    around.
+    """
     world.make("training_set", AS_OF)
     clean = world.digests(AS_OF, AS_OF, "training_set")
     rows = world.rows("training_set", AS_OF)
@@ -564,7 +566,9 @@ def respoil(world: World, spoil: Callable[[pd.DataFrame], pd.DataFrame]) -> None
 
 
 def judged_again(world: World) -> tuple[str, str]:
-    """Train, evaluate and decide on the training set as it lies there: what the check says, and the one line of history."""
+    """Train, evaluate and decide on the training set as it lies there: what the check says, and the one line
+    of history.
+    """
     world.make("trained_model", NEXT)
     check = checks(world.make("evaluation", NEXT))["gate"]
     assert not check.passed

@@ -48,7 +48,9 @@ OTHER = [score / 2 for score in USUAL]  # as another fit of the same recipe woul
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """1 was trained before references said whose scores they have, 2 had no days after its training, 3 and 4 have references of their own."""
+    """1 was trained before references said whose scores they have, 2 had no days after its training, 3 and 4
+    have references of their own.
+    """
     made = Shelf(tmp_path_factory.mktemp("shelf") / "home", USUAL)
     for facts in ({}, {"reference": {"fit": "evaluation"}}, *({"reference": {"fit": "release"}},) * 2):
         made.register(**facts)

@@ -1,4 +1,6 @@
-"""The recipe of a day, searched or as configured: what it is made of, who takes it, and what MLflow keeps of the search."""
+"""The recipe of a day, searched or as configured: what it is made of, who takes it, and what MLflow keeps of
+the search.
+"""
 
 import csv
 import re

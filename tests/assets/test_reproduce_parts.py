@@ -1,4 +1,6 @@
-"""The parts of a rebuild: which code and environment, what is taken from the lake, what is made in which order, and how a difference is told."""
+"""The parts of a rebuild: which code and environment, what is taken from the lake, what is made in which
+order, and how a difference is told.
+"""
 
 import hashlib
 import subprocess

@@ -146,7 +146,9 @@ class World:
             self.make(name, first, last)
 
     def online(self) -> dict[str, tuple[int, bool]]:
-        """Bring the online state up to the lake; the verdicts in it by id, with when they became known and what they say."""
+        """Bring the online state up to the lake; the verdicts in it by id, with when they became known and
+        what they say.
+        """
         definition = self.assets["online_store"]
         with build_asset_context() as context:
             self.made_online = definition(

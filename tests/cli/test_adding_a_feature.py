@@ -1,4 +1,6 @@
-"""A new feature is one line in a list: added to a copy of the project as docs/features.md tells it, and followed to a served payment."""
+"""A new feature is one line in a list: added to a copy of the project as docs/features.md tells it, and
+followed to a served payment.
+"""
 
 import json
 import re
@@ -116,7 +118,9 @@ def test_adding_a_feature_is_one_declaration_and_no_other_edit(
 
 
 def copy_of_the_project(to: Path) -> Path:
-    """What git keeps or would keep, as it stands in the working tree; without git, all that is no build product."""
+    """What git keeps or would keep, as it stands in the working tree; without git, all that is no build
+    product.
+    """
     if not (ROOT / ".git").exists():
         return shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(*NO_SOURCE))
     listed = subprocess.run(

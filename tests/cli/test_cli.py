@@ -1,4 +1,6 @@
-"""The `mlops` command in processes of its own: what it says and leaves when something is wrong, and what it makes when nothing is."""
+"""The `mlops` command in processes of its own: what it says and leaves when something is wrong, and what it
+makes when nothing is.
+"""
 
 import hashlib
 import json
@@ -95,7 +97,9 @@ class Platform:
         return line
 
     def listing(self) -> dict[str, str]:
-        """Every file with its digest; a database that was only read may have been tidied up, so its name is enough."""
+        """Every file with its digest; a database that was only read may have been tidied up, so its name is
+        enough.
+        """
         files = [
             path
             for path in self.home.rglob("*")
@@ -500,7 +504,9 @@ def test_score_onto_a_folder_fails_and_leaves_no_temporary_file(bank: Platform, 
 
 @pytest.fixture
 def copied(bank: Platform, refused: subprocess.CompletedProcess[str], tmp_path: Path) -> Iterator[Platform]:
-    """The original is out of reach until the test of its copy has ended, and not a byte of it has changed then."""
+    """The original is out of reach until the test of its copy has ended, and not a byte of it has changed
+    then.
+    """
     assert refused.returncode == 0, refused.stderr
     (folder := tmp_path / "copy of a bank").mkdir()
     copy = Platform(folder).configure(BANK)
@@ -616,7 +622,8 @@ class Again:
         monkeypatch.setenv("MLOPS_HOME", str(mine.home))
         monkeypatch.setenv("MLOPS_CONFIG", str(mine.config))
         monkeypatch.setenv("DAGSTER_HOME", str(mine.home / "dagster"))
-        # Definitions are of the configuration that was there at their first import: the next test must not get these.
+        # Definitions are of the configuration that was there at their first import: the next test must not
+        # get these.
         monkeypatch.setitem(
             sys.modules, "mlops_assets.definitions", sys.modules.get("mlops_assets.definitions")
         )

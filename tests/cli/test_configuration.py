@@ -1,4 +1,6 @@
-"""A configuration that cannot be used: all that is wrong with it in one go, each with its place and a way out."""
+"""A configuration that cannot be used: all that is wrong with it in one go, each with its place and a way
+out.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -22,7 +22,10 @@ def section(name: str) -> str:
 
 
 def keys(part: str) -> dict[str, str]:
-    """Each key in the tables of a part of the page, with the text of its default. Several keys of one row have as many defaults, or one."""
+    """Each key in the tables of a part of the page, with the text of its default.
+
+    Several keys of one row have as many defaults, or one.
+    """
     told: dict[str, str] = {}
     for cell, default in re.findall(r"^\| (`[^|]*`) \| (.*?) \|", part, re.MULTILINE):
         names = re.findall(r"`([^`]+)`", cell)

@@ -160,7 +160,9 @@ def test_when_one_ends_the_other_ends_too_and_the_command_says_which(platform: P
 def test_a_killed_dev_leaves_nothing_on_its_ports_and_a_killed_run_is_ended_by_the_next_one(
     platform: Platform, moments: list[float]
 ) -> None:
-    """Every second time all of it is killed at once, as by a power cut; otherwise the command alone, and what it started has to end."""
+    """Every second time all of it is killed at once, as by a power cut; otherwise the command alone, and what
+    it started has to end.
+    """
     port, mlflow_port = free_port(), free_port()
     dead: list[str] = []
     for number, share in enumerate(moments):

@@ -1,4 +1,6 @@
-"""The feeds as `mlops doctor` sees them before the first backfill: what is found, what would be quarantined, and all that is wrong at once."""
+"""The feeds as `mlops doctor` sees them before the first backfill: what is found, what would be quarantined,
+and all that is wrong at once.
+"""
 
 from dataclasses import replace
 from datetime import date

@@ -1,4 +1,6 @@
-"""A home that several commands meet on, and from which processes are killed: nothing breaks it, and the next command goes on."""
+"""A home that several commands meet on, and from which processes are killed: nothing breaks it, and the next
+command goes on.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ AT_ONCE = {
     "rollback --reason alarms": "there is no champion to roll back",
     "promote 1 --reason trust": "there is no version 1",
 }
-# Where a backfill and a rebuild are ready at one moment, the second is told of the first; given again it goes on.
+# Where a backfill and a rebuild are ready at one moment, the second is told of the first; given again it goes
+# on.
 MEETING = "another rebuild is running; give the command again when it has ended"
 
 

@@ -1,4 +1,7 @@
-"""Ctrl-C, wherever it comes: exit 130, no traceback, nothing left running. A terminal sends it to all processes of a command at once."""
+"""Ctrl-C, wherever it comes: exit 130, no traceback, nothing left running.
+
+A terminal sends it to all processes of a command at once.
+"""
 
 import http.client
 import os

@@ -1,4 +1,6 @@
-"""`mlops reproduce` as an auditor uses it: another clone, another home, the same data; and the same with one label changed."""
+"""`mlops reproduce` as an auditor uses it: another clone, another home, the same data; and the same with one
+label changed.
+"""
 
 import json
 import os
@@ -112,7 +114,8 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Rebuilt:
     first.result("backfill", "--from", FIRST, "--to", LAST)
     assert first.result("train", "--as-of", AS_OF)["version"] == "1"
     (record,) = first.home.glob("mlflow/artifacts/*/artifacts/provenance.json")
-    # The others were given the record and the data: what they have configured themselves says only where the data lie.
+    # The others were given the record and the data: what they have configured themselves says only where the
+    # data lie.
     for one in (same, other):
         one.configure(CONFIG.replace("max_rounds = 30", "max_rounds = 10"))
     for one in (first, other):

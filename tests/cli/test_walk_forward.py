@@ -1,4 +1,6 @@
-"""A walk-forward over past as-of days and a comparison of two of its versions: killed in the middle, resumed, and nothing decided by any of it."""
+"""A walk-forward over past as-of days and a comparison of two of its versions: killed in the middle, resumed,
+and nothing decided by any of it.
+"""
 
 import json
 import os
@@ -46,7 +48,9 @@ assert main(["train", "--as-of", as_of]) == 0
 
 @dataclass(frozen=True)
 class Walked:
-    """A bank whose first as-of day has a champion; a walk over three was killed on the second, and again on the third, and then came to its end."""
+    """A bank whose first as-of day has a champion; a walk over three was killed on the second, and again on
+    the third, and then came to its end.
+    """
 
     platform: Platform
     before: dict[str, bytes]
@@ -79,7 +83,9 @@ def started(platform: Platform, words: Sequence[object]) -> subprocess.Popen[str
 
 
 def kill_at(platform: Platform, line: str, after: str) -> list[str]:
-    """Start the walk and kill it with no time to tidy up once it says `line` after `after`; what it had said by then."""
+    """Start the walk and kill it with no time to tidy up once it says `line` after `after`; what it had said
+    by then.
+    """
     said: list[str] = []
     with started(platform, WALK) as process:
         assert process.stderr is not None
@@ -146,7 +152,8 @@ def here(walked: Walked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOPS_HOME", str(walked.platform.home))
     monkeypatch.setenv("MLOPS_CONFIG", str(walked.platform.config))
     monkeypatch.setenv("DAGSTER_HOME", str(walked.platform.home / "dagster"))
-    # Definitions are of the configuration that was there at their first import: neither these for another test, nor another's here.
+    # Definitions are of the configuration that was there at their first import: neither these for another
+    # test, nor another's here.
     monkeypatch.setitem(sys.modules, "mlops_assets.definitions", sys.modules.get("mlops_assets.definitions"))
     del sys.modules["mlops_assets.definitions"]
 

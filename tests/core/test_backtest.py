@@ -1,4 +1,6 @@
-"""Weeks of a walk that can be worked out by hand: who counts as known, what each policy catches, and what is undefined and says so."""
+"""Weeks of a walk that can be worked out by hand: who counts as known, what each policy catches, and what is
+undefined and says so.
+"""
 
 from datetime import date
 

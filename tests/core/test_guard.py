@@ -1,4 +1,6 @@
-"""The guard's judgement: what is chance, what its predecessor showed as well, and which champion is watched at all."""
+"""The guard's judgement: what is chance, what its predecessor showed as well, and which champion is watched
+at all.
+"""
 
 from __future__ import annotations
 

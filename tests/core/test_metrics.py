@@ -100,7 +100,9 @@ def test_calibration_error_of_honest_probabilities_is_small_and_of_inflated_ones
 def test_calibration_errors_of_a_score_that_most_rows_have_and_of_the_others_do_not_cancel(
     flipped: bool,
 ) -> None:
-    """95 rows of 0 with one fraud among them, and five of 0.2 without: on the whole as many frauds as the scores say."""
+    """95 rows of 0 with one fraud among them, and five of 0.2 without: on the whole as many frauds as the
+    scores say.
+    """
     scores, fraud = np.repeat([0.0, 0.2], [95, 5]), np.arange(100) == 0
     if flipped:
         scores, fraud = 1 - scores, ~fraud

@@ -46,7 +46,9 @@ def model(
     init_model: Any = None,
     **parameters: Any,
 ) -> str:
-    """Continuous, mostly zero and small whole values, each with and without nulls: what decides how LightGBM splits and where nulls go."""
+    """Continuous, mostly zero and small whole values, each with and without nulls: what decides how LightGBM
+    splits and where nulls go.
+    """
     random = np.random.default_rng(seed)
     matrix = np.stack(
         [random.normal(size=400), np.maximum(random.normal(size=400), 0), random.integers(-2, 3, size=400)],

@@ -297,7 +297,9 @@ def test_a_candidate_that_gains_on_the_whole_and_loses_a_slice_is_refused_as_a_m
 
 
 def test_slices_that_are_no_worse_hardly_ever_veto_by_chance() -> None:
-    """Candidate and champion are equally good in every slice: with eight slices a draw, a loss that is merely seen would be found all the time."""
+    """Candidate and champion are equally good in every slice: with eight slices a draw, a loss that is merely
+    seen would be found all the time.
+    """
     seen = proven = 0
     for seed in range(10):
         holdout = make_holdout(2_000, seed)
@@ -346,8 +348,11 @@ def test_scores_off_by_a_factor_are_refused_and_calibrated_ones_of_a_small_holdo
 
 
 def in_bursts(seed: int, frauds: int, burst: int, entity: str) -> tuple[pd.DataFrame, Scores, Scores]:
-    """Payments of which 1 % are frauds that come in bursts, of one customer or of one merchant, and two equal models that look at each burst
-    independently of each other. The scores of both are calibrated."""
+    """Payments of which 1 % are frauds that come in bursts, of one customer or of one merchant, and two equal
+    models that look at each burst independently of each other.
+
+    The scores of both are calibrated.
+    """
     random = np.random.default_rng(seed)
     count, share, skill = frauds * 100, 0.01 / burst, 2
     fraud = random.uniform(size=count) < share
@@ -375,8 +380,9 @@ def in_bursts(seed: int, frauds: int, burst: int, entity: str) -> tuple[pd.DataF
 def off_beyond_the_limit_and_chance(
     entity: str, seeds: range, change: Callable[[Scores], Scores] = lambda scores: scores
 ) -> tuple[int, int]:
-    """Of holdouts with about fifty frauds in bursts of four: how often the error is above the gate's limit, and how often it is above what
-    chance comes to as well."""
+    """Of holdouts with about fifty frauds in bursts of four: how often the error is above the gate's limit,
+    and how often it is above what chance comes to as well.
+    """
     above = refused = 0
     for seed in seeds:
         holdout, scores, _ = in_bursts(seed, 50, 4, entity)

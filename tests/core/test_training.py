@@ -42,7 +42,9 @@ RECIPE = Recipe(
 
 
 def make_rows(per_day: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Fourteen days on which a high ratio and a high rate mean fraud, mostly; a tenth of the rates is unknown."""
+    """Fourteen days on which a high ratio and a high rate mean fraud, mostly; a tenth of the rates is
+    unknown.
+    """
     random = np.random.default_rng(seed)
     count = SPLIT.train_days * per_day
     time = pd.Timestamp(SPLIT.train_first, tz="UTC") + pd.to_timedelta(

@@ -1,4 +1,6 @@
-"""The search for a recipe: on later days than those learnt from, never on the holdout, and the same wherever it is made."""
+"""The search for a recipe: on later days than those learnt from, never on the holdout, and the same wherever
+it is made.
+"""
 
 import subprocess
 import sys

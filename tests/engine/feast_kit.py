@@ -138,7 +138,9 @@ def risk_per_txn(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_profiles(bank: Bank, seed: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Profiles of the bank's customers, a third of them late and some corrected, and affinities; in the lake and declared."""
+    """Profiles of the bank's customers, a third of them late and some corrected, and affinities; in the lake
+    and declared.
+    """
     rng = np.random.default_rng(seed)
     n = 300
     happened = (START + pd.to_timedelta(rng.integers(0, 10 * 24, n), unit="h")).as_unit(

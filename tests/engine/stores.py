@@ -117,7 +117,9 @@ class ListStore:
 
 
 class Workers:
-    """Two processes' worth of connections to one file, which take turns: each call is a transaction of the next one."""
+    """Two processes' worth of connections to one file, which take turns: each call is a transaction of the
+    next one.
+    """
 
     def __init__(self, folder: Path, plan: FeaturePlan) -> None:
         self._states = [OnlineState(connect(folder / "state.db"), plan) for _ in range(2)]

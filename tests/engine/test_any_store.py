@@ -1,4 +1,6 @@
-"""Online state is a set of events in whatever store: order and repetition do not matter, and the answers are the definition's at every moment."""
+"""Online state is a set of events in whatever store: order and repetition do not matter, and the answers are
+the definition's at every moment.
+"""
 
 import tempfile
 from collections.abc import Callable

@@ -1,6 +1,8 @@
-"""Whatever is declared, and whatever happens: the lake, online state and the definition of a feature give the same value, to the last bit.
+"""Whatever is declared, and whatever happens: the lake, online state and the definition of a feature give the
+same value, to the last bit.
 
-250 declarations, always the same ones, in the suite; `EXAMPLES=5000 pytest tests/engine/test_declarations.py` looks at others, and longer.
+250 declarations, always the same ones, in the suite; `EXAMPLES=5000 pytest tests/engine/test_declarations.py`
+looks at others, and longer.
 """
 
 import os
@@ -47,7 +49,9 @@ Answer = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the stream: how the lake stores it, its declared scale, and the values that events of an example take turns with."""
+    """One column of the stream: how the lake stores it, its declared scale, and the values that events of an
+    example take turns with.
+    """
 
     kind: pa.DataType
     scale: int | None
@@ -68,7 +72,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Example:
-    """`events` are in the order of arrival; `early` are questions that are asked after so many of them, whatever else is still to come."""
+    """`events` are in the order of arrival; `early` are questions that are asked after so many of them,
+    whatever else is still to come.
+    """
 
     views: tuple[ViewPlan, ...]
     columns: dict[str, Column]

@@ -31,7 +31,9 @@ def home_of(bank: Bank, folder: Path) -> Path:
 
 
 def run(home: Path, *command: str) -> str:
-    """Started beside the home, which MLOPS_HOME names by a relative path; `var` is the home where it is not set."""
+    """Started beside the home, which MLOPS_HOME names by a relative path; `var` is the home where it is not
+    set.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "MLOPS_HOME"} | {"FEAST_USAGE": "False"}
     if home.name != "var":
         environment["MLOPS_HOME"] = home.name

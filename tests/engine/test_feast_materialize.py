@@ -1,4 +1,6 @@
-"""Materialized intervals: events replayed into the state of windowed views, newest values of plain ones, and times to live."""
+"""Materialized intervals: events replayed into the state of windowed views, newest values of plain ones, and
+times to live.
+"""
 
 import sqlite3
 from contextlib import closing

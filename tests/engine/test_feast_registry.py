@@ -179,7 +179,9 @@ def test_an_apply_that_fails_halfway_leaves_nothing_behind(
 def test_a_crash_at_any_step_of_a_write_leaves_a_registry_that_can_be_read(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: int
 ) -> None:
-    """One apply adds a view and removes another: the names are listed, the registry, the names and the good copy replaced, in this order."""
+    """One apply adds a view and removes another: the names are listed, the registry, the names and the good
+    copy replaced, in this order.
+    """
     store.apply([customer, view("old")])
     steps = 0
     replace = os.replace

@@ -1,4 +1,6 @@
-"""The lake under kills, rivals and full disks: whoever reads meanwhile or after gets the old content whole or the new one whole."""
+"""The lake under kills, rivals and full disks: whoever reads meanwhile or after gets the old content whole or
+the new one whole.
+"""
 
 import os
 import random
@@ -34,7 +36,8 @@ while True:
     lake.write("x", day, content(n))
     print(n, flush=True)
 """
-# Dies right before the nth of: fsync and rename of the data file, fsync of its folder, fsync and rename of the manifest, fsync of its folder.
+# Dies right before the nth of: fsync and rename of the data file, fsync of its folder, fsync and rename of
+# the manifest, fsync of its folder.
 DIE_AT = """
 left = int(sys.argv[2])
 def counted(real):

@@ -1,4 +1,6 @@
-"""A rebuild beside running traffic: nothing is lost, nothing comes back, no answer is wrong in between, and a dead rebuild costs nothing."""
+"""A rebuild beside running traffic: nothing is lost, nothing comes back, no answer is wrong in between, and a
+dead rebuild costs nothing.
+"""
 
 import os
 import signal

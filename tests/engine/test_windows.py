@@ -1,4 +1,6 @@
-"""Offline windows, online state and the definition of a feature agree to the last bit, whatever the events are."""
+"""Offline windows, online state and the definition of a feature agree to the last bit, whatever the events
+are.
+"""
 
 import sqlite3
 from dataclasses import replace

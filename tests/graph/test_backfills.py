@@ -1,4 +1,6 @@
-"""A backfill is the same however it is asked for: `mlops backfill`, `dagster asset materialize` for a range, or the UI's mutation with a daemon."""
+"""A backfill is the same however it is asked for: `mlops backfill`, `dagster asset materialize` for a range,
+or the UI's mutation with a daemon.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""A training that fails is FAILED in MLflow with its reason, whoever launched it and in whichever process it ran; so is one that was killed."""
+"""A training that fails is FAILED in MLflow with its reason, whoever launched it and in whichever process it
+ran; so is one that was killed.
+"""
 
 import logging
 import os
@@ -45,7 +47,8 @@ REASON = f"infinite values in {FEATURE}"
 
 ENDLESS = TINY_BANK.replace("max_rounds = 30", "max_rounds = 100000000\npatience = 100000000")
 RUNS_TIMEOUT_S = 240.0
-# The platform of somebody who wants a process for every step: Dagster's own default, which a run may turn off.
+# The platform of somebody who wants a process for every step: Dagster's own default, which a run may turn
+# off.
 FANNED_OUT = """
 from dagster import Definitions, multi_or_in_process_executor
 from mlops_assets import definitions as the
@@ -88,7 +91,9 @@ class Platform:
         return {run.run_id: run for run in instance.get_runs() if run.run_id not in self.known}
 
     def has_failed(self, count: int = 1) -> list[DagsterRun]:
-        """`count` Dagster runs have failed, each with one MLflow run of its own that says so and why; nothing came of them, and nothing runs."""
+        """`count` Dagster runs have failed, each with one MLflow run of its own that says so and why; nothing
+        came of them, and nothing runs.
+        """
         with DagsterInstance.get() as instance:
             runs = self.runs(instance)
         assert [run.status for run in runs.values()] == [DagsterRunStatus.FAILURE] * count
@@ -106,7 +111,9 @@ class Platform:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bank of which one feature of one day is infinite, which the checks of the feature assets would have stopped."""
+    """A bank of which one feature of one day is infinite, which the checks of the feature assets would have
+    stopped.
+    """
     folder = tmp_path_factory.mktemp("failing")
     (folder / "mlops.toml").write_text(TINY_BANK)
     (folder / "fanned_out.py").write_text(FANNED_OUT)

@@ -1,4 +1,6 @@
-"""The guard, driven through ticks on a real registry, history and serving.db: what leaves its limits is rolled back once, and stays so."""
+"""The guard, driven through ticks on a real registry, history and serving.db: what leaves its limits is
+rolled back once, and stays so.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -36,7 +38,9 @@ USUAL = [0.1] * 980 + [0.6] * 20  # of the reference 2 % are not ALLOW
 
 
 class Watch:
-    """A home with a service's file, whose guard is asked tick by tick; what a tick reports, its instance keeps, as the daemon has it."""
+    """A home with a service's file, whose guard is asked tick by tick; what a tick reports, its instance
+    keeps, as the daemon has it.
+    """
 
     def __init__(self, shelf: Shelf, settings: Settings, instance: DagsterInstance) -> None:
         self.shelf, self.settings, self.instance = shelf, replace(settings, home=shelf.home), instance

@@ -1,4 +1,6 @@
-"""Runs of this process and those that Dagster launches: who is dead, what waits in the queue, and what does not."""
+"""Runs of this process and those that Dagster launches: who is dead, what waits in the queue, and what does
+not.
+"""
 
 import os
 import signal

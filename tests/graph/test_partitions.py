@@ -1,4 +1,6 @@
-"""A range of days in one run is recorded as days: each partition has its own rows and its own checks, and none stays open."""
+"""A range of days in one run is recorded as days: each partition has its own rows and its own checks, and
+none stays open.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""The retraining sensor, driven through ticks on an on-disk instance: quiet, breach, still red, recovered, breach again."""
+"""The retraining sensor, driven through ticks on an on-disk instance: quiet, breach, still red, recovered,
+breach again.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace

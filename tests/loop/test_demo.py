@@ -1,4 +1,6 @@
-"""The whole loop as a person starts it: `mlops demo`, once, and everything that its summary claims held against what it left on disk."""
+"""The whole loop as a person starts it: `mlops demo`, once, and everything that its summary claims held
+against what it left on disk.
+"""
 
 import json
 import os

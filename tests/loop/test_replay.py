@@ -1,4 +1,6 @@
-"""Days of payments over HTTP to two workers, one killed, the online state rebuilt in the middle: nothing is lost, and every vector was right."""
+"""Days of payments over HTTP to two workers, one killed, the online state rebuilt in the middle: nothing is
+lost, and every vector was right.
+"""
 
 import json
 import subprocess

@@ -1,4 +1,6 @@
-"""What serving accepts, ingest accepts: times, amounts and ids that it would quarantine or change are refused at the door."""
+"""What serving accepts, ingest accepts: times, amounts and ids that it would quarantine or change are refused
+at the door.
+"""
 
 from __future__ import annotations
 

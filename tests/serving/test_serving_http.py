@@ -1,4 +1,6 @@
-"""The service as a process of its own, over HTTP: what it refuses, what it survives, and how it changes its model."""
+"""The service as a process of its own, over HTTP: what it refuses, what it survives, and how it changes its
+model.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def test_a_transaction_and_a_vector_get_an_answer_with_all_its_parts(
         }  # fmt: skip
         assert parts["prediction_id"] in ("t1", "v1")
         assert (parts["model_version"], parts["threshold"]) == ("1", 0.3)
-        # A payment before any history rests on nothing, and says so; a ready vector rests on what the client sent.
+        # A payment before any history rests on nothing, and says so; a ready vector rests on what the client
+        # sent.
         nothing_yet = (
             dict.fromkeys(["customer_stats", "merchant_stats", "merchant_activity"])
             if "transaction" in body

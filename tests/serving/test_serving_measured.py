@@ -30,7 +30,9 @@ Vector = dict[str, Any]
 
 
 def failing_release(plan: FeaturePlan) -> tuple[Release, Vector, Vector]:
-    """A version that no golden row shows to be broken, a vector that it scores, and one whose leaf is not a number."""
+    """A version that no golden row shows to be broken, a vector that it scores, and one whose leaf is not a
+    number.
+    """
     made = tiny_release(plan, trees=1, policy=Policy(0.0, 2))
     booster = Scorer(made.model_text, made.calibrator).booster
     vectors, scores = made.golden

@@ -282,7 +282,8 @@ def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
         bench.plane.predict_transaction(payment(number, START_US + day * DAY_US))
     assert days() == paid_on
     assert forget() == 0, "nine payments, where a hundred have to say what time it is"
-    # 90 days and an hour of windows, seven of lateness and one more before day 151: the last hour of day 52, which stays as a whole.
+    # 90 days and an hour of windows, seven of lateness and one more before day 151: the last hour of day 52,
+    # which stays as a whole.
     assert forget(agree=1) > 0
     assert days() == [52, 80, 100, 125, 150, 151]
     assert forget(agree=1) == 0

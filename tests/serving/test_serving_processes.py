@@ -1,4 +1,6 @@
-"""Processes of the service that are killed: a worker is replaced, and no worker outlives its supervisor or keeps its port."""
+"""Processes of the service that are killed: a worker is replaced, and no worker outlives its supervisor or
+keeps its port.
+"""
 
 from __future__ import annotations
 

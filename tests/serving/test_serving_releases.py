@@ -19,7 +19,9 @@ from serving.settings import ServingSettings
 
 
 class Shelf:
-    """A registry of one bundle, that counts how often it is fetched; and the world around the follower, as the test sets it."""
+    """A registry of one bundle, that counts how often it is fetched; and the world around the follower, as
+    the test sets it.
+    """
 
     def __init__(self, tmp_path: Path, plan: FeaturePlan) -> None:
         self.bundle, self.downloads = tmp_path / "shelf" / "bundle", 0

@@ -1,4 +1,6 @@
-"""Where a feed's columns are found: composed ids, times since a moment, and what is said of a column that is nowhere."""
+"""Where a feed's columns are found: composed ids, times since a moment, and what is said of a column that is
+nowhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The rules of "What a file may look like" in docs/data.md, each with what has to come out of it: rows, or an error with file, line and remedy."""
+"""The rules of "What a file may look like" in docs/data.md, each with what has to come out of it: rows, or an
+error with file, line and remedy.
+"""
 
 from __future__ import annotations
 

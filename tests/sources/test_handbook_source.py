@@ -1,4 +1,6 @@
-"""The handbook's published transactions through the file source; skipped, with a line that says so, where the folder is absent."""
+"""The handbook's published transactions through the file source; skipped, with a line that says so, where the
+folder is absent.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The simulated bank: the same for the same seed, day by day as in a range, and its misfortunes on their days."""
+"""The simulated bank: the same for the same seed, day by day as in a range, and its misfortunes on their
+days.
+"""
 
 from __future__ import annotations
 

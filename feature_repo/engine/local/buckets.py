@@ -1,6 +1,8 @@
-"""Rows that do not fit into memory, in scratch files by the hash of their key: a bucket holds all rows of its keys, so that each is computed alone.
+"""Rows that do not fit into memory, in scratch files by the hash of their key: a bucket holds all rows of its
+keys, so that each is computed alone.
 
-A file of a bucket has one batch for each table that was added, in that order, and of each table the rows that are its own.
+A file of a bucket has one batch for each table that was added, in that order, and of each table the rows that
+are its own.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ def buckets_for(rows: int, rows_at_once: int) -> int:
 
 
 def by_bucket(keys: pa.ChunkedArray, buckets: int) -> tuple[Ints, Ints]:
-    """The rows of each bucket after those of the one before, in their order; and how many each has. A null key is of the first."""
+    """The rows of each bucket after those of the one before, in their order; and how many each has.
+
+    A null key is of the first.
+    """
     codes, hashes = [], np.zeros(1, np.uint64)
     if len(keys):
         encoded = keys.dictionary_encode()
@@ -93,7 +98,9 @@ def one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _hashes(keys: pa.Array) -> NDArray[np.uint64]:
-    """A number for each string, the same wherever it occurs: eight bytes at a time, each time mixed with what came before."""
+    """A number for each string, the same wherever it occurs: eight bytes at a time, each time mixed with what
+    came before.
+    """
     large = keys.cast(pa.large_string())
     offsets = np.frombuffer(large.buffers()[1], np.int64)[large.offset : large.offset + len(large) + 1]
     text = np.frombuffer(bytes(large.buffers()[2] or b"") + bytes(8), np.uint8)

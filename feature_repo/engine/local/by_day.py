@@ -1,4 +1,6 @@
-"""A view for all the rows of many days, a day at a time and in bounded memory: what the assets write into the lake."""
+"""A view for all the rows of many days, a day at a time and in bounded memory: what the assets write into the
+lake.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,11 @@ IDENTITY = ("transaction_id", "event_timestamp", "created_timestamp")
 def view_by_day(
     lake: Lake, view: ViewPlan, entities: str, days: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """For each day the rows of the dataset `entities` in their order: id and times, and the view's features at the row's key and event time, as
-    float64 with nulls. Of the view's stream only validated days count; whether those of `entities` are is for the caller to ask."""
+    """For each day the rows of the dataset `entities` in their order: id and times, and the view's features
+    at the row's key and event time, as float64 with nulls.
+
+    Of the view's stream only validated days count; whether those of `entities` are is for the caller to ask.
+    """
     if rows_of(lake, entities, days) > from_lake.ROWS_AT_ONCE:
         yield from _in_buckets(lake, view, entities, days)
     elif days:
@@ -49,14 +54,19 @@ def view_by_day(
 
 
 def write_by_day(lake: Lake, dataset: str, tables: Iterable[tuple[str, pa.Table]]) -> list[Manifest]:
-    """Write each day as it comes, while the ones before are still being encoded. What is written here is made of validated rows, and says so."""
+    """Write each day as it comes, while the ones before are still being encoded.
+
+    What is written here is made of validated rows, and says so.
+    """
     return list(in_order(lambda table: lake.write(dataset, *table, validated=True), tables))
 
 
 def _in_buckets(
     lake: Lake, view: ViewPlan, entities: str, days: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Moments and events of one key go to one bucket; what a bucket gives is put back where its rows stood in each day."""
+    """Moments and events of one key go to one bucket; what a bucket gives is put back where its rows stood in
+    each day.
+    """
     events_about = rows_of(
         lake, view.stream, days_reached(lake, view, *(_midnight_us(day) for day in (days[0], days[-1])))
     )

@@ -1,4 +1,7 @@
-"""The values of a view, from the lake: which days its windows reach, and what they hold. Too many rows for memory are computed in buckets of keys."""
+"""The values of a view, from the lake: which days its windows reach, and what they hold.
+
+Too many rows for memory are computed in buckets of keys.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,17 @@ Ints = NDArray[np.int64]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TIMES = ("event_timestamp", "created_timestamp")
-ROWS_AT_ONCE = (
-    4_000_000  # moments and events; some 300 bytes each while a view is computed, so about a gigabyte
-)
+# moments and events; some 300 bytes each while a view is computed, so about a gigabyte
+ROWS_AT_ONCE = 4_000_000
 
 
 def features_from_lake(
     lake: Lake, plan: ViewPlan, keys: pa.ChunkedArray, at_us: Ints
 ) -> dict[str, NDArray[Any]]:
-    """`windows.view_values` over the arrival days that the windows reach. Days that were never materialized, or did not pass validation,
-    hold no events here."""
+    """`windows.view_values` over the arrival days that the windows reach.
+
+    Days that were never materialized, or did not pass validation, hold no events here.
+    """
     days = days_reached(lake, plan, int(at_us.min()), int(at_us.max())) if len(at_us) else []
     buckets = buckets_for(len(at_us) + rows_of(lake, plan.stream, days), ROWS_AT_ONCE)
     if buckets == 1:
@@ -53,8 +57,11 @@ def features_from_lake(
 
 
 def days_reached(lake: Lake, plan: ViewPlan, first_us: int, last_us: int) -> list[str]:
-    """The days whose events moments from `first_us` to `last_us` can see. An event is created no sooner than it happens, so what lies in a window
-    arrived no sooner than its lower bound."""
+    """The days whose events moments from `first_us` to `last_us` can see.
+
+    An event is created no sooner than it happens, so what lies in a window arrived no sooner than its lower
+    bound.
+    """
     return lake.between(plan.stream, day_of(first_us - plan.reach_us), day_of(last_us), validated=True)
 
 

@@ -1,4 +1,5 @@
-"""Moments and events of a view, sorted once by key and time and cut into pieces of some keys each; and what each moment sees of its piece.
+"""Moments and events of a view, sorted once by key and time and cut into pieces of some keys each; and what
+each moment sees of its piece.
 
 A piece stays in the processor's cache, and several are computed at once.
 """
@@ -128,7 +129,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Window:
-    """Bounds of one window for every moment: on-time events `first` to `end` (exclusive); and for each late event the moments that see it."""
+    """Bounds of one window for every moment: on-time events `first` to `end` (exclusive); and for each late
+    event the moments that see it.
+    """
 
     first: Ints
     end: Ints
@@ -140,7 +143,9 @@ class Window:
         return self.add_late(self.end - self.first, np.ones(len(self.late_from), np.int64))
 
     def add_late(self, totals: Array, late: Array) -> Array:
-        """Each late value joins a run of moments: its start adds, its end takes away, and the running sum is what each moment has to add."""
+        """Each late value joins a run of moments: its start adds, its end takes away, and the running sum is
+        what each moment has to add.
+        """
         if not len(late):
             return totals
         steps = np.zeros(len(totals) + 1, totals.dtype)
@@ -165,7 +170,8 @@ class Window:
 
 @dataclass(frozen=True)
 class Clock:
-    """One sortable int64 for (key code, time): the time since `low`, or its rank among `times` where the keys times the span would not fit.
+    """One sortable int64 for (key code, time): the time since `low`, or its rank among `times` where the keys
+    times the span would not fit.
 
     Comparisons with `<` and `>=` hold against every time that was given to `over`.
     """
@@ -198,8 +204,11 @@ def _codes(keys: pa.Array | pa.ChunkedArray, wanted: pa.Array, missing: int) -> 
 
 
 def _by_key_and_time(codes: Ints, times: Ints) -> Ints:
-    """Where each row stands in their order; rows of one key and time stay as they are. NumPy's stable sorts are linear here: of times that mostly
-    come in order already, and of 16 bits of the key at a time."""
+    """Where each row stands in their order; rows of one key and time stay as they are.
+
+    NumPy's stable sorts are linear here: of times that mostly come in order already, and of 16 bits of the
+    key at a time.
+    """
     order = np.argsort(times, kind="stable")
     for bits in range(0, int(codes.max(initial=0)).bit_length(), 16):
         digits = (codes >> bits).astype(np.uint16)
@@ -210,7 +219,9 @@ def _by_key_and_time(codes: Ints, times: Ints) -> Ints:
 def _columns(
     view: ViewPlan, events: pa.Table, rows: Ints, late_rows: Ints
 ) -> dict[tuple[str, bool], tuple[Column, Column]]:
-    """Each column that is aggregated, of on-time events and of late ones, on one scale; by its name and whether it is codes, for `count_distinct`."""
+    """Each column that is aggregated, of on-time events and of late ones, on one scale; by its name and
+    whether it is codes, for `count_distinct`.
+    """
     columns = {}
     every = pa.array(np.concatenate([rows, late_rows]))
     valued = [a for a in view.aggregates if a.reads_values]

@@ -1,7 +1,8 @@
 """Plain views: finished feature rows in the lake, and the newest of them that was known at each moment.
 
-A row is visible from the moment that it is both past and known, max(event_timestamp, created_timestamp). Of the visible rows of a key the newest
-counts: by event_timestamp, then created_timestamp, then its place in the lake. If that one is older than the view's ttl, there is no value.
+A row is visible from the moment that it is both past and known, max(event_timestamp, created_timestamp). Of
+the visible rows of a key the newest counts: by event_timestamp, then created_timestamp, then its place in the
+lake. If that one is older than the view's ttl, there is no value.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ FIRST, LAST = "0000-00-00", "9999-99-99"  # before and after every day
 
 @dataclass(frozen=True)
 class PlainView:
-    """A view whose features are columns of a dataset. `sources` are the dataset's columns behind keys and features, by their names in the view."""
+    """A view whose features are columns of a dataset.
+
+    `sources` are the dataset's columns behind keys and features, by their names in the view.
+    """
 
     name: str
     keys: tuple[str, ...]
@@ -76,8 +80,11 @@ def plain_from_feast(view: Any, wanted: Sequence[str] | None = None) -> PlainVie
 def features_as_of(
     lake: Lake, view: PlainView, keys: Sequence[pa.ChunkedArray], at_us: Ints
 ) -> dict[str, pa.ChunkedArray]:
-    """Each feature at every (key, moment), in the order given. A null key has no rows. Only the days from a ttl before the first moment to the
-    last moment are read: a row is created no sooner than it happens, and is in the day of its arrival."""
+    """Each feature at every (key, moment), in the order given.
+
+    A null key has no rows. Only the days from a ttl before the first moment to the last moment are read: a
+    row is created no sooner than it happens, and is in the day of its arrival.
+    """
     if not len(at_us):
         return {name: pa.chunked_array([], kind) for name, kind in view.types.items()}
     first = day_of(int(at_us.min()) - view.ttl_us) if view.ttl_us else FIRST
@@ -91,7 +98,10 @@ def features_as_of(
 
 
 def read_rows(lake: Lake, view: PlainView, days: Sequence[str]) -> pa.Table:
-    """Keys, times and features of some days, under the view's names and in its types. Rows without a time are left out."""
+    """Keys, times and features of some days, under the view's names and in its types.
+
+    Rows without a time are left out.
+    """
     wanted = list(dict.fromkeys((*view.sources.values(), *view.times)))
     table = read_days(lake, view.dataset, days, wanted)
     if missing := [c for c in wanted if c not in table.column_names]:
@@ -172,8 +182,11 @@ def newest_rows(view: PlainView, rows: pa.Table, keys: Sequence[pa.ChunkedArray]
 
 
 def _order(codes: Ints, *times: Ints) -> Ints:
-    """Rows by key, then by the times, then as they are. NumPy's stable sorts are linear here: of times that mostly come in order, and of 16 bits of
-    the key at a time."""
+    """Rows by key, then by the times, then as they are.
+
+    NumPy's stable sorts are linear here: of times that mostly come in order, and of 16 bits of the key at a
+    time.
+    """
     order = np.arange(len(codes))
     for time in reversed(times):
         if (time[order][1:] < time[order][:-1]).any():
@@ -210,7 +223,9 @@ def _codes(
 
 
 def _clock(keys: int, *times: Ints) -> tuple[int, int, Ints | None]:
-    """Numbers of moments a key, the first moment, and their ranks where keys and times together would not fit an int64."""
+    """Numbers of moments a key, the first moment, and their ranks where keys and times together would not fit
+    an int64.
+    """
     low = min(int(t.min()) for t in times)
     span = max(int(t.max()) for t in times) - low + 1
     if (keys + 1) * span < LIMIT:

@@ -1,4 +1,6 @@
-"""Work on several items at once, a few ahead of whoever takes the results: NumPy, Arrow and the disk let go of the interpreter meanwhile."""
+"""Work on several items at once, a few ahead of whoever takes the results: NumPy, Arrow and the disk let go
+of the interpreter meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ THREADS = min(
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results in the order of the items. Items are taken only as results are, so that what is under way stays bounded."""
+    """The results in the order of the items.
+
+    Items are taken only as results are, so that what is under way stays bounded.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         under_way: deque[Future[Result]] = deque()
         for item in items:

@@ -1,7 +1,9 @@
-"""The values of a view at many keys and moments at once: sums of windows are differences of prefix sums, found by binary search.
+"""The values of a view at many keys and moments at once: sums of windows are differences of prefix sums,
+found by binary search.
 
-Events known on time (created no later than they happened) are known to every later moment, so only their event time matters. The few that came late
-are taken out, and added to exactly those windows which reach them after they became known.
+Events known on time (created no later than they happened) are known to every later moment, so only their
+event time matters. The few that came late are taken out, and added to exactly those windows which reach them
+after they became known.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ __all__ = ["microseconds", "view_values"]
 def view_values(
     view: ViewPlan, events: pa.Table, keys: pa.Array | pa.ChunkedArray, at_us: Ints
 ) -> dict[str, Array]:
-    """Each aggregate at every (key, moment), in the order given: int64 for counts and whole sums, else float64 with NaN for null. Where the view has
-    a time to live all are float64, NaN where the key had no event for so long.
+    """Each aggregate at every (key, moment), in the order given: int64 for counts and whole sums, else
+    float64 with NaN for null.
 
-    `events` holds the entity column, event_timestamp, created_timestamp and the aggregated columns, in any order. An event counts once for every row
-    that it has. A null key has no history.
+    Where the view has a time to live all are float64, NaN where the key had no event for so long.
+
+    `events` holds the entity column, event_timestamp, created_timestamp and the aggregated columns, in any
+    order. An event counts once for every row that it has. A null key has no history.
     """
     order, pieces = pieces_of(view, events, keys, at_us)
     parts = list(in_order(_values, pieces))
@@ -78,8 +82,10 @@ def _value(aggregate: Aggregate, piece: Piece) -> Array:
 
 
 def _wide(bound: int, *columns: Array) -> list[Array]:
-    """The columns as they are where no window's sum can reach 2^62, else as Python's integers. (Prefix sums themselves may wrap: differences are
-    right modulo 2^64.)"""
+    """The columns as they are where no window's sum can reach 2^62, else as Python's integers.
+
+    (Prefix sums themselves may wrap: differences are right modulo 2^64.)
+    """
     return list(columns) if bound < LIMIT else [c.astype(object) for c in columns]
 
 
@@ -92,7 +98,9 @@ def _sum(window: Window, values: Array, late: Array) -> Array:
 def _extreme(
     function: str, window: Window, column: Column, late: Column, counts: Ints
 ) -> NDArray[np.float64]:
-    """Least or greatest by a sparse table: every range is covered by two overlapping ones of a power of two, and only one level is kept at a time."""
+    """Least or greatest by a sparse table: every range is covered by two overlapping ones of a power of two,
+    and only one level is kept at a time.
+    """
     better = np.minimum if function == "min" else np.maximum
     worst = column.worst(function)
     table = column.ordered if column.valid is None else np.where(column.valid, column.ordered, worst)
@@ -141,8 +149,11 @@ def _age(
 
 
 def _distinct(window: Window, piece: Piece, column: Column, late: Column) -> Ints:
-    """Events of the window less those whose value comes again within it. Both bounds only grow along the moments of a key, so the moments that hold a
-    value and its next occurrence are one run: the same steps as for late values."""
+    """Events of the window less those whose value comes again within it.
+
+    Both bounds only grow along the moments of a key, so the moments that hold a value and its next occurrence
+    are one run: the same steps as for late values.
+    """
     values = np.where(column.present > 0, column.values, -1)
     codes = piece.event_codes
     by_value = np.lexsort((values, codes))

@@ -1,6 +1,8 @@
-"""Finished values of plain views in serving's file: of each entity the newest row, whatever order the rows came in.
+"""Finished values of plain views in serving's file: of each entity the newest row, whatever order the rows
+came in.
 
-Nothing here commits. The table's name has no `online_` before it: a rebuild of the online state, which the lake's events make anew, leaves it alone.
+Nothing here commits. The table's name has no `online_` before it: a rebuild of the online state, which the
+lake's events make anew, leaves it alone.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Row(NamedTuple):
 
 
 def write(connection: sqlite3.Connection, view: str, rows: Iterable[Row]) -> None:
-    """Of rows with the same event_timestamp and created_timestamp the one that is written last stays: it is a correction."""
+    """Of rows with the same event_timestamp and created_timestamp the one that is written last stays: it is a
+    correction.
+    """
     connection.executemany(
         UPSERT, ((view, _key(r.entity), r.event_us, r.created_us, _packed(r.features)) for r in rows)
     )
@@ -50,7 +54,9 @@ def write(connection: sqlite3.Connection, view: str, rows: Iterable[Row]) -> Non
 def read(
     connection: sqlite3.Connection, view: str, entities: Iterable[EntityKey], ttl_us: int, now_us: int
 ) -> list[tuple[datetime | None, Any]]:
-    """As Feast's `online_read` gives them: no features where there is no row, or where it is older than the ttl; a null feature is left out."""
+    """As Feast's `online_read` gives them: no features where there is no row, or where it is older than the
+    ttl; a null feature is left out.
+    """
     result: list[tuple[datetime | None, Any]] = []
     for entity in entities:
         found = connection.execute(

@@ -1,7 +1,8 @@
-"""Generations: the tables of the online state, once for those who ask and, during a rebuild, a second time beside them.
+"""Generations: the tables of the online state, once for those who ask and, during a rebuild, a second time
+beside them.
 
-Generation 0 bears the plain names (`online_<stream>`, `online_packs`), generation N the same with `_gN`. One row says which one counts, and which one
-is being built; whoever writes, writes to both.
+Generation 0 bears the plain names (`online_<stream>`, `online_packs`), generation N the same with `_gN`. One
+row says which one counts, and which one is being built; whoever writes, writes to both.
 """
 
 from __future__ import annotations
@@ -176,7 +177,10 @@ class Generation:
         )
 
     def forget_late(self, stream: str, row: Sequence[object]) -> None:
-        """Give up the packs that hold an event, or should. Any text may be a key: another plan may know the event by one that this one does not."""
+        """Give up the packs that hold an event, or should.
+
+        Any text may be a key: another plan may know the event by one that this one does not.
+        """
         for key in dict.fromkeys(value for value in row[3:] if isinstance(value, str)):
             self.connection.execute(
                 f"DELETE FROM {self.packs} WHERE key = ? AND upto_us > ? AND stream = ?",

@@ -1,9 +1,12 @@
-"""Packs: the older events of a key as suffix aggregates, so that a question reads one row and a handful of events instead of ninety days.
+"""Packs: the older events of a key as suffix aggregates, so that a question reads one row and a handful of
+events instead of ninety days.
 
-A pack holds, for all events of a key before `upto_us`, one entry an event (of a tiled view: a tile), and with it the aggregates of everything from
-that entry to the end. Every window ends after the pack and takes such a suffix: one bisection finds it. The last tile may be a part of one: bounds of
-windows lie between tiles, so that a tile is in as a whole or not at all. The newest events stay out of the pack, in the tail, so that a question that
-comes a little late is still after it. Packs are a cache of the events: losing one costs time, never an answer.
+A pack holds, for all events of a key before `upto_us`, one entry an event (of a tiled view: a tile), and with
+it the aggregates of everything from that entry to the end. Every window ends after the pack and takes such a
+suffix: one bisection finds it. The last tile may be a part of one: bounds of windows lie between tiles, so
+that a tile is in as a whole or not at all. The newest events stay out of the pack, in the tail, so that a
+question that comes a little late is still after it. Packs are a cache of the events: losing one costs time,
+never an answer.
 """
 
 from __future__ import annotations
@@ -23,14 +26,17 @@ from feature_repo.online.base import Value
 from feature_repo.online.pack_format import Pack, decode, encode, entry_of
 from feature_repo.online.pack_terms import LEAST, NOTHING, RUNNING, Window, terms_of
 
-TAIL = 16  # with more events than this outside, a pack is made anew (in each question a row costs 0.3 to 1 µs, a new pack 110 to 200 once: measured)
+# with more events than this outside, a pack is made anew (in each question a row costs 0.3 to 1 µs, a new
+# pack 110 to 200 once: measured)
+TAIL = 16
 KEPT = 4  # events that a new pack leaves in the tail
 FEW = 48  # a key with no more events than this needs no pack
 BIGGEST = 2**62
 
 
 def create_table(connection: sqlite3.Connection, table: str) -> None:
-    # With a rowid, because a table without one keeps a part of every body in its inner pages: seven levels deep where this has three.
+    # With a rowid, because a table without one keeps a part of every body in its inner pages: seven levels
+    # deep where this has three.
     times = "upto_us INTEGER, latest_us INTEGER, newest_us INTEGER, start INTEGER"
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {table} (key TEXT, view INTEGER, stream TEXT, {times}, layout TEXT, times BLOB, body BLOB, UNIQUE (key, view))"
@@ -81,8 +87,9 @@ class PackedView:
     def answer(
         self, connection: sqlite3.Connection, key: str, at_us: int, result: dict[str, Value]
     ) -> Sequence[Aggregate]:
-        """Put the view's features into `result`, and return those that cannot be told: all where the pack is newer than the question, or where there
-        is none and many events."""
+        """Put the view's features into `result`, and return those that cannot be told: all where the pack is
+        newer than the question, or where there is none and many events.
+        """
         hop_us, entries = self.view.hop_us, 0
         found = connection.execute(self.read, (key,)).fetchone()
         if found is None:
@@ -134,7 +141,10 @@ class PackedView:
         return left
 
     def refresh(self, connection: sqlite3.Connection, key: str, at_us: int) -> bool:
-        """Pack what is known of a key at a moment, but for its newest events. False where there was nothing to do, or it cannot be packed."""
+        """Pack what is known of a key at a moment, but for its newest events.
+
+        False where there was nothing to do, or it cannot be packed.
+        """
         old = self._load(connection, key)
         if old is not None and old.upto_us > at_us:
             return False
@@ -186,7 +196,10 @@ class PackedView:
         return Pack(upto_us, max(e[-1] for e in events), moments[0], tiles[first], values[:, first])
 
     def _merged(self, old: Pack | None, new: Pack) -> Pack:
-        """Both together, without the entries that no window reaches any more. A suffix of both is the two suffixes added up."""
+        """Both together, without the entries that no window reaches any more.
+
+        A suffix of both is the two suffixes added up.
+        """
         times, values = new.times, new.values
         if old is not None:
             times = np.union1d(old.times, new.times)

@@ -34,8 +34,11 @@ def table_name(name: str, generation: int) -> str:
 
 @dataclass(frozen=True)
 class StreamTable:
-    """The table of one stream. It holds whatever the stream declares, so that a view which comes later finds the events that are there. `indexed` are
-    the columns that the views of a key read."""
+    """The table of one stream.
+
+    It holds whatever the stream declares, so that a view which comes later finds the events that are there.
+    `indexed` are the columns that the views of a key read.
+    """
 
     name: str
     indexed: Mapping[str, tuple[str, ...]]
@@ -91,7 +94,10 @@ class StreamTable:
         return f"SELECT {', '.join(self.columns)} FROM {self.table}"
 
     def values(self, event: Mapping[str, object]) -> Iterator[object]:
-        """What is stored of an event: ids as they are, numbers of a declared scale as integers. What no view reads may be absent."""
+        """What is stored of an event: ids as they are, numbers of a declared scale as integers.
+
+        What no view reads may be absent.
+        """
         for name in self.stored:
             value = event.get(name)
             if value is None:
@@ -108,7 +114,9 @@ class StreamTable:
                 yield _plain(name, value)
 
     def ensure(self, connection: sqlite3.Connection) -> None:
-        """Make the table, its columns and its indexes where they are missing; a state that has them all is not written to."""
+        """Make the table, its columns and its indexes where they are missing; a state that has them all is
+        not written to.
+        """
         there = {row[1] for row in connection.execute(f"PRAGMA table_info({self.table})")}
         if not there:
             fixed = "event_id TEXT PRIMARY KEY, event_us INTEGER NOT NULL, created_us INTEGER NOT NULL"
@@ -132,7 +140,10 @@ class StreamTable:
 
 
 class ViewQuery:
-    """One view as one statement: every window is a filter over the events of the widest. Sums come back as integers and are finished as offline."""
+    """One view as one statement: every window is a filter over the events of the widest.
+
+    Sums come back as integers and are finished as offline.
+    """
 
     def __init__(self, view: ViewPlan, table: str) -> None:
         self.view = view
@@ -162,7 +173,8 @@ class ViewQuery:
                     raise
                 row = None
         for aggregate, unit, places in self.places:
-            # A product beyond 64 bits becomes a float in SQLite, a sum an error: both are rare, and then the values are added here.
+            # A product beyond 64 bits becomes a float in SQLite, a sum an error: both are rare, and then the
+            # values are added here.
             if row is None or any(isinstance(row[p], float) for p in places):
                 result[aggregate.name] = self.alone(connection, aggregate, key, at_us)
             else:

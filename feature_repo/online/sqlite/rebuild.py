@@ -1,4 +1,6 @@
-"""A new online state beside the one that serves: filled from the lake in small commits while others read and write, then put in its place at once."""
+"""A new online state beside the one that serves: filled from the lake in small commits while others read and
+write, then put in its place at once.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,11 @@ from feature_repo.online.sqlite.generations import Generation, tables_of
 from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import table_name
 
-COMMIT_S = 0.004  # how long a commit may keep the one write lock from payments; what fits into it is found out on the way
-QUIET_COMMIT_S = 0.1  # where nobody else writes: a page that many rows share is then written once (half the time for a million events)
+# how long a commit may keep the one write lock from payments; what fits into it is found out on the way
+COMMIT_S = 0.004
+# where nobody else writes: a page that many rows share is then written once (half the time for a million
+# events)
+QUIET_COMMIT_S = 0.1
 QUIET_AFTER_S = 5.0  # without anybody else's commit
 FIRST, LARGEST = 20, 20_000  # rows in a commit
 PAGE = 500  # rows read at a time, without a lock
@@ -36,10 +41,13 @@ class RebuildError(Exception):
 
 
 class Rebuild:
-    """`with Rebuild(...) as r: r.load_lake(lake); r.carry_over(since_us); r.pack(at_us); r.switch()`. Left without a switch, the old state goes on.
+    """`with Rebuild(...) as r: r.load_lake(lake); r.carry_over(since_us); r.pack(at_us); r.switch()`.
 
-    The connection is the rebuild's own, with `isolation_level=None`, to a file; `pause` is called between two commits, without a lock. From the first
-    moment on, whatever anybody pushes or removes goes to both states; what was removed does not come back with the lake.
+    Left without a switch, the old state goes on.
+
+    The connection is the rebuild's own, with `isolation_level=None`, to a file; `pause` is called between two
+    commits, without a lock. From the first moment on, whatever anybody pushes or removes goes to both states;
+    what was removed does not come back with the lake.
     """
 
     def __init__(
@@ -84,7 +92,9 @@ class Rebuild:
             os.close(self._descriptor)
 
     def load_lake(self, lake: Lake, until_day: str | None = None) -> dict[str, int]:
-        """Load the validated days that a window can still reach on the lake's last one (`until_day`, if given); events by stream."""
+        """Load the validated days that a window can still reach on the lake's last one (`until_day`, if
+        given); events by stream.
+        """
         loaded = {}
         for stream, days in reachable_days(self._plan, lake, until_day).items():
             wanted = columns_of(self._plan, stream, self._new.streams[stream].stored)
@@ -95,7 +105,9 @@ class Rebuild:
         return loaded
 
     def load(self, stream: str, events: Iterable[Loaded]) -> int:
-        """Load events into the new state, but for those that were removed since it began; the number of the others."""
+        """Load events into the new state, but for those that were removed since it began; the number of the
+        others.
+        """
         known = self._new.streams[stream]
         rows = (
             (event_id, event_us, created_us, *known.values(event))
@@ -114,7 +126,9 @@ class Rebuild:
         return self._new.ids(stream, from_us, to_us)
 
     def carry_over(self, since_us: int) -> dict[str, int]:
-        """Take over what the old state learnt at or after `since_us` and the lake does not have yet; events by stream."""
+        """Take over what the old state learnt at or after `since_us` and the lake does not have yet; events
+        by stream.
+        """
         return {
             stream: self._in_small_commits(self._missing(stream, since_us), self._copy(stream))
             for stream in self._new.streams
@@ -135,7 +149,10 @@ class Rebuild:
             )
 
     def sweep(self) -> None:
-        """Empty and drop what counts no longer. It happens at the end in any case; readers that do not follow should be gone by then."""
+        """Empty and drop what counts no longer.
+
+        It happens at the end in any case; readers that do not follow should be gone by then.
+        """
         standing = generations.standing(self._connection)
         last = self._connection.execute("SELECT last FROM online_generation").fetchone()[0]
         for number in set(range(last + 1)) - set(standing):
@@ -227,7 +244,9 @@ class Rebuild:
         )
 
     def _paged(self, query: str) -> Iterator[str]:
-        """One column in its order, from reads that each hold nothing for long; `query` takes the value before the next."""
+        """One column in its order, from reads that each hold nothing for long; `query` takes the value before
+        the next.
+        """
         last = ""
         while page := [
             value for (value,) in self._connection.execute(query, (last,)).fetchall() if value is not None

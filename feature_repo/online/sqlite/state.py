@@ -1,7 +1,8 @@
 """Online state: the recent events in SQLite, and the same windows as offline over them, as of any moment.
 
-One table a stream holds its events once; a covering index for each key serves the newest of them, packs serve the older ones. The state is a set of
-events: it does not depend on the order in which they came. The caller owns the connection and its transactions: nothing here commits.
+One table a stream holds its events once; a covering index for each key serves the newest of them, packs serve
+the older ones. The state is a set of events: it does not depend on the order in which they came. The caller
+owns the connection and its transactions: nothing here commits.
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ from feature_repo.online.sqlite.queries import StreamTable
 __all__ = ["BadEvent", "OnlineState", "StateStore"]
 
 QUARANTINED = 5_000  # rows that are kept; the oldest go
-SETTLED = 6  # packs that one call makes anew: a payment asks three views, and its commit should not pay for what others asked
+# packs that one call makes anew: a payment asks three views, and its commit should not pay for what others
+# asked
+SETTLED = 6
 
 
 class OnlineState:
-    """`StateStore` on SQLite. It reads and writes the generation that counted when it was opened, or last followed."""
+    """`StateStore` on SQLite.
+
+    It reads and writes the generation that counted when it was opened, or last followed.
+    """
 
     def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
         self.connection, self.plan = connection, plan
@@ -40,7 +46,10 @@ class OnlineState:
         generations.create_tables(connection)
 
     def follow(self) -> None:
-        """Go over to the generation that counts now. For a writer at the beginning of each transaction; a reader may."""
+        """Go over to the generation that counts now.
+
+        For a writer at the beginning of each transaction; a reader may.
+        """
         standing = generations.standing(self.connection)
         if standing != self._standing:
             self._bind(standing)
@@ -110,7 +119,8 @@ class OnlineState:
         return next(self._select(stream, "event_id = ?", (event_id,)), None)
 
     def find_of(self, stream: str, transaction_id: str) -> list[dict[str, object]]:
-        # The character after the colon ends the range of the ids that begin with it; an id may hold a colon itself.
+        # The character after the colon ends the range of the ids that begin with it; an id may hold a colon
+        # itself.
         found = self._select(
             stream,
             "event_id >= ? AND event_id < ? ORDER BY event_id",

@@ -1,4 +1,6 @@
-"""The two processes of the demo beside its own: the scoring service and a Dagster daemon, started as anybody would and stopped with it."""
+"""The two processes of the demo beside its own: the scoring service and a Dagster daemon, started as anybody
+would and stopped with it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class ProcessFailed(Exception):
 
 @contextmanager
 def running(name: str, words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a Python module beside this process; at the end it and its children are asked to stop, and killed if they do not."""
+    """Run a Python module beside this process; at the end it and its children are asked to stop, and killed
+    if they do not.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     process = None
     try:

@@ -1,4 +1,6 @@
-"""The bank as the service sees it: payments and labels in the order in which they become known, over one kept-alive connection."""
+"""The bank as the service sees it: payments and labels in the order in which they become known, over one
+kept-alive connection.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ Investigate = Callable[[pa.Table, dict[str, str]], pa.Table]
 
 @dataclass
 class Bank:
-    """Sends days through the service. What was reviewed or blocked is investigated, which gives labels; the rest may come back as chargebacks."""
+    """Sends days through the service.
+
+    What was reviewed or blocked is investigated, which gives labels; the rest may come back as chargebacks.
+    """
 
     port: int
     investigate: Investigate
@@ -30,7 +35,9 @@ class Bank:
     _connection: http.client.HTTPConnection | None = None
 
     def play(self, day: date, transactions: pa.Table, chargebacks: pa.Table) -> None:
-        """One day: every payment that arrives on it, and the labels that become known on it, in order of time."""
+        """One day: every payment that arrives on it, and the labels that become known on it, in order of
+        time.
+        """
         for row in chargebacks.to_pylist():
             heapq.heappush(self._due, (row["label_timestamp"], row["transaction_id"], row["is_fraud"], False))
         ordered = transactions.sort_by([("created_timestamp", "ascending"), ("transaction_id", "ascending")])
@@ -62,7 +69,9 @@ class Bank:
         return answer
 
     def _report_until(self, moment: datetime) -> None:
-        """Send the labels that became known before the moment; a payment that was stopped is not charged back."""
+        """Send the labels that became known before the moment; a payment that was stopped is not charged
+        back.
+        """
         batch = []
         while self._due and self._due[0][0] < moment:
             known, transaction_id, is_fraud, investigated = heapq.heappop(self._due)

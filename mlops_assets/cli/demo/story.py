@@ -1,4 +1,6 @@
-"""The whole loop on a simulated bank, in one command: history, a first version, drift, a retraining that the sensor asks for, a better version."""
+"""The whole loop on a simulated bank, in one command: history, a first version, drift, a retraining that the
+sensor asks for, a better version.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ class Story:
 
 
 def run_demo(home: Path) -> dict[str, Any]:
-    """Play the loop in an emptied `home` and write `summary.json` there; the summary is returned. Raises `DemoFailed` where it breaks off."""
+    """Play the loop in an emptied `home` and write `summary.json` there; the summary is returned.
+
+    Raises `DemoFailed` where it breaks off.
+    """
     started = time.monotonic()
     home = home.absolute()
     _empty(home)
@@ -118,7 +123,8 @@ def run_demo(home: Path) -> dict[str, Any]:
                         else:
                             _wait_for_swap(bank, now.version)
                             _say(f"version {now.version} passed the gate; the running service swapped to it")
-                            # One that was measured on days before the change may be better, but it is not the end of the story.
+                            # One that was measured on days before the change may be better, but it is not the
+                            # end of the story.
                             if now.tags["last_day"] >= injected.isoformat():
                                 story.swapped = day.isoformat()
                                 last = day + timedelta(days=LAST_DAY_AFTER)
@@ -154,7 +160,9 @@ def run_demo(home: Path) -> dict[str, Any]:
 
 
 def simulated_bank() -> Any:
-    """The bank of the demo's configuration, truth included: the demo plays the world, and the platform sees only what it is sent."""
+    """The bank of the demo's configuration, truth included: the demo plays the world, and the platform sees
+    only what it is sent.
+    """
     import tomllib
 
     from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
@@ -189,7 +197,11 @@ def _drifted(instance: DagsterInstance, day: date) -> bool:
 
 
 def _follow_sensor(instance: DagsterInstance, job: str, story: Story, daemon: int) -> bool:
-    """Wait until the daemon's sensor has looked at what failed; where it asked for a retraining, until that has ended. True if there was one."""
+    """Wait until the daemon's sensor has looked at what failed; where it asked for a retraining, until that
+    has ended.
+
+    True if there was one.
+    """
     from dagster import RunsFilter
 
     until = time.monotonic() + RETRAINING_TIMEOUT_S

@@ -31,7 +31,11 @@ def summarize(
     after: Version,
     until: date,
 ) -> dict[str, Any]:
-    """Everything from what the platform itself wrote: the lake, the run's tags and the answers of the service. `caught` is a share of fraud money."""
+    """Everything from what the platform itself wrote: the lake, the run's tags and the answers of the
+    service.
+
+    `caught` is a share of fraud money.
+    """
     lake = Lake(settings.lake_root)
     days = lake.partitions(TRANSACTIONS)
     parity = [m.metadata for m in lake.manifests(FEATURE_PARITY, lake.partitions(FEATURE_PARITY))]

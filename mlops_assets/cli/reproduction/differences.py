@@ -27,7 +27,10 @@ def outcome(
 
 
 def differing_code(record: Record, code: Path, rebuilt: Record | None) -> list[str]:
-    """Code, lock file, versions that compute, configuration, declarations of features. Versions are told as recorded against now."""
+    """Code, lock file, versions that compute, configuration, declarations of features.
+
+    Versions are told as recorded against now.
+    """
     differs = []
     if code_digest(code) != record.code["code_digest"]:
         commit, dirty = record.code["git_commit"][:12], record.code["git_dirty"] != "false"

@@ -1,7 +1,7 @@
 """A version made again from what was recorded of it, in a home of its own, and the digests of both compared.
 
-The code of the recorded commit does it, in processes of its own. What that code and this package agree on is the record, and the names of assets that
-`dagster asset materialize` takes.
+The code of the recorded commit does it, in processes of its own. What that code and this package agree on is
+the record, and the names of assets that `dagster asset materialize` takes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from mlops_assets.cli.reproduction.workshop import RECEIVED, Workshop, plant, st
 from mlops_assets.core.keys import TRAINED_MODEL, TRAINING_SET
 from mlops_assets.resources.provenance import Record
 
-MODEL_STEPS = (
-    f'key:"{TRAINING_SET}"+ and +key:"{TRAINED_MODEL}"'  # and what the recorded code has between the two
-)
+# and what the recorded code has between the two
+MODEL_STEPS = f'key:"{TRAINING_SET}"+ and +key:"{TRAINED_MODEL}"'
 MADE = (
     "training_set",
     "evaluation_fit",
@@ -30,7 +29,9 @@ MADE = (
 
 @dataclass(frozen=True)
 class Rebuild:
-    """`differs` names what was not the same, from cause to effect; it can name an input although the outcome is identical."""
+    """`differs` names what was not the same, from cause to effect; it can name an input although the outcome
+    is identical.
+    """
 
     recorded: Mapping[str, str | None]
     rebuilt: Mapping[str, str | None]
@@ -44,8 +45,11 @@ class Rebuild:
 
 
 def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[[str], None]) -> Rebuild:
-    """Rebuild from a worktree of the repository at `root`: on raw files of `lake` that have the recorded digests, otherwise on what the source of the
-    recorded configuration delivers, whose relative paths start at `base`. What cannot be begun is `CannotReproduce`.
+    """Rebuild from a worktree of the repository at `root`: on raw files of `lake` that have the recorded
+    digests, otherwise on what the source of the recorded configuration delivers, whose relative paths start
+    at `base`.
+
+    What cannot be begun is `CannotReproduce`.
     """
     with (
         tempfile.TemporaryDirectory(prefix="mlops-reproduce-") as folder,

@@ -18,8 +18,10 @@ class CannotReproduce(Exception):
 
 @contextmanager
 def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]) -> Iterator[Path]:
-    """The recorded code: a worktree of its commit, for as long as the block lasts. Where a commit alone is not that code, since the tree was dirty or
-    no checkout at all, the tree at `root` stands in if its code has the recorded digest.
+    """The recorded code: a worktree of its commit, for as long as the block lasts.
+
+    Where a commit alone is not that code, since the tree was dirty or no checkout at all, the tree at `root`
+    stands in if its code has the recorded digest.
     """
     commit, clean = record.code["git_commit"], record.code["git_dirty"] == "false"
     if not clean and code_digest(root) == record.code["code_digest"]:
@@ -55,7 +57,9 @@ def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]
 
 
 def interpreter(code: Path, root: Path, place: Path, say: Callable[[str], None]) -> Path:
-    """The Python for the recorded code: this one where the lock file is the same, otherwise that of a new environment made from its own lock file."""
+    """The Python for the recorded code: this one where the lock file is the same, otherwise that of a new
+    environment made from its own lock file.
+    """
     if lock_digest(code) == lock_digest(root):
         say("environment: this one, as the lock file is the same")
         return Path(sys.executable)

@@ -46,7 +46,9 @@ ERRORS = re.compile(
 
 
 class Workshop:
-    """The recorded code at `code` under the interpreter `python`, with its state in `home`; nothing else is written to."""
+    """The recorded code at `code` under the interpreter `python`, with its state in `home`; nothing else is
+    written to.
+    """
 
     def __init__(self, python: Path, code: Path, home: Path, record: Record, base: Path) -> None:
         self._python, self._code, self._home, self._recorded = python, code, home, record
@@ -107,7 +109,9 @@ class Workshop:
 
 
 def plant(record: Record, lake: Lake, to: Lake) -> dict[str, set[str]]:
-    """Copy what came in as far as `lake` has the files with the recorded digests, whatever its partitions hold by now: dataset -> days."""
+    """Copy what came in as far as `lake` has the files with the recorded digests, whatever its partitions
+    hold by now: dataset -> days.
+    """
     planted: dict[str, set[str]] = {name: set() for name in RECEIVED}
     for dataset in RECEIVED:
         for day, digests in record.partitions[dataset].items():
@@ -131,7 +135,10 @@ class Step:
 
 
 def steps(record: Record, planted: Mapping[str, set[str]]) -> list[Step]:
-    """The runs that make what the record names and nobody planted, in the order of days. A log of what was served can only be planted."""
+    """The runs that make what the record names and nobody planted, in the order of days.
+
+    A log of what was served can only be planted.
+    """
     made = {name: days for name, days in record.partitions.items() if name != PREDICTION_LOG}
     unsound = {day for days in record.unvalidated.values() for day in days}
     found: list[Step] = []
@@ -166,7 +173,9 @@ def _file(lake: Lake, dataset: str, day: str, digest: str) -> bytes | None:
 
 
 def _put(lake: Lake, dataset: str, day: str, contents: Sequence[bytes], validated: bool) -> None:
-    """The very bytes as a partition of a lake on this disk: written anew, by another version of Arrow, they could be others."""
+    """The very bytes as a partition of a lake on this disk: written anew, by another version of Arrow, they
+    could be others.
+    """
     folder = Path(lake.root, dataset, day)
     folder.mkdir(parents=True)
     files, schema = [], {}

@@ -1,6 +1,8 @@
-"""A source is where raw rows come from; what it gives has canonical names and fixed types, so that a lake of many days stays one table.
+"""A source is where raw rows come from; what it gives has canonical names and fixed types, so that a lake of
+many days stays one table.
 
-A raw table has, after its own columns, `malformed` (what could not be read of a row, null for a row that could; see `Malformed`) and `arrival_day`.
+A raw table has, after its own columns, `malformed` (what could not be read of a row, null for a row that
+could; see `Malformed`) and `arrival_day`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ MALFORMED = "malformed"
 
 
 class SourceError(Exception):
-    """A feed as a whole cannot be read; the message names the file, the column or the value. Several things may be wrong with its configuration."""
+    """A feed as a whole cannot be read; the message names the file, the column or the value.
+
+    Several things may be wrong with its configuration.
+    """
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
@@ -30,7 +35,9 @@ class SourceError(Exception):
 
 @dataclass(frozen=True)
 class Malformed:
-    """The columns of one row that could not be read, and where the row stood, such as `tx.csv, line 14`; empty where nobody knows."""
+    """The columns of one row that could not be read, and where the row stood, such as `tx.csv, line 14`;
+    empty where nobody knows.
+    """
 
     unread: Mapping[str, Unread]
     place: str = ""
@@ -64,11 +71,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FileRows:
-    """What is in one file of a feed, so that it need not be read again while it does not change: how many rows arrived on which day (ISO).
+    """What is in one file of a feed, so that it need not be read again while it does not change: how many
+    rows arrived on which day (ISO).
 
-    `version` changes when the file does. `rows` is None where nobody asked for days of the file yet. `span` is the first and last day of arrival of
-    whatever the file holds, None where it has no rows. `rows` may be of days up to `delay_days` after that: labels become known later than their
-    transactions. `problem` says why the file could not be read.
+    `version` changes when the file does. `rows` is None where nobody asked for days of the file yet. `span`
+    is the first and last day of arrival of whatever the file holds, None where it has no rows. `rows` may be
+    of days up to `delay_days` after that: labels become known later than their transactions. `problem` says
+    why the file could not be read.
     """
 
     version: str
@@ -80,17 +89,24 @@ class FileRows:
 
 @runtime_checkable
 class Holdings(Protocol):
-    """A source that can say what its files hold, also of days that are long made. One that makes its rows as they are asked for cannot."""
+    """A source that can say what its files hold, also of days that are long made.
+
+    One that makes its rows as they are asked for cannot.
+    """
 
     def holdings(
         self, feed: Literal["transactions", "labels"], first: date, last: date, known: Mapping[str, FileRows]
     ) -> dict[str, FileRows]:
-        """Every file with rows that arrived from `first` to `last`, by name; what `known` says of a file that has not changed is taken for it."""
+        """Every file with rows that arrived from `first` to `last`, by name; what `known` says of a file that
+        has not changed is taken for it.
+        """
         ...
 
 
 def by_day(table: pa.Table, first: date, last: date) -> dict[str, pa.Table]:
-    """Split a raw table into one table a day (ISO), without `arrival_day`; a day on which nothing arrived has an empty one."""
+    """Split a raw table into one table a day (ISO), without `arrival_day`; a day on which nothing arrived has
+    an empty one.
+    """
     days = table.column(ARRIVAL_DAY).cast(pa.int32()).to_numpy()
     rows = table.drop_columns([ARRIVAL_DAY])
     if len(days) and np.any(days[1:] < days[:-1]):

@@ -1,6 +1,8 @@
-"""What a feed holds beyond what was taken of it: rows of days that are already made, and labels whose ids match no transaction.
+"""What a feed holds beyond what was taken of it: rows of days that are already made, and labels whose ids
+match no transaction.
 
-Neither is a fault of a single row, so validation cannot see it: all rows are in order, and none of them counts.
+Neither is a fault of a single row, so validation cannot see it: all rows are in order, and none of them
+counts.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# A feed that fits matches most of its labels; even a platform of a few days matches some. One label in fifty is chance: short ids repeat.
+# A feed that fits matches most of its labels; even a platform of a few days matches some. One label in fifty
+# is chance: short ids repeat.
 NEARLY_NONE = 0.02
-# Without a likely cause: so many labels, and payments for as long as labels take to come. Fewer are those of a platform younger than the bank.
+# Without a likely cause: so many labels, and payments for as long as labels take to come. Fewer are those of
+# a platform younger than the bank.
 FEWEST = 10
 # A way of writing is the cause if it brings most of the labels home; ids that are alike by chance are a few.
 MOST = 0.5
@@ -35,7 +39,9 @@ TOGETHER = "several of these"
 
 @dataclass(frozen=True)
 class Taken:
-    """What was taken of a day: its rows, and how many of them came from which file (None where that was not recorded)."""
+    """What was taken of a day: its rows, and how many of them came from which file (None where that was not
+    recorded).
+    """
 
     rows: int
     files: Mapping[str, int] | None = None
@@ -43,7 +49,10 @@ class Taken:
 
 @dataclass(frozen=True)
 class Match:
-    """How many of some labels are about a transaction that is known, and why not where nearly none is. The ids are examples of both forms."""
+    """How many of some labels are about a transaction that is known, and why not where nearly none is.
+
+    The ids are examples of both forms.
+    """
 
     labels: int
     matched: int
@@ -56,7 +65,10 @@ class Match:
         return self.matched <= NEARLY_NONE * self.labels
 
     def broken(self, old_enough: bool) -> bool:
-        """Whether the ids are written in two ways. `old_enough`: there are payments for as long as labels usually take."""
+        """Whether the ids are written in two ways.
+
+        `old_enough`: there are payments for as long as labels usually take.
+        """
         return (
             bool(self.labels)
             and self.nearly_none
@@ -65,9 +77,11 @@ class Match:
 
 
 def untaken(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken]) -> dict[str, int]:
-    """By day, how many rows more (or fewer, negative) the files hold now than were taken; days on which that is the same are left out.
+    """By day, how many rows more (or fewer, negative) the files hold now than were taken; days on which that
+    is the same are left out.
 
-    `held`: day -> file -> rows. A file that is gone took nothing away: what was taken of it is on record. Days that were never taken are no concern.
+    `held`: day -> file -> rows. A file that is gone took nothing away: what was taken of it is on record.
+    Days that were never taken are no concern.
     """
     found = {}
     for day in sorted(taken):
@@ -88,7 +102,9 @@ def untaken(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken]) -
 
 
 def gone(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken], days: Iterable[str]) -> list[str]:
-    """The files that rows of `days` were taken from, and that are there no more: these days made again would be without them."""
+    """The files that rows of `days` were taken from, and that are there no more: these days made again would
+    be without them.
+    """
     found = set()
     for day in days:
         here = {name for name, _ in _known_as(held.get(day, {}))}
@@ -101,7 +117,9 @@ def gone(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken], days
 
 
 def _known_as(files: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Files by their name without folders and packings: another one with as many rows is a late file where the first was tidied away."""
+    """Files by their name without folders and packings: another one with as many rows is a late file where
+    the first was tidied away.
+    """
     return sorted((_PACKED.sub("", path.rsplit("/", 1)[-1]).lower(), rows) for path, rows in files.items())
 
 

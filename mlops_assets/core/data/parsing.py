@@ -1,8 +1,9 @@
 """What a value means: text and Arrow values become typed ones here, one by one.
 
-Whether a value can be read never depends on its neighbours. The table of the rules is in docs/data.md, "What a value means". A column whose
-type could hold no such value at all is `UnreadableType`. A single value that cannot be read is null in the typed column and `Unread` beside
-it, so that its row can be quarantined with its original text.
+Whether a value can be read never depends on its neighbours. The table of the rules is in docs/data.md, "What
+a value means". A column whose type could hold no such value at all is `UnreadableType`. A single value that
+cannot be read is null in the typed column and `Unread` beside it, so that its row can be quarantined with its
+original text.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ _DAY = r"\d{4}-\d{2}-\d{2}"
 _CLOCK = r"(?:[01]\d|2[0-3])(?::[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?)?"
 _LOCAL = rf"^{_DAY}(?:[T ]{_CLOCK})?$"  # as Arrow reads it
 _ZONED = rf"^{_DAY}[T ]{_CLOCK}(?:Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)$"
-# What a float column writes: no leading zeros, and nothing after the point. The sign of the exponent keeps hexadecimal ids such as 12E45 out.
+# What a float column writes: no leading zeros, and nothing after the point. The sign of the exponent keeps
+# hexadecimal ids such as 12E45 out.
 _FLOAT_ID = r"^-?(0|[1-9]\d*)\.0+$"
 _RUINED_ID = r"^-?\d([.,]\d*)?[eE]\+\d{1,3}$"
 
@@ -80,7 +82,10 @@ class UnreadableType(Exception):
 
 @dataclass(frozen=True)
 class Rules:
-    """What a feed may write otherwise than is usual. `section` is where a person configures it. `ValueError` names what is wrong."""
+    """What a feed may write otherwise than is usual.
+
+    `section` is where a person configures it. `ValueError` names what is wrong.
+    """
 
     missing: tuple[str, ...] = MISSING_WORDS  # in any case; empty text is always missing
     decimal: str = "."
@@ -117,7 +122,9 @@ PLAIN = Rules()
 
 @dataclass(frozen=True)
 class Unread:
-    """A value that could not be read: `text` is what stood there, `why` the reason and, after "; ", the remedy."""
+    """A value that could not be read: `text` is what stood there, `why` the reason and, after "; ", the
+    remedy.
+    """
 
     text: str
     why: str
@@ -126,7 +133,9 @@ class Unread:
 def read_column(
     values: pa.ChunkedArray | pa.Array, kind: Kind, column: str, rules: Rules = PLAIN
 ) -> tuple[pa.Array, dict[int, Unread]]:
-    """The values as `TYPES[kind]`, null where there is none, and by row those that are there but cannot be read."""
+    """The values as `TYPES[kind]`, null where there is none, and by row those that are there but cannot be
+    read.
+    """
     given = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if pa.types.is_dictionary(given.type):
         given = given.dictionary_decode()
@@ -152,7 +161,10 @@ def read_column(
 
 
 def _text_of_bytes(array: pa.Array) -> tuple[pa.Array, list[int]]:
-    """Text of every kind as `string`, and the rows whose bytes are no text. Old writers of Parquet do not say that their bytes are text."""
+    """Text of every kind as `string`, and the rows whose bytes are no text.
+
+    Old writers of Parquet do not say that their bytes are text.
+    """
     kind = array.type
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return array.cast(pa.string()), []
@@ -175,7 +187,10 @@ def _text_of_bytes(array: pa.Array) -> tuple[pa.Array, list[int]]:
 
 
 def _without_missing(array: pa.Array, rules: Rules) -> pa.Array:
-    """Trimmed text, null where it is empty or a word for nothing. What the bytes rule out is not looked for: most columns hold digits only."""
+    """Trimmed text, null where it is empty or a word for nothing.
+
+    What the bytes rule out is not looked for: most columns hold digits only.
+    """
     data = _bytes(array)
     if np.any((data <= 32) | (data >= 127)):
         array = pc.utf8_trim_whitespace(array)
@@ -290,7 +305,8 @@ def _real_days(text: pa.Array) -> pa.Array:
 def _from_zone(local_us: pa.Array, zone: str, days: pa.Array | None = None) -> pa.Array:
     """Local microseconds as those of UTC; null where the clock of the zone shows the time twice, or never.
 
-    `days` says which of them stand for a day: in some zones daylight saving begins or ends at midnight, and the day has a first moment all the same.
+    `days` says which of them stand for a day: in some zones daylight saving begins or ends at midnight, and
+    the day has a first moment all the same.
     """
     if zone == PLAIN.timezone:
         return local_us

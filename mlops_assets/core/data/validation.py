@@ -1,4 +1,5 @@
-"""Every raw row ends as accepted, as a duplicate, or in quarantine with its reasons; the three always add up to what came in.
+"""Every raw row ends as accepted, as a duplicate, or in quarantine with its reasons; the three always add up
+to what came in.
 
 What a row must look like is a pandera schema of the use case; nothing here knows what the columns mean.
 """
@@ -40,10 +41,12 @@ class CountsDoNotReconcile(Exception):
 
 @dataclass(frozen=True)
 class Validation:
-    """`quarantined` holds every value as text, as it came, and `reason`: what is wrong, by "; " where it is several things.
+    """`quarantined` holds every value as text, as it came, and `reason`: what is wrong, by "; " where it is
+    several things.
 
-    A reason is a short text that is the same for all rows, such as `amount: not a number`, and in parentheses what it is about: the text that
-    stood there, where, and what to do. `reasons` counts the short ones, the most frequent first; `examples` has a whole one of each.
+    A reason is a short text that is the same for all rows, such as `amount: not a number`, and in parentheses
+    what it is about: the text that stood there, where, and what to do. `reasons` counts the short ones, the
+    most frequent first; `examples` has a whole one of each.
     """
 
     accepted: pd.DataFrame
@@ -78,9 +81,10 @@ def validate(
 ) -> Validation:
     """Sort the rows of one arrival day into accepted, duplicate and quarantined.
 
-    Of rows that agree in every column of the schema the first counts and the others are duplicates. Of rows that agree in `key` only, the least
-    by `prefer` and then by all the columns is kept, whatever order they came in, and the others are quarantined. A first key column that is
-    in `known` was accepted on another day. Accepted rows are sorted by `order`.
+    Of rows that agree in every column of the schema the first counts and the others are duplicates. Of rows
+    that agree in `key` only, the least by `prefer` and then by all the columns is kept, whatever order they
+    came in, and the others are quarantined. A first key column that is in `known` was accepted on another
+    day. Accepted rows are sorted by `order`.
     """
     raw = raw.reset_index(drop=True)
     kinds = schema_kinds(schema)
@@ -121,7 +125,9 @@ def schema_kinds(schema: DataFrameSchema) -> dict[str, Kind]:
 
 
 class _Reasons:
-    """What is wrong with which row, in the order in which it was found: the short reason, and what it is about."""
+    """What is wrong with which row, in the order in which it was found: the short reason, and what it is
+    about.
+    """
 
     def __init__(self, rows: int) -> None:
         self.mask = np.zeros(rows, dtype=bool)
@@ -221,7 +227,10 @@ def _arrow(values: pd.Series) -> pa.Array:
 
 
 def _failures(frame: pd.DataFrame, schema: DataFrameSchema) -> list[tuple[int, str, str]]:
-    """(row, reason, value) of every check that a row fails. A failure that is of no row in particular is an error of the schema and is raised."""
+    """(row, reason, value) of every check that a row fails.
+
+    A failure that is of no row in particular is an error of the schema and is raised.
+    """
     from pandera.errors import SchemaErrors
 
     if frame.empty:
@@ -285,7 +294,9 @@ def _texts(typed: pd.Series, raw: pd.Series, kind: Kind) -> list[str | None]:
 
 
 def _quoted(value: object) -> str:
-    """The beginning of a value on one line; what cannot be seen, such as a line end or a space that does not break, is escaped."""
+    """The beginning of a value on one line; what cannot be seen, such as a line end or a space that does not
+    break, is escaped.
+    """
     text = str(value)
     seen = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:LONGEST_QUOTE])
     return f'"{seen}"' if len(text) <= LONGEST_QUOTE else f'"{seen}…"'

@@ -1,4 +1,6 @@
-"""The verdicts of a whole history at once: `serving.contract.verdicts.verdict_events` for millions of transactions."""
+"""The verdicts of a whole history at once: `serving.contract.verdicts.verdict_events` for millions of
+transactions.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,14 @@ def verdicts_known(
     end: pd.Timestamp,
     horizon_days: int | None = None,
 ) -> pd.DataFrame:
-    """The verdicts that became known in [start, end), as rows of the `verdicts` dataset, by the time that they became known.
+    """The verdicts that became known in [start, end), as rows of the `verdicts` dataset, by the time that
+    they became known.
 
-    `transactions` must hold whatever can get a verdict then (labelled ones however old), and `labels` all labels of those up to `end`; labels of
-    other transactions are left out: they wait. With `horizon_days` a label and a transaction whose days of arrival (UTC) lie further apart have
-    nothing to do with each other, so that a day's verdicts do not depend on how much is looked at. An id that occurs twice among the transactions is
-    a ValueError.
+    `transactions` must hold whatever can get a verdict then (labelled ones however old), and `labels` all
+    labels of those up to `end`; labels of other transactions are left out: they wait. With `horizon_days` a
+    label and a transaction whose days of arrival (UTC) lie further apart have nothing to do with each other,
+    so that a day's verdicts do not depend on how much is looked at. An id that occurs twice among the
+    transactions is a ValueError.
     """
     ids = pd.Index(transactions["transaction_id"])
     if not ids.is_unique:
@@ -77,7 +81,9 @@ def verdicts_known(
 
 
 def latest_verdicts(verdicts: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
-    """The latest verdict on each transaction that was known before `as_of`: transaction_id, is_fraud, known; by transaction_id."""
+    """The latest verdict on each transaction that was known before `as_of`: transaction_id, is_fraud, known;
+    by transaction_id.
+    """
     known = verdicts.loc[
         verdicts["event_timestamp"] < as_of, ["transaction_id", "is_fraud", "event_timestamp"]
     ]

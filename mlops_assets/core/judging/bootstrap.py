@@ -1,4 +1,6 @@
-"""How much of a figure is luck: the same figure on resamples of whole customers, or on labels that are drawn from the scores themselves."""
+"""How much of a figure is luck: the same figure on resamples of whole customers, or on labels that are drawn
+from the scores themselves.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ INTERVAL = (0.05, 0.95)  # quantiles: its lower end is what the gate calls 95 % 
 
 
 def clusters(rows: pd.DataFrame) -> dict[str, Codes]:
-    """The two ways in which payments are not independent: a stolen card makes a burst of frauds, and so does a shop that leaks cards."""
+    """The two ways in which payments are not independent: a stolen card makes a burst of frauds, and so does
+    a shop that leaks cards.
+    """
     columns = {"customers": "customer_id", "merchants": "merchant_id"}
     return {name: pd.factorize(rows[column], use_na_sentinel=False)[0] for name, column in columns.items()}
 
@@ -40,8 +44,11 @@ def resample(
 
 
 def most_varied(drawn: Mapping[str, Mapping[str, Drawn]], statistic: str) -> str:
-    """By which of several `clusters` the resamples of a statistic differ most: what makes the frauds come in bursts is not known beforehand, and
-    resamples that tear the bursts apart take luck for proof. One with a draw that is not a number goes first."""
+    """By which of several `clusters` the resamples of a statistic differ most: what makes the frauds come in
+    bursts is not known beforehand, and resamples that tear the bursts apart take luck for proof.
+
+    One with a draw that is not a number goes first.
+    """
     spread = {by: float(np.std(found[statistic])) for by, found in drawn.items()}
     return max(spread, key=lambda by: spread[by] if math.isfinite(spread[by]) else math.inf)
 
@@ -49,7 +56,8 @@ def most_varied(drawn: Mapping[str, Mapping[str, Drawn]], statistic: str) -> str
 def paired_bootstrap(
     is_fraud: Flags, one: Scores, other: Scores, groups: Mapping[str, Codes], seed: int, resamples: int
 ) -> tuple[str, Drawn]:
-    """Differences of average precision, one minus other, over `resample` of the groups that let them vary most, and by which these are.
+    """Differences of average precision, one minus other, over `resample` of the groups that let them vary
+    most, and by which these are.
 
     A draw without any fraud gives NaN.
     """
@@ -68,11 +76,13 @@ def paired_bootstrap(
 def calibration_by_chance(
     is_fraud: Flags, scores: Scores, groups: Iterable[Codes], seed: int, draws: int = 1_000
 ) -> tuple[float, ...]:
-    """What `relative_calibration_error` comes to where nothing but chance is off: frauds drawn from the scores, once for each of `draws`.
+    """What `relative_calibration_error` comes to where nothing but chance is off: frauds drawn from the
+    scores, once for each of `draws`.
 
-    This is the consistency resampling of Bröcker and Smith (Weather and Forecasting, 2007) by `calibration_bins`. Frauds of one customer come
-    together, so that n rows tell no more than n / `design_effect` that are independent: as many are drawn, with the largest effect of the `groups`.
-    The share and the mean score that the error is relative to stay those of the rows given.
+    This is the consistency resampling of Bröcker and Smith (Weather and Forecasting, 2007) by
+    `calibration_bins`. Frauds of one customer come together, so that n rows tell no more than n /
+    `design_effect` that are independent: as many are drawn, with the largest effect of the `groups`. The
+    share and the mean score that the error is relative to stay those of the rows given.
     """
     bins = calibration_bins(scores)
     _, bins = np.unique(bins, return_inverse=True)
@@ -91,8 +101,9 @@ def calibration_by_chance(
 
 
 def design_effect(residuals: Scores, groups: Codes) -> float:
-    """By how much the variance of a sum is larger than if rows were independent (Kish, Survey Sampling, 1965): sum over groups of (sum of r)^2 over
-    the sum of r^2."""
+    """By how much the variance of a sum is larger than if rows were independent (Kish, Survey Sampling,
+    1965): sum over groups of (sum of r)^2 over the sum of r^2.
+    """
     total = float(np.sum(residuals**2))
     return float(np.sum(np.bincount(groups, weights=residuals) ** 2)) / total if total > 0 else 1.0
 
@@ -104,12 +115,15 @@ def interval(values: Drawn) -> tuple[float, float]:
 
 
 def weighted_average_precision(is_fraud: Flags, scores: Scores, groups: Codes) -> Statistic:
-    """Average precision as a function of the groups' weights: sorted once, then two cumulative sums for each draw."""
+    """Average precision as a function of the groups' weights: sorted once, then two cumulative sums for each
+    draw.
+    """
     order = np.argsort(-scores, kind="stable")
     ranked, codes, frauds = scores[order], groups[order], np.flatnonzero(is_fraud[order])
     ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     fraud_codes = codes[frauds]
-    # Precision matters only at thresholds that catch another fraud: the end of the run of equal scores that holds it.
+    # Precision matters only at thresholds that catch another fraud: the end of the run of equal scores that
+    # holds it.
     at = ends[np.searchsorted(ends, frauds)]
     last_caught = np.searchsorted(frauds, at, side="right") - 1
 
@@ -129,7 +143,8 @@ def weighted_money_saved(
 ) -> Statistic:
     """What reviewing the highest scores of each day saves, as a function of the groups' weights.
 
-    Each payment of a customer who is drawn twice takes two reviews, and what was just within the day's capacity may fall out of it.
+    Each payment of a customer who is drawn twice takes two reviews, and what was just within the day's
+    capacity may fall out of it.
     """
     day = pd.factorize(days, use_na_sentinel=False)[0]
     order = np.lexsort(

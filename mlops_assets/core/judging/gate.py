@@ -1,4 +1,6 @@
-"""Whether a candidate may serve, decided on evidence alone and explained in sentences with figures, whichever way it goes."""
+"""Whether a candidate may serve, decided on evidence alone and explained in sentences with figures, whichever
+way it goes.
+"""
 
 from __future__ import annotations
 
@@ -20,42 +22,39 @@ REQUEST_FIELDS = ("amount", "event_time_us")  # what serving knows of a transact
 class Gate:
     """The thresholds, each beside its reason."""
 
-    min_positives: Annotated[int, Ge(1)] = (
-        50  # with fewer, the interval of average precision is wider than any honest gain, and a draw can come out without any
-    )
-    confidence: Annotated[float, Gt(0), Lt(1)] = (
-        0.95  # one-sided: a better one that is not proven comes again tomorrow, a worse one costs money until someone sees it
-    )
-    min_gain: float = (
-        0.0  # of average precision, at that confidence: any proven gain is worth a swap, which costs nothing
-    )
-    max_money_loss_share: Annotated[float, Ge(0)] = (
-        0.02  # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
-    )
-    min_slice_positives: Annotated[int, Ge(1)] = (
-        30  # with fewer, a slice swings by more than `max_slice_loss` from one week to the next, and no loss of it is proven
-    )
-    max_slice_loss: Annotated[float, Ge(0)] = (
-        0.05  # of average precision, proven: for a gain on the whole some payments may lose a little, not this much
-    )
-    max_calibration_error: Annotated[float, Gt(0)] = (
-        0.5  # relative, scores off by a factor of 1.5: the policy is made of probabilities, and people read them as such
-    )
-    max_positive_share: Annotated[float, Gt(0), Le(1)] = (
-        0.15  # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives 30 %)
-    )
-    max_amount_factor: Annotated[float, Gt(1)] = (
-        5.0  # prices do not move so between trainings; units do (cents for euros: 100)
-    )
+    # with fewer, the interval of average precision is wider than any honest gain, and a draw can come out
+    # without any
+    min_positives: Annotated[int, Ge(1)] = 50
+    # one-sided: a better one that is not proven comes again tomorrow, a worse one costs money until someone
+    # sees it
+    confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
+    # of average precision, at that confidence: any proven gain is worth a swap, which costs nothing
+    min_gain: float = 0.0
+    # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
+    max_money_loss_share: Annotated[float, Ge(0)] = 0.02
+    # with fewer, a slice swings by more than `max_slice_loss` from one week to the next, and no loss of it is
+    # proven
+    min_slice_positives: Annotated[int, Ge(1)] = 30
+    # of average precision, proven: for a gain on the whole some payments may lose a little, not this much
+    max_slice_loss: Annotated[float, Ge(0)] = 0.05
+    # relative, scores off by a factor of 1.5: the policy is made of probabilities, and people read them as
+    # such
+    max_calibration_error: Annotated[float, Gt(0)] = 0.5
+    # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives
+    # 30 %)
+    max_positive_share: Annotated[float, Gt(0), Le(1)] = 0.15
+    # prices do not move so between trainings; units do (cents for euros: 100)
+    max_amount_factor: Annotated[float, Gt(1)] = 5.0
     allow_dirty: bool = False  # true where nobody has to rebuild a version: a demonstration, a test
-    approval: Literal["automatic", "person"] = (
-        "automatic"  # person: what the gate lets pass waits until somebody promotes it
-    )
+    # person: what the gate lets pass waits until somebody promotes it
+    approval: Literal["automatic", "person"] = "automatic"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`barred`: those of the reasons against that no person may overrule, since serving would break or the figures cannot be trusted."""
+    """`barred`: those of the reasons against that no person may overrule, since serving would break or the
+    figures cannot be trusted.
+    """
 
     promote: bool
     reasons: tuple[str, ...]
@@ -73,11 +72,14 @@ def decide(
     unreproducible: str | None = None,
     objections: Sequence[str] = (),
 ) -> Verdict:
-    """Against the champion, or against the baseline where there is none. `champion_features`: the vector that the service computes now.
+    """Against the champion, or against the baseline where there is none.
 
-    `missing`: what serving lacks to compute the candidate's vector, see `lacking`. `unproven`: the served days on which nothing proves that training
-    and serving see the same features. `unreproducible`: why nobody could rebuild the candidate. `objections`: why the two could not be compared as
-    they should. A refusal gives every reason against, a promotion every reason for. What cannot be computed counts against.
+    `champion_features`: the vector that the service computes now.
+
+    `missing`: what serving lacks to compute the candidate's vector, see `lacking`. `unproven`: the served
+    days on which nothing proves that training and serving see the same features. `unreproducible`: why nobody
+    could rebuild the candidate. `objections`: why the two could not be compared as they should. A refusal
+    gives every reason against, a promotion every reason for. What cannot be computed counts against.
     """
     findings = [
         *(Finding(False, objection) for objection in objections),
@@ -115,7 +117,8 @@ def lacking(
 ) -> list[str]:
     """What serving does not have of the streams and columns that the candidate's vector is computed from.
 
-    `serving` is the plan that serves now, `columns` what the service stores of an event of each stream; a first version may use any of those streams.
+    `serving` is the plan that serves now, `columns` what the service stores of an event of each stream; a
+    first version may use any of those streams.
     """
     streams = set(columns) if serving is None else {view.stream for view in serving.views} & set(columns)
     missing = []
@@ -220,7 +223,9 @@ def _money(evaluation: Evaluation, gate: Gate) -> Finding:
 
 
 def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
-    """A loss counts if its whole interval lies beyond what is tolerated: of ten slices that are no worse, one looks worse by chance."""
+    """A loss counts if its whole interval lies beyond what is tolerated: of ten slices that are no worse, one
+    looks worse by chance.
+    """
     judged = [one for one in evaluation.slices if one.positives >= gate.min_slice_positives and one.bootstrap]
     if not judged:
         return []
@@ -243,7 +248,9 @@ def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
 
 
 def _calibration(evaluation: Evaluation, gate: Gate) -> list[Finding]:
-    """An error counts if it is larger than is tolerated, and than a calibrated model shows by chance on as many frauds that come in such bursts."""
+    """An error counts if it is larger than is tolerated, and than a calibrated model shows by chance on as
+    many frauds that come in such bursts.
+    """
     error, chance = (
         evaluation.metrics["candidate"]["relative_calibration_error"],
         evaluation.calibration_by_chance,

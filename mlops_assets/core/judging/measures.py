@@ -1,4 +1,6 @@
-"""What "good" means, each number by its published definition; what is undefined is an error here, never a 0.0 that looks like a result."""
+"""What "good" means, each number by its published definition; what is undefined is an error here, never a 0.0
+that looks like a result.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class UndefinedMetric(ValueError):
 
 
 def average_precision(is_fraud: Any, scores: Any) -> float:
-    """Sum over thresholds of (R_n - R_{n-1}) * P_n, without interpolation (scikit-learn's `average_precision_score`)."""
+    """Sum over thresholds of (R_n - R_{n-1}) * P_n, without interpolation (scikit-learn's
+    `average_precision_score`).
+    """
     from sklearn.metrics import average_precision_score
 
     flags, values = both_classes("average precision", is_fraud, scores)
@@ -30,7 +34,9 @@ def average_precision(is_fraud: Any, scores: Any) -> float:
 
 
 def roc_auc(is_fraud: Any, scores: Any) -> float:
-    """The chance that a fraud scores above a legitimate transaction, ties counting one half (Mann-Whitney U / (n+ * n-))."""
+    """The chance that a fraud scores above a legitimate transaction, ties counting one half (Mann-Whitney U /
+    (n+ * n-)).
+    """
     from sklearn.metrics import roc_auc_score
 
     flags, values = both_classes("ROC AUC", is_fraud, scores)
@@ -38,7 +44,9 @@ def roc_auc(is_fraud: Any, scores: Any) -> float:
 
 
 def recall_at_fpr(is_fraud: Any, scores: Any, max_fpr: float = 0.01) -> float:
-    """The largest TP / P over thresholds whose FP / N does not exceed `max_fpr` (no interpolation between thresholds)."""
+    """The largest TP / P over thresholds whose FP / N does not exceed `max_fpr` (no interpolation between
+    thresholds).
+    """
     from sklearn.metrics import roc_curve
 
     flags, values = both_classes("recall at a false-positive rate", is_fraud, scores)
@@ -47,11 +55,13 @@ def recall_at_fpr(is_fraud: Any, scores: Any, max_fpr: float = 0.01) -> float:
 
 
 def card_precision_at_k(days: Any, cards: Any, is_fraud: Any, scores: Any, k: int) -> float:
-    """Card precision top-k of Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud Detection (2022), chapter 4.
+    """Card precision top-k of Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud Detection
+    (2022), chapter 4.
 
-    Per day, the k cards with the highest maximum score are investigated; the day's precision is the number of compromised cards among
-    them (with at least one fraud that day) over k, also where fewer than k cards are left. A card that was found compromised is taken out of the
-    days that follow. The result is the mean over days. Ties are broken by the card's name, which the book leaves open.
+    Per day, the k cards with the highest maximum score are investigated; the day's precision is the number of
+    compromised cards among them (with at least one fraud that day) over k, also where fewer than k cards are
+    left. A card that was found compromised is taken out of the days that follow. The result is the mean over
+    days. Ties are broken by the card's name, which the book leaves open.
     """
     flags, values = both_classes("card precision", is_fraud, scores)
     if k < 1:
@@ -72,8 +82,9 @@ def card_precision_at_k(days: Any, cards: Any, is_fraud: Any, scores: Any, k: in
 
 
 def expected_calibration_error(is_fraud: Any, scores: Any, bins: int = 10) -> float:
-    """Sum over `calibration_bins` of (n_b / n) * |mean score - share of fraud| (Naeini et al., AAAI 2015), for scores that claim to be
-    probabilities."""
+    """Sum over `calibration_bins` of (n_b / n) * |mean score - share of fraud| (Naeini et al., AAAI 2015),
+    for scores that claim to be probabilities.
+    """
     flags, values = numbers("calibration error", is_fraud, scores)
     group = calibration_bins(values, bins)
     gap = np.bincount(group, weights=values) - np.bincount(group, weights=flags)
@@ -83,8 +94,9 @@ def expected_calibration_error(is_fraud: Any, scores: Any, bins: int = 10) -> fl
 def calibration_bins(scores: Scores, bins: int = 10) -> npt.NDArray[np.int64]:
     """The bin of each row.
 
-    Bins hold equal numbers of rows (Nixon et al., 2019): of equal width, the first would hold nearly everything where fraud is rare.
-    Equal scores share a bin, that of their mean rank, so that a score that most rows have does not take all others into its own.
+    Bins hold equal numbers of rows (Nixon et al., 2019): of equal width, the first would hold nearly
+    everything where fraud is rare. Equal scores share a bin, that of their mean rank, so that a score that
+    most rows have does not take all others into its own.
     """
     place = pd.Series(scores).rank().to_numpy() - 0.5
     return (place * bins // max(1, len(scores))).astype(np.int64)
@@ -93,8 +105,8 @@ def calibration_bins(scores: Scores, bins: int = 10) -> npt.NDArray[np.int64]:
 def relative_calibration_error(is_fraud: Any, scores: Any) -> float:
     """`expected_calibration_error` over the share of fraud or the mean score, whichever is smaller.
 
-    An absolute error says little where fraud is rare: scores of 0 throughout would have one of 0.01. Scores that are too high, or too low, by a
-    factor f throughout have f - 1 here, either way.
+    An absolute error says little where fraud is rare: scores of 0 throughout would have one of 0.01. Scores
+    that are too high, or too low, by a factor f throughout have f - 1 here, either way.
     """
     error = expected_calibration_error(is_fraud, scores)
     scale = min(float(np.mean(np.asarray(is_fraud, dtype=bool))), float(np.mean(scores)))
@@ -106,7 +118,9 @@ def relative_calibration_error(is_fraud: Any, scores: Any) -> float:
 
 
 def money_saved(amounts: Any, is_fraud: Any, decisions: Sequence[str] | npt.NDArray[Any]) -> float:
-    """The money of the frauds that were not simply allowed: sum of `amount` where fraud and the decision is REVIEW or BLOCK."""
+    """The money of the frauds that were not simply allowed: sum of `amount` where fraud and the decision is
+    REVIEW or BLOCK.
+    """
     money, flags = np.asarray(amounts, dtype=np.float64), np.asarray(is_fraud, dtype=bool)
     if not np.isfinite(money).all():
         raise UndefinedMetric("money saved", f"{int((~np.isfinite(money)).sum())} amounts are not numbers")

@@ -1,6 +1,8 @@
-"""The model card of a version, in Hugging Face's format: Markdown with YAML in front, from recorded facts alone.
+"""The model card of a version, in Hugging Face's format: Markdown with YAML in front, from recorded facts
+alone.
 
-The format: https://huggingface.co/docs/hub/model-cards. Nothing here is written by hand for a version, so that nothing in it can be out of date.
+The format: https://huggingface.co/docs/hub/model-cards. Nothing here is written by hand for a version, so
+that nothing in it can be out of date.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ TASK = {"type": "tabular-classification", "name": "Tabular Classification"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What is on record of a version. `tags` are the registered version's, `record` is what it was made from, by the names of `provenance.json`."""
+    """What is on record of a version.
+
+    `tags` are the registered version's, `record` is what it was made from, by the names of `provenance.json`.
+    """
 
     use_case: str
     description: str
@@ -50,7 +55,10 @@ def model_card(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
 
 
 def front_matter(facts: Facts, evaluation: Evaluation) -> dict[str, Any]:
-    """What Hugging Face reads. A metric that is not defined has no value, and stands in the card's text alone."""
+    """What Hugging Face reads.
+
+    A metric that is not defined has no value, and stands in the card's text alone.
+    """
     named = _named(evaluation)
     metrics = [
         {"type": kind, "name": named[kind], "value": float(value)}
@@ -145,7 +153,9 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
 
 
 def shortened(card: str, limit: int, whole: str) -> str:
-    """The card without its YAML, cut before the first section that would go beyond `limit` characters; `whole` says where the rest is."""
+    """The card without its YAML, cut before the first section that would go beyond `limit` characters;
+    `whole` says where the rest is.
+    """
     text = card.split("\n---\n\n", 1)[1]
     if len(text) <= limit:
         return text

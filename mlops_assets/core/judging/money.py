@@ -1,4 +1,6 @@
-"""Scores in currency: what a decision costs, the thresholds that cost least, and what was caught and missed, with the unknown left unknown."""
+"""Scores in currency: what a decision costs, the thresholds that cost least, and what was caught and missed,
+with the unknown left unknown.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,13 @@ class ConflictingVerdicts(ValueError):
 class Costs:
     """What decisions cost, in the currency of the amounts. The risk analyst owns these figures."""
 
-    missed_fraud_share: float = (
-        1.0  # of the amount that a missed fraud costs: charged back in full, nothing recovered
-    )
+    # of the amount that a missed fraud costs: charged back in full, nothing recovered
+    missed_fraud_share: float = 1.0
     review_cost: float = 3.0  # about five minutes of an analyst, all in
-    insult_cost: float = 30.0  # a good customer blocked at the till: a call to support, a lost sale, now and then a lost customer
-    reviews_per_day: int = (
-        100  # what the team gets through in a day; the book's card precision@100 assumes the same
-    )
+    # a good customer blocked at the till: a call to support, a lost sale, now and then a lost customer
+    insult_cost: float = 30.0
+    # what the team gets through in a day; the book's card precision@100 assumes the same
+    reviews_per_day: int = 100
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -48,17 +49,22 @@ class Costs:
 
     @property
     def block_from(self) -> float:
-        """The probability of fraud from which blocking costs less than a review: (1 - p) * insult < review; above 1 means never."""
+        """The probability of fraud from which blocking costs less than a review: (1 - p) * insult < review;
+        above 1 means never.
+        """
         return 0.0 if self.insult_cost <= self.review_cost else 1 - self.review_cost / self.insult_cost
 
 
 def policy_from_costs(scores: Any, amounts: Any, is_fraud: Any, days: Any, costs: Costs) -> Policy:
-    """The thresholds that would have cost least on rows with known verdicts. `scores` are calibrated probabilities.
+    """The thresholds that would have cost least on rows with known verdicts.
 
-    BLOCK starts where both the probability and these rows say that blocking costs less than reviewing. REVIEW starts where reviewing what lies
-    between would have saved most, and never so low that more than `reviews_per_day` would be reviewed on an average day (what one day has too
-    many the next one takes). Where nothing is worth a review, the two are equal.
-    Raises `UndefinedMetric` where there are no rows or scores that are not numbers.
+    `scores` are calibrated probabilities.
+
+    BLOCK starts where both the probability and these rows say that blocking costs less than reviewing. REVIEW
+    starts where reviewing what lies between would have saved most, and never so low that more than
+    `reviews_per_day` would be reviewed on an average day (what one day has too many the next one takes).
+    Where nothing is worth a review, the two are equal. Raises `UndefinedMetric` where there are no rows or
+    scores that are not numbers.
     """
     flags, values = numbers("the policy", is_fraud, scores)
     order = np.argsort(-values, kind="stable")
@@ -86,7 +92,8 @@ def policy_from_costs(scores: Any, amounts: Any, is_fraud: Any, days: Any, costs
 
 
 def reviewed_at_capacity(scores: Any, days: Any, reviews_per_day: int) -> Flags:
-    """Which rows a team would look at that takes the highest scores of each day: the same effort for every model, whatever its scale.
+    """Which rows a team would look at that takes the highest scores of each day: the same effort for every
+    model, whatever its scale.
 
     Ties go by the order of the rows.
     """
@@ -99,11 +106,12 @@ def business_report(
 ) -> pd.DataFrame:
     """One row a day of transactions: what was caught and missed, in currency, on what is known.
 
-    `decisions`: transaction_id, event_timestamp, amount, decision, fraud_score. `verdicts`: transaction_id, is_fraud, the latest of each transaction;
-    one without a verdict (not mature yet, or blocked and never investigated) counts as unknown, never as legitimate. Fraud is caught where it was
-    blocked, or is among the `reviews_per_day` highest scores of its day's REVIEW: a team does not get through more, and what is not reviewed is
-    let through (None: all of them are done, and no score is needed). `caught_share` is null on a day without known fraud. Money adds up exactly,
-    at `decimals` digits.
+    `decisions`: transaction_id, event_timestamp, amount, decision, fraud_score. `verdicts`: transaction_id,
+    is_fraud, the latest of each transaction; one without a verdict (not mature yet, or blocked and never
+    investigated) counts as unknown, never as legitimate. Fraud is caught where it was blocked, or is among
+    the `reviews_per_day` highest scores of its day's REVIEW: a team does not get through more, and what is
+    not reviewed is let through (None: all of them are done, and no score is needed). `caught_share` is null
+    on a day without known fraud. Money adds up exactly, at `decimals` digits.
     """
     if twice := verdicts.loc[verdicts["transaction_id"].duplicated(), "transaction_id"].tolist():
         raise ConflictingVerdicts(

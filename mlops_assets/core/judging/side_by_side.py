@@ -1,4 +1,6 @@
-"""Candidate, champion and baseline on the same mature rows, with an interval that says how much of a difference is luck."""
+"""Candidate, champion and baseline on the same mature rows, with an interval that says how much of a
+difference is luck.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ TIME_BOUND_ROWS = 100_000  # a logistic regression of a dozen features gains not
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the gate decides on. An undefined metric is NaN here, with its reason in `undefined`, and a NaN is a refusal."""
+    """What the gate decides on.
+
+    An undefined metric is NaN here, with its reason in `undefined`, and a NaN is a refusal.
+    """
 
     rows: int
     positives: int
@@ -55,18 +60,18 @@ class Evaluation:
     calibration_by_chance: tuple[
         float, ...
     ] = ()  # the candidate's relative calibration error, were its scores right, on each draw of labels
-    unknown_rows: int | None = (
-        None  # payments of the same days without a verdict: no figure here is about them
-    )
+    # payments of the same days without a verdict: no figure here is about them
+    unknown_rows: int | None = None
     unknown_amount: float | None = None  # the money in them
     train_rows: int | None = None
     train_positive_share: float | None = None
-    amount_factor: float | None = (
-        None  # how many times larger, or smaller, than expected amounts are; see `evaluate`
-    )
+    # how many times larger, or smaller, than expected amounts are; see `evaluate`
+    amount_factor: float | None = None
 
     def lower_bound(self, confidence: float) -> float:
-        """Below which the true difference lies with a chance of at most 1 - confidence (percentile bootstrap, one-sided); NaN if undefined."""
+        """Below which the true difference lies with a chance of at most 1 - confidence (percentile bootstrap,
+        one-sided); NaN if undefined.
+        """
         return float(np.quantile(self.bootstrap, 1 - confidence)) if self.bootstrap else math.nan
 
     @property
@@ -105,13 +110,15 @@ def evaluate(
     unknown_amounts: npt.ArrayLike | None = None,
     bands: Sequence[float] = BANDS,
 ) -> Evaluation:
-    """`holdout`: amount, is_fraud, customer_id, merchant_id, event_timestamp of the mature rows of E; the scores in the same order.
+    """`holdout`: amount, is_fraud, customer_id, merchant_id, event_timestamp of the mature rows of E; the
+    scores in the same order.
 
-    `train` (the same columns) is what the candidate's evaluation fit was trained on, `expected_amounts` what amounts are known to look like,
-    such as those of the champion's holdout: with them the evaluation says whether labels and amounts are believable, which no comparison
-    of two models on the same spoilt rows can say. `amount_factor` is the largest ratio, either way, of the mean or the median of the amounts in E
-    or in `train` to the expected one (to `train`'s, where nothing else is expected). `unknown_amounts`: of the payments of the same days that have
-    no verdict.
+    `train` (the same columns) is what the candidate's evaluation fit was trained on, `expected_amounts` what
+    amounts are known to look like, such as those of the champion's holdout: with them the evaluation says
+    whether labels and amounts are believable, which no comparison of two models on the same spoilt rows can
+    say. `amount_factor` is the largest ratio, either way, of the mean or the median of the amounts in E or in
+    `train` to the expected one (to `train`'s, where nothing else is expected). `unknown_amounts`: of the
+    payments of the same days that have no verdict.
     """
     flags, amounts = holdout["is_fraud"].to_numpy(dtype=bool), holdout["amount"].to_numpy(dtype=np.float64)
     days, cards = utc_days(holdout["event_timestamp"]).dt.strftime("%Y-%m-%d"), holdout["customer_id"]
@@ -209,7 +216,8 @@ def _resample(
 def baseline_scores(
     train: pd.DataFrame, holdout: pd.DataFrame, features: Sequence[str], seed: int
 ) -> m.Scores:
-    """A logistic regression on imputed (median) and standardized features: what the first version has to beat.
+    """A logistic regression on imputed (median) and standardized features: what the first version has to
+    beat.
 
     Trained on at most 100,000 rows, drawn by `seed`. Raises `UndefinedMetric` where they hold one class only.
     """

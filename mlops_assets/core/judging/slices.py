@@ -1,4 +1,6 @@
-"""Where a model is good and where it is not: groups of payments that a risk analyst asks about, each with its size and how sure its figures are."""
+"""Where a model is good and where it is not: groups of payments that a risk analyst asks about, each with its
+size and how sure its figures are.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ BANDS = (
 
 @dataclass(frozen=True)
 class Slice:
-    """Average precision within one group of payments. A figure is null where the group does not define it: read the sizes first."""
+    """Average precision within one group of payments.
+
+    A figure is null where the group does not define it: read the sizes first.
+    """
 
     name: str
     rows: int
@@ -51,7 +56,9 @@ def measure_slices(
     resamples: int,
     bands: Sequence[float] = BANDS,
 ) -> tuple[Slice, ...]:
-    """Bands of the amount; with the training rows, also customers and merchants by what those rows know of them."""
+    """Bands of the amount; with the training rows, also customers and merchants by what those rows know of
+    them.
+    """
     flags = holdout["is_fraud"].to_numpy(dtype=bool)
     groups = {**_by_amount(holdout, bands), **({} if train is None else _by_acquaintance(holdout, train))}
     return tuple(
@@ -108,7 +115,8 @@ def _measure(
     own, other = precision(candidate), precision(reference)
     differences: tuple[float, ...] = ()
     if reference is not None and own is not None and other is not None:
-        # Where one customer or merchant had most of the frauds, some draws are without any, which says nothing of the models.
+        # Where one customer or merchant had most of the frauds, some draws are without any, which says
+        # nothing of the models.
         _, drawn = paired_bootstrap(
             flags[inside], candidate[inside], reference[inside], clusters(holdout[inside]), seed, resamples
         )

@@ -1,4 +1,6 @@
-"""A version on past days that it was not trained on: how well it ranked the payments, and what each policy would have caught, in currency."""
+"""A version on past days that it was not trained on: how well it ranked the payments, and what each policy
+would have caught, in currency.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ class BadWalk(ValueError):
 
 @dataclass(frozen=True)
 class Quality:
-    """How well scores rank and say what they claim, on payments whose verdict is known. Null: these payments do not define it."""
+    """How well scores rank and say what they claim, on payments whose verdict is known.
+
+    Null: these payments do not define it.
+    """
 
     average_precision: float | None
     roc_auc: float | None
@@ -40,8 +45,12 @@ class Quality:
 
 @dataclass(frozen=True)
 class Caught:
-    """What one policy would have done to the payments of mature days. Fraud that was blocked, or reviewed within the day's capacity, is caught;
-    `cost` is what was missed, reviewed and insulted, by the configured costs. A payment that has no verdict takes a review like any other."""
+    """What one policy would have done to the payments of mature days.
+
+    Fraud that was blocked, or reviewed within the day's capacity, is caught; `cost` is what was missed,
+    reviewed and insulted, by the configured costs. A payment that has no verdict takes a review like any
+    other.
+    """
 
     fraud_money: float
     caught_money: float
@@ -69,8 +78,9 @@ class Scored:
 class Week:
     """One version on the days that it would have served, from its as-of day to the day before the next one.
 
-    `days` of them, the last one `last_day`, are in the lake, with `rows` payments; `frauds` of these are known to be fraud, and `unknown` have no
-    verdict that counts. `unchanged` is the quality of the walk's first version on the same payments. `policies` is empty where no payment is mature.
+    `days` of them, the last one `last_day`, are in the lake, with `rows` payments; `frauds` of these are
+    known to be fraud, and `unknown` have no verdict that counts. `unchanged` is the quality of the walk's
+    first version on the same payments. `policies` is empty where no payment is mature.
     """
 
     as_of: str
@@ -87,8 +97,8 @@ class Week:
 
 @dataclass(frozen=True)
 class Difference:
-    """Average precision of one version minus that of another on the same payments, with a percentile interval over resampled customers or merchants,
-    whichever of them lets it vary more.
+    """Average precision of one version minus that of another on the same payments, with a percentile interval
+    over resampled customers or merchants, whichever of them lets it vary more.
 
     Null where it is undefined, or where a resample had no fraud in it.
     """
@@ -119,10 +129,11 @@ def known_verdicts(verdicts: pd.DataFrame) -> pd.Series:
 
 
 def with_verdicts(payments: pd.DataFrame, known: pd.Series, mature_until: date) -> pd.DataFrame:
-    """The payments with `is_fraud`, their verdict in `known` (null: unknown), `mature`, and `day`, on which they arrived.
+    """The payments with `is_fraud`, their verdict in `known` (null: unknown), `mature`, and `day`, on which
+    they arrived.
 
-    A payment that happened up to the day `mature_until` is mature. The verdict on a later one does not count even if there is one: frauds are known
-    earlier than legitimate payments, and would stand alone.
+    A payment that happened up to the day `mature_until` is mature. The verdict on a later one does not count
+    even if there is one: frauds are known earlier than legitimate payments, and would stand alone.
     """
     mature = utc_days(payments["event_timestamp"]) <= pd.Timestamp(mature_until)
     return payments.assign(
@@ -149,7 +160,10 @@ def quality(rows: pd.DataFrame, scores: m.Scores, k: int) -> Quality:
 
 
 def by_thresholds(rows: pd.DataFrame, scored: Scored, reviews_per_day: int) -> npt.NDArray[Any]:
-    """The decision on every payment, as the service would have made it. A REVIEW that is too much for the team on the day of its arrival is ALLOW."""
+    """The decision on every payment, as the service would have made it.
+
+    A REVIEW that is too much for the team on the day of its arrival is ALLOW.
+    """
     made = np.array([decide(score, scored.policy) for score in scored.scores.tolist()], dtype=object)
     asked = np.flatnonzero(made == "REVIEW")
     done = reviewed_at_capacity(scored.scores[asked], rows["day"].to_numpy()[asked], reviews_per_day)
@@ -158,7 +172,9 @@ def by_thresholds(rows: pd.DataFrame, scored: Scored, reviews_per_day: int) -> n
 
 
 def by_capacity(rows: pd.DataFrame, scores: m.Scores, reviews_per_day: int) -> npt.NDArray[Any]:
-    """A team that reviews the highest scores of what arrives on a day, as many as it gets through, and blocks nothing."""
+    """A team that reviews the highest scores of what arrives on a day, as many as it gets through, and blocks
+    nothing.
+    """
     return np.where(reviewed_at_capacity(scores, rows["day"], reviews_per_day), "REVIEW", "ALLOW")
 
 
@@ -196,7 +212,9 @@ def week(
     costs: Costs,
     k: int,
 ) -> Week:
-    """Measure one version of a walk, `own`, and the walk's `first` one, on the rows of `with_verdicts` that arrived on the `days`."""
+    """Measure one version of a walk, `own`, and the walk's `first` one, on the rows of `with_verdicts` that
+    arrived on the `days`.
+    """
     return Week(
         as_of=as_of,
         last_day=days[-1] if days else None,
@@ -217,7 +235,9 @@ def week(
 
 
 def policies(rows: pd.DataFrame, scored: Scored, costs: Costs) -> dict[str, Caught]:
-    """What a version would have caught by its own thresholds, and what a team that is given its highest scores."""
+    """What a version would have caught by its own thresholds, and what a team that is given its highest
+    scores.
+    """
     return {
         OWN: caught(rows, by_thresholds(rows, scored, costs.reviews_per_day), costs),
         CAPACITY: caught(rows, by_capacity(rows, scored.scores, costs.reviews_per_day), costs),
@@ -225,7 +245,10 @@ def policies(rows: pd.DataFrame, scored: Scored, costs: Costs) -> dict[str, Caug
 
 
 def table(weeks: Sequence[Week]) -> pd.DataFrame:
-    """One row a week; what a policy came to is in columns such as `at_capacity.cost`. Numbers that a week does not define are null."""
+    """One row a week; what a policy came to is in columns such as `at_capacity.cost`.
+
+    Numbers that a week does not define are null.
+    """
     plain = [name for name in Week.__dataclass_fields__ if name not in ("quality", "unchanged", "policies")]
     rows = []
     for one in weeks:

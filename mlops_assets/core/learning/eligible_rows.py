@@ -1,4 +1,6 @@
-"""Which rows a model may learn from as of a day: mature transactions with their latest verdict, and nothing that was known later."""
+"""Which rows a model may learn from as of a day: mature transactions with their latest verdict, and nothing
+that was known later.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,10 @@ def assemble(
 ) -> pd.DataFrame:
     """Join feature vectors with the latest verdict as of the split's day.
 
-    Rows of an unknown verdict (blocked and never investigated) are left out, and so is what is not mature: frauds that became known early do not
-    come in early. Columns: transaction_id, event_timestamp, customer_id, merchant_id, amount, the features in order, is_fraud, fold (`train` or
-    `holdout`); sorted by transaction_id, which makes the model reproducible.
+    Rows of an unknown verdict (blocked and never investigated) are left out, and so is what is not mature:
+    frauds that became known early do not come in early. Columns: transaction_id, event_timestamp,
+    customer_id, merchant_id, amount, the features in order, is_fraud, fold (`train` or `holdout`); sorted by
+    transaction_id, which makes the model reproducible.
     """
     as_of = pd.Timestamp(split.as_of, tz="UTC")
     known = latest_verdicts(verdicts, as_of)

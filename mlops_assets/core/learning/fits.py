@@ -1,4 +1,6 @@
-"""Two fits of one recipe: the evaluation fit, which never saw the holdout, and the release fit, which is what would serve."""
+"""Two fits of one recipe: the evaluation fit, which never saw the holdout, and the release fit, which is what
+would serve.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,10 @@ class TrainingError(ValueError):
 class TrainedModel:
     """Both fits, with what turns their margins into decisions.
 
-    `calibrator` and `policy` come from the holdout E, the freshest days that a fit of ours did not see: they go with the release. They cannot
-    make the candidate look better on E, because a calibrator that rises keeps the order, and versions are compared by their order. What looks
-    at the level of the scores (calibration error) is measured with `evaluation_calibrator`, which never saw E.
+    `calibrator` and `policy` come from the holdout E, the freshest days that a fit of ours did not see: they
+    go with the release. They cannot make the candidate look better on E, because a calibrator that rises
+    keeps the order, and versions are compared by their order. What looks at the level of the scores
+    (calibration error) is measured with `evaluation_calibrator`, which never saw E.
     """
 
     evaluation_text: str
@@ -67,11 +70,13 @@ def train(
     costs: Costs,
     progress: Progress | None = None,
 ) -> TrainedModel:
-    """`rows`: transaction_id, event_timestamp, amount, is_fraud, fold ("train" or "holdout"), the features, null as NaN; and customer_id,
-    if card precision is wanted. The order of the rows does not matter: equal rows give equal bytes.
+    """`rows`: transaction_id, event_timestamp, amount, is_fraud, fold ("train" or "holdout"), the features,
+    null as NaN; and customer_id, if card precision is wanted.
 
-    The number of rounds is chosen on the last days of the training period, not on the holdout: the holdout compares versions, and who chose on it
-    would win there by luck.
+    The order of the rows does not matter: equal rows give equal bytes.
+
+    The number of rounds is chosen on the last days of the training period, not on the holdout: the holdout
+    compares versions, and who chose on it would win there by luck.
     """
     started = time.perf_counter()
     say = progress or (lambda _: None)
@@ -121,7 +126,10 @@ def train(
 
 @dataclass(frozen=True)
 class Learnable:
-    """Rows as LightGBM takes them. `drawn`: every fraud, and the legitimate rows that the recipe's share takes."""
+    """Rows as LightGBM takes them.
+
+    `drawn`: every fraud, and the legitimate rows that the recipe's share takes.
+    """
 
     matrix: Matrix  # null is NaN
     flags: Flags
@@ -129,7 +137,10 @@ class Learnable:
 
 
 def learnable(rows: pd.DataFrame, features: tuple[str, ...], recipe: Recipe) -> Learnable:
-    """`rows`: transaction_id, is_fraud and the features. Who is drawn hangs on the id and the seed alone: the same row in every fit, in any order."""
+    """`rows`: transaction_id, is_fraud and the features.
+
+    Who is drawn hangs on the id and the seed alone: the same row in every fit, in any order.
+    """
     matrix = np.ascontiguousarray(rows[list(features)].to_numpy(dtype=np.float64))
     flags = rows["is_fraud"].to_numpy(dtype=bool)
     if recipe.legitimate_share == 1:
@@ -148,8 +159,9 @@ def choose_rounds(
     recipe: Recipe,
     progress: Progress | None = None,
 ) -> tuple[Any, int, float]:
-    """Train on `head`, watch the log loss on every row of `tail`: the booster, the fewest rounds within the recipe's tolerance of the best, and that
-    best log loss."""
+    """Train on `head`, watch the log loss on every row of `tail`: the booster, the fewest rounds within the
+    recipe's tolerance of the best, and that best log loss.
+    """
     import lightgbm
 
     def report(env: Any) -> None:
@@ -190,7 +202,8 @@ def fit_rounds(rows: Learnable, chosen: Flags, features: tuple[str, ...], recipe
 def platt(margins: Scores, is_fraud: Flags) -> Calibrator:
     """Platt's scaling with his smoothed targets (Probabilistic Outputs for Support Vector Machines, 1999).
 
-    Where the fitted line does not rise, it would turn the ranking round: the margin's own log-odds stay, and the gate will judge the model.
+    Where the fitted line does not rise, it would turn the ranking round: the margin's own log-odds stay, and
+    the gate will judge the model.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -251,8 +264,9 @@ def _check(rows: pd.DataFrame, features: tuple[str, ...], split: Split) -> None:
 
 
 def _tail_from(days: pd.Series, flags: Flags, at_most: int) -> date:
-    """The first day of the inner tail: the last `at_most` days and no more than half of them, more where those hold no fraud; both sides with both
-    classes."""
+    """The first day of the inner tail: the last `at_most` days and no more than half of them, more where
+    those hold no fraud; both sides with both classes.
+    """
     of_fraud, of_others = days[flags], days[~flags]
     every = sorted(days.unique())
     head_needs, tail_needs = max(of_fraud.min(), of_others.min()), min(of_fraud.max(), of_others.max())

@@ -18,27 +18,26 @@ class Recipe:
 
     learning_rate: Annotated[float, Gt(0)] = 0.05
     num_leaves: Annotated[int, Ge(2)] = 31
-    min_data_in_leaf: Annotated[int, Ge(0)] = (
-        50  # frauds come by the hundred, not by the ten thousand: smaller leaves remember single cards
-    )
-    min_sum_hessian_in_leaf: Annotated[float, Ge(0)] = (
-        20.0  # and a leaf of some thousand plain payments says nothing either
-    )
-    feature_fraction: Annotated[float, Gt(0), Le(1)] = (
-        0.3  # the windows of one aggregate say nearly the same: each tree makes do with some of them
-    )
+    # frauds come by the hundred, not by the ten thousand: smaller leaves remember single cards
+    min_data_in_leaf: Annotated[int, Ge(0)] = 50
+    # and a leaf of some thousand plain payments says nothing either
+    min_sum_hessian_in_leaf: Annotated[float, Ge(0)] = 20.0
+    # the windows of one aggregate say nearly the same: each tree makes do with some of them
+    feature_fraction: Annotated[float, Gt(0), Le(1)] = 0.3
     lambda_l2: Annotated[float, Ge(0)] = 20.0
-    max_bin: Annotated[int, Ge(2)] = (
-        1023  # the largest amounts are few, and where exactly they begin to be fraud matters
-    )
-    legitimate_share: float = 0.2  # of the legitimate rows, chosen by their ids and weighted: as good a ranking in a fifth of the time
+    # the largest amounts are few, and where exactly they begin to be fraud matters
+    max_bin: Annotated[int, Ge(2)] = 1023
+    # of the legitimate rows, chosen by their ids and weighted: as good a ranking in a fifth of the time
+    legitimate_share: float = 0.2
     max_rounds: int = 300
     patience: Annotated[int, Ge(1)] = 50  # rounds without a better log loss on the inner tail
-    tolerance: float = 0.02  # above the best log loss; the fewest rounds within it rank as well, and the last ones fit the tail
-    tail_days: int = 7  # the last training days, at most half of them: rounds are chosen on days that come later, as the model will be used
-    num_threads: Annotated[int, Ge(0)] = (
-        2  # part of the recipe: another number may sum in another order, and the bytes differ
-    )
+    # above the best log loss; the fewest rounds within it rank as well, and the last ones fit the tail
+    tolerance: float = 0.02
+    # the last training days, at most half of them: rounds are chosen on days that come later, as the model
+    # will be used
+    tail_days: int = 7
+    # part of the recipe: another number may sum in another order, and the bytes differ
+    num_threads: Annotated[int, Ge(0)] = 2
     seed: int = 20180401
 
     def __post_init__(self) -> None:
@@ -54,13 +53,17 @@ class Recipe:
             )
 
     def parameters(self) -> dict[str, Any]:
-        """For LightGBM. No class weights: they distort probabilities, and the ranking is none the better for them."""
+        """For LightGBM.
+
+        No class weights: they distort probabilities, and the ranking is none the better for them.
+        """
         own = {"legitimate_share", "max_rounds", "patience", "tolerance", "tail_days"}
         return {
             **{name: value for name, value in asdict(self).items() if name not in own},
             "objective": "binary",
             "metric": "binary_logloss",
             "deterministic": True,
-            "force_row_wise": True,  # else LightGBM times both layouts and takes the faster, which is not always the same one
+            # else LightGBM times both layouts and takes the faster, which is not always the same one
+            "force_row_wise": True,
             "verbosity": -1,
         }

@@ -1,7 +1,9 @@
-"""The model once more as an ONNX file, for those who serve elsewhere: one input, one output, equal to the service's scores.
+"""The model once more as an ONNX file, for those who serve elsewhere: one input, one output, equal to the
+service's scores.
 
-Converted here because the usual converter (onnxmltools) writes thresholds as 32-bit floats and takes no other input: a value that lies next to a
-threshold then goes another way through the tree. LightGBM compares doubles, and so does ONNX's operator `TreeEnsemble`.
+Converted here because the usual converter (onnxmltools) writes thresholds as 32-bit floats and takes no other
+input: a value that lies next to a threshold then goes another way through the tree. LightGBM compares
+doubles, and so does ONNX's operator `TreeEnsemble`.
 """
 
 from __future__ import annotations
@@ -21,9 +23,8 @@ from serving.contract.scorers.lightgbm import Calibrator
 INPUT, OUTPUT = "features", "fraud_score"
 TOLERANCE = 1e-6  # of a score; what is left is the order in which the trees are added up, a few 1e-15
 IR_VERSION, OPSETS = 10, {"": 21, "ai.onnx.ml": 5}  # all of ONNX 1.16, the first with `TreeEnsemble`
-DUMPED_INFINITY = (
-    1e300  # what LightGBM's dump has for infinity, the threshold that parts nulls from all values
-)
+# what LightGBM's dump has for infinity, the threshold that parts nulls from all values
+DUMPED_INFINITY = 1e300
 NEARLY_ZERO = float(
     np.float32(1e-35)
 )  # LightGBM's kZeroThreshold: a value that is not farther from zero is zero
@@ -36,7 +37,9 @@ class PortableError(ValueError):
 
 
 def portable_model(release: Release) -> bytes:
-    """The release's model and calibrator as an ONNX file, after it gave every golden row its score within `TOLERANCE`."""
+    """The release's model and calibrator as an ONNX file, after it gave every golden row its score within
+    `TOLERANCE`.
+    """
     content = to_onnx(release.model_text, release.calibrator)
     vectors, expected = release.golden
     scores = score_with_onnx(content, np.array([as_row(vector) for vector in vectors], dtype=np.float64))
@@ -49,8 +52,10 @@ def portable_model(release: Release) -> bytes:
 
 
 def to_onnx(model_text: str, calibrator: Calibrator) -> bytes:
-    """Input `features`: float64 [rows, features] in the model's order, NaN for null. Output `fraud_score`: float64 [rows], calibrated. The names
-    of the features are in the file's metadata under `features`, as a JSON list. Equal models give equal bytes.
+    """Input `features`: float64 [rows, features] in the model's order, NaN for null.
+
+    Output `fraud_score`: float64 [rows], calibrated. The names of the features are in the file's metadata
+    under `features`, as a JSON list. Equal models give equal bytes.
     """
     import lightgbm
     from onnx import TensorProto, helper, numpy_helper
@@ -139,7 +144,10 @@ def _refuse_what_has_no_equal(model: Mapping[str, Any]) -> None:
 
 @dataclass
 class _Trees:
-    """The trees as the operator's columns: a row a split, then a row a leaf. A child is its row, and 1 if it is a leaf."""
+    """The trees as the operator's columns: a row a split, then a row a leaf.
+
+    A child is its row, and 1 if it is a leaf.
+    """
 
     roots: list[int] = field(default_factory=list)
     features: list[int] = field(default_factory=list)

@@ -1,4 +1,6 @@
-"""Which days a model may learn from and which ones it is measured on, so that nothing immature or overlapping slips into either."""
+"""Which days a model may learn from and which ones it is measured on, so that nothing immature or overlapping
+slips into either.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ class BadSplit(ValueError):
 class Split:
     """The days of one as-of day D. All bounds are inclusive days of the transaction, in UTC.
 
-    A transaction of day t has its verdict at t + maturity at the latest, so on D (which reads what arrived before D) the last day whose
-    verdicts are all known is M = D - maturity - 1.
+    A transaction of day t has its verdict at t + maturity at the latest, so on D (which reads what arrived
+    before D) the last day whose verdicts are all known is M = D - maturity - 1.
     """
 
     as_of: date
@@ -70,7 +72,9 @@ class Split:
         return self.train_first <= self.evaluation_last
 
     def label(self, days: pd.Series) -> pd.Series:
-        """The fold of each day or timestamp: "train" (both fits), "holdout" (measured on, then part of the release fit) or None."""
+        """The fold of each day or timestamp: "train" (both fits), "holdout" (measured on, then part of the
+        release fit) or None.
+        """
         utc = utc_days(days)
         fold = np.full(len(utc), None, dtype=object)  # not a Series of None: pandas would turn that into NaN
         fold[
@@ -83,10 +87,15 @@ class Split:
 
 
 class NothingToLearn(BadSplit):
-    """As of a day no training day is left. The message says what each arrival day is kept for, and which as-of day would be the first."""
+    """As of a day no training day is left.
+
+    The message says what each arrival day is kept for, and which as-of day would be the first.
+    """
 
     def __init__(self, split: Split, start: date, there: Sequence[str], end: date | None = None) -> None:
-        """`start` and `end` bound the platform's arrival days; `there` are those before the as-of day that were materialized."""
+        """`start` and `end` bound the platform's arrival days; `there` are those before the as-of day that
+        were materialized.
+        """
         warm_up = (split.not_before - start).days if split.not_before else 0
         first = start + timedelta(days=warm_up + split.holdout_days + split.maturity_days + 1)
         kept = (
@@ -120,6 +129,8 @@ class NothingToLearn(BadSplit):
 
 
 def utc_days(times: pd.Series) -> pd.Series:
-    """The UTC day of dates, ISO strings or timestamps, as midnight without a zone; what has no zone is read as UTC."""
+    """The UTC day of dates, ISO strings or timestamps, as midnight without a zone; what has no zone is read
+    as UTC.
+    """
     stamps = pd.to_datetime(times, utc=True)
     return stamps.dt.tz_localize(None).dt.normalize()

@@ -1,4 +1,6 @@
-"""A better recipe for the rows of the day, searched with Optuna on training days alone, in a bounded number of seeded trials."""
+"""A better recipe for the rows of the day, searched with Optuna on training days alone, in a bounded number
+of seeded trials.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ class TuningError(ValueError):
 
 @dataclass(frozen=True)
 class Tuning:
-    """How long to search, and on what. The budget is a number of trials: a limit in seconds would give every machine a recipe of its own."""
+    """How long to search, and on what.
+
+    The budget is a number of trials: a limit in seconds would give every machine a recipe of its own.
+    """
 
     trials: int = 0  # the configured recipe is the first of them; none: it is taken as it is
     folds: int = 3  # one week may be a lucky one
@@ -81,7 +86,10 @@ SPACE = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One recipe, measured. `losses`: its log loss on each fold, the earliest first; one that was given up has not seen all."""
+    """One recipe, measured.
+
+    `losses`: its log loss on each fold, the earliest first; one that was given up has not seen all.
+    """
 
     number: int
     recipe: Recipe
@@ -112,7 +120,9 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """The lowest loss of those that saw every fold; of equal ones the earliest, so that the configured recipe goes only for a better one."""
+        """The lowest loss of those that saw every fold; of equal ones the earliest, so that the configured
+        recipe goes only for a better one.
+        """
         return _best(self.trials)
 
 
@@ -124,11 +134,14 @@ def search(
     tuning: Tuning,
     report: Report = lambda trial, best: None,
 ) -> Study:
-    """`rows` as `train` takes them; those of the holdout are not looked at, for versions are compared on it. Their order does not matter.
+    """`rows` as `train` takes them; those of the holdout are not looked at, for versions are compared on it.
 
-    A trial is measured by the mean of its best log loss on each fold: it is what rounds are chosen on, it asks for probabilities (the policy needs
-    them), and it moves with every row, where average precision jumps with each of a few hundred frauds. After five trials one is given up whose mean
-    is worse than the median of the others' after as many folds.
+    Their order does not matter.
+
+    A trial is measured by the mean of its best log loss on each fold: it is what rounds are chosen on, it
+    asks for probabilities (the policy needs them), and it moves with every row, where average precision jumps
+    with each of a few hundred frauds. After five trials one is given up whose mean is worse than the median
+    of the others' after as many folds.
     """
     import optuna
 
@@ -165,7 +178,9 @@ def search(
 
 
 def folds_of(split: Split, tuning: Tuning) -> tuple[Fold, ...]:
-    """The last blocks of the training days, the earliest first; before the first as many days are left to learn from as a fold has."""
+    """The last blocks of the training days, the earliest first; before the first as many days are left to
+    learn from as a fold has.
+    """
     there, needed = (
         (split.evaluation_last - split.train_first).days + 1,
         (tuning.folds + 1) * tuning.fold_days,

@@ -1,4 +1,6 @@
-"""What a history of decisions says: which version serves, where a rollback goes, and which versions wait for a person."""
+"""What a history of decisions says: which version serves, where a rollback goes, and which versions wait for
+a person.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def moved_to(row: Row) -> str | None:
 
 
 def champions(rows: Sequence[Row]) -> list[str]:
-    """The champions that a rollback walks back through, the one that serves at the end. What was rolled back is no longer among them."""
+    """The champions that a rollback walks back through, the one that serves at the end.
+
+    What was rolled back is no longer among them.
+    """
     line: list[str] = []
     for row in rows:
         if kind(row) == PROMOTED:
@@ -42,7 +47,9 @@ def champions(rows: Sequence[Row]) -> list[str]:
 
 
 def back_to(rows: Sequence[Row]) -> str | None:
-    """Where a rollback goes: the newest champion before this one that was not rolled back itself; None where there is none."""
+    """Where a rollback goes: the newest champion before this one that was not rolled back itself; None where
+    there is none.
+    """
     line = champions(rows)
     return next(
         (
@@ -55,7 +62,9 @@ def back_to(rows: Sequence[Row]) -> str | None:
 
 
 def held_back(rows: Sequence[Row], version: str, serves: str | None = None) -> str | None:
-    """Why no machine may promote this version, or another one that would serve the same (a digest of what it serves); None where it may."""
+    """Why no machine may promote this version, or another one that would serve the same (a digest of what it
+    serves); None where it may.
+    """
     for row in reversed(rows):
         if row["version"] != version and (serves is None or row.get("serves") != serves):
             continue

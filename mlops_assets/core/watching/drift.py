@@ -1,4 +1,6 @@
-"""Whether what is served still looks like what the model was trained on: a verdict with figures, and Evidently's page to look at."""
+"""Whether what is served still looks like what the model was trained on: a verdict with figures, and
+Evidently's page to look at.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,14 @@ Numbers = npt.NDArray[Any]
 class DriftThresholds:
     """The thresholds, each beside its reason."""
 
-    psi: Annotated[float, Gt(0)] = (
-        0.2  # Siddiqi, Credit Risk Scorecards (2006): under 0.1 no shift, from 0.2 (others say 0.25) a significant one
-    )
-    drift_share: Annotated[float, Gt(0), Le(1)] = (
-        0.2  # of the columns: one alone can move by itself, two of ten are a cause in common
-    )
-    null_shift: Annotated[float, Gt(0), Le(1)] = (
-        0.2  # of the rows: the index compares values only, a column that goes missing is drift too
-    )
-    min_rows: Annotated[int, Ge(1)] = (
-        200  # chance alone gives about 9 / rows: 0.045, and under 0.1 in 95 of 100 days
-    )
+    # Siddiqi, Credit Risk Scorecards (2006): under 0.1 no shift, from 0.2 (others say 0.25) a significant one
+    psi: Annotated[float, Gt(0)] = 0.2
+    # of the columns: one alone can move by itself, two of ten are a cause in common
+    drift_share: Annotated[float, Gt(0), Le(1)] = 0.2
+    # of the rows: the index compares values only, a column that goes missing is drift too
+    null_shift: Annotated[float, Gt(0), Le(1)] = 0.2
+    # chance alone gives about 9 / rows: 0.045, and under 0.1 in 95 of 100 days
+    min_rows: Annotated[int, Ge(1)] = 200
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,10 @@ def data_drift(
     *,
     page: bool = True,
 ) -> DriftReport:
-    """Drifted where at least `drift_share` of the tested columns are. Figures come from all rows given, the page from a sample of them."""
+    """Drifted where at least `drift_share` of the tested columns are.
+
+    Figures come from all rows given, the page from a sample of them.
+    """
     return _report(reference, current, tuple(columns), thresholds, thresholds.drift_share, page)
 
 
@@ -82,7 +83,10 @@ def prediction_drift(
     *,
     page: bool = True,
 ) -> DriftReport:
-    """Scores, and where both are given the shares of the decisions. Either one is enough: they are what the business sees."""
+    """Scores, and where both are given the shares of the decisions.
+
+    Either one is enough: they are what the business sees.
+    """
     sides = {"fraud_score": (reference_scores, current_scores)}
     if reference_decisions is not None and current_decisions is not None:
         sides["decision"] = (reference_decisions, current_decisions)
@@ -108,10 +112,12 @@ def not_tested(why: str, reference_rows: int, current_rows: int) -> DriftReport:
 
 
 def psi(reference: Any, current: Any, bins: int = BINS) -> float:
-    """Population stability index: sum over bins of (p - q) * ln(p / q), p and q the shares of current and reference (Siddiqi, 2006).
+    """Population stability index: sum over bins of (p - q) * ln(p / q), p and q the shares of current and
+    reference (Siddiqi, 2006).
 
-    Numbers fall into quantile bins of the reference, where a value that alone fills half a bin has one to itself (most counts are 0);
-    anything else is a category. Nulls and infinite values are left out. Half a row is added to each bin, so that an empty one gives no infinity.
+    Numbers fall into quantile bins of the reference, where a value that alone fills half a bin has one to
+    itself (most counts are 0); anything else is a category. Nulls and infinite values are left out. Half a
+    row is added to each bin, so that an empty one gives no infinity.
     """
     before, now = _known(pd.Series(reference)), _known(pd.Series(current))
     for side, values in (("reference", before), ("current", now)):
@@ -217,7 +223,10 @@ def _known(values: pd.Series) -> pd.Series:
 
 
 def _binned(before: Numbers, now: Numbers, bins: int) -> tuple[Numbers, Numbers]:
-    """Counts in each bin. One comparison a cut over all values is ten times faster than searching the cuts for each value."""
+    """Counts in each bin.
+
+    One comparison a cut over all values is ten times faster than searching the cuts for each value.
+    """
     places = sorted({len(before) * i // bins for i in range(1, bins)})
     cuts = np.unique(np.partition(before, places)[places])
     own = [cut for cut in cuts if 2 * bins * np.count_nonzero(before == cut) >= len(before)]
@@ -239,7 +248,10 @@ def _page(
     thresholds: DriftThresholds,
     drift_share: float,
 ) -> str:
-    """Evidently's report, with the index above as its method. It sends nothing: only Evidently's own service has telemetry."""
+    """Evidently's report, with the index above as its method.
+
+    It sends nothing: only Evidently's own service has telemetry.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", DeprecationWarning
@@ -284,7 +296,10 @@ def _sample(frame: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def _register_method() -> None:
-    """Once a process: Evidently finds methods by name. Its own "psi" cuts bins of equal width over both sides, where one outlier blinds it."""
+    """Once a process: Evidently finds methods by name.
+
+    Its own "psi" cuts bins of equal width over both sides, where one outlier blinds it.
+    """
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 

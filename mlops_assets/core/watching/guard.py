@@ -1,7 +1,8 @@
-"""Whether a version that was promoted lately does what it was promoted for: its scores, its errors and its time, against limits and its predecessor.
+"""Whether a version that was promoted lately does what it was promoted for: its scores, its errors and its
+time, against limits and its predecessor.
 
-What its predecessor showed as well, on its own last days, is not the version's doing, and a rollback would not help: the world has moved, which is
-the drift reports' to say.
+What its predecessor showed as well, on its own last days, is not the version's doing, and a rollback would
+not help: the world has moved, which is the drift reports' to say.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from mlops_assets.core.lifecycle.champions import (
 from serving.store.sqlite.measured import KEPT_DAYS, SLOW_MS, Measured
 
 COMPARED_DAYS = 7  # before the promotion, on which the predecessor is looked at: every day of the week once
-# A week is looked at 20,000 times: one false alarm in fifty weeks of a version that lies exactly at its limit.
+# A week is looked at 20,000 times: one false alarm in fifty weeks of a version that lies exactly at its
+# limit.
 BEYOND_CHANCE = 1e-6
 SLOW_SHARE = 0.01  # what a 99th percentile leaves
 
@@ -40,12 +42,16 @@ class Guard:
     enabled: bool = True
     watch_days: int = 7  # what a promotion broke shows within a week, weekend included
     min_requests: int = 500  # fewer leave less than five beyond a 99th percentile
-    min_errors: int = 10  # one payment that is sent again and again is no pattern; a version that always fails shows at once
-    max_error_share: float = (
-        0.01  # a payment that is not scored costs the fallback of whoever asked; a sound model never fails
-    )
-    max_p99_ms: int = 10  # a score takes a few tenths of one; with 10 a worker is down from thousands of payments a second to a hundred
-    max_alarm_factor: float = 5.0  # times the share that its reference has, or a fifth of it: a busy day of fraud is not five times the usual
+    # one payment that is sent again and again is no pattern; a version that always fails shows at once
+    min_errors: int = 10
+    # a payment that is not scored costs the fallback of whoever asked; a sound model never fails
+    max_error_share: float = 0.01
+    # a score takes a few tenths of one; with 10 a worker is down from thousands of payments a second to a
+    # hundred
+    max_p99_ms: int = 10
+    # times the share that its reference has, or a fifth of it: a busy day of fraud is not five times the
+    # usual
+    max_alarm_factor: float = 5.0
 
     def __post_init__(self) -> None:
         if not 0 < self.watch_days <= KEPT_DAYS - COMPARED_DAYS:
@@ -82,7 +88,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Judgement:
-    """`breaches`: why it has to be rolled back. `shared`: what is outside its limits, and was with its predecessor. `note`: what was looked at."""
+    """`breaches`: why it has to be rolled back.
+
+    `shared`: what is outside its limits, and was with its predecessor. `note`: what was looked at.
+    """
 
     breaches: tuple[str, ...]
     shared: tuple[str, ...]
@@ -110,7 +119,10 @@ def watched(rows: Sequence[Row], now: datetime, guard: Guard) -> Watched | str:
 
 
 def judge(served: Measured, before: Measured, reference: Reference, guard: Guard) -> Judgement:
-    """What a version did since it was promoted, against the limits. `before` is its predecessor, which excuses nothing below `min_requests`."""
+    """What a version did since it was promoted, against the limits.
+
+    `before` is its predecessor, which excuses nothing below `min_requests`.
+    """
     found = [
         *_errors(served, before, guard),
         *_latency(served, before, guard),
@@ -130,8 +142,10 @@ def judge(served: Measured, before: Measured, reference: Reference, guard: Guard
 
 
 def by_chance(hits: int, trials: int, share: float) -> float:
-    """At most how probable at least `hits` of `trials` are where each is one with probability `share`: Chernoff's bound, which is never below the
-    exact probability (Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, 1963, theorem 1)."""
+    """At most how probable at least `hits` of `trials` are where each is one with probability `share`:
+    Chernoff's bound, which is never below the exact probability (Hoeffding, Probability Inequalities for Sums
+    of Bounded Random Variables, 1963, theorem 1).
+    """
     if hits <= trials * share:
         return 1.0
     if share <= 0:
@@ -146,8 +160,8 @@ def by_chance(hits: int, trials: int, share: float) -> float:
 def beyond_factor(hits: int, trials: int, other_hits: int, other_trials: int, factor: float) -> bool:
     """Whether, beyond chance, the first share is more than `factor` times the second.
 
-    If it were exactly that, then of all hits together those of the first would be a known share: Przyborowski and Wilenski's test (Biometrika, 1940),
-    which counts how little is known of both.
+    If it were exactly that, then of all hits together those of the first would be a known share: Przyborowski
+    and Wilenski's test (Biometrika, 1940), which counts how little is known of both.
     """
     weighed = factor * trials
     return (

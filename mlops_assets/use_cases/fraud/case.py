@@ -16,7 +16,8 @@ from serving.contract.bounds import Bounds
 
 
 def open_source(values: Mapping[str, Any], base: Path) -> Source:
-    """The source that `[source]` of the configuration describes; a relative path starts at `base`, the configuration file's folder.
+    """The source that `[source]` of the configuration describes; a relative path starts at `base`, the
+    configuration file's folder.
 
     `SourceError` has all that is wrong with the table. Nothing is opened yet.
     """
@@ -75,7 +76,8 @@ FRAUD = UseCase(
             "How busy the merchant was, over 1 to 30 days before each transaction.",
         ),
     ),
-    # Windows of up to a week: longer ones move by themselves while a young history fills, and calendar features do every weekend.
+    # Windows of up to a week: longer ones move by themselves while a young history fills, and calendar
+    # features do every weekend.
     drift_columns=(
         "txn_amount",
         "amount_to_customer_avg_7d",

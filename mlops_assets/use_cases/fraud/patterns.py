@@ -1,4 +1,6 @@
-"""How fraud happens in the simulated bank: four patterns, each a function of the day alone, so that any day can be made without the others."""
+"""How fraud happens in the simulated bank: four patterns, each a function of the day alone, so that any day
+can be made without the others.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def compromised_merchants(
 
 
 def stolen_cards(people: Population, stream: Stream, day: int, thefts_per_day: float) -> Rows:
-    """For 1 to 3 days a card pays in bursts, several times its owner's usual amount, anywhere, and is often refused."""
+    """For 1 to 3 days a card pays in bursts, several times its owner's usual amount, anywhere, and is often
+    refused.
+    """
     stolen = []
     for start in range(day - LONGEST_THEFT + 1, day + 1):
         rng = stream("theft", start)
@@ -71,9 +75,10 @@ def large_amounts(rows: Rows, people: Population, stream: Stream, day: int, per_
 def card_testing(people: Population, stream: Stream, day: int, cards_per_day: float) -> Rows:
     """The pattern that no model has seen before it is injected.
 
-    At night a ring of merchants, another one each week, tries good spenders' cards with small change; before the morning each is drained by a few
-    payments, larger than usual but not much, at merchants where hardly anybody pays. Neither their size nor the merchant's record gives them
-    away: the hour, the quiet merchant and the small payment just before do.
+    At night a ring of merchants, another one each week, tries good spenders' cards with small change; before
+    the morning each is drained by a few payments, larger than usual but not much, at merchants where hardly
+    anybody pays. Neither their size nor the merchant's record gives them away: the hour, the quiet merchant
+    and the small payment just before do.
     """
     ring = stream("ring", day // 7).choice(people.merchants, min(8, people.merchants), replace=False)
     quiet = np.argsort(people.popularity, kind="stable")[: max(people.merchants // 4, 1)]

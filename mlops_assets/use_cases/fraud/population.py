@@ -22,7 +22,9 @@ WEEKDAY = np.array([0.95, 0.92, 0.95, 1.0, 1.12, 1.18, 0.88])  # Monday first; t
 
 @dataclass(frozen=True)
 class Rows:
-    """Payments of one day in columns: positions of customer and merchant, microseconds of the day, the amount, and which pattern (0: none)."""
+    """Payments of one day in columns: positions of customer and merchant, microseconds of the day, the
+    amount, and which pattern (0: none).
+    """
 
     customer: np.ndarray
     merchant: np.ndarray

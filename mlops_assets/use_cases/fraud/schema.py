@@ -1,4 +1,6 @@
-"""What a card transaction and a label look like: the columns of raw tables, and the pandera schemas that an accepted row satisfies."""
+"""What a card transaction and a label look like: the columns of raw tables, and the pandera schemas that an
+accepted row satisfies.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,10 @@ def transactions_schema(arrival_day: date | None = None, bounds: Bounds = DEFAUL
 
 
 def labels_schema(arrival_day: date | None = None) -> DataFrameSchema:
-    """Accepted labels. Several of one transaction are history, not an error: contradictions are for the verdicts to weigh."""
+    """Accepted labels.
+
+    Several of one transaction are history, not an error: contradictions are for the verdicts to weigh.
+    """
     import pandera.pandas as pa
 
     return pa.DataFrameSchema(

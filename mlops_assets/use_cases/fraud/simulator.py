@@ -1,6 +1,8 @@
-"""A simulated bank: a source that never runs dry, whose fraud is known, and whose misfortunes happen on the days that a scenario names.
+"""A simulated bank: a source that never runs dry, whose fraud is known, and whose misfortunes happen on the
+days that a scenario names.
 
-Every day has random numbers of its own, from the seed and its date, so that a day made alone equals the same day within a range.
+Every day has random numbers of its own, from the seed and its date, so that a day made alone equals the same
+day within a range.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ CACHED_DAYS = 16
 
 
 class Scenario(BaseModel):
-    """What is different from `from` to `to`, both included. `factor` multiplies amounts (inflation) or the number of cards (the new pattern)."""
+    """What is different from `from` to `to`, both included.
+
+    `factor` multiplies amounts (inflation) or the number of cards (the new pattern).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -58,7 +63,10 @@ class FraudConfig(BaseModel):
 
 
 class SimulatorConfig(BaseModel):
-    """`[source]` of `kind = "simulator"`. The default is about 1,300 payments a day, 1.5 to 2 % of them fraud."""
+    """`[source]` of `kind = "simulator"`.
+
+    The default is about 1,300 payments a day, 1.5 to 2 % of them fraud.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,7 +87,10 @@ class SimulatorConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Day:
-    """What happened on one day, in the order of time; times are microseconds since the epoch. `charged_back_us` is 0 where it never is."""
+    """What happened on one day, in the order of time; times are microseconds since the epoch.
+
+    `charged_back_us` is 0 where it never is.
+    """
 
     rows: Rows
     event_us: np.ndarray
@@ -142,7 +153,9 @@ class BankSource:
         return _labels(number[arrived], np.ones(int(arrived.sum()), dtype=bool), known_us[arrived])
 
     def truth(self, first: date, last: date) -> pa.Table:
-        """What nobody is told: every transaction that happened (not: arrived) on the days, is_fraud, and the pattern that made it."""
+        """What nobody is told: every transaction that happened (not: arrived) on the days, is_fraud, and the
+        pattern that made it.
+        """
         days = [self.day(day) for day in self._dates(first, last)]
         pattern = np.concatenate([day.rows.pattern for day in days]) if days else np.zeros(0, dtype=np.int8)
         number, event = (
@@ -159,9 +172,11 @@ class BankSource:
         )
 
     def investigations(self, transactions: pa.Table | pd.DataFrame, decisions: Mapping[str, str]) -> pa.Table:
-        """The labels, fraud or legitimate, of those transactions that were reviewed or blocked, hours after they arrived.
+        """The labels, fraud or legitimate, of those transactions that were reviewed or blocked, hours after
+        they arrived.
 
-        `decisions` is id -> ALLOW, REVIEW or BLOCK; an id without a decision was never looked at. An id that is not this bank's is a `SourceError`.
+        `decisions` is id -> ALLOW, REVIEW or BLOCK; an id without a decision was never looked at. An id that
+        is not this bank's is a `SourceError`.
         """
         ids = transactions["transaction_id"]
         looked_at = [

@@ -1,4 +1,6 @@
-"""Card transactions and their labels from files: Parquet or CSV, one file or a folder of them, with the feed's own column names."""
+"""Card transactions and their labels from files: Parquet or CSV, one file or a folder of them, with the
+feed's own column names.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ class FlagWords(BaseModel):
 
 
 class TextConfig(BaseModel):
-    """What the text of a feed means where it is not the usual. What is left out is usual, or for labels as in `[source]`."""
+    """What the text of a feed means where it is not the usual.
+
+    What is left out is usual, or for labels as in `[source]`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,11 +84,13 @@ class TextConfig(BaseModel):
 
 
 class LabelsConfig(TextConfig):
-    """Where labels are and when they became known: columns of the transactions' own files, or files of their own (`path`).
+    """Where labels are and when they became known: columns of the transactions' own files, or files of their
+    own (`path`).
 
-    With `delay_days` a label counts as known that long after its transaction. In the transactions' own files a 0 says only that no fraud
-    was reported, so that fraud alone becomes a label, unless `legitimate` is true. Files of labels are taken as they are; one
-    without a column `is_fraud` is a list of frauds. `arrival` is that of files of labels; labels in the transactions' files arrive as those do.
+    With `delay_days` a label counts as known that long after its transaction. In the transactions' own files
+    a 0 says only that no fraud was reported, so that fraud alone becomes a label, unless `legitimate` is
+    true. Files of labels are taken as they are; one without a column `is_fraud` is a list of frauds.
+    `arrival` is that of files of labels; labels in the transactions' files arrive as those do.
     """
 
     path: str | None = Field(default=None, min_length=1)
@@ -118,9 +125,12 @@ class LabelsConfig(TextConfig):
 
 
 class FilesConfig(TextConfig):
-    """A feed of files. `columns` maps canonical names to the feed's; one that is not named there goes by its canonical name.
+    """A feed of files.
 
-    With `arrival = "file"` the day in a file's name is the day on which all of its rows arrived. `encoding` is that of text without a BOM.
+    `columns` maps canonical names to the feed's; one that is not named there goes by its canonical name.
+
+    With `arrival = "file"` the day in a file's name is the day on which all of its rows arrived. `encoding`
+    is that of text without a BOM.
     """
 
     kind: Literal["files"] = "files"
@@ -177,7 +187,10 @@ class FilesConfig(TextConfig):
 
 
 class FileSource:
-    """The rows of a `FilesConfig` by their day of arrival. What it read it remembers, as long as the files do not change."""
+    """The rows of a `FilesConfig` by their day of arrival.
+
+    What it read it remembers, as long as the files do not change.
+    """
 
     def __init__(self, config: FilesConfig) -> None:
         self.config = config
@@ -200,7 +213,8 @@ class FileSource:
     def labels(self, first: date, last: date) -> pa.Table:
         if self.config.labels is None or self._labels is None:
             return RAW_LABELS.empty_table()
-        # A label of a late row is known when its row is, so that arrival less the delay bounds what can be due.
+        # A label of a late row is known when its row is, so that arrival less the delay bounds what can be
+        # due.
         rows = self._as_labels(self._labels.rows(first - timedelta(days=self._delay_days), last))
         rows = rows.filter(
             pc.and_(
@@ -213,7 +227,10 @@ class FileSource:
     def holdings(
         self, feed: Literal["transactions", "labels"], first: date, last: date, known: Mapping[str, FileRows]
     ) -> dict[str, FileRows]:
-        """What the files of a feed hold, by day of arrival. Nothing is filtered out that `transactions` and `labels` would give."""
+        """What the files of a feed hold, by day of arrival.
+
+        Nothing is filtered out that `transactions` and `labels` would give.
+        """
         if feed == "transactions":
             return self._transactions.holdings(first, last, known)
         if self._labels is None:

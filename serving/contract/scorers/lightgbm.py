@@ -1,4 +1,6 @@
-"""From a vector to a calibrated score, by one code path for training, service and replay, so that equal inputs give equal bits."""
+"""From a vector to a calibrated score, by one code path for training, service and replay, so that equal
+inputs give equal bits.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Calibrator:
         return small / (1.0 + small)
 
     def apply(self, margins: Matrix) -> Matrix:
-        """Element by element through `one`: NumPy's vectorised exp may differ from the C library's in the last bit."""
+        """Element by element through `one`: NumPy's vectorised exp may differ from the C library's in the
+        last bit.
+        """
         return np.array(
             [self.one(m) for m in np.asarray(margins, dtype=np.float64).ravel().tolist()], dtype=np.float64
         )
@@ -71,7 +75,9 @@ class Scorer:
         )
 
     def score_one(self, values: Sequence[float]) -> float:
-        """The calibrated score of one vector, equal to the bit to `score` of the same row, at a tenth of its cost."""
+        """The calibrated score of one vector, equal to the bit to `score` of the same row, at a tenth of its
+        cost.
+        """
         self._check_width(len(values))
         return self.calibrator.one(self._row.margin(values))
 
@@ -89,7 +95,9 @@ class Scorer:
 
 
 class _SingleRow:
-    """LightGBM's `LGBM_BoosterPredictForMatSingleRowFast`: 3 µs a row instead of 21, which Python's `Booster` does not offer."""
+    """LightGBM's `LGBM_BoosterPredictForMatSingleRowFast`: 3 µs a row instead of 21, which Python's `Booster`
+    does not offer.
+    """
 
     def __init__(self, booster: Any, columns: int) -> None:
         from lightgbm.basic import _LIB, _safe_call

@@ -1,7 +1,8 @@
 """A use case as frozen values: what is scored, what becomes known of it, and what is decided.
 
-The values travel in the release bundle as JSON, so that the service builds its request validation, the columns of its log and its
-bounds from the release that it serves. `Subject` is the whole; `event`, `labels` and `decisions` are its parts.
+The values travel in the release bundle as JSON, so that the service builds its request validation, the
+columns of its log and its bounds from the release that it serves. `Subject` is the whole; `event`, `labels`
+and `decisions` are its parts.
 """
 
 from serving.contract.subject.decisions import Costs, Decisions

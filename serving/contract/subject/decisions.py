@@ -12,8 +12,8 @@ from serving.contract.subject.problems import BadSubject, check_once
 class Costs:
     """Costs of an event's outcomes, in the unit of `Decisions.unit`; where there is none, in cases.
 
-    `review` is what it costs to have a person look at one event. `missed_share` is the share of an event's value that is lost where a positive
-    passes. `insult` is what it costs to stop a negative.
+    `review` is what it costs to have a person look at one event. `missed_share` is the share of an event's
+    value that is lost where a positive passes. `insult` is what it costs to stop a negative.
     """
 
     review: float
@@ -34,7 +34,8 @@ class Costs:
 class Decisions:
     """One decision that lets pass, one that has a person look, optionally one that stops.
 
-    `value` is the Number of the event that a missed positive loses, `unit` its currency or other unit. Without them quality is counted in cases.
+    `value` is the Number of the event that a missed positive loses, `unit` its currency or other unit.
+    Without them quality is counted in cases.
     """
 
     passes: str

@@ -15,7 +15,10 @@ LARGEST = 1e10
 
 @dataclass(frozen=True)
 class Number:
-    """A number from `low` to `high`, both included. `default` is what an event that leaves it out means; None: it is required."""
+    """A number from `low` to `high`, both included.
+
+    `default` is what an event that leaves it out means; None: it is required.
+    """
 
     name: str
     low: float = -LARGEST
@@ -48,7 +51,10 @@ class Flag:
 
 @dataclass(frozen=True)
 class Text:
-    """A word of a closed or open list, such as a service level; 1 to 200 characters. Features see it as a category, never as free text."""
+    """A word of a closed or open list, such as a service level; 1 to 200 characters.
+
+    Features see it as a category, never as free text.
+    """
 
     name: str
     default: str | None = None
@@ -65,8 +71,8 @@ Column = Number | Flag | Text
 class Key:
     """A column that names something with a history, such as a customer.
 
-    `join` is the join key of the features that the column is looked up in, where it has another name than the column.
-    A `nullable` key may be absent: it has an empty history then, offline and online.
+    `join` is the join key of the features that the column is looked up in, where it has another name than the
+    column. A `nullable` key may be absent: it has an empty history then, offline and online.
     """
 
     name: str
@@ -84,9 +90,12 @@ class Key:
 
 @dataclass(frozen=True)
 class Feed:
-    """A further stream of events, such as road conditions by depot and hour. Every feed has `event_timestamp` and `created_timestamp`.
+    """A further stream of events, such as road conditions by depot and hour.
 
-    `name` is its dataset in the lake and its path in `POST /streams/{name}`; `id` names the columns that together identify one event.
+    Every feed has `event_timestamp` and `created_timestamp`.
+
+    `name` is its dataset in the lake and its path in `POST /streams/{name}`; `id` names the columns that
+    together identify one event.
     """
 
     name: str
@@ -117,10 +126,13 @@ class Feed:
 
 @dataclass(frozen=True)
 class Event:
-    """What is scored while somebody waits. `noun` is its word on the wire and in reports, `dataset` its stream in the lake.
+    """What is scored while somebody waits.
 
-    `believable` names the numbers whose range a configuration may change, as the highest believable amount is. Every event has
-    `event_timestamp` (when it happened) and `created_timestamp` (when the platform learnt of it).
+    `noun` is its word on the wire and in reports, `dataset` its stream in the lake.
+
+    `believable` names the numbers whose range a configuration may change, as the highest believable amount
+    is. Every event has `event_timestamp` (when it happened) and `created_timestamp` (when the platform learnt
+    of it).
     """
 
     noun: str

@@ -15,9 +15,10 @@ Silence = Literal["negative", "unknown"]
 class Labels:
     """The column that says it (`name`), and the words for both answers in reports.
 
-    `silence`: what an event without a label is once `maturity` has passed. "negative" where only positives are reported, as banks report
-    fraud; "unknown" where both answers arrive, and an event that is never answered stays out of training and evaluation.
-    `withheld_by` names the decisions after which no label comes by itself, such as BLOCK.
+    `silence`: what an event without a label is once `maturity` has passed. "negative" where only positives
+    are reported, as banks report fraud; "unknown" where both answers arrive, and an event that is never
+    answered stays out of training and evaluation. `withheld_by` names the decisions after which no label
+    comes by itself, such as BLOCK.
     """
 
     name: str

@@ -33,7 +33,9 @@ RESERVED = frozenset(
 
 
 class BadSubject(ValueError):
-    """A declaration that cannot be meant; the message names the place in the use case, the value and what to do."""
+    """A declaration that cannot be meant; the message names the place in the use case, the value and what to
+    do.
+    """
 
 
 def check_name(place: str, name: str) -> None:

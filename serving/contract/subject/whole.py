@@ -37,7 +37,10 @@ Slice = Bands | Known
 
 @dataclass(frozen=True)
 class Subject:
-    """What serving needs to know of a use case. Raises `BadSubject` with the place and the value of what cannot be meant."""
+    """What serving needs to know of a use case.
+
+    Raises `BadSubject` with the place and the value of what cannot be meant.
+    """
 
     name: str
     event: Event

@@ -1,7 +1,7 @@
 """Refusals as responses: type, place and message of each problem.
 
-What a client sent is not repeated: a NaN echoed into JSON would make the answer a 500. Only a finite number or a moment
-that is beyond a bound is named.
+What a client sent is not repeated: a NaN echoed into JSON would make the answer a 500. Only a finite number
+or a moment that is beyond a bound is named.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
-"""The routes: JSON in, the data plane's answer out. Handlers are async and the work in them is short, because a thread pool would cost a quarter of
-the throughput."""
+"""The routes: JSON in, the data plane's answer out.
+
+Handlers are async and the work in them is short, because a thread pool would cost a quarter of the
+throughput.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
         tags=["predictions"],
     )
     async def predict(request: Request) -> Response:
-        """Score a transaction against its history, or a ready-made vector. A repeated id gets its stored answer; with another payload, 409."""
+        """Score a transaction against its history, or a ready-made vector.
+
+        A repeated id gets its stored answer; with another payload, 409.
+        """
         asked = PredictRequest.model_validate_json(await request.body())
         if given := asked.transaction:
             transaction = Transaction(
@@ -87,7 +93,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
         tags=["labels"],
     )
     async def labels(request: Request) -> Response:
-        """Report what became known of transactions. Labels of transactions that the service never saw are kept, with `known` false."""
+        """Report what became known of transactions.
+
+        Labels of transactions that the service never saw are kept, with `known` false.
+        """
         asked = LabelsRequest.model_validate_json(await request.body())
         given = [
             Label(
@@ -158,7 +167,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 async def _patiently(work: Callable[[], Result], service: Service, request: Request | None = None) -> Result:
-    """Wait for the lock of serving.db without blocking the others, up to the deadline; with `request`, no longer than its client does."""
+    """Wait for the lock of serving.db without blocking the others, up to the deadline; with `request`, no
+    longer than its client does.
+    """
     deadline = time.monotonic() + service.settings.limits.store_deadline_s
     while True:
         try:
@@ -186,7 +197,9 @@ def _shown(answer: Answer) -> dict[str, object]:
 
 
 def _body(model: type[BaseModel]) -> dict[str, Any]:
-    """The request's schema for the documentation: bodies are parsed by pydantic straight from the bytes, not by FastAPI."""
+    """The request's schema for the documentation: bodies are parsed by pydantic straight from the bytes, not
+    by FastAPI.
+    """
     schema = {"$ref": COMPONENTS.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

@@ -1,4 +1,7 @@
-"""What clients send and get, field by field. Strict: nothing is coerced, no unknown field is accepted, every number is finite."""
+"""What clients send and get, field by field.
+
+Strict: nothing is coerced, no unknown field is accepted, every number is finite.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ def _set_clock(moment: datetime) -> datetime:
 Id = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
 Time = Annotated[AwareDatetime, AfterValidator(_set_clock)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-# What the engine can count with: sums of squares of hundredths stay far inside its integers. What a payment may be is the release's to say.
+# What the engine can count with: sums of squares of hundredths stay far inside its integers. What a payment
+# may be is the release's to say.
 Amount = Annotated[float, Field(allow_inf_nan=False, ge=-1e10, le=1e10)]
 
 

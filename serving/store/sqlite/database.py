@@ -19,8 +19,11 @@ from serving.store.sqlite.state_compatibility import missing
 from serving.store.sqlite.version_counts import Tally
 
 OPENING_TIMEOUT_MS = 10_000  # several workers open the file at once
-BUSY_TIMEOUT_MS = 5  # another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other work meanwhile
-# Left to SQLite, every thousandth page is checkpointed inside somebody's commit and waits for the disk (p99 5 ms, with the thread 0.5).
+# another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other
+# work meanwhile
+BUSY_TIMEOUT_MS = 5
+# Left to SQLite, every thousandth page is checkpointed inside somebody's commit and waits for the disk (p99 5
+# ms, with the thread 0.5).
 TIDY_EVERY_S = 0.5
 MAPPED_BYTES = 1 << 30  # of the file, read without a copy: a customer's pack in half the time
 PRUNE_PAUSE_S = 0.02  # between two commits of deletions, so that payments get their turn
@@ -30,7 +33,10 @@ logger = logging.getLogger("serving.store.sqlite.database")
 
 
 def open_database(settings: ServingSettings, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> sqlite3.Connection:
-    """The connection to serving.db, its tables made; `LogError` where it cannot be opened for writing. WAL: readers never wait for a writer."""
+    """The connection to serving.db, its tables made; `LogError` where it cannot be opened for writing.
+
+    WAL: readers never wait for a writer.
+    """
     try:
         return _opened(settings, busy_timeout_ms)
     except (OSError, sqlite3.Error) as error:
@@ -54,8 +60,11 @@ def _opened(settings: ServingSettings, busy_timeout_ms: int) -> sqlite3.Connecti
 
 
 def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]:
-    """For the follower's thread, through a connection of its own: reasons why the stored state cannot serve a plan. Where it can, its indexes are
-    made here, and not while a payment waits."""
+    """For the follower's thread, through a connection of its own: reasons why the stored state cannot serve a
+    plan.
+
+    Where it can, its indexes are made here, and not while a payment waits.
+    """
 
     def reasons_against(plan: FeaturePlan) -> list[str]:
         connection = open_database(settings, OPENING_TIMEOUT_MS)
@@ -73,8 +82,9 @@ def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]
 def tidy_until(
     stop: threading.Event, settings: ServingSettings, release: Callable[[], Release | None], tally: Tally
 ) -> None:
-    """For a thread: writes what was counted, moves what was committed from the WAL into the file, and forgets what no window of the release
-    reaches; so no payment has to."""
+    """For a thread: writes what was counted, moves what was committed from the WAL into the file, and forgets
+    what no window of the release reaches; so no payment has to.
+    """
     connection = open_database(settings, OPENING_TIMEOUT_MS)
 
     def pause() -> bool:

@@ -1,7 +1,9 @@
-"""The service's log, as tables and readers: every decision with all that its replay needs, and every label, in commit order.
+"""The service's log, as tables and readers: every decision with all that its replay needs, and every label,
+in commit order.
 
-It shares `serving.db` with the online state, so that a decision, its event and its id commit in one transaction. Nothing here needs a web framework:
-the `prediction_log` asset and replay read through this module.
+It shares `serving.db` with the online state, so that a decision, its event and its id commit in one
+transaction. Nothing here needs a web framework: the `prediction_log` asset and replay read through this
+module.
 """
 
 from __future__ import annotations
@@ -124,20 +126,28 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
 
 def read_decisions(db: Path, day: str) -> pa.Table:
-    """The decisions that arrived on a day (of `created_timestamp`), in commit order; empty where nothing was served."""
+    """The decisions that arrived on a day (of `created_timestamp`), in commit order; empty where nothing was
+    served.
+    """
     return _read(db, "decisions", DECISIONS, "created_us", day)
 
 
 def read_labels(db: Path, day: str) -> pa.Table:
-    """The labels of a day (of `label_timestamp`), in commit order. `known` is false where the service had not seen the transaction."""
+    """The labels of a day (of `label_timestamp`), in commit order.
+
+    `known` is false where the service had not seen the transaction.
+    """
     return _read(db, "labels", LABELS, "label_us", day)
 
 
 def served_days(
     db: Path, what: Literal["transactions", "labels"] = "transactions", days: Collection[str] | None = None
 ) -> set[str]:
-    """The arrival days, of `days` or of all, on which the service took at least one transaction (or one label): for those the log is the source, not
-    the feed's file. Ready-made vectors do not count, as they bring no transaction."""
+    """The arrival days, of `days` or of all, on which the service took at least one transaction (or one
+    label): for those the log is the source, not the feed's file.
+
+    Ready-made vectors do not count, as they bring no transaction.
+    """
     table, arrival, only = {
         "transactions": ("decisions", "created_us", "kind = 'transaction' AND"),
         "labels": ("labels", "label_us", ""),

@@ -1,7 +1,8 @@
-"""What the service measured of each version, minute by minute: how much it scored, how much of that was not ALLOW, what failed, what was slow.
+"""What the service measured of each version, minute by minute: how much it scored, how much of that was not
+ALLOW, what failed, what was slow.
 
-The minutes are the machine's, also where the service runs on event time: an error or a delay happens to a process, and not to a payment, and the
-history of promotions has the machine's times too.
+The minutes are the machine's, also where the service runs on event time: an error or a delay happens to a
+process, and not to a payment, and the history of promotions has the machine's times too.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ FORGET = "DELETE FROM measured WHERE minute_us < min(?, (SELECT min(minute_us) F
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one version: new decisions, those of them that are not ALLOW, and requests that failed while it scored. `slower` counts, for each of
-    `SLOW_MS`, the decisions that took longer from the stored history to the score, in time of the processor: to wait for a busy machine is not the
-    version's doing."""
+    """Of one version: new decisions, those of them that are not ALLOW, and requests that failed while it
+    scored.
+
+    `slower` counts, for each of `SLOW_MS`, the decisions that took longer from the stored history to the
+    score, in time of the processor: to wait for a busy machine is not the version's doing.
+    """
 
     scored: int = 0
     alarms: int = 0
@@ -55,7 +59,9 @@ def slow(milliseconds: int) -> str:
 
 
 def add_measured(connection: sqlite3.Connection, now_us: int, counts: Mapping[tuple[str, str], int]) -> None:
-    """Add counts by version and name to the minute, in one commit; what is older than `KEPT_DAYS` is forgotten."""
+    """Add counts by version and name to the minute, in one commit; what is older than `KEPT_DAYS` is
+    forgotten.
+    """
     minute_us = now_us // MINUTE_US * MINUTE_US
     connection.execute("BEGIN IMMEDIATE")
     try:

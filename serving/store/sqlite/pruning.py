@@ -1,4 +1,6 @@
-"""Forgets events that no window can reach any more, a few at a time: a whole day of them in one commit would keep payments waiting."""
+"""Forgets events that no window can reach any more, a few at a time: a whole day of them in one commit would
+keep payments waiting.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from feature_repo.online.sqlite.state import OnlineState
 from serving.contract.bounds import DAY_US
 from serving.store.sqlite.state_compatibility import agreed_us
 
-ROWS_A_COMMIT = 200  # 7 ms under the lock of serving.db, for which a payment waits up to 250; a thousand take 100 (measured, 200,000 events)
-BEFORE_FORGETTING = (
-    100  # payments that have to be as new: a handful with a wrong date must not cost the history
-)
+# 7 ms under the lock of serving.db, for which a payment waits up to 250; a thousand take 100 (measured,
+# 200,000 events)
+ROWS_A_COMMIT = 200
+# payments that have to be as new: a handful with a wrong date must not cost the history
+BEFORE_FORGETTING = 100
 
 
 def prune(
@@ -23,9 +26,12 @@ def prune(
     pause: Callable[[], bool] = lambda: False,
     agree: int = BEFORE_FORGETTING,
 ) -> int:
-    """Delete what lies out of reach of the moment that `agree` payments have reached, late ones included, in commits of
-    their own; returns how many events. Between two commits it asks `pause`, which may wait and let others write; True
-    ends the work, and the rest is found again."""
+    """Delete what lies out of reach of the moment that `agree` payments have reached, late ones included, in
+    commits of their own; returns how many events.
+
+    Between two commits it asks `pause`, which may wait and let others write; True ends the work, and the rest
+    is found again.
+    """
     (newest_us,) = connection.execute("SELECT newest_us FROM sequence").fetchone()
     newest_us = min(newest_us, agreed_us(connection, agree))
     if not newest_us:

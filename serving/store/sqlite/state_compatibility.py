@@ -1,4 +1,6 @@
-"""What the stored events are good for: whether they can serve another plan, and which moment they have reached."""
+"""What the stored events are good for: whether they can serve another plan, and which moment they have
+reached.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ AGREE = 3  # payments that say a moment before it is believed: one is a typing e
 
 
 def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
-    """Why the stored events cannot serve a plan: a column that was never stored with them, or a stream that has none while others do."""
+    """Why the stored events cannot serve a plan: a column that was never stored with them, or a stream that
+    has none while others do.
+    """
     current = standing(connection).current
     shared = {table_name(name, current) for name in ("packs", "removed")}
     tables = set(tables_of(connection, current)) - shared

@@ -1,4 +1,6 @@
-"""Counts what each version does, in memory; a thread that no payment waits for writes the counts to serving.db, where they outlive the process."""
+"""Counts what each version does, in memory; a thread that no payment waits for writes the counts to
+serving.db, where they outlive the process.
+"""
 
 from __future__ import annotations
 
