@@ -292,12 +292,16 @@ def floor(data: Path, lake_root: str, out: str, copies: int) -> dict[str, Any]:
             for dataset, columns in (
                 (
                     "transactions",
-                    "transaction_id, event_timestamp, created_timestamp, customer_id, merchant_id, amount, is_declined",
+                    (
+                        "transaction_id, event_timestamp, created_timestamp, customer_id, merchant_id,"
+                        " amount, is_declined"
+                    ),
                 ),
                 ("verdicts", "event_timestamp, created_timestamp, merchant_id, is_fraud"),
             ):
                 connection.execute(
-                    f"CREATE TABLE {dataset} AS SELECT {columns} FROM read_parquet({lake.files(dataset, lake.partitions(dataset))})"
+                    f"CREATE TABLE {dataset} AS SELECT {columns} FROM"
+                    f" read_parquet({lake.files(dataset, lake.partitions(dataset))})"
                 )
             for view in VIEWS:
                 connection.execute(f"COPY {view} TO '{folder}/{view}.parquet' (FORMAT parquet)")
@@ -447,7 +451,8 @@ def equality(data: Path, lake_root: str, out: str, copies: int) -> dict[str, Any
             if not same.all():
                 row = int(np.flatnonzero(~same)[0])
                 raise SystemExit(
-                    f"{name} of transaction {ours.index[~tied][row]}: {mine[row]!r}, {method} says {other[row]!r}"
+                    f"{name} of transaction {ours.index[~tied][row]}: {mine[row]!r}, {method} says"
+                    f" {other[row]!r}"
                 )
             compared += len(mine)
     return {"values": compared, "tied_rows_left_out": int(tied.sum()), "tiled": False, "late_rows": False}

@@ -90,7 +90,8 @@ def main() -> int:
         return 0
     if not days[0] < options.as_of.isoformat() <= days[-1]:
         parser.error(
-            f"the data goes from {days[0]} to {days[-1]}, and {options.as_of} is not a day with data before it"
+            f"the data goes from {days[0]} to {days[-1]}, and {options.as_of} is not a day with data"
+            " before it"
         )
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(data.resolve(), days[0], options.as_of, options.rounds, Path(folder))))

@@ -47,7 +47,10 @@ def arrival_us(
                 "not accepted: the service runs on the wall clock, a payment is known when it arrives",
             )
         if event_us > now_us + bounds.ahead_wall_us:
-            limit = f"more than {bounds.ahead_minutes:g} minutes ahead of the service's clock, {from_us(now_us)} ([bounds] ahead_minutes)"
+            limit = (
+                f"more than {bounds.ahead_minutes:g} minutes ahead of the service's clock, {from_us(now_us)}"
+                " ([bounds] ahead_minutes)"
+            )
             raise BadInput("future", happened, f"{from_us(event_us)} is {limit}")
         return max(now_us, event_us)
     _check_lateness(bounds, event_us, newest_us, "the newest event", f"; {TURN}")
@@ -80,7 +83,10 @@ def check_labels(clock: Clock, bounds: Bounds, labels: Sequence[Label], clock_us
         elif label.label_us is None:
             raise BadInput("bad_value", field, "required: the service runs on event time")
         elif clock_us and label.label_us > clock_us + bounds.ahead_label_us:
-            limit = f"more than {bounds.label_ahead_days:g} days ahead of the service's clock, {from_us(clock_us)}"
+            limit = (
+                f"more than {bounds.label_ahead_days:g} days ahead of the service's clock,"
+                f" {from_us(clock_us)}"
+            )
             raise BadInput(
                 "future", field, f"{from_us(label.label_us)} is {limit} ([bounds] label_ahead_days)"
             )
@@ -88,5 +94,8 @@ def check_labels(clock: Clock, bounds: Bounds, labels: Sequence[Label], clock_us
 
 def _check_lateness(bounds: Bounds, event_us: int, latest_us: int, latest: str, remedy: str) -> None:
     if event_us < latest_us - bounds.lateness_us:
-        limit = f"more than {bounds.lateness_days} days before {latest}, {from_us(latest_us)} ([bounds] lateness_days{remedy})"
+        limit = (
+            f"more than {bounds.lateness_days} days before {latest}, {from_us(latest_us)} ([bounds]"
+            f" lateness_days{remedy})"
+        )
         raise BadInput("late", ("transaction", "event_timestamp"), f"{from_us(event_us)} is {limit}")

@@ -49,7 +49,8 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
     )
     why = (
         f"the newest payments of {settings.home} are of {newest:%Y-%m-%d}, and the service's clock says"
-        f" {clock:%Y-%m-%d %H:%M}: more than {settings.far_days} days apart; {wall if settings.clock == 'wall' else event}"
+        f" {clock:%Y-%m-%d %H:%M}: more than {settings.far_days} days apart;"
+        f" {wall if settings.clock == 'wall' else event}"
     )
     if settings.when_far == "refuse":
         raise BadSetting(f'{why}, [serving] when_far = "warn" starts all the same')

@@ -198,7 +198,10 @@ class DataPlane:
             subject is not None,
             label.label_us,
         )
-        query = "INSERT OR IGNORE INTO labels (seq, transaction_id, is_fraud, label_us, known, given_us) VALUES (?, ?, ?, ?, ?, ?)"
+        query = (
+            "INSERT OR IGNORE INTO labels (seq, transaction_id, is_fraud, label_us, known, given_us) VALUES"
+            " (?, ?, ?, ?, ?, ?)"
+        )
         if not self._connection.execute(query, row).rowcount:
             return LabelReceipt(label.transaction_id, subject is not None, duplicate=True)
         # It turns no clock: what is known of a payment later on is no evidence of what time it is.

@@ -66,7 +66,8 @@ class ServingSettings:
     def __post_init__(self) -> None:
         if not is_loopback(self.host):
             raise BadSetting(
-                f"--host {self.host}: the service has no keys yet, so it listens on loopback only (127.0.0.1, ::1 or localhost)"
+                f"--host {self.host}: the service has no keys yet, so it listens on loopback only (127.0.0.1,"
+                " ::1 or localhost)"
             )
         if not 0 <= self.port <= 65_535:
             raise BadSetting(f"--port {self.port}: not a port")
@@ -76,7 +77,8 @@ class ServingSettings:
             raise BadSetting(f"--poll {self.poll_seconds}: seconds, more than 0")
         if self.now is not None and self.clock != "event":
             raise BadSetting(
-                f"--now {self.now}: only with --clock event; on the wall clock the machine says what time it is"
+                f"--now {self.now}: only with --clock event; on the wall clock the machine says what time"
+                " it is"
             )
         if self.far_days < 1:
             raise BadSetting(f"--far-days {self.far_days}: at least 1")

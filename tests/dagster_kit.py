@@ -55,5 +55,6 @@ def wait_until_loaded(
             return
         time.sleep(0.5)
     raise AssertionError(
-        f"the webserver did not load the code location within {WEBSERVER_TIMEOUT_S:.0f} s: {log.read_text()[-3000:]}"
+        f"the webserver did not load the code location within {WEBSERVER_TIMEOUT_S:.0f} s:"
+        f" {log.read_text()[-3000:]}"
     )

@@ -94,7 +94,10 @@ def why_no_id(value: object) -> str:
     if isinstance(value, (float, np.floating, Decimal)) and math.isfinite(value):
         if value != int(value):
             return "not an identifier; it has a fraction"
-        return "not an identifier; a float of this size skips integers, so that the id has lost digits: hold the ids as integers or as text"
+        return (
+            "not an identifier; a float of this size skips integers, so that the id has lost digits: hold the"
+            " ids as integers or as text"
+        )
     return f"not an identifier; {type(value).__name__} is neither text nor a whole number"
 
 

@@ -53,7 +53,10 @@ customer_stats = StreamFeatureView(
     timestamp_field="event_timestamp",
     aggregations=customer_aggregations,
     schema=schema("customer_id", customer_aggregations),
-    description="How much and how often a customer pays, to tell an unusual payment and a card that has begun to be used by somebody else.",
+    description=(
+        "How much and how often a customer pays, to tell an unusual payment and a card that has begun to be"
+        " used by somebody else."
+    ),
 )
 
 verdict_aggregations = [
@@ -76,7 +79,10 @@ merchant_stats = StreamFeatureView(
     schema=schema("merchant_id", verdict_aggregations),
     enable_tiling=True,
     tiling_hop_size=timedelta(hours=1),
-    description="What is known of fraud at a merchant: verdicts count when they become known, not when the payment was made.",
+    description=(
+        "What is known of fraud at a merchant: verdicts count when they become known, not when the payment"
+        " was made."
+    ),
 )
 
 activity_aggregations = over((1, 30), "count", "transaction_id", "merchant_num_txns_{}d")
@@ -96,7 +102,9 @@ merchant_activity = StreamFeatureView(
 transaction_request = RequestSource(
     name="transaction_request",
     schema=[Field(name="amount", dtype=Float64), Field(name="event_time_us", dtype=Int64)],
-    description="What the scored transaction itself says: its amount, and its time in microseconds since the epoch.",
+    description=(
+        "What the scored transaction itself says: its amount, and its time in microseconds since the epoch."
+    ),
 )
 
 
@@ -130,7 +138,9 @@ transaction_request = RequestSource(
     ],
     mode="python",
     tags={"function": "feature_repo.fraud.context:transaction_context"},
-    description="The transaction against the history of its customer, and a merchant's frauds in calendar days.",
+    description=(
+        "The transaction against the history of its customer, and a merchant's frauds in calendar days."
+    ),
 )
 def transaction_context(inputs: dict[str, Any]) -> dict[str, Any]:
     # Feast keeps this source text and runs it without this module around it: the import has to be absolute,

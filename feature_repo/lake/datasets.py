@@ -216,8 +216,8 @@ class Lake:
             with (
                 pa.OSFile(f"{self._path}/{place}")
                 if self._local
-                else self.fs.open(f"{self._path}/{place}", "rb") as handle
-            ):
+                else self.fs.open(f"{self._path}/{place}", "rb")
+            ) as handle:
                 if (size := handle.seek(0, os.SEEK_END)) != file.bytes:
                     raise DamagedPartition(f"{place}: {size} bytes where its manifest says {file.bytes}")
                 handle.seek(0)

@@ -91,7 +91,8 @@ def write_to_online_store(
     view = store.registry.get_any_feature_view(feature_view_name, store.project)
     if isinstance(view, OnDemandFeatureView):
         raise RefusedPush(
-            f"{feature_view_name}: its values are computed when they are asked for; write to the views that it is made of"
+            f"{feature_view_name}: its values are computed when they are asked for; write to the views that"
+            " it is made of"
         )
     if len(
         rows := as_frame(feature_view_name, pd.DataFrame(inputs) if df is None and inputs is not None else df)
@@ -129,7 +130,8 @@ def apply(
         )
         if before and not (before - gone) and not any(isinstance(o, BaseFeatureView) for o in given):
             raise EmptyApply(
-                f"{store.config.registry.path}: this would remove every view ({', '.join(sorted(before))}); is it the right folder?"
+                f"{store.config.registry.path}: this would remove every view ({', '.join(sorted(before))});"
+                " is it the right folder?"
             )
         declared = [(o, list(o.materialization_intervals)) for o in given if isinstance(o, FeatureView)]
         try:

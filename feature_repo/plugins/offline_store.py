@@ -270,7 +270,8 @@ class LakeOfflineStore(OfflineStore):
         config: RepoConfig, feature_view: Any, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
         raise NotWritten(
-            f"{feature_view.name}: the lake is written by the platform's assets; push to the online store only"
+            f"{feature_view.name}: the lake is written by the platform's assets; push to the online store"
+            " only"
         )
 
     def validate_data_source(self, config: RepoConfig, data_source: Any) -> None:

@@ -142,7 +142,8 @@ class LakeOnlineStore(OnlineStore):
         """
         if is_windowed(table):
             raise FinishedValues(
-                f"{table.name}: of this view events are kept, and features computed when asked; push the events to its source instead"
+                f"{table.name}: of this view events are kept, and features computed when asked; push the"
+                " events to its source instead"
             )
         refusals = Refusals(len(data))
         write_values(config, table.name, finished_rows(data, refusals), refusals)

@@ -38,7 +38,10 @@ class RefusedRows(BadEvent):
         self.taken, self.refused, self.row, self.reason = taken, refused, row, reason
         shown = value.isoformat() if isinstance(value, datetime) else repr(value)
         self.args = (
-            f"{taken} rows were taken and {refused} refused; the first of these is row {row}, with {field}: {shown} ({reason})",
+            (
+                f"{taken} rows were taken and {refused} refused; the first of these is row {row}, with"
+                f" {field}: {shown} ({reason})"
+            ),
         )
 
 
@@ -88,7 +91,8 @@ def as_frame(where: str, given: object) -> pd.DataFrame:
         raise RefusedPush(f"{where}: a push takes a pandas DataFrame, and got {type(given).__name__}")
     if len(twice := given.columns[given.columns.duplicated()]):
         raise RefusedPush(
-            f"{where}: more than one column is called {twice[0]!r}, so that it is not known which of them counts"
+            f"{where}: more than one column is called {twice[0]!r}, so that it is not known which of them"
+            " counts"
         )
     return given
 

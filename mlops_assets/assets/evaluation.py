@@ -42,7 +42,10 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
 
     @asset(
         name=EVALUATION,
-        description="Candidate and champion on the same held-out days, neither on what it was trained on, and the verdict of the gate.",
+        description=(
+            "Candidate and champion on the same held-out days, neither on what it was trained on, and the"
+            " verdict of the gate."
+        ),
         group_name=MODEL,
         pool=MODEL,
         owners=[case.owner],

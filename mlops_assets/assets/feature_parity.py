@@ -63,13 +63,17 @@ def feature_parity_asset(
     parity = warning(
         FEATURE_PARITY,
         "no_unexplained_mismatch",
-        "Every vector that was served is the vector that training will read, or what its sequence number had not read yet explains it.",
+        "Every vector that was served is the vector that training will read, or what its sequence number had"
+        " not read yet explains it.",
         days,
     )
 
     @asset(
         name=FEATURE_PARITY,
-        description="Each served vector against the one computed offline from the lake: training/serving skew as a number.",
+        description=(
+            "Each served vector against the one computed offline from the lake: training/serving skew as a"
+            " number."
+        ),
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"parquet"},

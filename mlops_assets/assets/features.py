@@ -92,7 +92,10 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
 
     @asset(
         name=FEATURE_VECTORS,
-        description="The whole vector of each transaction, by the feature service: what training reads, and what serving must have computed.",
+        description=(
+            "The whole vector of each transaction, by the feature service: what training reads, and what"
+            " serving must have computed."
+        ),
         group_name=FEATURES,
         owners=[case.owner],
         kinds={"feast", "parquet"},
@@ -140,13 +143,17 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
     fresh = warning(
         ONLINE_STORE,
         "fresh",
-        "At the end of the lake's last day, no stream had been silent for longer than its declaration allows.",
+        "At the end of the lake's last day, no stream had been silent for longer than its declaration"
+        " allows.",
         None,
     )
 
     @asset(
         name=ONLINE_STORE,
-        description="The events that online windows still reach, made anew beside the state that serves and put in its place in one step.",
+        description=(
+            "The events that online windows still reach, made anew beside the state that serves and put in"
+            " its place in one step."
+        ),
         group_name=FEATURES,
         owners=[case.owner],
         kinds={"sqlite"},
@@ -201,7 +208,8 @@ def join_views(lake: Lake, plan: FeaturePlan, day: str) -> pa.Table:
             )
         if absent := [name for name in columns if name not in part.column_names]:
             raise LakeError(
-                f"{view.name}: {day} has no {', '.join(absent)}, which was declared later; materialize it again"
+                f"{view.name}: {day} has no {', '.join(absent)}, which was declared later; materialize it"
+                " again"
             )
         values.update({name: part.column(name) for name in columns})
     request = {

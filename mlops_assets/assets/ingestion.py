@@ -103,7 +103,10 @@ def _raw(
     case: UseCase, settings: Settings, name: str, feed: Feed, source: Source, description: str
 ) -> AssetsDefinition:
     days = arrival_days(settings.time.start, settings.time.end)
-    question = "Of the days that are made, the source holds the rows that were taken and no others; it holds none of days that have not come."
+    question = (
+        "Of the days that are made, the source holds the rows that were taken and no others; it holds none of"
+        " days that have not come."
+    )
     taken = warning(name, "nothing_left_behind", question, days)
 
     @asset(
@@ -161,7 +164,9 @@ def _validated(
             AssetSpec(
                 name,
                 deps=sources,
-                description=f"The {name} that hold: typed, in range, each once. What is downstream reads these.",
+                description=(
+                    f"The {name} that hold: typed, in range, each once. What is downstream reads these."
+                ),
                 **common,
             ),
             AssetSpec(
@@ -241,7 +246,10 @@ def _reasons(outcome: Validation) -> MetadataValue:
 def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
     @asset(
         name=VERDICTS,
-        description="What became known on the day: a label, or silence until maturity. Blocked and never investigated is never known.",
+        description=(
+            "What became known on the day: a label, or silence until maturity. Blocked and never investigated"
+            " is never known."
+        ),
         group_name=INGEST,
         owners=[case.owner],
         kinds={"parquet"},

@@ -76,7 +76,10 @@ def _prediction_log(case: UseCase, settings: Settings, days: DailyPartitionsDefi
 
     @asset(
         name=PREDICTION_LOG,
-        description="Every decision that the service made on the day: what it was asked, the vector it computed, the score, and by which version.",
+        description=(
+            "Every decision that the service made on the day: what it was asked, the vector it computed, the"
+            " score, and by which version."
+        ),
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"sqlite", "parquet"},
@@ -129,8 +132,10 @@ def _data_drift_report(
 
     @asset(
         name=DATA_DRIFT,
-        description="The day's served features against those of the days after the training of the version that "
-        "served most (Evidently, population stability index).",
+        description=(
+            "The day's served features against those of the days after the training of the version that "
+            "served most (Evidently, population stability index)."
+        ),
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"evidently"},
@@ -191,14 +196,20 @@ def _prediction_drift_report(
 
 def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     days = as_of_days(settings.time.start, settings.time.end)
-    claim = "At least the configured share of fraud money was stopped on the newest mature day; no verdict, no claim."
+    claim = (
+        "At least the configured share of fraud money was stopped on the newest mature day; no verdict, no"
+        " claim."
+    )
     caught = warning(BUSINESS_REPORT, "fraud_caught", claim, days)
     reach = REPORTED_DAYS + settings.verdicts.maturity_days + 1
     inputs = [AssetDep(name, partition_mapping=before_as_of(reach)) for name in (PREDICTION_LOG, VERDICTS)]
 
     @asset(
         name=BUSINESS_REPORT,
-        description="Fraud caught and missed in money on served days that had matured by then; what has no verdict is unknown.",
+        description=(
+            "Fraud caught and missed in money on served days that had matured by then; what has no verdict is"
+            " unknown."
+        ),
         group_name=MONITORING,
         owners=[case.owner],
         kinds={"parquet"},
@@ -301,7 +312,7 @@ def _served(lake: Lake, day: str, columns: Sequence[str]) -> tuple[pd.DataFrame,
             for name in columns
         },
     ).assign(model_version=log.column("model_version").to_pylist())
-    (most, *_) = served["model_version"].mode()
+    most, *_ = served["model_version"].mode()
     return served, str(most)
 
 

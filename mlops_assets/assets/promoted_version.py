@@ -20,7 +20,10 @@ from mlops_assets.resources.registry import CARD, ModelRegistry
 def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     @asset(
         name=PROMOTED_VERSION,
-        description="The version that became champion as of the day. Where the gate refused, there is none: the run succeeds and the champion stays.",
+        description=(
+            "The version that became champion as of the day. Where the gate refused, there is none: the run"
+            " succeeds and the champion stays."
+        ),
         group_name=MODEL,
         pool=MODEL,
         owners=[case.owner],

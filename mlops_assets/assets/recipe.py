@@ -38,7 +38,10 @@ class StaleRecipe(ValueError):
 def recipe_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     @asset(
         name=RECIPE,
-        description="How the version of the day is trained: the configured recipe, or the best of as many trials as [tuning] allows.",
+        description=(
+            "How the version of the day is trained: the configured recipe, or the best of as many trials as"
+            " [tuning] allows."
+        ),
         group_name=MODEL,
         pool=MODEL,
         owners=[case.owner],
@@ -112,12 +115,14 @@ def recipe_of(lake: Lake, settings: Settings, as_of: str) -> Recipe:
     (found,) = lake.read(RECIPE, [as_of]).to_pylist()
     if found["asked"] != _asked(settings):
         raise StaleRecipe(
-            f"{RECIPE}: {as_of} was made for another [recipe] or [tuning] than is configured now; materialize it again"
+            f"{RECIPE}: {as_of} was made for another [recipe] or [tuning] than is configured now; materialize"
+            " it again"
         )
     now = lake.manifests(TRAINING_SET, [as_of])[0].digest
     if found["training_set"] not in (None, now):
         raise StaleRecipe(
-            f"{RECIPE}: {as_of} was searched on the training set {found['training_set']}, which is now {now}; materialize it again"
+            f"{RECIPE}: {as_of} was searched on the training set {found['training_set']}, which is now {now};"
+            " materialize it again"
         )
     return Recipe(**json.loads(found["recipe"]))
 

@@ -47,7 +47,10 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
 
     @asset(
         name=TRAINED_MODEL,
-        description="One registered version: the fit that is measured on the holdout, and the release fit that is served, with its policy.",
+        description=(
+            "One registered version: the fit that is measured on the holdout, and the release fit that is"
+            " served, with its policy."
+        ),
         group_name=MODEL,
         pool=MODEL,
         owners=[case.owner],

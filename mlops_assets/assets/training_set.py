@@ -47,7 +47,10 @@ def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
 
     @asset(
         name=TRAINING_SET,
-        description="Mature transactions with their latest verdict as of the day, in a training fold and a holdout of the last mature days.",
+        description=(
+            "Mature transactions with their latest verdict as of the day, in a training fold and a holdout of"
+            " the last mature days."
+        ),
         group_name=MODEL,
         pool=MODEL,
         owners=[case.owner],
@@ -75,10 +78,14 @@ def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             metadata={
                 **content([written]),
                 "train rows": int((rows["fold"] == "train").sum()),
-                "days left out": ", ".join(
-                    broken_days(opened, split_of(settings, as_of).train_first.isoformat(), shift(as_of, -1))
-                )
-                or "none",
+                "days left out": (
+                    ", ".join(
+                        broken_days(
+                            opened, split_of(settings, as_of).train_first.isoformat(), shift(as_of, -1)
+                        )
+                    )
+                    or "none"
+                ),
                 "holdout rows": int((rows["fold"] == "holdout").sum()),
                 "by day": markdown_table(
                     ["day", "transactions", "frauds"],
@@ -136,8 +143,10 @@ class MissingDays(MissingPartitions):
     def __init__(self, dataset: str, days: Sequence[str], as_of: str, first: str) -> None:
         super().__init__(dataset, days)
         self.args = (
-            f"as of {as_of} the arrival days {first} to {shift(as_of, -1)} are read, and {self}; "
-            f"`mlops backfill --from {min(days)} --to {max(days)}` brings what is missing",
+            (
+                f"as of {as_of} the arrival days {first} to {shift(as_of, -1)} are read, and {self}; "
+                f"`mlops backfill --from {min(days)} --to {max(days)}` brings what is missing"
+            ),
         )
 
 

@@ -43,7 +43,10 @@ class Walk(Config):
 def walk_forward_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     @asset(
         name=WALK_FORWARD,
-        description="Versions of past as-of days on the days that each would have served: quality over time, and what each policy would have caught.",
+        description=(
+            "Versions of past as-of days on the days that each would have served: quality over time, and what"
+            " each policy would have caught."
+        ),
         group_name=MODEL,
         owners=[case.owner],
         kinds={"parquet"},
@@ -184,7 +187,8 @@ def _lines(weeks: pd.DataFrame, columns: Mapping[str, str], label: str) -> str:
 
 def _write_page(place: Path, title: str, tables: Tables, pictures: Mapping[str, str]) -> None:
     parts = [
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>{STYLE}<h1>{html.escape(title)}</h1><p>{html.escape(NOTE)}</p>"
+        "<!doctype html><meta"
+        f" charset=utf-8><title>{html.escape(title)}</title>{STYLE}<h1>{html.escape(title)}</h1><p>{html.escape(NOTE)}</p>"
     ]
     parts += [
         f'<h2>{html.escape(name)}</h2><img src="{image}" alt="{html.escape(name)}">'
@@ -201,10 +205,14 @@ def _row(cells: Iterable[object], tag: str) -> str:
     return "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
 
 
-STYLE = "<style>body{font:14px sans-serif;margin:2em}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}</style>"
+STYLE = (
+    "<style>body{font:14px sans-serif;margin:2em}td,th{padding:.2em .8em;text-align:right;border-bottom:1px"
+    " solid #ddd}</style>"
+)
 NOTE = (
-    "Each version on the payments that arrived from its as-of day to the day before the next one, none of which it was trained on. "
-    "Quality is that of payments with a verdict; what is not mature, or was blocked and never investigated, is unknown. Money is of mature days. "
-    "Own thresholds: as the version decides. At capacity: the highest scores of each day, as many as can be reviewed. "
-    "Never retrained: the first version, kept."
+    "Each version on the payments that arrived from its as-of day to the day before the next one, none of"
+    " which it was trained on. Quality is that of payments with a verdict; what is not mature, or was blocked"
+    " and never investigated, is unknown. Money is of mature days. Own thresholds: as the version decides. At"
+    " capacity: the highest scores of each day, as many as can be reviewed. Never retrained: the first"
+    " version, kept."
 )

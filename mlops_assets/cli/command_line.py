@@ -90,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
 
     top = Parser(
         prog="mlops",
-        description="Keeps a fraud model good in production: features, training, gate, serving, drift and retraining.",
+        description=(
+            "Keeps a fraud model good in production: features, training, gate, serving, drift and retraining."
+        ),
     )
     top.add_argument(
         "--config",
@@ -286,7 +288,8 @@ def _backfill(options: argparse.Namespace, usage: argparse.ArgumentParser) -> An
         return trainings.walk_forward(options.first, options.last, options.step or 1, options.json)
     if options.step is not None:
         usage.error(
-            f"argument --step: only with --group model, not {'with --group ' + options.group if options.group else 'without a group'}"
+            "argument --step: only with --group model, not"
+            f" {'with --group ' + options.group if options.group else 'without a group'}"
         )
     return commands.backfill(options.first, options.last, options.group)
 

@@ -122,7 +122,8 @@ def rebuild_online() -> dict[str, Any]:
     prepare(settings)
     if not Lake(settings.lake_root).partitions(TRANSACTIONS):
         raise CommandError(
-            f"there is nothing to rebuild from: no transactions in {settings.lake_root}; `mlops backfill` brings them"
+            f"there is nothing to rebuild from: no transactions in {settings.lake_root}; `mlops backfill`"
+            " brings them"
         )
     with DagsterInstance.get() as instance:
         result = _run(ONLINE, instance)
@@ -152,7 +153,8 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
         )
     if as_of and lake.manifest(TRAINED_MODEL, as_of) is None:
         raise CommandError(
-            f"{TRAINED_MODEL}: nothing materialized for {as_of}; `mlops train --as-of {as_of}` trains that version"
+            f"{TRAINED_MODEL}: nothing materialized for {as_of}; `mlops train --as-of {as_of}` trains that"
+            " version"
         )
     number = trained_version(lake, as_of) if as_of else version
     chosen = registry.version(number) if number else registry.champion()
@@ -347,7 +349,10 @@ def _side_by_side(compared: Mapping[str, Any]) -> str:
     ]
     rows = {name: value for name, value in compared.items() if name not in ("versions", "difference")}
     resampled = f"{gap[gap['resampled']]:,} {gap['resampled']}"
-    interval = f"{shown(gap['low'])} to {shown(gap['high'])} at {gap['confidence']:.0%} confidence, over resamples of {resampled}"
+    interval = (
+        f"{shown(gap['low'])} to {shown(gap['high'])} at {gap['confidence']:.0%} confidence, over resamples"
+        f" of {resampled}"
+    )
     return (
         f"{readable(rows)}\n{padded([['measure', f'version {one}', f'version {other}'], *lines])}"
         f"average precision, {one} minus {other}: {shown(gap['average_precision'])} ({interval})\n"

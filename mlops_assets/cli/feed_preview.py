@@ -147,8 +147,8 @@ def _look(name: str, feed: Feed, settings: Settings, preview: Preview, today: da
     if rows.num_rows and (share := quarantined / rows.num_rows) > settings.ingest.max_quarantined_share:
         limit = settings.ingest.max_quarantined_share
         problems.append(
-            f"{name}: {share:.0%} of the rows looked at would be quarantined, more than [ingest] max_quarantined_share = {limit:g}: "
-            f"{examples[counts.most_common(1)[0][0]]}"
+            f"{name}: {share:.0%} of the rows looked at would be quarantined, more than [ingest]"
+            f" max_quarantined_share = {limit:g}: {examples[counts.most_common(1)[0][0]]}"
         )
     mapping = {column: (where, _example(rows, column)) for column, where in preview.mapping.items()}
     first, last = preview.days or (None, None)
@@ -186,7 +186,8 @@ def _beside_the_calendar(settings: Settings, preview: Preview) -> list[str]:
     if last < time.start or (time.end is not None and first > time.end):
         bounds = f"[time] start = {time.start}" + (f" and end = {time.end}" if time.end else "")
         return [
-            f"transactions: arrived from {first} to {last}, and {bounds}: no row would be read; set start = {first}"
+            f"transactions: arrived from {first} to {last}, and {bounds}: no row would be read; set start ="
+            f" {first}"
         ]
     return []
 
@@ -207,7 +208,8 @@ def _left_out(settings: Settings, rows: pa.Table, today: date) -> list[str]:
     ):
         if len(outside):
             found.append(
-                f"{len(outside):,} of the rows looked at arrive from {pc.min(outside)} to {pc.max(outside)}, {why}"
+                f"{len(outside):,} of the rows looked at arrive from {pc.min(outside)} to {pc.max(outside)},"
+                f" {why}"
             )
     return found
 
@@ -222,7 +224,8 @@ def _match(source: Source, labels: Preview, look: Look) -> None:
     among = f"transactions that arrived from {first} to {days['max']}"
     if len(ids) and len(known) and not matched:
         look.problems.append(
-            f"labels: none of {len(ids):,} is of a transaction: their ids look like {_first(ids)!r}, those of {among} like {_first(known)!r}"
+            f"labels: none of {len(ids):,} is of a transaction: their ids look like {_first(ids)!r}, those of"
+            f" {among} like {_first(known)!r}"
         )
     elif len(ids):
         look.notes.append(f"{matched:,} of {len(ids):,} labels are of {among}")

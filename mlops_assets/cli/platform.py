@@ -70,7 +70,8 @@ def check_databases(home: Path) -> str:
     for place in found:
         if damage := _damage(place):
             raise CommandError(
-                f"{place} is damaged ({damage}): restore it from the backup, or make it again as docs/operations.md says"
+                f"{place} is damaged ({damage}): restore it from the backup, or make it again as"
+                " docs/operations.md says"
             )
     cut_off = [dagster / ".preparing", *(home / DATABASE).parent.glob(f".{DATABASE.name}.*")]
     mended = (
@@ -108,7 +109,8 @@ def registry_exists(settings: Settings) -> bool:
         return True
     if history.exists() and history.stat().st_size:
         raise CommandError(
-            f"{database} is {'empty' if database.exists() else 'missing'}, and {history} has decisions on its versions: restore it from the backup"
+            f"{database} is {'empty' if database.exists() else 'missing'}, and {history} has decisions on its"
+            " versions: restore it from the backup"
         )
     return False
 
@@ -117,7 +119,10 @@ def untrained(settings: Settings) -> str:
     """That nothing was trained, with what to do."""
     if not settings.home.exists():
         return f"nothing was trained in {settings.home}, which is not there: MLOPS_HOME names the home"
-    return f"nothing was trained in {settings.home}: `mlops train --as-of DAY` does, once `mlops backfill` has brought the days before it"
+    return (
+        f"nothing was trained in {settings.home}: `mlops train --as-of DAY` does, once `mlops backfill` has"
+        " brought the days before it"
+    )
 
 
 def check_range(settings: Settings, first: str, last: str) -> None:
@@ -134,7 +139,8 @@ def check_range(settings: Settings, first: str, last: str) -> None:
         raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet; set an earlier one")
     if outside := [day for day in (first, last) if not low <= day <= high]:
         raise CommandError(
-            f"{outside[0]}: the platform's arrival days are {low} to {high}; {_bound(settings, outside[0] < low)}"
+            f"{outside[0]}: the platform's arrival days are {low} to {high};"
+            f" {_bound(settings, outside[0] < low)}"
         )
 
 
@@ -148,7 +154,8 @@ def check_as_of(settings: Settings, *days: str) -> None:
         raise ConfigError(f"[time] start = {settings.time.start}: no day is over yet; set an earlier one")
     if outside := [day for day in days if not low <= day <= high]:
         raise CommandError(
-            f"as of {outside[0]}: the platform's as-of days are {low} to {high}; {_bound(settings, outside[0] < low)}"
+            f"as of {outside[0]}: the platform's as-of days are {low} to {high};"
+            f" {_bound(settings, outside[0] < low)}"
         )
 
 

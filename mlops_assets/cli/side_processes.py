@@ -46,7 +46,8 @@ def check_ports(port: int, mlflow_port: int) -> None:
     for name, option, wanted in (("Dagster", "--port", port), ("MLflow", "--mlflow-port", mlflow_port)):
         if not _comes_free(wanted):
             raise DevError(
-                f"port {wanted}, which {name} is to listen on, is taken: stop what has it, or choose another with {option}"
+                f"port {wanted}, which {name} is to listen on, is taken: stop what has it, or choose another"
+                f" with {option}"
             )
 
 
@@ -63,7 +64,8 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
     registry.client()  # makes the database, which MLflow's UI only reads
     registry.end_orphans(datetime.now(UTC))  # so that it shows no training that nobody is at
     print(
-        f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at http://{LOOPBACK}:{mlflow_port}",
+        f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at"
+        f" http://{LOOPBACK}:{mlflow_port}",
         flush=True,
     )
     print(f"State is in {settings.home}. Ctrl-C stops both.", flush=True)
@@ -80,7 +82,8 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
                 for name, process in running.items():
                     if process.poll() is not None:
                         raise DevError(
-                            f"{name} ended by itself with exit code {process.returncode}; what it said stands above"
+                            f"{name} ended by itself with exit code {process.returncode}; what it said stands"
+                            " above"
                         )
         finally:
             _stop(list(running.values()))

@@ -203,7 +203,8 @@ def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[str] | None:
         entry["version"] == made.version and entry not in cut_off for entry in lifecycle.history.entries()
     ):
         raise CommandError(
-            f"as of {as_of}: version {made.version} was trained from the same data, configuration and code (--again trains it anew)"
+            f"as of {as_of}: version {made.version} was trained from the same data, configuration and code"
+            " (--again trains it anew)"
         )
     champion = lifecycle.registry.champion()
     judged = made.evaluated and (champion and champion.version) in (made.against, made.version)

@@ -17,7 +17,10 @@ class _Story(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         meta = getattr(record, "dagster_meta", {})
         step = meta.get("step_key") or ""
-        return f"{self.formatTime(record, '%H:%M:%S')}  {step:<24} {meta.get('orig_message', record.getMessage())}"
+        return (
+            f"{self.formatTime(record, '%H:%M:%S')}  {step:<24}"
+            f" {meta.get('orig_message', record.getMessage())}"
+        )
 
 
 class _Steps(logging.Filter):

@@ -93,7 +93,8 @@ class Model:
     def __post_init__(self) -> None:
         if self.train_days <= self.holdout_days:
             raise ValueError(
-                f"train_days of {self.train_days} leaves nothing to learn from before a holdout_days of {self.holdout_days}"
+                f"train_days of {self.train_days} leaves nothing to learn from before a holdout_days of"
+                f" {self.holdout_days}"
             )
 
 
@@ -221,7 +222,10 @@ def load_settings(
     where = config or os.environ.get("MLOPS_CONFIG") or None
     root = Path(home or os.environ.get("MLOPS_HOME") or "var").absolute()
     if found := _NO_PATH.search(str(root)):
-        why = f"a home cannot have {found[0]!r} in its path, for the address of a database would mean another file"
+        why = (
+            f"a home cannot have {found[0]!r} in its path, for the address of a database would mean another"
+            " file"
+        )
         raise ConfigError(f"{root}: {why}; rename the folder")
     lake = os.environ.get("MLOPS_LAKE") or ""
     if where is None:
@@ -257,7 +261,8 @@ def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{where}: line {line} holds the byte 0x{error.object[error.start]:02x}, which is not UTF-8; save it as UTF-8"
+            f"{where}: line {line} holds the byte 0x{error.object[error.start]:02x}, which is not UTF-8; save"
+            " it as UTF-8"
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: is no TOML: {error}") from None
@@ -296,7 +301,8 @@ def _of_use_case(settings: Settings, use_cases: Mapping[str, UseCase] | None) ->
         return []
     if (case := use_cases.get(settings.use_case)) is None:
         return [
-            f"use_case {settings.use_case!r} is not known{nearest(settings.use_case, list(use_cases))}; there is {', '.join(use_cases)}"
+            f"use_case {settings.use_case!r} is not known{nearest(settings.use_case, list(use_cases))}; there"
+            f" is {', '.join(use_cases)}"
         ]
     try:
         case.open_source(settings.source, settings.base)

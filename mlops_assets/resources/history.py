@@ -89,11 +89,13 @@ class History(ConfigurableResource[Any]):
         known = Head(**json.loads(kept_elsewhere))
         if len(rows) < known.rows:
             raise HistoryError(
-                f"{self.path}: line {len(rows) + 1} is missing: it has {len(rows)} lines, and MLflow knows of {known.rows}"
+                f"{self.path}: line {len(rows) + 1} is missing: it has {len(rows)} lines, and MLflow knows of"
+                f" {known.rows}"
             )
         if _head(digests[: known.rows]) != known:
             raise HistoryError(
-                f"{self.path}: line {known.rows} is another one than MLflow knows of: the file was written anew"
+                f"{self.path}: line {known.rows} is another one than MLflow knows of: the file was written"
+                " anew"
             )
         return rows[known.rows :]
 
@@ -127,7 +129,8 @@ class History(ConfigurableResource[Any]):
                     raise HistoryError(f"{where} was altered: its digest is not that of its content")
                 if row["previous"] != before:
                     raise HistoryError(
-                        f"{where} does not follow from the line before it: one was removed, put in or altered there"
+                        f"{where} does not follow from the line before it: one was removed, put in or altered"
+                        " there"
                     )
                 before, chained = row["digest"], True
             elif chained:

@@ -83,7 +83,10 @@ def bring_up(home: Path) -> None:
             raise HomeError(f"{database} cannot be used ({error}): restore it from the backup") from error
         write_layout(home)
     if rewritten:
-        told = f"{rewritten} absolute paths in MLflow's records are relative to the home now, so that a copy uses its own files"
+        told = (
+            f"{rewritten} absolute paths in MLflow's records are relative to the home now, so that a copy"
+            " uses its own files"
+        )
         print(f"mlops: {home}: {told}", file=sys.stderr, flush=True)
 
 
@@ -134,13 +137,15 @@ def make_relative(database: Path) -> int:
         for home in {unquote(ABSOLUTE.fullmatch(root)[1]) for root in roots}:  # type: ignore[index]
             before = json.dumps(f"{home}/")[:-1]  # of a path within JSON
             rewritten += connection.execute(
-                "UPDATE datasets SET dataset_source = replace(dataset_source, ?, '\"') WHERE instr(dataset_source, ?)",
+                "UPDATE datasets SET dataset_source = replace(dataset_source, ?, '\"') WHERE"
+                " instr(dataset_source, ?)",
                 (before, before),
             ).rowcount
         # MLflow gives its own default experiment a folder of wherever it was started first. Nothing of ours
         # is logged there.
         connection.execute(
-            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0 AND NOT EXISTS (SELECT 1 FROM runs WHERE experiment_id = 0)",
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0 AND NOT EXISTS (SELECT 1"
+            " FROM runs WHERE experiment_id = 0)",
             (f"{ARTIFACTS}/0",),
         )
         connection.execute("COMMIT")
@@ -150,7 +155,10 @@ def make_relative(database: Path) -> int:
 
 
 def _shorten(connection: sqlite3.Connection, table: str, column: str, root: str) -> int:
-    statement = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
+    statement = (
+        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1,"
+        " ?) = ?"
+    )
     return connection.execute(statement, (ARTIFACTS, len(root) + 1, root, len(root) + 1, f"{root}/")).rowcount
 
 
@@ -179,6 +187,7 @@ def _format(home: Path) -> int | None:
         ) from error
     if not isinstance(found, int) or found > FORMAT:
         raise HomeError(
-            f"{place}: this home has format {found}, and this version knows formats up to {FORMAT}: use a newer version"
+            f"{place}: this home has format {found}, and this version knows formats up to {FORMAT}: use a"
+            " newer version"
         )
     return found

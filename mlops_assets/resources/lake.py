@@ -60,7 +60,8 @@ def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Seque
     for manifest in require_validated(lake, dataset, days):
         if absent := [column for column in columns if column not in manifest.schema]:
             raise LakeError(
-                f"{dataset}: {manifest.partition} has no {', '.join(absent)}, which was declared later; materialize that day again"
+                f"{dataset}: {manifest.partition} has no {', '.join(absent)}, which was declared later;"
+                " materialize that day again"
             )
     return lake.read(dataset, days, columns or None)
 

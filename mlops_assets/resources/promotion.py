@@ -125,7 +125,8 @@ class Lifecycle:
                 return self._once(rows, at, AWAITING, promoted)
             if (now.version if now else None) != judged.champion:
                 raise RegistryError(
-                    f"the champion is {now and now.version}, no longer {judged.champion} that {number} was measured against"
+                    f"the champion is {now and now.version}, no longer {judged.champion} that {number} was"
+                    " measured against"
                 )
             return self._record(rows, at, PROMOTED, promoted)
 
@@ -242,8 +243,8 @@ class Lifecycle:
                 and (recorded := moved_to(moves[-1])) != (now and now.version)
             ):
                 raise RegistryError(
-                    f"the champion is {now and now.version}, which no line of {self.history.path} made champion: the last one is {recorded}. "
-                    "`mlops rollback` returns to it"
+                    f"the champion is {now and now.version}, which no line of {self.history.path} made"
+                    f" champion: the last one is {recorded}. `mlops rollback` returns to it"
                 )
             yield rows
 
@@ -260,7 +261,8 @@ class Lifecycle:
             f"{name} {verdict.get(name)}" for name, value in exact.items() if verdict.get(name) != value
         ]:
             raise NotPromotable(
-                f"the verdict on version {number} is not its own, but of {' and '.join(other)}: materialize its evaluation"
+                f"the verdict on version {number} is not its own, but of {' and '.join(other)}: materialize"
+                " its evaluation"
             )
         reasons, barred = list(verdict["reasons"]), list(verdict.get("barred", ()))
         return Judged(
@@ -322,7 +324,8 @@ class Lifecycle:
             ) from error
         if serves != row.get("serves", serves):
             raise RegistryError(
-                f"{place}, which is another one in MLflow: its database is not the one that this history belongs to"
+                f"{place}, which is another one in MLflow: its database is not the one that this history"
+                " belongs to"
             )
 
     def _noted(self) -> str | None:

@@ -75,9 +75,15 @@ def unreproducible(tags: Mapping[str, str]) -> str | None:
     nothing but that commit.
     """
     if (commit := tags.get("git_commit", "none")) == "none":
-        return "nobody can rebuild it: it was trained outside a git checkout, so that there is no commit of its code"
+        return (
+            "nobody can rebuild it: it was trained outside a git checkout, so that there is no commit of its"
+            " code"
+        )
     if tags.get("git_dirty") != "false":
-        return f"nobody can rebuild it: the tree of commit {commit[:12]} was dirty when it was trained, and what was changed there is not recorded"
+        return (
+            f"nobody can rebuild it: the tree of commit {commit[:12]} was dirty when it was trained, and what"
+            " was changed there is not recorded"
+        )
     return None
 
 

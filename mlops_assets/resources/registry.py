@@ -255,7 +255,8 @@ class ModelRegistry(ConfigurableResource[Any]):
         """What the version was made from. One that is not the one which was recorded is `RegistryError`."""
         if (recorded := version.tags.get(RECORD_DIGEST)) is None:
             raise RegistryError(
-                f"version {version.version}: what it was made from is not recorded; it was trained before that was kept"
+                f"version {version.version}: what it was made from is not recorded; it was trained before"
+                " that was kept"
             )
         try:
             text = self._artifacts(version, RECORD).read_text(encoding="utf-8")
@@ -266,7 +267,8 @@ class ModelRegistry(ConfigurableResource[Any]):
         record = Record.from_json(text, f"version {version.version}: {RECORD}")
         if record.digest != recorded:
             raise RegistryError(
-                f"version {version.version}: its {RECORD} has the digest {record.digest}, recorded is {recorded}"
+                f"version {version.version}: its {RECORD} has the digest {record.digest}, recorded is"
+                f" {recorded}"
             )
         return record
 
@@ -278,7 +280,8 @@ class ModelRegistry(ConfigurableResource[Any]):
         )
         if found != recorded:
             raise RegistryError(
-                f"version {version.version}: its {kind} has the digest {found}, recorded is {recorded or 'none'}"
+                f"version {version.version}: its {kind} has the digest {found}, recorded is"
+                f" {recorded or 'none'}"
             )
         return directory
 

@@ -117,7 +117,10 @@ def retraining_sensor(
         minimum_interval_seconds=5,
         required_resource_keys={"registry"},
         default_status=DefaultSensorStatus.RUNNING,
-        description="Requests the model assets when a drift check has failed; each failed record is seen once, and a cooldown follows.",
+        description=(
+            "Requests the model assets when a drift check has failed; each failed record is seen once, and a"
+            " cooldown follows."
+        ),
     )
     def retrain_on_drift(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         if fail_dead_runs(context.instance):
@@ -135,11 +138,13 @@ def retraining_sensor(
                 # An error here would come again at each tick, and hold back what can be acted on.
                 if one.day is None:
                     context.log.warning(
-                        f"{one.check} failed in record {one.record}, which names no arrival day: it asks for nothing"
+                        f"{one.check} failed in record {one.record}, which names no arrival day: it asks for"
+                        " nothing"
                     )
                 elif not as_of_days.has_partition_key(_day_after(one.day)):
                     context.log.warning(
-                        f"{one.check} failed on {one.day}, after which there is no as-of day: it asks for nothing"
+                        f"{one.check} failed on {one.day}, after which there is no as-of day: it asks for"
+                        " nothing"
                     )
                 else:
                     failed.append((one.day, one))
@@ -151,7 +156,10 @@ def retraining_sensor(
         day, newest = max(failed, key=lambda one: (one[0], one[1].record))
         as_of = _day_after(day)
         if free := cools_until(cursor.last_as_of, cooldown_days, as_of):
-            reason = f"{newest.check} failed on {day}, and the retraining as of {cursor.last_as_of} cools down until {free}"
+            reason = (
+                f"{newest.check} failed on {day}, and the retraining as of {cursor.last_as_of} cools down"
+                f" until {free}"
+            )
             return SensorResult(
                 cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason(reason)
             )
@@ -219,7 +227,10 @@ def fail_dead_runs(instance: DagsterInstance) -> list[str]:
         if run.tags.get(HOST) == platform.node() and is_gone(run.run_id, run.tags):
             why = f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone"
         elif run.status in BEGINNING and PROCESS not in run.tags and _age(record) > START_TIMEOUT:
-            why = f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s: what was to execute this run is gone"
+            why = (
+                f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s: what was to execute this run"
+                " is gone"
+            )
         else:
             continue
         if not _ended(instance, run.run_id):

@@ -29,7 +29,10 @@ def guard_sensor(guard: Guard, serving_db: Path) -> SensorDefinition:
         name="guard_champion",
         minimum_interval_seconds=EVERY_S,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Rolls a newly promoted version back when its scores, errors or latency leave their guard; nothing promotes it again by itself.",
+        description=(
+            "Rolls a newly promoted version back when its scores, errors or latency leave their guard;"
+            " nothing promotes it again by itself."
+        ),
     )
     def guard_champion(registry: ModelRegistry, history: History) -> SensorResult | SkipReason:
         if not guard.enabled:

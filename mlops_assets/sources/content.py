@@ -73,5 +73,6 @@ def _unpacked(content: bytes, packing: str) -> bytes:
         return {"gzip": gzip.decompress, "bzip2": bz2.decompress, "xz": lzma.decompress}[packing](content)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise ContentError(
-            f"is cut off or damaged: its {packing} compression cannot be read to the end ({error}); fetch it again"
+            f"is cut off or damaged: its {packing} compression cannot be read to the end ({error}); fetch it"
+            " again"
         ) from error

@@ -67,7 +67,10 @@ def _like_a_row(header: Header, telling: list[str]) -> Swallowed:
 
 
 def _about_swallowed(line: int, begin: int) -> ContentError:
-    what = f"looks like a row, but stands within a quoted value of the row that begins on line {begin}; close that quote, or take it out"
+    what = (
+        f"looks like a row, but stands within a quoted value of the row that begins on line {begin}; close"
+        " that quote, or take it out"
+    )
     return ContentError(what, f"line {line}")
 
 
@@ -188,10 +191,16 @@ def _ragged(values: int, width: int, line: int, cut_off: bool) -> ContentError:
 
 def _about(error: csv.Error, begin: int, line: int) -> ContentError:
     if "field larger" in str(error):
-        what = f"a value is longer than {csv.field_size_limit():,} characters; a quote that opens it may never be closed"
+        what = (
+            f"a value is longer than {csv.field_size_limit():,} characters; a quote that opens it may never"
+            " be closed"
+        )
         return ContentError(what, f"line {begin}")
     if "unexpected end" in str(error):
-        what = "a quote opens a value and is never closed; the file may be cut off, or a quote within a value is not doubled"
+        what = (
+            "a quote opens a value and is never closed; the file may be cut off, or a quote within a value is"
+            " not doubled"
+        )
         return ContentError(what, f"line {begin}")
     opened = f", in a row that begins on line {begin}" if begin != line else ""
     return ContentError(

@@ -64,7 +64,10 @@ def utf8(content: bytes, encoding: str, section: str) -> bytes:
             f"the byte 0x{content[error.start]:02x} is not {encoding.upper()}; {hint}", f"line {line}"
         ) from error
     if (nul := content.find(b"\0")) >= 0:
-        what = f'holds a NUL byte, which no text has; a file in UTF-16 without a BOM needs encoding = "utf-16-le" under {section}'
+        what = (
+            "holds a NUL byte, which no text has; a file in UTF-16 without a BOM needs encoding ="
+            f' "utf-16-le" under {section}'
+        )
         raise ContentError(what, f"line {len(LINE_END.findall(content, 0, nul)) + 1}")
     return content
 

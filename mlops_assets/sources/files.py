@@ -160,8 +160,8 @@ class Folder:
             nameless := [file.path for file in self._listing.files if file.named_day is None]
         ):
             raise SourceError(
-                f'{nameless[0]}: its name holds no day, and arrival = "file" takes the day of arrival from it; name it like 2026-03-01.csv, '
-                "or leave arrival out"
+                f'{nameless[0]}: its name holds no day, and arrival = "file" takes the day of arrival from'
+                " it; name it like 2026-03-01.csv, or leave arrival out"
             )
         return self._listing.files
 

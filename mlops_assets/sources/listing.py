@@ -104,7 +104,8 @@ def find(path: str) -> tuple[Any, Listing]:
         there = f"; there are {', '.join(left_out[:5])}" if left_out else ""
         suffixes = ", ".join(f".{suffix}" for suffix in TABLES)
         raise SourceError(
-            f"{path}: holds no file that ends in {suffixes} (as it is, or with .{', .'.join(PACKINGS)}){there}"
+            f"{path}: holds no file that ends in {suffixes} (as it is, or with"
+            f" .{', .'.join(PACKINGS)}){there}"
         )
     return fs, Listing(tuple(files), tuple(left_out))
 
@@ -144,7 +145,8 @@ def _is_table(path: str, below: str) -> bool:
         return named_day(below) is not None
     if packed := _PACKED_TABLE.search(below):
         raise SourceError(
-            f"{path}: a table that ends in .{packed['packing']} cannot be read; unpack it, or move it out of the folder"
+            f"{path}: a table that ends in .{packed['packing']} cannot be read; unpack it, or move it out of"
+            " the folder"
         )
     return False
 

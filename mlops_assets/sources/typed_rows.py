@@ -160,7 +160,10 @@ def _arrival_days(
             if rows[0] in unread
             else str(times[rows[0]].as_py() or "missing")
         )
-        what = f"no value of column {described(origin)!r} is a time, so its rows belong to no day; the first is {first}"
+        what = (
+            f"no value of column {described(origin)!r} is a time, so its rows belong to no day; the first is"
+            f" {first}"
+        )
         raise SourceError(f"{file.path}: {what}")
     # The day of the row above, or of the first row that has one: a feed is mostly in the order of time, and a
     # single wrong clock says nothing.

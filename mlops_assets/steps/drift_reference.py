@@ -85,8 +85,8 @@ def why_not_compared(number: str, release: Release) -> str | None:
         return None
     if release.reference_fit is None:
         return (
-            f"version {number} was trained before references came from the fit that serves, and its reference "
-            "has the scores of another fit; the next version has its own"
+            f"version {number} was trained before references came from the fit that serves, and its reference"
+            " has the scores of another fit; the next version has its own"
         )
     return (
         f"too few payments came between the last day that version {number} was trained on and its as-of day, "

@@ -68,7 +68,8 @@ class Behind:
             )
             files = _few([*self.ahead])
             remedies.append(
-                f"mend the times in {files}, or move the file away until its days come: rows of days that have not come are in no count"
+                f"mend the times in {files}, or move the file away until its days come: rows of days that"
+                " have not come are in no count"
             )
         if self.outside:
             told["left out by [time]"] = _few(self.outside)
@@ -79,8 +80,9 @@ class Behind:
                     f"put back {_few(self.gone)} first: the days are made from the files that are there"
                 )
             remedies.append(
-                f"`mlops backfill --from {first} --to {self.last_made}` makes these days and all that looks back on them again; "
-                'or deliver late rows in files named for the day on which they come, with arrival = "file" in [source]'
+                f"`mlops backfill --from {first} --to {self.last_made}` makes these days and all that looks"
+                " back on them again; or deliver late rows in files named for the day on which they come,"
+                ' with arrival = "file" in [source]'
             )
         if remedies:
             told[REMEDY] = "; ".join(remedies)

@@ -79,7 +79,8 @@ def judge(
         expected = registry.reference(champion, EVALUATION_FIT).column("amount").to_numpy()
         if champion.as_of > candidate.as_of:
             objections.append(
-                f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces nothing"
+                f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces"
+                " nothing"
             )
         objections += why_not_comparable(champion, serving.features, rows.columns, holdout)
         if not objections:
@@ -126,7 +127,8 @@ def why_not_comparable(
     if _saw(last := champion.tags["evaluation_last_day"], holdout):
         first = holdout["event_timestamp"].min().date()
         why.append(
-            f"the champion was trained to {last} even for its evaluation, and the holdout begins on {first}: it has seen the answers"
+            f"the champion was trained to {last} even for its evaluation, and the holdout begins on {first}:"
+            " it has seen the answers"
         )
     return why
 
@@ -202,7 +204,8 @@ def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version 
             unproven.append(f"{served.partition} was served and not recomputed offline")
         elif served.rows and parity is not None and not parity.validated:
             unproven.append(
-                f"vectors served on {served.partition} differ from those recomputed offline without an explanation"
+                f"vectors served on {served.partition} differ from those recomputed offline without an"
+                " explanation"
             )
     return unproven
 
@@ -235,6 +238,6 @@ def check_same_data(candidate: Version, digest: str) -> None:
     """
     if (own := candidate.tags.get("training_set_digest")) != digest:
         raise RegistryError(
-            f"version {candidate.version} was trained on the training set {own}, and the one as of {candidate.as_of} is now {digest}: "
-            f"materialize {TRAINED_MODEL} again"
+            f"version {candidate.version} was trained on the training set {own}, and the one as of"
+            f" {candidate.as_of} is now {digest}: materialize {TRAINED_MODEL} again"
         )

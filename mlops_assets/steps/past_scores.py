@@ -106,5 +106,6 @@ def _unseen(registry: ModelRegistry, version: Version, first: str) -> tuple[str,
     if (last := version.tags["evaluation_last_day"]) < first:
         return "evaluation", registry.evaluation_fit(version), last
     raise RegistryError(
-        f"version {version.version} was trained to {last} even for its evaluation: it has seen {first}; begin after {last}"
+        f"version {version.version} was trained to {last} even for its evaluation: it has seen {first}; begin"
+        f" after {last}"
     )

@@ -37,8 +37,9 @@ class Bounds:
             raise ValueError(f"ahead_minutes = {self.ahead_minutes:.15g}: from 0 to 1440, a day")
         if not 0 < self.ahead_days <= self.lateness_days:
             raise ValueError(
-                f"ahead_days = {self.ahead_days:.15g}: more than 0, at most lateness_days = {self.lateness_days}."
-                " With more, one payment with a wrong date would make all others too late"
+                f"ahead_days = {self.ahead_days:.15g}: more than 0, at most lateness_days ="
+                f" {self.lateness_days}. With more, one payment with a wrong date would make all others too"
+                " late"
             )
 
         if not 0 < self.label_ahead_days <= 365:

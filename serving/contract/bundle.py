@@ -214,7 +214,8 @@ def _check_consistent(release: Release, place: Path) -> None:
     if release.features != release.plan.features:
         raise BundleError(
             place,
-            f"the features differ from the plan's: {_first_difference(release.features, release.plan.features)}",
+            "the features differ from the plan's:"
+            f" {_first_difference(release.features, release.plan.features)}",
         )
     if foreign := [o.function for o in release.plan.on_demand if not TRANSFORM.fullmatch(o.function)]:
         raise BundleError(

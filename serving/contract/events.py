@@ -19,8 +19,14 @@ ROWS_A_STEP = 100  # about 10 ms of replay under the lock of the file, for which
 
 Labels = Sequence[tuple[int, bool]]  # when it became known, and whether it says fraud
 
-SUBJECT = "transaction_id, event_us, created_us, customer_id, merchant_id, amount, is_declined, decision, maturity_us"
-DECISION = f"SELECT {SUBJECT.replace('transaction_id', 'prediction_id')} FROM decisions WHERE prediction_id = ? AND kind = 'transaction'"
+SUBJECT = (
+    "transaction_id, event_us, created_us, customer_id, merchant_id, amount, is_declined, decision,"
+    " maturity_us"
+)
+DECISION = (
+    f"SELECT {SUBJECT.replace('transaction_id', 'prediction_id')} FROM decisions WHERE prediction_id = ? AND"
+    " kind = 'transaction'"
+)
 DECISIONS = f"""SELECT seq, {SUBJECT.replace("transaction_id", "prediction_id")} FROM decisions
 WHERE kind = 'transaction' AND created_us >= ? AND seq > ? ORDER BY seq LIMIT ?"""
 LABELS_OF = """SELECT label_us, is_fraud FROM labels WHERE transaction_id = :id

@@ -197,7 +197,10 @@ def test_a_champion_that_was_set_by_hand_stops_promotions_and_a_rollback_returns
     for ask in (shelf.gate, lambda number: approve(shelf, number)):
         with pytest.raises(
             RegistryError,
-            match=f"the champion is {stranger}, which no line of .*history.jsonl made champion: the last one is 1",
+            match=(
+                f"the champion is {stranger}, which no line of .*history.jsonl made champion: the last one"
+                " is 1"
+            ),
         ):
             ask("2")
     row = shelf.back("set by hand")
@@ -282,7 +285,8 @@ def test_what_a_person_has_declined_no_machine_promotes(shelf: Shelf) -> None:
     assert "awaiting" not in shelf.tags("2")
     refused = shelf.gate("2")
     assert refused["reasons"] == [
-        "version 2 was declined by anna at 2025-04-10T12:00:00+00:00: the labels of March are in doubt: only a person promotes it again"
+        "version 2 was declined by anna at 2025-04-10T12:00:00+00:00: the labels of March are in doubt: only"
+        " a person promotes it again"
     ]
     with pytest.raises(RegistryError, match="version 1 is the champion: roll it back"):
         shelf.lifecycle.decline("1", AT, "anna", "no")

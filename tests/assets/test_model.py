@@ -192,7 +192,10 @@ def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: Wo
 def test_an_as_of_day_without_a_training_day_says_which_is_the_first_one(world: World) -> None:
     with pytest.raises(
         NothingToLearn,
-        match="as of 2025-03-05: nothing to learn from: arrival days 2025-03-01 to 2025-03-04 are there; of the days",
+        match=(
+            "as of 2025-03-05: nothing to learn from: arrival days 2025-03-01 to 2025-03-04 are there; of the"
+            " days"
+        ),
     ):
         world.make("training_set", "2025-03-05")
 
@@ -342,7 +345,8 @@ def test_a_champion_that_has_seen_the_holdout_is_not_measured_on_it(world: World
         gate(run)
         .metadata["reasons"]
         .value.startswith(
-            "the champion was trained to 2025-04-05 even for its evaluation, and the holdout begins on 2025-04-04: it has seen the answers"
+            "the champion was trained to 2025-04-05 even for its evaluation, and the holdout begins on"
+            " 2025-04-04: it has seen the answers"
         )
     )
     champion = world.registry.champion()
@@ -573,7 +577,7 @@ def judged_again(world: World) -> tuple[str, str]:
     check = checks(world.make("evaluation", NEXT))["gate"]
     assert not check.passed
     assert world.make("promoted_version", NEXT) == []
-    (_, row) = world.history.entries()
+    _, row = world.history.entries()
     assert (row["kind"], row["version"], row["by"]) == ("refused", "2", "gate")
     champion = world.registry.champion()
     assert champion is not None

@@ -52,8 +52,8 @@ def write_training_set(world: World, seed: int = 0, validated: bool = True) -> N
     rows = pd.DataFrame(
         {
             "transaction_id": [f"t{n:05}" for n in range(len(days))],
-            "event_timestamp": (days + pd.to_timedelta(random.uniform(0, 86_000, len(days)), unit="s")).floor(
-                "us"
+            "event_timestamp": (
+                (days + pd.to_timedelta(random.uniform(0, 86_000, len(days)), unit="s")).floor("us")
             ),
             "customer_id": random.integers(0, 50, len(days)).astype(str),
             "merchant_id": random.integers(0, 20, len(days)).astype(str),
@@ -175,7 +175,10 @@ def test_a_recipe_that_was_searched_on_another_training_set_trains_nothing(world
     write_training_set(world, seed=1)
     with pytest.raises(
         StaleRecipe,
-        match=r"recipe: 2025-04-10 was searched on the training set \w{64}, which is now \w{64}; materialize it again",
+        match=(
+            r"recipe: 2025-04-10 was searched on the training set \w{64}, which is now \w{64}; materialize it"
+            r" again"
+        ),
     ):
         world.make("trained_model", AS_OF)
 

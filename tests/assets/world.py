@@ -226,7 +226,10 @@ def labelled(world: World, name: str, moment: datetime, is_fraud: bool = True) -
 
 
 def _last_seq(connection: sqlite3.Connection) -> int:
-    query = "SELECT max((SELECT coalesce(max(seq), 0) FROM decisions), (SELECT coalesce(max(seq), 0) FROM labels))"
+    query = (
+        "SELECT max((SELECT coalesce(max(seq), 0) FROM decisions), (SELECT coalesce(max(seq), 0) FROM"
+        " labels))"
+    )
     (last,) = connection.execute(query).fetchone()
     return int(last)
 

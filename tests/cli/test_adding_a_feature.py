@@ -46,7 +46,10 @@ FIRST, LAST = "2025-03-01", "2025-03-22"
 FIRST_READ = "2025-03-07"  # train_days and maturity_days before AS_OF
 PAID_AT = datetime(2025, 3, 23, 0, 0, 1, tzinfo=UTC)
 
-WHERE = "import feature_repo, mlops_assets, serving; print(feature_repo.__file__, mlops_assets.__file__, serving.__file__)"
+WHERE = (
+    "import feature_repo, mlops_assets, serving; print(feature_repo.__file__, mlops_assets.__file__,"
+    " serving.__file__)"
+)
 ASK_FEAST = """
 import json, sys
 from pathlib import Path

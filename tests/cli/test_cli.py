@@ -106,9 +106,9 @@ class Platform:
             if path.is_file() and not path.name.endswith(("-wal", "-shm"))
         ]
         return {
-            str(path.relative_to(self.home)): ""
-            if path.suffix == ".db"
-            else hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path.relative_to(self.home)): (
+                "" if path.suffix == ".db" else hashlib.sha256(path.read_bytes()).hexdigest()
+            )
             for path in sorted(files)
         }
 
@@ -332,9 +332,11 @@ def test_an_as_of_day_without_data_names_the_days_that_are_missing_and_what_brin
     platform: Platform,
 ) -> None:
     line = platform.refuses("train", "--as-of", "2025-04-02")
-    assert line == (
-        "mlops: as of 2025-04-02 the arrival days 2025-03-15 to 2025-04-01 are read, and feature_vectors: nothing materialized for 2025-03-15, "
-        "2025-03-16, 2025-03-17 and 15 more; `mlops backfill --from 2025-03-15 --to 2025-04-01` brings what is missing"
+    assert (
+        line
+        == "mlops: as of 2025-04-02 the arrival days 2025-03-15 to 2025-04-01 are read, and feature_vectors:"
+        " nothing materialized for 2025-03-15, 2025-03-16, 2025-03-17 and 15 more; `mlops backfill --from"
+        " 2025-03-15 --to 2025-04-01` brings what is missing"
     )
     assert not platform.home.exists()
 
@@ -351,7 +353,8 @@ def test_an_as_of_day_without_a_training_day_says_which_is_the_first_one(
 ) -> None:
     line = platform.refuses(*words)
     assert line.startswith(
-        "mlops: as of 2025-03-05: nothing to learn from: no arrival day is there yet; of the days from 2025-03-01 on the first 14"
+        "mlops: as of 2025-03-05: nothing to learn from: no arrival day is there yet; of the days from"
+        " 2025-03-01 on the first 14"
     )
     assert line.endswith("the first as-of day with a training day is 2025-03-30")
     assert not platform.home.exists()
@@ -420,7 +423,11 @@ def test_status_tells_the_days_the_champion_and_the_last_decision(
     assert (
         told["datasets"]["transactions"]
         == told["datasets"]["feature_vectors"]
-        == {"days": 44, "first": FIRST, "last": LAST}
+        == {
+            "days": 44,
+            "first": FIRST,
+            "last": LAST,
+        }
     )
     assert told["champion"] == {"version": "1", "as_of": AS_OF}
     assert (told["last_decision"]["version"], told["last_decision"]["kind"]) == ("2", "refused")

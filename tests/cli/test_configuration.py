@@ -92,7 +92,10 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
         "  [guard] max_p99_ms has to be from 1 to 1000, not 0",
         "  [source] labels: unknown key 'is_frd'; is it is_fraud?; known are ",
         "  [source] labels.delay_days: has to be greater than or equal to 0, not -1",
-        "  [source] unknown column 'colour'; unknown column 'event_tme'; is it event_timestamp?; there are transaction_id, event_timestamp,",
+        (
+            "  [source] unknown column 'colour'; unknown column 'event_tme'; is it event_timestamp?; there"
+            " are transaction_id, event_timestamp,"
+        ),
     ]
     assert all(line.startswith(begin) for line, begin in zip(problems, begins, strict=True)), problems
 
@@ -134,7 +137,10 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
         (GOOD + "[model\n", "is no TOML: "),
         (
             '[source]\nkind = "files"\npath = "x"\n[source.labels]\npath = "y"\ndelay_days = 3\n',
-            "[source] labels: labels with a `path` have times of their own: `delay_days` is for labels in the transactions' files",
+            (
+                "[source] labels: labels with a `path` have times of their own: `delay_days` is for labels in"
+                " the transactions' files"
+            ),
         ),
     ],
 )
@@ -166,13 +172,13 @@ def test_a_configuration_file_that_is_not_there_names_those_that_are(
     (tmp_path / "platform.toml").write_text(GOOD)
     (line,) = refused(GOOD, "--config", "platfrm.toml", "status")
     assert (
-        line
-        == f"mlops: {tmp_path}/platfrm.toml: no such configuration file; {tmp_path} holds bad.toml, platform.toml"
+        line == f"mlops: {tmp_path}/platfrm.toml: no such configuration file; {tmp_path} holds bad.toml,"
+        " platform.toml"
     )
     (line,) = refused(GOOD, "--config", str(tmp_path), "status")
     assert (
-        line
-        == f"mlops: {tmp_path}: is a folder; name the TOML file in it: {tmp_path} holds bad.toml, platform.toml"
+        line == f"mlops: {tmp_path}: is a folder; name the TOML file in it: {tmp_path} holds bad.toml,"
+        " platform.toml"
     )
 
 

@@ -231,12 +231,14 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(platform: Platform
         line = platform.refuses("dev", "--port", taken, "--mlflow-port", free_port())
         assert (
             line
-            == f"mlops: port {taken}, which Dagster is to listen on, is taken: stop what has it, or choose another with --port"
+            == f"mlops: port {taken}, which Dagster is to listen on, is taken: stop what has it, or choose"
+            " another with --port"
         )
         line = platform.refuses("dev", "--port", free_port(), "--mlflow-port", taken)
         assert (
             line
-            == f"mlops: port {taken}, which MLflow is to listen on, is taken: stop what has it, or choose another with --mlflow-port"
+            == f"mlops: port {taken}, which MLflow is to listen on, is taken: stop what has it, or choose"
+            " another with --mlflow-port"
         )
 
 

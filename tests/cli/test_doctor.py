@@ -50,9 +50,10 @@ def looked(
     source = {"kind": "files", "path": "feed", "columns": columns, "labels": labels or {"path": "labels.csv"}}
     settings = Settings(home=folder / "home", source=source, config_base=folder, time=time or Time())
     found = {look.name: look for look in look_at_feeds(FRAUD, settings, TODAY)}
-    assert sorted(path.name for path in folder.iterdir()) in (["feed", "labels.csv"], ["feed"]), (
-        "looking writes nothing"
-    )
+    assert sorted(path.name for path in folder.iterdir()) in (
+        ["feed", "labels.csv"],
+        ["feed"],
+    ), "looking writes nothing"
     return found
 
 
@@ -66,8 +67,8 @@ def test_the_mapping_the_days_and_what_would_be_quarantined_are_shown_with_text_
     assert look.reasons == [(1, 'amount: not a number ("abc" in payments.csv, line 9)')]
     told = shown(list(looked(bank).values()))
     assert (
-        "transactions: 1 file, arrival days 2026-01-01 to 2026-01-02; 60 rows looked at, 1 would be quarantined\n"
-        in told
+        "transactions: 1 file, arrival days 2026-01-01 to 2026-01-02; 60 rows looked at, 1 would be"
+        " quarantined\n" in told
     )
     assert "\n  transaction_id     id                        00000\n" in told
     assert '\n  1     amount: not a number ("abc" in payments.csv, line 9)\n' in told
@@ -76,7 +77,8 @@ def test_the_mapping_the_days_and_what_would_be_quarantined_are_shown_with_text_
 def test_more_than_may_be_quarantined_is_a_problem(bank: Path) -> None:
     (problem,) = looked(bank, columns=COLUMNS | {"amount": "cust"})["transactions"].problems
     assert problem.startswith(
-        "transactions: 100% of the rows looked at would be quarantined, more than [ingest] max_quarantined_share = 0.05: amount: "
+        "transactions: 100% of the rows looked at would be quarantined, more than [ingest]"
+        " max_quarantined_share = 0.05: amount: "
     )
     assert '"c0" in payments.csv, line 2' in problem
 
@@ -90,8 +92,8 @@ def test_labels_of_transactions_of_the_days_before_them_are_counted(bank: Path) 
 def test_labels_whose_ids_match_nothing_are_a_problem_that_shows_both_forms(bank: Path) -> None:
     write_labels(bank, "{:d}")
     (problem,) = looked(bank)["labels"].problems
-    assert problem == (
-        "labels: none of 6 is of a transaction: their ids look like '0', "
+    assert (
+        problem == "labels: none of 6 is of a transaction: their ids look like '0', "
         "those of transactions that arrived from 2025-12-06 to 2026-01-05 like '00000'"
     )
 
@@ -111,14 +113,17 @@ def test_a_feed_without_labels_says_so_and_shows_no_columns_of_them(bank: Path) 
     told = "labels: arrival days 2026-01-01 to 2026-01-02; 0 rows looked at, 0 would be quarantined"
     assert (
         shown([labels])
-        == f"\n{told}\n  there is no [source.labels]: no label comes from files, and without labels nothing is learnt\n"
+        == f"\n{told}\n  there is no [source.labels]: no label comes from files, and without labels nothing"
+        " is learnt\n"
     )
 
 
 def test_days_beside_the_calendar_say_which_start_to_set(bank: Path) -> None:
     (problem,) = looked(bank, Time(date(2026, 3, 1)))["transactions"].problems
-    assert problem == (
-        "transactions: arrived from 2026-01-01 to 2026-01-02, and [time] start = 2026-03-01: no row would be read; set start = 2026-01-01"
+    assert (
+        problem
+        == "transactions: arrived from 2026-01-01 to 2026-01-02, and [time] start = 2026-03-01: no row would"
+        " be read; set start = 2026-01-01"
     )
     assert looked(bank, Time(date(2026, 1, 2), date(2026, 3, 1)))["transactions"].problems == []
 
@@ -128,7 +133,10 @@ def test_rows_of_no_day_that_is_made_are_counted(bank: Path) -> None:
         file.write("later;2093-01-01 10:00:00;c1;s1;5\nnever;2010-01-01 00:00:00;c1;s1;5\n")
     assert looked(bank)["transactions"].notes == [
         "1 of the rows looked at arrive from 2010-01-01 to 2010-01-01, before [time] start = 2026-01-01",
-        "1 of the rows looked at arrive from 2093-01-01 to 2093-01-01, on days that have not come: mend their times",
+        (
+            "1 of the rows looked at arrive from 2093-01-01 to 2093-01-01, on days that have not come: mend"
+            " their times"
+        ),
     ]
     assert (
         "after [time] end = 2026-01-31"
@@ -177,9 +185,10 @@ def test_all_that_is_wrong_with_the_feeds_is_told_and_exit_1(
     first, one, two = said.err.removesuffix("\n").split("\n")
     assert first == "mlops: the feeds: 2 problems"
     assert one.startswith(
-        f"  transactions: {bank}/feed/payments.csv: columns 'shp', 'amount_eur' are missing; there are id, when, cust, shop, amt;"
+        f"  transactions: {bank}/feed/payments.csv: columns 'shp', 'amount_eur' are missing; there are id,"
+        " when, cust, shop, amt;"
     )
     assert (
-        two
-        == f"  labels: {bank}/lables.csv: no such file or folder; {bank} holds feed/, home/, labels.csv, mlops.toml"
+        two == f"  labels: {bank}/lables.csv: no such file or folder; {bank} holds feed/, home/, labels.csv,"
+        " mlops.toml"
     )

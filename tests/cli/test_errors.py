@@ -194,7 +194,8 @@ def test_a_second_rebuild_says_that_another_one_runs(tmp_path: Path) -> None:
         pass
     assert (
         told(refused.value)
-        == f"{tmp_path}/x.db.rebuild.lock: another rebuild is running; give the command again when it has ended"
+        == f"{tmp_path}/x.db.rebuild.lock: another rebuild is running; give the command again when it has"
+        " ended"
     )
 
 

@@ -57,9 +57,17 @@ sys.exit(main(["status"]))
 """
 MEETS = {
     "a callback from C ignores it": "ctypes.CFUNCTYPE(None)(interrupt)()",
-    "a library makes an error of it": "\n    try: interrupt()\n    except KeyboardInterrupt: raise RuntimeError('Query interrupted')",
-    "a library hides where it came from": "\n    try: interrupt()\n    except KeyboardInterrupt: raise RuntimeError('Query interrupted') from None",
-    "a library logs it": "\n    try: interrupt()\n    except KeyboardInterrupt: logging.getLogger('pool').error('closing', exc_info=True); raise",
+    "a library makes an error of it": (
+        "\n    try: interrupt()\n    except KeyboardInterrupt: raise RuntimeError('Query interrupted')"
+    ),
+    "a library hides where it came from": (
+        "\n    try: interrupt()\n    except KeyboardInterrupt: raise RuntimeError('Query interrupted') from"
+        " None"
+    ),
+    "a library logs it": (
+        "\n    try: interrupt()\n    except KeyboardInterrupt: logging.getLogger('pool').error('closing',"
+        " exc_info=True); raise"
+    ),
     "within exec": "exec('interrupt()')",
     "tidying up takes long, and it comes again": (
         "\n    threading.Timer(0.3, interrupt).start()\n    try: interrupt()\n    finally: time.sleep(20)"

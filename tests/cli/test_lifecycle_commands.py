@@ -219,8 +219,8 @@ def test_a_database_that_is_gone_is_named_and_not_made_anew(
         ["backfill", "--group", "model", *days],
     ):
         assert (
-            f"{database} is {'missing' if content is None else 'empty'}, and {shelf.home / 'history.jsonl'} has decisions"
-            in said.error(*words)
+            f"{database} is {'missing' if content is None else 'empty'}, and {shelf.home / 'history.jsonl'}"
+            " has decisions" in said.error(*words)
         )
     assert (database.read_bytes() if database.exists() else None) == content
 

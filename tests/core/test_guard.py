@@ -102,7 +102,10 @@ def test_a_bank_that_alarms_as_its_reference_is_left_alone_through_a_week_of_loo
     [
         (
             measured(600, alarms=360),
-            "360 of 600 decisions are not ALLOW, 60.00%, where its reference has 2.00%: more than 5 times as many",
+            (
+                "360 of 600 decisions are not ALLOW, 60.00%, where its reference has 2.00%: more than 5 times"
+                " as many"
+            ),
         ),
         (
             measured(5_000, alarms=0),

@@ -44,7 +44,10 @@ def test_folds_are_the_last_training_days_in_order_without_overlap_and_leave_as_
     if training_days < (folds + 1) * fold_days:
         with pytest.raises(
             TuningError,
-            match=rf"there are {training_days} training days; {folds} folds of {fold_days} days.* are {(folds + 1) * fold_days}",
+            match=(
+                rf"there are {training_days} training days; {folds} folds of {fold_days} days.* are"
+                rf" {(folds + 1) * fold_days}"
+            ),
         ):
             folds_of(split, Tuning(1, folds, fold_days))
         return

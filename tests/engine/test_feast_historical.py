@@ -96,7 +96,10 @@ def test_a_day_that_arrives_later_changes_no_earlier_row(bank: Bank, tmp_path: P
 
 
 def test_an_entity_frame_can_be_sql_over_the_lake(bank: Bank) -> None:
-    query = "SELECT transaction_id, customer_id, event_timestamp FROM transactions WHERE amount > 250 ORDER BY transaction_id"
+    query = (
+        "SELECT transaction_id, customer_id, event_timestamp FROM transactions WHERE amount > 250 ORDER BY"
+        " transaction_id"
+    )
     found = bank.store.get_historical_features(query, features=["customer_stats:num_txns_7d"]).to_df()
     expensive = bank.transactions[bank.transactions.amount > 250]
     assert found["transaction_id"].tolist() == sorted(expensive["transaction_id"])

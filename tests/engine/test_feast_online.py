@@ -114,7 +114,10 @@ def test_of_a_push_the_good_events_go_in_and_the_bad_ones_to_quarantine(
     store: Any, bad: dict[str, Any], field: str, reason: str
 ) -> None:
     frame = together(pushed(), pushed(**{"transaction_id": "t2", **bad}), pushed(transaction_id="t3"))
-    said = f"2 rows were taken and 1 refused; the first of these is row 1, with {field}: .* \\({reason.removeprefix(field + ': ')}\\)$"
+    said = (
+        f"2 rows were taken and 1 refused; the first of these is row 1, with {field}: .*"
+        f" \\({reason.removeprefix(field + ': ')}\\)$"
+    )
     with pytest.raises(RefusedRows, match=said) as refused:
         store.push("transactions_push", frame)
     assert (refused.value.taken, refused.value.refused, refused.value.row, refused.value.field) == (

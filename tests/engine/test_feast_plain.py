@@ -46,8 +46,8 @@ def moments(n: int = 200, seed: int = 1) -> pd.DataFrame:
         {
             "customer_id": [f"c{i}" for i in rng.integers(0, 14, n)],  # two of them have no rows
             "merchant_id": [f"m{i}" for i in rng.integers(0, 5, n)],
-            "event_timestamp": (START + pd.to_timedelta(rng.integers(-24, 15 * 24, n), unit="h")).as_unit(
-                "us"
+            "event_timestamp": (
+                (START + pd.to_timedelta(rng.integers(-24, 15 * 24, n), unit="h")).as_unit("us")
             ),
         }
     )

@@ -204,7 +204,8 @@ def test_a_file_of_the_first_format_goes_on_as_it_is_and_one_of_the_future_is_re
     connection.execute("CREATE TABLE online_format (version INTEGER PRIMARY KEY) WITHOUT ROWID")
     connection.execute("INSERT INTO online_format VALUES (1)")
     connection.execute(
-        "CREATE TABLE online_s (event_id TEXT PRIMARY KEY, event_us INTEGER, created_us INTEGER, key, money) WITHOUT ROWID"
+        "CREATE TABLE online_s (event_id TEXT PRIMARY KEY, event_us INTEGER, created_us INTEGER, key, money)"
+        " WITHOUT ROWID"
     )
     connection.execute("INSERT INTO online_s VALUES ('1', ?, ?, 'a', 450)", (START, START))
     assert OnlineState(connection, one(packed_view())).aggregates(KEY, START + 1) == {"x": 4.5, "n": 1}

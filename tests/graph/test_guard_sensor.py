@@ -115,7 +115,10 @@ def watch(stocked: Shelf, tmp_path: Path, settings: Settings, instance: DagsterI
 LEFT = {
     "scores": (
         {"count": 600, "alarms": 360},
-        "360 of 600 decisions are not ALLOW, 60.00%, where its reference has 2.00%: more than 5 times as many",
+        (
+            "360 of 600 decisions are not ALLOW, 60.00%, where its reference has 2.00%: more than 5 times as"
+            " many"
+        ),
     ),
     "errors": (
         {"count": 600, "alarms": 12, "errors": 60},

@@ -188,7 +188,10 @@ def test_records_that_cannot_be_written_are_told_with_their_place(
         )
     with pytest.raises(RunFailed) as caught:
         run_job(ONLINE, instance)
-    line = f"Dagster's records in {home / 'dagster'} cannot be written: is the disk full? (no such table: main.gone)"
+    line = (
+        f"Dagster's records in {home / 'dagster'} cannot be written: is the disk full? (no such table:"
+        " main.gone)"
+    )
     assert told(caught.value) == line
 
 

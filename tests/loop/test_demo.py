@@ -169,6 +169,7 @@ def test_a_folder_that_the_demo_did_not_make_is_left_alone(tmp_path: Path) -> No
     (line,) = done.stderr.splitlines()
     assert (
         line
-        == f"mlops: {tmp_path} is not a folder that the demo made, so it is not emptied; name another with --home"
+        == f"mlops: {tmp_path} is not a folder that the demo made, so it is not emptied; name another with"
+        " --home"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -151,7 +151,9 @@ def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_s
     bench.plane.predict_transaction(paid(1, TODAY_US))
     with pytest.raises(
         BadInput,
-        match=r"^2018-04-01 00:00:00\+00:00 is more than 7 days before now, .*--clock event replays past days",
+        match=(
+            r"^2018-04-01 00:00:00\+00:00 is more than 7 days before now, .*--clock event replays past days"
+        ),
     ):
         bench.plane.predict_transaction(paid(2, START_US))
     bench.plane.close()
@@ -188,8 +190,8 @@ def test_a_historical_home_on_the_wall_clock_is_refused_with_both_moments_and_th
     assert main(["--home", str(historical)]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert (
-        f"newest payments of {historical} are of 2018-04-10, and the service's clock says {datetime.now(UTC):%Y-%m-%d}"
-        in line
+        f"newest payments of {historical} are of 2018-04-10, and the service's clock says"
+        f" {datetime.now(UTC):%Y-%m-%d}" in line
     )
     assert "--clock event" in line
     assert "when_far" in line
@@ -260,7 +262,10 @@ def test_a_blocked_home_goes_on_from_the_day_that_a_person_names_and_keeps_what_
     if payments == 1:
         with pytest.raises(
             BadSetting,
-            match=r"of 2018-04-10, .* says 2026-06-18 00:00: .*--clock event --now 2018-04-11 goes on from there",
+            match=(
+                r"of 2018-04-10, .* says 2026-06-18 00:00: .*--clock event --now 2018-04-11 goes on from"
+                r" there"
+            ),
         ):
             check_home(settings, TODAY_US)
     with pytest.raises(BadSetting, match="--now 2018-04-10: the lake has payments up to 2018-04-10"):

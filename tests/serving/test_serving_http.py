@@ -605,7 +605,8 @@ def half_sent(port: int, number: int, route: str = "/predict") -> tuple[socket.s
     connection = socket.create_connection(("127.0.0.1", port), 10)
     connection.settimeout(20)
     connection.sendall(
-        f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length:"
+        f" {len(body)}\r\n\r\n".encode()
         + body[:10]
     )
     return connection, body[10:]

@@ -367,9 +367,10 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(
         dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment"
     )
     bench.connection.executemany(
-        "INSERT INTO decisions SELECT seq + ?1, prediction_id || ?1, kind, event_us, created_us + ?1, customer_id, merchant_id, amount, is_declined,"
-        " features, read_seq, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, maturity_us,"
-        " payload_digest, freshness FROM decisions WHERE seq = 1",
+        "INSERT INTO decisions SELECT seq + ?1, prediction_id || ?1, kind, event_us, created_us + ?1,"
+        " customer_id, merchant_id, amount, is_declined, features, read_seq, fraud_score, decision,"
+        " review_threshold, block_threshold, model_version, reasons, degraded, maturity_us, payload_digest,"
+        " freshness FROM decisions WHERE seq = 1",
         ((1_000 + n,) for n in range(5_000)),
     )
     database, connect = bench.settings.database, sqlite3.connect

@@ -80,7 +80,10 @@ def test_a_killed_worker_is_replaced_and_a_killed_supervisor_leaves_nobody_on_it
 def test_a_service_that_another_process_started_ends_when_that_one_is_killed(tmp_path: Path) -> None:
     """As the demo starts it, and Dagster's daemon."""
     words = ["serving", "--home", str(tmp_path), "--port", str(free_port())]
-    script = f"import time; from mlops_assets.resources.processes import start; print(start({words}).pid, flush=True); time.sleep(600)"
+    script = (
+        f"import time; from mlops_assets.resources.processes import start; print(start({words}).pid,"
+        " flush=True); time.sleep(600)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as parent:

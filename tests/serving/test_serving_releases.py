@@ -117,7 +117,10 @@ def test_a_check_that_somebody_ended_says_nothing_of_the_bundle(
 def test_mlflow_reports_nothing_home() -> None:
     # Without what tells MLflow that it is being tested, which silences it as well.
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "VIRTUAL_ENV")}
-    asked = "import serving.releases; from mlflow.telemetry.utils import is_telemetry_disabled as off; print(off())"
+    asked = (
+        "import serving.releases; from mlflow.telemetry.utils import is_telemetry_disabled as off;"
+        " print(off())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", asked], cwd=ROOT, env=clean, capture_output=True, text=True, check=True
     )

@@ -313,7 +313,10 @@ def test_twenty_rows_between_two_quotes_do_not_vanish(tmp_path: Path) -> None:
     (tmp_path / "feed.csv").write_text(HEADER + "".join(rows))
     with pytest.raises(
         SourceError,
-        match=r"feed\.csv, line 7: looks like a row, but stands within a quoted value of the row that begins on line 6",
+        match=(
+            r"feed\.csv, line 7: looks like a row, but stands within a quoted value of the row that begins on"
+            r" line 6"
+        ),
     ):
         ids(tmp_path)
 

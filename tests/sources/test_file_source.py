@@ -238,7 +238,10 @@ def test_a_payment_that_was_never_reported_needs_no_time_of_a_label(tmp_path: Pa
     )
     with pytest.raises(
         SourceError,
-        match=r"c\.csv: no value of column 'REPORTED' is a time, so its rows belong to no day; the first is missing",
+        match=(
+            r"c\.csv: no value of column 'REPORTED' is a time, so its rows belong to no day; the first is"
+            r" missing"
+        ),
     ):
         feed.labels(D1, D1)
 
@@ -409,7 +412,9 @@ def test_a_file_none_of_whose_rows_belongs_to_a_day_is_named(tmp_path: Path) -> 
     (tmp_path / "feed.csv").write_text(HEADER + "1,01/03/2026,7,9,5,0\n")
     with pytest.raises(
         SourceError,
-        match=r"feed\.csv: no value of column 'WHEN' is a time.* the first is \"01/03/2026\", not a time; write",
+        match=(
+            r"feed\.csv: no value of column 'WHEN' is a time.* the first is \"01/03/2026\", not a time; write"
+        ),
     ):
         source(tmp_path).transactions(D1, D1)
 

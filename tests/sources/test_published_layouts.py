@@ -155,10 +155,11 @@ def test_the_credit_card_pca_set_is_refused_with_what_is_missing_and_what_is_the
         source.transactions(date(2013, 9, 1), date(2013, 9, 1))
     said = str(refused.value)
     assert said.startswith(
-        f"{tmp_path / 'pca' / 'creditcard.csv'}: columns 'customer_id', 'merchant_id' are missing; there are Time, V1, "
+        f"{tmp_path / 'pca' / 'creditcard.csv'}: columns 'customer_id', 'merchant_id' are missing; there are"
+        " Time, V1, "
     )
     assert (
-        "Amount, Class; without customer_id no windowed feature of a customer can be computed; without merchant_id no windowed feature"
-        in said
+        "Amount, Class; without customer_id no windowed feature of a customer can be computed; without"
+        " merchant_id no windowed feature" in said
     )
     assert "\n" not in said

@@ -127,7 +127,8 @@ def _ids(view: PlainView, key: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     ids = ids_of_numbers(column.combine_chunks())
     if ids is None or ids.null_count > column.null_count:
         raise PlanError(
-            f"{view.name}: ids are text or whole numbers, those of {view.sources[key]} in {view.dataset} are {kind}"
+            f"{view.name}: ids are text or whole numbers, those of {view.sources[key]} in {view.dataset} are"
+            f" {kind}"
         )
     return pa.chunked_array([ids])
 

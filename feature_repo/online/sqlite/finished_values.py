@@ -72,9 +72,11 @@ def read(
         result.append(
             (
                 happened,
-                None
-                if stale
-                else {n: v for n, v in Map.FromString(packed).val.items() if v.WhichOneof("val")},
+                (
+                    None
+                    if stale
+                    else {n: v for n, v in Map.FromString(packed).val.items() if v.WhichOneof("val")}
+                ),
             )
         )
     return result

@@ -88,7 +88,10 @@ class Generation:
             v.packed.id: v.packed for v in self.views if v.packed is not None
         }
         self._too_late = {
-            name: f"SELECT key, view FROM {self.packs} WHERE key IN ({', '.join('?' * len(s.ids))}) AND upto_us > ? AND stream = '{name}'"
+            name: (
+                f"SELECT key, view FROM {self.packs} WHERE key IN ({', '.join('?' * len(s.ids))}) AND upto_us"
+                f" > ? AND stream = '{name}'"
+            )
             for name, s in self.streams.items()
         }
         self._ids = {name: [s.columns.index(i) for i in sorted(s.ids)] for name, s in self.streams.items()}

@@ -39,7 +39,8 @@ def create_table(connection: sqlite3.Connection, table: str) -> None:
     # deep where this has three.
     times = "upto_us INTEGER, latest_us INTEGER, newest_us INTEGER, start INTEGER"
     connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {table} (key TEXT, view INTEGER, stream TEXT, {times}, layout TEXT, times BLOB, body BLOB, UNIQUE (key, view))"
+        f"CREATE TABLE IF NOT EXISTS {table} (key TEXT, view INTEGER, stream TEXT, {times}, layout TEXT,"
+        " times BLOB, body BLOB, UNIQUE (key, view))"
     )
 
 
@@ -72,7 +73,10 @@ class PackedView:
         self.windows = list(windows.values())
         meaning = repr((view.name, view.stream, view.entity, view.hop_us, self.reach_us, self.terms))
         self.id = int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:6], "big")
-        self.read = f"SELECT upto_us, latest_us, newest_us, start, layout, times, body FROM {packs} WHERE key = ? AND view = {self.id}"
+        self.read = (
+            f"SELECT upto_us, latest_us, newest_us, start, layout, times, body FROM {packs} WHERE key = ? AND"
+            f" view = {self.id}"
+        )
         select = f"SELECT {', '.join(columns)}"
         of_key = f"FROM {events} WHERE {view.entity} = ? AND event_us >= ? AND event_us < ?"
         self.tail = f"{select} {of_key} AND created_us <= ? ORDER BY event_us DESC LIMIT ?"

@@ -80,7 +80,10 @@ class StreamTable:
 
     @cached_property
     def insert(self) -> str:
-        return f"INSERT OR IGNORE INTO {self.table} ({', '.join(self.columns)}) VALUES ({', '.join('?' * len(self.columns))})"
+        return (
+            f"INSERT OR IGNORE INTO {self.table} ({', '.join(self.columns)}) VALUES"
+            f" ({', '.join('?' * len(self.columns))})"
+        )
 
     @cached_property
     def upsert(self) -> str:

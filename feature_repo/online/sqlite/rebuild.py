@@ -57,7 +57,8 @@ class Rebuild:
         path = next(row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main")
         if not path or connection.isolation_level is not None:
             raise RebuildError(
-                "a rebuild needs a database in a file, and a connection without transactions of its own (isolation_level=None)"
+                "a rebuild needs a database in a file, and a connection without transactions of its own"
+                " (isolation_level=None)"
             )
         self._lock_path = f"{path}.rebuild.lock"
         self._version, self._disturbed = self._data_version(), -math.inf
@@ -181,7 +182,8 @@ class Rebuild:
                     self._connection.execute(sql.replace(stream.table, table_name(stream.name, number)))
             self._new = Generation(self._connection, self._plan, number)
             self._connection.execute(
-                f"CREATE TABLE {self._new.removed} (stream TEXT, event_id TEXT, PRIMARY KEY (stream, event_id)) WITHOUT ROWID"
+                f"CREATE TABLE {self._new.removed} (stream TEXT, event_id TEXT, PRIMARY KEY (stream,"
+                " event_id)) WITHOUT ROWID"
             )
             self._connection.execute("UPDATE online_generation SET building = ?, last = ?", (number, number))
 
@@ -212,7 +214,10 @@ class Rebuild:
     def _copy(self, stream: str) -> Callable[[Sequence[str]], int]:
         old, new = self._old.streams[stream].table, self._new.streams[stream].table
         columns = ", ".join(row[1] for row in self._connection.execute(f"PRAGMA table_info({old})"))
-        copy = f"INSERT OR IGNORE INTO {new} ({columns}) SELECT {columns} FROM {old} WHERE event_id = ? RETURNING *"
+        copy = (
+            f"INSERT OR IGNORE INTO {new} ({columns}) SELECT {columns} FROM {old} WHERE event_id = ?"
+            " RETURNING *"
+        )
 
         def copied(event_ids: Sequence[str]) -> int:
             # Under the lock: one that was removed meanwhile is in neither.

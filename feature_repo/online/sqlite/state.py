@@ -149,7 +149,10 @@ class OnlineState:
         return self._current.prune(before_us, limit)
 
     def refuse(self, stream: str, reason: str, at_us: int) -> None:
-        more = "ON CONFLICT (stream, reason) DO UPDATE SET count = count + 1, last_us = max(last_us, excluded.last_us)"
+        more = (
+            "ON CONFLICT (stream, reason) DO UPDATE SET count = count + 1, last_us = max(last_us,"
+            " excluded.last_us)"
+        )
         self.connection.execute(
             f"INSERT INTO online_refusals VALUES (?, ?, 1, ?) {more}", (stream, reason, at_us)
         )

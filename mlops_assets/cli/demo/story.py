@@ -103,7 +103,8 @@ def run_demo(home: Path) -> dict[str, Any]:
             running("the scoring service", words, logs / "serving.log") as service,
         ):
             _say(
-                f"the service answers on port {port} with version {wait_until_ready(service, port, logs / 'serving.log')['model_version']}"
+                f"the service answers on port {port} with version"
+                f" {wait_until_ready(service, port, logs / 'serving.log')['model_version']}"
             )
             bank, story, day = Bank(port, source.investigations), Story(), first_served
             last = first_served + timedelta(days=MOST_SERVED_DAYS)
@@ -133,7 +134,8 @@ def run_demo(home: Path) -> dict[str, Any]:
         after = registry.champion()
         if story.run is None or story.swapped is None or after is None:
             raise DemoFailed(
-                f"drift was detected on {story.detected}, {story.retrainings} retrainings ran, and no version passed the gate by {last}"
+                f"drift was detected on {story.detected}, {story.retrainings} retrainings ran, and no version"
+                f" passed the gate by {last}"
             )
         from mlops_assets.cli.demo.summary import summarize, tell
 
@@ -154,7 +156,8 @@ def run_demo(home: Path) -> dict[str, Any]:
     tell(home, settings, summary, story.swapped)
     if bank.failed or summary["parity"]["mismatches"]:
         raise DemoFailed(
-            f"{bank.failed} requests failed ({bank.first_failure}), {summary['parity']['mismatches']} vectors do not agree"
+            f"{bank.failed} requests failed ({bank.first_failure}), {summary['parity']['mismatches']} vectors"
+            " do not agree"
         )
     return summary
 

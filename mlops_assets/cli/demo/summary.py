@@ -52,8 +52,9 @@ def summarize(
         "serving": {
             "requests": bank.requests,
             "failed": bank.failed,
-            "swapped_without_restart": (bank.versions[0], bank.versions[-1])
-            == (before.version, after.version),
+            "swapped_without_restart": (
+                (bank.versions[0], bank.versions[-1]) == (before.version, after.version)
+            ),
         },
         "parity": {
             "compared": sum(p["compared"] for p in parity),
@@ -84,7 +85,9 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
     console = Console(width=122, highlight=False)
     table = Table(
         title="Fraud in money on the served days that have matured",
-        caption="Caught: blocked, or among the reviews that a team gets through. Without a verdict it is unknown.",
+        caption=(
+            "Caught: blocked, or among the reviews that a team gets through. Without a verdict it is unknown."
+        ),
     )
     for name in ("day", "payments", "fraud", "caught", "missed", "caught", "reviews", "blocked", "drift", ""):
         table.add_column(name, justify="left" if name in ("day", "") else "right", no_wrap=True)
@@ -110,8 +113,9 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
     console.print(table)
     money_caught, model = summary["business"], summary["versions"]
     console.print(
-        f"Of the fraud money, version {model['before']} caught {money_caught['caught_before']:.0%}, and {money_caught['caught_drifted']:.0%} once "
-        f"the world had changed;\nversion {model['after']} catches {money_caught['caught_after']:.0%}."
+        f"Of the fraud money, version {model['before']} caught {money_caught['caught_before']:.0%}, and"
+        f" {money_caught['caught_drifted']:.0%} once the world had changed;\nversion {model['after']} catches"
+        f" {money_caught['caught_after']:.0%}."
     )
     console.print(
         f"{summary['serving']['requests']:,} requests, {summary['serving']['failed']} failed; "
@@ -121,7 +125,8 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
     console.print(f"\nThe drift report of the day it was detected:  {page}", soft_wrap=True)
     console.print(f"Everything as data:                           {home / 'summary.json'}", soft_wrap=True)
     console.print(
-        f"In the UI: MLOPS_HOME={_shown(home)} MLOPS_CONFIG=docs/demo.toml make dev, then http://127.0.0.1:3000",
+        f"In the UI: MLOPS_HOME={_shown(home)} MLOPS_CONFIG=docs/demo.toml make dev, then"
+        " http://127.0.0.1:3000",
         soft_wrap=True,
     )
 
@@ -137,7 +142,8 @@ def _caught(report: pd.DataFrame, days: pd.Series) -> float:
     chosen = report[days]
     if not chosen["fraud_money"].sum():
         raise ValueError(
-            f"no fraud has matured on the days from {chosen['day'].min()} to {chosen['day'].max()}: nothing can be said of what was caught"
+            f"no fraud has matured on the days from {chosen['day'].min()} to {chosen['day'].max()}: nothing"
+            " can be said of what was caught"
         )
     return round(float(chosen["caught_money"].sum() / chosen["fraud_money"].sum()), 4)
 

@@ -63,7 +63,8 @@ def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[
             sum(map(len, days)) for days in ([record.partitions[name] for name in RECEIVED], planted.values())
         )
         say(
-            f"input: {found} of {wanted} partitions are in {lake.root} with the recorded digests; the source is asked for the others"
+            f"input: {found} of {wanted} partitions are in {lake.root} with the recorded digests; the source"
+            " is asked for the others"
         )
         for step in steps(record, planted):
             say(f"{step.first} to {step.last}: {', '.join(step.assets)}")

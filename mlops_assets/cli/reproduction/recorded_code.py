@@ -26,17 +26,20 @@ def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]
     commit, clean = record.code["git_commit"], record.code["git_dirty"] == "false"
     if not clean and code_digest(root) == record.code["code_digest"]:
         say(
-            f"code: that of {root}, which has the recorded digest; no commit holds it, so that nobody else can rebuild this version"
+            f"code: that of {root}, which has the recorded digest; no commit holds it, so that nobody else"
+            " can rebuild this version"
         )
         yield root
         return
     if commit == "none":
         raise CannotReproduce(
-            f"it was trained outside a git checkout, and the code in {root} is not that which it was trained with"
+            f"it was trained outside a git checkout, and the code in {root} is not that which it was trained"
+            " with"
         )
     if not git(root, "rev-parse", "--git-dir"):
         raise CannotReproduce(
-            f"{root} is no git checkout (or git is missing): commit {commit} has to come from a clone of the project"
+            f"{root} is no git checkout (or git is missing): commit {commit} has to come from a clone of the"
+            " project"
         )
     if not git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
         raise CannotReproduce(
@@ -64,7 +67,8 @@ def interpreter(code: Path, root: Path, place: Path, say: Callable[[str], None])
         say("environment: this one, as the lock file is the same")
         return Path(sys.executable)
     say(
-        "environment: a new one, as the commit's requirements.lock is another; its packages come from the package registry, which takes minutes"
+        "environment: a new one, as the commit's requirements.lock is another; its packages come from the"
+        " package registry, which takes minutes"
     )
     python, failed = (
         place / "bin" / "python",

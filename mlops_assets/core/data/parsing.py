@@ -101,11 +101,13 @@ class Rules:
             raise ValueError(f'decimal = "{self.decimal}": the decimal mark is "." or ","')
         if self.thousands not in THOUSANDS:
             raise ValueError(
-                f'thousands = "{self.thousands}": between thousands stands one of {", ".join(map(repr, THOUSANDS[1:]))}'
+                f'thousands = "{self.thousands}": between thousands stands one of'
+                f" {', '.join(map(repr, THOUSANDS[1:]))}"
             )
         if self.thousands == self.decimal:
             raise ValueError(
-                f'thousands = "{self.thousands}": the decimal mark is the same; set decimal = "{_other(self.decimal)}"'
+                f'thousands = "{self.thousands}": the decimal mark is the same; set decimal ='
+                f' "{_other(self.decimal)}"'
             )
         if both := sorted({w.lower() for w in self.true} & {w.lower() for w in self.false}):
             raise ValueError(f'flags: "{both[0]}" is listed as true and as false')
@@ -180,10 +182,13 @@ def _text_of_bytes(array: pa.Array) -> tuple[pa.Array, list[int]]:
     except pa.ArrowInvalid:
         values = array.to_pylist()
         broken = [i for i, value in enumerate(values) if value is not None and not _is_utf8(value)]
-        return pa.array(
-            [None if value is None or not _is_utf8(value) else value.decode() for value in values],
-            pa.string(),
-        ), broken
+        return (
+            pa.array(
+                [None if value is None or not _is_utf8(value) else value.decode() for value in values],
+                pa.string(),
+            ),
+            broken,
+        )
 
 
 def _without_missing(array: pa.Array, rules: Rules) -> pa.Array:
@@ -373,7 +378,10 @@ def _why(value: Any, kind: Kind, rules: Rules) -> str:
 def _why_no_id(text: str) -> str:
     if re.match(_FLOAT_ID, text):
         return why_no_id(float(text))
-    return "not an identifier; a spreadsheet took it for a number, and its last digits are lost: export the column as text"
+    return (
+        "not an identifier; a spreadsheet took it for a number, and its last digits are lost: export the"
+        " column as text"
+    )
 
 
 def _number_remedy(text: str, rules: Rules) -> str:
@@ -414,7 +422,10 @@ def _time_remedy(value: Any, rules: Rules) -> str:
     if rules.timezone != PLAIN.timezone and re.match(_LOCAL, text) and _is_day(text[:10]):
         moment = pd.DatetimeIndex(np.array([text], "datetime64[us]"))
         twice = moment.tz_localize(rules.timezone, ambiguous=np.array([True]), nonexistent="NaT").notna()[0]
-        return f"the clock of {rules.timezone} shows it {'twice' if twice else 'never'}, at a change of daylight saving: export times with their offset"
+        return (
+            f"the clock of {rules.timezone} shows it {'twice' if twice else 'never'}, at a change of daylight"
+            " saving: export times with their offset"
+        )
     return "write times as 2026-03-01 10:00:00, with an offset such as +01:00 or Z where they have one"
 
 

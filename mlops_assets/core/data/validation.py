@@ -209,13 +209,17 @@ def _typed(values: pd.Series, kind: Kind) -> tuple[pd.Series, dict[int, Unread]]
         if not pc.any(pc.match_substring_regex(array, _UNTRIMMED)).as_py():
             return values.astype(object), {}
         trimmed = pc.utf8_trim_whitespace(array)
-        return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed).to_pandas().astype(
-            object
-        ), {}
+        return (
+            pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+            .to_pandas()
+            .astype(object),
+            {},
+        )
     typed, unread = read_column(array, kind, str(values.name))
-    return typed.to_pandas().astype(
-        {"number": "float64", "time": "datetime64[us, UTC]"}.get(kind, "object")
-    ), unread
+    return (
+        typed.to_pandas().astype({"number": "float64", "time": "datetime64[us, UTC]"}.get(kind, "object")),
+        unread,
+    )
 
 
 def _arrow(values: pd.Series) -> pa.Array:

@@ -178,7 +178,10 @@ def _amounts(evaluation: Evaluation, gate: Gate) -> list[Finding]:
     if factor is None:
         return []
     good = factor <= gate.max_amount_factor
-    figures = f"amounts are off by a factor of {factor:.2f} from what is expected (at most {gate.max_amount_factor:g} is believable)"
+    figures = (
+        f"amounts are off by a factor of {factor:.2f} from what is expected (at most"
+        f" {gate.max_amount_factor:g} is believable)"
+    )
     return [Finding(good, figures, hard=True)]
 
 
@@ -204,7 +207,10 @@ def _better(evaluation: Evaluation, gate: Gate) -> Finding:
     other = evaluation.metrics[evaluation.reference]["average_precision"]
     bound = evaluation.lower_bound(gate.confidence)
     good = bound > gate.min_gain  # false for NaN as well
-    figures = f"average precision {own:.4f} against {other:.4f} of the {evaluation.reference}, a difference of {evaluation.difference:+.4f}"
+    figures = (
+        f"average precision {own:.4f} against {other:.4f} of the {evaluation.reference}, a difference of"
+        f" {evaluation.difference:+.4f}"
+    )
     count = evaluation.merchants if evaluation.resampled == "merchants" else evaluation.customers
     resamples = f"{len(evaluation.bootstrap)} resamples of {count:,} {evaluation.resampled}"
     if math.isnan(bound) and math.isfinite(evaluation.difference):
@@ -218,7 +224,10 @@ def _money(evaluation: Evaluation, gate: Gate) -> Finding:
     own = evaluation.metrics["candidate"]["money_saved"]
     other = evaluation.metrics.get(evaluation.reference, {}).get("money_saved", math.nan)
     good = own >= other * (1 - gate.max_money_loss_share)  # false for NaN as well
-    figures = f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.2f}, the {evaluation.reference} {other:,.2f}"
+    figures = (
+        f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.2f}, the {evaluation.reference}"
+        f" {other:,.2f}"
+    )
     return Finding(good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less"))
 
 
@@ -240,8 +249,9 @@ def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
     return [
         Finding(
             False,
-            f"{one.name}, {one.positives:,} frauds: average precision {one.candidate:.4f} against {one.reference:.4f} of the {evaluation.reference}; "
-            f"at {gate.confidence:.0%} confidence it loses at least {-one.bound(gate.confidence):.4f}, more than {gate.max_slice_loss:g}",
+            f"{one.name}, {one.positives:,} frauds: average precision {one.candidate:.4f} against"
+            f" {one.reference:.4f} of the {evaluation.reference}; at {gate.confidence:.0%} confidence it"
+            f" loses at least {-one.bound(gate.confidence):.4f}, more than {gate.max_slice_loss:g}",
         )
         for one in losses
     ]
@@ -260,7 +270,10 @@ def _calibration(evaluation: Evaluation, gate: Gate) -> list[Finding]:
     low, high = (
         float(np.quantile(chance, q)) if chance else math.nan for q in (1 - gate.confidence, gate.confidence)
     )
-    figures = f"its scores are off from the observed shares of fraud by {error:.0%} (at most {gate.max_calibration_error:.0%})"
+    figures = (
+        f"its scores are off from the observed shares of fraud by {error:.0%} (at most"
+        f" {gate.max_calibration_error:.0%})"
+    )
     found = f"{figures}; those of a calibrated model are by {low:.0%} to {high:.0%} here, by chance"
     if error <= gate.max_calibration_error:
         return [Finding(True, found)]

@@ -95,32 +95,45 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         "## Model details",
         _list(
             f"Owner: {_plain(facts.owner)}",
-            "Model: gradient-boosted trees (LightGBM), with Platt's scaling, so that a score is a probability of fraud",
+            "Model: gradient-boosted trees (LightGBM), with Platt's scaling, so that a score is a probability"
+            " of fraud",
             f"Made as of {tags['as_of']}: of nothing that was known later",
             f"License: {LICENSE}",
             f"Verdict of the gate: it **{decided}**",
         ),
         "## Uses",
         "### Direct use",
-        f"Scores for: {_plain(facts.description)} The version's policy allows what scores below {facts.review:.4f}, sends to review what scores "
-        f"from there on, and blocks from {facts.block:.4f}.",
+        (
+            f"Scores for: {_plain(facts.description)} The version's policy allows what scores below"
+            f" {facts.review:.4f}, sends to review what scores from there on, and blocks from"
+            f" {facts.block:.4f}."
+        ),
         "### Out-of-scope use",
-        f"Features computed otherwise than by the feature service {_plain(tags['feature_service'])} (plan {_code(tags['plan_digest'])}), and "
-        f"payments unlike those from {evaluation.first_day} to {evaluation.last_day}: the drift reports say when that is so.",
+        (
+            f"Features computed otherwise than by the feature service {_plain(tags['feature_service'])} (plan"
+            f" {_code(tags['plan_digest'])}), and payments unlike those from {evaluation.first_day} to"
+            f" {evaluation.last_day}: the drift reports say when that is so."
+        ),
         "## Bias, risks and limitations",
         _unknown(evaluation),
-        f"Average precision by group of payments, on the holdout. Of small groups it says little.\n\n{_slices(evaluation, reference)}",
+        (
+            "Average precision by group of payments, on the holdout. Of small groups it says"
+            f" little.\n\n{_slices(evaluation, reference)}"
+        ),
         "## How to get started with the model",
         f"The artifact `bundle` of the MLflow run {_code(facts.run_id)} needs neither MLflow nor Dagster:",
         _LOADING,
         "## Training details",
         "### Training data",
         _list(
-            f"Payments up to {tags['last_day']}, each with the latest verdict that was known before {tags['as_of']}; training set "
-            f"{_code(tags['training_set_digest'])}",
-            f"Made of what had arrived from {min(days)} to {max(days)}; SHA-256 of every file is in `provenance.json`"
-            if days
-            else "",
+            f"Payments up to {tags['last_day']}, each with the latest verdict that was known before"
+            f" {tags['as_of']}; training set {_code(tags['training_set_digest'])}",
+            (
+                f"Made of what had arrived from {min(days)} to {max(days)}; SHA-256 of every file is in"
+                " `provenance.json`"
+                if days
+                else ""
+            ),
             f"For the evaluation: up to {tags['evaluation_last_day']}, {evaluation.train_rows or 0:,} rows, "
             f"{_share(evaluation.train_positive_share)} of them fraud",
             f"{len(facts.features)} features: {', '.join(_code(name) for name in facts.features)}",
@@ -130,9 +143,12 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
             ("setting", "value"), sorted((_plain(str(k)), _code(str(v))) for k, v in record["recipe"].items())
         ),
         "## Evaluation",
-        f"On {evaluation.rows:,} payments of {evaluation.customers:,} customers from {evaluation.first_day} to {evaluation.last_day}, "
-        f"{evaluation.positives:,} of them fraud ({_share(evaluation.positive_share)}), which no fit that is compared here was trained on. "
-        f"Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of {evaluation.resampled}.",
+        (
+            f"On {evaluation.rows:,} payments of {evaluation.customers:,} customers from"
+            f" {evaluation.first_day} to {evaluation.last_day}, {evaluation.positives:,} of them fraud"
+            f" ({_share(evaluation.positive_share)}), which no fit that is compared here was trained on."
+            f" Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of {evaluation.resampled}."
+        ),
         _results(evaluation, reference),
         f"### Verdict\n\nThe version {decided}:",
         _list(*(_plain(reason) for reason in verdict.reasons)),
@@ -145,7 +161,8 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
                 f"Model text of the {_plain(kind)} fit: {_code(digest)}"
                 for kind, digest in record["models"].items()
             ),
-            f"Computed with {', '.join(f'{_plain(name)} {_plain(number)}' for name, number in record['runtime'].items())}",
+            "Computed with"
+            f" {', '.join(f'{_plain(name)} {_plain(number)}' for name, number in record['runtime'].items())}",
             f"To make it again and compare: `mlops reproduce {facts.version}`",
         ),
     ]
@@ -240,8 +257,9 @@ def _unknown(evaluation: Evaluation) -> str:
     if evaluation.unknown_rows is None:
         return ""
     return (
-        f"Unknown: {evaluation.unknown_rows:,} payments of the holdout's days ({_share(evaluation.unknown_share)}), worth "
-        f"{evaluation.unknown_amount or 0.0:,.2f}, were blocked and never investigated. No figure here is about them."
+        f"Unknown: {evaluation.unknown_rows:,} payments of the holdout's days"
+        f" ({_share(evaluation.unknown_share)}), worth {evaluation.unknown_amount or 0.0:,.2f}, were blocked"
+        " and never investigated. No figure here is about them."
     )
 
 

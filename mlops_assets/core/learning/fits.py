@@ -88,13 +88,15 @@ def train(
 
     tail = fit & (days >= _tail_from(days[fit], known.flags[fit], recipe.tail_days)).to_numpy()
     say(
-        f"choosing the number of rounds on {int(tail.sum()):,} rows from {days[tail].min()} to {days[tail].max()}"
+        f"choosing the number of rounds on {int(tail.sum()):,} rows from {days[tail].min()} to"
+        f" {days[tail].max()}"
     )
     first, rounds, _ = choose_rounds(known, fit & ~tail, tail, features, recipe, say)
     evaluation_calibrator = platt(_margins(first, known.matrix[tail], rounds), known.flags[tail])
 
     say(
-        f"evaluation fit: {rounds} rounds on {int((fit & known.drawn).sum()):,} of {int(fit.sum()):,} rows to {split.evaluation_last}"
+        f"evaluation fit: {rounds} rounds on {int((fit & known.drawn).sum()):,} of {int(fit.sum()):,} rows to"
+        f" {split.evaluation_last}"
     )
     evaluation = fit_rounds(known, fit, features, recipe, rounds)
     margins, flags = _margins(evaluation, known.matrix[held]), known.flags[held]
@@ -102,7 +104,8 @@ def train(
     policy = policy_from_costs(calibrator.apply(margins), rows["amount"][held], flags, days[held], costs)
 
     say(
-        f"release fit: {rounds} rounds on {int(known.drawn.sum()):,} of {len(rows):,} rows to {split.last_mature_day}"
+        f"release fit: {rounds} rounds on {int(known.drawn.sum()):,} of {len(rows):,} rows to"
+        f" {split.last_mature_day}"
     )
     release = fit_rounds(known, fit | held, features, recipe, rounds)
     texts = {
@@ -236,7 +239,8 @@ def _check(rows: pd.DataFrame, features: tuple[str, ...], split: Split) -> None:
     if (strayed := rows["fold"].fillna("none") != split.label(rows["event_timestamp"]).fillna("none")).any():
         row = rows[strayed].iloc[0]
         raise TrainingError(
-            f"transaction {row['transaction_id']} of {row['event_timestamp']} is marked {row['fold']!r}: not as of {split.as_of}"
+            f"transaction {row['transaction_id']} of {row['event_timestamp']} is marked {row['fold']!r}: not"
+            f" as of {split.as_of}"
         )
     if outside := int(rows["fold"].isna().sum()):
         raise TrainingError(
@@ -272,7 +276,8 @@ def _tail_from(days: pd.Series, flags: Flags, at_most: int) -> date:
     head_needs, tail_needs = max(of_fraud.min(), of_others.min()), min(of_fraud.max(), of_others.max())
     if head_needs >= tail_needs:
         raise TrainingError(
-            f"the training period has fraud from {of_fraud.min()} to {of_fraud.max()} only: rounds are chosen on later days with both"
+            f"the training period has fraud from {of_fraud.min()} to {of_fraud.max()} only: rounds are chosen"
+            " on later days with both"
         )
     start = min(every[-max(1, min(at_most, len(every) // 2))], tail_needs)
     return start if start > head_needs else next(day for day in every if day > head_needs)

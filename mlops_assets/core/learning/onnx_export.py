@@ -134,7 +134,8 @@ def score_with_onnx(content: bytes, matrix: Numbers) -> Numbers:
 def _refuse_what_has_no_equal(model: Mapping[str, Any]) -> None:
     if model["num_tree_per_iteration"] != 1:
         raise PortableError(
-            f"the model has {model['num_tree_per_iteration']} outputs; the ONNX file is made of models with one"
+            f"the model has {model['num_tree_per_iteration']} outputs; the ONNX file is made of models"
+            " with one"
         )
     if model["average_output"]:
         raise PortableError(
@@ -172,18 +173,21 @@ class _Trees:
         if "leaf_value" in node:
             if "leaf_coeff" in node:
                 raise PortableError(
-                    "the model has linear functions in its leaves; the ONNX file is made of models with constants in them"
+                    "the model has linear functions in its leaves; the ONNX file is made of models with"
+                    " constants in them"
                 )
             self.leaves.append(float(node["leaf_value"]))
             return len(self.leaves) - 1, 1
         feature, rule, missing = int(node["split_feature"]), node["decision_type"], node["missing_type"]
         if rule != "<=":
             raise PortableError(
-                f"feature {feature} is split by {rule} {node['threshold']}: the ONNX file is made of models without categories"
+                f"feature {feature} is split by {rule} {node['threshold']}: the ONNX file is made of models"
+                " without categories"
             )
         if self.missing.setdefault(feature, missing) != missing:
             raise PortableError(
-                f"feature {feature} is missing as {self.missing[feature]} in one split and as {missing} in another"
+                f"feature {feature} is missing as {self.missing[feature]} in one split and as {missing} in"
+                " another"
             )
         threshold = node["threshold"] if node["threshold"] < DUMPED_INFINITY else math.inf
         # Where nothing was missing in training, LightGBM takes a null as zero.

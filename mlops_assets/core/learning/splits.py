@@ -39,7 +39,8 @@ class Split:
             raise BadSplit(f"a holdout of {self.holdout_days} days")
         if self.train_days <= self.holdout_days:
             raise BadSplit(
-                f"a training period of {self.train_days} days leaves nothing before a holdout of {self.holdout_days} days"
+                f"a training period of {self.train_days} days leaves nothing before a holdout of"
+                f" {self.holdout_days} days"
             )
 
     @property

@@ -187,8 +187,9 @@ def folds_of(split: Split, tuning: Tuning) -> tuple[Fold, ...]:
     )
     if there < needed:
         raise TuningError(
-            f"as of {split.as_of} there are {max(0, there)} training days; {tuning.folds} folds of {tuning.fold_days} days, and as many before the "
-            f"first as one has, are {needed}: ask for fewer or shorter folds in [tuning], or for trials = 0"
+            f"as of {split.as_of} there are {max(0, there)} training days; {tuning.folds} folds of"
+            f" {tuning.fold_days} days, and as many before the first as one has, are {needed}: ask for fewer"
+            " or shorter folds in [tuning], or for trials = 0"
         )
     after = split.evaluation_last + timedelta(days=1)
     starts = [after - timedelta(days=tuning.fold_days * n) for n in range(tuning.folds, 0, -1)]
@@ -204,7 +205,8 @@ def _part(known: Learnable, days: Any, fold: Fold) -> tuple[Flags, Flags]:
     ):
         if (frauds := int(known.flags[rows].sum())) in (0, int(rows.sum())):
             raise TuningError(
-                f"{what} have {frauds} frauds in {int(rows.sum())} rows: ask for longer or fewer folds in [tuning], or for trials = 0"
+                f"{what} have {frauds} frauds in {int(rows.sum())} rows: ask for longer or fewer folds in"
+                " [tuning], or for trials = 0"
             )
     return head, measured
 
@@ -216,7 +218,8 @@ def _space(recipe: Recipe) -> dict[str, Range]:
         value = getattr(recipe, name)
         if within.log and not value > 0:
             raise TuningError(
-                f"{name} of {value!r} in the recipe: it is searched on a logarithmic scale, which needs a value above 0"
+                f"{name} of {value!r} in the recipe: it is searched on a logarithmic scale, which needs a"
+                " value above 0"
             )
         space[name] = replace(within, low=min(within.low, value), high=max(within.high, value))
     return space

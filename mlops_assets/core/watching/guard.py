@@ -56,7 +56,8 @@ class Guard:
     def __post_init__(self) -> None:
         if not 0 < self.watch_days <= KEPT_DAYS - COMPARED_DAYS:
             raise BadGuard(
-                f"watch_days has to be from 1 to {KEPT_DAYS - COMPARED_DAYS}, for as long as measurements are kept, not {self.watch_days}"
+                f"watch_days has to be from 1 to {KEPT_DAYS - COMPARED_DAYS}, for as long as measurements are"
+                f" kept, not {self.watch_days}"
             )
         if few := next((name for name in ("min_requests", "min_errors") if getattr(self, name) < 1), None):
             raise BadGuard(f"{few} has to be at least 1, not {getattr(self, few)}")
@@ -108,11 +109,17 @@ def watched(rows: Sequence[Row], now: datetime, guard: Guard) -> Watched | str:
     if "at" not in row:
         return f"when version {version} was promoted is not on record"
     if now - (since := datetime.fromisoformat(row["at"])) > timedelta(days=guard.watch_days):
-        return f"version {version} was promoted at {row['at']}, more than {guard.watch_days} days ago: what changes now is the drift reports' to say"
+        return (
+            f"version {version} was promoted at {row['at']}, more than {guard.watch_days} days ago: what"
+            " changes now is the drift reports' to say"
+        )
     if row["by"] != GATE and any(
         kind(r) == ROLLED_BACK and r["version"] == version and r["by"] == GUARD for r in rows
     ):
-        return f"version {version} was rolled back by the guard before, and {row['by']} has promoted it again: that is a person's to take back"
+        return (
+            f"version {version} was rolled back by the guard before, and {row['by']} has promoted it again:"
+            " that is a person's to take back"
+        )
     if (before := back_to(rows)) is None:
         return f"version {version} has no predecessor to go back to: it is not rolled back, whatever it does"
     return Watched(version, str(row["as_of"]), since, before)
@@ -132,7 +139,10 @@ def judge(served: Measured, before: Measured, reference: Reference, guard: Guard
     breaches = tuple(text for text, shared in found if not (shared and comparable))
     excused = tuple(text for text, shared in found if shared and comparable)
     if served.scored < guard.min_requests:
-        note = f"{served.scored:,} requests scored, of {guard.min_requests:,} to judge by, and {served.errors:,} failed"
+        note = (
+            f"{served.scored:,} requests scored, of {guard.min_requests:,} to judge by, and {served.errors:,}"
+            " failed"
+        )
         return Judgement(breaches, excused, note)
     slow = served.slower_than(guard.max_p99_ms)
     figures = (
@@ -176,7 +186,10 @@ def _errors(served: Measured, before: Measured, guard: Guard) -> Found:
     asked, most = served.scored + served.errors, guard.max_error_share
     if served.errors < guard.min_errors or by_chance(served.errors, asked, most) >= BEYOND_CHANCE:
         return []
-    text = f"{served.errors:,} of {asked:,} requests failed while it scored, {served.errors / asked:.2%}: at most {most:.2%} is allowed"
+    text = (
+        f"{served.errors:,} of {asked:,} requests failed while it scored, {served.errors / asked:.2%}: at"
+        f" most {most:.2%} is allowed"
+    )
     return [(text, before.errors > most * (before.scored + before.errors))]
 
 
@@ -185,7 +198,10 @@ def _latency(served: Measured, before: Measured, guard: Guard) -> Found:
     slow = served.slower_than(limit)
     if served.scored < guard.min_requests or by_chance(slow, served.scored, SLOW_SHARE) >= BEYOND_CHANCE:
         return []
-    text = f"{slow:,} of {served.scored:,} scores took more than {limit} ms of the processor, {slow / served.scored:.2%}: its p99 may be {limit} ms"
+    text = (
+        f"{slow:,} of {served.scored:,} scores took more than {limit} ms of the processor,"
+        f" {slow / served.scored:.2%}: its p99 may be {limit} ms"
+    )
     return [(text, before.slower_than(limit) > SLOW_SHARE * before.scored)]
 
 
@@ -197,7 +213,10 @@ def _alarms(served: Measured, before: Measured, reference: Reference, guard: Gua
         served.alarms / served.scored,
         reference.alarms / reference.rows,
     )
-    figures = f"{served.alarms:,} of {served.scored:,} decisions are not ALLOW, {share:.2%}, where its reference has {usual:.2%}"
+    figures = (
+        f"{served.alarms:,} of {served.scored:,} decisions are not ALLOW, {share:.2%}, where its reference"
+        f" has {usual:.2%}"
+    )
     if beyond_factor(served.alarms, served.scored, reference.alarms, reference.rows, factor):
         return [
             (

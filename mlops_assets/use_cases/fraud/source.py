@@ -109,17 +109,20 @@ class LabelsConfig(TextConfig):
             )
         if self.path is not None and self.delay_days is not None:
             raise ValueError(
-                "labels with a `path` have times of their own: `delay_days` is for labels in the transactions' files"
+                "labels with a `path` have times of their own: `delay_days` is for labels in the"
+                " transactions' files"
             )
         if self.path is None and (own := [*self.text, *(["arrival"] if self.arrival != "rows" else [])]):
             raise ValueError(
-                f"`{own[0]}` is for label files of their own (`path`); labels in the transactions' files follow [source]"
+                f"`{own[0]}` is for label files of their own (`path`); labels in the transactions' files"
+                " follow [source]"
             )
         if isinstance(self.transaction_id, Since):
             raise ValueError("`transaction_id` is no time: it is a name, or composed of several columns")
         if isinstance(self.label_timestamp, Composed):
             raise ValueError(
-                "a time cannot be composed of columns: `label_timestamp` is a name, or a number of units since a moment"
+                "a time cannot be composed of columns: `label_timestamp` is a name, or a number of units"
+                " since a moment"
             )
         return self
 
@@ -162,7 +165,8 @@ class FilesConfig(TextConfig):
             and self.labels.transaction_id not in ("transaction_id", own)
         ):
             raise ValueError(
-                "labels: `transaction_id` is for label files of their own (`path`); those in the transactions' files have the id of [source.columns]"
+                "labels: `transaction_id` is for label files of their own (`path`); those in the"
+                " transactions' files have the id of [source.columns]"
             )
         return self
 

@@ -120,7 +120,10 @@ class PredictResponse(BaseModel):
         description="A feed is staler than its declaration allows: the features may lack what happened since."
     )
     freshness: dict[str, float | None] = Field(
-        description="For each feature view, how many seconds before the transaction its newest event was; null: none yet. Empty for a ready vector."
+        description=(
+            "For each feature view, how many seconds before the transaction its newest event was; null: none"
+            " yet. Empty for a ready vector."
+        )
     )
 
 

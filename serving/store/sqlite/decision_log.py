@@ -59,11 +59,13 @@ CREATE TABLE IF NOT EXISTS measured (minute_us INTEGER NOT NULL, model_version T
 """
 # What each version altered in the one before it; new tables come with `TABLES`.
 MIGRATIONS = {
-    1: """
+    1: (
+        """
 ALTER TABLE decisions ADD COLUMN freshness TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE labels ADD COLUMN given_us INTEGER;
 DROP INDEX labels_once;
-""",
+"""
+    ),
     2: "",
     3: "",
 }
@@ -153,7 +155,10 @@ def served_days(
         "labels": ("labels", "label_us", ""),
     }[what]
     # One step in the index of arrivals a day, however many rows the day has.
-    query = f"SELECT {arrival} FROM {table} WHERE {only} {arrival} >= ? AND {arrival} < ? ORDER BY {arrival} LIMIT 1"
+    query = (
+        f"SELECT {arrival} FROM {table} WHERE {only} {arrival} >= ? AND {arrival} < ? ORDER BY {arrival}"
+        " LIMIT 1"
+    )
     with open_read_only(db) as connection:
         if connection is None:
             return set()
