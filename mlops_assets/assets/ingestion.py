@@ -38,7 +38,7 @@ from mlops_assets.core.keys import (
     TRANSACTIONS,
     VERDICTS,
 )
-from mlops_assets.core.use_case import Feed, UseCase
+from mlops_assets.core.use_case import Table, UseCase
 from mlops_assets.graph.checks import Reported, blocking, markdown_table, reported, result, warning
 from mlops_assets.graph.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
@@ -79,7 +79,7 @@ def ingestion_assets(case: UseCase, settings: Settings, source: Source) -> list[
             case,
             settings,
             RAW_TRANSACTIONS,
-            case.transactions,
+            case.event_table,
             source,
             "Card transactions as they were delivered, before any check.",
         ),
@@ -87,20 +87,20 @@ def ingestion_assets(case: UseCase, settings: Settings, source: Source) -> list[
             case,
             settings,
             RAW_LABELS,
-            case.labels,
+            case.label_table,
             source,
             "Labels as they were reported: chargebacks and the outcomes of investigations.",
         ),
         _validated(
-            case, settings, TRANSACTIONS, QUARANTINED_TRANSACTIONS, RAW_TRANSACTIONS, case.transactions
+            case, settings, TRANSACTIONS, QUARANTINED_TRANSACTIONS, RAW_TRANSACTIONS, case.event_table
         ),
-        _validated(case, settings, LABELS, QUARANTINED_LABELS, RAW_LABELS, case.labels),
+        _validated(case, settings, LABELS, QUARANTINED_LABELS, RAW_LABELS, case.label_table),
         _verdicts(case, settings),
     ]
 
 
 def _raw(
-    case: UseCase, settings: Settings, name: str, feed: Feed, source: Source, description: str
+    case: UseCase, settings: Settings, name: str, feed: Table, source: Source, description: str
 ) -> AssetsDefinition:
     days = arrival_days(settings.time.start, settings.time.end)
     question = (
@@ -138,7 +138,7 @@ def _raw(
 
 
 def _validated(
-    case: UseCase, settings: Settings, name: str, quarantine: str, raw_name: str, feed: Feed
+    case: UseCase, settings: Settings, name: str, quarantine: str, raw_name: str, feed: Table
 ) -> AssetsDefinition:
     days = arrival_days(settings.time.start, settings.time.end)
     schema = blocking(
@@ -275,7 +275,7 @@ def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
 
 
 def delivered(
-    days: Sequence[str], settings: Settings, name: str, feed: Feed, source: Source
+    days: Sequence[str], settings: Settings, name: str, feed: Table, source: Source
 ) -> tuple[dict[str, pa.Table], set[str]]:
     """One raw table a day, and the days whose table is from the service's log: those that it served.
 
@@ -323,7 +323,7 @@ class Arrivals:
 
 
 def validated_day(
-    lake: Lake, settings: Settings, raw_name: str, feed: Feed, day: str, arrivals: Arrivals | None
+    lake: Lake, settings: Settings, raw_name: str, feed: Table, day: str, arrivals: Arrivals | None
 ) -> Validation:
     """Sort the raw rows of a day.
 
@@ -500,7 +500,7 @@ def _midnight(day: str) -> pd.Timestamp:
     return pd.Timestamp(day, tz="UTC")
 
 
-def _from_log(log: pa.Table, feed: Feed) -> pa.Table:
+def _from_log(log: pa.Table, feed: Table) -> pa.Table:
     """The service's log in the columns of a raw table; ready-made vectors bring no transaction."""
     if "kind" in log.column_names:
         log = log.filter(pc.equal(log.column("kind"), "transaction")).rename_columns(

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from mlops_assets.cli.platform import padded
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, Source, SourceError, by_day
 from mlops_assets.core.data.validation import validate
-from mlops_assets.core.use_case import Feed, UseCase
+from mlops_assets.core.use_case import Table, UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.sources.files import Preview
 
@@ -69,7 +69,7 @@ def look_at_feeds(case: UseCase, settings: Settings, today: date) -> list[Look]:
             if isinstance(source, Previewed)
             else _first_days(source, settings, "transactions", 1)
         )
-        looks.append(_look("transactions", case.transactions, settings, transactions, today))
+        looks.append(_look("transactions", case.event_table, settings, transactions, today))
         looks[-1].problems.extend(_beside_the_calendar(settings, transactions))
     except SourceError as error:
         looks.append(_unread("transactions", error))
@@ -78,7 +78,7 @@ def look_at_feeds(case: UseCase, settings: Settings, today: date) -> list[Look]:
         if labels is None and transactions is not None:
             labels = _first_days(source, settings, "labels", LABEL_DAYS, transactions.days)
         if labels is not None:
-            looks.append(_look("labels", case.labels, settings, labels, today))
+            looks.append(_look("labels", case.label_table, settings, labels, today))
             if transactions is not None and labels.rows.num_rows:
                 _match(source, labels, looks[-1])
             elif not labels.rows.num_rows:
@@ -122,7 +122,7 @@ def _summary(look: Look) -> str:
     return f"{files}{days}; {look.sampled:,} rows looked at, {look.quarantined:,} would be quarantined"
 
 
-def _look(name: str, feed: Feed, settings: Settings, preview: Preview, today: date) -> Look:
+def _look(name: str, feed: Table, settings: Settings, preview: Preview, today: date) -> Look:
     counts, examples, quarantined = Counter[str](), dict[str, str](), 0
     rows = preview.rows
     if rows.num_rows:

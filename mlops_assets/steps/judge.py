@@ -161,7 +161,7 @@ def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:
 
     Its times are not among them: windows go by them, nothing aggregates them.
     """
-    values = tuple(field.name for field in case.transactions.columns if not pa.types.is_timestamp(field.type))
+    values = tuple(field.name for field in case.event_table.columns if not pa.types.is_timestamp(field.type))
     return {TRANSACTIONS: values, VERDICTS: SERVED_VERDICTS}
 
 

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlops_assets.core.config_tables import nearest, read_table
 from mlops_assets.core.data.base import Source, SourceError
-from mlops_assets.core.use_case import FeatureView, Feed, UseCase
+from mlops_assets.core.use_case import FeatureView, Table, UseCase
 from mlops_assets.use_cases.fraud import schema
 from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
 from serving.contract.bounds import Bounds
+from serving.contract.subject import Bands, Costs, Decisions, Event, Flag, Key, Known, Labels, Number
 
 
 def open_source(values: Mapping[str, Any], base: Path) -> Source:
@@ -50,15 +52,42 @@ def _located(path: str, base: Path) -> str:
 
 def within(case: UseCase, bounds: Bounds) -> UseCase:
     """What validation lets through, and what the check `ranges` expects, is the same."""
-    transactions = replace(case.transactions, schema=partial(schema.transactions_schema, bounds=bounds))
-    return replace(case, transactions=transactions, ranges={**case.ranges, "txn_amount": bounds.amount_range})
+    transactions = replace(case.event_table, schema=partial(schema.transactions_schema, bounds=bounds))
+    return replace(case, event_table=transactions, ranges={**case.ranges, "txn_amount": bounds.amount_range})
 
 
 FRAUD = UseCase(
     name="fraud",
     description="Card transactions, scored for fraud while the customer waits.",
     owner="team:fraud-ml",
+    declarations="feature_repo.fraud",
     feature_service="fraud_v1",
+    score="fraud_score",
+    event=Event(
+        noun="transaction",
+        dataset="transactions",
+        id="transaction_id",
+        keys=(Key("customer_id"), Key("merchant_id")),
+        columns=(Number("amount", 0.0, 1_000_000.0), Flag("is_declined", default=False)),
+        believable=("amount",),
+    ),
+    labels=Labels(
+        name="is_fraud",
+        positive="fraud",
+        negative="legitimate",
+        silence="negative",
+        maturity=timedelta(days=7),
+        withheld_by=("BLOCK",),
+    ),
+    decisions=Decisions(
+        passes="ALLOW",
+        looks="REVIEW",
+        stops="BLOCK",
+        value="amount",
+        costs=Costs(review=3.0, missed_share=1.0, insult=30.0),
+    ),
+    slices=(Bands("amount", (10.0, 50.0, 100.0, 200.0)), Known("customer_id"), Known("merchant_id")),
+    clusters=("customer_id", "merchant_id"),
     views=(
         FeatureView(
             "customer_stats",
@@ -99,7 +128,7 @@ FRAUD = UseCase(
             35 * 86_400.0 + 3_600.0,
         ),  # the window begins at a full hour
     },
-    transactions=Feed(
+    event_table=Table(
         schema.TRANSACTIONS,
         schema.RAW_TRANSACTIONS,
         schema.transactions_schema,
@@ -107,7 +136,9 @@ FRAUD = UseCase(
         schema.TRANSACTION_ORDER,
         schema.TRANSACTION_PREFER,
     ),
-    labels=Feed(schema.LABELS, schema.RAW_LABELS, schema.labels_schema, schema.LABEL_KEY, schema.LABEL_ORDER),
+    label_table=Table(
+        schema.LABELS, schema.RAW_LABELS, schema.labels_schema, schema.LABEL_KEY, schema.LABEL_ORDER
+    ),
     open_source=open_source,
     within=within,
 )
