@@ -15,7 +15,6 @@ from mlops_assets.assets.model import model_assets
 from mlops_assets.assets.monitoring import monitoring_assets
 from mlops_assets.core.keys import (
     BUSINESS_REPORT,
-    DRIFT_CHECKS,
     FEATURES,
     INGEST,
     MODEL,
@@ -25,6 +24,7 @@ from mlops_assets.core.keys import (
     WALK_FORWARD,
 )
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.graph.checks import DRIFT_CHECKS
 from mlops_assets.graph.console import story_logger
 from mlops_assets.graph.partitions import as_of_days
 from mlops_assets.resources.environments import Settings

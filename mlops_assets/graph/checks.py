@@ -10,6 +10,7 @@ from typing import Any
 
 from dagster import (
     AssetCheckEvaluation,
+    AssetCheckKey,
     AssetCheckResult,
     AssetCheckSeverity,
     AssetCheckSpec,
@@ -27,11 +28,16 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from feature_repo.lake.datasets import Manifest, digest_of
-from mlops_assets.core.keys import PROMOTED_VERSION
+from mlops_assets.core.keys import DATA_DRIFT, PREDICTION_DRIFT, PROMOTED_VERSION
 from mlops_assets.core.lifecycle.champions import kind
 from mlops_assets.graph.partitions import NO_RUN, run_of
 
 Metadata = Mapping[str, Any]
+# A failure of one of these asks for a retraining.
+DRIFT_CHECKS = (
+    AssetCheckKey(AssetKey(DATA_DRIFT), "no_data_drift"),
+    AssetCheckKey(AssetKey(PREDICTION_DRIFT), "no_prediction_drift"),
+)
 Reported = MaterializeResult[Any] | Output[None] | AssetCheckEvaluation
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from dagster import AssetCheckEvaluation, InitLoggerContext, logger
 
-REMEDY = "what to do"  # metadata of a check
+from mlops_assets.core.keys import REMEDY
+
 DAYS_TOLD = 3
 
 

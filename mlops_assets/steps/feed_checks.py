@@ -17,8 +17,7 @@ from feature_repo.engine.local.parallel import in_order
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.data.base import FileRows, Holdings, Source, SourceError
 from mlops_assets.core.data.completeness import TOGETHER, WAYS, Match, Taken, gone, match_ids, untaken
-from mlops_assets.core.keys import LABELS, RAW_TRANSACTIONS, TRANSACTIONS
-from mlops_assets.graph.console import REMEDY
+from mlops_assets.core.keys import LABELS, RAW_TRANSACTIONS, REMEDY, TRANSACTIONS
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift
 from serving.store.sqlite.decision_log import served_days

@@ -30,7 +30,8 @@ from dagster_kit import ask, tool, wait_until_loaded
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.demo.background import free_port, running
 from mlops_assets.cli.instance import RANGE_END, RANGE_START, prepare_instance
-from mlops_assets.core.keys import DRIFT_CHECKS, FEATURE_VECTORS, TRAINED_MODEL, TRAINING_SET
+from mlops_assets.core.keys import FEATURE_VECTORS, TRAINED_MODEL, TRAINING_SET
+from mlops_assets.graph.checks import DRIFT_CHECKS
 from mlops_assets.pipeline import BACKFILL, RETRAINING, build_pipeline
 from mlops_assets.resources.environments import load_settings
 from mlops_assets.resources.processes import HOST, PID, PROCESS, process_tags

@@ -31,8 +31,8 @@ from dagster._core.instance.config import PoolGranularity
 from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets.cli.instance import RunFailed, give_way, prepare_instance, run_job
-from mlops_assets.core.keys import DRIFT_CHECKS
 from mlops_assets.errors import told
+from mlops_assets.graph.checks import DRIFT_CHECKS
 from mlops_assets.pipeline import ONLINE, RETRAINING, build_pipeline
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.processes import HOST, PID, PROCESS, process_tags

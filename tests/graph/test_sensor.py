@@ -23,7 +23,6 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets.core.keys import (
-    DRIFT_CHECKS,
     EVALUATION,
     PROMOTED_VERSION,
     RECIPE,
@@ -31,6 +30,7 @@ from mlops_assets.core.keys import (
     TRAINING_SET,
     WALK_FORWARD,
 )
+from mlops_assets.graph.checks import DRIFT_CHECKS
 from mlops_assets.pipeline import RETRAINING, WALK, build_pipeline
 from mlops_assets.resources.environments import Retraining, Settings
 from mlops_assets.resources.processes import PROCESS, process_tags

@@ -189,7 +189,7 @@ def _empty(home: Path) -> None:
 
 def _drifted(instance: DagsterInstance, day: date) -> bool:
     """Whether a drift check of the day failed."""
-    from mlops_assets.core.keys import DRIFT_CHECKS
+    from mlops_assets.graph.checks import DRIFT_CHECKS
     from mlops_assets.sensors.retraining import Seen, failed_checks
 
     return any(
@@ -229,7 +229,7 @@ def _follow_sensor(instance: DagsterInstance, job: str, story: Story, daemon: in
 
 def _sensor_has_seen_all(instance: DagsterInstance) -> bool:
     """Whether the sensor's cursor is past every failed record."""
-    from mlops_assets.core.keys import DRIFT_CHECKS
+    from mlops_assets.graph.checks import DRIFT_CHECKS
     from mlops_assets.sensors.retraining import Cursor, Seen, failed_checks
 
     states = [state for state in instance.all_instigator_state() if state.instigator_name == SENSOR]
