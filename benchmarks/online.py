@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from feature_repo.engine.plan import FeaturePlan, plan_from_feast
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.rebuild import Rebuild
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.store import open_store
 
 ROUNDS = 3
@@ -129,7 +129,7 @@ def measured(connection: sqlite3.Connection, plan: FeaturePlan, payments: Paymen
     """A payment as the service takes it: one transaction with the vector, both events, and what is due of the
     packs.
     """
-    state = OnlineState(connection, plan)
+    state = SqliteOnlineState(connection, plan)
     rounds: list[tuple[list[float], list[float]]] = [([], []) for _ in range(ROUNDS + 1)]
     for n, (vectors, commits) in enumerate(rounds):
         for i in range(payments.events + n * QUESTIONS, payments.events + (n + 1) * QUESTIONS):

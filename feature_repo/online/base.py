@@ -18,7 +18,7 @@ class Refused(NamedTuple):
     last_us: int
 
 
-class StateStore(Protocol):
+class OnlineState(Protocol):
     """Who opens a store owns its transactions: nothing here commits.
 
     The same events in any order, any number of times, give the same state.

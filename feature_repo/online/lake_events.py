@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake
-from feature_repo.online.base import Loaded, StateStore
+from feature_repo.online.base import Loaded, OnlineState
 
 
-def load_day(state: StateStore, lake: Lake, stream: str, day: str) -> None:
+def load_day(state: OnlineState, lake: Lake, stream: str, day: str) -> None:
     """Load one arrival day of a stream."""
     state.load(stream, events_of(state.plan, stream, state.columns(stream), lake.read(stream, [day])))
 

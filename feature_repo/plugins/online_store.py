@@ -24,7 +24,7 @@ from feature_repo.engine.local.from_lake import EPOCH
 from feature_repo.engine.local.materialized_views import is_windowed, plain_from_feast
 from feature_repo.engine.plan import FeaturePlan, ViewPlan, view_from_feast
 from feature_repo.online.sqlite import finished_values
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.plugins.feast_gaps import close_gaps
 from feature_repo.plugins.pushes import Refusals, finished_rows
 
@@ -56,7 +56,7 @@ class LakeOnlineStoreConfig(FeastConfigBaseModel):
 
 
 @contextmanager
-def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineState]:
+def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[SqliteOnlineState]:
     """State of some views on serving's file; one transaction, committed if all went well.
 
     `StateLocked` if it cannot begin within `WAIT_S`.
@@ -72,7 +72,7 @@ def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineSt
 
 
 @contextmanager
-def reading(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineState]:
+def reading(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[SqliteOnlineState]:
     """The same to read from.
 
     It takes no lock that a writer could hold, except to make tables where some are missing.
@@ -209,10 +209,10 @@ def _connected(database: Path) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def _state(connection: sqlite3.Connection, views: Sequence[ViewPlan]) -> OnlineState:
-    OnlineState.create_tables(connection)
+def _state(connection: sqlite3.Connection, views: Sequence[ViewPlan]) -> SqliteOnlineState:
+    SqliteOnlineState.create_tables(connection)
     connection.execute(finished_values.TABLE)
-    return OnlineState(
+    return SqliteOnlineState(
         connection, FeaturePlan("", tuple(views), (), tuple(a.name for v in views for a in v.aggregates))
     )
 

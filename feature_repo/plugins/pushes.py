@@ -21,7 +21,7 @@ from feature_repo.engine.local.from_lake import EPOCH
 from feature_repo.engine.local.materialized_views import PlainView, row_times
 from feature_repo.engine.plan import ViewPlan
 from feature_repo.online.sqlite import finished_values
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 AHEAD_US = 86_400_000_000  # clocks may be a day off; what is further ahead is no event yet
 Ints = NDArray[np.int64]
@@ -67,7 +67,7 @@ class Refusals:
         self.offences.setdefault(row, (field, value, reason))
         self._new.append((event, f"{field}: {reason}"))
 
-    def keep(self, state: OnlineState, stream: str) -> None:
+    def keep(self, state: SqliteOnlineState, stream: str) -> None:
         """Put what was added since the last time into quarantine, under the name of a stream or a plain view."""
         now_us = _now_us()
         for event, reason in self._new:
@@ -98,7 +98,7 @@ def as_frame(where: str, given: object) -> pd.DataFrame:
 
 
 def push_events(
-    state: OnlineState, views: Sequence[ViewPlan], frame: pd.DataFrame, refusals: Refusals
+    state: SqliteOnlineState, views: Sequence[ViewPlan], frame: pd.DataFrame, refusals: Refusals
 ) -> None:
     """Raw events of one stream, for all its views.
 

@@ -12,7 +12,7 @@ from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.rebuild import Rebuild
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
 from mlops_assets.core.keys import TRANSACTIONS, VERDICTS
 from mlops_assets.resources.environments import Settings
@@ -75,10 +75,10 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
             # waits for
             with rebuild.transaction():
                 keep_waiting(connection, waiting)
-            replayed = _replay(rebuild, OnlineState(connection, plan), lake_end_us, settings)
+            replayed = _replay(rebuild, SqliteOnlineState(connection, plan), lake_end_us, settings)
             say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
             pending = _reconcile(rebuild, plan, lake, settings, last)
-            state = OnlineState(connection, plan)
+            state = SqliteOnlineState(connection, plan)
             rebuild.pack(state.last_event_us(TRANSACTIONS) or lake_end_us)
             rebuild.switch()
             say("the new state counts")
@@ -114,7 +114,7 @@ class _Pause:
         time.sleep(PAUSE_S)
 
 
-def _replay(rebuild: Rebuild, state: OnlineState, since_us: int, settings: Settings) -> int:
+def _replay(rebuild: Rebuild, state: SqliteOnlineState, since_us: int, settings: Settings) -> int:
     """The log says again what the old state should have known, in case it did not."""
     steps, rows = replay(state.connection, state, since_us, settings.maturity // timedelta(microseconds=1)), 0
     while True:

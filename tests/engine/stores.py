@@ -10,10 +10,10 @@ from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.online.base import Loaded, Refused, StateStore, Value
+from feature_repo.online.base import Loaded, OnlineState, Refused, Value
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite.queries import StreamTable
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 
 class ListStore:
@@ -122,7 +122,7 @@ class Workers:
     """
 
     def __init__(self, folder: Path, plan: FeaturePlan) -> None:
-        self._states = [OnlineState(connect(folder / "state.db"), plan) for _ in range(2)]
+        self._states = [SqliteOnlineState(connect(folder / "state.db"), plan) for _ in range(2)]
 
     def __getattr__(self, name: str) -> Any:
         self._states.reverse()
@@ -142,7 +142,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def writing(state: OnlineState) -> Iterator[None]:
+def writing(state: SqliteOnlineState) -> Iterator[None]:
     state.connection.execute("BEGIN IMMEDIATE")
     try:
         state.follow()
@@ -153,9 +153,9 @@ def writing(state: OnlineState) -> Iterator[None]:
     state.connection.execute("COMMIT")
 
 
-Factory = Callable[[Path, FeaturePlan], StateStore]
+Factory = Callable[[Path, FeaturePlan], OnlineState]
 STORES: dict[str, Factory] = {
     "list": lambda _, plan: ListStore(plan),
-    "sqlite": lambda _, plan: OnlineState(sqlite3.connect(":memory:"), plan),
+    "sqlite": lambda _, plan: SqliteOnlineState(sqlite3.connect(":memory:"), plan),
     "sqlite, two connections": lambda folder, plan: Workers(folder, plan),  # type: ignore[return-value]
 }

@@ -18,11 +18,11 @@ from test_windows import HOUR, MINUTE, START, event, plan_of
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, PlanError, ViewPlan
-from feature_repo.online.base import Refused, StateStore
+from feature_repo.online.base import OnlineState, Refused
 
 DAY = 24 * HOUR
 KEY = {"key": "a"}
-Open = Callable[[FeaturePlan], StateStore]
+Open = Callable[[FeaturePlan], OnlineState]
 SMALL_PACKS = {"TAIL": 3, "KEPT": 1, "FEW": 5}  # so that a handful of events goes through all of it
 
 
@@ -32,7 +32,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 
 
 @pytest.fixture
-def state(opened: Open) -> StateStore:
+def state(opened: Open) -> OnlineState:
     return opened(one(plan_of()))
 
 
@@ -40,17 +40,17 @@ def one(view: ViewPlan) -> FeaturePlan:
     return FeaturePlan("s", (view,), (), tuple(a.name for a in view.aggregates))
 
 
-def push(state: StateStore, number: int, event: Event) -> bool:
+def push(state: OnlineState, number: int, event: Event) -> bool:
     return state.push("s", str(number), event, event["event_us"], event["created_us"])
 
 
-def test_a_known_id_changes_nothing(state: StateStore) -> None:
+def test_a_known_id_changes_nothing(state: OnlineState) -> None:
     assert push(state, 1, event(0, money=5.0))
     assert not push(state, 1, event(0, money=500.0))
     assert state.aggregates(KEY, START + MINUTE)["sum_money_60"] == 5.0
 
 
-def test_what_the_lake_says_of_a_known_id_holds_and_what_it_leaves_out_stays(state: StateStore) -> None:
+def test_what_the_lake_says_of_a_known_id_holds_and_what_it_leaves_out_stays(state: OnlineState) -> None:
     push(state, 1, event(0, money=5.0, who="x"))
     state.load("s", [("1", event(0, money=7.0, who=None), START + MINUTE, START + MINUTE)])
     found = state.find("s", "1") or {}
@@ -70,7 +70,7 @@ def test_the_order_of_arrival_does_not_matter(opened: Open) -> None:
     assert forward.aggregates(KEY, START + HOUR) == expected
 
 
-def test_a_removed_event_is_gone_and_its_id_is_free_again(state: StateStore) -> None:
+def test_a_removed_event_is_gone_and_its_id_is_free_again(state: OnlineState) -> None:
     push(state, 1, event(0, declined=False))
     assert state.remove("s", "1")
     assert not state.remove("s", "1")
@@ -79,38 +79,38 @@ def test_a_removed_event_is_gone_and_its_id_is_free_again(state: StateStore) -> 
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "12", 1e40, object()])
-def test_a_value_that_cannot_be_aggregated_is_refused_by_name(state: StateStore, value: object) -> None:
+def test_a_value_that_cannot_be_aggregated_is_refused_by_name(state: OnlineState, value: object) -> None:
     with pytest.raises(BadEvent) as refused:
         push(state, 1, event(0, money=value))
     assert refused.value.field == "money"
     assert state.last_event_us("s") is None
 
 
-def test_floats_of_no_declared_scale_are_checked_too(state: StateStore) -> None:
+def test_floats_of_no_declared_scale_are_checked_too(state: OnlineState) -> None:
     with pytest.raises(BadEvent, match="ratio"):
         push(state, 1, event(0, ratio=float("nan")))
 
 
-def test_an_event_without_a_column_that_is_aggregated_is_refused(state: StateStore) -> None:
+def test_an_event_without_a_column_that_is_aggregated_is_refused(state: OnlineState) -> None:
     incomplete = event(0)
     del incomplete["money"]
     with pytest.raises(BadEvent, match="money"):
         push(state, 1, incomplete)
 
 
-def test_an_id_that_is_no_string_is_refused(state: StateStore) -> None:
+def test_an_id_that_is_no_string_is_refused(state: OnlineState) -> None:
     with pytest.raises(BadEvent, match="key"):
         push(state, 1, event(0, key=7))
     with pytest.raises(BadEvent, match="key"):
         state.aggregates({}, START)
 
 
-def test_an_unknown_stream_is_named(state: StateStore) -> None:
+def test_an_unknown_stream_is_named(state: OnlineState) -> None:
     with pytest.raises(PlanError, match="elsewhere"):
         state.remove("elsewhere", "1")
 
 
-def test_pruning_forgets_what_happened_before_a_few_at_a_time(state: StateStore) -> None:
+def test_pruning_forgets_what_happened_before_a_few_at_a_time(state: OnlineState) -> None:
     for number in range(5):
         push(state, number, event(number))
     assert [state.prune(START + 3 * MINUTE, 2) for _ in range(3)] == [2, 1, 0]
@@ -118,7 +118,7 @@ def test_pruning_forgets_what_happened_before_a_few_at_a_time(state: StateStore)
     assert (state.last_event_us("s"), state.count("s")) == (START + 4 * MINUTE, 2)
 
 
-def test_events_are_found_by_id_and_by_transaction(state: StateStore) -> None:
+def test_events_are_found_by_id_and_by_transaction(state: OnlineState) -> None:
     at, later = START, START + MINUTE
     for event_id, minute in ((f"t:{at}", 0), (f"t:{later}", 1), (f"t:1:{at}", 0), ("t", 2), ("u", 3)):
         state.push("s", event_id, event(minute, money=1.25), START + minute * MINUTE, START + minute * MINUTE)
@@ -134,7 +134,7 @@ def test_events_are_found_by_id_and_by_transaction(state: StateStore) -> None:
     assert state.find_of("s", "nobody") == []
 
 
-def test_the_newest_event_before_a_moment_says_how_fresh_a_stream_is(state: StateStore) -> None:
+def test_the_newest_event_before_a_moment_says_how_fresh_a_stream_is(state: OnlineState) -> None:
     assert state.newest_us("s", START) is None
     for minute in (1, 5, 9):
         push(state, minute, event(minute))
@@ -147,7 +147,7 @@ def test_the_newest_event_before_a_moment_says_how_fresh_a_stream_is(state: Stat
     assert sorted(state.ids("s", START + MINUTE, START + 9 * MINUTE)) == ["1", "5"]
 
 
-def test_refusals_are_counted_by_stream_and_reason(state: StateStore) -> None:
+def test_refusals_are_counted_by_stream_and_reason(state: OnlineState) -> None:
     for at_us in (5, 9, 7):
         state.refuse("s", "too old", at_us)
     state.quarantine("s", {"money": float("nan"), "who": b"?"}, "money", 3)
@@ -307,7 +307,7 @@ def test_at_every_step_of_any_history_the_answers_are_those_of_the_definition(
         assert sorted(state.ids("s", 0, 2**62)) == sorted(model.ids("s", 0, 2**62))
 
 
-def _do(state: StateStore, step: str, details: list[Any]) -> Any:
+def _do(state: OnlineState, step: str, details: list[Any]) -> Any:
     if step == "push":
         event_id, e = details
         return state.push("s", event_id, e, e["event_us"], e["created_us"])

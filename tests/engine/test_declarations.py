@@ -26,7 +26,7 @@ from feature_repo.engine.local.from_lake import features_from_lake
 from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 thorough = settings(
@@ -256,9 +256,9 @@ class Online:
     def __init__(self, example: Example) -> None:
         self.example, self.pushed, self.steps = example, 0, 0
         connection = sqlite3.connect(":memory:")
-        OnlineState.create_tables(connection)
+        SqliteOnlineState.create_tables(connection)
         features = tuple(a.name for v in example.views for a in v.aggregates)
-        self.state = OnlineState(connection, FeaturePlan("service", example.views, (), features))
+        self.state = SqliteOnlineState(connection, FeaturePlan("service", example.views, (), features))
 
     def push(self, number: int) -> bool:
         given = self.example.events[number]

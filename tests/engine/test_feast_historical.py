@@ -14,7 +14,7 @@ from feast_kit import START, Bank, make_bank
 
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.lake_events import load_day
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.store import open_store
 
 pytestmark = pytest.mark.filterwarnings(
@@ -44,7 +44,7 @@ def test_historical_and_online_vectors_are_equal_to_the_last_bit(bank: Bank) -> 
     asked = bank.entities(bank.transactions.sample(120, random_state=2))
     found = bank.historical(asked)[list(bank.plan.features)].astype("float64").to_numpy()
     with closing(sqlite3.connect(":memory:")) as connection:
-        state = OnlineState(connection, bank.plan)
+        state = SqliteOnlineState(connection, bank.plan)
         for stream in ("transactions", "verdicts"):
             for day in bank.lake.partitions(stream):
                 load_day(state, bank.lake, stream, day)

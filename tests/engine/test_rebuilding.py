@@ -23,7 +23,7 @@ from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.generations import standing, tables_of
 from feature_repo.online.sqlite.rebuild import Rebuild, RebuildError
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 DAY = 24 * HOUR
 WANTED = (
@@ -86,7 +86,7 @@ def of_the_lake() -> ListStore:
     return model
 
 
-def assert_equal(state: OnlineState, model: ListStore) -> None:
+def assert_equal(state: SqliteOnlineState, model: ListStore) -> None:
     assert sorted(state.ids("s", 0, 2**62)) == sorted(model.ids("s", 0, 2**62))
     for key in KEYS:
         for at_us in (START + DAYS * DAY + 1, START + DAYS * DAY - 3 * HOUR):
@@ -96,7 +96,7 @@ def assert_equal(state: OnlineState, model: ListStore) -> None:
 def test_a_rebuild_of_a_quiet_state_is_the_lake_and_leaves_nothing_behind(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
-    state = OnlineState(connection, PLAN)
+    state = SqliteOnlineState(connection, PLAN)
     for number in range(40):
         stray = event_of(1, number)
         state.push("s", f"stray {number}", stray, stray["event_us"], stray["event_us"])  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def test_only_what_a_window_reaches_on_the_last_day_is_loaded(
 
 
 def test_what_the_lake_does_not_have_yet_is_carried_over(connection: sqlite3.Connection, lake: Lake) -> None:
-    state, model = OnlineState(connection, PLAN), of_the_lake()
+    state, model = SqliteOnlineState(connection, PLAN), of_the_lake()
     for number in range(20):
         newer, older = event_of(DAYS, number), event_of(2, number)
         for store in (state, model):
@@ -144,7 +144,7 @@ def test_what_the_lake_does_not_have_yet_is_carried_over(connection: sqlite3.Con
 def test_removed_during_a_rebuild_stays_removed_unless_it_is_pushed_again(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
-    state, model = OnlineState(connection, PLAN), of_the_lake()
+    state, model = SqliteOnlineState(connection, PLAN), of_the_lake()
     with Rebuild(connection, PLAN) as rebuild:
         with writing(state):
             assert not state.remove("s", "3/1")  # the old state never had it
@@ -171,7 +171,7 @@ def lost_half_way(lake: Lake) -> Iterator[Loaded]:
 def test_a_rebuild_that_fails_leaves_the_old_state_as_it_was(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
-    state, model = OnlineState(connection, PLAN), ListStore(PLAN)
+    state, model = SqliteOnlineState(connection, PLAN), ListStore(PLAN)
     e = event_of(1, 1)
     for store in (state, model):
         store.push("s", "1", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]
@@ -204,7 +204,7 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
 
     def traffic() -> None:
         try:
-            state, number = OnlineState(connect(tmp_path / "state.db"), PLAN), 0
+            state, number = SqliteOnlineState(connect(tmp_path / "state.db"), PLAN), 0
             while not stop.is_set() or number < 300:
                 number += 1
                 e = {
@@ -242,7 +242,7 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
         thread.join(60)
     assert failed == []
     assert max(waits) < 0.25
-    assert_equal(OnlineState(connection, PLAN), model)
+    assert_equal(SqliteOnlineState(connection, PLAN), model)
 
 
 KILLED = """
@@ -267,7 +267,7 @@ with Rebuild(connect(sys.argv[1]), PLAN, pause) as rebuild:
 def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
     connection: sqlite3.Connection, lake: Lake, tmp_path: Path
 ) -> None:
-    state, model = OnlineState(connection, PLAN), ListStore(PLAN)
+    state, model = SqliteOnlineState(connection, PLAN), ListStore(PLAN)
     e = event_of(1, 1)
     for store in (state, model):
         store.push("s", "1", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.local.key_partitions import Clock
 from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -65,13 +65,15 @@ def offline(
     ]
 
 
-def state_of(view: ViewPlan) -> OnlineState:
+def state_of(view: ViewPlan) -> SqliteOnlineState:
     connection = sqlite3.connect(":memory:")
-    OnlineState.create_tables(connection)
-    return OnlineState(connection, FeaturePlan("s", (view,), (), tuple(a.name for a in view.aggregates)))
+    SqliteOnlineState.create_tables(connection)
+    return SqliteOnlineState(
+        connection, FeaturePlan("s", (view,), (), tuple(a.name for a in view.aggregates))
+    )
 
 
-def push(state: OnlineState, number: int, event: Event) -> bool:
+def push(state: SqliteOnlineState, number: int, event: Event) -> bool:
     return state.push("s", str(number), event, event["event_us"], event["created_us"])
 
 

@@ -14,13 +14,11 @@ from typing import Any
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.online.base import Loaded, Refused, StateStore, Value
+from feature_repo.online.base import Loaded, Refused, Value
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, Standing
 from feature_repo.online.sqlite.queries import StreamTable
-
-__all__ = ["BadEvent", "OnlineState", "StateStore"]
 
 QUARANTINED = 5_000  # rows that are kept; the oldest go
 # packs that one call makes anew: a payment asks three views, and its commit should not pay for what others
@@ -28,8 +26,8 @@ QUARANTINED = 5_000  # rows that are kept; the oldest go
 SETTLED = 6
 
 
-class OnlineState:
-    """`StateStore` on SQLite.
+class SqliteOnlineState:
+    """The `OnlineState` that SQLite keeps.
 
     It reads and writes the generation that counted when it was opened, or last followed.
     """
