@@ -3,18 +3,17 @@ the definition's at every moment.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from event_kit import HOUR, MINUTE, START, event, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Event
 from stores import STORES, ListStore
-from test_context import CONTEXT_INPUTS
-from test_windows import HOUR, MINUTE, START, event, plan_of
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, PlanError, ViewPlan
@@ -154,39 +153,25 @@ def test_refusals_are_counted_by_stream_and_reason(state: OnlineState) -> None:
     assert state.refusals() == {("s", "too old"): Refused(3, 9), ("s", "money"): Refused(1, 3)}
 
 
+def against_the_average(row: Mapping[str, Any]) -> dict[str, Any]:
+    average = row["average"]
+    return {"ratio": None if average is None else row["money"] / average, "double": row["money"] * 2}
+
+
 def test_a_vector_has_the_order_of_the_service_and_on_demand_features(opened: Open) -> None:
-    view = ViewPlan(
-        "v",
-        "key",
-        "s",
-        0,
-        (Aggregate("avg_txn_amount_7d", "money", "avg", DAY), Aggregate("n", "x", "count", DAY)),
-        {"money": 2},
-    )
-    others = tuple(
-        name for name in CONTEXT_INPUTS if name not in ("avg_txn_amount_7d", "amount", "event_time_us")
-    )
-    inputs = ("avg_txn_amount_7d", *others, "amount", "event_time_us")
-    on_demand = OnDemandPlan(
-        "c",
-        "feature_repo.fraud.context:transaction_context",
-        inputs,
-        ("amount_to_customer_avg_7d", "is_night"),
-    )
-    state = opened(
-        FeaturePlan(
-            "s", (view,), (on_demand,), ("is_night", "n", "amount_to_customer_avg_7d", "avg_txn_amount_7d")
-        )
-    )
+    aggregates = (Aggregate("average", "money", "avg", DAY), Aggregate("n", "x", "count", DAY))
+    step = OnDemandPlan("c", f"{__name__}:against_the_average", ("average", "money"), ("ratio", "double"))
+    view = ViewPlan("v", "key", "s", 0, aggregates, {"money": 2})
+    state = opened(FeaturePlan("s", (view,), (step,), ("double", "n", "ratio", "average")))
     push(state, 1, event(0, money=4.0))
-    request = {"amount": 8.0, "event_time_us": START + 5 * HOUR, **dict.fromkeys(others, 0.0)}
-    vector = state.vector(KEY, START + 5 * HOUR, request)
-    assert list(vector.items()) == [
-        ("is_night", 1.0),
-        ("n", 1.0),
-        ("amount_to_customer_avg_7d", 2.0),
-        ("avg_txn_amount_7d", 4.0),
-    ]
+    vector = state.vector(KEY, START + 5 * HOUR, {"money": 8.0})
+    assert list(vector.items()) == [("double", 16.0), ("n", 1.0), ("ratio", 2.0), ("average", 4.0)]
+    assert state.vector({"key": None}, START + 5 * HOUR, {"money": 8.0}) == {
+        "double": 16.0,
+        "n": 0.0,
+        "ratio": None,
+        "average": None,
+    }
 
 
 def test_values_live_as_long_as_their_view_says(opened: Open) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from event_kit import HOUR, MINUTE, START, event, plan_of
 from stores import connect, writing
 from test_any_store import KEY, one, push, views_of
-from test_windows import HOUR, MINUTE, START, event, plan_of, state_of
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
@@ -193,7 +193,7 @@ def test_a_view_that_comes_later_finds_the_events_that_are_there() -> None:
 
 
 def test_the_quarantine_keeps_the_newest_rows_as_they_came() -> None:
-    state = state_of(plan_of())
+    state = SqliteOnlineState(sqlite3.connect(":memory:"), one(plan_of()))
     with patch("feature_repo.online.sqlite.state.QUARANTINED", 3):
         for number in range(5):
             state.quarantine("s", {"money": float("inf"), "n": number}, "money", number)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from event_kit import HOUR, START, event, table_of
 from stores import ListStore, connect, writing
-from test_windows import HOUR, START, event, table_of
 
 from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake, LakeError

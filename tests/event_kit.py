@@ -1,0 +1,52 @@
+"""Events of one small stream, and a view of every function over them."""
+
+from typing import Any
+
+import pyarrow as pa
+from oracle import Event
+
+from feature_repo.engine.plan import Aggregate, ViewPlan
+from feature_repo.times import HOUR_US, MINUTE_US
+
+MINUTE, HOUR = MINUTE_US, HOUR_US
+START = 1_522_540_800_000_000
+COLUMNS = {
+    "money": pa.float64(),
+    "items": pa.int64(),
+    "declined": pa.bool_(),
+    "ratio": pa.float64(),
+    "who": pa.string(),
+}
+NUMERIC = ("sum", "avg", "std", "min", "max", "count_distinct")
+
+
+def plan_of(hop_us: int = 0, windows: tuple[int, ...] = (HOUR, 5 * HOUR)) -> ViewPlan:
+    wanted = [(f, c) for f in NUMERIC for c in ("money", "items", "declined", "ratio")]
+    wanted += [("count", "who"), ("count_distinct", "who")]
+    wanted += [
+        (f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")
+    ]
+    aggregates = tuple(Aggregate(f"{f}_{c}_{w // MINUTE}", c, f, w) for w in windows for f, c in wanted)
+    return ViewPlan("v", "key", "s", hop_us, aggregates, {"money": 2, "declined": 0})
+
+
+def table_of(events: list[Event]) -> pa.Table:
+    times = {
+        name: pa.array([e[us] for e in events], pa.timestamp("us", tz="UTC"))
+        for name, us in (("event_timestamp", "event_us"), ("created_timestamp", "created_us"))
+    }
+    columns = {"key": pa.string(), **COLUMNS}
+    return pa.table({**{c: pa.array([e[c] for e in events], kind) for c, kind in columns.items()}, **times})
+
+
+def event(minute: int, late: int = 0, **values: Any) -> Event:
+    at = START + minute * MINUTE
+    return {
+        "key": "a",
+        "event_us": at,
+        "created_us": at + late * MINUTE,
+        **dict.fromkeys(COLUMNS, None),
+        "items": 1,
+        "declined": False,
+        **values,
+    }
