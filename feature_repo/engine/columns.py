@@ -26,7 +26,7 @@ class BadEvent(FeatureError):
 
 
 @dataclass(frozen=True)
-class Column:
+class ExactColumn:
     """`values / unit` is what the lake holds.
 
     `values` are int64, or Python's integers where these are too large, and 0 where `valid` is false.
@@ -41,7 +41,7 @@ class Column:
     whole: bool
     binary: bool = False
 
-    def __getitem__(self, part: slice) -> Column:
+    def __getitem__(self, part: slice) -> ExactColumn:
         return replace(
             self,
             values=self.values[part],
@@ -66,7 +66,7 @@ class Column:
         return np.iinfo(np.int64).max if function == "min" else np.iinfo(np.int64).min
 
 
-def number_column(name: str, array: pa.Array, scale: int | None) -> Column:
+def number_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
     """A numeric, boolean or timestamp column. Infinite values raise `BadEvent`, NaN counts as null."""
     kind = array.type
     if pa.types.is_timestamp(kind):
@@ -91,10 +91,10 @@ def number_column(name: str, array: pa.Array, scale: int | None) -> Column:
         if len(values) and int(np.abs(values).max()) * unit >= LARGEST:
             raise BadEvent(name, int(np.abs(values).max()))
         values = values * unit
-    return Column(values, values, None if valid.all() else valid, unit, unit == 1)
+    return ExactColumn(values, values, None if valid.all() else valid, unit, unit == 1)
 
 
-def code_column(name: str, array: pa.Array, scale: int | None) -> Column:
+def code_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
     """Any column as small integers that are equal where the values are; for counting the distinct ones."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         valid = array.is_valid().to_numpy(zero_copy_only=False)
@@ -105,7 +105,7 @@ def code_column(name: str, array: pa.Array, scale: int | None) -> Column:
         column = number_column(name, array, scale)
         valid = column.present > 0
         codes = np.unique(column.values, return_inverse=True)[1].astype(np.int64)
-    return Column(codes, codes, None if valid.all() else valid, 1, True)
+    return ExactColumn(codes, codes, None if valid.all() else valid, 1, True)
 
 
 def scaled_value(name: str, value: Any, scale: int) -> int | None:
@@ -121,16 +121,16 @@ def scaled_value(name: str, value: Any, scale: int) -> int | None:
     return number
 
 
-def _scaled(name: str, floats: NDArray[np.float64], valid: NDArray[np.bool_], scale: int) -> Column:
+def _scaled(name: str, floats: NDArray[np.float64], valid: NDArray[np.bool_], scale: int) -> ExactColumn:
     with np.errstate(over="ignore"):
         numbers = np.rint(floats * 10**scale)
     if (np.abs(numbers) >= LARGEST).any():
         raise BadEvent(name, float(floats[np.abs(numbers) >= LARGEST][0]))
     values = numbers.astype(np.int64)
-    return Column(values, values, None if valid.all() else valid, 10**scale, scale == 0)
+    return ExactColumn(values, values, None if valid.all() else valid, 10**scale, scale == 0)
 
 
-def _binary(floats: NDArray[np.float64], valid: NDArray[np.bool_]) -> Column:
+def _binary(floats: NDArray[np.float64], valid: NDArray[np.bool_]) -> ExactColumn:
     """Every float64 is an integer times a power of two: with one power for the column, sums of floats are
     sums of integers and lose nothing.
     """
@@ -139,7 +139,7 @@ def _binary(floats: NDArray[np.float64], valid: NDArray[np.bool_]) -> Column:
     exponents = exponents.astype(np.int64) - 53
     lowest = min(0, int(exponents[floats != 0].min(initial=0)))
     shifts = np.where(floats != 0, exponents - lowest, 0)
-    return Column(
+    return ExactColumn(
         integers * np.left_shift(np.ones(len(floats), dtype=object), shifts.astype(object)),
         floats,
         None if valid.all() else valid,

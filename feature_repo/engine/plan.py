@@ -10,22 +10,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from feature_repo.engine.functions import FUNCTIONS, function_name
+from feature_repo.engine.functions.base import Function
 from feature_repo.errors import FeatureError
 from feature_repo.times import HOUR_US, period_us
 
-FUNCTIONS = (
-    "count",
-    "sum",
-    "avg",
-    "std",
-    "min",
-    "max",
-    "count_distinct",
-    "seconds_since_last",
-    "seconds_since_first",
-)
-AGES = ("seconds_since_last", "seconds_since_first")
-SYNONYMS = {"mean": "avg", "stddev": "std", "approx_count_distinct": "count_distinct"}
 LAKE = "lake://"
 
 
@@ -40,9 +29,7 @@ class PlanError(FeatureError):
 class Aggregate:
     """One feature: `function` of `column` over the events of the last `window_us` microseconds.
 
-    `count` counts events, whatever the column holds. `seconds_since_last` of event_timestamp is the age of
-    the window's newest event, of a boolean column the age of the newest event where it is true;
-    `seconds_since_first` is the same of the oldest.
+    `function` is a name of `feature_repo.engine.functions`, whose modules say what each of them gives.
     """
 
     name: str
@@ -59,14 +46,14 @@ class Aggregate:
             raise PlanError(f"{self.name}: a window has to be longer than nothing")
 
     @property
-    def flag(self) -> str | None:
-        """The column which has to be true for an event to count, if there is one."""
-        return self.column if self.function in AGES and self.column != "event_timestamp" else None
+    def computed_by(self) -> Function:
+        """The function itself."""
+        return FUNCTIONS[self.function]
 
     @property
     def reads_values(self) -> bool:
-        """Whether it takes more than the times of events."""
-        return self.function not in ("count", *AGES) or self.flag is not None
+        """Whether the feature needs the column's values, beyond the times of events."""
+        return self.computed_by.reads(self.column)
 
 
 @dataclass(frozen=True)
@@ -259,9 +246,7 @@ def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
         raise PlanError(f"{view.name}: has {len(view.entity_columns)} keys, expected one")
     hop = (view.tiling_hop_size or timedelta(minutes=5)) if view.enable_tiling else timedelta(0)
     aggregates = [
-        Aggregate(
-            a.name, a.column, SYNONYMS.get(a.function, a.function), _microseconds(a.name, a.time_window)
-        )
+        Aggregate(a.name, a.column, function_name(a.function), _microseconds(a.name, a.time_window))
         for a in aggregations
     ]
     if wanted is not None and (missing := sorted(wanted - {a.name for a in aggregates})):

@@ -8,7 +8,6 @@ the value times its `unit` (100 for money).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -79,32 +78,8 @@ def scaled(totals: Array, unit: int) -> NDArray[np.float64]:
     return quotients(totals, _times(np.ones(len(totals), np.int64), unit))
 
 
-def of_values(function: str, values: Sequence[Any], unit: int | None) -> float | int | None:
-    """A function of the values themselves, for the rare places that hold no sums.
-
-    Without a unit the values are what they are: floats are exact fractions.
-    """
-    if function == "count_distinct":
-        return len(set(values))
-    if function in ("min", "max"):
-        if not values:
-            return None
-        extreme = min(values) if function == "min" else max(values)
-        return float(extreme) if unit is None else quotient(extreme, unit)
-    total = sum((Fraction(v) for v in values), Fraction(0))
-    count = len(values)
-    if function == "sum":
-        whole = unit == 1 or (unit is None and all(isinstance(v, int) for v in values))
-        return int(total) if whole else _float(total / (unit or 1))
-    if function == "avg":
-        return _float(total / (count * (unit or 1))) if count else None
-    if count < 2:
-        return None
-    squares = sum((Fraction(v) ** 2 for v in values), Fraction(0))
-    return math.sqrt(_float((count * squares - total**2) / (count * (count - 1) * (unit or 1) ** 2)))
-
-
-def _float(value: Fraction) -> float:
+def float_of(value: Fraction) -> float:
+    """The float nearest to a fraction; infinite beyond float64."""
     return quotient(value.numerator, value.denominator)
 
 

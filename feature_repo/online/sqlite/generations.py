@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
+from feature_repo.online.pack_terms import is_packed
 from feature_repo.online.sqlite import packs
-from feature_repo.online.sqlite.packs import PackedView, is_packed
+from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import RESERVED, StreamTable, Value, ViewQuery, table_name
 
 FORMAT = 2
