@@ -14,6 +14,7 @@ from feature_repo.online.base import Loaded, OnlineState, Refused, Value
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite.queries import StreamTable
 from feature_repo.online.sqlite.state import SqliteOnlineState
+from feature_repo.online.sqlite.transactions import transaction
 
 
 class ListStore:
@@ -143,14 +144,10 @@ def connect(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def writing(state: SqliteOnlineState) -> Iterator[None]:
-    state.connection.execute("BEGIN IMMEDIATE")
-    try:
+    """A transaction of the state's connection, as a writer has to begin it."""
+    with transaction(state.connection):
         state.follow()
         yield
-    except BaseException:
-        state.connection.execute("ROLLBACK")
-        raise
-    state.connection.execute("COMMIT")
 
 
 Factory = Callable[[Path, FeaturePlan], OnlineState]

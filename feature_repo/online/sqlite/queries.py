@@ -164,7 +164,9 @@ class ViewQuery:
         )
         self.sql = f"SELECT {', '.join(terms)} {self.source}"
 
-    def answer(self, connection: sqlite3.Connection, key: str, at_us: int, result: dict[str, Value]) -> None:
+    def answer(
+        self, connection: sqlite3.Connection, key: str | None, at_us: int, result: dict[str, Value]
+    ) -> None:
         row: Sequence[Any] | None = ()
         if self.places:
             try:
@@ -190,7 +192,9 @@ class ViewQuery:
         bound = f"event_us >= ?{3 + self.windows.index(aggregate.window_us)}"
         return [f"{e} FILTER (WHERE {_only(aggregate)}{bound})" for e in _expressions(aggregate)]
 
-    def alone(self, connection: sqlite3.Connection, aggregate: Aggregate, key: str, at_us: int) -> Value:
+    def alone(
+        self, connection: sqlite3.Connection, aggregate: Aggregate, key: str | None, at_us: int
+    ) -> Value:
         """One aggregate by itself, numbers from their values."""
         counted = aggregate.function in COUNTED
         what = _expressions(aggregate)[0] if counted else aggregate.column
