@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {
 
 
 def every_function(*columns: str) -> list[tuple[str, str]]:
-    """Each function of the registry with each of the columns that it takes; once, where it reads no column."""
+    """Each function of the registry with the columns that it takes; with one, where it reads no column."""
     return [
         (function.name, column)
         for function in FUNCTIONS.values()

@@ -48,10 +48,8 @@ def oracle(view: ViewPlan, events: list[Event], key: str | None, at_us: int) -> 
             given = [v for v in values if v is not None]
             result[a.name] = _apply(a.function, a.column, seen, given, at_us)
         else:
-            events = [
-                Seen(e["event_us"], e["created_us"], v) for e, v in zip(seen, values, strict=True)
-            ]
-            result[a.name] = a.computed_by.define(a.column, events, at_us, None)
+            given = [Seen(e["event_us"], e["created_us"], v) for e, v in zip(seen, values, strict=True)]
+            result[a.name] = a.computed_by.define(a.column, given, at_us, None)
     return result
 
 

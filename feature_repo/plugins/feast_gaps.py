@@ -1,10 +1,13 @@
 """What Feast 0.67 lacks around stream views and its registry, added to its FeatureStore for stores that use
 our provider, however they were opened.
 
-- `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the provider: raw events never get there.
-- `apply` takes no lock, so that two at once lose parts of one another, and would empty a registry if it was started in the wrong folder. It also
-  notes in the declarations what the registry's home has materialized: applied to a second home by the same process, they would claim it there.
-- `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one; `feast teardown` leaves out stream views too.
+- `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the
+  provider: raw events never get there.
+- `apply` takes no lock, so that two at once lose parts of one another, and would empty a registry if it was
+  started in the wrong folder. It also notes in the declarations what the registry's home has materialized:
+  applied to a second home by the same process, they would claim it there.
+- `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one;
+  `feast teardown` leaves out stream views too.
 """
 
 from __future__ import annotations

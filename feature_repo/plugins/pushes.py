@@ -68,7 +68,8 @@ class Refusals:
         self._new.append((event, f"{field}: {reason}"))
 
     def keep(self, state: SqliteOnlineState, stream: str) -> None:
-        """Put what was added since the last time into quarantine, under the name of a stream or a plain view."""
+        """Put what was added since the last time into quarantine, under the name of a stream or a plain
+        view."""
         now_us = _now_us()
         for event, reason in self._new:
             state.quarantine(stream, event, reason, now_us)

@@ -1,4 +1,4 @@
-"""Whatever is computed in buckets of keys, on scratch files, is to the last bit what memory would have given."""
+"""What is computed in buckets of keys, on scratch files, is to the last bit what memory would have given."""
 
 import tempfile
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from event_kit import HOUR, MINUTE, START, event, plan_of
+from event_kit import HOUR, MINUTE, START, event, every_function, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Event
@@ -101,7 +101,46 @@ def test_an_id_that_is_no_string_is_refused(state: OnlineState) -> None:
     with pytest.raises(BadEvent, match="key"):
         push(state, 1, event(0, key=7))
     with pytest.raises(BadEvent, match="key"):
+        state.aggregates({"key": 7}, START)  # type: ignore[dict-item]
+
+
+def test_a_question_that_leaves_a_key_out_is_refused(state: OnlineState) -> None:
+    with pytest.raises(BadEvent, match="key"):
         state.aggregates({}, START)
+
+
+def test_a_null_key_has_an_empty_history_whatever_happened_without_the_key(state: OnlineState) -> None:
+    asked = START + HOUR
+    nothing = state.aggregates({"key": "nobody"}, asked)
+    for number in range(60):
+        push(state, number, event(number, key=None, money=5.0, declined=True))
+    for _ in range(2):  # the second time from what settled after the first
+        assert state.aggregates({"key": None}, asked) == nothing
+        state.settle()
+    assert {nothing[f"{f}_money_60"] for f in ("sum", "count_distinct")} == {0}
+    assert {nothing[f"{f}_money_60"] for f in ("avg", "std", "min", "max")} == {None}
+    assert (nothing["count_who_60"], nothing["seconds_since_last_event_timestamp_60"]) == (0, None)
+    assert state.count("s") == 60
+
+
+def test_an_event_without_one_key_counts_for_its_other_key(opened: Open) -> None:
+    views = tuple(
+        ViewPlan(f"by_{key}", key, "s", 0, (Aggregate(f"n_{key}", "x", "count", DAY),))
+        for key in ("key", "who")
+    )
+    state = opened(FeaturePlan("s", views, (), ()))
+    push(state, 1, event(0, key=None, who="x"))
+    push(state, 2, event(0, key="a", who=None))
+    push(state, 3, event(0, key=None, who=None))
+    assert state.aggregates({"key": "a", "who": "x"}, START + 1) == {"n_key": 1, "n_who": 1}
+    assert state.aggregates({"key": None, "who": "x"}, START + 1) == {"n_key": 0, "n_who": 1}
+    assert state.aggregates({"key": None, "who": None}, START + 1) == {"n_key": 0, "n_who": 0}
+
+
+def test_an_event_gets_its_key_from_the_lake(state: OnlineState) -> None:
+    push(state, 1, event(0, key=None))
+    state.load("s", [("1", event(0, key="a"), START, START)])
+    assert state.aggregates(KEY, START + 1)["count_who_60"] == 1
 
 
 def test_an_unknown_stream_is_named(state: OnlineState) -> None:
@@ -117,7 +156,7 @@ def test_pruning_forgets_what_happened_before_a_few_at_a_time(state: OnlineState
     assert (state.last_event_us("s"), state.count("s")) == (START + 4 * MINUTE, 2)
 
 
-def test_events_are_found_by_id_and_by_transaction(state: OnlineState) -> None:
+def test_events_are_found_by_id_and_by_subject(state: OnlineState) -> None:
     at, later = START, START + MINUTE
     for event_id, minute in ((f"t:{at}", 0), (f"t:{later}", 1), (f"t:1:{at}", 0), ("t", 2), ("u", 3)):
         state.push("s", event_id, event(minute, money=1.25), START + minute * MINUTE, START + minute * MINUTE)
@@ -179,6 +218,7 @@ def test_values_live_as_long_as_their_view_says(opened: Open) -> None:
     state = opened(one(ViewPlan("v", "key", "s", 0, aggregates, {"money": 2}, ttl_us=HOUR)))
     push(state, 1, event(0, money=4.0))
     push(state, 2, event(30, late=60, money=1.0))
+    assert tuple(state.aggregates({"key": None}, START + MINUTE).values()) == (None, None)
     asked = {
         minute: tuple(state.aggregates(KEY, START + minute * MINUTE).values())
         for minute in (0, 1, 60, 61, 90, 91)
@@ -194,14 +234,8 @@ def test_values_live_as_long_as_their_view_says(opened: Open) -> None:
 
 
 def views_of(hop_us: int, ttl_us: int) -> tuple[ViewPlan, ...]:
-    wanted = [(f, c) for c in ("money", "items") for f in ("sum", "avg", "std", "min", "max")] + [
-        ("sum", "declined"),
-        ("avg", "ratio"),
-    ]
-    wanted += [("count", "who"), ("count_distinct", "who")]
-    wanted += [
-        (f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")
-    ]
+    wanted = every_function("who", "money", "items", "declined", "event_timestamp")
+    wanted += [("avg", "ratio"), ("last", "ratio")]
 
     def view(name: str, entity: str, hop_us: int, windows: tuple[int, ...], ttl_us: int = 0) -> ViewPlan:
         aggregates = tuple(
@@ -236,12 +270,14 @@ events = st.builds(
     ratio=st.none() | st.sampled_from([0.1, 1e-300, 1e12]),
     who=st.sampled_from(["x", "x", "y", None]),
 )
+keys = st.sampled_from(["a", "a", "a", "b", "b", None])
+others = st.sampled_from(["x", "x", "x", "y", "y", None])
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("push"), numbers, events),
         st.tuples(st.just("push"), numbers, events),
-        st.tuples(st.just("ask"), st.sampled_from("aab"), st.sampled_from("xxy"), minutes),
-        st.tuples(st.just("ask"), st.sampled_from("aab"), st.sampled_from("xxy"), st.integers(300, 500)),
+        st.tuples(st.just("ask"), keys, others, minutes),
+        st.tuples(st.just("ask"), keys, others, st.integers(300, 500)),
         st.tuples(st.just("load"), st.lists(st.tuples(numbers, events), max_size=12)),
         st.tuples(st.just("remove"), numbers),
         st.tuples(st.just("settle")),

@@ -107,9 +107,7 @@ def test_a_pack_made_for_other_windows_is_not_read() -> None:
         assert SqliteOnlineState(state.connection, one(longer)).aggregates(KEY, ASKED) == {"x": 45.25}
 
 
-def test_a_pack_that_does_not_know_the_first_flag_is_not_read_for_it_and_a_new_one_tells_its_exact_moment() -> (
-    None
-):
+def test_a_pack_without_the_first_flag_is_not_read_for_it_and_a_new_pack_has_its_exact_moment() -> None:
     def view(*functions: str) -> ViewPlan:
         return ViewPlan(
             "v", "key", "s", HOUR, tuple(Aggregate(f, "declined", f, 5 * HOUR) for f in functions)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from event_kit import HOUR, START, event, table_of
+from event_kit import HOUR, START, event, every_function, table_of
 from stores import ListStore, connect, writing
 
-from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
+from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.generations import standing, tables_of
@@ -31,7 +31,8 @@ WANTED = (
     ("sum", "money"),
     ("std", "money"),
     ("max", "money"),
-    *((f, "event_timestamp") for f in AGES),
+    ("last", "money"),
+    *every_function("event_timestamp"),
 )
 VIEWS = tuple(
     ViewPlan(
@@ -51,7 +52,7 @@ EVENTS_A_DAY, DAYS, KEYS = 200, 6, "abcdefgh"
 def event_of(day: int, number: int) -> dict[str, object]:
     return {
         **event(day * 1440 + number * 1440 // EVENTS_A_DAY, money=number / 4, who="x"),
-        "key": KEYS[number % len(KEYS)],
+        "key": None if number % 40 == 39 else KEYS[number % len(KEYS)],
     }
 
 
@@ -72,23 +73,22 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+def events_of_the_lake() -> Iterator[Loaded]:
+    for day in range(1, DAYS):  # the first was never validated
+        for n in range(EVENTS_A_DAY):
+            e = event_of(day, n)
+            yield f"{day}/{n}", e, e["event_us"], e["created_us"]  # type: ignore[misc]
+
+
 def of_the_lake() -> ListStore:
     model = ListStore(PLAN)
-    for day in range(1, DAYS):  # the first was never validated
-        model.load(
-            "s",
-            (
-                (f"{day}/{n}", e, e["event_us"], e["created_us"])
-                for n in range(EVENTS_A_DAY)
-                if (e := event_of(day, n))
-            ),
-        )  # type: ignore[misc]
+    model.load("s", events_of_the_lake())
     return model
 
 
 def assert_equal(state: SqliteOnlineState, model: ListStore) -> None:
     assert sorted(state.ids("s", 0, 2**62)) == sorted(model.ids("s", 0, 2**62))
-    for key in KEYS:
+    for key in (*KEYS, None):
         for at_us in (START + DAYS * DAY + 1, START + DAYS * DAY - 3 * HOUR):
             assert state.aggregates({"key": key}, at_us) == model.aggregates({"key": key}, at_us)
 
@@ -123,6 +123,49 @@ def test_only_what_a_window_reaches_on_the_last_day_is_loaded(
         assert rebuild.load_lake(lake, "2018-04-04") == {"s": 2 * EVENTS_A_DAY}
     with Rebuild(connection, one_day) as rebuild:
         assert rebuild.load_lake(Lake(f"{lake.root}/nowhere")) == {"s": 0}
+
+
+def roads_of(day: int, hour: int) -> dict[str, object]:
+    at_us = START + day * DAY + hour * HOUR
+    return {
+        "depot": f"d{hour % 2}",
+        "snow": hour / 4,
+        "event_us": at_us,
+        "created_us": at_us + hour % 3 * HOUR,
+    }
+
+
+def test_a_further_feed_is_loaded_and_carried_over_like_any_stream(
+    connection: sqlite3.Connection, lake: Lake
+) -> None:
+    """The feed has an id of two columns, a key of its own, and a last day before the other stream's."""
+    wanted = tuple(Aggregate(f"{f}_snow", "snow", f, DAY) for f in ("count", "avg", "max"))
+    feed = ViewPlan("roads", "depot", "roads", 0, wanted, {"snow": 2}, ("depot", "event_timestamp"))
+    plan, newest = FeaturePlan("s", (*VIEWS, feed), (), ()), DAYS - 2
+    state, model = SqliteOnlineState(connection, plan), ListStore(plan)
+    for day in range(newest + 1):
+        rows = [roads_of(day, hour) for hour in range(24)]
+        table = pa.table({name: [row[name] for row in rows] for name in ("depot", "snow")})
+        for name in ("event", "created"):
+            times = pa.array([row[f"{name}_us"] for row in rows], pa.timestamp("us", "UTC"))
+            table = table.append_column(f"{name}_timestamp", times)
+        lake.write("roads", f"2018-04-0{day + 1}", table, validated=True)
+    for store, days in ((model, range(newest + 2)), (state, range(newest + 1, newest + 2))):
+        for e in (roads_of(day, hour) for day in days for hour in range(24)):
+            at_us, created_us = int(e["event_us"]), int(e["created_us"])  # type: ignore[call-overload]
+            store.push("roads", plan.event_id("roads", e, at_us), e, at_us, created_us)
+    with Rebuild(connection, plan) as rebuild:
+        # A day's window reaches back from the feed's last day.
+        assert rebuild.load_lake(lake) == {"s": (DAYS - 1) * EVENTS_A_DAY, "roads": 2 * 24}
+        assert rebuild.carry_over(START + (newest + 1) * DAY) == {"s": 0, "roads": 24}
+        rebuild.pack(START + DAYS * DAY)
+        rebuild.switch()
+    state.follow()
+    model.load("s", events_of_the_lake())
+    for depot in ("d0", "d1", "nowhere", None):
+        for at_us in (START + newest * DAY + HOUR, START + (newest + 2) * DAY - 1):
+            keys = {"depot": depot, "key": "a"}
+            assert state.aggregates(keys, at_us) == model.aggregates(keys, at_us)
 
 
 def test_what_the_lake_does_not_have_yet_is_carried_over(connection: sqlite3.Connection, lake: Lake) -> None:

@@ -1,4 +1,5 @@
-"""Plain views through Feast's historical call: finished rows of the lake, as they were known at each moment."""
+"""Plain views through Feast's historical call: finished rows of the lake, as they were known at each
+moment."""
 
 from datetime import timedelta, timezone
 from pathlib import Path

@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, Function] = {
 
 
 def function_name(declared: str) -> str:
-    """The registry's name of a function that a declaration may know by a synonym; another name stays as it is."""
+    """The registry's name of a declared function, which may be a synonym. An unknown name stays as it is."""
     if declared in FUNCTIONS:
         return declared
     return next((f.name for f in FUNCTIONS.values() if declared in f.synonyms), declared)

@@ -33,8 +33,8 @@ class CountDistinct(Function):
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
         """Events of the window less those whose value comes again within the window.
 
-        Both bounds only grow along the moments of a key, so the moments that hold a value and its next occurrence
-        are one run: the same steps as for late values.
+        Both bounds only grow along the moments of a key, so the moments that hold a value and its next
+        occurrence are one run: the same steps as for late values.
         """
         held, late = rows.codes(column)
         values = np.where(held.present > 0, held.values, -1)

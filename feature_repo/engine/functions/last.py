@@ -16,8 +16,8 @@ from feature_repo.engine.rounding import quotient, scaled
 class Last(Function):
     """The value of the newest event that has one; null where no event has one.
 
-    Of events of one instant the one that was created last counts, as a correction does, and of these the one with
-    the greatest value: the answer depends on the events, never on the order in which they came.
+    Of events of one instant the one that was created last counts, as a correction does, and of these the one
+    with the greatest value. The answer depends on the events, never on the order in which they came.
     """
 
     name = "last"
@@ -52,8 +52,8 @@ class Last(Function):
 def _newest_on_time(held: ExactColumn, rows: KeyRows, window: WindowBounds) -> Ints:
     """The on-time event whose value counts at every moment; -1 where the window has none.
 
-    A window never ends between events of one key and instant, so that the last place among them may stand for the
-    best of them.
+    A window never ends between events of one key and instant. The last place among them stands for the best of
+    them.
     """
     there = np.flatnonzero(held.present > 0)
     keys, us = rows.event_codes[there], rows.event_us[there]

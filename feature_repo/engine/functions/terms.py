@@ -8,12 +8,12 @@ from itertools import accumulate
 from typing import Any
 
 LEAST, MOST = -(2**63 - 1), 2**63 - 1  # What loses against every value in `max` and `min`.
-# The term of no events, by kind. A pack keeps its terms in this order of kinds. The terms of `latest` come in
-# threes: moment, creation and value of the newest event that has a value.
+# The term of no events, by kind. A pack keeps its terms in this order of kinds. Terms of `latest` come in threes:
+# moment, creation and value of the newest event that has a value.
 NOTHING = {"sum": 0, "max": LEAST, "min": MOST, "latest": LEAST}
 LATEST = 3
 
-# The terms of the first event, of the first two, and so on: from their moments, newest first, and their values.
+# The term of the first event, of the first two, and so on: from their moments, newest first, and their values.
 Running = Callable[[Sequence[int], Sequence[Any]], Iterable[int]]
 
 
@@ -21,8 +21,9 @@ Running = Callable[[Sequence[int], Sequence[Any]], Iterable[int]]
 class Term:
     """One integer: `kind` says how it is merged, `what` of an event it is about.
 
-    `sql` selects it. In it `{bound}` stands for the condition that begins the window, and `{source}` for the table
-    and the conditions of the key and of the moment. `running` is not given for a kind that has no order of its own.
+    `sql` selects the integer. `{bound}` in it stands for the condition that begins the window, `{source}` for the
+    table with the conditions of the key and of the moment. Terms of `latest` have no `running` of their own: see
+    `running_latest`.
     """
 
     kind: str
@@ -71,7 +72,9 @@ def least(column: str) -> Term:
 
 
 # When the newest event happened. A pack knows it of every suffix and keeps no term for it.
-NEWEST = Term("max", "moment", None, "max(event_us) FILTER (WHERE {bound})", lambda moments, _: moments)
+NEWEST = Term(
+    "max", "moment", None, "max(event_us) FILTER (WHERE {bound})", lambda moments, _: accumulate(moments, max)
+)
 # When the oldest event happened: of a tile the time of the event itself, not the tile's.
 OLDEST = Term("min", "moment", None, "min(event_us) FILTER (WHERE {bound})", lambda moments, _: moments)
 
@@ -91,7 +94,7 @@ def oldest_set(column: str) -> Term:
 def latest(column: str) -> tuple[Term, Term, Term]:
     """The newest event with a value: its moment, its creation, its value.
 
-    Of events of one instant the one that was created last counts, and of these the one with the greatest value.
+    Of events of one instant the one created last counts, and of these the one with the greatest value.
     """
     newest = f"ORDER BY event_us DESC, created_us DESC, {column} DESC LIMIT 1"
     there = f"{column} IS NOT NULL AND {{bound}}"

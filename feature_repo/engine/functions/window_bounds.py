@@ -1,7 +1,7 @@
 """Which events every moment of a sorted group of keys sees, as bounds into the sorted events.
 
-Events known on time (created no later than they happened) are known to every later moment: a window is a run of
-them. The few that came late are apart, each with the run of moments that see it.
+Events known on time (created no later than they happened) are known to every later moment: a window is a run
+of them. The few that came late are apart, each with the run of moments that see it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class WindowBounds:
     def add_late(self, totals: Array, late: Array) -> Array:
         """The totals of on-time events, with the late values added.
 
-        Each late value joins a run of moments: its start adds, its end takes away, and the running sum is what
-        each moment has to add.
+        Each late value joins a run of moments: its start adds, its end takes away, and the running sum is
+        what each moment has to add.
         """
         if not len(late):
             return totals

@@ -1,5 +1,4 @@
-"""Moments and events of a view, sorted once by key and time and cut into partitions of some keys each; and what
-each moment sees of its partition.
+"""Moments and events of a view, sorted once by key and time, and cut into partitions of some keys each.
 
 A partition stays in the processor's cache, and several are computed at once.
 """

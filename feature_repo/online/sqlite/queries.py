@@ -159,7 +159,9 @@ class ViewQuery:
         self.places = [(a, [terms.setdefault(t, len(terms)) for t in self._terms(a)]) for a in self.selected]
         self.sql = f"SELECT {', '.join(terms)} {self.source}"
 
-    def answer(self, connection: sqlite3.Connection, key: str, at_us: int, result: dict[str, Value]) -> None:
+    def answer(
+        self, connection: sqlite3.Connection, key: str | None, at_us: int, result: dict[str, Value]
+    ) -> None:
         row: Sequence[Any] | None = ()
         if self.places:
             try:
@@ -180,7 +182,9 @@ class ViewQuery:
         for aggregate in self.listed:
             result[aggregate.name] = self.alone(connection, aggregate, key, at_us)
 
-    def alone(self, connection: sqlite3.Connection, aggregate: Aggregate, key: str, at_us: int) -> Value:
+    def alone(
+        self, connection: sqlite3.Connection, aggregate: Aggregate, key: str | None, at_us: int
+    ) -> Value:
         """One aggregate by itself: what counts in SQL, what adds up from the values."""
         function, column = aggregate.computed_by, aggregate.column
         asked = (key, at_us, self.view.lower_us(at_us, aggregate.window_us))

@@ -1,8 +1,7 @@
-"""Online state: the recent events in SQLite, and the same windows as offline over them, as of any moment.
+"""The online state in SQLite: the recent events, and the same windows as offline over them, as of any moment.
 
-One table a stream holds its events once; a covering index for each key serves the newest of them, packs serve
-the older ones. The state is a set of events: it does not depend on the order in which they came. The caller
-owns the connection and its transactions: nothing here commits.
+One table a stream holds its events once. A covering index for each key serves the newest events, and packs
+serve the older ones. The caller owns the connection and its transactions: nothing here commits.
 """
 
 from __future__ import annotations
@@ -14,25 +13,29 @@ from typing import Any
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.online.base import Loaded, Refused, Value
+from feature_repo.online.base import Keys, Loaded, Refused, Value
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, Standing
 from feature_repo.online.sqlite.queries import StreamTable
 
-QUARANTINED = 5_000  # rows that are kept; the oldest go
-# packs that one call makes anew: a payment asks three views, and its commit should not pay for what others
-# asked
+QUARANTINED = 5_000  # Rows that are kept; the oldest go.
+# Packs that one call makes: a request asks a few views, and its commit should not pay for what others asked.
 SETTLED = 6
 
 
 class SqliteOnlineState:
-    """The `OnlineState` that SQLite keeps.
+    """The `OnlineState` of one connection.
 
-    It reads and writes the generation that counted when it was opened, or last followed.
+    It reads and writes the generation that counted when the state was opened, or last followed.
     """
 
     def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
+        """Make what the plan needs and the file does not have: tables, columns, indexes.
+
+        Raises `PlanError` for a stream or a column that no table can be named after, and for a file of a
+        newer format.
+        """
         self.connection, self.plan = connection, plan
         self._on_demand = [step.load() for step in plan.on_demand]
         generations.create_tables(connection)
@@ -40,13 +43,13 @@ class SqliteOnlineState:
 
     @staticmethod
     def create_tables(connection: sqlite3.Connection) -> None:
-        """What every plan shares. The tables of a plan's streams are made when the state is opened with it."""
+        """Make the tables that every plan shares. Opening a state makes those of its plan's streams."""
         generations.create_tables(connection)
 
     def follow(self) -> None:
         """Go over to the generation that counts now.
 
-        For a writer at the beginning of each transaction; a reader may.
+        A writer calls it at the beginning of each transaction; a reader may.
         """
         standing = generations.standing(self.connection)
         if standing != self._standing:
@@ -86,18 +89,16 @@ class SqliteOnlineState:
             self._building.take(stream, event_id)
         return self._current.take(stream, event_id)
 
-    def aggregates(self, keys: Mapping[str, str], at_us: int) -> dict[str, Value]:
+    def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
         result: dict[str, Value] = {}
         for view in self._current.views:
             key = keys.get(view.entity)
-            if not isinstance(key, str):
+            if not isinstance(key, str) and (key is not None or view.entity not in keys):
                 raise BadEvent(view.entity, key)
             view.answer(self.connection, key, at_us, result)
         return result
 
-    def vector(
-        self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]
-    ) -> dict[str, float | None]:
+    def vector(self, keys: Keys, at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
         known: dict[str, Any] = self.aggregates(keys, at_us)
         known |= request
         for function in self._on_demand:
@@ -105,7 +106,7 @@ class SqliteOnlineState:
         return {name: None if (value := known[name]) is None else float(value) for name in self.plan.features}
 
     def settle(self) -> None:
-        """Pack anew what questions found to have a long tail, a few keys a call."""
+        """Pack the keys whose tail questions found too long, a few of them a call."""
         left = SETTLED
         for packed in self._current.packed.values():
             while packed.noted and left:
@@ -116,15 +117,15 @@ class SqliteOnlineState:
     def find(self, stream: str, event_id: str) -> dict[str, object] | None:
         return next(self._select(stream, "event_id = ?", (event_id,)), None)
 
-    def find_of(self, stream: str, transaction_id: str) -> list[dict[str, object]]:
-        # The character after the colon ends the range of the ids that begin with it; an id may hold a colon
+    def find_of(self, stream: str, subject_id: str) -> list[dict[str, object]]:
+        # ";" follows ":": the range holds the ids that begin with the subject's. An id may hold a colon
         # itself.
         found = self._select(
             stream,
             "event_id >= ? AND event_id < ? ORDER BY event_id",
-            (f"{transaction_id}:", f"{transaction_id};"),
+            (f"{subject_id}:", f"{subject_id};"),
         )
-        return [event for event in found if event["event_id"] == f"{transaction_id}:{event['event_us']}"]
+        return [event for event in found if event["event_id"] == f"{subject_id}:{event['event_us']}"]
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
         return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table} WHERE event_us < ?", at_us)
@@ -140,7 +141,6 @@ class SqliteOnlineState:
         return self._one(f"SELECT count(*) FROM {self._stream(stream).table}") or 0
 
     def columns(self, stream: str) -> frozenset[str]:
-        """What is read of an event, its id's columns included."""
         return columns_of(self.plan, stream, self._stream(stream).stored)
 
     def prune(self, before_us: int, limit: int) -> int:
@@ -178,11 +178,10 @@ class SqliteOnlineState:
         return {(stream, reason): Refused(count, last_us) for stream, reason, count, last_us in rows}
 
     def _write(self) -> None:
-        """A transaction that begins with this very statement has to know which generations it writes to."""
+        """Before a change outside of a transaction: find out which generations it has to go to."""
         if not self.connection.in_transaction:
-            if (
-                self.connection.isolation_level is not None
-            ):  # Python would begin one by itself, and look at nothing
+            # Python's own transaction would begin after the generations were looked up.
+            if self.connection.isolation_level is not None:
                 self.connection.execute("BEGIN IMMEDIATE")
             self.follow()
 
@@ -216,6 +215,6 @@ def _unscaled(value: object, scale: int) -> object:
 
 
 def _as_text(value: object) -> object:
-    """What JSON cannot say exactly, as text."""
+    """A value for JSON; text where JSON has no exact form for it."""
     finite = isinstance(value, float) and abs(value) < float("inf")
     return value if value is None or finite or isinstance(value, (bool, int, str)) else str(value)
