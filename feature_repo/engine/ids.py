@@ -25,7 +25,7 @@ EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # bits of a float -> from here on it 
 
 
 class NotAnId(FeatureError, ValueError):
-    """A value that cannot be an id. The message names the column and the row (from 0) where they are known."""
+    """A value that cannot be an id. The message names its column and row (from 0), where these are known."""
 
     def __init__(self, value: object, column: str = "", row: int | None = None) -> None:
         self.value = value

@@ -1,4 +1,4 @@
-"""A feature service as plain data, without Feast: what offline, online and the release bundle compute from."""
+"""A feature service as plain data, without Feast: what offline, online and release bundles compute from."""
 
 from __future__ import annotations
 

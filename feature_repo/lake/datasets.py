@@ -53,7 +53,9 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one partition holds. `validated` says that the checks which guard what is downstream have passed."""
+    """What one partition holds. `validated` says that the checks which guard what is downstream have
+    passed.
+    """
 
     dataset: str
     partition: str

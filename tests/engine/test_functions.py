@@ -1,4 +1,6 @@
-"""Each aggregate function gives what it says, its states merge to the same, and a new one works on every path."""
+"""Each aggregate function gives what it says, its states merge to the same, and a new one works on every
+path.
+"""
 
 import math
 import sqlite3

@@ -8,11 +8,11 @@ The value of a function at a moment is made from the events of a window. The pat
   SQLite queries select the state, and the packs keep it for every suffix of a key's history.
 - The kernel: `over`, for the windows of many moments at once, in NumPy.
 
-To add a function, write one module here with one class, and add its line to `functions/__init__.py`. A class
-needs a name, the kinds of columns that it takes, and `define`. It then works on every path, exact and slow.
-`terms` and `finish` make it fast online, `over` makes it fast offline. The suites of tests/engine and
-tests/online run over the registry: they compare every path of the new function with `define` at once. Say in a
-test what `define` has to give, since nothing else checks the definition. `last` is an example.
+To add a function, write one module here with one class, and add its line to `functions/__init__.py`. A
+class needs a name, the kinds of columns that it takes, and `define`. It then works on every path, exact and
+slow. `terms` and `finish` make it fast online, `over` makes it fast offline. The suites of tests/engine and
+tests/online run over the registry: they compare every path of the new function with `define` at once. Say
+in a test what `define` has to give, since nothing else checks the definition. `last` is an example.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class Function(ABC):
     synonyms: tuple[str, ...] = ()
     takes: frozenset[Kind]
     # Whether the state is made of integers whatever the column holds, because it counts events or moments.
-    # Else only a column of a declared scale has an integer state. Other columns are computed from their values.
+    # Else only a column of a declared scale has an integer state. Other columns are computed from their
+    # values.
     counts: ClassVar[bool] = False
     # Whether values matter only as equal or different.
     compares: ClassVar[bool] = False
@@ -120,11 +121,14 @@ class Function(ABC):
         return bool(self.terms(column)) and (self.counts or scale is not None)
 
     def in_packs(self, column: str, scale: int | None) -> bool:
-        """Whether packs can keep the state, because the states of two sets of events make the state of both."""
+        """Whether packs can keep the state, because the states of two sets of events make the state of
+        both.
+        """
         return self.in_sql(column, scale) and all(term.kind in NOTHING for term in self.terms(column))
 
     def finisher(self, column: str, places: Sequence[int], unit: int) -> Finisher:
-        """`finish` for the two parts of a window whose terms are at `places`; `KNOWN` is the place of `NEWEST`.
+        """`finish` for the two parts of a window whose terms are at `places`; `KNOWN` is the place of
+        `NEWEST`.
 
         This is the hot path of a request. Functions of few terms override it.
         """

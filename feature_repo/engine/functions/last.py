@@ -52,8 +52,8 @@ class Last(Function):
 def _newest_on_time(held: ExactColumn, rows: KeyRows, window: WindowBounds) -> Ints:
     """The on-time event whose value counts at every moment; -1 where the window has none.
 
-    A window never ends between events of one key and instant. The last place among them stands for the best of
-    them.
+    A window never ends between events of one key and instant. The last place among them stands for the best
+    of them.
     """
     there = np.flatnonzero(held.present > 0)
     keys, us = rows.event_codes[there], rows.event_us[there]

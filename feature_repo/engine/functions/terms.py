@@ -8,12 +8,13 @@ from itertools import accumulate
 from typing import Any
 
 LEAST, MOST = -(2**63 - 1), 2**63 - 1  # What loses against every value in `max` and `min`.
-# The term of no events, by kind. A pack keeps its terms in this order of kinds. Terms of `latest` come in threes:
-# moment, creation and value of the newest event that has a value.
+# The term of no events, by kind. A pack keeps its terms in this order of kinds. Terms of `latest` come in
+# threes: moment, creation and value of the newest event that has a value.
 NOTHING = {"sum": 0, "max": LEAST, "min": MOST, "latest": LEAST}
 LATEST = 3
 
-# The term of the first event, of the first two, and so on: from their moments, newest first, and their values.
+# The term of the first event, of the first two, and so on: from their moments, newest first, and their
+# values.
 Running = Callable[[Sequence[int], Sequence[Any]], Iterable[int]]
 
 
@@ -21,9 +22,9 @@ Running = Callable[[Sequence[int], Sequence[Any]], Iterable[int]]
 class Term:
     """One integer: `kind` says how it is merged, `what` of an event it is about.
 
-    `sql` selects the integer. `{bound}` in it stands for the condition that begins the window, `{source}` for the
-    table with the conditions of the key and of the moment. Terms of `latest` have no `running` of their own: see
-    `running_latest`.
+    `sql` selects the integer. `{bound}` in it stands for the condition that begins the window, `{source}`
+    for the table with the conditions of the key and of the moment. Terms of `latest` have no `running` of
+    their own: see `running_latest`.
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """Rows that do not fit into memory, in scratch files by the hash of their key.
 
-A bucket holds all rows of its keys, so that each bucket is computed alone. Its file has one batch for each table
-that was added, in that order: the rows of the table that belong to the bucket.
+A bucket holds all rows of its keys, so that each bucket is computed alone. Its file has one batch for each
+table that was added, in that order: the rows of the table that belong to the bucket.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def buckets_for(rows: int, rows_at_once: int) -> int:
 
 
 def by_bucket(keys: pa.ChunkedArray, buckets: int) -> tuple[Ints, Ints]:
-    """The places of the rows, those of each bucket after those of the bucket before, each in their order; and how
-    many rows each bucket has.
+    """The places of the rows, those of each bucket after those of the bucket before, each in their order;
+    and how many rows each bucket has.
 
     The first bucket has the null keys.
     """

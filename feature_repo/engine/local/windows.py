@@ -1,8 +1,8 @@
 """The values of a view at many keys and moments at once: each function's own kernel, over key partitions.
 
-Events known on time (created no later than they happened) are known to every later moment, so only their event
-time matters. The few that came late are taken out, and added to those windows that reach them after they became
-known.
+Events known on time (created no later than they happened) are known to every later moment, so only their
+event time matters. The few that came late are taken out, and added to those windows that reach them after
+they became known.
 """
 
 from __future__ import annotations
