@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -60,12 +60,16 @@ class Aggregate:
 class ViewPlan:
     """Aggregates of one stream by one key.
 
-    `hop_us` floors the lower bound of every window (0: exact). `scales` are the decimals of the exact
-    columns; a column that is not in it is aggregated as what it is. `event_id` are the columns that identify
-    an event of the stream, `keys` all its ids that a view could go by. Where `ttl_us` is not 0, a key without
-    an event for so long has no values at all: every feature of the view is null, counts too. `stale_us` is
-    how old the newest event of the whole stream may be before answers that rest on it count as degraded (0:
-    any age).
+    - `entity`: the view's join key, a column of the stream.
+    - `asked`: the column of the scored event that holds the key, where it has another name than `entity`.
+    - `hop_us`: floors the lower bound of every window (0: exact).
+    - `scales`: the decimals of the exact columns. Another column is aggregated as what it is.
+    - `event_id`: the columns that identify an event of the stream.
+    - `keys`: all ids of the stream that a view could go by.
+    - `ttl_us`: a key without an event for so long has no values: every feature is null, counts too (0:
+      never).
+    - `stale_us`: how old the newest event of the whole stream may be before answers that rest on the stream
+      count as degraded (0: any age).
     """
 
     name: str
@@ -74,10 +78,16 @@ class ViewPlan:
     hop_us: int
     aggregates: tuple[Aggregate, ...]
     scales: Mapping[str, int] = field(default_factory=dict, hash=False)
-    event_id: tuple[str, ...] = ("transaction_id",)
+    event_id: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     ttl_us: int = 0
     stale_us: int = 0
+    asked: str = ""
+
+    @property
+    def asked_by(self) -> str:
+        """The column of the scored event, and of an online question, that holds the view's key."""
+        return self.asked or self.entity
 
     @property
     def reach_us(self) -> int:
@@ -106,6 +116,8 @@ class ViewPlan:
             "keys": list(self.keys),
             "ttl_us": self.ttl_us,
             "stale_us": self.stale_us,
+            # Only where it says something: plans of before have no such field, and a plan has a digest.
+            **({"asked": self.asked} if self.asked else {}),
         }
 
 
@@ -172,7 +184,8 @@ class FeaturePlan:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(v.entity for v in self.views))
+        """The columns of the scored event that its history goes by, in the order of the views."""
+        return tuple(dict.fromkeys(v.asked_by for v in self.views))
 
     def event_id(self, stream: str, event: Mapping[str, object], event_us: int) -> str:
         """The id under which online state knows an event of the stream, from its columns."""
@@ -191,13 +204,18 @@ def over_columns(function: RowFunction, columns: Mapping[str, Sequence[Any]]) ->
     return result
 
 
-def plan_from_feast(store: Any, service_name: str) -> FeaturePlan:
+def plan_from_feast(store: Any, service_name: str, joined_by: Mapping[str, str] | None = None) -> FeaturePlan:
     """The plan of a registered feature service.
 
     Views hold what the vector or an on-demand function needs, in the order of their declaration.
+
+    `joined_by` says which column of the scored event holds a join key of another name, as `Key(join=)` of a
+    use case does. `view.with_join_key_map` in the service says the same for one view, and is stronger.
+    Raises `PlanError` for what the engine cannot compute.
     """
     service = store.get_feature_service(service_name)
     projections = {p.name: [f.name for f in p.features] for p in service.feature_view_projections}
+    renamed = {p.name: {**(joined_by or {}), **p.join_key_map} for p in service.feature_view_projections}
     streams = {v.name: v for v in store.list_stream_feature_views()}
     on_demand_views = {v.name: v for v in store.list_on_demand_feature_views()}
     if unknown := sorted(projections.keys() - streams.keys() - on_demand_views.keys()):
@@ -215,6 +233,7 @@ def plan_from_feast(store: Any, service_name: str) -> FeaturePlan:
         inputs = []
         for _, projection in sorted(view.source_feature_view_projections.items()):
             needed.setdefault(projection.name, set()).update(f.name for f in projection.features)
+            renamed.setdefault(projection.name, {**(joined_by or {}), **projection.join_key_map})
             inputs += [f.name for f in projection.features]
         if "function" not in view.tags:
             raise PlanError(f"{name}: its tags do not name the function")
@@ -225,15 +244,24 @@ def plan_from_feast(store: Any, service_name: str) -> FeaturePlan:
         )
 
     order = [*(n for n in projections if n in streams), *(n for n in needed if n not in projections)]
-    views = tuple(view_from_feast(streams[name], needed[name]) for name in order)
+    views = tuple(_asked(view_from_feast(streams[name], needed[name]), renamed[name]) for name in order)
     features = tuple(f for names in projections.values() for f in names)
     if len(set(features)) != len(features):
         raise PlanError(f"{service_name}: two of its features have the same name")
     return FeaturePlan(service_name, views, tuple(on_demand), features)
 
 
+def _asked(view: ViewPlan, renamed: Mapping[str, str]) -> ViewPlan:
+    """The view as the scored event asks it, whose column may have another name than the join key."""
+    column = renamed.get(view.entity, view.entity)
+    return view if column == view.entity else replace(view, asked=column)
+
+
 def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
-    """What the engine needs of a StreamFeatureView; `wanted` limits it to some features."""
+    """What the engine needs of a StreamFeatureView; `wanted` limits it to some features.
+
+    Raises `PlanError` where the engine cannot compute the view, or its source does not say what an event is.
+    """
     aggregations = getattr(view, "aggregations", None)
     if not aggregations or view.batch_source is None:
         raise PlanError(
@@ -242,6 +270,11 @@ def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
     path, tags = view.batch_source.path, view.batch_source.tags
     if not path.startswith(LAKE):
         raise PlanError(f"{view.name}: its source is {path!r}, expected {LAKE}<dataset>")
+    if not tags.get("event_id"):
+        raise PlanError(
+            f"{view.name}: its source {view.batch_source.name} does not say what identifies an event;"
+            " give the source the tag event_id, with columns separated by commas"
+        )
     if len(view.entity_columns) != 1:
         raise PlanError(f"{view.name}: has {len(view.entity_columns)} keys, expected one")
     hop = (view.tiling_hop_size or timedelta(minutes=5)) if view.enable_tiling else timedelta(0)
@@ -262,7 +295,7 @@ def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
             for name, value in sorted(tags.items())
             if name.startswith("scale.")
         },
-        event_id=tuple(tags.get("event_id", "transaction_id").split(",")),
+        event_id=tuple(tags["event_id"].split(",")),
         keys=tuple(k for k in tags.get("keys", "").split(",") if k),
         ttl_us=_microseconds(view.name, view.ttl or timedelta(0)),
         stale_us=round(float(tags.get("stale_after_hours", 0)) * HOUR_US),
