@@ -101,7 +101,7 @@ def test_online_features_may_be_asked_by_arrays_and_by_feasts_own_values(store: 
         )
 
 
-@pytest.mark.parametrize("value", [True, 5.5, float("nan"), None], ids=repr)
+@pytest.mark.parametrize("value", [True, 5.5, float("inf"), b"5"], ids=repr)
 def test_an_entity_row_without_an_id_is_refused_with_its_number(store: Any, value: Any) -> None:
     with pytest.raises(NotAnId, match=r"customer_id, row 1: .* is not an identifier"):
         store.get_online_features(features=COUNT, entity_rows=[{"customer_id": "c1"}, {"customer_id": value}])
