@@ -84,12 +84,14 @@ def push(
 
 
 async def push_async(original: Any, store: Any, *arguments: Any, **options: Any) -> None:
+    """`push`, for callers that await it."""
     push(original, store, *arguments, **options)
 
 
 def write_to_online_store(
     original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any
 ) -> None:
+    """Hand the rows of one view to the provider. Raises `RefusedPush` and `RefusedRows`."""
     import pandas as pd
 
     from feature_repo.plugins.pushes import as_frame
@@ -112,6 +114,7 @@ def write_to_online_store(
 async def write_to_online_store_async(
     original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any
 ) -> None:
+    """`write_to_online_store`, for callers that await it."""
     write_to_online_store(original, store, feature_view_name, df, inputs)
 
 
@@ -153,15 +156,18 @@ def apply(
 
 
 def teardown(original: Any, store: Any) -> None:
+    """Feast's teardown, of stream views too."""
     store._get_provider().online_store.teardown(store.config, store.list_stream_feature_views(), [])
     original(store)
 
 
 def list_batch_feature_views(original: Any, store: Any, *arguments: Any, **options: Any) -> list[Any]:
+    """Feast's list, with the stream views."""
     return [*original(store, *arguments, **options), *store.list_stream_feature_views(*arguments, **options)]
 
 
 def get_feature_view(original: Any, store: Any, name: str, *arguments: Any, **options: Any) -> Any:
+    """A view by its name, be it a stream view."""
     try:
         return original(store, name, *arguments, **options)
     except FeatureViewNotFoundException:

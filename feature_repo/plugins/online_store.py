@@ -161,6 +161,7 @@ class LakeOnlineStore(OnlineStore):
         """
 
     def plan(self, config: RepoConfig, desired_registry_proto: Any) -> list[Any]:
+        """No infrastructure: the file is made when it is first needed."""
         return []
 
     def teardown(self, config: RepoConfig, tables: Sequence[Any], entities: Sequence[Any]) -> None:

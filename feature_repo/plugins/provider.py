@@ -65,11 +65,13 @@ class LakeProvider(PassthroughProvider):
     def ingest_df(
         self, feature_view: Any, df: pd.DataFrame, field_mapping: dict[str, str] | None = None
     ) -> None:
+        """Take a frame for one view, as `ingest` does."""
         self.ingest([feature_view], df)
 
     async def ingest_df_async(
         self, feature_view: Any, df: pd.DataFrame, field_mapping: dict[str, str] | None = None
     ) -> None:
+        """`ingest_df`, for callers that await it."""
         self.ingest([feature_view], df)
 
     def ingest(self, feature_views: Iterable[Any], df: pd.DataFrame) -> None:

@@ -76,6 +76,7 @@ class HomeRegistryStore(FileRegistryStore):
         return registry
 
     def teardown(self) -> None:
+        """Delete the registry and what stands beside it."""
         for path in (self._filepath, _holds(self._filepath), _good(self._filepath)):
             path.unlink(missing_ok=True)
 
