@@ -228,7 +228,8 @@ def _state_to_read(connection: sqlite3.Connection, views: Sequence[ViewPlan]) ->
 
 
 def _is(error: sqlite3.OperationalError, code: int) -> bool:
-    return error.sqlite_errorcode & 0xFF == code  # Without what extended codes add.
+    """Whether an error has a result code, whatever extended codes add to it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
 
 
 def _key(entity: EntityKey) -> str | None:
