@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.engine.local.materialized_views import PlainView, row_times
-from feature_repo.online.sqlite import finished_values
+from feature_repo.plugins import finished_values
 from feature_repo.plugins.cells import frame_times, id_or_as_is, plain_value
 from feature_repo.plugins.pushes import AHEAD_US
 from feature_repo.plugins.refusals import Refusals, now_us

@@ -23,9 +23,9 @@ from feature_repo import roots
 from feature_repo.engine.local.materialized_views import is_windowed, plain_from_feast
 from feature_repo.engine.plan import FeaturePlan, ViewPlan, view_from_feast
 from feature_repo.errors import FeatureError
-from feature_repo.online.sqlite import finished_values
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.online.sqlite.transactions import roll_back, snapshot, transaction
+from feature_repo.plugins import finished_values
 from feature_repo.plugins.feast_gaps import close_gaps
 from feature_repo.plugins.finished_rows import finished_rows
 from feature_repo.plugins.refusals import Refusals

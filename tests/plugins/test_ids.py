@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from feature_repo.engine.ids import NotAnId, id_text, ids_of_numbers
 from feature_repo.fraud.entities import customer
 from feature_repo.lake.datasets import Lake
-from feature_repo.online.sqlite.finished_values import with_text_ids
+from feature_repo.plugins.finished_values import with_text_ids
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning"
