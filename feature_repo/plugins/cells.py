@@ -44,7 +44,8 @@ def frame_times(frame: pd.DataFrame, name: str) -> tuple[Ints, NDArray[np.bool_]
 
 def id_or_as_is(value: Any) -> Any:
     """A whole number as its text, a missing value as None, and anything else as it is: its type refuses
-    it."""
+    it.
+    """
     try:
         return None if is_null(value) else id_text(value)
     except NotAnId:

@@ -59,7 +59,8 @@ class LakeOfflineStoreConfig(FeastConfigBaseModel):
 @dataclass(frozen=True)
 class _Question:
     """One view, renamed or not: which of its features are asked for, and what the answer's columns are
-    called."""
+    called.
+    """
 
     view: Any
     names: tuple[str, ...]

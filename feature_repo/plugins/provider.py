@@ -161,7 +161,8 @@ def _id_names(features: Any, registry: Any, project: str) -> set[str]:
 
 def _with_text_ids(rows: Any, names: set[str]) -> Any:
     """Entity rows, or columns of them, with every id as text or None. `NotAnId` names the column and the
-    row."""
+    row.
+    """
     if isinstance(rows, list):
         return [
             {name: _text_id(name, i, value) if name in names else value for name, value in row.items()}

@@ -1,5 +1,6 @@
 """Events that are pushed through Feast as a frame. Good rows go in, bad rows go to quarantine with a
-reason."""
+reason.
+"""
 
 from __future__ import annotations
 
@@ -44,21 +45,22 @@ def push_events(
     """Add the raw events of one stream, for all views of the state's plan that read it.
 
     An event without created_timestamp was known at once. Nanoseconds are cut off. A key may be missing (None,
-    NaN, or no column) if it is one of `nullable`; the event is then in nobody's history by that key.
+    NaN, or no column) if it is one of `nullable`, or if no view goes by it. The event is then in nobody's
+    history by that key.
     """
     views = [view for view in state.plan.views if view.stream == stream]
-    keys = {view.entity for view in views}
-    ids = dict.fromkeys(c for v in views for c in (*v.event_id, v.entity) if c != "event_timestamp")
-    identifying = {c for v in views for c in v.event_id}
-    absent = {name: name in nullable and name in keys and name not in identifying for name in ids}
+    names = dict.fromkeys(
+        c for v in views for c in (*v.event_id, v.entity, *v.keys) if c != "event_timestamp"
+    )
+    required = {v.entity for v in views} - nullable | {c for v in views for c in v.event_id}
     latest_us = now_us() + AHEAD_US
     times = FrameTimes(frame)
     for i, row in enumerate(frame.to_dict("records")):
         event = {str(name): plain_value(value) for name, value in row.items()}
         try:
             at_us, created_us = times.of(i, event, latest_us)
-            for name, may_be_absent in absent.items():
-                event[name] = _key(name, event.get(name), may_be_absent)
+            for name in names:
+                event[name] = _key(name, event.get(name), name in required)
             state.push(stream, state.plan.event_id(stream, event, at_us), event, at_us, created_us)
         except _Refused as refused:
             refusals.add(i, refused.field, refused.value, event, refused.reason)
@@ -99,9 +101,10 @@ class _Refused(BadEvent):
         self.reason = reason
 
 
-def _key(name: str, value: Any, may_be_absent: bool) -> str | None:
+def _key(name: str, value: Any, required: bool) -> str | None:
+    """An id as text, or None for a missing one that is not required; else `BadEvent`."""
     found = id_or_as_is(value)
-    if found is None and may_be_absent:
+    if found is None and not required:
         return None
     if not found or not isinstance(found, str):
         raise BadEvent(name, found)

@@ -104,7 +104,8 @@ class HomeRegistryStore(FileRegistryStore):
 
 def set_aside(path: Path) -> None:
     """Move a damaged registry to `<name>.damaged`, and put the last good one in its place, if there is
-    one."""
+    one.
+    """
     path.replace(path.with_suffix(".damaged"))
     _holds(path).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError, DamagedRegistry):

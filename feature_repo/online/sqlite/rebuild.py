@@ -267,7 +267,8 @@ class OnlineRebuild:
 
     def _in_small_commits(self, items: Iterable[T], write: Callable[[list[T]], int]) -> int:
         """Write all items, as many in a commit as its time allows; returns the sum of what the writes
-        return."""
+        return.
+        """
         rest, size, total = iter(items), FIRST, 0
         while batch := list(islice(rest, size)):
             with self.transaction():
