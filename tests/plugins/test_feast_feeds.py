@@ -196,11 +196,14 @@ def test_a_null_key_of_a_plain_view_has_no_values(store: Any) -> None:
 def test_a_key_may_be_missing_where_its_source_says_so(store: Any, null: Any) -> None:
     store.push("rides_of_vehicle_push", pd.DataFrame([ride(1, null), ride(2, "v1")]))
     store.push("rides_of_vehicle_push", pd.DataFrame([ride(3, "v1")]).drop(columns="vehicle_id"))
-    assert first(store.get_online_features(features=RIDES, entity_rows=[{"vehicle_id": "v1"}]))["rides"] == 1
+    store.push("rides_of_depot_push", pd.DataFrame([ride(4, null), ride(5, 7)]))
+    vehicles = [{"vehicle_id": "v1"}, {"vehicle_id": "7"}, {"vehicle_id": None}]
+    found = store.get_online_features(features=RIDES, entity_rows=vehicles)
+    assert found.to_dict()["rides"] == [1, 1, 0]
     found = store.get_online_features(
         features=["depot_stats:depot_rides"], entity_rows=[{"depot": "d0"}, {"depot": "d1"}]
     )
-    assert found.to_dict()["depot_rides"] == [1, 2]
+    assert found.to_dict()["depot_rides"] == [2, 3]
     assert refusals(store) == {}
 
 
