@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from feature_repo.engine.plan import FeaturePlan, plan_from_feast
 from feature_repo.online.base import Loaded
-from feature_repo.online.sqlite.rebuild import Rebuild
+from feature_repo.online.sqlite.rebuild import OnlineRebuild
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.store import open_store
 
@@ -117,7 +117,7 @@ class Payments:
 
 
 def fill(connection: sqlite3.Connection, plan: FeaturePlan, payments: Payments) -> None:
-    with Rebuild(connection, plan) as rebuild:
+    with OnlineRebuild(connection, plan) as rebuild:
         rebuild.load("transactions", map(payments.payment, range(payments.events)))
         rebuild.load("verdicts", map(payments.verdict, range(payments.events)))
         rebuild.pack(END_US)

@@ -22,6 +22,7 @@ import orjson
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
+from feature_repo.online.sqlite.transactions import transaction
 from serving.admission import arrival_us, check_amount, check_labels
 from serving.clock import as_of_us, lake_end_us
 from serving.contract.bounds import Bounds
@@ -339,17 +340,13 @@ class DataPlane:
     @contextmanager
     def _committed(self) -> Iterator[None]:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            with transaction(self._connection):
+                yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise StoreBusy("the online store is locked") from error
             raise
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
 
 def _reasons(champion: Champion, vector: Mapping[str, float | None], row: list[float]) -> tuple[Reason, ...]:

@@ -37,8 +37,7 @@ class OnlineState(Protocol):
     `PlanError`.
     """
 
-    @property
-    def plan(self) -> FeaturePlan: ...
+    plan: FeaturePlan
 
     def push(
         self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int

@@ -22,7 +22,7 @@ from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.generations import standing, tables_of
-from feature_repo.online.sqlite.rebuild import Rebuild, RebuildError
+from feature_repo.online.sqlite.rebuild import OnlineRebuild, RebuildError
 from feature_repo.online.sqlite.state import SqliteOnlineState
 
 DAY = 24 * HOUR
@@ -101,7 +101,7 @@ def test_a_rebuild_of_a_quiet_state_is_the_lake_and_leaves_nothing_behind(
         stray = event_of(1, number)
         state.push("s", f"stray {number}", stray, stray["event_us"], stray["event_us"])  # type: ignore[arg-type]
     for round in (1, 2):
-        with Rebuild(connection, PLAN) as rebuild:
+        with OnlineRebuild(connection, PLAN) as rebuild:
             assert rebuild.load_lake(lake) == {"s": (DAYS - 1) * EVENTS_A_DAY}
             rebuild.pack(START + DAYS * DAY)
             rebuild.switch()
@@ -119,9 +119,9 @@ def test_only_what_a_window_reaches_on_the_last_day_is_loaded(
     one_day = FeaturePlan(
         "s", (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),)),), (), ("n",)
     )
-    with Rebuild(connection, one_day) as rebuild:
+    with OnlineRebuild(connection, one_day) as rebuild:
         assert rebuild.load_lake(lake, "2018-04-04") == {"s": 2 * EVENTS_A_DAY}
-    with Rebuild(connection, one_day) as rebuild:
+    with OnlineRebuild(connection, one_day) as rebuild:
         assert rebuild.load_lake(Lake(f"{lake.root}/nowhere")) == {"s": 0}
 
 
@@ -154,7 +154,7 @@ def test_a_further_feed_is_loaded_and_carried_over_like_any_stream(
         for e in (roads_of(day, hour) for day in days for hour in range(24)):
             at_us, created_us = int(e["event_us"]), int(e["created_us"])  # type: ignore[call-overload]
             store.push("roads", plan.event_id("roads", e, at_us), e, at_us, created_us)
-    with Rebuild(connection, plan) as rebuild:
+    with OnlineRebuild(connection, plan) as rebuild:
         # A day's window reaches back from the feed's last day.
         assert rebuild.load_lake(lake) == {"s": (DAYS - 1) * EVENTS_A_DAY, "roads": 2 * 24}
         assert rebuild.carry_over(START + (newest + 1) * DAY) == {"s": 0, "roads": 24}
@@ -175,7 +175,7 @@ def test_what_the_lake_does_not_have_yet_is_carried_over(connection: sqlite3.Con
         for store in (state, model):
             store.push("s", f"newer {number}", newer, newer["event_us"], newer["created_us"])  # type: ignore[arg-type]
         state.push("s", f"older {number}", older, older["event_us"], older["created_us"])  # type: ignore[arg-type]
-    with Rebuild(connection, PLAN) as rebuild:
+    with OnlineRebuild(connection, PLAN) as rebuild:
         rebuild.load_lake(lake)
         assert rebuild.carry_over(START + DAYS * DAY) == {"s": 20}
         assert rebuild.carry_over(START + DAYS * DAY) == {"s": 0}
@@ -188,7 +188,7 @@ def test_removed_during_a_rebuild_stays_removed_unless_it_is_pushed_again(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
     state, model = SqliteOnlineState(connection, PLAN), of_the_lake()
-    with Rebuild(connection, PLAN) as rebuild:
+    with OnlineRebuild(connection, PLAN) as rebuild:
         with writing(state):
             assert not state.remove("s", "3/1")  # the old state never had it
             state.remove("s", "3/2")
@@ -218,7 +218,7 @@ def test_a_rebuild_that_fails_leaves_the_old_state_as_it_was(
     e = event_of(1, 1)
     for store in (state, model):
         store.push("s", "1", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]
-    with pytest.raises(LakeError, match="nowhere"), Rebuild(connection, PLAN) as rebuild:
+    with pytest.raises(LakeError, match="nowhere"), OnlineRebuild(connection, PLAN) as rebuild:
         rebuild.load("s", lost_half_way(lake))
     state.follow()
     assert_equal(state, model)
@@ -227,13 +227,13 @@ def test_a_rebuild_that_fails_leaves_the_old_state_as_it_was(
 
 def test_two_rebuilds_at_once_are_one_too_many(connection: sqlite3.Connection, tmp_path: Path) -> None:
     with (
-        Rebuild(connection, PLAN),
+        OnlineRebuild(connection, PLAN),
         pytest.raises(RebuildError, match="another rebuild"),
-        Rebuild(connect(tmp_path / "state.db"), PLAN),
+        OnlineRebuild(connect(tmp_path / "state.db"), PLAN),
     ):
         pass
     with pytest.raises(RebuildError, match="in a file"):
-        Rebuild(sqlite3.connect(":memory:", isolation_level=None), PLAN)
+        OnlineRebuild(sqlite3.connect(":memory:", isolation_level=None), PLAN)
 
 
 def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
@@ -274,7 +274,7 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
             failed.append(error)
 
     thread = threading.Thread(target=traffic)
-    with Rebuild(connection, PLAN, lambda: time.sleep(0.001)) as rebuild:
+    with OnlineRebuild(connection, PLAN, lambda: time.sleep(0.001)) as rebuild:
         thread.start()
         rebuild.load_lake(lake)
         rebuild.carry_over(START)
@@ -294,7 +294,7 @@ sys.path.insert(0, sys.argv[3])
 from stores import connect
 from test_rebuilding import PLAN
 from feature_repo.lake.datasets import Lake
-from feature_repo.online.sqlite.rebuild import Rebuild
+from feature_repo.online.sqlite.rebuild import OnlineRebuild
 
 commits = []
 def pause():
@@ -302,7 +302,7 @@ def pause():
     if len(commits) > 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-with Rebuild(connect(sys.argv[1]), PLAN, pause) as rebuild:
+with OnlineRebuild(connect(sys.argv[1]), PLAN, pause) as rebuild:
     rebuild.load_lake(Lake(sys.argv[2]))
 """
 
@@ -330,7 +330,7 @@ def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
     with writing(state):
         assert_equal(state, model)
         state.push("s", "2", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]
-    with Rebuild(connection, PLAN) as rebuild:
+    with OnlineRebuild(connection, PLAN) as rebuild:
         assert rebuild.ids("s", 0, START + DAYS * DAY) == []
         assert tables_of(connection, 1) == []
         rebuild.carry_over(START)

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 
 from feature_repo.plugins.offline_store import NotWritten
 from feature_repo.plugins.online_store import FinishedValues
-from feature_repo.plugins.pushes import RefusedPush, RefusedRows
+from feature_repo.plugins.refusals import RefusedPush, RefusedRows
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::RuntimeWarning"

@@ -1,5 +1,6 @@
 """Plain views through Feast's historical call: finished rows of the lake, as they were known at each
-moment."""
+moment.
+"""
 
 from datetime import timedelta, timezone
 from pathlib import Path

@@ -15,7 +15,6 @@ from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.types import Float64, String
 
 from feature_repo.engine.plan import plan_from_feast
-from feature_repo.plugins import registry_store
 from feature_repo.plugins.feast_gaps import EmptyApply
 from feature_repo.plugins.registry_store import DamagedRegistry, RegistryChanged, names
 from feature_repo.store import _open, open_store
@@ -194,7 +193,7 @@ def test_a_crash_at_any_step_of_a_write_leaves_a_registry_that_can_be_read(
         replace(source, target)
 
     with monkeypatch.context() as broken:
-        broken.setattr(registry_store.os, "replace", dies)
+        broken.setattr(os, "replace", dies)
         with pytest.raises(KeyboardInterrupt):
             store.apply([view("new")], objects_to_delete=[view("old")], partial=False)
     others = {*STREAM_VIEWS, "transaction_context"}

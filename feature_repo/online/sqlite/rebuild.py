@@ -43,8 +43,8 @@ class RebuildError(FeatureError):
     """A rebuild that cannot begin; the message says why, and what to do."""
 
 
-class Rebuild:
-    """`with Rebuild(...) as r: r.load_lake(lake); r.carry_over(since_us); r.pack(at_us); r.switch()`.
+class OnlineRebuild:
+    """`with OnlineRebuild(...) as r: r.load_lake(lake); r.carry_over(since_us); r.pack(at_us); r.switch()`.
 
     The old state goes on where the block ends without a switch, and where the process dies. The connection is
     the rebuild's own, with `isolation_level=None`, to a file. `pause` is called between two commits, when no
@@ -67,7 +67,7 @@ class Rebuild:
         self._lock = FileLock(f"{path}.rebuild.lock")  # The system frees it when the process dies.
         self._version, self._disturbed = self._data_version(), -math.inf
 
-    def __enter__(self) -> Rebuild:
+    def __enter__(self) -> OnlineRebuild:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -267,7 +267,8 @@ class Rebuild:
 
     def _in_small_commits(self, items: Iterable[T], write: Callable[[list[T]], int]) -> int:
         """Write all items, as many in a commit as its time allows; returns the sum of what the writes
-        return."""
+        return.
+        """
         rest, size, total = iter(items), FIRST, 0
         while batch := list(islice(rest, size)):
             with self.transaction():

@@ -13,7 +13,7 @@ from typing import Any
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.online.base import Keys, Loaded, Refused, Value
+from feature_repo.online.base import Keys, Loaded, OnlineState, Refused, Value
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, Standing
@@ -24,7 +24,7 @@ QUARANTINED = 5_000  # Rows that are kept; the oldest go.
 SETTLED = 6
 
 
-class SqliteOnlineState:
+class SqliteOnlineState(OnlineState):
     """The `OnlineState` of one connection.
 
     It reads and writes the generation that counted when the state was opened, or last followed.
@@ -58,6 +58,7 @@ class SqliteOnlineState:
     def push(
         self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int
     ) -> bool:
+        """During a rebuild the event goes to both generations."""
         row = (event_id, event_us, created_us, *self._stream(stream).values(event))
         self._write()
         added = self._current.put(stream, row)
@@ -70,6 +71,7 @@ class SqliteOnlineState:
         return added
 
     def load(self, stream: str, events: Iterable[Loaded]) -> None:
+        """During a rebuild the events go to both generations."""
         known = self._stream(stream)
         rows: Iterable[Sequence[object]] = (
             (i, at, created, *known.values(event)) for i, event, at, created in events
@@ -82,6 +84,7 @@ class SqliteOnlineState:
         self._current.load(stream, rows)
 
     def remove(self, stream: str, event_id: str) -> bool:
+        """During a rebuild the event leaves both generations, and the lake does not bring it back."""
         self._stream(stream)
         self._write()
         if self._building is not None:
@@ -90,6 +93,7 @@ class SqliteOnlineState:
         return self._current.take(stream, event_id)
 
     def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
+        """Each view answers from its packs where they can, else from its events."""
         result: dict[str, Value] = {}
         for view in self._current.views:
             key = keys.get(view.entity)
@@ -99,6 +103,7 @@ class SqliteOnlineState:
         return result
 
     def vector(self, keys: Keys, at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
+        """The aggregates, the request, and what the on-demand functions make of both."""
         known: dict[str, Any] = self.aggregates(keys, at_us)
         known |= request
         for function in self._on_demand:
@@ -115,9 +120,11 @@ class SqliteOnlineState:
                 left -= 1
 
     def find(self, stream: str, event_id: str) -> dict[str, object] | None:
+        """One event by its id."""
         return next(self._select(stream, "event_id = ?", (event_id,)), None)
 
     def find_of(self, stream: str, subject_id: str) -> list[dict[str, object]]:
+        """The events whose ids begin with the subject's."""
         # ";" follows ":": the range holds the ids that begin with the subject's. An id may hold a colon
         # itself.
         found = self._select(
@@ -128,25 +135,32 @@ class SqliteOnlineState:
         return [event for event in found if event["event_id"] == f"{subject_id}:{event['event_us']}"]
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
+        """From the index of the event times."""
         return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table} WHERE event_us < ?", at_us)
 
     def last_event_us(self, stream: str) -> int | None:
+        """From the index of the event times."""
         return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table}")
 
     def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
+        """Of the generation that counts."""
         self._stream(stream)
         return self._current.ids(stream, from_us, to_us)
 
     def count(self, stream: str) -> int:
+        """Of the generation that counts."""
         return self._one(f"SELECT count(*) FROM {self._stream(stream).table}") or 0
 
     def columns(self, stream: str) -> frozenset[str]:
+        """The columns of the stream's table, and those of its event id."""
         return columns_of(self.plan, stream, self._stream(stream).stored)
 
     def prune(self, before_us: int, limit: int) -> int:
+        """Of the generation that counts; packs that end with the forgotten events go with them."""
         return self._current.prune(before_us, limit)
 
     def refuse(self, stream: str, reason: str, at_us: int) -> None:
+        """The counts outlive a rebuild."""
         more = (
             "ON CONFLICT (stream, reason) DO UPDATE SET count = count + 1, last_us = max(last_us,"
             " excluded.last_us)"
@@ -156,6 +170,7 @@ class SqliteOnlineState:
         )
 
     def quarantine(self, stream: str, event: Mapping[str, object], reason: str, at_us: int) -> None:
+        """The newest `QUARANTINED` events are kept, as JSON."""
         self.refuse(stream, reason, at_us)
         row = (
             stream,
@@ -172,6 +187,7 @@ class SqliteOnlineState:
         self.connection.execute("DELETE FROM online_quarantine WHERE id <= ?", (added - QUARANTINED,))
 
     def refusals(self) -> dict[tuple[str, str], Refused]:
+        """The counts since the file was made."""
         rows = self.connection.execute(
             "SELECT stream, reason, count, last_us FROM online_refusals ORDER BY stream, reason"
         )
