@@ -26,7 +26,7 @@ from feature_repo.engine.local.materialized_views import (
     LAST,
     features_as_of,
     is_windowed,
-    plain_from_feast,
+    materialized_from_feast,
 )
 from feature_repo.engine.local.windows import microseconds
 from feature_repo.engine.plan import LAKE, PlanError, ViewPlan, view_from_feast
@@ -71,7 +71,7 @@ class _Question:
     def keys(self) -> list[str]:
         """The entity frame's columns that hold the view's keys."""
         renamed = self.view.projection.join_key_map
-        keys = plain_from_feast(self.view, ()).keys
+        keys = materialized_from_feast(self.view, ()).keys
         return [renamed.get(k, k) for k in keys]
 
     @property
@@ -84,7 +84,7 @@ class _Question:
         """The features at the rows' keys and times, in the rows' order."""
         keys = [rows.key(k) for k in self.keys]
         if not is_windowed(self.view):
-            found = features_as_of(lake, plain_from_feast(self.view, self.names), keys, rows.at_us)
+            found = features_as_of(lake, materialized_from_feast(self.view, self.names), keys, rows.at_us)
             return {self.prefix + n: found[n] for n in self.names}
         values = engine.features_at(self.plan, keys[0], rows.at_us)
         return {

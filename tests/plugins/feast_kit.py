@@ -1,4 +1,4 @@
-"""A small bank behind real Feast, and plain views beside its windowed ones."""
+"""A small bank behind real Feast, and materialized views beside its windowed ones."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -220,7 +220,7 @@ def refusals(store: Any) -> dict[tuple[str, str], int]:
 
 
 def open_with_profiles(home: Path, lake: Path | None = None) -> Any:
-    """The store of a home, the plain views declared too."""
+    """The store of a home, the materialized views declared too."""
     store = open_store(home, lake=None if lake is None else str(lake))
     store.apply([customer, merchant, profile, affinity, risk_per_txn])
     return store

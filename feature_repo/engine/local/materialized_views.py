@@ -1,4 +1,4 @@
-"""Plain views: finished feature rows in the lake, and the newest of them that was known at each moment.
+"""Materialized views: finished feature rows in the lake, and the newest of them that was known at each moment.
 
 A row is visible from the moment that it is both past and known, max(event_timestamp, created_timestamp). Of
 the visible rows of a key the newest counts: by event_timestamp, then created_timestamp, then its place in the
@@ -32,7 +32,7 @@ FIRST, LAST = "0000-00-00", "9999-99-99"  # before and after every day
 
 
 @dataclass(frozen=True)
-class PlainView:
+class MaterializedView:
     """A view whose features are columns of a dataset.
 
     `sources` are the dataset's columns behind keys and features, by their names in the view.
@@ -56,7 +56,7 @@ def is_windowed(view: Any) -> bool:
     return bool(getattr(view, "aggregations", None))
 
 
-def plain_from_feast(view: Any, wanted: Sequence[str] | None = None) -> PlainView:
+def materialized_from_feast(view: Any, wanted: Sequence[str] | None = None) -> MaterializedView:
     """What the engine needs of a view without aggregations; `wanted` limits it to some features."""
     source = getattr(view, "batch_source", None)
     path = getattr(source, "path", "")
@@ -66,7 +66,7 @@ def plain_from_feast(view: Any, wanted: Sequence[str] | None = None) -> PlainVie
     keys = tuple(c.name for c in view.entity_columns if c.name != DUMMY_ENTITY_ID)
     columns = {feature: column for column, feature in (source.field_mapping or {}).items()}
     names = types if wanted is None else wanted
-    return PlainView(
+    return MaterializedView(
         name=view.name,
         keys=keys,
         dataset=path.removeprefix(LAKE),
@@ -79,7 +79,7 @@ def plain_from_feast(view: Any, wanted: Sequence[str] | None = None) -> PlainVie
 
 
 def features_as_of(
-    lake: Lake, view: PlainView, keys: Sequence[pa.ChunkedArray], at_us: Ints
+    lake: Lake, view: MaterializedView, keys: Sequence[pa.ChunkedArray], at_us: Ints
 ) -> dict[str, pa.ChunkedArray]:
     """Each feature at every (key, moment), in the order given.
 
@@ -98,7 +98,7 @@ def features_as_of(
     return {name: rows[name].combine_chunks().take(indexes) for name in view.types}
 
 
-def read_rows(lake: Lake, view: PlainView, days: Sequence[str]) -> pa.Table:
+def read_rows(lake: Lake, view: MaterializedView, days: Sequence[str]) -> pa.Table:
     """Keys, times and features of some days, under the view's names and in its types.
 
     Rows without a time are left out.
@@ -121,7 +121,7 @@ def read_rows(lake: Lake, view: PlainView, days: Sequence[str]) -> pa.Table:
     return rows.filter(pc.is_valid(rows[view.event_time])) if rows[view.event_time].null_count else rows
 
 
-def _ids(view: PlainView, key: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _ids(view: MaterializedView, key: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column
@@ -134,7 +134,7 @@ def _ids(view: PlainView, key: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([ids])
 
 
-def row_times(view: PlainView, rows: pa.Table) -> tuple[Ints, Ints]:
+def row_times(view: MaterializedView, rows: pa.Table) -> tuple[Ints, Ints]:
     """When each row happened, and when it was known: at once, where nothing else is said."""
     event_us = microseconds(rows[view.event_time])
     if view.created_time is None:
@@ -145,7 +145,7 @@ def row_times(view: PlainView, rows: pa.Table) -> tuple[Ints, Ints]:
     )
 
 
-def newest_rows(view: PlainView, rows: pa.Table, keys: Sequence[pa.ChunkedArray], at_us: Ints) -> Ints:
+def newest_rows(view: MaterializedView, rows: pa.Table, keys: Sequence[pa.ChunkedArray], at_us: Ints) -> Ints:
     """For every (key, moment) the number of the row that holds its values, or -1."""
     asked, held = _codes(keys, [rows[k] for k in view.keys], len(at_us), rows.num_rows)
     kept = np.flatnonzero(held >= 0)
