@@ -1,4 +1,5 @@
-"""Materialized views: finished feature rows in the lake, and the newest of them that was known at each moment.
+"""Materialized views: finished feature rows in the lake, and the newest of them that was known at each
+moment.
 
 A row is visible from the moment that it is both past and known, max(event_timestamp, created_timestamp). Of
 the visible rows of a key the newest counts: by event_timestamp, then created_timestamp, then its place in the
