@@ -55,7 +55,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        plan = plan_from_feast(open_store(home), "fraud_v1")
+        plan = plan_from_feast(open_store(home, "feature_repo.fraud"), "fraud_v1")
         payments = Payments(np.random.default_rng(7), asked.events, asked.customers, asked.merchants)
         with closing(sqlite3.connect(home / "state.db", isolation_level=None)) as connection:
             for pragma in PRAGMAS:

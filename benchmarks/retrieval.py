@@ -122,7 +122,7 @@ def prepare(data: Path, folder: Path) -> int:
         lake.write("transactions", path.stem, table, validated=True)
         tables.append(table)
     events = pa.concat_tables(tables)
-    store = open_store(folder / "home")
+    store = open_store(folder / "home", "feature_repo.fraud")
     for view, (key, features) in VIEWS.items():
         plan = view_from_feast(store.get_stream_feature_view(view), set(features))
         values = view_values(plan, events, events[key], microseconds(events["event_timestamp"]))
@@ -224,7 +224,7 @@ def definitions(place: str) -> list[Any]:
 def our_store(folder: Path) -> Any:
     from feature_repo.store import open_store
 
-    store = open_store(folder / "home")
+    store = open_store(folder / "home", "feature_repo.fraud")
     store.apply(definitions("lake://finished_{}"))
     return store
 

@@ -44,7 +44,7 @@ class NoDeclarations(FeatureError):
     """A package of declarations is not there, or declares no feature service."""
 
 
-def open_store(home: Path, lake: str | None = None, declarations: str = "feature_repo.fraud") -> FeatureStore:
+def open_store(home: Path, declarations: str, lake: str | None = None) -> FeatureStore:
     """The store whose state is under `home`; `lake` says where the lake is, if not there.
 
     `declarations` is the package with the Feast objects of the use case. They are applied if they changed;

@@ -51,7 +51,7 @@ class Manifest:
 
 
 def read_manifest(content: bytes, dataset: str, partition: str) -> Manifest:
-    """The manifest that a partition's file holds; `DamagedPartition` where it holds none of that partition."""
+    """The manifest that a file of the partition holds; `DamagedPartition` where it holds another or none."""
     try:
         manifest = Manifest.from_json(content.decode())
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -51,7 +51,7 @@ def feature_store_of(settings: Settings, case: UseCase) -> FeatureStoreResource:
 def _open(home: str, lake: str, declarations: str) -> Any:
     from feature_repo.store import open_store
 
-    return open_store(Path(home), lake, declarations)
+    return open_store(Path(home), declarations, lake)
 
 
 @lru_cache(maxsize=4)

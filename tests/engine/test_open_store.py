@@ -49,32 +49,32 @@ def test_a_package_anywhere_is_applied_and_its_home_is_closed_to_others(
     tmp_path: Path, sightings: str
 ) -> None:
     home = tmp_path / "home"
-    store = open_store(home, declarations=sightings)
+    store = open_store(home, sightings)
     assert [service.name for service in store.list_feature_services()] == ["birds"]
-    assert [view.name for view in open_store(home, declarations=sightings).list_all_feature_views()] == [
+    assert [view.name for view in open_store(home, sightings).list_all_feature_views()] == [
         "seen"
     ]
     with pytest.raises(
         OtherUseCase, match=r"declarations of sightings, not of feature_repo\.fraud.*MLOPS_HOME"
     ):
-        open_store(home, declarations=FRAUD)
+        open_store(home, FRAUD)
     assert [service.name for service in store.list_feature_services()] == ["birds"]
 
 
 def test_a_home_of_before_says_no_owner_and_gets_one(tmp_path: Path) -> None:
-    open_store(tmp_path, declarations=FRAUD)
+    open_store(tmp_path, FRAUD)
     mark = tmp_path / "feast" / "applied"
     mark.write_text(mark.read_text().split()[-1])  # As it was written before a home had an owner.
-    open_store(tmp_path, declarations=FRAUD)
+    open_store(tmp_path, FRAUD)
     assert mark.read_text().startswith(f"{FRAUD} ")
 
 
 @pytest.mark.parametrize("missing", ["feature_repo.nowhere", "nowhere_at_all"])
 def test_declarations_that_are_not_there_are_named(tmp_path: Path, missing: str) -> None:
     with pytest.raises(NoDeclarations, match=missing):
-        open_store(tmp_path, declarations=missing)
+        open_store(tmp_path, missing)
 
 
 def test_a_package_without_a_feature_service_is_no_use_case(tmp_path: Path) -> None:
     with pytest.raises(NoDeclarations, match=r"feature_repo\.lake: .*FeatureService"):
-        open_store(tmp_path, declarations="feature_repo.lake")
+        open_store(tmp_path, "feature_repo.lake")

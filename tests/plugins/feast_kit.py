@@ -71,7 +71,7 @@ def make_bank(home: Path) -> Bank:
     verdicts = verdicts.assign(event_timestamp=known, created_timestamp=known, is_fraud=rng.random(n) < 0.2)
     for name, rows in {"transactions": transactions, "verdicts": verdicts}.items():
         write_days(Lake(home / "lake"), name, rows)
-    store = open_store(home)
+    store = open_store(home, "feature_repo.fraud")
     return Bank(home, store, plan_from_feast(store, "fraud_v1"), transactions)
 
 
@@ -221,6 +221,6 @@ def refusals(store: Any) -> dict[tuple[str, str], int]:
 
 def open_with_profiles(home: Path, lake: Path | None = None) -> Any:
     """The store of a home, the materialized views declared too."""
-    store = open_store(home, lake=None if lake is None else str(lake))
+    store = open_store(home, "feature_repo.fraud", lake=None if lake is None else str(lake))
     store.apply([customer, merchant, profile, affinity, risk_per_txn])
     return store

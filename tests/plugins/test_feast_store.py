@@ -66,4 +66,4 @@ def test_a_service_with_a_plain_view_has_no_vector_of_its_own(tmp_path: Path) ->
         ]
     )
     with pytest.raises(PlanError, match="with_profile: profile"):
-        plan_from_feast(open_store(tmp_path), "with_profile")
+        plan_from_feast(open_store(tmp_path, "feature_repo.fraud"), "with_profile")
