@@ -90,7 +90,8 @@ def prepare(data: Path, folder: Path) -> int:
     """The lake, the entity rows, and the stock project's files; the finished rows are the engine's own values
     at each transaction.
     """
-    from feature_repo.engine.local.windows import microseconds, view_values
+    from feature_repo.engine.columns import microseconds
+    from feature_repo.engine.local.windows import view_values
     from feature_repo.engine.plan import view_from_feast
     from feature_repo.store import open_store
 

@@ -94,6 +94,12 @@ def number_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
     return ExactColumn(values, values, None if valid.all() else valid, unit, unit == 1)
 
 
+def microseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Timestamps as int64 microseconds since the epoch; without a zone they are UTC."""
+    zone = column.type.tz if pa.types.is_timestamp(column.type) else None
+    return np.asarray(column.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64()).to_numpy())
+
+
 def code_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
     """Any column as small integers that are equal where the values are; for counting the distinct ones."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):

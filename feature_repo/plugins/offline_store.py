@@ -20,6 +20,7 @@ from feast.utils import _get_requested_feature_views_to_features_dict
 
 from feature_repo import roots
 from feature_repo.engine.base import Engine
+from feature_repo.engine.columns import microseconds
 from feature_repo.engine.local.engine import LocalEngine
 from feature_repo.engine.local.materialized_views import (
     FIRST,
@@ -28,7 +29,6 @@ from feature_repo.engine.local.materialized_views import (
     is_windowed,
     materialized_from_feast,
 )
-from feature_repo.engine.local.windows import microseconds
 from feature_repo.engine.plan import LAKE, PlanError, ViewPlan, view_from_feast
 from feature_repo.errors import FeatureError
 from feature_repo.lake.datasets import Lake, LakeError

@@ -51,9 +51,7 @@ def test_a_package_anywhere_is_applied_and_its_home_is_closed_to_others(
     home = tmp_path / "home"
     store = open_store(home, sightings)
     assert [service.name for service in store.list_feature_services()] == ["birds"]
-    assert [view.name for view in open_store(home, sightings).list_all_feature_views()] == [
-        "seen"
-    ]
+    assert [view.name for view in open_store(home, sightings).list_all_feature_views()] == ["seen"]
     with pytest.raises(
         OtherUseCase, match=r"declarations of sightings, not of feature_repo\.fraud.*MLOPS_HOME"
     ):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
-from feature_repo.engine.local.key_partitions import Clock
+from feature_repo.engine.local.key_order import Clock
 from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.online.sqlite.state import SqliteOnlineState

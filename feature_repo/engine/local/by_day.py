@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.engine.columns import microseconds
 from feature_repo.engine.local import from_lake
 from feature_repo.engine.local.buckets import Buckets, buckets_for, by_bucket, one_batch
 from feature_repo.engine.local.from_lake import (
@@ -22,7 +23,7 @@ from feature_repo.engine.local.from_lake import (
     spilled,
 )
 from feature_repo.engine.local.parallel import in_order
-from feature_repo.engine.local.windows import microseconds, view_values
+from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import ViewPlan
 from feature_repo.lake.datasets import Lake, Manifest
 from feature_repo.times import midnight_us

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.engine.columns import ExactColumn, code_column, number_column
-from feature_repo.engine.functions.window_bounds import LIMIT, WindowBounds
+from feature_repo.engine.columns import ExactColumn, code_column, microseconds, number_column
+from feature_repo.engine.functions.window_bounds import WindowBounds
+from feature_repo.engine.local.key_order import Clock, by_key_and_time
 from feature_repo.engine.plan import PlanError, ViewPlan
 
 Array = NDArray[Any]
@@ -34,12 +35,12 @@ def partitions_of(
     codes = _codes(keys, wanted, missing=len(wanted))
     event_codes = _codes(events[view.entity], wanted, missing=-1)
     event_us = microseconds(events["event_timestamp"])
-    order = _by_key_and_time(codes, at_us)
+    order = by_key_and_time(codes, at_us)
     if np.array_equal(codes, event_codes) and np.array_equal(at_us, event_us):
         rows = order  # the moments are those of the events
     else:
         rows = np.flatnonzero(event_codes >= 0)
-        rows = rows[_by_key_and_time(event_codes[rows], event_us[rows])]
+        rows = rows[by_key_and_time(event_codes[rows], event_us[rows])]
     created_us = microseconds(events["created_timestamp"])
     late = (created_us > event_us)[rows]
     late_rows, rows = rows[late], rows[~late]
@@ -145,52 +146,8 @@ class KeyPartition:
         return self.windows[window_us]
 
 
-@dataclass(frozen=True)
-class Clock:
-    """One sortable int64 for (key code, time): the time since `low`, or its rank among `times` where the keys
-    times the span would not fit.
-
-    Comparisons with `<` and `>=` hold against every time that was given to `over`.
-    """
-
-    low: int
-    span: int
-    times: Ints | None = None
-
-    @classmethod
-    def over(cls, keys: int, *times: Ints) -> Clock:
-        given = [t for t in times if len(t)]
-        low = min((int(t.min()) for t in given), default=0)
-        span = max((int(t.max()) for t in given), default=0) - low + 2
-        if (keys + 1) * span < LIMIT:
-            return cls(low, span)
-        ranks = np.unique(np.concatenate(given))
-        return cls(0, len(ranks) + 1, ranks)
-
-    def place(self, codes: Ints, times: Ints) -> Ints:
-        offsets = (
-            np.searchsorted(self.times, times)
-            if self.times is not None
-            else np.clip(times - self.low, 0, self.span - 1)
-        )
-        return codes * self.span + offsets
-
-
 def _codes(keys: pa.Array | pa.ChunkedArray, wanted: pa.Array, missing: int) -> Ints:
     return np.asarray(pc.fill_null(pc.index_in(keys, value_set=wanted), missing)).astype(np.int64)
-
-
-def _by_key_and_time(codes: Ints, times: Ints) -> Ints:
-    """Where each row stands in their order; rows of one key and time stay as they are.
-
-    NumPy's stable sorts are linear here: of times that mostly come in order already, and of 16 bits of the
-    key at a time.
-    """
-    order = np.argsort(times, kind="stable")
-    for bits in range(0, int(codes.max(initial=0)).bit_length(), 16):
-        digits = (codes >> bits).astype(np.uint16)
-        order = order[np.argsort(digits[order], kind="stable")]
-    return order
 
 
 def _columns(
@@ -207,9 +164,3 @@ def _columns(
         column = (code_column if distinct else number_column)(name, array, view.scales.get(name))
         columns[name, distinct] = column[: len(rows)], column[len(rows) :]
     return columns
-
-
-def microseconds(column: pa.ChunkedArray) -> Ints:
-    """Timestamps as int64 microseconds since the epoch; without a zone they are UTC."""
-    zone = column.type.tz if pa.types.is_timestamp(column.type) else None
-    return np.asarray(column.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64()).to_numpy())

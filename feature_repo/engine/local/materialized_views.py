@@ -20,15 +20,15 @@ from feast.feature_view import DUMMY_ENTITY_ID
 from feast.types import from_feast_to_pyarrow_type
 from numpy.typing import NDArray
 
+from feature_repo.engine.columns import microseconds
 from feature_repo.engine.ids import ids_of_numbers
 from feature_repo.engine.local.from_lake import read_days
-from feature_repo.engine.local.windows import microseconds
+from feature_repo.engine.local.key_order import Clock, by_key_and_time
 from feature_repo.engine.plan import LAKE, PlanError
 from feature_repo.lake.datasets import Lake
 from feature_repo.times import day_of, period_us
 
 Ints = NDArray[np.int64]
-LIMIT = 2**62
 FIRST, LAST = "0000-00-00", "9999-99-99"  # before and after every day
 
 
@@ -156,25 +156,21 @@ def newest_rows(view: MaterializedView, rows: pa.Table, keys: Sequence[pa.Chunke
     if not len(kept):
         return np.full(len(at_us), -1)
 
-    span, low, ranks = _clock(int(max(held.max(), asked.max())) + 1, event_us, seen_us, at_us)
-
-    def place(codes: Ints, times: Ints) -> Ints:
-        return codes * span + (np.searchsorted(ranks, times) if ranks is not None else times - low)
-
-    events = place(held, event_us)
-    order = _order(held, event_us, created_us)
+    clock = Clock.over(int(max(held.max(), asked.max())) + 1, event_us, seen_us, at_us)
+    events = clock.place(held, event_us)
+    order = by_key_and_time(held, event_us, created_us)
     places, answer = events[order], order
     if (seen_us > event_us).any():
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        seen = place(held, seen_us)
-        by_seen = _order(held, seen_us)
+        seen = clock.place(held, seen_us)
+        by_seen = by_key_and_time(held, seen_us)
         places = seen[by_seen]
         # Ranks grow with the key first, so the running maximum never carries a row over to the next key.
         answer = order[np.maximum.accumulate(rank[by_seen])]
 
-    moments = place(asked, at_us)
-    by_moment = _order(asked + 1, at_us)  # so that the searches walk through memory in one direction
+    moments = clock.place(asked, at_us)
+    by_moment = by_key_and_time(asked + 1, at_us)  # so that the searches walk through memory in one direction
     found = np.empty(len(moments), np.int64)
     found[by_moment] = np.searchsorted(places, moments[by_moment], side="right") - 1
     newest = answer[found]
@@ -182,22 +178,6 @@ def newest_rows(view: MaterializedView, rows: pa.Table, keys: Sequence[pa.Chunke
     if view.ttl_us:
         known &= event_us[newest] >= at_us - view.ttl_us
     return np.where(known, kept[newest], -1)
-
-
-def _order(codes: Ints, *times: Ints) -> Ints:
-    """Rows by key, then by the times, then as they are.
-
-    NumPy's stable sorts are linear here: of times that mostly come in order, and of 16 bits of the key at a
-    time.
-    """
-    order = np.arange(len(codes))
-    for time in reversed(times):
-        if (time[order][1:] < time[order][:-1]).any():
-            order = order[np.argsort(time[order], kind="stable")]
-    for bits in range(0, int(codes.max(initial=0)).bit_length(), 16):
-        digits = (codes >> bits).astype(np.uint16)
-        order = order[np.argsort(digits[order], kind="stable")]
-    return order
 
 
 def _codes(
@@ -223,15 +203,3 @@ def _codes(
         at = np.minimum(np.searchsorted(known, both), len(known) - 1)
         theirs = np.where((both >= 0) & (known[at] == both), at, -1)
     return ours, theirs
-
-
-def _clock(keys: int, *times: Ints) -> tuple[int, int, Ints | None]:
-    """Numbers of moments a key, the first moment, and their ranks where keys and times together would not fit
-    an int64.
-    """
-    low = min(int(t.min()) for t in times)
-    span = max(int(t.max()) for t in times) - low + 1
-    if (keys + 1) * span < LIMIT:
-        return span, low, None
-    ranks = np.unique(np.concatenate(times))
-    return len(ranks), 0, ranks

@@ -13,14 +13,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from feature_repo.engine.local.key_partitions import KeyPartition, microseconds, partitions_of
+from feature_repo.engine.local.key_partitions import KeyPartition, partitions_of
 from feature_repo.engine.local.parallel import in_order
 from feature_repo.engine.plan import ViewPlan
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-
-__all__ = ["microseconds", "view_values"]
 
 
 def view_values(
