@@ -1,5 +1,5 @@
-"""Lake columns as arrays that can be aggregated exactly: money and whole numbers as int64, floats as integers
-of a common binary unit.
+"""Lake columns as arrays that can be aggregated exactly: numbers of a declared scale and whole numbers as
+int64, other floats as integers of a common binary unit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import FeatureError
 
-LARGEST = 2**62  # of a scaled value; far from any money, and safely within an int64
+LARGEST = 2**62  # Of a scaled value: two of them fit an int64.
 
 
 class BadEvent(FeatureError):
@@ -67,7 +67,10 @@ class ExactColumn:
 
 
 def number_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
-    """A numeric, boolean or timestamp column. Infinite values raise `BadEvent`, NaN counts as null."""
+    """A numeric, boolean or timestamp column as exact integers, times `scale` decimals where it is declared.
+
+    NaN counts as null. Infinite values, values beyond 2^62 and other types raise `BadEvent`.
+    """
     kind = array.type
     if pa.types.is_timestamp(kind):
         array = array.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
@@ -101,7 +104,7 @@ def microseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 def code_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
-    """Any column as small integers that are equal where the values are; for counting the distinct ones."""
+    """Any column as small integers that are equal where the values are."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         valid = array.is_valid().to_numpy(zero_copy_only=False)
         codes = pc.fill_null(array.dictionary_encode().indices.cast(pa.int64()), 0).to_numpy(
@@ -115,7 +118,10 @@ def code_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
 
 
 def scaled_value(name: str, value: Any, scale: int) -> int | None:
-    """One value as `number_column` holds it; NaN, infinity and what is no number raise `BadEvent`."""
+    """One value as `number_column` holds it, null for None.
+
+    NaN, infinity, a value beyond 2^62 and what is no number raise `BadEvent`.
+    """
     if value is None:
         return None
     try:
@@ -137,8 +143,8 @@ def _scaled(name: str, floats: NDArray[np.float64], valid: NDArray[np.bool_], sc
 
 
 def _binary(floats: NDArray[np.float64], valid: NDArray[np.bool_]) -> ExactColumn:
-    """Every float64 is an integer times a power of two: with one power for the column, sums of floats are
-    sums of integers and lose nothing.
+    """Every float64 is an integer times a power of two. With one power for the whole column, sums of floats
+    are sums of integers and lose nothing.
     """
     mantissas, exponents = np.frexp(floats)
     integers = np.ldexp(mantissas, 53).astype(np.int64).astype(object)

@@ -43,7 +43,9 @@ class Aggregate:
                 f"{self.name}: unknown function {self.function!r}, expected one of {', '.join(FUNCTIONS)}"
             )
         if self.window_us <= 0:
-            raise PlanError(f"{self.name}: a window has to be longer than nothing")
+            raise PlanError(
+                f"{self.name}: its window is {self.window_us} microseconds long, expected more than 0"
+            )
 
     @property
     def computed_by(self) -> Function:
@@ -91,7 +93,7 @@ class ViewPlan:
 
     @property
     def reach_us(self) -> int:
-        """How far before a moment its oldest event can lie."""
+        """How far before a moment the oldest event of a window can lie, in microseconds."""
         return max((self.ttl_us, *(a.window_us for a in self.aggregates))) + self.hop_us
 
     @property
@@ -105,6 +107,7 @@ class ViewPlan:
         return lower // self.hop_us * self.hop_us if self.hop_us else lower
 
     def to_dict(self) -> dict[str, Any]:
+        """As plain data, for the digest and the bundle."""
         return {
             "name": self.name,
             "entity": self.entity,
@@ -125,7 +128,7 @@ class ViewPlan:
 class OnDemandPlan:
     """A function of a row, `module:name`: view features and request fields in, features out.
 
-    A row of nulls has to have all of them too.
+    The function gives all its outputs for a row of nulls too.
     """
 
     name: str
@@ -134,13 +137,14 @@ class OnDemandPlan:
     outputs: tuple[str, ...]
 
     def load(self) -> RowFunction:
+        """The function itself; `ImportError` or `AttributeError` where the code has none of that name."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)
 
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """All that has to be computed for one feature service; `features` is the vector, in order."""
+    """What has to be computed for one feature service. `features` is the vector, in order."""
 
     service: str
     views: tuple[ViewPlan, ...]
@@ -148,6 +152,7 @@ class FeaturePlan:
     features: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """As plain data, for the digest and the bundle."""
         return {
             "service": self.service,
             "views": [v.to_dict() for v in self.views],
@@ -159,6 +164,7 @@ class FeaturePlan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeaturePlan:
+        """`to_dict` undone; data of before lack fields that have a default."""
         on_demand = tuple(
             OnDemandPlan(o["name"], o["function"], tuple(o["inputs"]), tuple(o["outputs"]))
             for o in values["on_demand"]
@@ -172,13 +178,14 @@ class FeaturePlan:
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the plan: equal plans have equal digests."""
         return hashlib.sha256(
             json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()
 
     @property
     def request_fields(self) -> tuple[str, ...]:
-        """What a request has to bring besides its keys."""
+        """What a request has to bring beside its keys: the inputs that no view gives."""
         known = {a.name for v in self.views for a in v.aggregates}
         return tuple(dict.fromkeys(i for o in self.on_demand for i in o.inputs if i not in known))
 
@@ -188,7 +195,10 @@ class FeaturePlan:
         return tuple(dict.fromkeys(v.asked_by for v in self.views))
 
     def event_id(self, stream: str, event: Mapping[str, object], event_us: int) -> str:
-        """The id under which online state knows an event of the stream, from its columns."""
+        """The id by which the online state knows an event of the stream, from the event's columns.
+
+        Raises `PlanError` for a stream that no view reads.
+        """
         for view in self.views:
             if view.stream == stream:
                 return ":".join(str(event_us if c == "event_timestamp" else event[c]) for c in view.event_id)
@@ -196,7 +206,7 @@ class FeaturePlan:
 
 
 def over_columns(function: RowFunction, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """A function of a row, for many rows."""
+    """A function of a row, for the rows of some columns of one length: a list for each of its outputs."""
     result: dict[str, list[Any]] = {name: [] for name in function(dict.fromkeys(columns))}
     for row in zip(*columns.values(), strict=True):
         for name, value in function(dict(zip(columns, row, strict=True))).items():
@@ -227,8 +237,8 @@ def plan_from_feast(store: Any, service_name: str, joined_by: Mapping[str, str] 
         if name not in on_demand_views:
             continue
         view = on_demand_views[name]
-        # Feast keeps the sources in a protobuf map, whose order differs from process to process; the plan has
-        # a digest.
+        # Feast keeps the sources in a protobuf map, whose order differs from process to process. The plan
+        # has a digest, so its order is fixed here.
         request = [f.name for _, source in sorted(view.source_request_sources.items()) for f in source.schema]
         inputs = []
         for _, projection in sorted(view.source_feature_view_projections.items()):

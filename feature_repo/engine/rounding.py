@@ -1,8 +1,8 @@
 """From exact sums to features: the one place where integers become floats, for arrays of training rows and
-for the single row being served alike.
+for the single row of a request.
 
 Every quotient is the correctly rounded one, so that both ways agree to the last bit. A column holds integers:
-the value times its `unit` (100 for money).
+the value times its `unit`, which is 100 for two decimals.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT = 2.0**53  # up to here a float64 holds every integer
+EXACT = 2.0**53  # Up to here a float64 holds every integer.
 Array = NDArray[Any]
 
 
 def quotient(numerator: int, denominator: int) -> float:
+    """The float nearest to a quotient of integers; infinite beyond float64."""
     try:
         return numerator / denominator
     except OverflowError:  # beyond float64
@@ -26,6 +27,7 @@ def quotient(numerator: int, denominator: int) -> float:
 
 
 def mean(total: int, count: int, unit: int) -> float | None:
+    """The mean of `count` values of the sum `total`; null for none."""
     return quotient(total, count * unit) if count else None
 
 
@@ -53,6 +55,7 @@ def quotients(numerators: Array, denominators: Array) -> NDArray[np.float64]:
 
 
 def means(totals: Array, counts: Array, unit: int) -> NDArray[np.float64]:
+    """`mean` of whole columns, NaN for null."""
     result = np.full(len(counts), np.nan)
     some = counts > 0
     result[some] = quotients(totals[some], _times(counts[some], unit))
@@ -60,6 +63,7 @@ def means(totals: Array, counts: Array, unit: int) -> NDArray[np.float64]:
 
 
 def spreads(totals: Array, squares: Array, counts: Array, unit: int) -> NDArray[np.float64]:
+    """`spread` of whole columns, NaN for null."""
     result = np.full(len(counts), np.nan)
     some = np.flatnonzero(counts > 1)
     n, total, square = counts[some], totals[some], squares[some]
@@ -75,6 +79,7 @@ def spreads(totals: Array, squares: Array, counts: Array, unit: int) -> NDArray[
 
 
 def scaled(totals: Array, unit: int) -> NDArray[np.float64]:
+    """Each total in the column's own unit."""
     return quotients(totals, _times(np.ones(len(totals), np.int64), unit))
 
 

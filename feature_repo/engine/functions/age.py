@@ -34,21 +34,26 @@ class Age(Function):
         self._never = terms.LEAST if self._last else terms.MOST
 
     def reads(self, column: str) -> bool:
+        """Only a flag has to be read."""
         return column != EVENT
 
     def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+        """From the newest or oldest time to the moment."""
         moments = [event.event_us for event in seen if column == EVENT or event.value]
         return (at_us - (max if self._last else min)(moments)) / SECOND_US if moments else None
 
     def terms(self, column: str) -> tuple[terms.Term, ...]:
+        """The newest or oldest time."""
         if column == EVENT:
             return (terms.NEWEST if self._last else terms.OLDEST,)
         return (terms.newest_set(column) if self._last else terms.oldest_set(column),)
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
+        """From that time to the moment."""
         return None if state[0] == self._never else (at_us - state[0]) / SECOND_US
 
     def finisher(self, column: str, places: Sequence[int], unit: int) -> Finisher:
+        """The better of the two times, or the newest one that a pack knows."""
         (place,) = places
         if place == KNOWN:
             return lambda _, __, newest_us, at_us: (
@@ -57,12 +62,14 @@ class Age(Function):
         better, never = (max if self._last else min), self._never
 
         def finish(of_pack: Sequence[int], of_tail: Sequence[int], _: int | None, at_us: int) -> Value:
+            """Null where neither part has such an event."""
             moment = better(of_pack[place], of_tail[place])
             return None if moment == never else (at_us - moment) / SECOND_US
 
         return finish
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
+        """By running extremes of the places of events."""
         events = len(rows.event_us)
         held, late = rows.numbers(column) if self.reads(column) else (None, None)
         counts = np.ones(events, bool) if held is None else (held.present > 0) & (held.values != 0)

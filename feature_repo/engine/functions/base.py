@@ -59,15 +59,24 @@ class KeyRows(Protocol):
     """
 
     @property
-    def at_us(self) -> Ints: ...
+    def at_us(self) -> Ints:
+        """The moments."""
+
     @property
-    def event_codes(self) -> Ints: ...
+    def event_codes(self) -> Ints:
+        """The key of each on-time event, as a small integer."""
+
     @property
-    def event_us(self) -> Ints: ...
+    def event_us(self) -> Ints:
+        """When each on-time event happened."""
+
     @property
-    def late_us(self) -> Ints: ...
+    def late_us(self) -> Ints:
+        """When each late event happened."""
+
     @property
-    def late_created_us(self) -> Ints: ...
+    def late_created_us(self) -> Ints:
+        """When each late event was created."""
 
     def numbers(self, column: str) -> tuple[ExactColumn, ExactColumn]:
         """The column of on-time events and of late ones, on one scale."""
@@ -137,6 +146,7 @@ class Function(ABC):
         def finish(
             of_pack: Sequence[int], of_tail: Sequence[int], newest_us: int | None, at_us: int
         ) -> Value:
+            """Merges the terms of both parts, then finishes."""
             newest = LEAST if newest_us is None else newest_us
             parts = ([newest if p == KNOWN else part[p] for p in places] for part in (of_pack, of_tail))
             return self.finish(merged(terms, *parts), at_us, unit)

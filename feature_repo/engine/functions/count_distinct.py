@@ -21,13 +21,16 @@ class CountDistinct(Function):
     compares = True
 
     def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+        """The size of the set of values."""
         return len(set(present(seen)))
 
     def terms(self, column: str) -> tuple[Term, ...]:
         # Of no kind that merges: the number of both is not known from the two numbers.
+        """The number itself, which SQL can count."""
         return (Term("distinct", "value", column, f"count(DISTINCT {column}) FILTER (WHERE {{bound}})"),)
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
+        """The number itself."""
         return state[0]
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:

@@ -25,6 +25,7 @@ class Extreme(Function):
         self._better = min if name == "min" else max
 
     def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+        """The least or greatest value."""
         values = present(seen)
         if not values:
             return None
@@ -32,16 +33,20 @@ class Extreme(Function):
         return float(extreme) if unit is None else quotient(extreme, unit)
 
     def terms(self, column: str) -> tuple[terms.Term, ...]:
+        """The least or greatest value."""
         return (terms.least(column) if self.name == "min" else terms.greatest(column),)
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
+        """The value in the column's own unit."""
         return None if state[0] in NEVER else quotient(state[0], unit)
 
     def finisher(self, column: str, places: Sequence[int], unit: int) -> Finisher:
+        """The better of the two values."""
         (place,) = places
         better = self._better
 
         def finish(of_pack: Sequence[int], of_tail: Sequence[int], _: int | None, __: int) -> Value:
+            """Null where neither part has a value."""
             value = better(of_pack[place], of_tail[place])
             return None if value in NEVER else quotient(value, unit)
 

@@ -25,6 +25,7 @@ class Last(Function):
     by_creation = True
 
     def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+        """The value of the greatest (time, creation, value)."""
         known = [event for event in seen if event.value is not None]
         if not known:
             return None
@@ -32,13 +33,16 @@ class Last(Function):
         return float(value) if unit is None else quotient(value, unit)
 
     def terms(self, column: str) -> tuple[terms.Term, ...]:
+        """Time, creation and value of the newest event with a value."""
         return terms.latest(column)
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
+        """The value, in the column's own unit."""
         moment, _, value = state
         return None if moment == terms.LEAST else quotient(value, unit)
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
+        """The newest on-time event of every window against the newest late one."""
         held, late = rows.numbers(column)
         newest = _newest_on_time(held, rows, window)
         newest_late = _newest_late(late, rows, window)

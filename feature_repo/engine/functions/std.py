@@ -21,6 +21,7 @@ class Std(Function):
     takes = frozenset[Kind]({"number", "flag", "time"})
 
     def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+        """The square root of the exact variance, rounded once before the root."""
         values = [Fraction(v) for v in present(seen)]
         count = len(values)
         if count < 2:
@@ -29,13 +30,16 @@ class Std(Function):
         return math.sqrt(float_of((count * squares - total**2) / (count * (count - 1) * (unit or 1) ** 2)))
 
     def terms(self, column: str) -> tuple[terms.Term, ...]:
+        """Sum, number and squares of the values."""
         return (terms.total(column), terms.present(column), terms.squares(column))
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
+        """From the three sums."""
         total, count, squares = state
         return spread(total, squares, count, unit)
 
     def finisher(self, column: str, places: Sequence[int], unit: int) -> Finisher:
+        """Adds up the three sums of both parts."""
         total, count, squares = places
         return lambda of_pack, of_tail, _, __: spread(
             of_pack[total] + of_tail[total],
@@ -45,6 +49,7 @@ class Std(Function):
         )
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
+        """By sums, counts and squares of every window."""
         held, late = rows.numbers(column)
         counts, totals = counts_and_totals(column, rows, window)
         largest, most = max(held.largest, late.largest), int(counts.max(initial=0))

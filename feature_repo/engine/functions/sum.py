@@ -28,24 +28,29 @@ class Sum(Function):
     takes = frozenset[Kind]({"number", "flag", "time"})
 
     def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+        """The exact sum, rounded once."""
         values = present(seen)
         total = sum((Fraction(v) for v in values), Fraction(0))
         whole = unit == 1 or (unit is None and all(isinstance(v, int) for v in values))
         return int(total) if whole else float_of(total / (unit or 1))
 
     def terms(self, column: str) -> tuple[terms.Term, ...]:
+        """The sum of the values."""
         return (terms.total(column),)
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
+        """The sum in the column's own unit."""
         return state[0] if unit == 1 else quotient(state[0], unit)
 
     def finisher(self, column: str, places: Sequence[int], unit: int) -> Finisher:
+        """Adds up the two sums."""
         (place,) = places
         if unit == 1:
             return lambda of_pack, of_tail, _, __: of_pack[place] + of_tail[place]
         return lambda of_pack, of_tail, _, __: quotient(of_pack[place] + of_tail[place], unit)
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
+        """By differences of prefix sums."""
         held, _ = rows.numbers(column)
         _, totals = counts_and_totals(column, rows, window)
         return totals if held.whole and totals.dtype != object else scaled(totals, held.unit)

@@ -49,6 +49,7 @@ def present(column: str) -> Term:
     """How many values there are."""
 
     def running(_: Sequence[int], held: Sequence[Any]) -> Iterable[int]:
+        """The number of values so far."""
         return range(1, len(held) + 1) if None not in held else accumulate(v is not None for v in held)
 
     return Term("sum", "present", column, _over("count", column), running)
@@ -143,6 +144,7 @@ def _filled(held: Sequence[Any], nothing: int) -> Sequence[int]:
 
 def _set(never: int, better: Callable[[int, int], int]) -> Running:
     def running(moments: Sequence[int], held: Sequence[Any]) -> Iterable[int]:
+        """The better moment so far."""
         return accumulate([at if v else never for at, v in zip(moments, held, strict=True)], better)
 
     return running

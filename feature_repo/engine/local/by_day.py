@@ -49,9 +49,10 @@ def view_by_day(
 
 
 def write_by_day(lake: Lake, dataset: str, tables: Iterable[tuple[str, pa.Table]]) -> list[Manifest]:
-    """Write each day as it comes, while the ones before are still being encoded.
+    """Write each day as it comes, while the days before are still being encoded; the manifests, in that
+    order.
 
-    What is written here is made of validated rows, and says so.
+    The tables are made of validated rows, so the partitions are marked as validated.
     """
     return list(in_order(lambda table: lake.write(dataset, *table, validated=True), tables))
 
@@ -101,6 +102,7 @@ def _in_buckets(
             )
 
         def of_day(place: int) -> tuple[str, pa.Table]:
+            """One day of the result, by the day's place."""
             rows = lake.read(dataset, [days[place]], list(dict.fromkeys((*identity, view.asked_by))))
             order, _ = by_bucket(rows[view.asked_by], count)
             parts = pa.concat_tables([values.read(bucket, place) for bucket in range(count)])

@@ -24,9 +24,11 @@ class LocalEngine:
     def view_by_day(
         self, view: ViewPlan, dataset: str, id_column: str, days: Sequence[str]
     ) -> Iterator[tuple[str, pa.Table]]:
+        """In memory where the rows fit, else in buckets of keys, with the same bits."""
         return view_by_day(self._lake, view, dataset, id_column, days)
 
     def features_at(
         self, view: ViewPlan, keys: pa.ChunkedArray, at_us: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
+        """In memory where the rows fit, else in buckets of keys, with the same bits."""
         return features_from_lake(self._lake, view, keys, at_us)

@@ -43,6 +43,7 @@ class Clock:
 
     @classmethod
     def over(cls, keys: int, *times: Ints) -> Clock:
+        """The clock of keys coded from 0 to `keys`, for all the times given."""
         given = [t for t in times if len(t)]
         low = min((int(t.min()) for t in given), default=0)
         span = max((int(t.max()) for t in given), default=0) - low + 2
@@ -52,6 +53,7 @@ class Clock:
         return cls(0, len(ranks) + 1, ranks)
 
     def place(self, codes: Ints, times: Ints) -> Ints:
+        """The number of each (key code, time)."""
         offsets = (
             np.searchsorted(self.times, times)
             if self.times is not None

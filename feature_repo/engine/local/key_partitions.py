@@ -62,6 +62,7 @@ def partitions_of(
     bounds = [np.searchsorted(part, first_keys) for part in (codes, event_codes, late_codes)]
 
     def partitions() -> Iterator[KeyPartition]:
+        """The partitions, made as they are asked for."""
         for n, first in enumerate(first_keys[:-1].tolist()):
             asked, here, late_here = (slice(b[n], b[n + 1]) for b in bounds)
             parts = {name: (on_time[here], late[late_here]) for name, (on_time, late) in columns.items()}
@@ -107,19 +108,23 @@ class KeyPartition:
 
     @cached_property
     def clock(self) -> Clock:
+        """The one clock of moments and events."""
         keys = int(max(self.moment_codes.max(initial=0), self.event_codes.max(initial=0))) + 1
         return Clock.over(keys, self.at_us, self.event_us)
 
     @cached_property
     def moments(self) -> Ints:
+        """The moments on the clock, ascending."""
         return self.clock.place(self.moment_codes, self.at_us)
 
     @cached_property
     def places(self) -> Ints:
+        """The on-time events on the clock, ascending."""
         return self.clock.place(self.event_codes, self.event_us)
 
     @cached_property
     def end(self) -> Ints:
+        """How many on-time events lie before each moment: its own instant is not in."""
         return np.searchsorted(self.places, self.moments)
 
     @cached_property
@@ -131,6 +136,7 @@ class KeyPartition:
         )
 
     def window(self, window_us: int) -> WindowBounds:
+        """The bounds of a window of this length, made once."""
         if window_us not in self.windows:
             hop = self.view.hop_us
             lower = self.at_us - window_us

@@ -1,9 +1,9 @@
 """Materialized views: finished feature rows in the lake, and the newest of them that was known at each
 moment.
 
-A row is visible from the moment that it is both past and known, max(event_timestamp, created_timestamp). Of
-the visible rows of a key the newest counts: by event_timestamp, then created_timestamp, then its place in the
-lake. If that one is older than the view's ttl, there is no value.
+A row is visible from the moment at which it has happened and is known: max(event_timestamp,
+created_timestamp). Of the visible rows of a key the newest one counts: by event_timestamp, then
+created_timestamp, then its place in the lake. If that row is older than the view's ttl, there is no value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from feature_repo.lake.datasets import Lake
 from feature_repo.times import day_of, period_us
 
 Ints = NDArray[np.int64]
-FIRST, LAST = "0000-00-00", "9999-99-99"  # before and after every day
+FIRST, LAST = "0000-00-00", "9999-99-99"  # Before and after every day.
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,20 @@ class MaterializedView:
 
     @property
     def times(self) -> tuple[str, ...]:
+        """The dataset's columns that hold times."""
         return (self.event_time, self.created_time) if self.created_time else (self.event_time,)
 
 
 def is_windowed(view: Any) -> bool:
+    """Whether a Feast view declares aggregations."""
     return bool(getattr(view, "aggregations", None))
 
 
 def materialized_from_feast(view: Any, wanted: Sequence[str] | None = None) -> MaterializedView:
-    """What the engine needs of a view without aggregations; `wanted` limits it to some features."""
+    """What the engine needs of a view without aggregations; `wanted` limits it to some features.
+
+    Raises `PlanError` where the view has no source in the lake.
+    """
     source = getattr(view, "batch_source", None)
     path = getattr(source, "path", "")
     if source is None or not path.startswith(LAKE):
@@ -82,10 +87,11 @@ def materialized_from_feast(view: Any, wanted: Sequence[str] | None = None) -> M
 def features_as_of(
     lake: Lake, view: MaterializedView, keys: Sequence[pa.ChunkedArray], at_us: Ints
 ) -> dict[str, pa.ChunkedArray]:
-    """Each feature at every (key, moment), in the order given.
+    """Each feature at every (key, moment), in the order given and in the view's types; `keys` has a column
+    a key.
 
     A null key has no rows. Only the days from a ttl before the first moment to the last moment are read: a
-    row is created no sooner than it happens, and is in the day of its arrival.
+    row is created no sooner than it happens, and stands in the day of its arrival.
     """
     if not len(at_us):
         return {name: pa.chunked_array([], kind) for name, kind in view.types.items()}
@@ -102,7 +108,7 @@ def features_as_of(
 def read_rows(lake: Lake, view: MaterializedView, days: Sequence[str]) -> pa.Table:
     """Keys, times and features of some days, under the view's names and in its types.
 
-    Rows without a time are left out.
+    Rows without a time are left out. Raises `PlanError` for a column that is absent or of another type.
     """
     wanted = list(dict.fromkeys((*view.sources.values(), *view.times)))
     table = read_days(lake, view.dataset, days, wanted)
@@ -136,7 +142,7 @@ def _ids(view: MaterializedView, key: str, column: pa.ChunkedArray) -> pa.Chunke
 
 
 def row_times(view: MaterializedView, rows: pa.Table) -> tuple[Ints, Ints]:
-    """When each row happened, and when it was known: at once, where nothing else is said."""
+    """When each row happened, and when it was known, which is at once where no creation is given."""
     event_us = microseconds(rows[view.event_time])
     if view.created_time is None:
         return event_us, event_us
@@ -170,7 +176,8 @@ def newest_rows(view: MaterializedView, rows: pa.Table, keys: Sequence[pa.Chunke
         answer = order[np.maximum.accumulate(rank[by_seen])]
 
     moments = clock.place(asked, at_us)
-    by_moment = by_key_and_time(asked + 1, at_us)  # so that the searches walk through memory in one direction
+    # In their order, the searches walk through memory in one direction.
+    by_moment = by_key_and_time(asked + 1, at_us)
     found = np.empty(len(moments), np.int64)
     found[by_moment] = np.searchsorted(places, moments[by_moment], side="right") - 1
     newest = answer[found]
