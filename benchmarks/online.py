@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.engine.plan import FeaturePlan, plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.rebuild import OnlineRebuild
 from feature_repo.online.sqlite.state import SqliteOnlineState

@@ -91,8 +91,8 @@ def prepare(data: Path, folder: Path) -> int:
     at each transaction.
     """
     from feature_repo.engine.columns import microseconds
+    from feature_repo.engine.from_feast import view_from_feast
     from feature_repo.engine.local.windows import view_values
-    from feature_repo.engine.plan import view_from_feast
     from feature_repo.store import open_store
 
     lake = Lake(folder / "home" / "lake")

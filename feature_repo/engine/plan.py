@@ -6,14 +6,12 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from feature_repo.engine.functions import FUNCTIONS, function_name
+from feature_repo.engine.functions import FUNCTIONS
 from feature_repo.engine.functions.base import Function
 from feature_repo.errors import FeatureError
-from feature_repo.times import HOUR_US, period_us
 
 LAKE = "lake://"
 
@@ -212,110 +210,6 @@ def over_columns(function: RowFunction, columns: Mapping[str, Sequence[Any]]) ->
         for name, value in function(dict(zip(columns, row, strict=True))).items():
             result[name].append(value)
     return result
-
-
-def plan_from_feast(store: Any, service_name: str, joined_by: Mapping[str, str] | None = None) -> FeaturePlan:
-    """The plan of a registered feature service.
-
-    Views hold what the vector or an on-demand function needs, in the order of their declaration.
-
-    `joined_by` says which column of the scored event holds a join key of another name, as `Key(join=)` of a
-    use case does. `view.with_join_key_map` in the service says the same for one view, and is stronger.
-    Raises `PlanError` for what the engine cannot compute.
-    """
-    service = store.get_feature_service(service_name)
-    projections = {p.name: [f.name for f in p.features] for p in service.feature_view_projections}
-    renamed = {p.name: {**(joined_by or {}), **p.join_key_map} for p in service.feature_view_projections}
-    streams = {v.name: v for v in store.list_stream_feature_views()}
-    on_demand_views = {v.name: v for v in store.list_on_demand_feature_views()}
-    if unknown := sorted(projections.keys() - streams.keys() - on_demand_views.keys()):
-        raise PlanError(f"{service_name}: {', '.join(unknown)} is no stream view and no on-demand view")
-
-    needed = {name: set(features) for name, features in projections.items() if name in streams}
-    on_demand = []
-    for name in projections:
-        if name not in on_demand_views:
-            continue
-        view = on_demand_views[name]
-        # Feast keeps the sources in a protobuf map, whose order differs from process to process. The plan
-        # has a digest, so its order is fixed here.
-        request = [f.name for _, source in sorted(view.source_request_sources.items()) for f in source.schema]
-        inputs = []
-        for _, projection in sorted(view.source_feature_view_projections.items()):
-            needed.setdefault(projection.name, set()).update(f.name for f in projection.features)
-            renamed.setdefault(projection.name, {**(joined_by or {}), **projection.join_key_map})
-            inputs += [f.name for f in projection.features]
-        if "function" not in view.tags:
-            raise PlanError(f"{name}: its tags do not name the function")
-        on_demand.append(
-            OnDemandPlan(
-                name, view.tags["function"], (*inputs, *request), tuple(f.name for f in view.features)
-            )
-        )
-
-    order = [*(n for n in projections if n in streams), *(n for n in needed if n not in projections)]
-    views = tuple(_asked(view_from_feast(streams[name], needed[name]), renamed[name]) for name in order)
-    features = tuple(f for names in projections.values() for f in names)
-    if len(set(features)) != len(features):
-        raise PlanError(f"{service_name}: two of its features have the same name")
-    return FeaturePlan(service_name, views, tuple(on_demand), features)
-
-
-def _asked(view: ViewPlan, renamed: Mapping[str, str]) -> ViewPlan:
-    """The view as the scored event asks it, whose column may have another name than the join key."""
-    column = renamed.get(view.entity, view.entity)
-    return view if column == view.entity else replace(view, asked=column)
-
-
-def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
-    """What the engine needs of a StreamFeatureView; `wanted` limits it to some features.
-
-    Raises `PlanError` where the engine cannot compute the view, or its source does not say what an event is.
-    """
-    aggregations = getattr(view, "aggregations", None)
-    if not aggregations or view.batch_source is None:
-        raise PlanError(
-            f"{view.name}: only stream views with aggregations over a source in the lake can be computed"
-        )
-    path, tags = view.batch_source.path, view.batch_source.tags
-    if not path.startswith(LAKE):
-        raise PlanError(f"{view.name}: its source is {path!r}, expected {LAKE}<dataset>")
-    if not tags.get("event_id"):
-        raise PlanError(
-            f"{view.name}: its source {view.batch_source.name} does not say what identifies an event;"
-            " give the source the tag event_id, with columns separated by commas"
-        )
-    if len(view.entity_columns) != 1:
-        raise PlanError(f"{view.name}: has {len(view.entity_columns)} keys, expected one")
-    hop = (view.tiling_hop_size or timedelta(minutes=5)) if view.enable_tiling else timedelta(0)
-    aggregates = [
-        Aggregate(a.name, a.column, function_name(a.function), _microseconds(a.name, a.time_window))
-        for a in aggregations
-    ]
-    if wanted is not None and (missing := sorted(wanted - {a.name for a in aggregates})):
-        raise PlanError(f"{view.name}: no aggregation makes {', '.join(missing)}")
-    return ViewPlan(
-        name=view.name,
-        entity=view.entity_columns[0].name,
-        stream=path.removeprefix(LAKE),
-        hop_us=_microseconds(view.name, hop),
-        aggregates=tuple(a for a in aggregates if wanted is None or a.name in wanted),
-        scales={
-            name.removeprefix("scale."): int(value)
-            for name, value in sorted(tags.items())
-            if name.startswith("scale.")
-        },
-        event_id=tuple(tags["event_id"].split(",")),
-        keys=tuple(k for k in tags.get("keys", "").split(",") if k),
-        ttl_us=_microseconds(view.name, view.ttl or timedelta(0)),
-        stale_us=round(float(tags.get("stale_after_hours", 0)) * HOUR_US),
-    )
-
-
-def _microseconds(name: str, period: timedelta | None) -> int:
-    if period is None:
-        raise PlanError(f"{name}: an aggregation without a time window")
-    return period_us(period)
 
 
 def _view_from_dict(values: Mapping[str, Any]) -> ViewPlan:

@@ -21,15 +21,10 @@ from feast.utils import _get_requested_feature_views_to_features_dict
 from feature_repo import roots
 from feature_repo.engine.base import Engine
 from feature_repo.engine.columns import microseconds
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
 from feature_repo.engine.local.engine import LocalEngine
-from feature_repo.engine.local.materialized_views import (
-    FIRST,
-    LAST,
-    features_as_of,
-    is_windowed,
-    materialized_from_feast,
-)
-from feature_repo.engine.plan import LAKE, PlanError, ViewPlan, view_from_feast
+from feature_repo.engine.local.materialized_views import FIRST, LAST, features_as_of, materialized_from_feast
+from feature_repo.engine.plan import LAKE, PlanError, ViewPlan
 from feature_repo.errors import FeatureError
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.plugins.entity_rows import EntityError, EntityRows

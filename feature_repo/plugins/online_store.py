@@ -20,8 +20,9 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from feature_repo import roots
-from feature_repo.engine.local.materialized_views import is_windowed, materialized_from_feast
-from feature_repo.engine.plan import FeaturePlan, ViewPlan, view_from_feast
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
+from feature_repo.engine.local.materialized_views import materialized_from_feast
+from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.errors import FeatureError
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.online.sqlite.transactions import roll_back, snapshot, transaction

@@ -17,13 +17,9 @@ from feast.infra.passthrough_provider import PassthroughProvider
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 
 from feature_repo.engine.columns import microseconds
-from feature_repo.engine.local.materialized_views import (
-    is_windowed,
-    materialized_from_feast,
-    read_rows,
-    row_times,
-)
-from feature_repo.engine.plan import ViewPlan, view_from_feast
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
+from feature_repo.engine.local.materialized_views import materialized_from_feast, read_rows, row_times
+from feature_repo.engine.plan import ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.lake_events import events_of
 from feature_repo.plugins.cells import id_or_null

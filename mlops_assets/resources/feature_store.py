@@ -58,6 +58,6 @@ def _open(home: str, lake: str, declarations: str) -> Any:
 def _plan(
     home: str, lake: str, declarations: str, service: str, joined_by: tuple[tuple[str, str], ...]
 ) -> FeaturePlan:
-    from feature_repo.engine.plan import plan_from_feast
+    from feature_repo.engine.from_feast import plan_from_feast
 
     return plan_from_feast(_open(home, lake, declarations), service, dict(joined_by))

@@ -8,7 +8,8 @@ import pytest
 from feast import FeatureService
 from feast.aggregation import Aggregation
 
-from feature_repo.engine.plan import FeaturePlan, PlanError, plan_from_feast, view_from_feast
+from feature_repo.engine.from_feast import plan_from_feast, view_from_feast
+from feature_repo.engine.plan import FeaturePlan, PlanError
 from feature_repo.fraud.views import customer_stats, merchant_activity, merchant_stats, transaction_context
 
 STREAMS = [customer_stats, merchant_stats, merchant_activity]

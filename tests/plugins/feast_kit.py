@@ -12,7 +12,8 @@ from feast import FeatureView, Field, FileSource, PushSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Bool, Float64, Int64, String, UnixTimestamp
 
-from feature_repo.engine.plan import FeaturePlan, plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan
 from feature_repo.fraud.entities import customer, merchant
 from feature_repo.fraud.views import customer_stats
 from feature_repo.lake.datasets import Lake

@@ -14,7 +14,7 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueTyp
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.types import Float64, String
 
-from feature_repo.engine.plan import plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
 from feature_repo.plugins.feast_gaps import EmptyApply
 from feature_repo.plugins.registry_store import DamagedRegistry, RegistryChanged, names
 from feature_repo.store import _open, open_store

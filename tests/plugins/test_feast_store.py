@@ -6,7 +6,8 @@ import pytest
 from feast import FeatureService
 from feast_kit import Bank, make_bank, make_profiles, profile
 
-from feature_repo.engine.plan import FeaturePlan, PlanError, plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan, PlanError
 from feature_repo.store import open_store
 
 pytestmark = pytest.mark.filterwarnings(

@@ -54,11 +54,6 @@ class MaterializedView:
         return (self.event_time, self.created_time) if self.created_time else (self.event_time,)
 
 
-def is_windowed(view: Any) -> bool:
-    """Whether a Feast view declares aggregations."""
-    return bool(getattr(view, "aggregations", None))
-
-
 def materialized_from_feast(view: Any, wanted: Sequence[str] | None = None) -> MaterializedView:
     """What the engine needs of a view without aggregations; `wanted` limits it to some features.
 
