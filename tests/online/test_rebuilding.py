@@ -42,6 +42,7 @@ VIEWS = tuple(
         hop,
         tuple(Aggregate(f"{name}_{f}_{c}_{d}", c, f, d * DAY) for d in (1, 5) for f, c in WANTED),
         {"money": 2},
+        ("transaction_id",),
     )
     for name, hop in (("exact", 0), ("tiled", HOUR))
 )
@@ -117,7 +118,10 @@ def test_only_what_a_window_reaches_on_the_last_day_is_loaded(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
     one_day = FeaturePlan(
-        "s", (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),)),), (), ("n",)
+        "s",
+        (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),), event_id=("transaction_id",)),),
+        (),
+        ("n",),
     )
     with OnlineRebuild(connection, one_day) as rebuild:
         assert rebuild.load_lake(lake, "2018-04-04") == {"s": 2 * EVENTS_A_DAY}
