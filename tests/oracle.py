@@ -7,7 +7,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from feature_repo.engine.functions.base import Seen
+from feature_repo.engine.functions.base import SeenEvent
 from feature_repo.engine.plan import ViewPlan
 
 WRITTEN_OUT = (
@@ -48,7 +48,7 @@ def oracle(view: ViewPlan, events: list[Event], key: str | None, at_us: int) -> 
             given = [v for v in values if v is not None]
             result[a.name] = _apply(a.function, a.column, seen, given, at_us)
         else:
-            given = [Seen(e["event_us"], e["created_us"], v) for e, v in zip(seen, values, strict=True)]
+            given = [SeenEvent(e["event_us"], e["created_us"], v) for e, v in zip(seen, values, strict=True)]
             result[a.name] = a.computed_by.define(a.column, given, at_us, None)
     return result
 

@@ -15,15 +15,15 @@ import fsspec
 import pyarrow as pa
 
 from feature_repo.errors import DamagedPartition, LakeError, MissingPartitions
-from feature_repo.lake.files import DataFile, decode, encode, schema_of, stored_schema, write_whole
+from feature_repo.lake.files import LakeFile, decode, encode, schema_of, stored_schema, write_whole
 from feature_repo.lake.manifests import MANIFEST, Manifest, digest_of, read_manifest
 
 __all__ = [
     "MANIFEST",
     "DamagedPartition",
-    "DataFile",
     "Lake",
     "LakeError",
+    "LakeFile",
     "Manifest",
     "MissingPartitions",
     "digest_of",
@@ -130,7 +130,7 @@ class Lake:
                 f"{dataset}: its partitions have different columns or types ({error})"
             ) from error
 
-    def _table(self, manifest: Manifest, file: DataFile, columns: Sequence[str] | None) -> pa.Table:
+    def _table(self, manifest: Manifest, file: LakeFile, columns: Sequence[str] | None) -> pa.Table:
         place = f"{manifest.dataset}/{manifest.partition}/{file.name}"
         path = f"{self._path}/{place}"
         try:

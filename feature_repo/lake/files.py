@@ -17,7 +17,7 @@ from feature_repo.errors import DamagedPartition
 
 
 @dataclass(frozen=True)
-class DataFile:
+class LakeFile:
     """What a manifest says of a file: its name in the partition's folder, and what it holds."""
 
     name: str
@@ -26,7 +26,7 @@ class DataFile:
     sha256: str
 
 
-def encode(table: pa.Table) -> tuple[bytes, DataFile]:
+def encode(table: pa.Table) -> tuple[bytes, LakeFile]:
     """A table as the file that the lake would hold. The same rows in the same order give the same bytes."""
     buffer = io.BytesIO()
     # Dictionaries of ids and averages, most of which occur once, take longer to make than all the rest, and
@@ -34,7 +34,7 @@ def encode(table: pa.Table) -> tuple[bytes, DataFile]:
     pq.write_table(table, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
-    return content, DataFile(f"{digest[:32]}.parquet", table.num_rows, len(content), digest)
+    return content, LakeFile(f"{digest[:32]}.parquet", table.num_rows, len(content), digest)
 
 
 def stored_schema(content: bytes) -> dict[str, str]:
@@ -43,7 +43,7 @@ def stored_schema(content: bytes) -> dict[str, str]:
 
 
 def decode(
-    handle: Any, place: str, file: DataFile, columns: Sequence[str] | None, threads: bool
+    handle: Any, place: str, file: LakeFile, columns: Sequence[str] | None, threads: bool
 ) -> tuple[pa.Table, dict[str, str]]:
     """The rows of an open data file, and its whole schema.
 

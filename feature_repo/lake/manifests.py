@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from feature_repo.errors import DamagedPartition
-from feature_repo.lake.files import DataFile
+from feature_repo.lake.files import LakeFile
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -25,7 +25,7 @@ class Manifest:
     partition: str
     rows: int
     schema: Mapping[str, str]
-    files: tuple[DataFile, ...]
+    files: tuple[LakeFile, ...]
     validated: bool
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Manifest:
         values = json.loads(text)
         if values.pop("format") != FORMAT:
             raise ValueError("written by another version of the platform")
-        return cls(**{**values, "files": tuple(DataFile(**f) for f in values["files"])})
+        return cls(**{**values, "files": tuple(LakeFile(**f) for f in values["files"])})
 
 
 def read_manifest(content: bytes, dataset: str, partition: str) -> Manifest:
@@ -63,6 +63,6 @@ def read_manifest(content: bytes, dataset: str, partition: str) -> Manifest:
     return manifest
 
 
-def digest_of(files: Iterable[DataFile]) -> str:
+def digest_of(files: Iterable[LakeFile]) -> str:
     """One SHA-256 for all the files, in their order."""
     return hashlib.sha256("\n".join(f.sha256 for f in files).encode()).hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.engine.functions.base import KNOWN, Finisher, Seen
+from feature_repo.engine.functions.base import KNOWN, Finisher, SeenEvent
 from feature_repo.engine.functions.terms import LATEST, NEWEST, NOTHING, Term
 from feature_repo.engine.plan import Aggregate, ViewPlan
 from feature_repo.online.base import Value
@@ -78,7 +78,7 @@ class Listed:
     def of_rows(self, rows: Sequence[Any], at_us: int) -> Value:
         """The feature, from rows of `columns`, with the creation after them where a function goes by it."""
         place = self._value
-        seen = [Seen(row[0], row[self._created], None if place is None else row[place]) for row in rows]
+        seen = [SeenEvent(row[0], row[self._created], None if place is None else row[place]) for row in rows]
         return self.aggregate.computed_by.define(self.aggregate.column, seen, at_us, self._unit)
 
 

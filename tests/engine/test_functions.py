@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from oracle import WRITTEN_OUT, Event, oracle
 
 from feature_repo.engine.functions import FUNCTIONS, function_name
-from feature_repo.engine.functions.base import EVENT, Function, Kind, Seen, Value, present
+from feature_repo.engine.functions.base import EVENT, Function, Kind, SeenEvent, Value, present
 from feature_repo.engine.functions.terms import NOTHING, Term, merged, running_latest
 from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
@@ -25,10 +25,10 @@ from feature_repo.online.sqlite.state import SqliteOnlineState
 AT = START + HOUR
 # Two events of one instant, the second created later; then one without a value; the oldest comes last.
 SEEN = [
-    Seen(START + 20 * MINUTE, START + 20 * MINUTE, 300),
-    Seen(START + 20 * MINUTE, START + 30 * MINUTE, 100),
-    Seen(START + 50 * MINUTE, START + 50 * MINUTE, None),
-    Seen(START, START, 200),
+    SeenEvent(START + 20 * MINUTE, START + 20 * MINUTE, 300),
+    SeenEvent(START + 20 * MINUTE, START + 30 * MINUTE, 100),
+    SeenEvent(START + 50 * MINUTE, START + 50 * MINUTE, None),
+    SeenEvent(START, START, 200),
 ]
 
 
@@ -51,7 +51,7 @@ def test_a_function_of_four_events_is_what_a_person_would_say(name: str, value: 
 
 
 def test_ages_are_those_of_the_events_or_of_the_flags_that_are_set() -> None:
-    flags = [Seen(s.event_us, s.created_us, s.value == 300) for s in SEEN]
+    flags = [SeenEvent(s.event_us, s.created_us, s.value == 300) for s in SEEN]
     ages = {
         (name, column): FUNCTIONS[name].define(column, flags, AT, None)
         for name in ("seconds_since_last", "seconds_since_first")
@@ -66,7 +66,7 @@ def test_ages_are_those_of_the_events_or_of_the_flags_that_are_set() -> None:
 
 
 def test_of_one_instant_and_one_creation_the_greatest_value_is_the_last() -> None:
-    twins = [Seen(START, START, v) for v in (2, 5, 3)]
+    twins = [SeenEvent(START, START, v) for v in (2, 5, 3)]
     assert FUNCTIONS["last"].define("items", twins, AT, None) == 5.0
 
 
@@ -94,7 +94,7 @@ def test_the_definitions_of_the_tests_are_functions_that_there_are() -> None:
 
 seen_of = st.lists(
     st.builds(
-        lambda at, late, value: Seen(START + at, START + at + late, value),
+        lambda at, late, value: SeenEvent(START + at, START + at + late, value),
         st.integers(0, 5),
         st.integers(0, 2),
         st.none() | st.integers(-3, 3) | st.integers(-(2**30), 2**30),
@@ -103,7 +103,7 @@ seen_of = st.lists(
 )
 
 
-def state_of(terms: Sequence[Term], seen: Sequence[Seen]) -> list[int]:
+def state_of(terms: Sequence[Term], seen: Sequence[SeenEvent]) -> list[int]:
     """The terms of some events, as a pack would compute them."""
     rows = sorted(seen, key=lambda s: s.event_us, reverse=True)
     if not rows:
@@ -117,7 +117,7 @@ def state_of(terms: Sequence[Term], seen: Sequence[Seen]) -> list[int]:
 @pytest.mark.parametrize("name", FUNCTIONS)
 @given(seen_of, seen_of)
 def test_the_states_of_two_parts_merge_and_finish_to_the_definition(
-    name: str, one: list[Seen], other: list[Seen]
+    name: str, one: list[SeenEvent], other: list[SeenEvent]
 ) -> None:
     function = FUNCTIONS[name]
     for column in ("money", EVENT):
@@ -138,7 +138,7 @@ class Middle(Function):
     name = "middle"
     takes = frozenset[Kind]({"number", "flag"})
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         values = sorted(present(seen))
         return float(values[(len(values) - 1) // 2] / (unit or 1)) if values else None
 
@@ -153,7 +153,7 @@ class Newest(Middle):
     def reads(self, column: str) -> bool:
         return False
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         return max((s.created_us - START for s in seen), default=0) / 1_000_000
 
 

@@ -15,7 +15,7 @@ from feature_repo.engine.functions.base import (
     Function,
     KeyRows,
     Kind,
-    Seen,
+    SeenEvent,
     Value,
 )
 from feature_repo.engine.functions.window_bounds import WindowBounds
@@ -37,7 +37,7 @@ class Age(Function):
         """Only a flag has to be read."""
         return column != EVENT
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """From the newest or oldest time to the moment."""
         moments = [event.event_us for event in seen if column == EVENT or event.value]
         return (at_us - (max if self._last else min)(moments)) / SECOND_US if moments else None

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from feature_repo.engine.functions import terms
-from feature_repo.engine.functions.base import Array, Finisher, Function, KeyRows, Kind, Seen, Value, present
+from feature_repo.engine.functions.base import (
+    Array,
+    Finisher,
+    Function,
+    KeyRows,
+    Kind,
+    SeenEvent,
+    Value,
+    present,
+)
 from feature_repo.engine.functions.sum import counts_and_totals
 from feature_repo.engine.functions.window_bounds import WindowBounds
 from feature_repo.engine.rounding import float_of, mean, means
@@ -19,7 +28,7 @@ class Avg(Function):
     synonyms = ("mean",)
     takes = frozenset[Kind]({"number", "flag", "time"})
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """The exact mean, rounded once."""
         values = present(seen)
         total = sum((Fraction(v) for v in values), Fraction(0))

@@ -41,7 +41,7 @@ EVENT = "event_timestamp"  # The column that stands for the event itself.
 KNOWN = -1  # The place of a term that a pack does not hold, because it knows the term of every suffix.
 
 
-class Seen(NamedTuple):
+class SeenEvent(NamedTuple):
     """One event of a window. `value` is what the column holds, None where it is null.
 
     `created_us` is `event_us` for a function that does not ask for it with `by_creation`.
@@ -109,7 +109,7 @@ class Function(ABC):
         return True
 
     @abstractmethod
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """The feature, from the events of the window in any order.
 
         The values are integers, `unit` times what they stand for. Without a unit they are what they are.
@@ -162,7 +162,7 @@ class Function(ABC):
         """
         values, unit = self._values(column, rows)
         on_time, late = self._seen(rows, values)
-        late_seen: dict[int, list[Seen]] = {}
+        late_seen: dict[int, list[SeenEvent]] = {}
         for moments, events in window.pairs():
             for moment, event in zip(moments.tolist(), events.tolist(), strict=True):
                 late_seen.setdefault(moment, []).append(late[event])
@@ -184,16 +184,16 @@ class Function(ABC):
         ]
         return values, parts[0].unit
 
-    def _seen(self, rows: KeyRows, values: list[list[Any]]) -> list[list[Seen]]:
+    def _seen(self, rows: KeyRows, values: list[list[Any]]) -> list[list[SeenEvent]]:
         created = (
             (rows.created_us(), rows.late_created_us) if self.by_creation else (rows.event_us, rows.late_us)
         )
         return [
-            [Seen(*event) for event in zip(us.tolist(), known.tolist(), held, strict=True)]
+            [SeenEvent(*event) for event in zip(us.tolist(), known.tolist(), held, strict=True)]
             for us, known, held in zip((rows.event_us, rows.late_us), created, values, strict=True)
         ]
 
 
-def present(seen: Sequence[Seen]) -> list[Any]:
+def present(seen: Sequence[SeenEvent]) -> list[Any]:
     """The values that are not null."""
     return [event.value for event in seen if event.value is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from feature_repo.engine.functions import terms
-from feature_repo.engine.functions.base import Array, Finisher, Function, KeyRows, Kind, Seen, Value
+from feature_repo.engine.functions.base import Array, Finisher, Function, KeyRows, Kind, SeenEvent, Value
 from feature_repo.engine.functions.window_bounds import WindowBounds
 
 
@@ -20,7 +20,7 @@ class Count(Function):
         """Never."""
         return False
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """The number of events."""
         return len(seen)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from feature_repo.engine.functions.base import Array, Function, KeyRows, Kind, Seen, Value, present
+from feature_repo.engine.functions.base import Array, Function, KeyRows, Kind, SeenEvent, Value, present
 from feature_repo.engine.functions.terms import Term
 from feature_repo.engine.functions.window_bounds import WindowBounds
 
@@ -20,7 +20,7 @@ class CountDistinct(Function):
     counts = True
     compares = True
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """The size of the set of values."""
         return len(set(present(seen)))
 

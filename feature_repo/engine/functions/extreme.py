@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from feature_repo.engine.functions import terms
-from feature_repo.engine.functions.base import Array, Finisher, Function, KeyRows, Kind, Seen, Value, present
+from feature_repo.engine.functions.base import (
+    Array,
+    Finisher,
+    Function,
+    KeyRows,
+    Kind,
+    SeenEvent,
+    Value,
+    present,
+)
 from feature_repo.engine.functions.sum import counts_over
 from feature_repo.engine.functions.window_bounds import WindowBounds
 from feature_repo.engine.rounding import quotient, scaled
@@ -24,7 +33,7 @@ class Extreme(Function):
         self.name = name
         self._better = min if name == "min" else max
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """The least or greatest value."""
         values = present(seen)
         if not values:

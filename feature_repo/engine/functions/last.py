@@ -8,7 +8,7 @@ import numpy as np
 
 from feature_repo.engine.columns import ExactColumn
 from feature_repo.engine.functions import terms
-from feature_repo.engine.functions.base import Array, Function, Ints, KeyRows, Kind, Seen, Value
+from feature_repo.engine.functions.base import Array, Function, Ints, KeyRows, Kind, SeenEvent, Value
 from feature_repo.engine.functions.window_bounds import WindowBounds
 from feature_repo.engine.rounding import quotient, scaled
 
@@ -24,7 +24,7 @@ class Last(Function):
     takes = frozenset[Kind]({"number", "flag", "time"})
     by_creation = True
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """The value of the greatest (time, creation, value)."""
         known = [event for event in seen if event.value is not None]
         if not known:

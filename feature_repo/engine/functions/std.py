@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from feature_repo.engine.functions import terms
-from feature_repo.engine.functions.base import Array, Finisher, Function, KeyRows, Kind, Seen, Value, present
+from feature_repo.engine.functions.base import (
+    Array,
+    Finisher,
+    Function,
+    KeyRows,
+    Kind,
+    SeenEvent,
+    Value,
+    present,
+)
 from feature_repo.engine.functions.sum import counts_and_totals
 from feature_repo.engine.functions.window_bounds import WindowBounds, wide
 from feature_repo.engine.rounding import float_of, spread, spreads
@@ -20,7 +29,7 @@ class Std(Function):
     synonyms = ("stddev",)
     takes = frozenset[Kind]({"number", "flag", "time"})
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """The square root of the exact variance, rounded once before the root."""
         values = [Fraction(v) for v in present(seen)]
         count = len(values)

@@ -13,7 +13,7 @@ from feature_repo.engine.functions.base import (
     Ints,
     KeyRows,
     Kind,
-    Seen,
+    SeenEvent,
     Value,
     present,
 )
@@ -27,7 +27,7 @@ class Sum(Function):
     name = "sum"
     takes = frozenset[Kind]({"number", "flag", "time"})
 
-    def define(self, column: str, seen: Sequence[Seen], at_us: int, unit: int | None) -> Value:
+    def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
         """The exact sum, rounded once."""
         values = present(seen)
         total = sum((Fraction(v) for v in values), Fraction(0))

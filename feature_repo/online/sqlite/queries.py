@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from feature_repo.engine.columns import BadEvent, scaled_value
-from feature_repo.engine.functions.base import Seen
+from feature_repo.engine.functions.base import SeenEvent
 from feature_repo.engine.functions.terms import NOTHING
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.base import Value
@@ -197,7 +197,7 @@ class ViewQuery:
         rows = connection.execute(f"SELECT event_us, {created}, {value} {self.source}", asked)
         scale = self.view.scales.get(column)
         return function.define(
-            column, [Seen(*row) for row in rows], at_us, None if scale is None else 10**scale
+            column, [SeenEvent(*row) for row in rows], at_us, None if scale is None else 10**scale
         )
 
     def _terms(self, aggregate: Aggregate, bound: str = "") -> list[str]:
