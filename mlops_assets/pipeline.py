@@ -110,7 +110,7 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
         ],
         resources={
             "lake": LakeResource(root=settings.lake_root),
-            "feature_store": feature_store_of(settings),
+            "feature_store": feature_store_of(settings, case),
             "registry": registry_of(settings),
             "history": History(path=str(settings.history_file)),
         },

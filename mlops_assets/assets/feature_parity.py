@@ -179,7 +179,7 @@ class Served:
         for view in self._plan.views:
             seen = self._seen(events[view.stream], view, decision, labels)
             values = view_values(
-                view, seen, pa.array([decision[view.entity]], pa.string()), np.array([at_us], np.int64)
+                view, seen, pa.array([decision[view.asked_by]], pa.string()), np.array([at_us], np.int64)
             )
             known |= {name: None if np.isnan(value[0]) else value[0].item() for name, value in values.items()}
         for step in self._plan.on_demand:
@@ -193,7 +193,7 @@ class Served:
         self, events: pa.Table, view: ViewPlan, decision: Mapping[Any, Any], labels: pd.DataFrame
     ) -> pa.Table:
         """The events of the decision's key, less those that were committed after it had read."""
-        of_key = events.filter(pc.equal(events.column(view.entity), decision[view.entity]))
+        of_key = events.filter(pc.equal(events.column(view.entity), decision[view.asked_by]))
         later = self._known.loc[self._known["seq"] > decision["read_seq"], "prediction_id"]
         of_key = of_key.filter(
             pc.invert(pc.is_in(of_key.column("transaction_id"), pa.array(later, pa.string())))
@@ -276,7 +276,7 @@ class Served:
             view.stream, self._lake.between(view.stream, first, self._day, validated=True)
         )
         mine = [
-            pc.is_in(table.column(one.entity), pa.array(asked[one.entity].unique(), pa.string()))
+            pc.is_in(table.column(one.entity), pa.array(asked[one.asked_by].unique(), pa.string()))
             for one in views
         ]
         anyone = mine[0]
@@ -330,7 +330,7 @@ def overtaken(decisions: pd.DataFrame, events: pd.DataFrame, keys: Sequence[str]
 def _row(plan: FeaturePlan, served: Served, one: Difference) -> dict[str, Any]:
     """A difference, with whose history the feature is of."""
     entity = next(
-        (view.entity for view in plan.views if any(a.name == one.feature for a in view.aggregates)), None
+        (view.asked_by for view in plan.views if any(a.name == one.feature for a in view.aggregates)), None
     )
     key = served.keys[entity][one.transaction_id] if entity else ON_DEMAND
     values = {"served": one.served, "recomputed": one.recomputed, "late_s": one.late_s}

@@ -232,5 +232,6 @@ def _training_set_digest(settings: Settings, lake: Lake, as_of: str) -> str:
     from mlops_assets.resources.feature_store import feature_store_of
     from mlops_assets.use_cases import USE_CASES
 
-    plan = feature_store_of(settings).plan(USE_CASES[settings.use_case].feature_service)
+    case = USE_CASES[settings.use_case]
+    plan = feature_store_of(settings, case).plan(case.feature_service)
     return training_set_digest(lake, settings, as_of, plan.features)

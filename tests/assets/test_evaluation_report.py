@@ -26,6 +26,7 @@ from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.lake import day_range, shift, to_table
 from mlops_assets.steps.judge import matrix, split_of
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.scorers.lightgbm import Scorer
 
 AS_OF, NEXT = "2025-04-10", "2025-04-11"
@@ -58,7 +59,7 @@ def vectors(settings: Settings, as_of: str, seed: int = 0, count: int = 6_000) -
     split, random = split_of(settings, as_of), np.random.default_rng(seed)
     minutes = np.sort(random.uniform(0, 30 * 24 * 60 - 1, count))
     time = pd.Timestamp(split.train_first, tz="UTC") + pd.to_timedelta(minutes, unit="min").floor("s")
-    features = feature_store_of(settings).plan("fraud_v1").features
+    features = feature_store_of(settings, FRAUD).plan("fraud_v1").features
     rows = pd.DataFrame({name: random.normal(size=count) for name in features})
     risk = 3.0 * rows[features[0]].abs() + 1.5 * rows[features[1]].abs()
     late = (time >= pd.Timestamp(split.holdout_first, tz="UTC")) & (random.uniform(size=count) < 0.05)
@@ -214,7 +215,7 @@ def test_features_that_have_become_garbage_are_refused_and_the_champion_stays(
     settings = world.settings
     rows, features = (
         vectors(settings, NEXT, seed=1),
-        list(feature_store_of(settings).plan("fraud_v1").features),
+        list(feature_store_of(settings, FRAUD).plan("fraud_v1").features),
     )
     training = rows["fold"] == "train"
     noise = np.random.default_rng(2).normal(5, 3, size=(int(training.sum()), len(features)))

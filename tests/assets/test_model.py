@@ -389,7 +389,7 @@ def test_a_candidate_with_one_more_feature_is_promotable(
     world: World, serve_with: Callable[[FeaturePlan], None]
 ) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = feature_store_of(world.settings).plan("fraud_v1")
+    whole = feature_store_of(world.settings, FRAUD).plan("fraud_v1")
     serve_with(without(whole, "is_night"))
     assert gate(lenient.train(AS_OF)).passed
     serve_with(whole)
@@ -405,7 +405,7 @@ def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(
     world: World, serve_with: Callable[[FeaturePlan], None]
 ) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = feature_store_of(world.settings).plan("fraud_v1")
+    whole = feature_store_of(world.settings, FRAUD).plan("fraud_v1")
     serve_with(without(whole, view="merchant_stats"))
     assert gate(lenient.train(AS_OF)).passed
     serve_with(whole)
@@ -420,7 +420,7 @@ def test_a_champion_whose_features_are_gone_is_not_replaced_unseen(
     world: World, serve_with: Callable[[FeaturePlan], None]
 ) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = feature_store_of(world.settings).plan("fraud_v1")
+    whole = feature_store_of(world.settings, FRAUD).plan("fraud_v1")
     assert gate(lenient.train(AS_OF)).passed
     serve_with(without(whole, "is_night"))
     run = lenient.train(shift(AS_OF, 1))

@@ -24,6 +24,7 @@ from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame, to_table
 from mlops_assets.steps.judge import split_of
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 AS_OF, TRIALS = "2025-04-10", 3
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def tuned_settings(home: Path) -> Settings:
 def write_training_set(world: World, seed: int = 0, validated: bool = True) -> None:
     """A hundred payments a day, whose first two features say what is fraud, mostly."""
     features, split, random = (
-        feature_store_of(world.settings).plan("fraud_v1").features,
+        feature_store_of(world.settings, FRAUD).plan("fraud_v1").features,
         split_of(world.settings, AS_OF),
         np.random.default_rng(seed),
     )

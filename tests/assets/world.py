@@ -102,7 +102,7 @@ class World:
         self.history = History(path=str(settings.home / "history.jsonl"))
         self.resources = {
             "lake": LakeResource(root=settings.lake_root),
-            "feature_store": feature_store_of(settings),
+            "feature_store": feature_store_of(settings, FRAUD),
             "registry": self.registry,
             "history": self.history,
         }
@@ -236,7 +236,7 @@ def _last_seq(connection: sqlite3.Connection) -> int:
 
 def vector(world: World, name: str, day: str) -> dict[str, float | None]:
     """The offline vector of a transaction, as the service would have logged it."""
-    features = feature_store_of(world.settings).plan("fraud_v1").features
+    features = feature_store_of(world.settings, FRAUD).plan("fraud_v1").features
     (row,) = [row for row in world.rows("feature_vectors", day) if row["transaction_id"] == name]
     return {feature: row[feature] for feature in features}
 

@@ -60,7 +60,7 @@ home, payment = Path(sys.argv[1]), json.loads(sys.argv[2])
 moment = pd.to_datetime([payment["event_timestamp"]])
 names = ("customer_id", "merchant_id", "amount")
 rows = pd.DataFrame({n: [payment[n]] for n in names} | {"event_timestamp": moment, "event_time_us": moment.as_unit("us").astype("int64")})
-store = open_store(home)
+store = open_store(home, "feature_repo.fraud")
 service = store.get_feature_service("fraud_v1")
 features = [feature.name for projection in service.feature_view_projections for feature in projection.features]
 found = store.get_historical_features(rows, features=service).to_df()[features].astype("float64").iloc[0]

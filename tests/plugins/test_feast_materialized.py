@@ -1,4 +1,6 @@
-"""Plain views through Feast's historical call: finished rows of the lake, as they were known at each moment."""
+"""Materialized views through Feast's historical call: finished rows of the lake, as they were known at each
+moment.
+"""
 
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -14,7 +16,7 @@ from feast_kit import START, TTL, Bank, affinity, customer, make_bank, make_prof
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.engine.local.materialized_views import PlainView, newest_rows
+from feature_repo.engine.local.materialized_views import MaterializedView, newest_rows
 from feature_repo.engine.plan import PlanError
 from feature_repo.lake.datasets import Lake
 from feature_repo.plugins.entity_rows import EntityError
@@ -129,7 +131,7 @@ def test_the_join_is_what_a_search_of_all_rows_finds(
     rows: Any, asked: Any, ttl: int, keys: int, scale: int
 ) -> None:
     """A large scale is one whose times, together with the keys, are beyond an int64."""
-    view = PlainView("v", ("k1", "k2")[:keys], "d", "event", "created", {}, {}, ttl * scale)
+    view = MaterializedView("v", ("k1", "k2")[:keys], "d", "event", "created", {}, {}, ttl * scale)
     held = pa.table(
         {
             "k1": pa.array([r[0] for r in rows], pa.string()),

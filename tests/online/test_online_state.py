@@ -8,12 +8,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from event_kit import HOUR, MINUTE, START, event, plan_of
 from stores import connect, writing
 from test_any_store import KEY, one, push, views_of
-from test_windows import HOUR, MINUTE, START, event, plan_of, state_of
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 ASKED = START + 300 * MINUTE
 
@@ -45,9 +45,9 @@ def packed_view(function: str = "sum", column: str = "money") -> ViewPlan:
     )
 
 
-def full_state(view: ViewPlan) -> OnlineState:
+def full_state(view: ViewPlan) -> SqliteOnlineState:
     """Ten events a minute apart, asked about, and settled."""
-    state = OnlineState(sqlite3.connect(":memory:"), one(view))
+    state = SqliteOnlineState(sqlite3.connect(":memory:"), one(view))
     for number in range(10):
         push(state, number, event(number, money=float(number), items=2**40 if number == 5 else 1))
     state.aggregates(KEY, ASKED)
@@ -104,24 +104,22 @@ def test_a_pack_made_for_other_windows_is_not_read() -> None:
         state = full_state(packed_view())
         longer = ViewPlan("v", "key", "s", 0, (Aggregate("x", "money", "sum", 9 * HOUR),), {"money": 2})
         push(state, 100, event(-200, money=0.25))
-        assert OnlineState(state.connection, one(longer)).aggregates(KEY, ASKED) == {"x": 45.25}
+        assert SqliteOnlineState(state.connection, one(longer)).aggregates(KEY, ASKED) == {"x": 45.25}
 
 
-def test_a_pack_that_does_not_know_the_first_flag_is_not_read_for_it_and_a_new_one_tells_its_exact_moment() -> (
-    None
-):
+def test_a_pack_without_the_first_flag_is_not_read_for_it_and_a_new_pack_has_its_exact_moment() -> None:
     def view(*functions: str) -> ViewPlan:
         return ViewPlan(
             "v", "key", "s", HOUR, tuple(Aggregate(f, "declined", f, 5 * HOUR) for f in functions)
         )
 
     with small_packs():
-        before = OnlineState(sqlite3.connect(":memory:"), one(view("seconds_since_last")))
+        before = SqliteOnlineState(sqlite3.connect(":memory:"), one(view("seconds_since_last")))
         for number in range(10):
             push(before, number, event(number, declined=number in (3, 7)))
         before.aggregates(KEY, ASKED)
         before.settle()
-        state = OnlineState(before.connection, one(view("seconds_since_last", "seconds_since_first")))
+        state = SqliteOnlineState(before.connection, one(view("seconds_since_last", "seconds_since_first")))
         expected = {"seconds_since_last": 293 * 60.0, "seconds_since_first": 297 * 60.0}
         assert state.aggregates(KEY, ASKED) == expected
         state.settle()
@@ -134,7 +132,7 @@ def test_a_pack_that_does_not_know_the_first_flag_is_not_read_for_it_and_a_new_o
 def test_another_plan_gives_up_the_packs_that_it_cannot_change() -> None:
     with small_packs():
         state = full_state(packed_view())
-        push(OnlineState(state.connection, one(packed_view("min"))), 100, event(3, money=7.0))
+        push(SqliteOnlineState(state.connection, one(packed_view("min"))), 100, event(3, money=7.0))
         assert state.aggregates(KEY, ASKED)["x"] == 52.0
 
 
@@ -149,9 +147,9 @@ def test_packs_go_with_the_last_event_of_their_key() -> None:
 def test_nothing_is_committed_by_the_state_itself(tmp_path: Path) -> None:
     plan = one(plan_of())
     with sqlite3.connect(tmp_path / "s.db") as connection:
-        OnlineState.create_tables(connection)
-        OnlineState(connection, plan)
-    state = OnlineState(connection, plan)
+        SqliteOnlineState.create_tables(connection)
+        SqliteOnlineState(connection, plan)
+    state = SqliteOnlineState(connection, plan)
     push(state, 1, event(0))
     connection.rollback()
     assert state.last_event_us("s") is None
@@ -159,8 +157,11 @@ def test_nothing_is_committed_by_the_state_itself(tmp_path: Path) -> None:
 
 
 def test_a_writer_goes_over_to_a_new_generation_with_its_next_transaction(tmp_path: Path) -> None:
-    state, plain = OnlineState(connect(tmp_path / "s.db"), one(plan_of())), sqlite3.connect(tmp_path / "s.db")
-    implicit = OnlineState(
+    state, plain = (
+        SqliteOnlineState(connect(tmp_path / "s.db"), one(plan_of())),
+        sqlite3.connect(tmp_path / "s.db"),
+    )
+    implicit = SqliteOnlineState(
         plain, one(plan_of())
     )  # Python's own way: a transaction begins with the first change
     state.connection.execute("UPDATE online_generation SET current = 1")
@@ -184,13 +185,13 @@ def test_a_view_that_comes_later_finds_the_events_that_are_there() -> None:
         )
 
     connection = sqlite3.connect(":memory:")
-    push(OnlineState(connection, FeaturePlan("one", (view("key"),), (), ())), 1, event(0, who="x"))
-    both = OnlineState(connection, FeaturePlan("two", (view("key"), view("who")), (), ()))
+    push(SqliteOnlineState(connection, FeaturePlan("one", (view("key"),), (), ())), 1, event(0, who="x"))
+    both = SqliteOnlineState(connection, FeaturePlan("two", (view("key"), view("who")), (), ()))
     assert both.aggregates({"key": "a", "who": "x"}, START + 1) == {"n_key": 1, "n_who": 1}
 
 
 def test_the_quarantine_keeps_the_newest_rows_as_they_came() -> None:
-    state = state_of(plan_of())
+    state = SqliteOnlineState(sqlite3.connect(":memory:"), one(plan_of()))
     with patch("feature_repo.online.sqlite.state.QUARANTINED", 3):
         for number in range(5):
             state.quarantine("s", {"money": float("inf"), "n": number}, "money", number)
@@ -208,16 +209,16 @@ def test_a_file_of_the_first_format_goes_on_as_it_is_and_one_of_the_future_is_re
         " WITHOUT ROWID"
     )
     connection.execute("INSERT INTO online_s VALUES ('1', ?, ?, 'a', 450)", (START, START))
-    assert OnlineState(connection, one(packed_view())).aggregates(KEY, START + 1) == {"x": 4.5, "n": 1}
+    assert SqliteOnlineState(connection, one(packed_view())).aggregates(KEY, START + 1) == {"x": 4.5, "n": 1}
     connection.execute("UPDATE online_format SET version = 3")
     with pytest.raises(PlanError, match="format 3"):
-        OnlineState(connection, one(packed_view()))
+        SqliteOnlineState(connection, one(packed_view()))
 
 
 @pytest.mark.parametrize("name", ["packs", "s_g2", "a b"])
 def test_a_stream_whose_name_the_state_cannot_use_is_named(name: str) -> None:
     with pytest.raises(PlanError, match=name):
-        OnlineState(
+        SqliteOnlineState(
             sqlite3.connect(":memory:"),
             one(ViewPlan("v", "key", name, 0, (Aggregate("n", "x", "count", HOUR),))),
         )
@@ -225,8 +226,8 @@ def test_a_stream_whose_name_the_state_cannot_use_is_named(name: str) -> None:
 
 def test_a_state_that_has_all_its_tables_is_opened_without_writing(tmp_path: Path) -> None:
     plan = FeaturePlan("s", views_of(HOUR, 0), (), ())
-    OnlineState(connect(tmp_path / "s.db"), plan)
+    SqliteOnlineState(connect(tmp_path / "s.db"), plan)
     holder, reader = connect(tmp_path / "s.db"), connect(tmp_path / "s.db")
     reader.execute("PRAGMA busy_timeout = 0")
     holder.execute("BEGIN IMMEDIATE")
-    assert OnlineState(reader, plan).count("s") == 0
+    assert SqliteOnlineState(reader, plan).count("s") == 0

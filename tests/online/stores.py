@@ -10,10 +10,11 @@ from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.online.base import Loaded, Refused, StateStore, Value
+from feature_repo.online.base import Keys, Loaded, OnlineState, Refused, Value
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite.queries import StreamTable
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
+from feature_repo.online.sqlite.transactions import transaction
 
 
 class ListStore:
@@ -44,18 +45,16 @@ class ListStore:
     def remove(self, stream: str, event_id: str) -> bool:
         return self._of(stream).pop(event_id, None) is not None
 
-    def aggregates(self, keys: Mapping[str, str], at_us: int) -> dict[str, Value]:
+    def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
         result: dict[str, Value] = {}
         for view in self.plan.views:
-            if not isinstance(keys.get(view.entity), str):
-                raise BadEvent(view.entity, keys.get(view.entity))
+            if not isinstance(keys.get(view.asked_by, 0), str | None):
+                raise BadEvent(view.asked_by, keys.get(view.asked_by))
             events = [{**e, "key": e[view.entity]} for e in self.events[view.stream].values()]
-            result |= oracle(view, events, keys[view.entity], at_us)
+            result |= oracle(view, events, keys[view.asked_by], at_us)
         return result
 
-    def vector(
-        self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]
-    ) -> dict[str, float | None]:
+    def vector(self, keys: Keys, at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
         known: dict[str, Any] = {**self.aggregates(keys, at_us), **request}
         for step in self.plan.on_demand:
             known |= step.load()({name: known[name] for name in step.inputs})
@@ -67,11 +66,11 @@ class ListStore:
     def find(self, stream: str, event_id: str) -> dict[str, object] | None:
         return self._of(stream).get(event_id)
 
-    def find_of(self, stream: str, transaction_id: str) -> list[dict[str, object]]:
+    def find_of(self, stream: str, subject_id: str) -> list[dict[str, object]]:
         return [
             event
             for _, event in sorted(self._of(stream).items())
-            if event["event_id"] == f"{transaction_id}:{event['event_us']}"
+            if event["event_id"] == f"{subject_id}:{event['event_us']}"
         ]
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
@@ -122,7 +121,7 @@ class Workers:
     """
 
     def __init__(self, folder: Path, plan: FeaturePlan) -> None:
-        self._states = [OnlineState(connect(folder / "state.db"), plan) for _ in range(2)]
+        self._states = [SqliteOnlineState(connect(folder / "state.db"), plan) for _ in range(2)]
 
     def __getattr__(self, name: str) -> Any:
         self._states.reverse()
@@ -142,20 +141,16 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def writing(state: OnlineState) -> Iterator[None]:
-    state.connection.execute("BEGIN IMMEDIATE")
-    try:
+def writing(state: SqliteOnlineState) -> Iterator[None]:
+    """A transaction of the state's connection, as a writer has to begin it."""
+    with transaction(state.connection):
         state.follow()
         yield
-    except BaseException:
-        state.connection.execute("ROLLBACK")
-        raise
-    state.connection.execute("COMMIT")
 
 
-Factory = Callable[[Path, FeaturePlan], StateStore]
+Factory = Callable[[Path, FeaturePlan], OnlineState]
 STORES: dict[str, Factory] = {
     "list": lambda _, plan: ListStore(plan),
-    "sqlite": lambda _, plan: OnlineState(sqlite3.connect(":memory:"), plan),
+    "sqlite": lambda _, plan: SqliteOnlineState(sqlite3.connect(":memory:"), plan),
     "sqlite, two connections": lambda folder, plan: Workers(folder, plan),  # type: ignore[return-value]
 }

@@ -1,8 +1,8 @@
-"""Finished values of plain views in serving's file: of each entity the newest row, whatever order the rows
-came in.
+"""Finished values of materialized views in serving's file: the newest row of each entity, in whatever order
+the rows came.
 
-Nothing here commits. The table's name has no `online_` before it: a rebuild of the online state, which the
-lake's events make anew, leaves it alone.
+Nothing here commits. The table's name does not begin with `online_`, so a rebuild of the online state leaves
+the table alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -21,11 +21,12 @@ from feast.protos.feast.types.Value_pb2 import Map, Value
 from feast.type_map import python_values_to_proto_values
 
 from feature_repo.engine.ids import id_texts
-from feature_repo.engine.local.from_lake import EPOCH
+from feature_repo.times import from_us
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS feast_values (
-    view TEXT, entity BLOB, event_us INTEGER NOT NULL, created_us INTEGER NOT NULL, features BLOB NOT NULL, PRIMARY KEY (view, entity)
+    view TEXT, entity BLOB, event_us INTEGER NOT NULL, created_us INTEGER NOT NULL, features BLOB NOT NULL,
+    PRIMARY KEY (view, entity)
 ) WITHOUT ROWID
 """
 UPSERT = """
@@ -36,6 +37,8 @@ WHERE (excluded.event_us, excluded.created_us) >= (event_us, created_us)
 
 
 class Row(NamedTuple):
+    """The finished values of one entity, when they were true, and when they became known."""
+
     entity: EntityKey
     features: Mapping[str, Value]
     event_us: int
@@ -43,8 +46,9 @@ class Row(NamedTuple):
 
 
 def write(connection: sqlite3.Connection, view: str, rows: Iterable[Row]) -> None:
-    """Of rows with the same event_timestamp and created_timestamp the one that is written last stays: it is a
-    correction.
+    """Keep each row that is no older than the one of its entity.
+
+    Of rows with the same event and created time the last one stays: it is a correction.
     """
     connection.executemany(
         UPSERT, ((view, _key(r.entity), r.event_us, r.created_us, _packed(r.features)) for r in rows)
@@ -54,8 +58,10 @@ def write(connection: sqlite3.Connection, view: str, rows: Iterable[Row]) -> Non
 def read(
     connection: sqlite3.Connection, view: str, entities: Iterable[EntityKey], ttl_us: int, now_us: int
 ) -> list[tuple[datetime | None, Any]]:
-    """As Feast's `online_read` gives them: no features where there is no row, or where it is older than the
-    ttl; a null feature is left out.
+    """The time and the features of each entity, as Feast's `online_read` gives them.
+
+    (None, None) where there is no row; the time and None where the row is older than the ttl (0: no row is).
+    A null feature is left out.
     """
     result: list[tuple[datetime | None, Any]] = []
     for entity in entities:
@@ -67,7 +73,7 @@ def read(
             result.append((None, None))
             continue
         event_us, packed = found
-        happened = EPOCH + timedelta(microseconds=event_us)
+        happened = from_us(event_us)
         stale = ttl_us and event_us < now_us - ttl_us
         result.append(
             (
@@ -83,13 +89,14 @@ def read(
 
 
 def forget(connection: sqlite3.Connection, view: str) -> None:
+    """Delete all values of a view."""
     connection.execute("DELETE FROM feast_values WHERE view = ?", (view,))
 
 
 def rows_of(
     view: Any, keys: Sequence[str], table: pa.Table, event_us: Iterable[int], created_us: Iterable[int]
 ) -> list[Row]:
-    """Feast's own encoding of a table's keys and features."""
+    """A table's keys and features in Feast's own encoding, a row each."""
     ids = [[Value(string_val=v) for v in table[k].to_pylist()] for k in keys] or [
         [Value(string_val=DUMMY_ENTITY_VAL)] * table.num_rows
     ]
@@ -107,7 +114,10 @@ def rows_of(
 
 
 def with_text_ids(entity: EntityKey) -> EntityKey:
-    """The key with whole numbers as their decimal text; as such every key is kept and looked for."""
+    """The key with whole numbers as their decimal text, which is how keys are stored and looked up.
+
+    Raises `NotAnId` for a null, and for a number that is no id.
+    """
     found = [(v, v.WhichOneof("val")) for v in entity.entity_values]
     if all(kind == "string_val" for _, kind in found):
         return entity
@@ -116,6 +126,7 @@ def with_text_ids(entity: EntityKey) -> EntityKey:
 
 
 def is_finite(value: Value) -> bool:
+    """False for NaN and for the infinite."""
     kind = value.WhichOneof("val")
     return kind not in ("double_val", "float_val") or math.isfinite(getattr(value, kind))
 

@@ -26,9 +26,9 @@ from lake_kit import (
 
 from feature_repo.lake.datasets import (
     DamagedPartition,
-    DataFile,
     Lake,
     LakeError,
+    LakeFile,
     Manifest,
     MissingPartitions,
     encode,
@@ -329,4 +329,4 @@ def test_a_place_that_is_no_folder_is_an_error_that_names_it(tmp_path: Path) -> 
 
 def test_a_data_file_knows_its_own_digest() -> None:
     bytes_of, file = encode(content(1))
-    assert file == DataFile(f"{file.sha256[:32]}.parquet", ROWS, len(bytes_of), file.sha256)
+    assert file == LakeFile(f"{file.sha256[:32]}.parquet", ROWS, len(bytes_of), file.sha256)

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from event_kit import HOUR, START, event, every_function, table_of
 from stores import ListStore, connect, writing
-from test_windows import HOUR, START, event, table_of
 
-from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
+from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.generations import standing, tables_of
-from feature_repo.online.sqlite.rebuild import Rebuild, RebuildError
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.rebuild import OnlineRebuild, RebuildError
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 DAY = 24 * HOUR
 WANTED = (
@@ -31,7 +31,8 @@ WANTED = (
     ("sum", "money"),
     ("std", "money"),
     ("max", "money"),
-    *((f, "event_timestamp") for f in AGES),
+    ("last", "money"),
+    *every_function("event_timestamp"),
 )
 VIEWS = tuple(
     ViewPlan(
@@ -41,6 +42,7 @@ VIEWS = tuple(
         hop,
         tuple(Aggregate(f"{name}_{f}_{c}_{d}", c, f, d * DAY) for d in (1, 5) for f, c in WANTED),
         {"money": 2},
+        ("transaction_id",),
     )
     for name, hop in (("exact", 0), ("tiled", HOUR))
 )
@@ -51,7 +53,7 @@ EVENTS_A_DAY, DAYS, KEYS = 200, 6, "abcdefgh"
 def event_of(day: int, number: int) -> dict[str, object]:
     return {
         **event(day * 1440 + number * 1440 // EVENTS_A_DAY, money=number / 4, who="x"),
-        "key": KEYS[number % len(KEYS)],
+        "key": None if number % 40 == 39 else KEYS[number % len(KEYS)],
     }
 
 
@@ -72,23 +74,22 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+def events_of_the_lake() -> Iterator[Loaded]:
+    for day in range(1, DAYS):  # the first was never validated
+        for n in range(EVENTS_A_DAY):
+            e = event_of(day, n)
+            yield f"{day}/{n}", e, e["event_us"], e["created_us"]  # type: ignore[misc]
+
+
 def of_the_lake() -> ListStore:
     model = ListStore(PLAN)
-    for day in range(1, DAYS):  # the first was never validated
-        model.load(
-            "s",
-            (
-                (f"{day}/{n}", e, e["event_us"], e["created_us"])
-                for n in range(EVENTS_A_DAY)
-                if (e := event_of(day, n))
-            ),
-        )  # type: ignore[misc]
+    model.load("s", events_of_the_lake())
     return model
 
 
-def assert_equal(state: OnlineState, model: ListStore) -> None:
+def assert_equal(state: SqliteOnlineState, model: ListStore) -> None:
     assert sorted(state.ids("s", 0, 2**62)) == sorted(model.ids("s", 0, 2**62))
-    for key in KEYS:
+    for key in (*KEYS, None):
         for at_us in (START + DAYS * DAY + 1, START + DAYS * DAY - 3 * HOUR):
             assert state.aggregates({"key": key}, at_us) == model.aggregates({"key": key}, at_us)
 
@@ -96,12 +97,12 @@ def assert_equal(state: OnlineState, model: ListStore) -> None:
 def test_a_rebuild_of_a_quiet_state_is_the_lake_and_leaves_nothing_behind(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
-    state = OnlineState(connection, PLAN)
+    state = SqliteOnlineState(connection, PLAN)
     for number in range(40):
         stray = event_of(1, number)
         state.push("s", f"stray {number}", stray, stray["event_us"], stray["event_us"])  # type: ignore[arg-type]
     for round in (1, 2):
-        with Rebuild(connection, PLAN) as rebuild:
+        with OnlineRebuild(connection, PLAN) as rebuild:
             assert rebuild.load_lake(lake) == {"s": (DAYS - 1) * EVENTS_A_DAY}
             rebuild.pack(START + DAYS * DAY)
             rebuild.switch()
@@ -117,22 +118,68 @@ def test_only_what_a_window_reaches_on_the_last_day_is_loaded(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
     one_day = FeaturePlan(
-        "s", (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),)),), (), ("n",)
+        "s",
+        (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),), event_id=("transaction_id",)),),
+        (),
+        ("n",),
     )
-    with Rebuild(connection, one_day) as rebuild:
+    with OnlineRebuild(connection, one_day) as rebuild:
         assert rebuild.load_lake(lake, "2018-04-04") == {"s": 2 * EVENTS_A_DAY}
-    with Rebuild(connection, one_day) as rebuild:
+    with OnlineRebuild(connection, one_day) as rebuild:
         assert rebuild.load_lake(Lake(f"{lake.root}/nowhere")) == {"s": 0}
 
 
+def roads_of(day: int, hour: int) -> dict[str, object]:
+    at_us = START + day * DAY + hour * HOUR
+    return {
+        "depot": f"d{hour % 2}",
+        "snow": hour / 4,
+        "event_us": at_us,
+        "created_us": at_us + hour % 3 * HOUR,
+    }
+
+
+def test_a_further_feed_is_loaded_and_carried_over_like_any_stream(
+    connection: sqlite3.Connection, lake: Lake
+) -> None:
+    """The feed has an id of two columns, a key of its own, and a last day before the other stream's."""
+    wanted = tuple(Aggregate(f"{f}_snow", "snow", f, DAY) for f in ("count", "avg", "max"))
+    feed = ViewPlan("roads", "depot", "roads", 0, wanted, {"snow": 2}, ("depot", "event_timestamp"))
+    plan, newest = FeaturePlan("s", (*VIEWS, feed), (), ()), DAYS - 2
+    state, model = SqliteOnlineState(connection, plan), ListStore(plan)
+    for day in range(newest + 1):
+        rows = [roads_of(day, hour) for hour in range(24)]
+        table = pa.table({name: [row[name] for row in rows] for name in ("depot", "snow")})
+        for name in ("event", "created"):
+            times = pa.array([row[f"{name}_us"] for row in rows], pa.timestamp("us", "UTC"))
+            table = table.append_column(f"{name}_timestamp", times)
+        lake.write("roads", f"2018-04-0{day + 1}", table, validated=True)
+    for store, days in ((model, range(newest + 2)), (state, range(newest + 1, newest + 2))):
+        for e in (roads_of(day, hour) for day in days for hour in range(24)):
+            at_us, created_us = int(e["event_us"]), int(e["created_us"])  # type: ignore[call-overload]
+            store.push("roads", plan.event_id("roads", e, at_us), e, at_us, created_us)
+    with OnlineRebuild(connection, plan) as rebuild:
+        # A day's window reaches back from the feed's last day.
+        assert rebuild.load_lake(lake) == {"s": (DAYS - 1) * EVENTS_A_DAY, "roads": 2 * 24}
+        assert rebuild.carry_over(START + (newest + 1) * DAY) == {"s": 0, "roads": 24}
+        rebuild.pack(START + DAYS * DAY)
+        rebuild.switch()
+    state.follow()
+    model.load("s", events_of_the_lake())
+    for depot in ("d0", "d1", "nowhere", None):
+        for at_us in (START + newest * DAY + HOUR, START + (newest + 2) * DAY - 1):
+            keys = {"depot": depot, "key": "a"}
+            assert state.aggregates(keys, at_us) == model.aggregates(keys, at_us)
+
+
 def test_what_the_lake_does_not_have_yet_is_carried_over(connection: sqlite3.Connection, lake: Lake) -> None:
-    state, model = OnlineState(connection, PLAN), of_the_lake()
+    state, model = SqliteOnlineState(connection, PLAN), of_the_lake()
     for number in range(20):
         newer, older = event_of(DAYS, number), event_of(2, number)
         for store in (state, model):
             store.push("s", f"newer {number}", newer, newer["event_us"], newer["created_us"])  # type: ignore[arg-type]
         state.push("s", f"older {number}", older, older["event_us"], older["created_us"])  # type: ignore[arg-type]
-    with Rebuild(connection, PLAN) as rebuild:
+    with OnlineRebuild(connection, PLAN) as rebuild:
         rebuild.load_lake(lake)
         assert rebuild.carry_over(START + DAYS * DAY) == {"s": 20}
         assert rebuild.carry_over(START + DAYS * DAY) == {"s": 0}
@@ -144,8 +191,8 @@ def test_what_the_lake_does_not_have_yet_is_carried_over(connection: sqlite3.Con
 def test_removed_during_a_rebuild_stays_removed_unless_it_is_pushed_again(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
-    state, model = OnlineState(connection, PLAN), of_the_lake()
-    with Rebuild(connection, PLAN) as rebuild:
+    state, model = SqliteOnlineState(connection, PLAN), of_the_lake()
+    with OnlineRebuild(connection, PLAN) as rebuild:
         with writing(state):
             assert not state.remove("s", "3/1")  # the old state never had it
             state.remove("s", "3/2")
@@ -171,11 +218,11 @@ def lost_half_way(lake: Lake) -> Iterator[Loaded]:
 def test_a_rebuild_that_fails_leaves_the_old_state_as_it_was(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
-    state, model = OnlineState(connection, PLAN), ListStore(PLAN)
+    state, model = SqliteOnlineState(connection, PLAN), ListStore(PLAN)
     e = event_of(1, 1)
     for store in (state, model):
         store.push("s", "1", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]
-    with pytest.raises(LakeError, match="nowhere"), Rebuild(connection, PLAN) as rebuild:
+    with pytest.raises(LakeError, match="nowhere"), OnlineRebuild(connection, PLAN) as rebuild:
         rebuild.load("s", lost_half_way(lake))
     state.follow()
     assert_equal(state, model)
@@ -184,13 +231,13 @@ def test_a_rebuild_that_fails_leaves_the_old_state_as_it_was(
 
 def test_two_rebuilds_at_once_are_one_too_many(connection: sqlite3.Connection, tmp_path: Path) -> None:
     with (
-        Rebuild(connection, PLAN),
+        OnlineRebuild(connection, PLAN),
         pytest.raises(RebuildError, match="another rebuild"),
-        Rebuild(connect(tmp_path / "state.db"), PLAN),
+        OnlineRebuild(connect(tmp_path / "state.db"), PLAN),
     ):
         pass
     with pytest.raises(RebuildError, match="in a file"):
-        Rebuild(sqlite3.connect(":memory:", isolation_level=None), PLAN)
+        OnlineRebuild(sqlite3.connect(":memory:", isolation_level=None), PLAN)
 
 
 def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
@@ -204,7 +251,7 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
 
     def traffic() -> None:
         try:
-            state, number = OnlineState(connect(tmp_path / "state.db"), PLAN), 0
+            state, number = SqliteOnlineState(connect(tmp_path / "state.db"), PLAN), 0
             while not stop.is_set() or number < 300:
                 number += 1
                 e = {
@@ -231,7 +278,7 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
             failed.append(error)
 
     thread = threading.Thread(target=traffic)
-    with Rebuild(connection, PLAN, lambda: time.sleep(0.001)) as rebuild:
+    with OnlineRebuild(connection, PLAN, lambda: time.sleep(0.001)) as rebuild:
         thread.start()
         rebuild.load_lake(lake)
         rebuild.carry_over(START)
@@ -242,7 +289,7 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
         thread.join(60)
     assert failed == []
     assert max(waits) < 0.25
-    assert_equal(OnlineState(connection, PLAN), model)
+    assert_equal(SqliteOnlineState(connection, PLAN), model)
 
 
 KILLED = """
@@ -251,7 +298,7 @@ sys.path.insert(0, sys.argv[3])
 from stores import connect
 from test_rebuilding import PLAN
 from feature_repo.lake.datasets import Lake
-from feature_repo.online.sqlite.rebuild import Rebuild
+from feature_repo.online.sqlite.rebuild import OnlineRebuild
 
 commits = []
 def pause():
@@ -259,7 +306,7 @@ def pause():
     if len(commits) > 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-with Rebuild(connect(sys.argv[1]), PLAN, pause) as rebuild:
+with OnlineRebuild(connect(sys.argv[1]), PLAN, pause) as rebuild:
     rebuild.load_lake(Lake(sys.argv[2]))
 """
 
@@ -267,7 +314,7 @@ with Rebuild(connect(sys.argv[1]), PLAN, pause) as rebuild:
 def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
     connection: sqlite3.Connection, lake: Lake, tmp_path: Path
 ) -> None:
-    state, model = OnlineState(connection, PLAN), ListStore(PLAN)
+    state, model = SqliteOnlineState(connection, PLAN), ListStore(PLAN)
     e = event_of(1, 1)
     for store in (state, model):
         store.push("s", "1", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]
@@ -287,7 +334,7 @@ def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
     with writing(state):
         assert_equal(state, model)
         state.push("s", "2", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]
-    with Rebuild(connection, PLAN) as rebuild:
+    with OnlineRebuild(connection, PLAN) as rebuild:
         assert rebuild.ids("s", 0, START + DAYS * DAY) == []
         assert tables_of(connection, 1) == []
         rebuild.carry_over(START)
