@@ -28,7 +28,7 @@ from dagster._core.execution import compute_logs
 from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy.exc import DBAPIError
 
-from mlops_assets.errors import is_interrupted, told
+from mlops_assets.errors import PlatformError, is_interrupted, told
 from mlops_assets.resources.home import bring_up, preparing, write_layout, write_whole
 from mlops_assets.resources.processes import process_tags
 from mlops_assets.sensors.retraining import fail_dead_runs
@@ -62,7 +62,7 @@ GIVEN_S = 10.0  # a few looks of the daemon at its queue
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-class RunFailed(Exception):
+class RunFailed(PlatformError):
     """A run ended in failure; the message names the step and what was wrong, in one line."""
 
 

@@ -12,6 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
 
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import ConfigError, Settings, load_settings
 from mlops_assets.resources.home import DATABASE, bring_up
 from mlops_assets.use_cases import USE_CASES
@@ -19,7 +20,7 @@ from mlops_assets.use_cases import USE_CASES
 CHECKED_BYTES = 200_000_000
 
 
-class CommandError(Exception):
+class CommandError(PlatformError):
     """What was asked for cannot be done; the message says what and where."""
 
 

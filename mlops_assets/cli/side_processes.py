@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.home import ARTIFACTS
 from mlops_assets.resources.processes import ORPHAN_TIMEOUT_S, start
@@ -30,7 +31,7 @@ PORT_PATIENCE_S = ORPHAN_TIMEOUT_S + 2.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class DevError(Exception):
+class DevError(PlatformError):
     """The two cannot run side by side, or one of them ended by itself; the message says which."""
 
 

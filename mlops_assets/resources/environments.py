@@ -25,7 +25,7 @@ from mlops_assets.core.learning.tuning import Tuning
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.drift import DriftThresholds
 from mlops_assets.core.watching.guard import Guard
-from mlops_assets.errors import listed
+from mlops_assets.errors import PlatformError, listed
 from mlops_assets.sources.listing import beside
 from serving.contract.bounds import Bounds
 
@@ -34,7 +34,7 @@ _NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # in the address of a database the
 Share = Annotated[float, Ge(0), Le(1)]
 
 
-class ConfigError(Exception):
+class ConfigError(PlatformError):
     """The configuration cannot be used; the message names the file, the section and the key.
 
     Several problems are a line each.

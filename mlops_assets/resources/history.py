@@ -13,10 +13,12 @@ from typing import Any
 
 from dagster import ConfigurableResource
 
+from mlops_assets.errors import PlatformError
+
 ORIGIN = "0" * 64  # what the first line names as the one before it
 
 
-class HistoryError(Exception):
+class HistoryError(PlatformError):
     """The history is not what was written; the message names the file and the line."""
 
 

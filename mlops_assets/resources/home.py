@@ -18,6 +18,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from mlops_assets.errors import PlatformError
+
 LAYOUT, LOCK = "home.json", "prepare.lock"
 FORMAT = 2  # 1 had no such file, and absolute places
 ARTIFACTS = "artifacts"  # in MLflow's folder, beside its database
@@ -34,7 +36,7 @@ PLACES = (
 ABSOLUTE = re.compile(r"(?:file://)?(/.*)/mlflow/artifacts")
 
 
-class HomeError(Exception):
+class HomeError(PlatformError):
     """A home cannot be used as it is; the message names the file and what to do."""
 
 

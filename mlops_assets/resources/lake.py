@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 from dagster import ConfigurableResource
 
 from feature_repo.lake.datasets import Lake, LakeError, Manifest
+from mlops_assets.errors import PlatformError
 
 
-class NotValidated(LakeError):
+class NotValidated(PlatformError, LakeError):
     """A partition exists, but the checks that guard what is downstream of it have not passed."""
 
 

@@ -26,6 +26,7 @@ from mlops_assets.core.keys import (
     TRANSACTIONS,
     VERDICTS,
 )
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ INGESTED = (
 Days = Mapping[str, Sequence[str]]  # day -> SHA-256 of its files
 
 
-class RecordError(Exception):
+class RecordError(PlatformError):
     """A record cannot be read; the message says which and why."""
 
 

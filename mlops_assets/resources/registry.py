@@ -20,7 +20,7 @@ import pyarrow as pa
 from dagster import ConfigurableResource
 
 from mlops_assets.core.judging.model_card import shortened
-from mlops_assets.errors import is_interrupted, told
+from mlops_assets.errors import PlatformError, is_interrupted, told
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.home import (
     ARTIFACTS,
@@ -54,7 +54,7 @@ LONGEST_TRAINING = timedelta(days=1)  # what Dagster, too, ends a launched run a
 DATASET_DIGEST = 36
 
 
-class RegistryError(Exception):
+class RegistryError(PlatformError):
     """The registry has no such version, or what it holds cannot be used."""
 
 

@@ -16,13 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.processes import start
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 
 
-class ProcessFailed(Exception):
+class ProcessFailed(PlatformError):
     """A process did not come up, or went away; the message names it, its log and the last line of it."""
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.demo.background import free_port, running, stopping_on_sigterm, wait_until_ready
 from mlops_assets.cli.demo.bank import Bank
+from mlops_assets.errors import PlatformError
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun
@@ -30,7 +31,7 @@ MARKER = ".mlops-demo"
 SENSOR, SENSOR_TAG = "retrain_on_drift", "dagster/sensor_name"
 
 
-class DemoFailed(Exception):
+class DemoFailed(PlatformError):
     """The story did not come to its end; the message says where it stopped."""
 
 

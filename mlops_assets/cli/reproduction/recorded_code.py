@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.provenance import Record, code_digest, git, lock_digest
 
 
-class CannotReproduce(Exception):
+class CannotReproduce(PlatformError):
     """There is nothing to rebuild the version from; the message says what is missing."""
 
 
