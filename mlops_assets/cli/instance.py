@@ -28,8 +28,9 @@ from dagster._core.execution import compute_logs
 from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy.exc import DBAPIError
 
+from feature_repo.lake.files import write_whole
 from mlops_assets.errors import PlatformError, is_interrupted, told
-from mlops_assets.resources.home import bring_up, preparing, write_layout, write_whole
+from mlops_assets.resources.home import bring_up, preparing, write_layout
 from mlops_assets.resources.processes import process_tags
 from mlops_assets.sensors.retraining import fail_dead_runs
 
@@ -100,7 +101,7 @@ def _make_databases(folder: Path) -> None:
         return
     shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed here
     beside.mkdir()
-    write_whole(beside / place.name, INSTANCE_SETTINGS)
+    write_whole(beside / place.name, INSTANCE_SETTINGS.encode())
     _open_storages(beside)
     for name in (*DATABASES, place.name):
         if not (folder / name).exists():

@@ -11,7 +11,6 @@ cut off, before anything else happens:
 5. The digest of the line is noted at the registered model. A history that goes further than this note was cut off; one that is shorter lost its end.
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from mlops_assets.core.lifecycle.champions import (
     AWAITING,
@@ -35,8 +36,8 @@ from mlops_assets.core.lifecycle.champions import (
     latch,
     moved_to,
 )
+from mlops_assets.resources.decision_history import History
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.history import History
 from mlops_assets.resources.registry import (
     BUNDLE,
     CHAMPION,
@@ -48,8 +49,7 @@ from mlops_assets.resources.registry import (
     digest_tag,
     registry_of,
 )
-
-HEAD_TAG = "history"  # of the registered model: how far the history goes
+from mlops_assets.resources.registry_records import HEAD_TAG
 
 Rows = list[dict[str, Any]]
 
@@ -228,8 +228,7 @@ class Lifecycle:
         """
         place = Path(self.registry.artifact_root).parent / "promotion.lock"
         place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with FileLock(place):
             rows = self.history.entries()
             for number in range(len(rows) - len(self.unconfirmed()) + 1, len(rows) + 1):
                 self._check_same(rows[number - 1], number)
@@ -342,7 +341,7 @@ class Lifecycle:
 
 def lifecycle_of(settings: Settings) -> Lifecycle:
     """The registry and the history under the platform's home."""
-    return Lifecycle(registry_of(settings), History(path=str(settings.history_file)))
+    return Lifecycle(registry_of(settings), History(str(settings.history_file)))
 
 
 def _recorded(rows: Rows, what: str, entry: Mapping[str, object]) -> dict[str, Any] | None:

@@ -36,8 +36,8 @@ sys.exit(main(["status"]))
 # A command that meets Ctrl-C as the text in its place does.
 COMMAND = """
 import ctypes, logging, os, signal, sys, threading, time
-import mlops_assets.cli
 from mlops_assets.__main__ import main
+from mlops_assets.cli.commands import status
 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
@@ -47,12 +47,7 @@ def run(options):
     {meets}
     time.sleep(20)
 
-command = mlops_assets.cli.main
-def patched(arguments, interrupted):
-    from mlops_assets.cli import commands
-    commands.status = lambda: run(None)
-    return command(arguments, interrupted)
-mlops_assets.cli.main = patched
+status.run = run
 sys.exit(main(["status"]))
 """
 MEETS = {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from record_kit import DAYS, record
 from world import ListedSource, World, at, served
 
 from feature_repo.lake.datasets import Lake
@@ -19,34 +20,7 @@ from mlops_assets.resources.provenance import (
     unreproducible,
 )
 
-DAYS = ("2025-03-01", "2025-03-02", "2025-03-03")
 VIEWS = ("customer_stats",)
-
-
-def record(**changes: object) -> Record:
-    """One that could be, for tests that look at parts of it."""
-    values: dict[str, object] = {
-        "use_case": "fraud",
-        "as_of": "2025-03-04",
-        "code": {
-            "git_commit": "a" * 40,
-            "git_dirty": "false",
-            "code_digest": "c",
-            "config_digest": hashlib.sha256(b"").hexdigest(),
-            "lock_digest": "l",
-        },
-        "config": "",
-        "config_base": "",
-        "runtime": {"python": "3.11.7", "lightgbm": "4.7.0"},
-        "feature_service": "fraud_v1",
-        "plan_digest": "p",
-        "recipe": {"seed": 1, "rounds": 3},
-        "partitions": {"raw_transactions": {DAYS[0]: ["x"]}},
-        "unvalidated": {},
-        "training_set": "t",
-        "models": {"evaluation": "e", "release": "r"},
-    }
-    return Record(**{**values, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

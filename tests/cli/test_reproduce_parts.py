@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from test_provenance import DAYS, record
+from record_kit import DAYS, record
 
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.reproduction import recorded_code as code_module

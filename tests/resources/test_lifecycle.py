@@ -20,7 +20,7 @@ from lifecycle_kit import AT, GOOD, Shelf
 from feature_repo.lake.datasets import Lake
 from mlops_assets.assets.monitoring import _served as served
 from mlops_assets.core.keys import PREDICTION_LOG
-from mlops_assets.resources.history import History, HistoryError
+from mlops_assets.resources.decision_history import History, HistoryError
 from mlops_assets.resources.promotion import HEAD_TAG, NotPromotable, Overtaken
 from mlops_assets.resources.registry import EVALUATION_TAG, RegistryError
 from serving.contract.bundle import BundleError

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.resources.history import ORIGIN, Head, History, HistoryError, sealed
+from mlops_assets.resources.decision_history import ORIGIN, Head, History, HistoryError, sealed
 
 
 @pytest.fixture
