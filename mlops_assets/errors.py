@@ -19,7 +19,7 @@ OURS = ("mlops_assets", "feature_repo", "serving")
 LONGEST_QUOTE = 400  # Characters of a library's message. Our own messages are never cut.
 _FORMATTED = re.compile(r"([\w.<>]+)(?:: |\n|$)")  # Python prints the class, then the message
 _LIST = re.compile(r"[^\n]*: \d+ problems\n  ")
-# Libraries wrap their message: the number of a system error, a driver's class, a database's statement, a link.
+# Libraries wrap their message in a system error's number, a driver's class, a statement or a link.
 _TRIMMINGS = (
     re.compile(r"^\[Errno -?\d+\] "),
     re.compile(r"^\((?:\w+\.)+\w+\) "),

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 
 class Once(argparse.Action):
-    """An option that may be given once. Without this check a second value would replace the first in silence."""
+    """An option that may be given once. Plain argparse lets a second value replace the first in silence."""
 
     def __call__(
         self,

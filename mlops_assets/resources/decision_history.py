@@ -47,7 +47,7 @@ class History:
     path: str
 
     def append(self, entry: Mapping[str, object]) -> dict[str, Any]:
-        """Add one line as a whole, and return it. Writers take turns. The line is on disk when this returns."""
+        """Add one line as a whole and return it. Writers take turns. The line is on disk afterwards."""
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         with FileLock(Path(self.path).with_suffix(".lock")), open(self.path, "a+b") as handle:
             handle.seek(0)
@@ -77,10 +77,10 @@ class History:
         return [entry.get("digest") for entry in self.entries()].index(row["digest"]) + 1
 
     def unconfirmed(self, kept_elsewhere: str | None) -> list[dict[str, Any]]:
-        """The lines after the head that `kept_elsewhere` holds as JSON. A crash came before they were noted there.
+        """The lines after the head that `kept_elsewhere` holds as JSON. A crash kept them from being noted.
 
-        `HistoryError` for what the file itself cannot show: lines that are missing at its end, and a file that
-        was written again from the start.
+        `HistoryError` for what the file itself cannot show: its end is missing, or it was written again from
+        the start.
         """
         rows, digests = self._verified(self._lines(self._read()))
         if kept_elsewhere is None:

@@ -130,7 +130,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a person may configure, checked. `source` is the use case's own and is checked by it."""
+    """Everything that a person may configure, checked. The use case checks its own part, `source`."""
 
     home: Path
     use_case: str = "fraud"

@@ -25,7 +25,7 @@ LAYOUT, LOCK = "home.json", "prepare.lock"
 FORMAT = 2  # Format 1 had no such file, and absolute places
 ARTIFACTS = "artifacts"  # In MLflow's folder, beside its database
 DATABASE = Path("mlflow", "mlflow.db")
-# MLflow's columns that hold places of artifacts. `source` is models:/m-…, runs:/… or a path that a person gave.
+# MLflow's columns with places of artifacts. `source` is models:/m-…, runs:/… or a path that a person gave.
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),

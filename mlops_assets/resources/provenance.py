@@ -196,7 +196,7 @@ def code_digest(root: Path = ROOT) -> str:
 
 
 def git(root: Path, *words: str) -> str:
-    """What git says, or nothing: where it is missing, finds no repository, or does not trust the owner of it."""
+    """The output of git. Empty where git is missing, finds no repository or does not trust its owner."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=False

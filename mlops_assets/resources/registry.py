@@ -1,6 +1,6 @@
 """The model registry: MLflow runs tied to Dagster runs, exact versions, and the alias of the champion.
 
-MLflow keeps a global tracking address and an active run. This module and `registry_database` alone touch them.
+MLflow keeps a global tracking address and an active run. Only this module and `registry_database` touch them.
 """
 
 import json
@@ -106,7 +106,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         return ended
 
     def log_training_set(self, name: str, digest: str, place: str) -> None:
-        """Note the data of the active run: the set's name, the beginning of its digest, its place in the lake.
+        """Note the data of the active run: the name of the set, the start of its digest, its place.
 
         The place is relative to the home where the lake is in the home.
         """
@@ -205,7 +205,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         return load_release(self._verified(version, BUNDLE))
 
     def reference(self, version: Version, kind: str = BUNDLE) -> pa.Table:
-        """The rows that drift of this version is measured against. With EVALUATION_FIT: those of its holdout."""
+        """The reference rows for drift of this version, or with EVALUATION_FIT those of its holdout."""
         return load_reference(self._verified(version, kind))
 
     def evaluation_fit(self, version: Version) -> Release:

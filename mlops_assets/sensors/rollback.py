@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.compute as pc
 from dagster import DefaultSensorStatus, SensorDefinition, SensorResult, SkipReason, sensor
 
+from feature_repo.times import to_us
 from mlops_assets.core.lifecycle.champions import GUARD
 from mlops_assets.core.watching.guard import COMPARED_DAYS, Guard, Reference, judge, watched
 from mlops_assets.graph.checks import observed_decision
 from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.promotion import Lifecycle, Overtaken
 from mlops_assets.resources.registry import ModelRegistry
-from serving.store.sqlite.decision_log import to_us
 from serving.store.sqlite.measured import read_measured
 
 EVERY_S = 30
