@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Interrupts:
     """Whether Ctrl-C has come. No library can hide it.
 
-    DuckDB and NumPy turn the `KeyboardInterrupt` into an error of their own, and Dagster replaces the signal's
+    DuckDB and NumPy turn the `KeyboardInterrupt` into an error of their own, and Dagster replaces the
     handler. Neither reaches the wakeup pipe, to which the system writes. Python ignores an exception in a
     callback from C, so the interrupt is raised again a moment later.
     """
