@@ -15,10 +15,12 @@ from mlops_assets.resources.provenance import (
     Record,
     RecordError,
     base_folder,
+    ingested,
     inputs,
     provenance,
     unreproducible,
 )
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 VIEWS = ("customer_stats",)
 
@@ -76,7 +78,7 @@ def test_the_input_is_every_day_before_the_as_of_day_and_of_features_those_that_
                 pa.table({"value": [dataset, day]}),
                 validated=dataset != "transactions" or day != DAYS[1],
             )
-    days, unvalidated = inputs(lake, as_of=DAYS[2], first=DAYS[1], views=VIEWS)
+    days, unvalidated = inputs(lake, ingested(FRAUD), as_of=DAYS[2], first=DAYS[1], views=VIEWS)
     assert {name: list(found) for name, found in days.items() if found} == {
         "raw_transactions": [DAYS[0], DAYS[1]],
         "transactions": [DAYS[0], DAYS[1]],
@@ -97,7 +99,7 @@ def test_a_day_on_which_nothing_was_served_is_no_input(tmp_path: Path) -> None:
             pa.table({"prediction_id": pa.array(["a"] * rows, pa.string())}),
             validated=True,
         )
-    days, _ = inputs(lake, as_of="2025-03-04", first=DAYS[0], views=())
+    days, _ = inputs(lake, ingested(FRAUD), as_of="2025-03-04", first=DAYS[0], views=())
     assert list(days["prediction_log"]) == [DAYS[1]]
 
 
