@@ -41,7 +41,7 @@ class ConfigError(PlatformError):
 
 @dataclass(frozen=True)
 class Time:
-    """The days that exist: arrival days from `start` to `end`, both included, and as-of days one day later."""
+    """The days that exist: arrival days from `start` to `end`, both included; as-of days a day later."""
 
     start: date = date(2026, 1, 1)
     end: date | None = None

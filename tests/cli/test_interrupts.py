@@ -161,7 +161,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def running(folder: Path, *words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A module in a process group of its own, as a terminal has it; killed at the end if it is there still."""
+    """A module in a process group of its own, as a terminal has it. It is killed at the end."""
     with (folder / "said").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *map(str, words)],

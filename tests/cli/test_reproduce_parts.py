@@ -21,7 +21,8 @@ from mlops_assets.cli.reproduction.workshop import Step, plant, reason, steps
 from mlops_assets.resources.provenance import code_digest, git, lock_digest
 
 FAILED_RUN = """\
-2026-01-01 00:00:00 +0000 - dagster - ERROR - __ASSET_JOB - STEP_FAILURE - Execution of step "training_set" failed.
+2026-01-01 00:00:00 +0000 - dagster - ERROR - __ASSET_JOB - STEP_FAILURE - Execution of step \
+"training_set" failed.
 
 dagster._core.errors.DagsterExecutionStepExecutionError: Error occurred while executing op "training_set":
 
@@ -32,7 +33,8 @@ Stack Trace:
 Error: Materialization failed.
 """
 FAILED_CHECK = """\
-dagster._core.errors.DagsterAssetCheckFailedError: 1 blocking asset check failed with ERROR severity: transactions: schema
+dagster._core.errors.DagsterAssetCheckFailedError: 1 blocking asset check failed with ERROR severity: \
+transactions: schema
 Error: Materialization failed.
 """
 

@@ -96,7 +96,7 @@ def test_a_line_that_was_altered_removed_or_put_in_is_named(five: History, spoil
             look()
 
 
-def test_a_history_that_was_written_anew_from_an_altered_line_on_is_whole_in_itself_and_not_what_is_known_elsewhere(
+def test_a_history_that_was_written_again_from_an_altered_line_on_is_not_what_is_known_elsewhere(
     five: History,
 ) -> None:
     known = five.head().to_json()

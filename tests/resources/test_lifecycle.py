@@ -399,7 +399,7 @@ def test_a_database_that_was_made_anew_is_not_taken_for_the_one_that_was_decided
 
 
 def test_a_history_that_is_newer_than_the_database_is_carried_out_line_by_line(shelf: Shelf) -> None:
-    """As after a restore: the database was copied first, and two decisions were made before the history was."""
+    """As after a restore: two decisions came between the copies of the database and of the history."""
     before = shelf.copied(shelf.home.parent / "before")
     shelf.gate("2")
     shelf.back()
