@@ -32,6 +32,7 @@ def test_a_word_of_a_use_case_is_found_wherever_it_stands(source: str, words: li
         "blocked = allow(review)",
         "signal.pthread_sigmask(signal.SIG_BLOCK, ())",
         "# All in one transaction",
+        'FORMER = {"card": "key"}  # guard: ok',
         '"""A SQLite transaction."""',
         "import sqlite3\nwith transaction(connection): ...",
         "import sqlite3\n# A writer calls it at the beginning of each transaction",

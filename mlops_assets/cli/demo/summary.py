@@ -31,8 +31,7 @@ def summarize(
     after: Version,
     until: date,
 ) -> dict[str, Any]:
-    """Everything from what the platform itself wrote: the lake, the run's tags and the answers of the
-    service.
+    """The summary, made from the lake, the run's tags and the answers of the service.
 
     `caught` is a share of fraud money.
     """
