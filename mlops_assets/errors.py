@@ -60,10 +60,12 @@ class Link:
 
     @property
     def is_ours(self) -> bool:
+        """Whether the class is one of this project."""
         return self.kind.split(".")[0] in OURS
 
     @property
     def name(self) -> str:
+        """The class without its module."""
         return self.kind.rsplit(".", 1)[-1]
 
 

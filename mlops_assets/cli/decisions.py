@@ -39,6 +39,7 @@ def reported(settings: Settings, lifecycle: Lifecycle, row: Mapping[str, Any]) -
 
 
 def now() -> datetime:
+    """The moment of a person's decision."""
     return datetime.now(UTC)
 
 

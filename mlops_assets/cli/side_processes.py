@@ -76,8 +76,7 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
                 for name, process in running.items():
                     if process.poll() is not None:
                         raise DevError(
-                            f"{name} ended by itself with exit code {process.returncode}; what it said stands"
-                            " above"
+                            f"{name} ended with exit code {process.returncode}; what it said stands above"
                         )
         finally:
             _stop(list(running.values()))

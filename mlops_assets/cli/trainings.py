@@ -134,7 +134,7 @@ def undecided(settings: Settings, lake: Lake, as_of: str) -> list[str] | None:
     ):
         raise CommandError(
             f"as of {as_of}: version {made.version} was trained from the same data, configuration and code"
-            " (--again trains it anew)"
+            " (--again trains it once more)"
         )
     champion = lifecycle.registry.champion()
     judged = made.evaluated and (champion and champion.version) in (made.against, made.version)

@@ -32,6 +32,7 @@ class Head:
     digest: str
 
     def to_json(self) -> str:
+        """The head as the registered model keeps it."""
         return json.dumps({"rows": self.rows, "digest": self.digest}, sort_keys=True)
 
 
@@ -94,7 +95,7 @@ class History:
         if _head(digests[: known.rows]) != known:
             raise HistoryError(
                 f"{self.path}: line {known.rows} is another one than MLflow knows of: the file was written"
-                " anew"
+                " again"
             )
         return rows[known.rows :]
 

@@ -53,11 +53,15 @@ class Time:
 
 @dataclass(frozen=True)
 class Storage:
+    """Where the lake is."""
+
     lake: str = ""  # An fsspec address such as s3://bucket/prefix. Empty: the folder lake/ of the home
 
 
 @dataclass(frozen=True)
 class Ingest:
+    """What a day of a feed has to look like before anything is made of it."""
+
     # Above this share the feed itself is broken, and what is downstream must wait
     max_quarantined_share: Share = 0.05
     # A day's rows are compared with the median of this many days before it
@@ -72,12 +76,16 @@ class Ingest:
 
 @dataclass(frozen=True)
 class Verdicts:
+    """When silence counts as an answer."""
+
     # An event without a label by then counts as negative
     maturity_days: Annotated[int, Ge(0)] = 7
 
 
 @dataclass(frozen=True)
 class Model:
+    """Which days a version learns from, and which it is measured on."""
+
     holdout_days: Annotated[int, Ge(1)] = 7
     train_days: Annotated[int, Ge(2)] = 90
     # Nothing is learnt from the platform's first days. Their windows are emptier than all later ones
@@ -96,6 +104,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Retraining:
+    """How often drift may ask for a retraining."""
+
     # As-of days between two retrainings that drift asks for. With 0, one day could be trained for twice
     cooldown_days: int = 3
 
@@ -108,6 +118,8 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Business:
+    """When the business report asks a person to look."""
+
     # Of the value of positives, on the newest mature day. Below it a person should look
     min_caught_share: Share = 0.5
 
@@ -167,22 +179,27 @@ class Settings:
 
     @property
     def maturity(self) -> timedelta:
+        """How long after its event a verdict is final."""
         return timedelta(days=self.verdicts.maturity_days)
 
     @property
     def lake_root(self) -> str:
+        """The folder or fsspec address of the lake."""
         return self.storage.lake or str(self.home / "lake")
 
     @property
     def history_file(self) -> Path:
+        """The history of decisions."""
         return self.home / "history.jsonl"
 
     @property
     def serving_db(self) -> Path:
+        """The database of the service: its log and the online state."""
         return self.home / "serving" / "serving.db"
 
     @property
     def tracking_uri(self) -> str:
+        """The address of MLflow's database."""
         return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
 
@@ -248,7 +265,7 @@ def load_settings(
 
 def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a BOM
+        text = path.read_bytes().decode("utf-8-sig")  # Some editors begin a file with a BOM
         return text, tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such configuration file; {beside(path, '.toml')}") from None

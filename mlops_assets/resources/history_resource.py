@@ -11,4 +11,5 @@ class HistoryResource(ConfigurableResource[History]):
     path: str
 
     def open(self) -> History:
+        """The history itself. The file is made by the first decision."""
         return History(self.path)

@@ -111,6 +111,7 @@ class Record:
     format: int = field(default=FORMAT)
 
     def to_json(self) -> str:
+        """The text of `provenance.json`."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
@@ -126,6 +127,7 @@ class Record:
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the text."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 

@@ -34,6 +34,7 @@ class RegistryDatabase:
 
     @property
     def home(self) -> Path:
+        """The home that the registry is in."""
         return Path(self.artifact_root).parents[1]
 
     @property

@@ -35,6 +35,7 @@ class Version:
 
     @property
     def as_of(self) -> str:
+        """The as-of day that the version was trained for, as an ISO date."""
         return self.tags["as_of"]
 
 

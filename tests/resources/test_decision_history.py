@@ -106,7 +106,7 @@ def test_a_history_that_was_written_again_from_an_altered_line_on_is_not_what_is
         five.append({"n": n, "reasons": ["worse" if n == 3 else "better"]})
     assert five.entries()
     with pytest.raises(
-        HistoryError, match="line 5 is another one than MLflow knows of: the file was written anew"
+        HistoryError, match="line 5 is another one than MLflow knows of: the file was written again"
     ):
         five.unconfirmed(known)
 

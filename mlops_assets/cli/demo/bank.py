@@ -33,7 +33,7 @@ class Bank:
     _connection: http.client.HTTPConnection | None = None
 
     def play(self, day: date, transactions: pa.Table, chargebacks: pa.Table) -> None:
-        """Send the payments that arrive on a day, and the labels that become known on it, in order of time."""
+        """Send the payments that arrive on a day and the labels that become known on it, in order of time."""
         for row in chargebacks.to_pylist():
             heapq.heappush(self._due, (row["label_timestamp"], row["transaction_id"], row["is_fraud"], False))
         ordered = transactions.sort_by([("created_timestamp", "ascending"), ("transaction_id", "ascending")])

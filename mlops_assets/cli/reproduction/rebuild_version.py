@@ -40,6 +40,7 @@ class Rebuild:
 
     @property
     def identical(self) -> bool:
+        """Whether training set and both fits have the recorded digests."""
         return all(self.rebuilt[name] == self.recorded[name] for name in MADE)
 
 
