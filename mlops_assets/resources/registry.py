@@ -196,7 +196,7 @@ class ModelRegistry(ConfigurableResource[Any]):
     def champion(self) -> Version | None:
         """The version that the alias names; None before the first promotion.
 
-        `promotion.py` alone moves the alias.
+        `decision_steps.py` alone moves the alias.
         """
         return self._by_alias(CHAMPION)
 

@@ -215,7 +215,7 @@ def test_nothing_else_in_the_platform_moves_the_alias() -> None:
         for path in (ROOT / package).rglob("*.py")
     ]
     movers = [path.name for path in sources if "registered_model_alias(" in path.read_text()]
-    assert movers == ["lifecycle.py"]
+    assert movers == ["decision_steps.py"]
 
 
 def test_a_history_that_is_not_whole_stops_every_decision(shelf: Shelf) -> None:
