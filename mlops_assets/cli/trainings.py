@@ -44,7 +44,7 @@ def one_at_a_time(home: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Made:
+class TrainedBefore:
     """The version of an as-of day that was made from today's data, configuration and code.
 
     `evaluated` says whether that version was measured, and `against` which champion.
@@ -55,7 +55,7 @@ class Made:
     against: str | None
 
 
-def made_already(settings: Settings, lake: Lake, as_of: str) -> Made | None:
+def made_already(settings: Settings, lake: Lake, as_of: str) -> TrainedBefore | None:
     """The version that a training as of the day would make again; None where there is none."""
     from mlops_assets.core.keys import EVALUATION, TRAINED_MODEL
     from mlops_assets.resources import provenance
@@ -74,7 +74,7 @@ def made_already(settings: Settings, lake: Lake, as_of: str) -> Made | None:
         return None
     judged = {} if lake.manifest(EVALUATION, as_of) is None else lake.read(EVALUATION, [as_of]).to_pylist()[0]
     evaluated = judged.get("version") == number
-    return Made(number, evaluated, judged["champion"] if evaluated else None)
+    return TrainedBefore(number, evaluated, judged["champion"] if evaluated else None)
 
 
 def retrain(instance: DagsterInstance, as_of: str, assets: Sequence[str] | None) -> Any:

@@ -15,7 +15,7 @@ from record_kit import DAYS, record
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.reproduction import recorded_code as code_module
 from mlops_assets.cli.reproduction.differences import differing_code, differing_days, outcome
-from mlops_assets.cli.reproduction.rebuild_version import Rebuild, reproduce
+from mlops_assets.cli.reproduction.rebuild_version import RebuiltVersion, reproduce
 from mlops_assets.cli.reproduction.recorded_code import CannotReproduce, checkout, interpreter
 from mlops_assets.cli.reproduction.workshop import Step, plant, reason, steps
 from mlops_assets.resources.provenance import code_digest, git, lock_digest
@@ -292,6 +292,6 @@ def test_identical_is_the_training_set_and_both_models(
     rebuilt: dict[str, str | None], identical: bool
 ) -> None:
     assert (
-        Rebuild(outcome({}, "t", {"evaluation": "e", "release": "r"}), rebuilt, (), 0, 0).identical
+        RebuiltVersion(outcome({}, "t", {"evaluation": "e", "release": "r"}), rebuilt, (), 0, 0).identical
         is identical
     )

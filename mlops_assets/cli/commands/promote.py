@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     A person may overrule the gate's judgement, and nothing that would break serving or trust.
     """
     from feature_repo.lake.datasets import Lake
-    from mlops_assets.cli.decisions import now, person, reported
+    from mlops_assets.cli.decision_report import now, person, reported
     from mlops_assets.resources.promotion import lifecycle_of
 
     settings, number = configured(), options.version

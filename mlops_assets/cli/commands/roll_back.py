@@ -15,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """The decision as the history has it. Model, features and policy go back together, as one bundle."""
-    from mlops_assets.cli.decisions import now, person, reported
+    from mlops_assets.cli.decision_report import now, person, reported
     from mlops_assets.resources.promotion import lifecycle_of
 
     settings = configured()

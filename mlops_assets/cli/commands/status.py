@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mlops_assets.cli.decisions import decision
+from mlops_assets.cli.decision_report import decision
 from mlops_assets.cli.platform import case_of, configured, registry_exists
 from mlops_assets.core.keys import FEATURE_VECTORS, PREDICTION_LOG, VERDICTS
 

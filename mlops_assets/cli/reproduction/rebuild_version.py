@@ -25,7 +25,7 @@ MADE = ("training_set", "evaluation_fit", "model")
 
 
 @dataclass(frozen=True)
-class Rebuild:
+class RebuiltVersion:
     """The digests of both versions. `differs` names what was not the same, from cause to effect.
 
     An input can differ although the outcome is identical. `from_lake` counts the partitions of raw data whose
@@ -44,7 +44,9 @@ class Rebuild:
         return all(self.rebuilt[name] == self.recorded[name] for name in MADE)
 
 
-def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[[str], None]) -> Rebuild:
+def reproduce(
+    record: Record, lake: Lake, base: Path, root: Path, say: Callable[[str], None]
+) -> RebuiltVersion:
     """Rebuild a version with the recorded code, from a worktree of the repository at `root`.
 
     Raw days come from `lake` where it has files with the recorded digests, else from the source of the
@@ -94,4 +96,4 @@ def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[
             for name in MADE
             if rebuilt[name] != recorded[name]
         ]
-    return Rebuild(recorded, rebuilt, tuple(differs), found, wanted - found)
+    return RebuiltVersion(recorded, rebuilt, tuple(differs), found, wanted - found)
