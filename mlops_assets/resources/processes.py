@@ -99,18 +99,19 @@ def _default_signals() -> None:
 
 
 def _started(pid: int) -> str | None:
-    """When the process began, in ticks since the machine's start; None where it is gone or a zombie.
+    """A mark of when the process began, in ticks of the system; None where it is gone or a zombie.
 
-    A later process under the same id has another mark. The mark does not move when the clock is set.
+    A later process under the same id has another mark. Linux counts from the machine's start, so that its
+    marks do not move when the clock is set.
     """
     try:
         process = psutil.Process(pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
-        since_boot_s = process.create_time() - psutil.boot_time()
+        began_s = process.create_time() - (psutil.boot_time() if psutil.LINUX else 0)
     except psutil.Error:
         return None
-    return str(round(since_boot_s * TICKS_PER_S))
+    return str(round(began_s * TICKS_PER_S))
 
 
 if __name__ == "__main__":
