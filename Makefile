@@ -37,6 +37,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+#	$(BIN)/python tests/vocabulary.py  # From the merge of all rooms on: no word of a use case in the machinery
 
 dev: $(STAMP)
 	$(BIN)/mlops dev

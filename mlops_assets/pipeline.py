@@ -29,7 +29,7 @@ from mlops_assets.graph.console import story_logger
 from mlops_assets.graph.partitions import as_of_days
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
-from mlops_assets.resources.history import History
+from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import registry_of
 from mlops_assets.sensors.retraining import marking_executor, retraining_sensor
@@ -112,7 +112,7 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             "lake": LakeResource(root=settings.lake_root),
             "feature_store": feature_store_of(settings, case),
             "registry": registry_of(settings),
-            "history": History(path=str(settings.history_file)),
+            "history": HistoryResource(path=str(settings.history_file)),
         },
         loggers={"story": story_logger},
         executor=marking_executor,

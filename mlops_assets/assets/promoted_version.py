@@ -11,7 +11,7 @@ from mlops_assets.core.lifecycle.champions import GATE, kind, moved_to
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.graph.partitions import as_of_days, run_of
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.history import History
+from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.promotion import Lifecycle
 from mlops_assets.resources.registry import CARD, ModelRegistry
@@ -33,12 +33,12 @@ def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinitio
         output_required=False,
     )
     def promoted_version(
-        context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry, history: History
+        context: AssetExecutionContext, lake: LakeResource, registry: ModelRegistry, history: HistoryResource
     ) -> Iterator[MaterializeResult]:
         as_of = context.partition_key
         opened = lake.open()
         number = opened.read(EVALUATION, [as_of]).column("version")[0].as_py()
-        row = Lifecycle(registry, history).follow_the_gate(
+        row = Lifecycle(registry, history.open()).follow_the_gate(
             number, datetime.now(UTC), run_of(context), settings.gate.approval
         )
         context.log.info(

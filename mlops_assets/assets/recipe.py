@@ -16,6 +16,7 @@ from mlops_assets.core.keys import MODEL, RECIPE, TRAINING_SET
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.tuning import SPACE, Study, Trial, search
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.errors import PlatformError
 from mlops_assets.graph.checks import markdown_table
 from mlops_assets.graph.partitions import as_of_days, run_of
 from mlops_assets.graph.pictures import as_markdown, png
@@ -29,7 +30,7 @@ from mlops_assets.steps.judge import split_of
 TRIALS_SHOWN = 20
 
 
-class StaleRecipe(ValueError):
+class StaleRecipe(PlatformError, ValueError):
     """The recipe of a day was searched on other rows, or for another configuration, than those that are to be
     trained with it.
     """

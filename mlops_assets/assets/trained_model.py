@@ -25,6 +25,7 @@ from mlops_assets.resources.provenance import (
     RECORD_DIGEST,
     Record,
     base_folder,
+    ingested,
     inputs,
     provenance,
     runtime,
@@ -81,7 +82,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             **(code := provenance(settings)),
         }
         came_in, unvalidated = inputs(
-            opened, as_of, split.train_first.isoformat(), [view.name for view in case.views]
+            opened, ingested(case), as_of, split.train_first.isoformat(), [view.name for view in case.views]
         )
         calendar = {
             f"{name}.{k}": v for name in ("model", "tuning") for k, v in vars(getattr(settings, name)).items()

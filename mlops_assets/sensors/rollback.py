@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.compute as pc
 from dagster import DefaultSensorStatus, SensorDefinition, SensorResult, SkipReason, sensor
 
+from feature_repo.times import to_us
 from mlops_assets.core.lifecycle.champions import GUARD
 from mlops_assets.core.watching.guard import COMPARED_DAYS, Guard, Reference, judge, watched
 from mlops_assets.graph.checks import observed_decision
-from mlops_assets.resources.history import History
+from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.promotion import Lifecycle, Overtaken
 from mlops_assets.resources.registry import ModelRegistry
-from serving.store.sqlite.decision_log import to_us
 from serving.store.sqlite.measured import read_measured
 
 EVERY_S = 30
@@ -34,10 +34,11 @@ def guard_sensor(guard: Guard, serving_db: Path) -> SensorDefinition:
             " nothing promotes it again by itself."
         ),
     )
-    def guard_champion(registry: ModelRegistry, history: History) -> SensorResult | SkipReason:
+    def guard_champion(registry: ModelRegistry, history: HistoryResource) -> SensorResult | SkipReason:
         if not guard.enabled:
             return SkipReason("turned off: [guard] enabled = false")
-        found = watched(history.entries(), now := datetime.now(UTC), guard)
+        decisions = history.open()
+        found = watched(decisions.entries(), now := datetime.now(UTC), guard)
         if isinstance(found, str):
             return SkipReason(found)
         served = read_measured(serving_db, found.version, to_us(found.since))
@@ -56,10 +57,10 @@ def guard_sensor(guard: Guard, serving_db: Path) -> SensorDefinition:
             return SkipReason(seen + shared)
         why = "; ".join(judgement.breaches)
         try:
-            row = Lifecycle(registry, history).roll_back(now, GUARD, why, version=found.version)
+            row = Lifecycle(registry, decisions).roll_back(now, GUARD, why, version=found.version)
         except Overtaken as overtaken:
             return SkipReason(f"{seen}. It left its guard ({why}), but {overtaken}")
-        observed = observed_decision(row, history.line(row), requests=served.scored + served.errors)
+        observed = observed_decision(row, decisions.line(row), requests=served.scored + served.errors)
         return SensorResult(
             asset_events=[observed],
             skip_reason=SkipReason(f"version {row['version']} was rolled back to {row['to']}: {why}"),

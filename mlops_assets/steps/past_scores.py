@@ -11,6 +11,7 @@ from feature_repo.lake.datasets import Lake
 from mlops_assets.core.judging.walk_weeks import Difference, difference, policies, quality
 from mlops_assets.core.keys import FEATURE_VECTORS
 from mlops_assets.core.learning.splits import utc_days
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import day_range, read_validated, to_frame
 from mlops_assets.resources.registry import ModelRegistry, RegistryError, Version
@@ -33,7 +34,7 @@ def score_days(lake: Lake, release: Release, first: str, last: str) -> pa.Table:
     return vectors.select(COLUMNS).append_column("fraud_score", pa.array(scores, pa.float64()))
 
 
-class NothingKnown(ValueError):
+class NothingKnown(PlatformError, ValueError):
     """No payment of the days has a verdict yet, so that there is nothing to measure on."""
 
 

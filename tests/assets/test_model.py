@@ -20,9 +20,9 @@ from mlops_assets.core.judging.gate import Gate
 from mlops_assets.core.judging.measures import UndefinedMetric
 from mlops_assets.core.learning.fits import Recipe, TrainingError
 from mlops_assets.core.learning.splits import NothingToLearn
+from mlops_assets.resources.decision_history import History
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import FeatureStoreResource, feature_store_of
-from mlops_assets.resources.history import History
 from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame
 from mlops_assets.resources.promotion import Lifecycle, NotPromotable
 from mlops_assets.resources.registry import RegistryError, Version

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mlops_assets.core.judging.measures import Flags, Scores, UndefinedMetric, numbers
 from mlops_assets.core.learning.splits import utc_days
+from mlops_assets.errors import PlatformError
 from serving.contract.policy import Policy
 
 REPORT_COLUMNS = (
@@ -21,11 +22,11 @@ REPORT_COLUMNS = (
 )  # fmt: skip
 
 
-class BadCosts(ValueError):
+class BadCosts(PlatformError, ValueError):
     """A cost that is no cost; the message names it."""
 
 
-class ConflictingVerdicts(ValueError):
+class ConflictingVerdicts(PlatformError, ValueError):
     """Two verdicts of one transaction where only the latest may stand."""
 
 

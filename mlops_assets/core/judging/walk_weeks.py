@@ -19,6 +19,7 @@ from mlops_assets.core.judging import measures as m
 from mlops_assets.core.judging.bootstrap import clusters, paired_bootstrap
 from mlops_assets.core.judging.money import Costs, business_report, reviewed_at_capacity
 from mlops_assets.core.learning.splits import utc_days
+from mlops_assets.errors import PlatformError
 from serving.contract.policy import Policy, decide
 
 OWN, CAPACITY, UNCHANGED = "own_thresholds", "at_capacity", "never_retrained"
@@ -26,7 +27,7 @@ RESAMPLES = 500
 END = pd.Timestamp.max.tz_localize("UTC")
 
 
-class BadWalk(ValueError):
+class BadWalk(PlatformError, ValueError):
     """Days or a step that make no walk; the message names them."""
 
 

@@ -27,6 +27,7 @@ from mlops_assets.core.judging.measures import (
 from mlops_assets.core.judging.money import Costs, policy_from_costs
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.splits import Split, utc_days
+from mlops_assets.errors import PlatformError
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator
 
@@ -35,7 +36,7 @@ Progress = Callable[[str], None]
 IDENTITY = Calibrator(a=1.0, b=0.0)  # LightGBM's margin is a log-odds already
 
 
-class TrainingError(ValueError):
+class TrainingError(PlatformError, ValueError):
     """Rows that no model can be trained on; the message names what is wrong with them."""
 
 

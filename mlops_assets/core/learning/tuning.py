@@ -16,11 +16,12 @@ from mlops_assets.core.judging.measures import Flags
 from mlops_assets.core.learning.fits import Learnable, choose_rounds, learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.splits import Split, utc_days
+from mlops_assets.errors import PlatformError
 
 Report = Callable[["Trial", "Trial"], None]  # the trial that has just ended, and the best so far
 
 
-class TuningError(ValueError):
+class TuningError(PlatformError, ValueError):
     """A search that cannot be meant, or rows that it cannot be made on; the message names what is wrong."""
 
 

@@ -1,8 +1,10 @@
-"""One line for every decision on a version, each sealed with the digest of the line before it: appended, and
-never changed unseen.
+"""The history of decisions on versions: a file to which lines are appended.
+
+Each line holds the digest of the line before it, so that no change goes unseen.
 """
 
-import fcntl
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -11,51 +13,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster import ConfigurableResource
+from filelock import FileLock
 
-ORIGIN = "0" * 64  # what the first line names as the one before it
+from mlops_assets.errors import PlatformError
+
+ORIGIN = "0" * 64  # The first line names it as the digest of the line before
 
 
-class HistoryError(Exception):
-    """The history is not what was written; the message names the file and the line."""
+class HistoryError(PlatformError):
+    """The history is not what was written. The message names the file and the line."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """How far a history goes: the number of its lines, and the digest of the last one."""
+    """The end of a history: the number of its lines, and the digest of the last line."""
 
     rows: int
     digest: str
 
     def to_json(self) -> str:
+        """The head as the registered model keeps it."""
         return json.dumps({"rows": self.rows, "digest": self.digest}, sort_keys=True)
 
 
-class History(ConfigurableResource[Any]):
-    """The decisions, in `path`, one JSON object a line.
+@dataclass(frozen=True)
+class History:
+    """The decisions in the file `path`, one JSON object a line.
 
-    What a crash left of a line was never promised to anybody, and does not count.
-
-    A line holds `previous`, the digest of the line before it, and `digest`, the SHA-256 of its own canonical
-    JSON without that field. Lines that were written before there were digests may stand at the beginning; the
-    first digest after them seals them all.
+    A line holds `previous`, the digest of the line before it. It holds `digest`, the SHA-256 of its own
+    canonical JSON without that field. The first lines may be from before there were digests. The first digest
+    after them seals them all. A torn last line, as a crash leaves it, does not count.
     """
 
     path: str
 
     def append(self, entry: Mapping[str, object]) -> dict[str, Any]:
-        """Add one line as a whole and return it; writers take turns, and the line is on disk when this
-        returns.
-        """
+        """Add one line as a whole and return it. Writers take turns. The line is on disk afterwards."""
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with FileLock(Path(self.path).with_suffix(".lock")), open(self.path, "a+b") as handle:
             handle.seek(0)
             content = handle.read()
             kept = self._lines(content)
             row = sealed(entry, _head(self._verified(kept)[1]).digest)
             if (end := sum(len(line) + 1 for line in kept)) < len(content):
-                handle.truncate(end)  # a torn line
+                handle.truncate(end)  # A torn line
             handle.write((b"\n" if end > len(content) else b"") + _canonical(row) + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
@@ -64,24 +65,23 @@ class History(ConfigurableResource[Any]):
     def entries(self) -> list[dict[str, Any]]:
         """All lines, the oldest first.
 
-        Where one was altered, removed from the middle, or put in, `HistoryError`.
+        `HistoryError` where a line was altered, put in, or removed from before the last one.
         """
         return self._verified(self._lines(self._read()))[0]
 
     def head(self, rows: int | None = None) -> Head:
-        """How far it goes, or went with that many lines."""
+        """The end of the history, or of its first `rows` lines."""
         return _head(self._verified(self._lines(self._read()))[1][:rows])
 
     def line(self, row: Mapping[str, Any]) -> int:
-        """The number, from 1, of the line that was returned as `row`."""
+        """The number, from 1, of the line that `append` returned as `row`."""
         return [entry.get("digest") for entry in self.entries()].index(row["digest"]) + 1
 
     def unconfirmed(self, kept_elsewhere: str | None) -> list[dict[str, Any]]:
-        """The lines after those that `kept_elsewhere` (a head's JSON) knows of: a crash came before they were
-        noted there.
+        """The lines after the head that `kept_elsewhere` holds as JSON. A crash kept them from being noted.
 
-        What the file itself cannot show is `HistoryError`: lines that are missing at its end, and a file that
-        was written anew.
+        `HistoryError` for what the file itself cannot show: its end is missing, or it was written again from
+        the start.
         """
         rows, digests = self._verified(self._lines(self._read()))
         if kept_elsewhere is None:
@@ -95,7 +95,7 @@ class History(ConfigurableResource[Any]):
         if _head(digests[: known.rows]) != known:
             raise HistoryError(
                 f"{self.path}: line {known.rows} is another one than MLflow knows of: the file was written"
-                " anew"
+                " again"
             )
         return rows[known.rows :]
 
@@ -103,12 +103,12 @@ class History(ConfigurableResource[Any]):
         return Path(self.path).read_bytes() if Path(self.path).exists() else b""
 
     def _lines(self, content: bytes) -> list[bytes]:
-        """Those that count: the last one only where no crash has torn it."""
+        """The lines that count. The last one counts unless a crash has torn it."""
         *lines, last = content.split(b"\n")
         return [*lines, *[last] * (_entry(last) is not None)]
 
     def _verified(self, lines: Sequence[bytes]) -> tuple[list[dict[str, Any]], list[str]]:
-        """The lines' entries, and the digest up to each of them."""
+        """The entries of the lines, and the digest up to each of them."""
         rows: list[dict[str, Any]] = []
         digests: list[str] = []
         before, chained, unchained = ORIGIN, False, hashlib.sha256()

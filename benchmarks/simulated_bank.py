@@ -2,7 +2,7 @@
 
 Prints one JSON line.
 
-python benchmarks/simulator.py [--customers 20000] [--merchants 5000] [--days 15]
+python benchmarks/simulated_bank.py [--customers 20000] [--merchants 5000] [--days 15]
 """
 
 from __future__ import annotations

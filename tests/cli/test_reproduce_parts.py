@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from test_provenance import DAYS, record
+from record_kit import DAYS, record
 
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.reproduction import recorded_code as code_module
 from mlops_assets.cli.reproduction.differences import differing_code, differing_days, outcome
-from mlops_assets.cli.reproduction.rebuild_version import Rebuild, reproduce
+from mlops_assets.cli.reproduction.rebuild_version import RebuiltVersion, reproduce
 from mlops_assets.cli.reproduction.recorded_code import CannotReproduce, checkout, interpreter
 from mlops_assets.cli.reproduction.workshop import Step, plant, reason, steps
 from mlops_assets.resources.provenance import code_digest, git, lock_digest
 
 FAILED_RUN = """\
-2026-01-01 00:00:00 +0000 - dagster - ERROR - __ASSET_JOB - STEP_FAILURE - Execution of step "training_set" failed.
+2026-01-01 00:00:00 +0000 - dagster - ERROR - __ASSET_JOB - STEP_FAILURE - Execution of step \
+"training_set" failed.
 
 dagster._core.errors.DagsterExecutionStepExecutionError: Error occurred while executing op "training_set":
 
@@ -32,7 +33,8 @@ Stack Trace:
 Error: Materialization failed.
 """
 FAILED_CHECK = """\
-dagster._core.errors.DagsterAssetCheckFailedError: 1 blocking asset check failed with ERROR severity: transactions: schema
+dagster._core.errors.DagsterAssetCheckFailedError: 1 blocking asset check failed with ERROR severity: \
+transactions: schema
 Error: Materialization failed.
 """
 
@@ -290,6 +292,6 @@ def test_identical_is_the_training_set_and_both_models(
     rebuilt: dict[str, str | None], identical: bool
 ) -> None:
     assert (
-        Rebuild(outcome({}, "t", {"evaluation": "e", "release": "r"}), rebuilt, (), 0, 0).identical
+        RebuiltVersion(outcome({}, "t", {"evaluation": "e", "release": "r"}), rebuilt, (), 0, 0).identical
         is identical
     )

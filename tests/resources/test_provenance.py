@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from record_kit import DAYS, record
 from world import ListedSource, World, at, served
 
 from feature_repo.lake.datasets import Lake
@@ -14,39 +15,14 @@ from mlops_assets.resources.provenance import (
     Record,
     RecordError,
     base_folder,
+    ingested,
     inputs,
     provenance,
     unreproducible,
 )
+from mlops_assets.use_cases.fraud.case import FRAUD
 
-DAYS = ("2025-03-01", "2025-03-02", "2025-03-03")
 VIEWS = ("customer_stats",)
-
-
-def record(**changes: object) -> Record:
-    """One that could be, for tests that look at parts of it."""
-    values: dict[str, object] = {
-        "use_case": "fraud",
-        "as_of": "2025-03-04",
-        "code": {
-            "git_commit": "a" * 40,
-            "git_dirty": "false",
-            "code_digest": "c",
-            "config_digest": hashlib.sha256(b"").hexdigest(),
-            "lock_digest": "l",
-        },
-        "config": "",
-        "config_base": "",
-        "runtime": {"python": "3.11.7", "lightgbm": "4.7.0"},
-        "feature_service": "fraud_v1",
-        "plan_digest": "p",
-        "recipe": {"seed": 1, "rounds": 3},
-        "partitions": {"raw_transactions": {DAYS[0]: ["x"]}},
-        "unvalidated": {},
-        "training_set": "t",
-        "models": {"evaluation": "e", "release": "r"},
-    }
-    return Record(**{**values, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +78,7 @@ def test_the_input_is_every_day_before_the_as_of_day_and_of_features_those_that_
                 pa.table({"value": [dataset, day]}),
                 validated=dataset != "transactions" or day != DAYS[1],
             )
-    days, unvalidated = inputs(lake, as_of=DAYS[2], first=DAYS[1], views=VIEWS)
+    days, unvalidated = inputs(lake, ingested(FRAUD), as_of=DAYS[2], first=DAYS[1], views=VIEWS)
     assert {name: list(found) for name, found in days.items() if found} == {
         "raw_transactions": [DAYS[0], DAYS[1]],
         "transactions": [DAYS[0], DAYS[1]],
@@ -123,7 +99,7 @@ def test_a_day_on_which_nothing_was_served_is_no_input(tmp_path: Path) -> None:
             pa.table({"prediction_id": pa.array(["a"] * rows, pa.string())}),
             validated=True,
         )
-    days, _ = inputs(lake, as_of="2025-03-04", first=DAYS[0], views=())
+    days, _ = inputs(lake, ingested(FRAUD), as_of="2025-03-04", first=DAYS[0], views=())
     assert list(days["prediction_log"]) == [DAYS[1]]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.home import DATABASE, PLACES, HomeError, bring_up, local_place, write_whole
+from mlops_assets.resources.home import DATABASE, PLACES, HomeError, bring_up, local_place
 from mlops_assets.resources.registry import registry_of
 
 
@@ -107,10 +107,3 @@ def test_a_layout_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "home.json").write_text("{")
     with pytest.raises(HomeError, match="delete it, and the next command writes it again"):
         bring_up(tmp_path)
-
-
-def test_a_file_that_cannot_be_put_in_place_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "home.json").mkdir()
-    with pytest.raises(OSError, match=r"home\.json"):
-        write_whole(tmp_path / "home.json", "{}")
-    assert [path.name for path in tmp_path.iterdir()] == ["home.json"]

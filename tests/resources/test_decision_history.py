@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.resources.history import ORIGIN, Head, History, HistoryError, sealed
+from mlops_assets.resources.decision_history import ORIGIN, Head, History, HistoryError, sealed
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_line_that_was_altered_removed_or_put_in_is_named(five: History, spoil
             look()
 
 
-def test_a_history_that_was_written_anew_from_an_altered_line_on_is_whole_in_itself_and_not_what_is_known_elsewhere(
+def test_a_history_that_was_written_again_from_an_altered_line_on_is_not_what_is_known_elsewhere(
     five: History,
 ) -> None:
     known = five.head().to_json()
@@ -106,7 +106,7 @@ def test_a_history_that_was_written_anew_from_an_altered_line_on_is_whole_in_its
         five.append({"n": n, "reasons": ["worse" if n == 3 else "better"]})
     assert five.entries()
     with pytest.raises(
-        HistoryError, match="line 5 is another one than MLflow knows of: the file was written anew"
+        HistoryError, match="line 5 is another one than MLflow knows of: the file was written again"
     ):
         five.unconfirmed(known)
 

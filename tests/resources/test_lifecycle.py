@@ -20,7 +20,7 @@ from lifecycle_kit import AT, GOOD, Shelf
 from feature_repo.lake.datasets import Lake
 from mlops_assets.assets.monitoring import _served as served
 from mlops_assets.core.keys import PREDICTION_LOG
-from mlops_assets.resources.history import History, HistoryError
+from mlops_assets.resources.decision_history import History, HistoryError
 from mlops_assets.resources.promotion import HEAD_TAG, NotPromotable, Overtaken
 from mlops_assets.resources.registry import EVALUATION_TAG, RegistryError
 from serving.contract.bundle import BundleError
@@ -215,7 +215,7 @@ def test_nothing_else_in_the_platform_moves_the_alias() -> None:
         for path in (ROOT / package).rglob("*.py")
     ]
     movers = [path.name for path in sources if "registered_model_alias(" in path.read_text()]
-    assert movers == ["lifecycle.py"]
+    assert movers == ["decision_steps.py"]
 
 
 def test_a_history_that_is_not_whole_stops_every_decision(shelf: Shelf) -> None:
@@ -399,7 +399,7 @@ def test_a_database_that_was_made_anew_is_not_taken_for_the_one_that_was_decided
 
 
 def test_a_history_that_is_newer_than_the_database_is_carried_out_line_by_line(shelf: Shelf) -> None:
-    """As after a restore: the database was copied first, and two decisions were made before the history was."""
+    """As after a restore: two decisions came between the copies of the database and of the history."""
     before = shelf.copied(shelf.home.parent / "before")
     shelf.gate("2")
     shelf.back()

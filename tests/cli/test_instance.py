@@ -54,7 +54,10 @@ def endless():
     time.sleep(600)
 
 mlops_assets.definitions.defs = Definitions(
-    assets=[endless], jobs=[define_asset_job("retraining", [endless])], loggers={"story": story_logger}, executor=in_process_executor
+    assets=[endless],
+    jobs=[define_asset_job("retraining", [endless])],
+    loggers={"story": story_logger},
+    executor=in_process_executor,
 )
 prepare_instance(Path(sys.argv[2]))
 with DagsterInstance.get() as instance:

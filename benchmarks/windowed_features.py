@@ -3,15 +3,17 @@ pandas method.
 
 Prints one JSON line.
 
-    python benchmarks/features.py --data DIR [--copies 10]
+    python benchmarks/windowed_features.py --data DIR [--copies 10]
 
-The handbook's transactions, 0.5 % of them hours late, become fifteen columns: of the customer, count and average over 1, 7 and 30 days and declines
-over 7; of the merchant, count and fraud rate over 1, 7, 30 and 90 days, tiled by the hour as the fraud case declares it. What is timed is
-`LocalEngine.view_by_day` and `write_by_day`, as the assets call them. Compared with
-- the floor: a plain DuckDB read of the inputs and COPY of the very output, which it has in its memory beforehand,
-- pandas as the handbook has it: a Python call for each key, rolling windows within, fraud counts as differences of two windows for the delay,
-- pandas' quicker way, one `groupby().rolling()` for each column.
-`--copies` times as many rows are the same with a suffix to every id.
+The handbook's transactions, 0.5 % of them hours late, become fifteen columns. Of the customer: count and
+average over 1, 7 and 30 days, and declines over 7. Of the merchant: count and fraud rate over 1, 7, 30 and
+90 days, tiled by the hour as the fraud case declares it. What is timed is `LocalEngine.view_by_day` and `write_by_day`,
+as the assets call them. It is compared with
+- the floor: a plain DuckDB read of the inputs and COPY of the same output, which is in its memory beforehand,
+- pandas as the handbook has it: a Python call for each key, rolling windows within it, and fraud counts as
+  differences of two windows for the delay,
+- pandas' quicker way: one `groupby().rolling()` for each column.
+`--copies` times as many rows are the same rows with a suffix to every id.
 
 Equality with pandas is asserted without late rows and without tiling, which pandas has not; rows that share
 key and instant with another are left out.
@@ -233,7 +235,9 @@ def engine(data: Path, lake_root: str, out: str, copies: int, hop_us: int = HOUR
         lake, made, rows = Lake(lake_root), Lake(out), 0
         days = lake.partitions("transactions")
         for view in plans(hop_us):
-            written = write_by_day(made, view.name, LocalEngine(lake).view_by_day(view, "transactions", "transaction_id", days))
+            written = write_by_day(
+                made, view.name, LocalEngine(lake).view_by_day(view, "transactions", "transaction_id", days)
+            )
             rows = sum(manifest.rows for manifest in written)
         return rows
 

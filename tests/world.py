@@ -25,9 +25,10 @@ from mlops_assets.assets.features import feature_assets
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.assets.model import model_assets
 from mlops_assets.assets.monitoring import monitoring_assets
+from mlops_assets.resources.decision_history import History
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
-from mlops_assets.resources.history import History
+from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry, registry_of
 from mlops_assets.use_cases.fraud.case import FRAUD
@@ -99,16 +100,16 @@ class World:
             key.to_user_string(): one for one in made for key in one.keys
         }
         self.registry: ModelRegistry = registry_of(settings)
-        self.history = History(path=str(settings.home / "history.jsonl"))
+        self.history = History(str(settings.home / "history.jsonl"))
         self.resources = {
             "lake": LakeResource(root=settings.lake_root),
             "feature_store": feature_store_of(settings, FRAUD),
             "registry": self.registry,
-            "history": self.history,
+            "history": HistoryResource(path=self.history.path),
         }
 
     def make(self, name: str, first: str, last: str | None = None) -> Any:
-        """Call the asset for a day, or for a range in one run; what it returns is what Dagster would record."""
+        """Call the asset for a day or a range of days. It returns what Dagster would record."""
         definition = self.assets[name]
         needed = {key: self.resources[key] for key in definition.required_resource_keys & set(self.resources)}
         days = (

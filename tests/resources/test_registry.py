@@ -85,7 +85,11 @@ def test_a_new_registry_says_nothing_to_a_person_and_calls_nobody(tmp_path: Path
     script = f"""
 import os
 from mlops_assets.resources.registry import ModelRegistry
-print(ModelRegistry(tracking_uri="sqlite:///{tmp_path}/mlflow/mlflow.db", artifact_root="{tmp_path}/mlflow/artifacts", name="fraud").champion())
+folder = "{tmp_path}/mlflow"
+registry = ModelRegistry(
+    tracking_uri=f"sqlite:///{{folder}}/mlflow.db", artifact_root=f"{{folder}}/artifacts", name="fraud"
+)
+print(registry.champion())
 print(os.environ["MLFLOW_DISABLE_TELEMETRY"], os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"])
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
