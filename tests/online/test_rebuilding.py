@@ -327,7 +327,11 @@ def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
         str(Path(__file__).parent),
     ]
     assert (
-        subprocess.run(arguments, env={**os.environ, "PYTHONPATH": os.getcwd()}, timeout=120).returncode
+        subprocess.run(
+            arguments,
+            env={**os.environ, "PYTHONPATH": f"{os.getcwd()}{os.pathsep}{Path(__file__).parents[1]}"},
+            timeout=120,
+        ).returncode
         == -signal.SIGKILL
     )
     assert standing(connection) == (0, 1)
