@@ -9,10 +9,6 @@ from feast_kit import Bank, make_bank, make_profiles, profile
 from feature_repo.engine.plan import FeaturePlan, PlanError, plan_from_feast
 from feature_repo.store import open_store
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
-
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
