@@ -108,8 +108,8 @@ def finished_rows(data: Iterable[Any], refusals: Refusals) -> list[finished_valu
         row = finished_values.Row(
             finished_values.with_text_ids(entity),
             features,
-            *(to_us(t) if t is not None else None for t in (event, created or event)),
-        )  # type: ignore[arg-type]
+            *(to_us(t) if t is not None else None for t in (event, created or event)),  # type: ignore[arg-type]
+        )
         offence = next(
             (
                 (n, getattr(v, v.WhichOneof("val")))
