@@ -105,9 +105,11 @@ def finished_rows(data: Iterable[Any], refusals: Refusals) -> list[finished_valu
     """
     latest, good = now_us() + AHEAD_US, []
     for i, (entity, features, event, created) in enumerate(data):
-        # A row without a time is refused below.
-        times = [0 if moment is None else to_us(moment) for moment in (event, created or event)]
-        row = finished_values.Row(finished_values.with_text_ids(entity), features, *times)
+        row = finished_values.Row(
+            finished_values.with_text_ids(entity),
+            features,
+            *(to_us(t) if t is not None else None for t in (event, created or event)),  # type: ignore[arg-type]
+        )
         offence = next(
             (
                 (n, getattr(v, v.WhichOneof("val")))

@@ -294,7 +294,7 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = sys.argv[3:]
 from stores import connect
 from test_rebuilding import PLAN
 from feature_repo.lake.datasets import Lake
@@ -324,10 +324,14 @@ def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
         KILLED,
         str(tmp_path / "state.db"),
         lake.root,
-        str(Path(__file__).parent),
+        *map(str, Path(__file__).parents[:2]),
     ]
     assert (
-        subprocess.run(arguments, env={**os.environ, "PYTHONPATH": os.getcwd()}, timeout=120).returncode
+        subprocess.run(
+            arguments,
+            env={**os.environ, "PYTHONPATH": f"{os.getcwd()}{os.pathsep}{Path(__file__).parents[1]}"},
+            timeout=120,
+        ).returncode
         == -signal.SIGKILL
     )
     assert standing(connection) == (0, 1)

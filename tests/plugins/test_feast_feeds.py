@@ -22,10 +22,6 @@ from feature_repo.plugins.entity_rows import EntityError
 from feature_repo.plugins.refusals import RefusedRows
 from feature_repo.store import open_store
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
-
 DAY = timedelta(days=1)
 RIDES = ["vehicle_stats:rides", "vehicle_stats:km", "vehicle_stats:mean_km", "vehicle_stats:idle_s"]
 ROADS = ["road_stats:reports", "road_stats:max_snow"]

@@ -17,10 +17,6 @@ from feature_repo.online.lake_events import load_day
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.store import open_store
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
-
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:

@@ -15,10 +15,6 @@ from feast_kit import finished, online, open_with_profiles, pushed, read
 from feature_repo.plugins import online_store
 from feature_repo.plugins.online_store import StateLocked, reading
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
-
 HOLDER = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)

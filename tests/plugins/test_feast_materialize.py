@@ -14,10 +14,6 @@ from feast_kit import START, Bank, make_bank, make_profiles, open_with_profiles,
 from feature_repo.plugins import online_store
 from feature_repo.roots import serving_db
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
-
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:

@@ -21,9 +21,6 @@ from feature_repo.engine.plan import PlanError
 from feature_repo.lake.datasets import Lake
 from feature_repo.plugins.entity_rows import EntityError
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
 PROFILE = ["profile:risk", "profile:cards", "profile:segment", "profile:is_staff", "profile:joined_at"]
 
 

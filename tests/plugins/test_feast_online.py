@@ -35,10 +35,6 @@ from feature_repo.plugins.offline_store import NotWritten
 from feature_repo.plugins.online_store import FinishedValues
 from feature_repo.plugins.refusals import RefusedPush, RefusedRows
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
-
 
 @pytest.fixture
 def store(tmp_path: Path) -> Any:

@@ -19,9 +19,6 @@ from feature_repo.plugins.feast_gaps import EmptyApply
 from feature_repo.plugins.registry_store import DamagedRegistry, RegistryChanged, names
 from feature_repo.store import _open, open_store
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
 STREAM_VIEWS = {"customer_stats", "merchant_stats", "merchant_activity"}
 customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
 

@@ -10,10 +10,6 @@ from feature_repo.engine.from_feast import plan_from_feast
 from feature_repo.engine.plan import FeaturePlan, PlanError
 from feature_repo.store import open_store
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
-
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:

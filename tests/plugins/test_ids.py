@@ -21,10 +21,6 @@ from feature_repo.fraud.entities import customer
 from feature_repo.lake.datasets import Lake
 from feature_repo.plugins.finished_values import with_text_ids
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning"
-)  # Feast says of stream views that they are experimental
-
 COUNT = ["customer_stats:num_txns_7d"]
 NUMBERS = [654, 654.0, np.int64(654), np.float32(654), Decimal("654.00")]
 NO_IDS = [

@@ -6,6 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from feature_repo.plugins.registry_store import locked
 
 HOLDER = """
@@ -42,6 +44,7 @@ def test_who_holds_the_lock_may_take_it_again_and_another_thread_waits(tmp_path:
     assert entered.is_set()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_holds_no_lock(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True
