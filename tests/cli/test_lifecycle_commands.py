@@ -10,7 +10,7 @@ import pytest
 from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
 from lifecycle_kit import Shelf
 
-from mlops_assets.cli import decisions
+from mlops_assets.cli import decision_report
 from mlops_assets.cli.command_line import main
 from mlops_assets.cli.instance import prepare_instance
 
@@ -36,7 +36,7 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 def shelf(stocked: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     mine = stocked.copied(tmp_path / "home")
     monkeypatch.setenv("MLOPS_HOME", str(mine.home))
-    monkeypatch.setattr(decisions, "_person", lambda: "anna")
+    monkeypatch.setattr(decision_report, "person", lambda: "anna")
     return mine
 
 

@@ -21,8 +21,9 @@ from feature_repo.lake.datasets import Lake
 from mlops_assets.assets.monitoring import _served as served
 from mlops_assets.core.keys import PREDICTION_LOG
 from mlops_assets.resources.decision_history import History, HistoryError
-from mlops_assets.resources.promotion import HEAD_TAG, NotPromotable, Overtaken
-from mlops_assets.resources.registry import EVALUATION_TAG, RegistryError
+from mlops_assets.resources.promotion import NotPromotable, Overtaken
+from mlops_assets.resources.registry import EVALUATION_TAG
+from mlops_assets.resources.registry_records import HEAD_TAG, RegistryError
 from serving.contract.bundle import BundleError
 
 pytestmark = pytest.mark.slow

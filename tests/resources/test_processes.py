@@ -12,6 +12,13 @@ from mlops_assets.resources.processes import HOST, PID, PROCESS, is_gone, proces
 RUN = "11111111-1111-4111-8111-111111111111"
 
 
+def tags_of(pid: int) -> dict[str, str]:
+    """The tags of a run that another process of this machine executes."""
+    began = psutil.Process(pid).create_time() - psutil.boot_time()
+    mark = round(began * os.sysconf("SC_CLK_TCK"))
+    return process_tags(RUN) | {PID: str(pid), PROCESS: f"{RUN}:{mark}"}
+
+
 def test_this_process_is_there() -> None:
     assert is_gone(RUN, process_tags(RUN)) is False
 
@@ -21,15 +28,12 @@ def test_another_process_under_the_same_id_is_not_the_one_of_the_run() -> None:
 
 
 def test_a_process_that_has_ended_is_gone_also_while_it_is_a_zombie() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    began = psutil.Process(child.pid).create_time() - psutil.boot_time()
-    mark = round(began * os.sysconf("SC_CLK_TCK"))
-    tags = process_tags(RUN) | {PID: str(child.pid), PROCESS: f"{RUN}:{mark}"}
-    assert is_gone(RUN, tags) is not psutil.LINUX
-    child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert is_gone(RUN, tags) is True, "a zombie"
-    child.wait()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        tags = tags_of(child.pid)
+        assert is_gone(RUN, tags) is not psutil.LINUX
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert is_gone(RUN, tags) is True, "a zombie"
     assert is_gone(RUN, tags) is True
 
 
