@@ -136,9 +136,9 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     import pyarrow.parquet as pq
 
     from feature_repo.lake.datasets import Lake
-    from mlops_assets.assets.trained_model import trained_version
     from mlops_assets.core.keys import TRAINED_MODEL
     from mlops_assets.steps.past_scores import score_days
+    from mlops_assets.steps.version_training import trained_version
 
     settings = configured()
     check_range(settings, first, last)
@@ -160,7 +160,7 @@ def score(first: str, last: str, out: Path, version: str | None, as_of: str | No
     chosen = registry.version(number) if number else registry.champion()
     if chosen is None:
         raise CommandError("there is no champion yet; name a version with --version or --as-of")
-    table = score_days(lake, registry.release(chosen), first, last)
+    table = score_days(USE_CASES[settings.use_case], lake, registry.release(chosen), first, last)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         pq.write_table(table, temporary)
@@ -186,7 +186,9 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
     if not registry_exists(settings):  # asking would make one
         raise CommandError(f"there is no version {one}: {untrained(settings)}")
     registry = _registry(settings)
+    case = USE_CASES[settings.use_case]
     found = compare_days(
+        case,
         Lake(settings.lake_root),
         settings,
         registry,
@@ -195,7 +197,7 @@ def compare(one: str, other: str, first: str, last: str, as_data: bool) -> dict[
         first,
         last,
     )
-    outcome = {"from": first, "to": last, **asdict(found)}
+    outcome = {"from": first, "to": last, **found.to_dict(case)}
     if not as_data:
         print(_side_by_side(outcome), end="")
     return outcome if as_data else None
@@ -332,7 +334,7 @@ def readable(outcome: Mapping[str, Any], indent: str = "") -> str:
 
 
 def _side_by_side(compared: Mapping[str, Any]) -> str:
-    from mlops_assets.assets.walk_forward import shown
+    from mlops_assets.steps.walk_report import shown
 
     sides, gap = dict(compared["versions"]), compared["difference"]
     for number, side in sides.items():

@@ -29,9 +29,9 @@ from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy.exc import DBAPIError
 
 from mlops_assets.errors import is_interrupted, told
+from mlops_assets.graph.unfinished_runs import fail_dead_runs
 from mlops_assets.resources.home import bring_up, preparing, write_layout, write_whole
 from mlops_assets.resources.processes import process_tags
-from mlops_assets.sensors.retraining import fail_dead_runs
 
 # What the UI, the sensor and the schedule launch waits in a queue: two processes at a time, and one of the
 # model group, which is a pool. Limits go by the run: those by the step would keep a run in this process

@@ -24,15 +24,16 @@ def train(as_of: str, again: bool) -> dict[str, Any]:
     from dagster import DagsterInstance
 
     from feature_repo.lake.datasets import Lake
-    from mlops_assets.assets.training_set import training_days
     from mlops_assets.core.keys import EVALUATION, TRAINING_SET
     from mlops_assets.resources.promotion import lifecycle_of
+    from mlops_assets.steps.training_rows import training_days
+    from mlops_assets.use_cases import USE_CASES
 
     settings = configured()
     check_as_of(settings, as_of)
     registry_exists(settings)
     lake = Lake(settings.lake_root)
-    training_days(lake, settings, as_of)
+    training_days(USE_CASES[settings.use_case], lake, settings, as_of)
     prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         undecided = None if again else _undecided(settings, lake, as_of)
@@ -59,13 +60,14 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     from dagster import DagsterInstance
 
     from feature_repo.lake.datasets import Lake
-    from mlops_assets.assets.training_set import training_days
-    from mlops_assets.assets.walk_forward import walk_partition, walk_tables
     from mlops_assets.cli.instance import give_way, run_job
     from mlops_assets.core.judging.walk_weeks import means, steps
     from mlops_assets.core.keys import MODEL, WALK_FORWARD
     from mlops_assets.pipeline import WALK
     from mlops_assets.resources.lake import to_frame
+    from mlops_assets.steps.training_rows import training_days
+    from mlops_assets.steps.walk_report import walk_partition, walk_tables
+    from mlops_assets.use_cases import USE_CASES
 
     settings = configured()
     as_of_days = steps(first, last, step)
@@ -73,7 +75,7 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
     registry_exists(settings)
     lake = Lake(settings.lake_root)
     for as_of in as_of_days:
-        training_days(lake, settings, as_of)
+        training_days(USE_CASES[settings.use_case], lake, settings, as_of)
     prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         for number, as_of in enumerate(as_of_days, 1):
@@ -99,7 +101,7 @@ def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, A
             "means": means(weeks),
             "report": report,
         }
-    for title, cells in walk_tables(weeks, settings.model.card_k).items():
+    for title, cells in walk_tables(USE_CASES[settings.use_case], weeks, settings.model.precision_k).items():
         print(f"{title}:\n{padded([[str(cell) for cell in line] for line in cells])}")
     print(f"report: {report}")
     return None
@@ -166,9 +168,9 @@ def _step(settings: Settings, lake: Lake, instance: DagsterInstance, as_of: str)
 
     The decision is no part of it.
     """
-    from mlops_assets.assets.trained_model import trained_version
     from mlops_assets.cli.instance import RunFailed
     from mlops_assets.core.keys import EVALUATION, RECIPE, TRAINED_MODEL, TRAINING_SET
+    from mlops_assets.steps.version_training import trained_version
 
     made = made_already(settings, lake, as_of)
     if made and made.evaluated:
@@ -228,9 +230,10 @@ def _retrain(instance: DagsterInstance, as_of: str, assets: Sequence[str] | None
 
 def _training_set_digest(settings: Settings, lake: Lake, as_of: str) -> str:
     """The digest that the training set of the day would have, without writing it."""
-    from mlops_assets.assets.training_set import training_set_digest
     from mlops_assets.resources.feature_store import feature_store_of
+    from mlops_assets.steps.training_rows import training_set_digest
     from mlops_assets.use_cases import USE_CASES
 
-    plan = feature_store_of(settings).plan(USE_CASES[settings.use_case].feature_service)
-    return training_set_digest(lake, settings, as_of, plan.features)
+    case = USE_CASES[settings.use_case]
+    plan = feature_store_of(settings).plan(case.feature_service)
+    return training_set_digest(case, lake, settings, as_of, plan.features)

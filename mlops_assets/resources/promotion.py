@@ -354,7 +354,7 @@ def _recorded(rows: Rows, what: str, entry: Mapping[str, object]) -> dict[str, A
 
 
 def _older(version: Version, champion: Version | None) -> str | None:
-    """A backtest's older as-of day never replaces a newer champion."""
+    """A walk-forward's older as-of day never replaces a newer champion."""
     if champion is None or champion.as_of <= version.as_of:
         return None
-    return f"the champion is of {champion.as_of}, newer than {version.as_of}: a backtest replaces nothing"
+    return f"the champion is of {champion.as_of}, newer than {version.as_of}: a walk-forward replaces nothing"

@@ -1,6 +1,4 @@
-"""Whether what is served still looks like what the model was trained on: a verdict with figures, and
-Evidently's page to look at.
-"""
+"""Whether what is served still looks like what the model was trained on, with figures and Evidently's page."""
 
 from __future__ import annotations
 
@@ -40,7 +38,10 @@ class DriftThresholds:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """`tested` false: nothing is known, for the reason in `note`. That is neither drift nor its absence."""
+    """What a comparison of a day with a reference found.
+
+    `tested` false: nothing is known, for the reason in `note`. That is neither drift nor its absence.
+    """
 
     drifted: bool
     tested: bool
@@ -67,7 +68,7 @@ def data_drift(
     *,
     page: bool = True,
 ) -> DriftReport:
-    """Drifted where at least `drift_share` of the tested columns are.
+    """A report that is drifted where at least `drift_share` of the tested columns are.
 
     Figures come from all rows given, the page from a sample of them.
     """
@@ -81,13 +82,14 @@ def prediction_drift(
     reference_decisions: pd.Series | None = None,
     current_decisions: pd.Series | None = None,
     *,
+    name: str = "score",
     page: bool = True,
 ) -> DriftReport:
-    """Scores, and where both are given the shares of the decisions.
+    """Whether the scores drifted, or, where both sides are given, the shares of the decisions.
 
-    Either one is enough: they are what the business sees.
+    Either one is enough: they are what the business sees. `name` is that of the score in the report.
     """
-    sides = {"fraud_score": (reference_scores, current_scores)}
+    sides = {name: (reference_scores, current_scores)}
     if reference_decisions is not None and current_decisions is not None:
         sides["decision"] = (reference_decisions, current_decisions)
     reference, current = (
@@ -117,7 +119,8 @@ def psi(reference: Any, current: Any, bins: int = BINS) -> float:
 
     Numbers fall into quantile bins of the reference, where a value that alone fills half a bin has one to
     itself (most counts are 0); anything else is a category. Nulls and infinite values are left out. Half a
-    row is added to each bin, so that an empty one gives no infinity.
+    row is added to each bin, so that an empty bin gives no infinity. Raises `UndefinedMetric` where a side has
+    no known values.
     """
     before, now = _known(pd.Series(reference)), _known(pd.Series(current))
     for side, values in (("reference", before), ("current", now)):
@@ -230,9 +233,8 @@ def _binned(before: Numbers, now: Numbers, bins: int) -> tuple[Numbers, Numbers]
     places = sorted({len(before) * i // bins for i in range(1, bins)})
     cuts = np.unique(np.partition(before, places)[places])
     own = [cut for cut in cuts if 2 * bins * np.count_nonzero(before == cut) >= len(before)]
-    cuts = np.unique(
-        np.concatenate([cuts, np.nextafter(own, -np.inf)])
-    )  # bins are closed above: (below it, it] is its own
+    # Bins are closed above: (below it, it] is its own.
+    cuts = np.unique(np.concatenate([cuts, np.nextafter(own, -np.inf)]))
     old, new = (
         np.diff([0, *(np.count_nonzero(values <= cut) for cut in cuts), len(values)])
         for values in (before, now)
@@ -253,17 +255,15 @@ def _page(
     It sends nothing: only Evidently's own service has telemetry.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # of what Evidently imports; nobody who reads a report can do anything about it
+        # Of what Evidently imports; nobody who reads a report can do anything about it.
+        warnings.simplefilter("ignore", DeprecationWarning)
         from evidently import DataDefinition, Dataset, Report
         from evidently.presets import DataDriftPreset
 
         _register_method()
     reference, current = _sample(reference), _sample(current)
-    columns = [
-        name for name in columns if len(_known(reference[name])) and len(_known(current[name]))
-    ]  # Evidently raises where all is null
+    # Evidently raises where all is null.
+    columns = [name for name in columns if len(_known(reference[name])) and len(_known(current[name]))]
     if not columns:
         return ""
     numbers = [

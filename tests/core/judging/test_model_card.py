@@ -15,10 +15,13 @@ from mlops_assets.core.judging.gate import Verdict
 from mlops_assets.core.judging.model_card import Facts, body, model_card, shortened
 from mlops_assets.core.judging.money import Costs
 from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 DIGEST = "ab" * 32
 FACTS = Facts(
-    use_case="fraud",
+    subject=FRAUD.subject,
+    library="lightgbm",
+    made_by="gradient-boosted trees (LightGBM)",
     description="Card transactions, scored for fraud.",
     owner="team:fraud-ml",
     version="7",
@@ -68,7 +71,7 @@ def measured() -> Evaluation:
         for width in (0.3, 0.6)
     )
     return evaluate(
-        holdout, own, other, None, Costs(), k=20, seed=0, train=holdout, unknown_amounts=[10.0, 20.5]
+        FRAUD, holdout, own, other, None, Costs(), k=20, seed=0, train=holdout, unknown_values=[10.0, 20.5]
     )
 
 
