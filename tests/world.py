@@ -110,7 +110,7 @@ class World:
         }
 
     def make(self, name: str, first: str, last: str | None = None) -> Any:
-        """Call the asset for a day, or for a range in one run; what it returns is what Dagster would record."""
+        """Call the asset for a day, or for a range in one run; returns what Dagster would record."""
         definition = self.assets[name]
         needed = {key: self.resources[key] for key in definition.required_resource_keys & set(self.resources)}
         days = (

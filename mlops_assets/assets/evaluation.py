@@ -39,7 +39,8 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         EVALUATION,
-        "Candidate and champion on the same held-out days, neither on what it was trained on, and the verdict of"
+        "Candidate and champion on the same held-out days, neither on what it was trained on, and the"
+        " verdict of"
         " the gate.",
         group=MODEL,
         kinds={"python"},

@@ -33,7 +33,8 @@ def feature_parity_asset(
     @described(
         case,
         FEATURE_PARITY,
-        "Each served vector against the one computed offline from the lake: training/serving skew as a number.",
+        "Each served vector against the one computed offline from the lake: training/serving skew as a"
+        " number.",
         group=MONITORING,
         kinds={"parquet"},
         days=days,

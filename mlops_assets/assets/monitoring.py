@@ -1,5 +1,5 @@
-"""The monitoring group: what was served, whether it was computed right, whether the world has moved, and what it
-was worth.
+"""The monitoring group: what was served, whether it was computed right, whether the world has moved, and what
+it was worth.
 """
 
 from collections.abc import Callable, Iterator
@@ -66,7 +66,8 @@ def _prediction_log(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDef
     @described(
         case,
         PREDICTION_LOG,
-        "Every decision that the service made on the day: what it was asked, the vector it computed, the score, and"
+        "Every decision that the service made on the day: what it was asked, the vector it computed, the"
+        " score, and"
         " by which version.",
         group=MONITORING,
         kinds={"sqlite", "parquet"},
@@ -116,7 +117,8 @@ def _data_drift_report(
         days,
         feature_drift,
         DATA_DRIFT,
-        "The day's served features against those of the days after the training of the version that served most"
+        "The day's served features against those of the days after the training of the version that served"
+        " most"
         " (Evidently, population stability index).",
         enough="Enough was served on the day to say anything; what cannot be tested is not called quiet.",
         quiet=(
@@ -172,8 +174,8 @@ def _drift_asset(
         said, note = found.report, found.report.note
         moved = ", ".join(f"{c} {v:.2f}" for c, v in found.columns[:5]) or "none"
         page = {"report": MetadataValue.path(str(found.page))} if found.page else {}
-        # A day that could not be tested has its own failed check, and asks for no retraining: nothing is known
-        # of it.
+        # A day that could not be tested has its own failed check, and asks for no retraining: nothing is
+        # known of it.
         return MaterializeResult(
             metadata={
                 **content([found.manifest]),
@@ -198,7 +200,8 @@ def _drift_asset(
 def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     days, words = as_of_days(settings.time.start, settings.time.end), Words.of(case)
     claim = (
-        f"At least the configured share of {words.positive} {words.worth} was stopped on the newest mature day; no"
+        f"At least the configured share of {words.positive} {words.worth} was stopped on the newest mature"
+        " day; no"
         " verdict, no claim."
     )
     caught = warning(BUSINESS_REPORT, f"{as_column(words.positive)}_caught", claim, days)
@@ -208,7 +211,8 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         BUSINESS_REPORT,
-        f"{words.positive.capitalize()} caught and missed in {words.worth} on served days that had matured by then;"
+        f"{words.positive.capitalize()} caught and missed in {words.worth} on served days that had matured"
+        " by then;"
         " what has no verdict is unknown.",
         group=MONITORING,
         kinds={"parquet"},

@@ -24,7 +24,8 @@ def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinitio
     @described(
         case,
         PROMOTED_VERSION,
-        "The version that became champion as of the day. Where the gate refused, there is none: the run succeeds"
+        "The version that became champion as of the day. Where the gate refused, there is none: the run"
+        " succeeds"
         " and the champion stays.",
         group=MODEL,
         kinds={"mlflow"},

@@ -25,7 +25,8 @@ def recipe_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         RECIPE,
-        "How the version of the day is trained: the configured recipe, or the best of as many trials as [tuning]"
+        "How the version of the day is trained: the configured recipe, or the best of as many trials as"
+        " [tuning]"
         " allows.",
         group=MODEL,
         kinds={"optuna", "mlflow"},

@@ -28,7 +28,8 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         TRAINED_MODEL,
-        "One registered version: the fit that is measured on the holdout, and the release fit that is served, with"
+        "One registered version: the fit that is measured on the holdout, and the release fit that is"
+        " served, with"
         " its policy.",
         group=MODEL,
         kinds={model_family().name, "mlflow"},

@@ -31,7 +31,8 @@ def walk_forward_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         WALK_FORWARD,
-        "Versions of past as-of days on the days that each would have served: quality over time, and what each"
+        "Versions of past as-of days on the days that each would have served: quality over time, and what"
+        " each"
         " policy would have caught.",
         group=MODEL,
         kinds={"parquet"},

@@ -21,9 +21,9 @@ class Words:
     positives: str
     negative: str
     worth: str
-    value: str  # the value column, such as "amount"; "cases" where there is none
+    value: str  # the value column, such as "weight"; "cases" where there is none
     values: str
-    inspected: str  # what a team looks at as a whole, such as "card"; empty: nothing
+    inspected: str  # what a team looks at as a whole, such as "route"; empty: nothing
 
     @classmethod
     def of(cls, subject: Subject) -> Words:
@@ -53,7 +53,7 @@ class Words:
         return f"{self.worth}_saved"
 
     def of_positives(self, what: str = "") -> str:
-        """The stored name of a column about positives: "fraud_money" for `what` = "", else "caught_money"."""
+        """The stored name of a column about positives: "late_cases" for `what` = "", else "caught_cases"."""
         return f"{what or as_column(self.positive)}_{self.worth}"
 
 
@@ -65,7 +65,7 @@ def plural(noun: str) -> str:
 
 
 def several_of_key(key: str) -> str:
-    """Several things that a key names: "customers" for `customer_id`, "routes" for `route`."""
+    """Several things that a key names: "vehicles" for `vehicle_id`, "routes" for `route`."""
     return plural(key.removesuffix("_id").replace("_", " "))
 
 

@@ -12,8 +12,8 @@ from serving.contract.bundle import Release
 class ModelFamily(Learner, Protocol):
     """A way to fit models: fits (`Learner`), their search space, contributions and export.
 
-    A family promises that equal rows, recipe and seed give equal bytes of the model text, that the text scores
-    alike in training and in the service, and that the exported file gives the service's scores.
+    A family promises that equal rows, recipe and seed give equal bytes of the model text, that the text
+    scores alike in training and in the service, and that the exported file gives the service's scores.
     """
 
     @property
@@ -31,5 +31,7 @@ class ModelFamily(Learner, Protocol):
         ...
 
     def export(self, release: Release, score: str) -> bytes:
-        """The release as an ONNX file whose output is named `score`, after it gave every golden row its score."""
+        """The release as an ONNX file whose output is named `score`, after it gave every golden row its
+        score.
+        """
         ...

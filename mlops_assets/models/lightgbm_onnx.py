@@ -1,4 +1,5 @@
-"""A LightGBM model as an ONNX file, for those who serve elsewhere: one input, one output, the service's scores.
+"""A LightGBM model as an ONNX file, for those who serve elsewhere: one input, one output, the service's
+scores.
 
 Converted here because the usual converter (onnxmltools) writes thresholds as 32-bit floats and takes no other
 input: a value that lies next to a threshold then goes another way through the tree. LightGBM compares

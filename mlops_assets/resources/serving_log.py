@@ -1,4 +1,6 @@
-"""What the service put on record, as assets read it: decisions, labels, and what was measured of each version."""
+"""What the service put on record, as assets read it: decisions, labels, and what was measured of each
+version.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass

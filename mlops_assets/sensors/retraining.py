@@ -154,7 +154,7 @@ def retraining_sensor(
 
 
 def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str | None:
-    """The first as-of day on which a retraining may be asked for again; None where `as_of` is not before it."""
+    """The first as-of day on which a retraining may be asked for again; None: `as_of` is not before it."""
     if last_as_of is None:
         return None
     free = (date.fromisoformat(last_as_of) + timedelta(days=cooldown_days)).isoformat()

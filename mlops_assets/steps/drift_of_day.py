@@ -52,7 +52,7 @@ def feature_drift(
 def score_drift(
     case: UseCase, lake: Lake, registry: ModelRegistry, settings: Settings, day: str
 ) -> DriftOfDay:
-    """Write the report on the day's scores, against those that the same fit gave the days after its training."""
+    """Write the report on the day's scores, against those of the same fit on the days after its training."""
     version, report = scores_against_reference(case, lake, registry, settings, day)
     return _write(lake, PREDICTION_DRIFT, day, version, report, settings.home)
 

@@ -48,7 +48,8 @@ class DriftReference:
 
     def __str__(self) -> str:
         return (
-            f"{self.table.num_rows:,} {self.events} from {self.first} to {self.last}, scored by the {self.fit}"
+            f"{self.table.num_rows:,} {self.events} from {self.first} to {self.last}, scored by the"
+            f" {self.fit}"
             " fit"
         )
 
@@ -84,7 +85,7 @@ def evaluation_reference(case: UseCase, rows: pd.DataFrame, model: TrainedModel)
 
 
 def why_not_compared(case: UseCase, number: str, release: Release) -> str | None:
-    """Why the version's scores cannot be compared with those of its reference; None where one fit gave both."""
+    """Why the version's scores cannot be compared with those of its reference; None: one fit gave both."""
     if release.reference_fit == RELEASE_FIT:
         return None
     if release.reference_fit is None:
@@ -93,7 +94,8 @@ def why_not_compared(case: UseCase, number: str, release: Release) -> str | None
             " has the scores of another fit; the next version has its own"
         )
     return (
-        f"too few {Words.of(case).events} came between the last day that version {number} was trained on and its as-of day, "
+        f"too few {Words.of(case).events} came between the last day that version {number} was trained on and"
+        " its as-of day, "
         f"so that its reference has the scores of its {release.reference_fit} fit"
     )
 

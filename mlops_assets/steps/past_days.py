@@ -7,7 +7,7 @@ from datetime import date
 import pandas as pd
 
 from feature_repo.lake.datasets import Lake, MissingPartitions
-from mlops_assets.core.judging.walk_weeks import Scored, known_verdicts, with_verdicts
+from mlops_assets.core.judging.past_quality import Scored, known_verdicts, with_verdicts
 from mlops_assets.core.keys import FEATURE_VECTORS, VERDICTS
 from mlops_assets.core.learning.eligible_rows import event_columns
 from mlops_assets.core.use_case import UseCase

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.judging.money import Costs
-from mlops_assets.core.judging.walk_weeks import Difference, difference, policies, quality
+from mlops_assets.core.judging.past_quality import Difference, difference, policies, quality
 from mlops_assets.core.keys import FEATURE_VECTORS
 from mlops_assets.core.learning.eligible_rows import event_columns
 from mlops_assets.core.learning.splits import utc_days
@@ -77,7 +77,8 @@ def compare_days(
     first: str,
     last: str,
 ) -> Comparison:
-    """Both versions on the events that arrived from `first` to `last`, neither on days that it was trained on.
+    """Both versions on the events that arrived from `first` to `last`, neither on days that it was trained
+    on.
 
     Raises `RegistryError` where a version has seen the days, and `NothingKnown` where no verdict counts yet.
     """

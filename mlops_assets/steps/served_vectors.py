@@ -1,4 +1,6 @@
-"""What the service decided on a day, and what each decision can have known: training/serving skew as a number."""
+"""What the service decided on a day, and what each decision can have known: training/serving skew as a
+number.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +65,7 @@ class ParityOfDay:
 def write_parity(
     case: UseCase, lake: Lake, log: ServingLog, settings: Settings, plan: FeaturePlan, day: str
 ) -> ParityOfDay:
-    """Compare each vector that was served on the day with the one computed offline, and write what differs."""
+    """Compare each vector that was served on the day with the offline one, and write what differs."""
     served = Served(case, lake, log, settings, plan, day)
     recomputed = to_frame(lake.read(FEATURE_VECTORS, [day], [case.event.id, *plan.features]))
     found = total(
@@ -191,8 +193,8 @@ class Served:
 
     @cached_property
     def _stories(self) -> dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]]:
-        """By event that the two days' labels are about: when it was learnt of, whether its label is withheld, and
-        all of its labels.
+        """By event that the two days' labels are about: when it was learnt of, whether its label is withheld,
+        and all of its labels.
         """
         horizon = self._settings.ingest.horizon_days
         first = shift(self._days[0], -horizon)
@@ -247,7 +249,7 @@ class Served:
         return table.filter(anyone)
 
     def _with_keys(self, labels: pd.DataFrame) -> pd.DataFrame:
-        """The labels as events that are known at their time, with the keys of the events that they are about."""
+        """The labels as events that are known at their time, with the keys of what they are about."""
         made = self._lake.between(VERDICTS, self._days[0], self._day)
         keys = to_frame(self._lake.read(VERDICTS, made, [self._id, *self._plan.keys]))
         known = labels.merge(keys.drop_duplicates(self._id), on=self._id)

@@ -49,7 +49,9 @@ class WrittenRows:
 def write_training_set(
     case: UseCase, lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]
 ) -> WrittenRows:
-    """Assemble the training set of the day and write it; it is validated where both folds have enough positives."""
+    """Assemble the training set of the day and write it; it is validated where both folds have enough
+    positives.
+    """
     rows, label = training_rows(case, lake, settings, as_of, features), case.labels.name
     folds = {fold: rows.loc[rows["fold"] == fold, label] for fold in ("train", "holdout")}
     positives = {fold: int(labels.sum()) for fold, labels in folds.items()}

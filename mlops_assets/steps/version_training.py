@@ -1,4 +1,6 @@
-"""One version as of a day: both fits, the two bundles, the record of what they were made from, and the registration."""
+"""One version as of a day: both fits, the two bundles, the record of what they were made from, and the
+registration.
+"""
 
 import logging
 import tempfile
@@ -41,7 +43,9 @@ GOLDEN_ROWS = 20  # rows whose exact scores travel with the model
 
 @dataclass(frozen=True)
 class Trained:
-    """A registered version: its fits, its drift reference, the digest of its bundle, and its line in the lake."""
+    """A registered version: its fits, its drift reference, the digest of its bundle, and its line in the
+    lake.
+    """
 
     version: Version
     model: TrainedModel
@@ -154,7 +158,7 @@ def _record(making: _Making, lake: Lake, code: dict[str, str], model: TrainedMod
 def _write_bundles(
     making: _Making, model: TrainedModel, reference: DriftReference, holdout: DriftReference, folder: Path
 ) -> tuple[str, dict[str, str]]:
-    """Write the bundle that serves and the one that was measured; the digest of the first, and both as tags."""
+    """Write the bundle that serves and the measured one; returns the first's digest, and tags of both."""
     score, family = making.case.score, model_family()
     served = _release(making, model, model.release_text, model.calibrator, reference)
     measured = _release(making, model, model.evaluation_text, model.evaluation_calibrator, holdout)

@@ -10,9 +10,8 @@ import pandas as pd
 
 from feature_repo.lake.datasets import Lake, Manifest
 from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.past_quality import CAPACITY, OWN
 from mlops_assets.core.judging.walk_weeks import (
-    CAPACITY,
-    OWN,
     UNCHANGED,
     Week,
     means,
@@ -191,9 +190,12 @@ def _note(case: UseCase) -> str:
     words, withheld = Words.of(case), case.labels.withheld_by
     unknown = "or was blocked and never investigated" if withheld else "or has no label"
     return (
-        f"Each version on the {words.events} that arrived from its as-of day to the day before the next one, none"
+        f"Each version on the {words.events} that arrived from its as-of day to the day before the next one,"
+        " none"
         f" of which it was trained on. Quality is that of {words.events} with a verdict; what is not mature,"
-        f" {unknown}, is unknown. {words.worth.capitalize()} is of mature days. Own thresholds: as the version"
-        " decides. At capacity: the highest scores of each day, as many as can be reviewed. Never retrained: the"
+        f" {unknown}, is unknown. {words.worth.capitalize()} is of mature days. Own thresholds: as the"
+        " version"
+        " decides. At capacity: the highest scores of each day, as many as can be reviewed. Never retrained:"
+        " the"
         " first version, kept."
     )

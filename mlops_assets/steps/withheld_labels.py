@@ -10,7 +10,8 @@ from mlops_assets.resources.serving_log import ServingLog
 
 
 def withheld_ids(case: UseCase, lake: Lake, log: ServingLog, first: str, last: str) -> set[str]:
-    """The ids of the events from `first` to `last` whose decision withholds the label, by the log in the lake.
+    """The ids of the events from `first` to `last` whose decision withholds the label, by the log in the
+    lake.
 
     The lake has the log also where the service's own file is gone. Raises `MissingPartitions` for a day that
     the service took events on and that is not in `prediction_log` yet: its decisions are not known.

@@ -70,7 +70,8 @@ def test_a_payment_that_was_committed_after_the_decision_explains_what_the_decis
     assert not checks(outcome)["no_unexplained_mismatch"].passed
     assert metadata(outcome, "mismatches") == 1
     assert world.rows("feature_parity", DAY)[0] == {
-        "transaction_id": "decided", "feature": "num_txns_1d", "key": "c1", "served": 5.0, "recomputed": 1.0, "late_s": None,
+        "transaction_id": "decided", "feature": "num_txns_1d", "key": "c1",
+        "served": 5.0, "recomputed": 1.0, "late_s": None,
     }  # fmt: skip
 
 

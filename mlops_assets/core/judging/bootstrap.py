@@ -25,7 +25,7 @@ INTERVAL = (0.05, 0.95)
 
 
 def clusters(subject: Subject, rows: pd.DataFrame) -> dict[str, Codes]:
-    """The group of each row, by each key of `subject.clusters`, under names such as "customers".
+    """The group of each row, by each key of `subject.clusters`, under names such as "routes".
 
     Rows that share such a key are not independent: positives come in bursts. A row whose key is null is a
     group of its own. Without clusters every row is, under the plural of the event's noun.

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
-from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.core.judging.side_by_side import Evaluation
 from mlops_assets.core.words import Words
-from serving.contract.subject import Number, Subject
+from serving.contract.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,11 @@ def decide(
 ) -> Verdict:
     """The verdict on a candidate, against the champion, or against the baseline where there is none.
 
-    `champion_features`: the vector that the service computes now. `missing`: what serving lacks to compute the candidate's vector, see `lacking`. `unproven`: the served
-    days on which nothing proves that training and serving see the same features. `unreproducible`: why nobody
-    could rebuild the candidate. `objections`: why the two could not be compared as they should. A refusal
-    gives every reason against, a promotion every reason for. What cannot be computed counts against.
+    `champion_features` is the vector that the service computes now. `missing` is what serving lacks to
+    compute the candidate's vector, see `servable.lacking`. `unproven` are the served days on which nothing
+    proves that training and serving see the same features. `unreproducible` says why nobody could rebuild the
+    candidate, `objections` why the two could not be compared as they should. A refusal gives every reason
+    against, a promotion every reason for. What cannot be computed counts against.
     """
     words = Words.of(subject)
     findings = [
@@ -108,41 +108,6 @@ def barred_now(missing: Sequence[str], unproven: Sequence[str]) -> list[str]:
     """The answers to those of `decide`'s questions that are asked again on the day that a person promotes."""
     return [
         finding.reason for finding in (_features((), None, missing), _parity(unproven)) if not finding.good
-    ]
-
-
-def request_fields(subject: Subject) -> tuple[str, ...]:
-    """What the service knows of an event besides its keys: its numbers, and when it happened."""
-    numbers = (column.name for column in subject.event.columns if isinstance(column, Number))
-    return (*numbers, "event_time_us")
-
-
-def lacking(
-    subject: Subject,
-    candidate: FeaturePlan,
-    serving: FeaturePlan | None,
-    columns: Mapping[str, Collection[str]],
-) -> list[str]:
-    """What serving does not have of the streams and columns that the candidate's vector is computed from.
-
-    `serving` is the plan that serves now, `columns` what the service stores of an event of each stream. A
-    first version may use any of those streams.
-    """
-    streams = set(columns) if serving is None else {view.stream for view in serving.views} & set(columns)
-    missing = []
-    for view in candidate.views:
-        if view.stream not in streams:
-            missing.append(f"the stream {view.stream} (for {view.name})")
-        else:
-            unknown = sorted({view.entity, *view.columns} - set(columns[view.stream]))
-            missing += [f"the column {view.stream}.{column} (for {view.name})" for column in unknown]
-    return [
-        *missing,
-        *(
-            f"the request's {name}"
-            for name in candidate.request_fields
-            if name not in request_fields(subject)
-        ),
     ]
 
 
@@ -240,7 +205,8 @@ def _saved(evaluation: Evaluation, gate: Gate, words: Words) -> Finding:
     digits, unit = (2, "") if evaluation.value else (0, " cases")
     good = own >= other * (1 - gate.max_money_loss_share)  # false for NaN as well
     figures = (
-        f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.{digits}f}{unit}, the {evaluation.reference}"
+        f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.{digits}f}{unit}, the"
+        f" {evaluation.reference}"
         f" {other:,.{digits}f}"
     )
     return Finding(good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less"))
@@ -275,8 +241,8 @@ def _slices(evaluation: Evaluation, gate: Gate, words: Words) -> list[Finding]:
 
 
 def _calibration(evaluation: Evaluation, gate: Gate, words: Words) -> list[Finding]:
-    """An error counts if it is larger than is tolerated, and larger than a calibrated model shows by chance on as
-    many positives that come in such bursts.
+    """An error counts if it is larger than is tolerated, and larger than a calibrated model shows by chance
+    on as many positives that come in such bursts.
     """
     error, chance = (
         evaluation.metrics["candidate"]["relative_calibration_error"],

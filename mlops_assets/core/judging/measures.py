@@ -35,7 +35,9 @@ def average_precision(positive: Any, scores: Any) -> float:
 
 
 def roc_auc(positive: Any, scores: Any) -> float:
-    """The chance that a positive scores above a negative, ties counting one half (Mann-Whitney U / (n+ * n-))."""
+    """The chance that a positive scores above a negative, ties counting one half (Mann-Whitney U / (n+ *
+    n-)).
+    """
     from sklearn.metrics import roc_auc_score
 
     flags, values = both_classes("ROC AUC", positive, scores)
@@ -54,8 +56,7 @@ def recall_at_fpr(positive: Any, scores: Any, max_fpr: float = 0.01) -> float:
 
 
 def precision_at_k(days: Any, keys: Any, positive: Any, scores: Any, k: int) -> float:
-    """Precision top-k of Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud Detection
-    (2022), chapter 4, where a key is a card.
+    """Precision top-k of Le Borgne et al. (2022), chapter 4 of the book that docs/handbook.md is about.
 
     Per day, the k keys with the highest maximum score are investigated. The day's precision is the number of
     keys among them with at least one positive that day, over k, also where fewer than k keys are left. A key
@@ -81,8 +82,8 @@ def precision_at_k(days: Any, keys: Any, positive: Any, scores: Any, k: int) -> 
 
 
 def expected_calibration_error(positive: Any, scores: Any, bins: int = 10) -> float:
-    """Sum over `calibration_bins` of (n_b / n) * |mean score - share of positives| (Naeini et al., AAAI 2015),
-    for scores that claim to be probabilities.
+    """Sum over `calibration_bins` of (n_b / n) * |mean score - share of positives| (Naeini et al., AAAI
+    2015), for scores that claim to be probabilities.
     """
     flags, values = numbers("calibration error", positive, scores)
     group = calibration_bins(values, bins)
@@ -94,8 +95,8 @@ def calibration_bins(scores: Scores, bins: int = 10) -> npt.NDArray[np.int64]:
     """The bin of each row.
 
     Bins hold equal numbers of rows (Nixon et al., 2019): of equal width, the first would hold nearly
-    everything where positives are rare. Equal scores share a bin, that of their mean rank, so that a score that
-    most rows have does not take all others into its own.
+    everything where positives are rare. Equal scores share a bin, that of their mean rank, so that a score
+    that most rows have does not take all others into its own.
     """
     place = pd.Series(scores).rank().to_numpy() - 0.5
     return (place * bins // max(1, len(scores))).astype(np.int64)

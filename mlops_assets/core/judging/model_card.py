@@ -8,12 +8,12 @@ that nothing in it can be out of date.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlops_assets.core.judging.gate import Verdict
+from mlops_assets.core.judging.markdown import bullets, code, number, plain, share, table
 from mlops_assets.core.judging.side_by_side import Evaluation
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject
@@ -108,13 +108,13 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         tags["git_dirty"], ", and whether there were changes is not known"
     )
     sections = [
-        f"# Model card of {_plain(facts.name)}",
-        _plain(facts.description),
+        f"# Model card of {plain(facts.name)}",
+        plain(facts.description),
         "## Model details",
-        _list(
-            f"Owner: {_plain(facts.owner)}",
-            f"Model: {_plain(facts.made_by)}, with Platt's scaling, so that a score is a probability of"
-            f" {_plain(words.positive)}",
+        bullets(
+            f"Owner: {plain(facts.owner)}",
+            f"Model: {plain(facts.made_by)}, with Platt's scaling, so that a score is a probability of"
+            f" {plain(words.positive)}",
             f"Made as of {tags['as_of']}: of nothing that was known later",
             f"License: {LICENSE}",
             f"Verdict of the gate: it **{decided}**",
@@ -122,7 +122,7 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         "## Uses",
         "### Direct use",
         (
-            f"Scores for: {_plain(facts.description)} The version's policy allows what scores below"
+            f"Scores for: {plain(facts.description)} The version's policy allows what scores below"
             f" {facts.review:.4f}"
             + (
                 f", sends to review what scores from there on, and blocks from {facts.block:.4f}."
@@ -132,8 +132,8 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         ),
         "### Out-of-scope use",
         (
-            f"Features computed otherwise than by the feature service {_plain(tags['feature_service'])} (plan"
-            f" {_code(tags['plan_digest'])}), and {words.events} unlike those from {evaluation.first_day} to"
+            f"Features computed otherwise than by the feature service {plain(tags['feature_service'])} (plan"
+            f" {code(tags['plan_digest'])}), and {words.events} unlike those from {evaluation.first_day} to"
             f" {evaluation.last_day}: the drift reports say when that is so."
         ),
         "## Bias, risks and limitations",
@@ -143,13 +143,14 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
             f" little.\n\n{_slices(evaluation, reference, words)}"
         ),
         "## How to get started with the model",
-        f"The artifact `bundle` of the MLflow run {_code(facts.run_id)} needs neither MLflow nor Dagster:",
+        f"The artifact `bundle` of the MLflow run {code(facts.run_id)} needs neither MLflow nor Dagster:",
         _LOADING,
         "## Training details",
         "### Training data",
-        _list(
-            f"{words.events.capitalize()} up to {tags['last_day']}, each with the latest verdict that was known before"
-            f" {tags['as_of']}; training set {_code(tags['training_set_digest'])}",
+        bullets(
+            f"{words.events.capitalize()} up to {tags['last_day']}, each with the latest verdict that was"
+            " known before"
+            f" {tags['as_of']}; training set {code(tags['training_set_digest'])}",
             (
                 f"Made of what had arrived from {min(days)} to {max(days)}; SHA-256 of every file is in"
                 " `provenance.json`"
@@ -157,34 +158,35 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
                 else ""
             ),
             f"For the evaluation: up to {tags['evaluation_last_day']}, {evaluation.train_rows or 0:,} rows, "
-            f"{_share(evaluation.train_positive_share)} of them {_plain(words.positive)}",
-            f"{len(facts.features)} features: {', '.join(_code(name) for name in facts.features)}",
+            f"{share(evaluation.train_positive_share)} of them {plain(words.positive)}",
+            f"{len(facts.features)} features: {', '.join(code(name) for name in facts.features)}",
         ),
         "### Training procedure",
-        _table(
-            ("setting", "value"), sorted((_plain(str(k)), _code(str(v))) for k, v in record["recipe"].items())
+        table(
+            ("setting", "value"), sorted((plain(str(k)), code(str(v))) for k, v in record["recipe"].items())
         ),
         "## Evaluation",
         (
             f"On {evaluation.rows:,} {words.events}{_of_groups(evaluation)} from"
-            f" {evaluation.first_day} to {evaluation.last_day}, {evaluation.positives:,} of them {_plain(words.positive)}"
-            f" ({_share(evaluation.positive_share)}), which no fit that is compared here was trained on."
+            f" {evaluation.first_day} to {evaluation.last_day}, {evaluation.positives:,} of them"
+            f" {plain(words.positive)}"
+            f" ({share(evaluation.positive_share)}), which no fit that is compared here was trained on."
             f" Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of {evaluation.resampled}."
         ),
         _results(evaluation, reference, words),
         f"### Verdict\n\nThe version {decided}:",
-        _list(*(_plain(reason) for reason in verdict.reasons)),
+        bullets(*(plain(reason) for reason in verdict.reasons)),
         "## Technical specifications",
-        _list(
-            f"Code: commit {_code(tags['git_commit'])}{dirty}",
-            f"Lock file: {_code(tags['lock_digest'])}; configuration: {_code(tags['config_digest'])}",
-            f"Bundle: {_code(tags['bundle_digest'])}",
+        bullets(
+            f"Code: commit {code(tags['git_commit'])}{dirty}",
+            f"Lock file: {code(tags['lock_digest'])}; configuration: {code(tags['config_digest'])}",
+            f"Bundle: {code(tags['bundle_digest'])}",
             *(
-                f"Model text of the {_plain(kind)} fit: {_code(digest)}"
+                f"Model text of the {plain(kind)} fit: {code(digest)}"
                 for kind, digest in record["models"].items()
             ),
             "Computed with"
-            f" {', '.join(f'{_plain(name)} {_plain(number)}' for name, number in record['runtime'].items())}",
+            f" {', '.join(f'{plain(name)} {plain(number)}' for name, number in record['runtime'].items())}",
             f"To make it again and compare: `mlops reproduce {facts.version}`",
         ),
     ]
@@ -211,12 +213,13 @@ from serving.contract.bundle import load_release
 from serving.contract.scorers.lightgbm import Scorer
 
 release = load_release(Path("bundle"))  # verifies every digest first
-scores = Scorer(release.model_text, release.calibrator).score(matrix)  # float64, columns as in release.features, NaN for null
+# matrix: float64, columns as in release.features, NaN for null
+scores = Scorer(release.model_text, release.calibrator).score(matrix)
 ```"""
 
 
 def _of_groups(evaluation: Evaluation) -> str:
-    """The number of groups by the first of the clusters, as in " of 1,200 customers"."""
+    """The number of groups by the first of the clusters, as in " of 1,200 routes"."""
     name, count = next(iter(evaluation.clusters.items()))
     return f" of {count:,} {name}"
 
@@ -244,22 +247,22 @@ def _results(evaluation: Evaluation, reference: str, words: Words) -> str:
         value = evaluation.metrics.get(who, {}).get(kind, math.nan)
         if not math.isfinite(value):
             return (
-                f"undefined: {_plain(evaluation.undefined[f'{who}.{kind}'])}"
+                f"undefined: {plain(evaluation.undefined[f'{who}.{kind}'])}"
                 if f"{who}.{kind}" in evaluation.undefined
                 else "none"
             )
-        return _number(value) + between(who, kind)
+        return number(value) + between(who, kind)
 
     def between(who: str, kind: str) -> str:
         bounds = evaluation.intervals.get(f"{who}.{kind}")
-        return f" ({_number(bounds[0])} to {_number(bounds[1])})" if bounds else ""
+        return f" ({number(bounds[0])} to {number(bounds[1])})" if bounds else ""
 
     def gain(kind: str) -> str:
         own, other = (
             evaluation.metrics.get(who, {}).get(kind, math.nan) for who in ("candidate", evaluation.reference)
         )
         return (
-            f"{_number(own - other, '+')}{between('difference', kind)}" if math.isfinite(own - other) else ""
+            f"{number(own - other, '+')}{between('difference', kind)}" if math.isfinite(own - other) else ""
         )
 
     rows = [
@@ -267,20 +270,20 @@ def _results(evaluation: Evaluation, reference: str, words: Words) -> str:
         for kind, name in _named(evaluation, words).items()
         if kind in evaluation.metrics["candidate"]
     ]
-    return _table(("metric", "this version", _plain(reference), "difference"), rows)
+    return table(("metric", "this version", plain(reference), "difference"), rows)
 
 
 def _slices(evaluation: Evaluation, reference: str, words: Words) -> str:
     rows = [
         (
-            _plain(one.name),
+            plain(one.name),
             f"{one.rows:,}",
             f"{one.positives:,}",
             *("undefined" if v is None else f"{v:.4f}" for v in (one.candidate, one.reference)),
         )
         for one in evaluation.slices
     ]
-    return _table((words.events, "rows", words.positives, "this version", _plain(reference)), rows)
+    return table((words.events, "rows", words.positives, "this version", plain(reference)), rows)
 
 
 def _unknown(evaluation: Evaluation, subject: Subject) -> str:
@@ -290,37 +293,5 @@ def _unknown(evaluation: Evaluation, subject: Subject) -> str:
     why = "were blocked and never investigated" if subject.labels.withheld_by else "never got a label"
     return (
         f"Unknown: {evaluation.unknown_rows:,} {Words.of(subject).events} of the holdout's days"
-        f" ({_share(evaluation.unknown_share)}){worth} {why}. No figure here is about them."
+        f" ({share(evaluation.unknown_share)}){worth} {why}. No figure here is about them."
     )
-
-
-def _number(value: float, sign: str = "") -> str:
-    return f"{value:{sign},.2f}" if abs(value) >= 100 else f"{value:{sign}.4f}"
-
-
-def _share(value: float | None) -> str:
-    return "of an unknown share" if value is None or not math.isfinite(value) else f"{value:.2%}"
-
-
-def _list(*items: str) -> str:
-    return "\n".join(f"- {item}" for item in items if item)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(
-        [
-            f"| {' | '.join(header)} |",
-            f"|{' --- |' * len(header)}",
-            *(f"| {' | '.join(row)} |" for row in rows),
-        ]
-    )
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    """An identifier as code; what would end the code, or the cell of a table, is shown as plain text."""
-    return f"`{text}`" if text and not re.search(r"[`|\s]", text) else _plain(text)

@@ -1,5 +1,5 @@
-"""Scores in the unit that a use case counts in: what a decision costs, the thresholds that cost least, and what
-was caught and missed.
+"""Scores in the unit that a use case counts in: what a decision costs, the thresholds that cost least, and
+what was caught and missed.
 
 The unit is that of the value column, such as a currency, or cases where there is no such column. What is
 unknown stays unknown.
@@ -41,7 +41,7 @@ class GivenCosts:
     missed_share: float | None = None  # of an event's value, lost where a positive passes
     review_cost: float | None = None
     insult_cost: float | None = None  # of stopping a negative
-    # what the team gets through in a day; the book's card precision@100 assumes the same
+    # what the team gets through in a day; the handbook's precision@100 assumes the same
     reviews_per_day: int = 100
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ def reviewed_at_capacity(scores: Any, days: Any, reviews_per_day: int) -> Flags:
 
 
 def report_columns(subject: Subject) -> tuple[str, ...]:
-    """The columns of `business_report`, such as "day", "parcels", "cases", "late_cases" and "caught_cases"."""
+    """The columns of `business_report`, such as "day", "parcels", "cases", "late_cases", "caught_cases"."""
     words = Words.of(subject)
     columns = (
         "day", as_column(words.events), words.worth, words.of_positives(), words.of_positives("caught"),

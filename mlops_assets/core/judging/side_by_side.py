@@ -1,5 +1,5 @@
-"""Candidate, champion and baseline on the same mature rows, with intervals that say how much of a difference is
-luck.
+"""Candidate, champion and baseline on the same mature rows, with intervals that say how much of a difference
+is luck.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject
 
-TIME_BOUND_ROWS = 100_000  # a logistic regression of a dozen features gains nothing from more
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -44,7 +42,7 @@ class Evaluation:
 
     rows: int
     positives: int
-    clusters: Mapping[str, int]  # how many groups there are, under names such as "customers"
+    clusters: Mapping[str, int]  # how many groups there are, under names such as "routes"
     resampled: str  # of `clusters`, those by which the difference varies most
     first_day: str
     last_day: str
@@ -90,7 +88,7 @@ class Evaluation:
         """Plain values for JSON, NaN as null, the resamples as their quantiles.
 
         The counts of `clusters` stand beside the other values, and the value column gives its name to what is
-        about it: "unknown_amount", "amount_factor".
+        about it, as in "unknown_weight" and "weight_factor".
         """
         plain = {**asdict(self), "unknown_share": self.unknown_share}
         plain |= plain.pop("clusters")
@@ -229,37 +227,6 @@ def _resample(
         for name in names
     }
     return resample(statistics, codes, seed, resamples)
-
-
-def baseline_scores(
-    subject: Subject, train: pd.DataFrame, holdout: pd.DataFrame, features: Sequence[str], seed: int
-) -> m.Scores:
-    """The scores on the holdout that the first version has to beat.
-
-    They are those of a logistic regression on imputed (median) and standardized features, trained on at most
-    100,000 rows, drawn by `seed`. Raises `UndefinedMetric` where they hold one class only.
-    """
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    if len(train) > TIME_BOUND_ROWS:
-        train = train.iloc[
-            np.sort(np.random.default_rng(seed).choice(len(train), TIME_BOUND_ROWS, replace=False))
-        ]
-    matrices = [part[list(features)].to_numpy(dtype=np.float64) for part in (train, holdout)]
-    flags, _ = m.both_classes("the baseline", train[subject.labels.name], np.zeros(len(train)))
-    model = make_pipeline(
-        SimpleImputer(strategy="median", keep_empty_features=True),
-        StandardScaler(),
-        LogisticRegression(max_iter=1_000),
-    )
-    return (
-        np.asarray(model.fit(matrices[0], flags).predict_proba(matrices[1])[:, 1], dtype=np.float64)
-        if len(holdout)
-        else np.empty(0)
-    )
 
 
 def _measure(

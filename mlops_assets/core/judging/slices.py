@@ -1,4 +1,5 @@
-"""Where a model is good and where it is not: groups of events, each with its size and how sure its figures are.
+"""Where a model is good and where it is not: groups of events, each with its size and how sure its figures
+are.
 
 The use case declares the groups: bands of a number, and keys that the training days had seen or not.
 """
@@ -38,7 +39,7 @@ class Slice:
         return None if self.candidate is None or self.reference is None else self.candidate - self.reference
 
     def bound(self, quantile: float) -> float:
-        """Below which the difference lies with that chance (percentile bootstrap); NaN where it is undefined."""
+        """Below which the difference lies with that chance (percentile bootstrap); NaN: it is undefined."""
         return float(np.quantile(self.bootstrap, quantile)) if self.bootstrap else math.nan
 
 

@@ -1,5 +1,5 @@
-"""Which rows a model may learn from as of a day: mature events with their latest verdict, and nothing that was
-known later.
+"""Which rows a model may learn from as of a day: mature events with their latest verdict, and nothing that
+was known later.
 """
 
 from __future__ import annotations

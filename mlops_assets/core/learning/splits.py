@@ -1,4 +1,6 @@
-"""Which days a model may learn from, and on which days it is measured: nothing immature or overlapping slips in."""
+"""Which days a model may learn from, and on which days it is measured: nothing immature or overlapping slips
+in.
+"""
 
 from __future__ import annotations
 

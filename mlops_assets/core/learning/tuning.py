@@ -1,4 +1,4 @@
-"""A better recipe for the rows of the day: a bounded number of seeded Optuna trials on training days alone."""
+"""A better recipe for the rows of the day: so many seeded Optuna trials, on training days alone."""
 
 from __future__ import annotations
 
@@ -180,7 +180,8 @@ def _part(known: Learnable, days: Any, fold: Fold, words: Words) -> tuple[Flags,
     ):
         if (positives := int(known.flags[rows].sum())) in (0, int(rows.sum())):
             raise TuningError(
-                f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: ask for longer or fewer folds in"
+                f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: ask for longer or"
+                " fewer folds in"
                 " [tuning], or for trials = 0"
             )
     return head, measured

@@ -20,7 +20,9 @@ Row = Mapping[str, Any]
 
 
 def kind(row: Row) -> str:
-    """The decision of a row, such as PROMOTED; rows from before the history was chained call it their verdict."""
+    """The decision of a row, such as PROMOTED; rows from before the history was chained call it their
+    verdict.
+    """
     return str(row["kind"] if "kind" in row else row["verdict"])
 
 

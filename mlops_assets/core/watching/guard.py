@@ -146,7 +146,10 @@ def judge(served: Measured, before: Measured, reference: Reference, guard: Guard
         )
         return Judgement(breaches, excused, note)
     slow = served.slower_than(guard.max_p99_ms)
-    figures = f"{served.alarms:,} not {passes}, {served.errors:,} failed, {slow:,} slower than {guard.max_p99_ms} ms"
+    figures = (
+        f"{served.alarms:,} not {passes}, {served.errors:,} failed, {slow:,} slower than"
+        f" {guard.max_p99_ms} ms"
+    )
     return Judgement(breaches, excused, f"{served.scored:,} requests scored, {figures}")
 
 

@@ -57,10 +57,11 @@ def compare(
     """Compare served vectors with recomputed vectors, value by value.
 
     The frames have the event's id in the column `name`, and the features, null as NaN or None; null equals
-    null only. Vectors that were never logged do not count. `recomputed` goes by the clocks. `overtaken` names the decisions that read before something was committed
-    which the clocks had known by then, with how many seconds; `as_read` recomputes such decisions from what
-    had been committed, once for each thing that can have been so. Served values that equal one of those are
-    explained, all others that differ are not. Raises `ValueError` where an id occurs twice on a side.
+    null only. Vectors that were never logged do not count. `recomputed` goes by the clocks. `overtaken` names
+    the decisions that read before something was committed which the clocks had known by then, with how many
+    seconds; `as_read` recomputes such decisions from what had been committed, once for each thing that can
+    have been so. Served values that equal one of those are explained, all others that differ are not. Raises
+    `ValueError` where an id occurs twice on a side.
     """
     one, other = (
         _by_id(name, frame, features, side)

@@ -139,8 +139,9 @@ def test_the_report_of_a_day() -> None:
     assert tuple(report.columns) == report_columns(FRAUD)
     day = report.iloc[0].to_dict()
     assert day == {
-        "day": "2024-01-01", "transactions": 7, "money": 257.5, "fraud_money": 200.0, "caught_money": 150.0, "missed_money": 50.0,
-        "caught_share": 0.75, "reviews": 1, "not_reviewed": 0, "blocked": 3, "insulted": 1, "unknown": 2, "unknown_money": 41.5,
+        "day": "2024-01-01", "transactions": 7, "money": 257.5, "fraud_money": 200.0,
+        "caught_money": 150.0, "missed_money": 50.0, "caught_share": 0.75, "reviews": 1,
+        "not_reviewed": 0, "blocked": 3, "insulted": 1, "unknown": 2, "unknown_money": 41.5,
     }  # fmt: skip
     assert report.iloc[1]["day"] == "2024-01-02"
     assert pd.isna(report.iloc[1]["caught_share"])

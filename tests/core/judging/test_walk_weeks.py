@@ -9,25 +9,19 @@ import pandas as pd
 import pytest
 
 from mlops_assets.core.judging.money import Costs
-from mlops_assets.core.judging.walk_weeks import (
+from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,
-    UNCHANGED,
-    BadWalk,
     Scored,
-    Week,
     by_capacity,
     by_thresholds,
     caught,
     difference,
     known_verdicts,
-    means,
     quality,
-    steps,
-    table,
-    week,
     with_verdicts,
 )
+from mlops_assets.core.judging.walk_weeks import UNCHANGED, BadWalk, Week, means, steps, table, week
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.policy import Policy
 

@@ -90,7 +90,10 @@ def test_equal_rows_in_any_order_give_the_same_trials(rows: pd.DataFrame, study:
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_trials(study: Study) -> None:
-    code = "from test_tuning import *\nprint(search(FRAUD, LEARNER, make_rows(per_day=300), FEATURES, SPLIT, WEAK, TUNING))"
+    code = (
+        "from test_tuning import *\n"
+        "print(search(FRAUD, LEARNER, make_rows(per_day=300), FEATURES, SPLIT, WEAK, TUNING))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
