@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
 
 from mlops_assets.core.keys import EVALUATION, MODEL, PROMOTED_VERSION
-from mlops_assets.core.lifecycle.champions import GATE, kind, moved_to
+from mlops_assets.core.lifecycle.champions import GATE, Row, kind, moved_to
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.graph.headers import described
 from mlops_assets.graph.partitions import as_of_days, run_of
@@ -53,14 +54,17 @@ def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinitio
             pa.table({"version": [number], "replaced": pa.array([row["champion"]], pa.string())}),
             validated=True,
         )
-        yield MaterializeResult(
-            metadata={
-                "version": number,
-                "replaced": row["champion"] or "none",
-                "by": row.get("by", GATE),
-                "model card": f"{CARD} of the MLflow run {registry.version(number).run_id}",
-                "reasons": MetadataValue.md("\n".join(f"- {r}" for r in row["reasons"])),
-            }
-        )
+        yield MaterializeResult(metadata=_told(row, number, registry))
 
     return promoted_version
+
+
+def _told(row: Row, number: str, registry: ModelRegistry) -> dict[str, Any]:
+    """The promotion for a person in the UI."""
+    return {
+        "version": number,
+        "replaced": row["champion"] or "none",
+        "by": row.get("by", GATE),
+        "model card": f"{CARD} of the MLflow run {registry.version(number).run_id}",
+        "reasons": MetadataValue.md("\n".join(f"- {r}" for r in row["reasons"])),
+    }

@@ -65,10 +65,12 @@ class Cursor:
     last_as_of: str | None = None
 
     def to_json(self) -> str:
+        """As Dagster keeps it from tick to tick."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | None) -> "Cursor":
+        """What `to_json` gave; an empty cursor before the first tick."""
         values = json.loads(text) if text else {}
         seen = {
             check: Seen(one["through"], tuple(one["beyond"])) for check, one in values.get("seen", {}).items()

@@ -1,6 +1,7 @@
 """How a candidate is judged: against whom, on which rows, and what else counts against it."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
@@ -28,6 +29,7 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.resources.provenance import unreproducible
 from mlops_assets.resources.registry import EVALUATION_FIT, ModelRegistry, RegistryError, Version
+from serving.contract.bundle import Release
 from serving.contract.scorers.lightgbm import Scorer
 from serving.contract.subject import Number
 
@@ -62,27 +64,17 @@ def judge(
     """
     holdout, train_rows = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
     fit = registry.evaluation_fit(candidate)
+    rival = (
+        _Rival()
+        if champion is None
+        else _rival_of(case, registry, candidate, champion, rows.columns, holdout)
+    )
     scores = {"candidate": Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))}
-    serving, expected, objections = None, None, []
-    if champion is not None:
-        serving = registry.release(champion)
-        # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound
-        # candidate.
-        if value := case.decisions.value:
-            expected = registry.reference(champion, EVALUATION_FIT).column(value).to_numpy()
-        if champion.as_of > candidate.as_of:
-            objections.append(
-                f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a walk-forward"
-                " replaces nothing"
-            )
-        objections += why_not_comparable(champion, serving.features, rows.columns, holdout)
-        if not objections:
-            rival = registry.evaluation_fit(champion) if _saw(champion.tags["last_day"], holdout) else serving
-            scores["champion"] = Scorer(rival.model_text, rival.calibrator).score(
-                matrix(holdout, rival.features)
-            )
-    if "champion" not in scores:
+    if rival.scores is None:
         scores["baseline"] = baseline_scores(case, train_rows, holdout, fit.features, settings.model.seed)
+    else:
+        scores["champion"] = rival.scores
+    serving = rival.serving
     measured = evaluate(
         case,
         holdout,
@@ -93,7 +85,7 @@ def judge(
         k=settings.model.precision_k,
         seed=settings.model.seed,
         train=train_rows,
-        expected_values=expected,
+        expected_values=rival.expected,
         unknown_values=unknown_values,
     )
     verdict = decide(
@@ -105,9 +97,48 @@ def judge(
         missing=lacking(case, fit.plan, serving.plan if serving else None, stored_columns(case)),
         unproven=unproven,
         unreproducible=unreproducible(candidate.tags),
-        objections=[*objections, *latches(candidate)],
+        objections=[*rival.objections, *latches(candidate)],
     )
     return measured, verdict, scores
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """The champion as a candidate is held against it: its release, and its scores where they may be compared.
+
+    `expected` are the values of the holdout that it was measured on.
+    """
+
+    serving: Release | None = None
+    expected: npt.ArrayLike | None = None
+    objections: tuple[str, ...] = ()
+    scores: npt.NDArray[np.float64] | None = None
+
+
+def _rival_of(
+    case: UseCase,
+    registry: ModelRegistry,
+    candidate: Version,
+    champion: Version,
+    columns: Collection[str],
+    holdout: pd.DataFrame,
+) -> _Rival:
+    serving, expected, objections = registry.release(champion), None, []
+    # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound
+    # candidate.
+    if value := case.decisions.value:
+        expected = registry.reference(champion, EVALUATION_FIT).column(value).to_numpy()
+    if champion.as_of > candidate.as_of:
+        objections.append(
+            f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a walk-forward replaces"
+            " nothing"
+        )
+    objections += why_not_comparable(champion, serving.features, columns, holdout)
+    if objections:
+        return _Rival(serving, expected, tuple(objections))
+    fit = registry.evaluation_fit(champion) if _saw(champion.tags["last_day"], holdout) else serving
+    scores = Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))
+    return _Rival(serving, expected, scores=scores)
 
 
 def why_not_comparable(

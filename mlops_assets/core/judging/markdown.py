@@ -8,18 +8,22 @@ from collections.abc import Iterable, Sequence
 
 
 def number(value: float, sign: str = "") -> str:
+    """A figure with four decimals, a large one with two; `sign` = "+" shows the sign of positive figures."""
     return f"{value:{sign},.2f}" if abs(value) >= 100 else f"{value:{sign}.4f}"
 
 
 def share(value: float | None) -> str:
+    """A share from 0 to 1 in percent, or that it is not known."""
     return "of an unknown share" if value is None or not math.isfinite(value) else f"{value:.2%}"
 
 
 def bullets(*items: str) -> str:
+    """A list; empty items are left out."""
     return "\n".join(f"- {item}" for item in items if item)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
     return "\n".join(
         [
             f"| {' | '.join(header)} |",

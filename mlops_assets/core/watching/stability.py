@@ -32,6 +32,7 @@ def psi(reference: Any, current: Any, bins: int = BINS) -> float:
 
 
 def psi_of_known(before: pd.Series, now: pd.Series, bins: int = BINS) -> float:
+    """The index of two samples as `known` gives them, neither of them empty."""
     if pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(now):
         old, new = _binned(before.to_numpy(dtype=np.float64), now.to_numpy(dtype=np.float64), bins)
     else:
