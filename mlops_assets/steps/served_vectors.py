@@ -276,7 +276,8 @@ def overtaken(decisions: pd.DataFrame, events: pd.DataFrame, keys: Sequence[str]
     late = events[(position >= 0) & (events["created_timestamp"].to_numpy() <= before)]
     for key in keys:
         columns = [key, "event_timestamp", "created_timestamp", "seq"]
-        pairs = decisions.merge(late[columns], on=key, suffixes=("", "_late"))
+        # A null key has no history, so that no late event can be missing in it.
+        pairs = decisions.merge(late[columns].dropna(subset=[key]), on=key, suffixes=("", "_late"))
         visible = (pairs["event_timestamp_late"] < pairs["event_timestamp"]) & (
             pairs["created_timestamp_late"] <= pairs["event_timestamp"]
         )

@@ -124,7 +124,16 @@ def test_on_the_wall_clock_every_payment_arrives_a_little_late_and_none_is_excus
     assert overtaken(_log(rows), _log(rows), KEYS) == {}
 
 
-def _log(rows: list[tuple[str, float, float, int, str, str]]) -> pd.DataFrame:
+def test_a_late_event_without_a_key_overtakes_nobody_else_without_one() -> None:
+    rows = [
+        ("before", 8, 8, 1, "c1", None),
+        ("decided", 10, 10, 2, "c2", None),
+        ("late", 9, 9.5, 3, "c3", None),
+    ]
+    assert overtaken(_log(rows), _log(rows), KEYS) == {}
+
+
+def _log(rows: list[tuple[str, float, float, int, str, str | None]]) -> pd.DataFrame:
     frame = pd.DataFrame(
         rows, columns=["prediction_id", "event", "created", "seq", "customer_id", "merchant_id"]
     )
