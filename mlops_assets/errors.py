@@ -1,4 +1,7 @@
-"""What a person is told of a failure: the outermost error of ours in its chain, in one line."""
+"""The one base of the platform's errors, and the line that a person reads when a command fails.
+
+That line is the message of the outermost error of ours in the chain of exceptions.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+
+class PlatformError(Exception):
+    """Something is wrong that a person can act on. The message names the value, its place and what to do."""
+
 
 OURS = ("mlops_assets", "feature_repo", "serving")
 LONGEST_QUOTE = 400  # characters of a library's message; ours are told whole

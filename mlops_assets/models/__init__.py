@@ -1,11 +1,12 @@
 """The model families that there are, by name."""
 
+from mlops_assets.errors import PlatformError
 from mlops_assets.models.base import ModelFamily
 
 USUAL = "lightgbm"
 
 
-class UnknownFamily(ValueError):
+class UnknownFamily(PlatformError, ValueError):
     """A model family that is not there; the message names those that are."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlops_assets.errors import PlatformError
 from serving.contract.bundle import Release, as_row
 from serving.contract.scorers.lightgbm import Calibrator
 
@@ -31,7 +32,7 @@ NEARLY_ZERO = float(np.float32(1e-35))
 Numbers = npt.NDArray[np.float64]
 
 
-class PortableError(ValueError):
+class PortableError(PlatformError, ValueError):
     """A model that has no equal as an ONNX file; the message says what is in the way."""
 
 

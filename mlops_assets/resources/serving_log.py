@@ -11,7 +11,8 @@ from typing import Literal
 import pyarrow as pa
 from dagster import ConfigurableResource
 
-from serving.store.sqlite.decision_log import read_decisions, read_labels, served_days, to_us
+from feature_repo.times import to_us
+from serving.store.sqlite.decision_log import read_decisions, read_labels, served_days
 from serving.store.sqlite.measured import Measured, read_measured
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.lake.datasets import Lake, Manifest
+from feature_repo.lake.files import write_whole
 from mlops_assets.core.keys import DATA_DRIFT, PREDICTION_DRIFT, PREDICTION_LOG
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.drift import DriftReport, data_drift, not_tested, prediction_drift
@@ -117,6 +118,5 @@ def _write(
     page = None
     if report.html:
         page = home / "reports" / name / f"{day}.html"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(report.html, encoding="utf-8")
+        write_whole(page, report.html.encode())
     return DriftOfDay(manifest, version, report, columns, page)

@@ -15,6 +15,7 @@ from mlops_assets.core.learning.eligible_rows import event_columns
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.words import Words, as_column
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import day_range, read_validated, to_frame
 from mlops_assets.resources.registry import ModelRegistry, RegistryError, Version
@@ -35,7 +36,7 @@ def score_days(case: UseCase, lake: Lake, release: Release, first: str, last: st
     return vectors.select(told).append_column(case.score, pa.array(scores, pa.float64()))
 
 
-class NothingKnown(ValueError):
+class NothingKnown(PlatformError, ValueError):
     """No event of the days has a verdict yet, so that there is nothing to measure on."""
 
 

@@ -15,6 +15,7 @@ from mlops_assets.core.keys import RECIPE, TRAINING_SET
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.tuning import Study, Trial, search
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.errors import PlatformError
 from mlops_assets.models import model_family
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import read_validated, to_frame
@@ -23,7 +24,7 @@ from mlops_assets.resources.registry import ModelRegistry
 from mlops_assets.steps.judge import split_of
 
 
-class StaleRecipe(ValueError):
+class StaleRecipe(PlatformError, ValueError):
     """The recipe of a day was searched on other rows, or for another configuration, than those that are to be
     trained with it.
     """

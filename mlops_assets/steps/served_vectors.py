@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake, Manifest
+from feature_repo.times import from_us, to_us
 from mlops_assets.core.keys import (
     FEATURE_PARITY,
     FEATURE_VECTORS,
@@ -32,7 +33,6 @@ from mlops_assets.resources.serving_log import ServingLog
 from mlops_assets.steps.withheld_labels import withheld_ids
 from serving.contract.subject import Number
 from serving.contract.verdicts import verdict_events
-from serving.store.sqlite.decision_log import from_us, to_us
 
 
 def rows_schema(case: UseCase) -> pa.Schema:

@@ -10,12 +10,13 @@ from mlops_assets.core.keys import FEATURE_VECTORS, TRAINING_SET, VERDICTS
 from mlops_assets.core.learning.eligible_rows import assemble, event_columns
 from mlops_assets.core.learning.splits import NothingToLearn
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import day_range, read_validated, shift, to_frame, to_table
 from mlops_assets.steps.judge import split_of
 
 
-class MissingDays(MissingPartitions):
+class MissingDays(PlatformError, MissingPartitions):
     """Arrival days that a training reads were never materialized; the message has the command that brings
     them.
     """

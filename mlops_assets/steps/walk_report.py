@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from feature_repo.lake.datasets import Lake, Manifest
+from feature_repo.lake.files import write_whole
 from mlops_assets.core.judging.money import Costs
 from mlops_assets.core.judging.past_quality import CAPACITY, OWN
 from mlops_assets.core.judging.walk_weeks import (
@@ -151,8 +152,7 @@ def write_page(
         body = "".join(f"<tr>{_row(line, 'td')}</tr>" for line in lines)
         parts.append(f"<h2>{html.escape(name)}</h2><table><tr>{_row(header, 'th')}</tr>{body}</table>")
     place = settings.home / "reports" / WALK_FORWARD / f"{walk.manifest.partition}.html"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("\n".join(parts), encoding="utf-8")
+    write_whole(place, "\n".join(parts).encode())
     return place
 
 

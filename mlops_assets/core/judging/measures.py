@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_assets.errors import PlatformError
+
 Scores = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
-class UndefinedMetric(ValueError):
+class UndefinedMetric(PlatformError, ValueError):
     """A metric that these rows do not define: no rows, one class only, scores that are not numbers."""
 
     def __init__(self, metric: str, why: str) -> None:

@@ -17,17 +17,18 @@ import pandas as pd
 from mlops_assets.core.judging.measures import Flags, Scores, UndefinedMetric, numbers
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words, as_column
+from mlops_assets.errors import PlatformError
 from serving.contract.policy import Policy
 from serving.contract.subject import Subject
 
 NEVER = 2.0  # a threshold that no score reaches
 
 
-class BadCosts(ValueError):
+class BadCosts(PlatformError, ValueError):
     """A cost that is no cost, or that nobody gives; the message names it."""
 
 
-class ConflictingVerdicts(ValueError):
+class ConflictingVerdicts(PlatformError, ValueError):
     """Two verdicts of one event where only the latest may stand."""
 
 

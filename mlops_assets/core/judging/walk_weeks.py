@@ -23,12 +23,13 @@ from mlops_assets.core.judging.past_quality import (
     quality,
     stored_names,
 )
+from mlops_assets.errors import PlatformError
 from serving.contract.subject import Subject
 
 UNCHANGED = "never_retrained"
 
 
-class BadWalk(ValueError):
+class BadWalk(PlatformError, ValueError):
     """Days or a step that make no walk; the message names them."""
 
 

@@ -28,6 +28,7 @@ from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Fitted, Learnable, Learner, Progress
 from mlops_assets.core.learning.splits import Split, utc_days
 from mlops_assets.core.words import Words
+from mlops_assets.errors import PlatformError
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator
 from serving.contract.subject import Subject
@@ -35,7 +36,7 @@ from serving.contract.subject import Subject
 IDENTITY = Calibrator(a=1.0, b=0.0)  # a learner's margin is a log-odds already
 
 
-class TrainingError(ValueError):
+class TrainingError(PlatformError, ValueError):
     """Rows that no model can be trained on; the message names what is wrong with them."""
 
 

@@ -7,8 +7,10 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
+from mlops_assets.errors import PlatformError
 
-class BadRecipe(ValueError):
+
+class BadRecipe(PlatformError, ValueError):
     """A recipe that cannot be meant; the message names the value."""
 
 

@@ -11,8 +11,10 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import pandas as pd
 
+from mlops_assets.errors import PlatformError
 
-class BadSplit(ValueError):
+
+class BadSplit(PlatformError, ValueError):
     """A split that cannot be meant; the message names the value."""
 
 

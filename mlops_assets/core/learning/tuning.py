@@ -16,12 +16,13 @@ from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Learnable, Learner, Range
 from mlops_assets.core.learning.splits import Split, utc_days
 from mlops_assets.core.words import Words
+from mlops_assets.errors import PlatformError
 from serving.contract.subject import Subject
 
 Report = Callable[["Trial", "Trial"], None]  # the trial that has just ended, and the best so far
 
 
-class TuningError(ValueError):
+class TuningError(PlatformError, ValueError):
     """A search that cannot be meant, or rows that it cannot be made on; the message names what is wrong."""
 
 

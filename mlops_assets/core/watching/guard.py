@@ -22,6 +22,7 @@ from mlops_assets.core.lifecycle.champions import (
     kind,
     moved_to,
 )
+from mlops_assets.errors import PlatformError
 from serving.store.sqlite.measured import KEPT_DAYS, SLOW_MS, Measured
 
 COMPARED_DAYS = 7  # before the promotion, on which the predecessor is looked at: every day of the week once
@@ -31,7 +32,7 @@ BEYOND_CHANCE = 1e-6
 SLOW_SHARE = 0.01  # what a 99th percentile leaves
 
 
-class BadGuard(ValueError):
+class BadGuard(PlatformError, ValueError):
     """Limits that cannot be kept; the message names the key and the value."""
 
 
