@@ -44,7 +44,7 @@ DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = (
     "retraining",
     "business",
     "online_state",
-    "walk_forward",
+    "walk_forward_report",
 )
 
 

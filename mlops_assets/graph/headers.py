@@ -23,7 +23,6 @@ def described(
 
     An as-of day of the model group takes the group's pool, so that two trainings do not run at once.
     """
-    pool = {"pool": MODEL} if group == MODEL and days is not None else {}
     return asset(
         name=name,
         description=description,
@@ -31,6 +30,6 @@ def described(
         owners=[case.owner],
         kinds=kinds,
         partitions_def=days,
-        **pool,
+        pool=MODEL if group == MODEL and days is not None else None,
         **more,
     )

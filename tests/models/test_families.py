@@ -17,7 +17,9 @@ from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator, Scorer
 
 FEATURES = ("size", "age")
-RECIPE = Recipe(max_rounds=15, min_data_in_leaf=10, min_sum_hessian_in_leaf=0.001, num_threads=1)
+RECIPE = Recipe(
+    max_rounds=15, legitimate_share=1.0, min_data_in_leaf=10, min_sum_hessian_in_leaf=0.001, num_threads=1
+)
 CALIBRATOR = Calibrator(1.2, -0.1)
 
 

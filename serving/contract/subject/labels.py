@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from serving.contract.subject.problems import BadSubject, check_name
 
 Silence = Literal["negative", "unknown"]
+WORD = re.compile(r"[^\W\d_]([\w '-]{0,39}\w)?")  # it stands in sentences, tables and names of columns
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Labels:
     def __post_init__(self) -> None:
         check_name("Labels: name", self.name)
         check_name("Labels: dataset", self.dataset)
+        for what in ("positive", "negative", "positives"):
+            word = getattr(self, what)
+            if not WORD.fullmatch(word) and (word or what != "positives"):
+                raise BadSubject(f"Labels: {what}: {word!r} is no word; use letters, such as late")
         if self.silence not in ("negative", "unknown"):
             raise BadSubject(f"Labels: silence = {self.silence!r}; there are 'negative' and 'unknown'")
         if self.maturity <= timedelta(0):

@@ -142,7 +142,7 @@ def test_the_card_has_its_sections_the_verdict_and_how_to_make_the_version_again
         "- average precision 0.5 against 0.6 of the champion",
         "champion, version 5",
         "`mlops reproduce 7`",
-        "2 payments of the holdout's days (0.20%), worth 30.50, were blocked and never investigated",
+        "2 transactions of the holdout's days (0.20%), worth 30.50, were blocked and never investigated",
         "from 2023-11-01 to 2024-01-31",
         "| rounds | `97` |",
         "commit `0123456789`\n",
@@ -166,7 +166,8 @@ HOSTILE = "a: \"b'\n---\n# c | d: [e]\t{f}\u2028- `g` <script>"
 def test_no_name_breaks_out_of_its_place(measured: Evaluation, name: str) -> None:
     facts = replace(
         FACTS,
-        use_case=name,
+        library=name,
+        made_by=name,
         description=name,
         owner=name,
         features=(name,),
@@ -174,8 +175,8 @@ def test_no_name_breaks_out_of_its_place(measured: Evaluation, name: str) -> Non
     )
     card = model_card(facts, measured, Verdict(True, (name,)))
     read = front(card)
-    assert read["tags"][0] == name
-    assert read["model-index"][0]["name"] == f"{name} version 7"
+    assert read["library_name"] == read["tags"][1] == name
+    assert read["model-index"][0]["name"] == "fraud version 7"
     plain = model_card(FACTS, measured, Verdict(True, ("x",)))
 
     def outline(text: str) -> list[str]:

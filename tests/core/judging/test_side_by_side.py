@@ -295,13 +295,13 @@ def test_the_baseline_learns_with_nulls_and_repeats_itself(recwarn: pytest.Warni
     train, holdout = learnable(3_000, 0), learnable(1_000, 1)
     scores = baseline_scores(FRAUD, train, holdout, ["useful", "empty"], seed=0)
     assert average_precision(holdout["is_fraud"], scores) > 2 * holdout["is_fraud"].mean()
-    assert (scores == baseline_scores(train, holdout, ["useful", "empty"], seed=0)).all()
+    assert (scores == baseline_scores(FRAUD, train, holdout, ["useful", "empty"], seed=0)).all()
     assert [str(w.message) for w in recwarn] == []
 
 
 def test_a_baseline_of_one_class_is_undefined() -> None:
     with pytest.raises(UndefinedMetric, match="the baseline is undefined: 0 of 50"):
-        baseline_scores(learnable(50, 0).assign(is_fraud=False), learnable(10, 1), ["useful"], seed=0)
+        baseline_scores(FRAUD, learnable(50, 0).assign(is_fraud=False), learnable(10, 1), ["useful"], seed=0)
 
 
 @pytest.mark.slow
