@@ -31,6 +31,7 @@ from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry, registry_of
+from mlops_assets.resources.serving_log import ServingLogResource
 from mlops_assets.use_cases.fraud.case import FRAUD
 from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
 from serving.store.sqlite import decision_log
@@ -106,6 +107,7 @@ class World:
             "feature_store": feature_store_of(settings, FRAUD),
             "registry": self.registry,
             "history": HistoryResource(path=self.history.path),
+            "serving_log": ServingLogResource(path=str(settings.serving_db)),
         }
 
     def make(self, name: str, first: str, last: str | None = None) -> Any:

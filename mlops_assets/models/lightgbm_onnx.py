@@ -1,5 +1,5 @@
-"""The model once more as an ONNX file, for those who serve elsewhere: one input, one output, equal to the
-service's scores.
+"""A LightGBM model as an ONNX file, for those who serve elsewhere: one input, one output, the service's
+scores.
 
 Converted here because the usual converter (onnxmltools) writes thresholds as 32-bit floats and takes no other
 input: a value that lies next to a threshold then goes another way through the tree. LightGBM compares
@@ -21,14 +21,13 @@ from mlops_assets.errors import PlatformError
 from serving.contract.bundle import Release, as_row
 from serving.contract.scorers.lightgbm import Calibrator
 
-INPUT, OUTPUT = "features", "fraud_score"
+INPUT = "features"
 TOLERANCE = 1e-6  # of a score; what is left is the order in which the trees are added up, a few 1e-15
 IR_VERSION, OPSETS = 10, {"": 21, "ai.onnx.ml": 5}  # all of ONNX 1.16, the first with `TreeEnsemble`
 # what LightGBM's dump has for infinity, the threshold that parts nulls from all values
 DUMPED_INFINITY = 1e300
-NEARLY_ZERO = float(
-    np.float32(1e-35)
-)  # LightGBM's kZeroThreshold: a value that is not farther from zero is zero
+# LightGBM's kZeroThreshold: a value that is not farther from zero is zero.
+NEARLY_ZERO = float(np.float32(1e-35))
 
 Numbers = npt.NDArray[np.float64]
 
@@ -37,25 +36,26 @@ class PortableError(PlatformError, ValueError):
     """A model that has no equal as an ONNX file; the message says what is in the way."""
 
 
-def portable_model(release: Release) -> bytes:
-    """The release's model and calibrator as an ONNX file, after it gave every golden row its score within
-    `TOLERANCE`.
+def portable_model(release: Release, score: str) -> bytes:
+    """The release's model and calibrator as an ONNX file whose output is named `score`.
+
+    The file gave every golden row its score within `TOLERANCE`; else `PortableError`.
     """
-    content = to_onnx(release.model_text, release.calibrator)
+    content = to_onnx(release.model_text, release.calibrator, score)
     vectors, expected = release.golden
     scores = score_with_onnx(content, np.array([as_row(vector) for vector in vectors], dtype=np.float64))
-    for number, (score, recorded) in enumerate(zip(scores.tolist(), expected, strict=True)):
-        if not abs(score - recorded) <= TOLERANCE:
+    for number, (given, recorded) in enumerate(zip(scores.tolist(), expected, strict=True)):
+        if not abs(given - recorded) <= TOLERANCE:
             raise PortableError(
-                f"golden row {number} scores {score!r} as ONNX, and {recorded!r} in the service"
+                f"golden row {number} scores {given!r} as ONNX, and {recorded!r} in the service"
             )
     return content
 
 
-def to_onnx(model_text: str, calibrator: Calibrator) -> bytes:
+def to_onnx(model_text: str, calibrator: Calibrator, score: str) -> bytes:
     """Input `features`: float64 [rows, features] in the model's order, NaN for null.
 
-    Output `fraud_score`: float64 [rows], calibrated. The names of the features are in the file's metadata
+    Output, named `score`: float64 [rows], calibrated. The names of the features are in the file's metadata
     under `features`, as a JSON list. Equal models give equal bytes.
     """
     import lightgbm
@@ -107,13 +107,13 @@ def to_onnx(model_text: str, calibrator: Calibrator) -> bytes:
         helper.make_node("Squeeze", ["margins", "columns"], ["margin"]),
         helper.make_node("Mul", ["margin", "a"], ["scaled"]),
         helper.make_node("Add", ["scaled", "b"], ["log_odds"]),
-        helper.make_node("Sigmoid", ["log_odds"], [OUTPUT]),
+        helper.make_node("Sigmoid", ["log_odds"], [score]),
     ]
     graph = helper.make_graph(
         nodes,
-        "fraud_score",
+        score,
         [helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["rows", len(names)])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["rows"])],
+        [helper.make_tensor_value_info(score, TensorProto.DOUBLE, ["rows"])],
         [tensor(name, value) for name, value in constants.items()],
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
@@ -123,13 +123,13 @@ def to_onnx(model_text: str, calibrator: Calibrator) -> bytes:
 
 
 def score_with_onnx(content: bytes, matrix: Numbers) -> Numbers:
-    """What the file gives for the rows, by ONNX Runtime."""
+    """What the file gives for the rows [rows, features], by ONNX Runtime: a score a row."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run([OUTPUT], {INPUT: matrix})[0])
+    return np.asarray(session.run(None, {INPUT: matrix})[0])
 
 
 def _refuse_what_has_no_equal(model: Mapping[str, Any]) -> None:

@@ -148,7 +148,8 @@ def test_a_version_that_leaves_its_guard_is_rolled_back_once_and_not_promoted_ag
     assert shelf.lifecycle.unconfirmed() == [], "the history is whole"
     (seen,) = watch.observed()
     assert seen == {
-        "day": "2025-04-10", "kind": "rolled_back", "version": "2", "champion before": "2", "to": "1", "by": "guard", "reasons": f"- {why}",
+        "day": "2025-04-10", "kind": "rolled_back", "version": "2", "champion before": "2",
+        "to": "1", "by": "guard", "reasons": f"- {why}",
         "line of the history": 3, "requests": counts["count"] + counts.get("errors", 0),
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from mlops_assets.core.watching.drift import DriftThresholds
 from mlops_assets.resources.environments import Settings, Verdicts
 from mlops_assets.resources.lake import day_range, shift, to_frame, to_table
 from mlops_assets.steps.drift_reference import MOST_ROWS, evaluation_reference, release_reference
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator, Scorer
 
@@ -81,7 +82,7 @@ def lake(settings: Settings) -> Lake:
 def test_it_holds_every_payment_of_the_days_after_the_training_and_no_other_scored_by_the_fit_that_serves(
     lake: Lake, settings: Settings, model: TrainedModel
 ) -> None:
-    found = release_reference(lake, settings, AS_OF, model)
+    found = release_reference(FRAUD, lake, settings, AS_OF, model)
     assert found is not None
     assert found.facts == {"fit": "release", "first": "2025-04-08", "last": "2025-04-09", "rows": 600}
     rows = pd.concat([payments(day, 300) for day in ("2025-04-08", "2025-04-09")]).sort_values(
@@ -100,7 +101,7 @@ def test_a_late_payment_of_a_day_that_was_trained_on_is_not_among_them(
 ) -> None:
     late = payments(M, 50, seed=7).assign(amount=1_000.0)
     arrive(lake, "2025-04-08", pd.concat([payments("2025-04-08", 300), late]))
-    found = release_reference(lake, settings, AS_OF, model)
+    found = release_reference(FRAUD, lake, settings, AS_OF, model)
     assert found is not None
     assert found.table.num_rows == 600
     assert max(found.table.column("amount").to_pylist()) < 100
@@ -110,36 +111,41 @@ def test_a_day_that_did_not_pass_its_checks_is_left_out(
     lake: Lake, settings: Settings, model: TrainedModel
 ) -> None:
     arrive(lake, "2025-04-09", payments("2025-04-09", 300).assign(amount=1e6), sound=False)
-    found = release_reference(lake, settings, AS_OF, model)
+    found = release_reference(FRAUD, lake, settings, AS_OF, model)
     assert found is not None
     assert (found.first, found.last, found.table.num_rows) == ("2025-04-08", "2025-04-08", 300)
     arrive(lake, "2025-04-08", payments("2025-04-08", 300), sound=False)
-    assert release_reference(lake, settings, AS_OF, model) is None
+    assert release_reference(FRAUD, lake, settings, AS_OF, model) is None
 
 
 def test_a_day_that_was_never_materialized_is_named(
     lake: Lake, settings: Settings, model: TrainedModel
 ) -> None:
     with pytest.raises(MissingPartitions, match="feature_vectors: nothing materialized for 2025-04-12"):
-        release_reference(lake, settings, "2025-04-13", model)
+        release_reference(FRAUD, lake, settings, "2025-04-13", model)
 
 
 def test_without_enough_payments_after_the_training_there_is_none(
     lake: Lake, settings: Settings, model: TrainedModel
 ) -> None:
     assert (
-        release_reference(lake, replace(settings, verdicts=Verdicts(maturity_days=0)), AS_OF, model) is None
+        release_reference(FRAUD, lake, replace(settings, verdicts=Verdicts(maturity_days=0)), AS_OF, model)
+        is None
     )
     assert (
-        release_reference(lake, replace(settings, drift=DriftThresholds(min_rows=600)), AS_OF, model)
+        release_reference(FRAUD, lake, replace(settings, drift=DriftThresholds(min_rows=600)), AS_OF, model)
         is not None
     )
     assert (
-        release_reference(lake, replace(settings, drift=DriftThresholds(min_rows=601)), AS_OF, model) is None
+        release_reference(FRAUD, lake, replace(settings, drift=DriftThresholds(min_rows=601)), AS_OF, model)
+        is None
     )
     for day in ("2025-04-08", "2025-04-09"):
         arrive(lake, day, payments(day, 0))
-    assert release_reference(lake, replace(settings, drift=DriftThresholds(min_rows=1)), AS_OF, model) is None
+    assert (
+        release_reference(FRAUD, lake, replace(settings, drift=DriftThresholds(min_rows=1)), AS_OF, model)
+        is None
+    )
 
 
 def test_of_many_payments_some_are_taken_evenly_and_the_same_each_time(
@@ -149,7 +155,7 @@ def test_of_many_payments_some_are_taken_evenly_and_the_same_each_time(
         rows = payments(day, 4_500)
         moments = rows["event_timestamp"].dt
         arrive(lake, day, rows.assign(amount=moments.hour + 24.0 * moments.day))
-    found = release_reference(lake, settings, AS_OF, model)
+    found = release_reference(FRAUD, lake, settings, AS_OF, model)
     assert found is not None
     assert found.table.num_rows == MOST_ROWS
     hours = to_frame(found.table)["amount"]
@@ -158,14 +164,14 @@ def test_of_many_payments_some_are_taken_evenly_and_the_same_each_time(
     for day in ("2025-04-08", "2025-04-09"):
         table = lake.read("feature_vectors", [day])
         lake.write("feature_vectors", day, table.take(list(range(table.num_rows))[::-1]), validated=True)
-    again = release_reference(lake, settings, AS_OF, model)
+    again = release_reference(FRAUD, lake, settings, AS_OF, model)
     assert again is not None
     assert again.table.equals(found.table)
 
 
 def test_the_evaluation_fit_has_a_reference_of_its_own_on_the_holdout(model: TrainedModel) -> None:
     folds = [payments(day, 100).assign(fold=fold) for day, fold in ((shift(M, -1), "train"), (M, "holdout"))]
-    found = evaluation_reference(pd.concat(folds), model)
+    found = evaluation_reference(FRAUD, pd.concat(folds), model)
     assert found.facts == {"fit": "evaluation", "first": M, "last": M, "rows": 100}
     rows = folds[1].sort_values("event_timestamp")
     scores = Scorer(model.evaluation_text, model.calibrator).score(rows[list(FEATURES)].to_numpy())

@@ -18,15 +18,17 @@ from mlops_assets.core.learning.fits import (
     IDENTITY,
     TrainedModel,
     TrainingError,
-    choose_rounds,
     learnable,
     platt,
     train,
 )
 from mlops_assets.core.learning.hyperparameters import BadRecipe, Recipe
 from mlops_assets.core.learning.splits import Split
+from mlops_assets.models import model_family
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.scorers.lightgbm import Scorer
 
+LEARNER = model_family()
 FEATURES = ("amount_ratio", "fraud_rate")
 SPLIT = Split(date(2024, 2, 1), maturity_days=7, holdout_days=4, train_days=14)
 # Two threads wait for each other on rows this few, and leaves have to be smaller than those of a bank.
@@ -73,11 +75,11 @@ def rows() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def model(rows: pd.DataFrame) -> TrainedModel:
-    return train(rows, FEATURES, SPLIT, RECIPE, Costs())
+    return train(FRAUD, LEARNER, rows, FEATURES, SPLIT, RECIPE, Costs())
 
 
 def test_equal_rows_in_any_order_give_equal_bytes(rows: pd.DataFrame, model: TrainedModel) -> None:
-    again = train(rows.sample(frac=1, random_state=1), FEATURES, SPLIT, RECIPE, Costs())
+    again = train(FRAUD, LEARNER, rows.sample(frac=1, random_state=1), FEATURES, SPLIT, RECIPE, Costs())
     assert again.release_text == model.release_text
     assert replace(again, seconds=0) == replace(model, seconds=0)
 
@@ -85,8 +87,8 @@ def test_equal_rows_in_any_order_give_equal_bytes(rows: pd.DataFrame, model: Tra
 @pytest.mark.slow
 def test_another_process_gives_equal_bytes(model: TrainedModel) -> None:
     code = (
-        "from test_training import *\n"
-        "m = train(make_rows(), FEATURES, SPLIT, RECIPE, Costs())\n"
+        "from test_fits import *\n"
+        "m = train(FRAUD, LEARNER, make_rows(), FEATURES, SPLIT, RECIPE, Costs())\n"
         "print(m.digests['evaluation'], m.digests['release'], m.calibrator, m.policy)"
     )
     done = subprocess.run(
@@ -114,7 +116,7 @@ def test_the_evaluation_fit_never_saw_the_holdout(rows: pd.DataFrame, model: Tra
     spoilt = rows.copy()
     held = spoilt["fold"] == "holdout"
     spoilt.loc[held, "is_fraud"] = ~spoilt.loc[held, "is_fraud"]
-    other = train(spoilt, FEATURES, SPLIT, RECIPE, Costs())
+    other = train(FRAUD, LEARNER, spoilt, FEATURES, SPLIT, RECIPE, Costs())
     assert other.evaluation_text == model.evaluation_text
     assert (other.rounds, other.evaluation_calibrator) == (model.rounds, model.evaluation_calibrator)
     assert other.release_text != model.release_text
@@ -154,7 +156,7 @@ def test_a_calibrator_keeps_the_order(model: TrainedModel) -> None:
 
 def test_progress_is_told(rows: pd.DataFrame) -> None:
     said: list[str] = []
-    train(rows, FEATURES, SPLIT, RECIPE, Costs(), said.append)
+    train(FRAUD, LEARNER, rows, FEATURES, SPLIT, RECIPE, Costs(), said.append)
     assert [line.split(":")[0].split(" on ")[0] for line in said if not line.startswith("round ")] == [
         "choosing the number of rounds",
         "evaluation fit",
@@ -208,7 +210,7 @@ def test_rows_that_cannot_be_learnt_from_are_named(
     rows: pd.DataFrame, spoil: Callable[[pd.DataFrame], pd.DataFrame], message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message):
-        train(spoil(rows), FEATURES, SPLIT, RECIPE, Costs())
+        train(FRAUD, LEARNER, spoil(rows), FEATURES, SPLIT, RECIPE, Costs())
 
 
 def test_a_row_that_is_not_mature_is_refused(rows: pd.DataFrame) -> None:
@@ -216,44 +218,45 @@ def test_a_row_that_is_not_mature_is_refused(rows: pd.DataFrame) -> None:
         transaction_id="early", event_timestamp=pd.Timestamp("2024-01-30", tz="UTC"), is_fraud=True
     )
     with pytest.raises(TrainingError, match=r"transaction early of 2024-01-30 .* not as of 2024-02-01"):
-        train(pd.concat([rows, early]), FEATURES, SPLIT, RECIPE, Costs())
+        train(FRAUD, LEARNER, pd.concat([rows, early]), FEATURES, SPLIT, RECIPE, Costs())
 
 
 def test_a_training_period_whose_last_days_hold_no_fraud_still_finds_a_tail(rows: pd.DataFrame) -> None:
     quiet = rows.assign(
         is_fraud=rows["is_fraud"] & ((rows["event_timestamp"].dt.day < 16) | ~train_fold(rows))
     )
-    assert train(quiet, FEATURES, SPLIT, RECIPE, Costs()).rounds >= 1
+    assert train(FRAUD, LEARNER, quiet, FEATURES, SPLIT, RECIPE, Costs()).rounds >= 1
 
 
 def test_a_row_is_drawn_by_its_id_alone_and_every_fraud_is(rows: pd.DataFrame) -> None:
-    known = learnable(rows, FEATURES, RECIPE)
+    known = learnable(FRAUD, rows, FEATURES, RECIPE)
     legitimate = ~known.flags
     assert known.drawn[known.flags].all()
     assert known.drawn[legitimate].mean() == pytest.approx(RECIPE.legitimate_share, abs=0.03)
     part = rows.sample(frac=0.5, random_state=1)
     assert (
-        dict(zip(part["transaction_id"], learnable(part, FEATURES, RECIPE).drawn, strict=True)).items()
+        dict(zip(part["transaction_id"], learnable(FRAUD, part, FEATURES, RECIPE).drawn, strict=True)).items()
         <= dict(zip(rows["transaction_id"], known.drawn, strict=True)).items()
     )
-    other = learnable(rows, FEATURES, replace(RECIPE, seed=RECIPE.seed + 1))
+    other = learnable(FRAUD, rows, FEATURES, replace(RECIPE, seed=RECIPE.seed + 1))
     assert (other.drawn[legitimate] != known.drawn[legitimate]).any()
-    assert learnable(rows, FEATURES, replace(RECIPE, legitimate_share=1.0)).drawn.all()
+    assert learnable(FRAUD, rows, FEATURES, replace(RECIPE, legitimate_share=1.0)).drawn.all()
 
 
 def test_rows_that_were_not_drawn_are_counted_by_the_weights_of_the_others(rows: pd.DataFrame) -> None:
     recipe = replace(RECIPE, legitimate_share=0.3)
-    model = train(rows, FEATURES, SPLIT, recipe, Costs())
+    model = train(FRAUD, LEARNER, rows, FEATURES, SPLIT, recipe, Costs())
     learnt = rows[train_fold(rows)]
     margins = Scorer(model.evaluation_text, IDENTITY).score(learnt[list(FEATURES)].to_numpy("float64"))
     assert margins.mean() == pytest.approx(learnt["is_fraud"].mean(), rel=0.25)  # not three times as much
 
 
 def test_rounds_are_the_fewest_within_the_tolerance_of_the_best(rows: pd.DataFrame) -> None:
-    known, train_days = learnable(rows, FEATURES, RECIPE), train_fold(rows).to_numpy()
+    known, train_days = learnable(FRAUD, rows, FEATURES, RECIPE), train_fold(rows).to_numpy()
     tail = train_days & (rows["event_timestamp"].dt.day >= 18).to_numpy()
     recipe = replace(RECIPE, tolerance=0.05)
-    booster, rounds, best = choose_rounds(known, train_days & ~tail, tail, FEATURES, recipe)
+    chosen = LEARNER.choose_rounds(known, train_days & ~tail, tail, FEATURES, recipe)
+    booster, rounds, best = chosen.fitted.booster, chosen.rounds, chosen.loss
 
     def loss(count: int) -> float:
         return float(log_loss(known.flags[tail], booster.predict(known.matrix[tail], num_iteration=count)))
@@ -261,9 +264,8 @@ def test_rounds_are_the_fewest_within_the_tolerance_of_the_best(rows: pd.DataFra
     losses = [loss(count) for count in range(1, booster.num_trees() + 1)]
     assert best == pytest.approx(min(losses))
     assert rounds == next(count for count, value in enumerate(losses, 1) if value <= min(losses) * 1.05)
-    assert (
-        rounds < choose_rounds(known, train_days & ~tail, tail, FEATURES, replace(recipe, tolerance=0.0))[1]
-    )
+    exact = replace(recipe, tolerance=0.0)
+    assert rounds < LEARNER.choose_rounds(known, train_days & ~tail, tail, FEATURES, exact).rounds
 
 
 @pytest.mark.parametrize(

@@ -9,28 +9,23 @@ import pandas as pd
 import pytest
 
 from mlops_assets.core.judging.money import Costs
-from mlops_assets.core.judging.walk_weeks import (
+from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,
-    UNCHANGED,
-    BadWalk,
     Scored,
-    Week,
     by_capacity,
     by_thresholds,
     caught,
     difference,
     known_verdicts,
-    means,
     quality,
-    steps,
-    table,
-    week,
     with_verdicts,
 )
+from mlops_assets.core.judging.walk_weeks import UNCHANGED, BadWalk, Week, means, steps, table, week
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.policy import Policy
 
-COSTS = Costs(missed_fraud_share=0.5, review_cost=3.0, insult_cost=30.0, reviews_per_day=2)
+COSTS = Costs(missed_share=0.5, review_cost=3.0, insult_cost=30.0, reviews_per_day=2)
 POLICY = Policy(review=0.5, block=0.9)
 MATURE = date(2025, 3, 2)
 DAYS = ["2025-03-01", "2025-03-02", "2025-03-03"]
@@ -46,7 +41,7 @@ def payments(*rows: tuple[str, str, float, bool | None]) -> pd.DataFrame:
     frame["merchant_id"] = "m" + frame["transaction_id"]
     frame["amount"] = [row[2] for row in rows]
     known = pd.Series({row[0]: row[3] for row in rows if row[3] is not None}, dtype="boolean")
-    return with_verdicts(frame, known, MATURE)
+    return with_verdicts(FRAUD, frame, known, MATURE)
 
 
 @pytest.fixture
@@ -91,7 +86,7 @@ def test_the_latest_verdict_counts_whenever_it_came() -> None:
     said = pd.DataFrame(
         {"transaction_id": ["a", "a", "b"], "event_timestamp": at, "is_fraud": [False, True, False]}
     )
-    assert known_verdicts(said).to_dict() == {"a": True, "b": False}
+    assert known_verdicts(FRAUD, said).to_dict() == {"a": True, "b": False}
 
 
 def test_a_fraud_that_was_reported_early_is_unknown_until_its_day_is_mature(rows: pd.DataFrame) -> None:
@@ -105,13 +100,13 @@ def test_a_late_payment_is_of_the_day_on_which_it_arrived_and_matures_by_when_it
         pd.to_datetime(["2025-03-03T01:00"], utc=True),
     )
     late = pd.DataFrame({"transaction_id": ["a"], "event_timestamp": happened, "created_timestamp": arrived})
-    found = with_verdicts(late, pd.Series({"a": False}, dtype="boolean"), MATURE)
+    found = with_verdicts(FRAUD, late, pd.Series({"a": False}, dtype="boolean"), MATURE)
     assert (found["day"][0], bool(found["mature"][0])) == ("2025-03-03", True)
 
 
 def test_thresholds_of_the_version_catch_miss_and_insult(rows: pd.DataFrame) -> None:
-    found = caught(rows, by_thresholds(rows, Scored(SCORES, POLICY), 2), COSTS)
-    assert (found.fraud_money, found.caught_money, found.missed_money, found.caught_share) == (
+    found = caught(FRAUD, rows, by_thresholds(FRAUD, rows, Scored(SCORES, POLICY), 2), COSTS)
+    assert (found.positive_value, found.caught_value, found.missed_value, found.caught_share) == (
         160.0,
         100.0,
         60.0,
@@ -123,50 +118,52 @@ def test_thresholds_of_the_version_catch_miss_and_insult(rows: pd.DataFrame) -> 
 
 def test_reviews_beyond_a_days_capacity_are_let_through_the_lowest_scores_first() -> None:
     rows = payments(*((name, DAYS[0], 10.0, True) for name in "abcd"))
-    made = by_thresholds(rows, Scored(np.array([0.6, 0.95, 0.8, 0.7]), POLICY), 2)
+    made = by_thresholds(FRAUD, rows, Scored(np.array([0.6, 0.95, 0.8, 0.7]), POLICY), 2)
     assert made.tolist() == ["ALLOW", "BLOCK", "REVIEW", "REVIEW"]
 
 
 def test_a_team_at_capacity_sees_the_highest_score_of_each_day_and_blocks_nobody(rows: pd.DataFrame) -> None:
-    decisions = by_capacity(rows, SCORES, 1)
+    decisions = by_capacity(FRAUD, rows, SCORES, 1)
     assert [
         name for name, said in zip(rows["transaction_id"], decisions, strict=True) if said == "REVIEW"
     ] == ["b", "f", "g"]
-    found = caught(rows, decisions, COSTS)
-    assert (found.caught_money, found.missed_money, found.reviews, found.blocked) == (0.0, 160.0, 2, 0)
+    found = caught(FRAUD, rows, decisions, COSTS)
+    assert (found.caught_value, found.missed_value, found.reviews, found.blocked) == (0.0, 160.0, 2, 0)
     assert found.cost == 0.5 * 160 + 2 * 3
 
 
 def test_mature_days_without_fraud_have_no_share_and_still_their_cost() -> None:
-    found = caught(payments(("a", DAYS[0], 10.0, False)), np.array(["REVIEW"]), COSTS)
-    assert (found.fraud_money, found.caught_share, found.cost) == (0.0, None, 3.0)
+    found = caught(FRAUD, payments(("a", DAYS[0], 10.0, False)), np.array(["REVIEW"]), COSTS)
+    assert (found.positive_value, found.caught_share, found.cost) == (0.0, None, 3.0)
 
 
 def test_quality_is_measured_on_what_is_known_alone(rows: pd.DataFrame) -> None:
-    found = quality(rows, SCORES, 1)
+    found = quality(FRAUD, rows, SCORES, 1)
     assert found.average_precision == pytest.approx(
         (1 / 2 + 2 / 4) / 2
     )  # b, a, f, d, e: the frauds come second and fourth
     assert found.roc_auc == pytest.approx(3 / 6)
-    assert found.card_precision_at_k == 0.0  # the first card of either day is a good customer's
-    assert found == quality(rows[rows["is_fraud"].notna()], SCORES[rows["is_fraud"].notna()], 1)
+    assert found.precision_at_k == 0.0  # the first card of either day is a good customer's
+    assert found == quality(FRAUD, rows[rows["is_fraud"].notna()], SCORES[rows["is_fraud"].notna()], 1)
 
 
 def test_a_week_without_fraud_is_undefined_and_not_zero() -> None:
     rows = payments(("a", DAYS[0], 10.0, False), ("b", DAYS[1], 10.0, False))
-    found = quality(rows, np.array([0.1, 0.2]), 1)
-    assert (found.average_precision, found.roc_auc, found.card_precision_at_k) == (None, None, None)
+    found = quality(FRAUD, rows, np.array([0.1, 0.2]), 1)
+    assert (found.average_precision, found.roc_auc, found.precision_at_k) == (None, None, None)
     assert found.calibration_error == pytest.approx(0.15)
 
 
 def test_a_week_measures_its_own_version_and_the_first_one_on_the_same_rows(rows: pd.DataFrame) -> None:
     first = Scored(1 - SCORES, Policy(review=0.75, block=2.0))
-    found = week("2025-03-01", "4", DAYS, rows, Scored(SCORES, POLICY), first, COSTS, 1)
-    assert (found.last_day, found.days, found.rows, found.frauds, found.unknown) == (DAYS[2], 3, 8, 2, 3)
-    assert found.policies[OWN] == caught(rows, by_thresholds(rows, Scored(SCORES, POLICY), 2), COSTS)
-    assert found.policies[UNCHANGED] == caught(rows, by_thresholds(rows, first, 2), COSTS)
-    assert found.policies[UNCHANGED].caught_money == 60.0
-    assert found.unchanged == quality(rows, first.scores, 1)
+    found = week(FRAUD, "2025-03-01", "4", DAYS, rows, Scored(SCORES, POLICY), first, COSTS, 1)
+    assert (found.last_day, found.days, found.rows, found.positives, found.unknown) == (DAYS[2], 3, 8, 2, 3)
+    assert found.policies[OWN] == caught(
+        FRAUD, rows, by_thresholds(FRAUD, rows, Scored(SCORES, POLICY), 2), COSTS
+    )
+    assert found.policies[UNCHANGED] == caught(FRAUD, rows, by_thresholds(FRAUD, rows, first, 2), COSTS)
+    assert found.policies[UNCHANGED].caught_value == 60.0
+    assert found.unchanged == quality(FRAUD, rows, first.scores, 1)
     assert found.unchanged != found.quality
 
 
@@ -175,7 +172,7 @@ def test_what_has_not_matured_has_neither_quality_nor_cost_and_the_means_leave_i
 ) -> None:
     def one(as_of: str, days: list[str], chosen: pd.Series) -> Week:
         scored = Scored(SCORES[chosen.to_numpy()], POLICY)
-        return week(as_of, "1", days, rows[chosen], scored, scored, COSTS, 1)
+        return week(FRAUD, as_of, "1", days, rows[chosen], scored, scored, COSTS, 1)
 
     old, young, none = rows["day"] < DAYS[2], rows["day"] == DAYS[2], rows["day"] == "2025-03-05"
     weeks = [
@@ -183,7 +180,7 @@ def test_what_has_not_matured_has_neither_quality_nor_cost_and_the_means_leave_i
         one("2025-03-03", DAYS[2:], young),
         one("2025-03-05", [], none),
     ]
-    found = table(weeks)
+    found = table(FRAUD, weeks)
     assert found["rows"].tolist() == [6, 2, 0]
     assert found["unknown"].tolist() == [1, 2, 0]
     assert found["last_day"].tolist() == [DAYS[1], DAYS[2], None]
@@ -202,6 +199,7 @@ def test_what_has_not_matured_has_neither_quality_nor_cost_and_the_means_leave_i
 
 def test_a_mean_of_nothing_is_null() -> None:
     empty = week(
+        FRAUD,
         "2025-03-05",
         "3",
         [],
@@ -211,7 +209,7 @@ def test_a_mean_of_nothing_is_null() -> None:
         COSTS,
         1,
     )
-    assert means(table([empty]))["average_precision"] is None
+    assert means(table(FRAUD, [empty]))["average_precision"] is None
 
 
 def test_the_difference_is_that_of_the_average_precisions_with_an_interval_around_it() -> None:
@@ -219,25 +217,24 @@ def test_the_difference_is_that_of_the_average_precisions_with_an_interval_aroun
     fraud = random.random(2_000) < 0.1
     rows = payments(*((str(n), DAYS[n % 2], 10.0, bool(flag)) for n, flag in enumerate(fraud)))
     good, poor = fraud + random.normal(0, 0.5, 2_000), random.random(2_000)
-    found = difference(rows, good, poor, seed=1)
-    precise = [quality(rows, scores, 1).average_precision for scores in (good, poor)]
+    found = difference(FRAUD, rows, good, poor, seed=1)
+    precise = [quality(FRAUD, rows, scores, 1).average_precision for scores in (good, poor)]
     assert precise[0] is not None
     assert precise[1] is not None
     assert found.average_precision == pytest.approx(precise[0] - precise[1])
     assert found.low is not None
     assert found.high is not None
     assert 0 < found.low < precise[0] - precise[1] < found.high
-    assert found == difference(rows, good, poor, seed=1)
-    assert difference(rows, good, good, seed=1).high == 0
+    assert found == difference(FRAUD, rows, good, poor, seed=1)
+    assert difference(FRAUD, rows, good, good, seed=1).high == 0
 
 
 def test_a_difference_without_fraud_is_undefined() -> None:
     rows = payments(("a", DAYS[0], 10.0, False), ("b", DAYS[1], 10.0, False))
-    found = difference(rows, np.array([0.1, 0.2]), np.array([0.2, 0.1]), seed=1)
-    assert (found.average_precision, found.low, found.high, found.customers, found.merchants) == (
+    found = difference(FRAUD, rows, np.array([0.1, 0.2]), np.array([0.2, 0.1]), seed=1)
+    assert (found.average_precision, found.low, found.high, found.clusters) == (
         None,
         None,
         None,
-        2,
-        2,
+        {"customers": 2, "merchants": 2},
     )

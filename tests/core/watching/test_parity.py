@@ -21,7 +21,12 @@ def parity_of(
     """`as_read` has to hold every vector that is asked for."""
     given = frame() if as_read is None else as_read
     return compare(
-        logged, recomputed, FEATURES, overtaken or {}, lambda ids: [given[given["transaction_id"].isin(ids)]]
+        "transaction_id",
+        logged,
+        recomputed,
+        FEATURES,
+        overtaken or {},
+        lambda ids: [given[given["transaction_id"].isin(ids)]],
     )
 
 
@@ -80,7 +85,7 @@ def test_nothing_served_is_nothing_to_compare() -> None:
 
 def test_an_id_that_occurs_twice_is_refused() -> None:
     twice = pd.concat([frame(a=(1, 1)), frame(a=(1, 1))])
-    with pytest.raises(ValueError, match="recomputed: transaction a occurs more than once"):
+    with pytest.raises(ValueError, match="recomputed: transaction_id a occurs more than once"):
         parity_of(frame(a=(1, 1)), twice)
 
 

@@ -7,12 +7,12 @@ from mlops_assets.core.judging.measures import (
     UndefinedMetric,
     average_precision,
     calibration_bins,
-    card_precision_at_k,
     expected_calibration_error,
-    money_saved,
+    precision_at_k,
     recall_at_fpr,
     relative_calibration_error,
     roc_auc,
+    value_saved,
 )
 
 # A few distinct scores only, so that ties are common.
@@ -76,16 +76,16 @@ def book_card_precision(table: list[tuple[int, str, bool, int]], k: int) -> floa
 )
 def test_card_precision_is_the_book_s(table: list[tuple[int, str, bool, int]], k: int) -> None:
     days, cards, fraud, scores = zip(*table, strict=True)
-    assert card_precision_at_k(days, cards, fraud, scores, k) == pytest.approx(book_card_precision(table, k))
+    assert precision_at_k(days, cards, fraud, scores, k) == pytest.approx(book_card_precision(table, k))
 
 
 def test_a_card_found_compromised_is_not_found_again() -> None:
     days, cards, fraud = [1, 1, 2, 2], ["a", "b", "a", "b"], [True, False, True, False]
-    assert card_precision_at_k(days, cards, fraud, [0.9, 0.1, 0.9, 0.1], k=1) == 0.5
+    assert precision_at_k(days, cards, fraud, [0.9, 0.1, 0.9, 0.1], k=1) == 0.5
 
 
 def test_fewer_cards_than_k_still_divide_by_k() -> None:
-    assert card_precision_at_k([1, 1], ["a", "b"], [True, False], [0.9, 0.1], k=4) == 0.25
+    assert precision_at_k([1, 1], ["a", "b"], [True, False], [0.9, 0.1], k=4) == 0.25
 
 
 def test_calibration_error_of_honest_probabilities_is_small_and_of_inflated_ones_is_the_inflation() -> None:
@@ -143,17 +143,12 @@ def test_relative_calibration_error_is_by_how_much_scores_are_off_either_way(fac
 def test_relative_calibration_error_without_fraud_or_without_scores_is_undefined(
     fraud: list[bool], scores: list[float]
 ) -> None:
-    with pytest.raises(UndefinedMetric, match="there is no fraud, or the mean score is not above 0"):
+    with pytest.raises(UndefinedMetric, match="there is no positive row, or the mean score is not above 0"):
         relative_calibration_error(fraud, scores)
 
 
-def test_money_saved_counts_frauds_that_were_not_allowed() -> None:
-    assert (
-        money_saved(
-            [10.0, 20.0, 40.0, 80.0], [True, True, True, False], ["ALLOW", "REVIEW", "BLOCK", "BLOCK"]
-        )
-        == 60.0
-    )
+def test_the_value_saved_is_that_of_the_positives_that_were_caught() -> None:
+    assert value_saved([10.0, 20.0, 40.0, 80.0], [True, True, True, False], [False, True, True, True]) == 60.0
 
 
 @pytest.mark.parametrize("metric", [average_precision, roc_auc, recall_at_fpr])
@@ -174,14 +169,14 @@ def test_what_is_undefined_is_an_error_and_no_number(
         metric(fraud, scores)  # type: ignore[operator]
 
 
-def test_no_number_of_cards_is_no_precision() -> None:
+def test_no_number_of_keys_is_no_precision() -> None:
     with pytest.raises(UndefinedMetric, match="k is 0"):
-        card_precision_at_k([1, 1], ["a", "b"], [True, False], [0.9, 0.1], k=0)
+        precision_at_k([1, 1], ["a", "b"], [True, False], [0.9, 0.1], k=0)
 
 
 def test_money_of_an_amount_that_is_no_number_is_undefined() -> None:
-    with pytest.raises(UndefinedMetric, match="1 amounts"):
-        money_saved([float("nan")], [True], ["BLOCK"])
+    with pytest.raises(UndefinedMetric, match="1 values"):
+        value_saved([float("nan")], [True], [True])
 
 
 def test_labels_and_scores_of_different_lengths_are_refused() -> None:

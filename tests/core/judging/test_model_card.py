@@ -15,10 +15,13 @@ from mlops_assets.core.judging.gate import Verdict
 from mlops_assets.core.judging.model_card import Facts, body, model_card, shortened
 from mlops_assets.core.judging.money import Costs
 from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 DIGEST = "ab" * 32
 FACTS = Facts(
-    use_case="fraud",
+    subject=FRAUD.subject,
+    library="lightgbm",
+    made_by="gradient-boosted trees (LightGBM)",
     description="Card transactions, scored for fraud.",
     owner="team:fraud-ml",
     version="7",
@@ -68,7 +71,7 @@ def measured() -> Evaluation:
         for width in (0.3, 0.6)
     )
     return evaluate(
-        holdout, own, other, None, Costs(), k=20, seed=0, train=holdout, unknown_amounts=[10.0, 20.5]
+        FRAUD, holdout, own, other, None, Costs(), k=20, seed=0, train=holdout, unknown_values=[10.0, 20.5]
     )
 
 
@@ -139,7 +142,7 @@ def test_the_card_has_its_sections_the_verdict_and_how_to_make_the_version_again
         "- average precision 0.5 against 0.6 of the champion",
         "champion, version 5",
         "`mlops reproduce 7`",
-        "2 payments of the holdout's days (0.20%), worth 30.50, were blocked and never investigated",
+        "2 transactions of the holdout's days (0.20%), worth 30.50, were blocked and never investigated",
         "from 2023-11-01 to 2024-01-31",
         "| rounds | `97` |",
         "commit `0123456789`\n",
@@ -163,7 +166,8 @@ HOSTILE = "a: \"b'\n---\n# c | d: [e]\t{f}\u2028- `g` <script>"
 def test_no_name_breaks_out_of_its_place(measured: Evaluation, name: str) -> None:
     facts = replace(
         FACTS,
-        use_case=name,
+        library=name,
+        made_by=name,
         description=name,
         owner=name,
         features=(name,),
@@ -171,8 +175,8 @@ def test_no_name_breaks_out_of_its_place(measured: Evaluation, name: str) -> Non
     )
     card = model_card(facts, measured, Verdict(True, (name,)))
     read = front(card)
-    assert read["tags"][0] == name
-    assert read["model-index"][0]["name"] == f"{name} version 7"
+    assert read["library_name"] == read["tags"][1] == name
+    assert read["model-index"][0]["name"] == "fraud version 7"
     plain = model_card(FACTS, measured, Verdict(True, ("x",)))
 
     def outline(text: str) -> list[str]:

@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 
 from mlops_assets.core.judging.measures import UndefinedMetric
 from mlops_assets.core.judging.money import (
-    REPORT_COLUMNS,
     BadCosts,
     ConflictingVerdicts,
     Costs,
     business_report,
     policy_from_costs,
+    report_columns,
     reviewed_at_capacity,
 )
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.policy import decide
 
 scored = st.lists(
@@ -134,12 +135,13 @@ def test_the_report_of_a_day() -> None:
             "is_fraud": [True] * 3 + [False] * 3 + [True],
         }
     )
-    report = business_report(made, verdicts, CAPACITY)
-    assert tuple(report.columns) == REPORT_COLUMNS
+    report = business_report(FRAUD, made, verdicts, CAPACITY)
+    assert tuple(report.columns) == report_columns(FRAUD)
     day = report.iloc[0].to_dict()
     assert day == {
-        "day": "2024-01-01", "transactions": 7, "money": 257.5, "fraud_money": 200.0, "caught_money": 150.0, "missed_money": 50.0,
-        "caught_share": 0.75, "reviews": 1, "not_reviewed": 0, "blocked": 3, "insulted": 1, "unknown": 2, "unknown_money": 41.5,
+        "day": "2024-01-01", "transactions": 7, "money": 257.5, "fraud_money": 200.0,
+        "caught_money": 150.0, "missed_money": 50.0, "caught_share": 0.75, "reviews": 1,
+        "not_reviewed": 0, "blocked": 3, "insulted": 1, "unknown": 2, "unknown_money": 41.5,
     }  # fmt: skip
     assert report.iloc[1]["day"] == "2024-01-02"
     assert pd.isna(report.iloc[1]["caught_share"])
@@ -157,13 +159,14 @@ def test_what_a_team_does_not_get_through_is_let_through() -> None:
     )
     made.loc[3, "fraud_score"] = 0.9999  # the last one of the day, and the most suspicious
     verdicts = pd.DataFrame({"transaction_id": ["b", "r1", "r2", "r3", "r4"], "is_fraud": [True] * 5})
-    report = business_report(made, verdicts, 2).set_index("day")
+    report = business_report(FRAUD, made, verdicts, 2).set_index("day")
     assert report[["reviews", "not_reviewed", "blocked"]].to_numpy().tolist() == [[2, 1, 1], [1, 0, 0]]
     assert report[["caught_money", "missed_money"]].to_numpy().tolist() == [[51.0, 20.0], [80.0, 0.0]]
 
 
 def test_what_has_no_verdict_is_unknown_and_not_legitimate() -> None:
     report = business_report(
+        FRAUD,
         decisions([("a", 0, 5.0, "BLOCK"), ("b", 0, 6.0, "ALLOW")]),
         pd.DataFrame({"transaction_id": [], "is_fraud": []}),
         CAPACITY,
@@ -178,10 +181,10 @@ def test_what_has_no_verdict_is_unknown_and_not_legitimate() -> None:
 
 def test_no_decisions_are_no_days() -> None:
     report = business_report(
-        decisions([]), pd.DataFrame({"transaction_id": ["a"], "is_fraud": [True]}), CAPACITY
+        FRAUD, decisions([]), pd.DataFrame({"transaction_id": ["a"], "is_fraud": [True]}), CAPACITY
     )
     assert report.empty
-    assert tuple(report.columns) == REPORT_COLUMNS
+    assert tuple(report.columns) == report_columns(FRAUD)
 
 
 @given(
@@ -201,10 +204,10 @@ def test_the_money_reconciles(table: list[tuple[int, float, str, bool | None]]) 
         [(str(i), hour, amount, decision) for i, (hour, amount, decision, _) in enumerate(table)]
     )
     known = [(str(i), fraud) for i, (*_, fraud) in enumerate(table) if fraud is not None]
-    report = business_report(made, pd.DataFrame(known, columns=["transaction_id", "is_fraud"]), 2)
+    report = business_report(FRAUD, made, pd.DataFrame(known, columns=["transaction_id", "is_fraud"]), 2)
     cents = {
         name: (report[name] * 100).round().astype("int64")
-        for name in REPORT_COLUMNS
+        for name in report_columns(FRAUD)
         if name.endswith("money")
     }
     assert (cents["fraud_money"] == cents["caught_money"] + cents["missed_money"]).all()
@@ -223,6 +226,7 @@ def test_the_money_reconciles(table: list[tuple[int, float, str, bool | None]]) 
 def test_two_verdicts_of_one_transaction_are_refused() -> None:
     with pytest.raises(ConflictingVerdicts, match="1 transactions have more than one verdict, a among them"):
         business_report(
+            FRAUD,
             decisions([("a", 0, 1.0, "ALLOW")]),
             pd.DataFrame({"transaction_id": ["a", "a"], "is_fraud": [True, False]}),
             CAPACITY,
@@ -232,6 +236,7 @@ def test_two_verdicts_of_one_transaction_are_refused() -> None:
 def test_an_amount_that_is_no_number_is_named() -> None:
     with pytest.raises(UndefinedMetric, match="1 of 1 amounts"):
         business_report(
+            FRAUD,
             decisions([("a", 0, float("nan"), "ALLOW")]),
             pd.DataFrame({"transaction_id": [], "is_fraud": []}),
             CAPACITY,

@@ -10,14 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, ViewPlan
+from mlops_assets.core.judging.baseline import baseline_scores
 from mlops_assets.core.judging.bootstrap import calibration_by_chance, clusters, paired_bootstrap
-from mlops_assets.core.judging.gate import Gate, Verdict, decide, lacking
+from mlops_assets.core.judging.gate import Gate, Verdict, decide
 from mlops_assets.core.judging.measures import Scores, relative_calibration_error
 from mlops_assets.core.judging.money import Costs
-from mlops_assets.core.judging.side_by_side import Evaluation, baseline_scores, evaluate
-from mlops_assets.core.learning.fits import Recipe, TrainedModel, TrainingError, train
+from mlops_assets.core.judging.servable import lacking
+from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
+from mlops_assets.core.learning.fits import TrainedModel, TrainingError, train
+from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.splits import Split
+from mlops_assets.models import model_family
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.scorers.lightgbm import Scorer
+from serving.contract.subject import Bands, Subject
 
 BOUNDS = (0.05, 0.95)
 FEATURES = ("amount", "amount_ratio", "fraud_rate")
@@ -43,16 +49,16 @@ def score(holdout: pd.DataFrame, skill: float, seed: int = 1) -> Scores:
     return 1 / (1 + np.exp(-(skill * seen - skill**2 / 2 + np.log(0.05 / 0.95))))
 
 
-def judge(evaluation: Evaluation, **changes: object) -> Verdict:
+def judge(evaluation: Evaluation, subject: Subject = FRAUD, **changes: object) -> Verdict:
     agreed = {"candidate_features": FEATURES, "champion_features": FEATURES, "missing": (), "unproven": ()}
     given_as: dict[str, object] = {"gate": Gate(), **agreed, **changes}
-    return decide(evaluation, **given_as)  # type: ignore[arg-type]
+    return decide(subject, evaluation, **given_as)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def better() -> Evaluation:
     holdout = make_holdout()
-    return evaluate(holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=20, seed=0)
+    return evaluate(FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=20, seed=0)
 
 
 def test_a_proven_better_candidate_is_promoted_with_figures(better: Evaluation) -> None:
@@ -71,6 +77,7 @@ def test_what_nobody_can_rebuild_is_refused_for_everybody_outside_of_demonstrati
     verdict = judge(better, unreproducible=why)
     assert (verdict.promote, verdict.reasons, verdict.barred) == (False, (why,), (why,))
     allowed = decide(
+        FRAUD,
         better,
         Gate(allow_dirty=True),
         candidate_features=FEATURES,
@@ -87,7 +94,16 @@ def test_what_nobody_can_rebuild_is_refused_for_everybody_outside_of_demonstrati
 def test_a_worse_candidate_is_refused_with_figures() -> None:
     holdout = make_holdout()
     verdict = judge(
-        evaluate(holdout, score(holdout, 1), score(holdout, 3), None, Costs(reviews_per_day=10), k=20, seed=0)
+        evaluate(
+            FRAUD,
+            holdout,
+            score(holdout, 1),
+            score(holdout, 3),
+            None,
+            Costs(reviews_per_day=10),
+            k=20,
+            seed=0,
+        )
     )
     assert not verdict.promote
     assert any("not proven to be more than 0" in reason for reason in verdict.reasons)
@@ -99,7 +115,9 @@ def test_a_worse_candidate_is_refused_with_figures() -> None:
 def test_the_champion_itself_is_never_promoted_over_itself(seed: int) -> None:
     holdout = make_holdout(2_000, seed)
     scores = score(holdout, 2, seed)
-    assert not judge(evaluate(holdout, scores, scores, None, Costs(), k=20, seed=seed, resamples=50)).promote
+    assert not judge(
+        evaluate(FRAUD, holdout, scores, scores, None, Costs(), k=20, seed=seed, resamples=50)
+    ).promote
 
 
 @pytest.mark.parametrize(
@@ -127,7 +145,7 @@ def test_a_resample_that_is_no_number_is_a_refusal(better: Evaluation) -> None:
 
 
 def test_a_share_or_a_factor_that_is_no_number_is_a_refusal(better: Evaluation) -> None:
-    assert not judge(replace(better, amount_factor=math.nan)).promote
+    assert not judge(replace(better, value_factor=math.nan)).promote
     assert not judge(replace(better, train_positive_share=math.nan)).promote
 
 
@@ -187,17 +205,17 @@ def test_a_candidate_with_one_more_feature_of_a_stream_that_is_served_lacks_noth
         ("declines", "is_declined", "sum"),
         ("age", "event_timestamp", "seconds_since_last"),
     )
-    assert lacking(plan(more), SERVING, COLUMNS) == []
-    assert lacking(SERVING, plan(more), COLUMNS) == []
-    assert lacking(SERVING, None, COLUMNS) == []
+    assert lacking(FRAUD, plan(more), SERVING, COLUMNS) == []
+    assert lacking(FRAUD, SERVING, plan(more), COLUMNS) == []
+    assert lacking(FRAUD, SERVING, None, COLUMNS) == []
 
 
 def test_a_candidate_on_a_stream_a_column_or_a_field_that_serving_does_not_have_lacks_it() -> None:
     merchants = view("merchant_stats", "verdicts", ("rate", "is_fraud", "avg"), entity="merchant_id")
-    assert lacking(plan(merchants), SERVING, COLUMNS) == ["the stream verdicts (for merchant_stats)"]
-    assert lacking(plan(merchants), None, COLUMNS) == []
+    assert lacking(FRAUD, plan(merchants), SERVING, COLUMNS) == ["the stream verdicts (for merchant_stats)"]
+    assert lacking(FRAUD, plan(merchants), None, COLUMNS) == []
     devices = view("device_stats", "devices", ("seen", "device_id", "count"))
-    assert lacking(plan(devices), plan(devices), COLUMNS) == ["the stream devices (for device_stats)"]
+    assert lacking(FRAUD, plan(devices), plan(devices), COLUMNS) == ["the stream devices (for device_stats)"]
     tips = view(
         "customer_stats", "transactions", ("tips", "tip", "sum"), ("newest", "event_timestamp", "max")
     )
@@ -205,8 +223,8 @@ def test_a_candidate_on_a_stream_a_column_or_a_field_that_serving_does_not_have_
         "the column transactions.event_timestamp (for customer_stats)",
         "the column transactions.tip (for customer_stats)",
     ]
-    assert lacking(plan(tips), SERVING, COLUMNS) == missing
-    assert lacking(plan(*SERVING.views, inputs=("amount", "channel")), SERVING, COLUMNS) == [
+    assert lacking(FRAUD, plan(tips), SERVING, COLUMNS) == missing
+    assert lacking(FRAUD, plan(*SERVING.views, inputs=("amount", "channel")), SERVING, COLUMNS) == [
         "the request's channel"
     ]
 
@@ -243,18 +261,18 @@ def test_too_few_frauds_prove_nothing(better: Evaluation) -> None:
 def test_a_first_version_must_beat_the_baseline() -> None:
     holdout = make_holdout()
     good, poor = score(holdout, 3), score(holdout, 1)
-    first = evaluate(holdout, good, None, poor, Costs(), k=20, seed=0)
+    first = evaluate(FRAUD, holdout, good, None, poor, Costs(), k=20, seed=0)
     assert judge(first, champion_features=None).promote
     assert not judge(
-        evaluate(holdout, poor, None, good, Costs(), k=20, seed=0), champion_features=None
+        evaluate(FRAUD, holdout, poor, None, good, Costs(), k=20, seed=0), champion_features=None
     ).promote
     assert not judge(
-        evaluate(holdout, good, None, None, Costs(), k=20, seed=0), champion_features=None
+        evaluate(FRAUD, holdout, good, None, None, Costs(), k=20, seed=0), champion_features=None
     ).promote
 
 
 def test_an_empty_window_is_a_refusal_that_says_so() -> None:
-    verdict = judge(evaluate(make_holdout(0), np.empty(0), np.empty(0), None, Costs(), k=5, seed=0))
+    verdict = judge(evaluate(FRAUD, make_holdout(0), np.empty(0), np.empty(0), None, Costs(), k=5, seed=0))
     assert not verdict.promote
     assert "the holdout has 0 frauds in 0 rows" in verdict.reasons[0]
     assert any("there are no rows" in reason for reason in verdict.reasons)
@@ -272,6 +290,7 @@ def test_a_candidate_that_gains_on_the_whole_and_loses_a_slice_is_refused_as_a_m
     holdout = make_holdout()
     candidate = np.where(holdout["amount"] >= 30, score(holdout, 0.5, seed=2), score(holdout, 3))
     evaluation = evaluate(
+        replace(FRAUD, slices=(Bands("amount", (30.0,)),)),
         holdout,
         candidate,
         score(holdout, 1.5),
@@ -279,7 +298,6 @@ def test_a_candidate_that_gains_on_the_whole_and_loses_a_slice_is_refused_as_a_m
         Costs(reviews_per_day=1_000),
         k=20,
         seed=0,
-        bands=(30.0,),
     )
     verdict = judge(evaluation)
     assert not verdict.promote
@@ -303,8 +321,9 @@ def test_slices_that_are_no_worse_hardly_ever_veto_by_chance() -> None:
     seen = proven = 0
     for seed in range(10):
         holdout = make_holdout(2_000, seed)
-        bands = (10.0, 15.0, 20.0, 30.0, 40.0, 60.0)
+        bands = Bands("amount", (10.0, 15.0, 20.0, 30.0, 40.0, 60.0))
         evaluation = evaluate(
+            replace(FRAUD, slices=(bands,)),
             holdout,
             score(holdout, 2, seed=1),
             score(holdout, 2, seed=2),
@@ -313,7 +332,6 @@ def test_slices_that_are_no_worse_hardly_ever_veto_by_chance() -> None:
             k=20,
             seed=seed,
             resamples=100,
-            bands=bands,
         )
         losses = [
             one
@@ -335,11 +353,19 @@ def test_scores_off_by_a_factor_are_refused_and_calibrated_ones_of_a_small_holdo
     for seed in range(3):
         holdout = make_holdout(2_000, seed)
         scores, champion = score(holdout, 2, seed), score(holdout, 0.2, seed)
-        verdict = judge(evaluate(holdout, scores, champion, None, Costs(), k=20, seed=0, resamples=50))
+        verdict = judge(evaluate(FRAUD, holdout, scores, champion, None, Costs(), k=20, seed=0, resamples=50))
         assert verdict.promote, verdict.reasons
         verdict = judge(
             evaluate(
-                holdout, np.clip(scores * factor, 0, 1), champion, None, Costs(), k=20, seed=0, resamples=50
+                FRAUD,
+                holdout,
+                np.clip(scores * factor, 0, 1),
+                champion,
+                None,
+                Costs(),
+                k=20,
+                seed=0,
+                resamples=50,
             )
         )
         assert (verdict.promote, verdict.barred) == (False, ())
@@ -389,7 +415,7 @@ def off_beyond_the_limit_and_chance(
         fraud, scores = holdout["is_fraud"].to_numpy(), change(scores)
         error = relative_calibration_error(fraud, scores)
         above += error > Gate().max_calibration_error
-        by_chance = calibration_by_chance(fraud, scores, clusters(holdout).values(), seed)
+        by_chance = calibration_by_chance(fraud, scores, clusters(FRAUD, holdout).values(), seed)
         refused += error > max(Gate().max_calibration_error, np.quantile(by_chance, Gate().confidence))
     return above, refused
 
@@ -417,7 +443,7 @@ def test_the_verdict_on_calibration_says_the_error_the_limit_and_what_chance_com
     for seed in range(8):
         holdout, candidate, _ = in_bursts(seed, 50, 4, "customer_id")
         evaluation = evaluate(
-            holdout, candidate, 1 - candidate, None, Costs(), k=20, seed=seed, resamples=100
+            FRAUD, holdout, candidate, 1 - candidate, None, Costs(), k=20, seed=seed, resamples=100
         )
         verdict = judge(evaluation, gate=Gate(min_positives=1))
         (reason,) = [reason for reason in verdict.reasons if reason.startswith("its scores are off")]
@@ -452,7 +478,7 @@ def test_an_equal_candidate_is_hardly_ever_proven_better_whatever_makes_the_frau
     proven = torn_apart = 0
     for seed in range(60):
         holdout, one, other = in_bursts(seed, 200, 10, entity)
-        flags, groups = holdout["is_fraud"].to_numpy(), clusters(holdout)
+        flags, groups = holdout["is_fraud"].to_numpy(), clusters(FRAUD, holdout)
         found, differences = paired_bootstrap(flags, one, other, groups, seed, 100)
         assert found == by
         proven += np.quantile(differences, 0.05) > 0
@@ -467,7 +493,9 @@ def test_frauds_of_two_merchants_prove_nothing_and_a_person_may_say_otherwise() 
     holdout["merchant_id"] = np.where(
         holdout["is_fraud"], holdout["customer_id"].astype(int) % 2, 2 + np.arange(len(holdout)) % 500
     ).astype(str)
-    verdict = judge(evaluate(holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=20, seed=0))
+    verdict = judge(
+        evaluate(FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=20, seed=0)
+    )
     assert not verdict.promote
     assert len(verdict.reasons) == 1
     assert (
@@ -506,21 +534,21 @@ def history(seed: int = 0, per_day: int = 250) -> pd.DataFrame:
 
 
 def whole_way(rows: pd.DataFrame, champion: TrainedModel | None, known_amounts: pd.Series) -> Verdict:
-    model = train(rows, FEATURES, SPLIT, RECIPE, Costs())
+    model = train(FRAUD, model_family(), rows, FEATURES, SPLIT, RECIPE, Costs())
     held, fit = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
     matrix = held[list(FEATURES)].to_numpy(dtype=np.float64)
     own = Scorer(model.evaluation_text, model.evaluation_calibrator).score(matrix)
     other = None if champion is None else Scorer(champion.evaluation_text, champion.calibrator).score(matrix)
-    baseline = baseline_scores(fit, held, FEATURES, seed=0) if champion is None else None
+    baseline = baseline_scores(FRAUD, fit, held, FEATURES, seed=0) if champion is None else None
     evaluation = evaluate(
-        held, own, other, baseline, Costs(), k=20, seed=0, train=fit, expected_amounts=known_amounts
+        FRAUD, held, own, other, baseline, Costs(), k=20, seed=0, train=fit, expected_values=known_amounts
     )
     return judge(evaluation, champion_features=None if champion is None else FEATURES)
 
 
 @pytest.fixture(scope="module")
 def champion() -> TrainedModel:
-    return train(history(), FEATURES, SPLIT, RECIPE, Costs())
+    return train(FRAUD, model_family(), history(), FEATURES, SPLIT, RECIPE, Costs())
 
 
 def flip(rows: pd.DataFrame, where: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:

@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_training import FEATURES, RECIPE, SPLIT, make_rows
+from test_fits import FEATURES, LEARNER, RECIPE, SPLIT, make_rows
 
-from mlops_assets.core.learning.fits import choose_rounds, learnable
+from mlops_assets.core.learning.fits import learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.splits import Split
-from mlops_assets.core.learning.tuning import SPACE, Fold, Study, Trial, Tuning, TuningError, folds_of, search
+from mlops_assets.core.learning.tuning import Fold, Study, Trial, Tuning, TuningError, folds_of, search
+from mlops_assets.models.lightgbm import SPACE
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 TUNING = Tuning(trials=12, folds=2, fold_days=3)  # some of them are given up
 WEAK = replace(
@@ -33,7 +35,7 @@ def rows() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def study(rows: pd.DataFrame) -> Study:
-    return search(rows, FEATURES, SPLIT, WEAK, TUNING)
+    return search(FRAUD, LEARNER, rows, FEATURES, SPLIT, WEAK, TUNING)
 
 
 @given(training_days=st.integers(1, 120), folds=st.integers(1, 6), fold_days=st.integers(1, 20))
@@ -62,14 +64,14 @@ def test_the_holdout_is_not_looked_at(rows: pd.DataFrame, study: Study) -> None:
     held = spoilt["fold"] == "holdout"
     spoilt.loc[held, "is_fraud"] = ~spoilt.loc[held, "is_fraud"]
     spoilt.loc[held, list(FEATURES)] = 1e9
-    assert search(spoilt, FEATURES, SPLIT, WEAK, TUNING) == study
-    assert search(rows[~held], FEATURES, SPLIT, WEAK, TUNING) == study
+    assert search(FRAUD, LEARNER, spoilt, FEATURES, SPLIT, WEAK, TUNING) == study
+    assert search(FRAUD, LEARNER, rows[~held], FEATURES, SPLIT, WEAK, TUNING) == study
 
 
 def test_a_fold_is_measured_on_its_days_by_what_learnt_from_the_days_before_it(
     rows: pd.DataFrame, study: Study
 ) -> None:
-    known, days = learnable(rows, FEATURES, WEAK), rows["event_timestamp"].dt.date.to_numpy()
+    known, days = learnable(FRAUD, rows, FEATURES, WEAK), rows["event_timestamp"].dt.date.to_numpy()
     assert study.folds == (
         Fold(date(2024, 1, 15), date(2024, 1, 17)),
         Fold(date(2024, 1, 18), date(2024, 1, 20)),
@@ -78,17 +80,20 @@ def test_a_fold_is_measured_on_its_days_by_what_learnt_from_the_days_before_it(
         measured = (days >= fold.first) & (days <= fold.last)
         assert (
             study.configured.losses[number]
-            == choose_rounds(known, days < fold.first, measured, FEATURES, WEAK)[2]
+            == LEARNER.choose_rounds(known, days < fold.first, measured, FEATURES, WEAK).loss
         )
 
 
 def test_equal_rows_in_any_order_give_the_same_trials(rows: pd.DataFrame, study: Study) -> None:
-    assert search(rows.sample(frac=1, random_state=1), FEATURES, SPLIT, WEAK, TUNING) == study
+    assert search(FRAUD, LEARNER, rows.sample(frac=1, random_state=1), FEATURES, SPLIT, WEAK, TUNING) == study
 
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_trials(study: Study) -> None:
-    code = "from test_tuning import *\nprint(search(make_rows(per_day=300), FEATURES, SPLIT, WEAK, TUNING))"
+    code = (
+        "from test_tuning import *\n"
+        "print(search(FRAUD, LEARNER, make_rows(per_day=300), FEATURES, SPLIT, WEAK, TUNING))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -102,7 +107,9 @@ def test_another_process_gives_the_same_trials(study: Study) -> None:
 
 
 def test_another_seed_tries_other_recipes(rows: pd.DataFrame, study: Study) -> None:
-    other = search(rows, FEATURES, SPLIT, replace(WEAK, seed=WEAK.seed + 1), replace(TUNING, trials=2))
+    other = search(
+        FRAUD, LEARNER, rows, FEATURES, SPLIT, replace(WEAK, seed=WEAK.seed + 1), replace(TUNING, trials=2)
+    )
     assert other.trials[1].searched != study.trials[1].searched
 
 
@@ -117,13 +124,13 @@ def test_the_configured_recipe_is_the_first_trial_and_goes_for_a_better_one_only
 
 def test_of_equal_trials_the_earliest_is_taken() -> None:
     trials = tuple(
-        Trial(number, replace(WEAK, num_leaves=number + 2), (0.2, 0.4), given_up=False) for number in range(3)
+        Trial(number, replace(WEAK, num_leaves=number + 2), (0.2, 0.4), False, {}) for number in range(3)
     )
     assert Study((), trials).best == trials[0]
 
 
 def test_a_trial_that_was_given_up_is_never_the_best() -> None:
-    configured, lucky = Trial(0, WEAK, (0.2, 0.4), given_up=False), Trial(1, RECIPE, (0.1,), given_up=True)
+    configured, lucky = Trial(0, WEAK, (0.2, 0.4), False, {}), Trial(1, RECIPE, (0.1,), True, {})
     assert Study((), (configured, lucky)).best == configured
 
 
@@ -147,7 +154,9 @@ def test_every_trial_but_the_first_is_within_the_ranges_which_hold_the_configure
 
 def test_each_trial_is_told_with_the_best_so_far(rows: pd.DataFrame, study: Study) -> None:
     told: list[tuple[Trial, Trial]] = []
-    search(rows, FEATURES, SPLIT, WEAK, TUNING, lambda trial, best: told.append((trial, best)))
+    search(
+        FRAUD, LEARNER, rows, FEATURES, SPLIT, WEAK, TUNING, lambda trial, best: told.append((trial, best))
+    )
     assert [trial for trial, _ in told] == list(study.trials)
     assert told[-1][1] == study.best
     assert all(later.loss <= earlier.loss for (_, earlier), (_, later) in pairwise(told))
@@ -164,15 +173,15 @@ def test_a_fold_of_one_class_is_named(rows: pd.DataFrame) -> None:
     with pytest.raises(
         TuningError, match=r"the days from 2024-01-15 to 2024-01-17 have 0 frauds in \d+ rows"
     ):
-        search(quiet, FEATURES, SPLIT, RECIPE, TUNING)
+        search(FRAUD, LEARNER, quiet, FEATURES, SPLIT, RECIPE, TUNING)
     late = rows.assign(is_fraud=rows["is_fraud"] & (days >= date(2024, 1, 15)))
     with pytest.raises(TuningError, match=r"the training days before 2024-01-15 have 0 frauds in \d+ rows"):
-        search(late, FEATURES, SPLIT, RECIPE, TUNING)
+        search(FRAUD, LEARNER, late, FEATURES, SPLIT, RECIPE, TUNING)
 
 
 def test_a_configured_value_that_a_logarithm_does_not_take_is_named(rows: pd.DataFrame) -> None:
     with pytest.raises(TuningError, match=r"lambda_l2 of 0\.0 in the recipe"):
-        search(rows, FEATURES, SPLIT, replace(RECIPE, lambda_l2=0.0), TUNING)
+        search(FRAUD, LEARNER, rows, FEATURES, SPLIT, replace(RECIPE, lambda_l2=0.0), TUNING)
 
 
 @pytest.mark.parametrize("values", [{"trials": -1}, {"folds": 0}, {"fold_days": 0}])

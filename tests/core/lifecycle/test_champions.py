@@ -97,9 +97,7 @@ def test_however_it_goes_the_last_move_says_who_serves_and_a_way_back_ends(moves
     assert back_to(rows) is None
 
 
-def test_what_was_rolled_back_or_declined_waits_for_a_person_and_so_does_another_version_that_serves_the_same() -> (
-    None
-):
+def test_what_was_rolled_back_or_declined_waits_for_a_person_as_does_one_that_serves_the_same() -> None:
     rows = [
         promoted("1", serves="a"),
         promoted("2", serves="b"),

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_repo.engine.plan import FeaturePlan
-from mlops_assets.core.learning.onnx_export import (
+from mlops_assets.models.lightgbm_onnx import (
     NEARLY_ZERO,
     TOLERANCE,
     PortableError,
@@ -109,7 +109,7 @@ def test_every_row_scores_as_in_the_service(
         )
     )
     rows = np.array([*every, *mixed])
-    assert score_with_onnx(to_onnx(text, calibrator), rows) == pytest.approx(
+    assert score_with_onnx(to_onnx(text, calibrator, "fraud_score"), rows) == pytest.approx(
         Scorer(text, calibrator).score(rows), rel=0, abs=TOLERANCE
     )
 
@@ -128,7 +128,7 @@ def test_a_value_next_to_a_threshold_goes_the_way_that_it_goes_in_the_service() 
     )
     rows = np.zeros((2, 3))
     rows[:, position] = edge, np.nextafter(edge, np.inf)
-    on, above = score_with_onnx(to_onnx(text, CALIBRATOR), rows)
+    on, above = score_with_onnx(to_onnx(text, CALIBRATOR, "fraud_score"), rows)
     assert abs(on - above) > 0.01
     assert [on, above] == pytest.approx(Scorer(text, CALIBRATOR).score(rows).tolist(), abs=TOLERANCE)
 
@@ -142,7 +142,7 @@ def test_a_split_of_nulls_from_all_values_holds_for_the_largest_of_them() -> Non
             for value in (2.0, 1e300, np.nextafter(1e300, np.inf), np.finfo(np.float64).max, np.nan)
         ]
     )
-    scores = score_with_onnx(to_onnx(text, CALIBRATOR), rows)
+    scores = score_with_onnx(to_onnx(text, CALIBRATOR, "fraud_score"), rows)
     assert scores == pytest.approx(Scorer(text, CALIBRATOR).score(rows), rel=0, abs=TOLERANCE)
     assert len(set(scores.tolist())) == 2
 
@@ -151,13 +151,13 @@ def test_trees_of_one_leaf_add_their_constant() -> None:
     text = model(trees=3, min_data_in_leaf=300)
     assert "num_leaves=1" in text
     rows = np.array([[1.0, 0.0, 2.0], [np.nan] * 3])
-    assert score_with_onnx(to_onnx(text, CALIBRATOR), rows) == pytest.approx(
+    assert score_with_onnx(to_onnx(text, CALIBRATOR, "fraud_score"), rows) == pytest.approx(
         Scorer(text, CALIBRATOR).score(rows), abs=TOLERANCE
     )
 
 
 def test_the_file_is_valid_and_says_what_it_takes() -> None:
-    made = onnx.load_from_string(portable_model(release(model())))
+    made = onnx.load_from_string(portable_model(release(model()), "fraud_score"))
     onnx.checker.check_model(made, full_check=True)
     assert json.loads({entry.key: entry.value for entry in made.metadata_props}["features"]) == list(FEATURES)
     ((given_name, given_type),) = [(value.name, value.type.tensor_type) for value in made.graph.input]
@@ -176,8 +176,10 @@ def test_the_file_is_valid_and_says_what_it_takes() -> None:
 
 def test_equal_models_give_equal_bytes_and_another_calibrator_gives_others() -> None:
     text = model()
-    assert to_onnx(text, CALIBRATOR) == to_onnx(text, CALIBRATOR)
-    assert to_onnx(text, CALIBRATOR) != to_onnx(text, replace(CALIBRATOR, b=0.0))
+    assert to_onnx(text, CALIBRATOR, "fraud_score") == to_onnx(text, CALIBRATOR, "fraud_score")
+    assert to_onnx(text, CALIBRATOR, "fraud_score") != to_onnx(
+        text, replace(CALIBRATOR, b=0.0), "fraud_score"
+    )
 
 
 def test_a_file_that_scores_a_golden_row_otherwise_is_refused() -> None:
@@ -186,7 +188,9 @@ def test_a_file_that_scores_a_golden_row_otherwise_is_refused() -> None:
     with pytest.raises(
         PortableError, match=rf"golden row 1 scores 0\.\d+ as ONNX, and {scores[1] + 2e-6!r} in the service"
     ):
-        portable_model(replace(good, golden=(vectors, [scores[0], scores[1] + 2e-6, scores[2]])))
+        portable_model(
+            replace(good, golden=(vectors, [scores[0], scores[1] + 2e-6, scores[2]])), "fraud_score"
+        )
 
 
 @pytest.mark.parametrize(
@@ -203,7 +207,7 @@ def test_a_file_that_scores_a_golden_row_otherwise_is_refused() -> None:
 )
 def test_a_model_that_has_no_equal_is_refused(parameters: dict[str, Any], named: str) -> None:
     with pytest.raises(PortableError, match=named):
-        to_onnx(model(null_share=0.0, **parameters), CALIBRATOR)
+        to_onnx(model(null_share=0.0, **parameters), CALIBRATOR, "fraud_score")
 
 
 def test_a_feature_that_is_missing_in_two_ways_is_refused() -> None:
@@ -212,4 +216,4 @@ def test_a_feature_that_is_missing_in_two_ways_is_refused() -> None:
     with pytest.raises(
         PortableError, match=r"feature \d is missing as NaN in one split and as Zero in another"
     ):
-        to_onnx(model(zero_as_missing=True, init_model=begun), CALIBRATOR)
+        to_onnx(model(zero_as_missing=True, init_model=begun), CALIBRATOR, "fraud_score")
