@@ -191,7 +191,10 @@ def measure(folder: Path, side: str, size: int, rounds: int) -> dict[str, Any]:
 
 
 def peak_gb() -> float:
-    """Of this process alone: what getrusage says of a new process includes the one that started it."""
+    """The peak of this process alone, which psutil does not know.
+
+    What getrusage says of a new process includes the process that started it.
+    """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return round(int(status.split("VmHWM:")[1].split()[0]) / 1024**2, 2)
 

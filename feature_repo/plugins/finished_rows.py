@@ -1,16 +1,18 @@
-"""Rows of finished values that come in through Feast for materialized views: as a frame, as typed columns,
-or as a write batch of Feast's. Good rows are returned, bad rows are refused by name.
+"""Rows of finished values that come in through Feast for materialized views: as a frame, as typed columns, or as a
+write batch of Feast's. Good rows are returned, bad rows are refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_repo.engine.local.materialized_views import MaterializedView, row_times
 from feature_repo.plugins import finished_values
@@ -103,33 +105,31 @@ def finished_rows(data: Iterable[Any], refusals: Refusals) -> list[finished_valu
 
     Raises `NotAnId` for an entity key that is none.
     """
-    latest, good = now_us() + AHEAD_US, []
-    for i, (entity, features, event, created) in enumerate(data):
-        row = finished_values.Row(
-            finished_values.with_text_ids(entity),
-            features,
-            *(to_us(t) if t is not None else None for t in (event, created or event)),  # type: ignore[arg-type]
-        )
-        offence = next(
-            (
-                (n, getattr(v, v.WhichOneof("val")))
-                for n, v in features.items()
-                if not finished_values.is_finite(v)
-            ),
-            None,
-        )
-        if event is None:
-            offence = ("event_timestamp", None)
-        elif max(row.event_us, row.created_us) > latest:
-            offence = ("event_timestamp", event)
+    latest_us, good = now_us() + AHEAD_US, []
+    for i, (given, features, event, created) in enumerate(data):
+        entity = finished_values.with_text_ids(given)
+        offence = _offence(features, event, created or event, latest_us)
         if offence is None:
+            row = finished_values.Row(entity, features, to_us(event), to_us(created or event))
             good.append(row)
         else:
-            ids = {
-                k: v.string_val for k, v in zip(row.entity.join_keys, row.entity.entity_values, strict=True)
-            }
+            ids = {k: v.string_val for k, v in zip(entity.join_keys, entity.entity_values, strict=True)}
             refusals.add(i, *offence, {**ids, offence[0]: offence[1]})
     return good
+
+
+def _offence(
+    features: Mapping[str, Value], event: datetime | None, created: Any, latest_us: int
+) -> tuple[str, object] | None:
+    """The field that a row is refused for, and its value; None for a good row."""
+    if event is None:
+        return "event_timestamp", None
+    if max(to_us(event), to_us(created)) > latest_us:
+        return "event_timestamp", event
+    for name, value in features.items():
+        if not finished_values.is_finite(value):
+            return name, getattr(value, value.WhichOneof("val") or "null_val")
+    return None
 
 
 def _typed(source: str, given: list[Any], kind: pa.DataType, bad: dict[int, tuple[str, object]]) -> pa.Array:
