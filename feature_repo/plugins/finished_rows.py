@@ -120,8 +120,9 @@ def _offence(
     if max(to_us(event), to_us(created)) > latest_us:
         return "event_timestamp", event
     for name, value in features.items():
-        if not finished_values.is_finite(value):
-            return name, getattr(value, value.WhichOneof("val"))
+        kind = value.WhichOneof("val")
+        if kind is not None and not finished_values.is_finite(value):
+            return name, getattr(value, kind)
     return None
 
 
