@@ -165,7 +165,7 @@ def make(names: list[str], first: str, last: str) -> dict[str, Any]:
 
 
 def _forget_peak() -> None:
-    """Linux counts the peak of this process from here on."""
+    """Have Linux count the peak of this process from here on. psutil has no name for the peak."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.engine.plan import FeaturePlan, plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.rebuild import OnlineRebuild
 from feature_repo.online.sqlite.state import SqliteOnlineState
@@ -55,7 +56,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        plan = plan_from_feast(open_store(home), "fraud_v1")
+        plan = plan_from_feast(open_store(home, "feature_repo.fraud"), "fraud_v1")
         payments = Payments(np.random.default_rng(7), asked.events, asked.customers, asked.merchants)
         with closing(sqlite3.connect(home / "state.db", isolation_level=None)) as connection:
             for pragma in PRAGMAS:

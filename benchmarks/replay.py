@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.demo.background import free_port, running, wait_until_ready
@@ -393,11 +394,9 @@ def lost_events(platform: Platform, lake: Lake, traffic: Traffic, first: date, l
 
 
 def workers_of(supervisor: int) -> list[int]:
-    children = [
-        int(one) for one in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    ]
-    # Python's own resource tracker is a child too.
-    return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """The processes of the service's workers. Python's own resource tracker is a child too."""
+    children = psutil.Process(supervisor).children()
+    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def wait_for_workers(log: Path, workers: int) -> None:

@@ -1,4 +1,4 @@
-"""The `mlops` command from its first moment on: what Ctrl-C does is settled before anything else is imported."""
+"""The entry point of `mlops`. What Ctrl-C does is settled before anything else is imported."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-INTERRUPTED = 128 + signal.SIGINT  # what a shell makes of a process that Ctrl-C ended
+INTERRUPTED = 128 + signal.SIGINT  # A shell reports this code for a process that Ctrl-C ended
 AGAIN_S = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """One command in a process of its own.
+    """Run one command in a process of its own, and return its exit code.
 
-    Ctrl-C is exit 130 without a traceback at any moment, the imports among them.
+    Ctrl-C gives exit code 130 without a traceback at any moment, also during the imports.
     """
     interrupts = Interrupts()
     try:
@@ -33,18 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Interrupts:
-    """Whether Ctrl-C has come, which no library can hide.
+    """Whether Ctrl-C has come. No library can hide it.
 
-    A library may turn the `KeyboardInterrupt` into an error of its own, as DuckDB and NumPy do. Dagster
-    exchanges the handler. What the system writes to the wakeup pipe is out of the reach of both. Where Python
-    can only ignore an exception, as in a callback from C, the interrupt is given again a moment later.
+    DuckDB and NumPy turn the `KeyboardInterrupt` into an error of their own, and Dagster replaces the
+    handler. Neither reaches the wakeup pipe, to which the system writes. Python ignores an exception in a
+    callback from C, so the interrupt is raised again a moment later.
     """
 
     def __init__(self) -> None:
         self._came = self._is_answered = False
-        if (
-            signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):  # a shell has it ignored in the background
+        # A shell has SIGINT ignored for a process in the background. That stays as it is.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupt)
         self._read, write = os.pipe()
         for end in (self._read, write):
@@ -53,9 +52,9 @@ class Interrupts:
         self._ignored, sys.unraisablehook = sys.unraisablehook, self._again
 
     def came(self) -> bool:
-        """Whether it has come since the process began.
+        """Whether Ctrl-C has come since the process began.
 
-        Who asks is about to end the command: another Ctrl-C ends the process at once.
+        The caller is about to end the command. Another Ctrl-C from here on ends the process at once.
         """
         self._is_answered = True
         try:
@@ -76,16 +75,14 @@ class Interrupts:
             return
         import threading
 
-        # A signal to the thread, since one that only Python knows of wakes nobody who waits.
+        # A real signal wakes a thread that waits. An interrupt inside Python would not.
         later = threading.Timer(AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         later.daemon = True
         later.start()
 
 
 def _keep_out_of_logs() -> None:
-    """A library that logs what it cannot handle, as SQLAlchemy does, would log the interrupt with its
-    traceback.
-    """
+    """Keep the interrupt out of the log of libraries. SQLAlchemy would log it with its traceback."""
     import logging
 
     make = logging.getLogRecordFactory()
@@ -93,16 +90,16 @@ def _keep_out_of_logs() -> None:
     def factory(*arguments: Any, **named: Any) -> logging.LogRecord:
         record = make(*arguments, **named)
         if record.exc_info and record.exc_info[0] and not issubclass(record.exc_info[0], Exception):
-            record.levelno = -1  # below every handler
+            record.levelno = -1  # Below the level of every handler
         return record
 
     logging.setLogRecordFactory(factory)
 
 
 def _leave(code: int) -> None:
-    """End the process with its exit functions and without Python's own end.
+    """Run the exit functions and end the process, without Python's own shutdown.
 
-    That waits for threads, and kills the process by the signal where the interrupt met an `exec`.
+    Python's shutdown waits for threads. After an interrupt within `exec` it ends by the signal.
     """
     import atexit
 

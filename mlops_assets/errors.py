@@ -1,4 +1,7 @@
-"""What a person is told of a failure: the outermost error of ours in its chain, in one line."""
+"""The one base of the platform's errors, and the line that a person reads when a command fails.
+
+That line is the message of the outermost error of ours in the chain of exceptions.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+
+class PlatformError(Exception):
+    """Something is wrong that a person can act on. The message names the value, its place and what to do."""
+
+
 OURS = ("mlops_assets", "feature_repo", "serving")
-LONGEST_QUOTE = 400  # characters of a library's message; ours are told whole
-_FORMATTED = re.compile(
-    r"([\w.<>]+)(?:: |\n|$)"
-)  # how Python prints an exception: its class, then its message
+LONGEST_QUOTE = 400  # Characters of a library's message. Our own messages are never cut.
+_FORMATTED = re.compile(r"([\w.<>]+)(?:: |\n|$)")  # Python prints the class, then the message
 _LIST = re.compile(r"[^\n]*: \d+ problems\n  ")
-# What a library puts around its message: the number of a system error, a driver's class, a database's
-# statement, where to read more.
+# Libraries wrap their message in a system error's number, a driver's class, a statement or a link.
 _TRIMMINGS = (
     re.compile(r"^\[Errno -?\d+\] "),
     re.compile(r"^\((?:\w+\.)+\w+\) "),
@@ -25,7 +30,7 @@ _FILE_OF_SYSTEM_ERROR = re.compile(r"(: '[^']*')( -> '[^']*')?$")
 
 
 class Recorded(Protocol):
-    """What Dagster keeps of an exception, its `SerializableErrorInfo`. The message begins with the class."""
+    """Dagster's record of an exception, `SerializableErrorInfo`. Its message begins with the class."""
 
     @property
     def message(self) -> str: ...
@@ -42,11 +47,10 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class Link:
-    """One exception of a chain: the full name of its class, its message, and the exceptions that came before
-    it.
+    """One exception of a chain: the full name of its class, its message, and the exception before it.
 
-    `cause` was named by `raise … from`. `context` was being handled at the time, and is None where `from` was
-    used.
+    `cause` is what `raise … from` named. `context` is what was being handled at the time. It is None where
+    `from` was used.
     """
 
     kind: str
@@ -56,27 +60,32 @@ class Link:
 
     @property
     def is_ours(self) -> bool:
+        """Whether the class is one of this project."""
         return self.kind.split(".")[0] in OURS
 
     @property
     def name(self) -> str:
+        """The class without its module."""
         return self.kind.rsplit(".", 1)[-1]
 
 
 def listed(place: str, problems: Sequence[str]) -> str:
-    """One problem in a line, several below a line that counts them. `told` keeps these lines, and no others."""
+    """The message for one or several problems of one place.
+
+    One problem is one line. Several problems are a line that counts them and a line each. `told` keeps these
+    line breaks and joins all other lines.
+    """
     if len(problems) == 1:
         return f"{place}: {problems[0]}"
     return "\n  ".join([f"{place}: {len(problems)} problems", *(_line(problem) for problem in problems)])
 
 
 def told(error: BaseException | Recorded) -> str:
-    """The outermost error of ours.
+    """The message for a person: that of the outermost error of ours in the chain.
 
-    What a library said to it follows in parentheses, where our line does not have it yet.
-
-    Where no error of ours is in the chain: the innermost cause with its type. The same for an exception, and
-    for what Dagster keeps of one.
+    The message of the library that caused it follows in parentheses, unless our message holds its words
+    already. A chain without an error of ours gives its innermost cause, with the type. An exception and
+    Dagster's record of the same exception give the same message.
     """
     outermost = _link(error)
     ours = next((link for link in _inwards(outermost) if link.is_ours), None)
@@ -92,7 +101,7 @@ def told(error: BaseException | Recorded) -> str:
 
 
 def is_interrupted(error: BaseException | Recorded) -> bool:
-    """Whether Ctrl-C is what a failure came of, whatever it was turned into."""
+    """Whether Ctrl-C caused the failure, also where a library turned it into another exception."""
     return any(
         link.name in ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
         for link in _inwards(_link(error))
@@ -122,16 +131,14 @@ def _line(text: str) -> str:
 
 
 def _inwards(link: Link | None) -> Iterator[Link]:
-    """The chain as Python prints it, the other way round: each exception, then its cause or what was handled
-    at the time.
-    """
+    """Each exception of the chain, then its cause or context: Python's printed order, from the end."""
     while link is not None:
         yield link
         link = link.cause or link.context
 
 
 def _causes(link: Link) -> Iterator[Link]:
-    """What was named as the cause; what merely was being handled at the time explains nothing."""
+    """The causes that `raise … from` named. An exception that was only being handled explains nothing."""
     while (cause := link.cause) is not None:
         yield cause
         link = cause
@@ -145,7 +152,7 @@ def _quoted(library: Link) -> str:
 
 
 def _added(library: Link, line: str) -> str:
-    """What the library's message adds to our line; empty where all its words stand there."""
+    """What the library's message adds to our line. Empty where our line holds all of its words."""
     text = _quoted(library)
     without_file = _FILE_OF_SYSTEM_ERROR.sub("", text)
     if any(_words(part) <= _words(line) for part in (text or library.name, without_file or library.name)):

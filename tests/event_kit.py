@@ -5,6 +5,8 @@ from typing import Any
 import pyarrow as pa
 from oracle import Event
 
+from feature_repo.engine.functions import FUNCTIONS
+from feature_repo.engine.functions.base import Kind
 from feature_repo.engine.plan import Aggregate, ViewPlan
 from feature_repo.times import HOUR_US, MINUTE_US
 
@@ -17,15 +19,28 @@ COLUMNS = {
     "ratio": pa.float64(),
     "who": pa.string(),
 }
-NUMERIC = ("sum", "avg", "std", "min", "max", "count_distinct")
+KINDS: dict[str, Kind] = {
+    "money": "number",
+    "items": "number",
+    "declined": "flag",
+    "ratio": "number",
+    "who": "text",
+    "event_timestamp": "event",
+}
+
+
+def every_function(*columns: str) -> list[tuple[str, str]]:
+    """Each function of the registry with the columns that it takes; with one, where it reads no column."""
+    return [
+        (function.name, column)
+        for function in FUNCTIONS.values()
+        for column in (columns if any(map(function.reads, columns)) else columns[:1])
+        if KINDS[column] in function.takes
+    ]
 
 
 def plan_of(hop_us: int = 0, windows: tuple[int, ...] = (HOUR, 5 * HOUR)) -> ViewPlan:
-    wanted = [(f, c) for f in NUMERIC for c in ("money", "items", "declined", "ratio")]
-    wanted += [("count", "who"), ("count_distinct", "who")]
-    wanted += [
-        (f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")
-    ]
+    wanted = every_function("who", "money", "items", "declined", "ratio", "event_timestamp")
     aggregates = tuple(Aggregate(f"{f}_{c}_{w // MINUTE}", c, f, w) for w in windows for f, c in wanted)
     return ViewPlan("v", "key", "s", hop_us, aggregates, {"money": 2, "declined": 0})
 

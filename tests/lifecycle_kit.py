@@ -58,7 +58,7 @@ class Shelf:
     def register(self, as_of: str = "2025-04-10", seed: int | None = None, **facts: object) -> Version:
         """One more version, whose bundle differs from all others unless a seed is given."""
         client = self.registry.client()
-        self.registry._experiment()
+        self.registry._database.make_experiment(self.registry.name)
         experiment = client.get_experiment_by_name(self.registry.name)
         run = client.create_run(experiment.experiment_id)
         if not client.search_registered_models(f"name = '{self.registry.name}'"):

@@ -52,7 +52,7 @@ def events_of(plan: FeaturePlan, stream: str, wanted: frozenset[str], table: pa.
 
     `table` has event_timestamp, created_timestamp, and the columns of the stream's event id.
     """
-    from feature_repo.engine.local.windows import microseconds
+    from feature_repo.engine.columns import microseconds
 
     times = microseconds(table["event_timestamp"]).tolist(), microseconds(table["created_timestamp"]).tolist()
     names = [c for c in table.column_names if c in wanted]

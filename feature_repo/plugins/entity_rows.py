@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from numpy.typing import NDArray
 
+from feature_repo.engine.columns import microseconds
 from feature_repo.engine.ids import NotAnId, ids_of_numbers
-from feature_repo.engine.local.windows import microseconds
 from feature_repo.errors import FeatureError
 from feature_repo.lake.datasets import Lake
 from feature_repo.plugins.cells import id_or_null

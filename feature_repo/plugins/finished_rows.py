@@ -1,4 +1,4 @@
-"""Rows of finished values that come in through Feast for plain views: as a frame, as typed columns, or as a
+"""Rows of finished values that come in through Feast for materialized views: as a frame, as typed columns, or as a
 write batch of Feast's. Good rows are returned, bad rows are refused by name.
 """
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.protos.feast.types.Value_pb2 import Value
 
-from feature_repo.engine.local.materialized_views import PlainView, row_times
+from feature_repo.engine.local.materialized_views import MaterializedView, row_times
 from feature_repo.plugins import finished_values
 from feature_repo.plugins.cells import frame_times, id_or_as_is, plain_value
 from feature_repo.plugins.pushes import AHEAD_US
@@ -23,7 +23,7 @@ from feature_repo.times import EPOCH, to_us
 
 
 def pushed_values(
-    view: Any, plain: PlainView, frame: pd.DataFrame, refusals: Refusals
+    view: Any, materialized: MaterializedView, frame: pd.DataFrame, refusals: Refusals
 ) -> list[finished_values.Row]:
     """The good rows of a frame of finished values.
 
@@ -31,65 +31,72 @@ def pushed_values(
     """
     columns: dict[str, pa.Array] = {}
     bad: dict[int, tuple[str, object]] = {}
-    for name, kind in {**dict.fromkeys(plain.keys, pa.string()), **plain.types}.items():
-        source = plain.sources[name]
+    for name, kind in {**dict.fromkeys(materialized.keys, pa.string()), **materialized.types}.items():
+        source = materialized.sources[name]
         given = [plain_value(v) for v in frame[source].tolist()] if source in frame.columns else None
         if given is None:
             bad |= {i: (source, None) for i in range(len(frame)) if i not in bad}
             given = [None] * len(frame)
-        if name in plain.keys:
+        if name in materialized.keys:
             given = [id_or_as_is(v) for v in given]
         elif pa.types.is_timestamp(kind):
             given = [v.floor("us") if isinstance(v, pd.Timestamp) else v for v in given]
         columns[name] = _typed(source, given, kind, bad)
-    for time in plain.times:
+    for time in materialized.times:
         us, known = frame_times(frame, time)
         for i in np.flatnonzero(~known).tolist():
             value = plain_value(frame[time].iloc[i]) if time in frame.columns else None
-            if time == plain.event_time or value is not None:
+            if time == materialized.event_time or value is not None:
                 bad.setdefault(i, (time, value))
         columns[time] = pa.array(us, pa.timestamp("us", "UTC"), mask=~known)
     table = pa.table(columns)
     for i, (field, value) in sorted(bad.items()):
-        refusals.add(i, field, value, _value_row(table, plain, i) | {field: value})
-    return good_values(view, plain, table, refusals, set(bad))
+        refusals.add(i, field, value, _value_row(table, materialized, i) | {field: value})
+    return good_values(view, materialized, table, refusals, set(bad))
 
 
 def good_values(
-    view: Any, plain: PlainView, table: pa.Table, refusals: Refusals, bad: Set[int] = frozenset()
+    view: Any,
+    materialized: MaterializedView,
+    table: pa.Table,
+    refusals: Refusals,
+    bad: Set[int] = frozenset(),
 ) -> list[finished_values.Row]:
     """The good rows of typed columns.
 
     Refused are the rows in `bad`, numbers that are not finite, missing ids, and times too far ahead.
     """
     wrong: dict[int, tuple[str, object]] = {}
-    for name in plain.keys:
+    for name in materialized.keys:
         empty = pc.or_kleene(pc.is_null(table[name]), pc.equal(table[name], ""))
-        wrong |= {i: (plain.sources[name], table[name][i].as_py()) for i in _where(empty)}
-    for name in plain.types:
+        wrong |= {i: (materialized.sources[name], table[name][i].as_py()) for i in _where(empty)}
+    for name in materialized.types:
         if pa.types.is_floating(table[name].type):
             wrong |= {
-                i: (plain.sources[name], table[name][i].as_py())
+                i: (materialized.sources[name], table[name][i].as_py())
                 for i in _where(pc.invert(pc.is_finite(table[name])))
                 if i not in wrong
             }
     timed = table.set_column(
-        table.column_names.index(plain.event_time),
-        plain.event_time,
-        pc.fill_null(table[plain.event_time], EPOCH),
+        table.column_names.index(materialized.event_time),
+        materialized.event_time,
+        pc.fill_null(table[materialized.event_time], EPOCH),
     )
-    event_us, created_us = row_times(plain, timed)
+    event_us, created_us = row_times(materialized, timed)
     latest = now_us() + AHEAD_US
-    for time, us in ((plain.event_time, event_us), (plain.created_time or plain.event_time, created_us)):
+    for time, us in (
+        (materialized.event_time, event_us),
+        (materialized.created_time or materialized.event_time, created_us),
+    ):
         wrong |= {
             i: (time, table[time][i].as_py()) for i in np.flatnonzero(us > latest).tolist() if i not in wrong
         }
     for i, (field, value) in sorted(wrong.items()):
         if i not in bad:
-            refusals.add(i, field, value, _value_row(table, plain, i))
+            refusals.add(i, field, value, _value_row(table, materialized, i))
     good = np.array([i for i in range(table.num_rows) if i not in wrong and i not in bad], np.int64)
     return finished_values.rows_of(
-        view, plain.keys, table.take(good), event_us[good].tolist(), created_us[good].tolist()
+        view, materialized.keys, table.take(good), event_us[good].tolist(), created_us[good].tolist()
     )
 
 
@@ -120,9 +127,8 @@ def _offence(
     if max(to_us(event), to_us(created)) > latest_us:
         return "event_timestamp", event
     for name, value in features.items():
-        kind = value.WhichOneof("val")
-        if kind is not None and not finished_values.is_finite(value):
-            return name, getattr(value, kind)
+        if not finished_values.is_finite(value):
+            return name, getattr(value, value.WhichOneof("val") or "null_val")
     return None
 
 
@@ -140,8 +146,8 @@ def _typed(source: str, given: list[Any], kind: pa.DataType, bad: dict[int, tupl
         return pa.array(given, kind)
 
 
-def _value_row(table: pa.Table, plain: PlainView, row: int) -> dict[str, object]:
-    return {plain.sources.get(n, n): table[n][row].as_py() for n in table.column_names}
+def _value_row(table: pa.Table, materialized: MaterializedView, row: int) -> dict[str, object]:
+    return {materialized.sources.get(n, n): table[n][row].as_py() for n in table.column_names}
 
 
 def _where(mask: pa.ChunkedArray) -> list[int]:

@@ -1,5 +1,5 @@
-"""Finished values of plain views in serving's file: the newest row of each entity, in whatever order the rows
-came.
+"""Finished values of materialized views in serving's file: the newest row of each entity, in whatever order
+the rows came.
 
 Nothing here commits. The table's name does not begin with `online_`, so a rebuild of the online state leaves
 the table alone.

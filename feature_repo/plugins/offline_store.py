@@ -19,16 +19,12 @@ from feast.types import from_feast_to_pyarrow_type
 from feast.utils import _get_requested_feature_views_to_features_dict
 
 from feature_repo import roots
-from feature_repo.engine.local.from_lake import features_from_lake
-from feature_repo.engine.local.materialized_views import (
-    FIRST,
-    LAST,
-    features_as_of,
-    is_windowed,
-    plain_from_feast,
-)
-from feature_repo.engine.local.windows import microseconds
-from feature_repo.engine.plan import LAKE, PlanError, ViewPlan, view_from_feast
+from feature_repo.engine.base import Engine
+from feature_repo.engine.columns import microseconds
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
+from feature_repo.engine.local.engine import LocalEngine
+from feature_repo.engine.local.materialized_views import FIRST, LAST, features_as_of, materialized_from_feast
+from feature_repo.engine.plan import LAKE, PlanError, ViewPlan
 from feature_repo.errors import FeatureError
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.plugins.entity_rows import EntityError, EntityRows
@@ -70,7 +66,7 @@ class _Question:
     def keys(self) -> list[str]:
         """The entity frame's columns that hold the view's keys."""
         renamed = self.view.projection.join_key_map
-        keys = plain_from_feast(self.view, ()).keys
+        keys = materialized_from_feast(self.view, ()).keys
         return [renamed.get(k, k) for k in keys]
 
     @property
@@ -79,13 +75,13 @@ class _Question:
         declared = {f.name: f.dtype for f in self.view.features}
         return {self.prefix + n: from_feast_to_pyarrow_type(declared[n]) for n in self.names}
 
-    def answer(self, lake: Lake, rows: EntityRows) -> Columns:
+    def answer(self, lake: Lake, engine: Engine, rows: EntityRows) -> Columns:
         """The features at the rows' keys and times, in the rows' order."""
         keys = [rows.key(k) for k in self.keys]
         if not is_windowed(self.view):
-            found = features_as_of(lake, plain_from_feast(self.view, self.names), keys, rows.at_us)
+            found = features_as_of(lake, materialized_from_feast(self.view, self.names), keys, rows.at_us)
             return {self.prefix + n: found[n] for n in self.names}
-        values = features_from_lake(lake, self.plan, keys[0], rows.at_us)
+        values = engine.features_at(self.plan, keys[0], rows.at_us)
         return {
             self.prefix + n: pa.chunked_array(
                 [pa.array(values[n], from_pandas=True).cast(self.types[self.prefix + n])]
@@ -124,6 +120,7 @@ class LakeOfflineStore(OfflineStore):
                 "features are computed at keys and times: give an entity_df, not a range of dates"
             )
         lake = config.offline_store.open_lake()
+        engine: Engine = LocalEngine(lake)
         views, on_demand_views = _get_requested_feature_views_to_features_dict(
             feature_refs, feature_views, registry.list_on_demand_feature_views(project)
         )
@@ -150,7 +147,7 @@ class LakeOfflineStore(OfflineStore):
         def evaluate() -> Columns:
             columns: Columns = {}
             for question in questions:
-                columns |= question.answer(lake, rows)
+                columns |= question.answer(lake, engine, rows)
             for question in on_demand:
                 computed = question.view.transform_arrow(
                     _inputs(question.view, rows, columns), full_feature_names

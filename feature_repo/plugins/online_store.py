@@ -1,7 +1,7 @@
 """Feast's online store over serving's one file.
 
 Windowed views are computed from their events at the moment of reading, so that no stored value can be stale.
-Of plain views the newest finished values are stored, and read within their ttl.
+Of materialized views the newest finished values are stored, and read within their ttl.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from feature_repo import roots
-from feature_repo.engine.local.materialized_views import is_windowed, plain_from_feast
-from feature_repo.engine.plan import FeaturePlan, ViewPlan, view_from_feast
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
+from feature_repo.engine.local.materialized_views import materialized_from_feast
+from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.errors import FeatureError
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.online.sqlite.transactions import roll_back, snapshot, transaction
@@ -115,7 +116,7 @@ class LakeOnlineStore(OnlineStore):
         if not is_windowed(table):
             with reading(config.online_store.database) as state:
                 return finished_values.read(
-                    state.connection, table.name, entity_keys, plain_from_feast(table).ttl_us, now_us
+                    state.connection, table.name, entity_keys, materialized_from_feast(table).ttl_us, now_us
                 )
         # The whole view: for some of its columns the state would make indexes of their own.
         view = view_from_feast(table)
@@ -131,7 +132,7 @@ class LakeOnlineStore(OnlineStore):
     def online_write_batch(
         self, config: RepoConfig, table: Any, data: list[Any], progress: Callable[[int], Any] | None
     ) -> None:
-        """Write finished values of a plain view.
+        """Write finished values of a materialized view.
 
         The good rows go in. Then `RefusedRows` is raised if any row was refused. Raises `FinishedValues` for
         a view whose events are kept.
@@ -179,7 +180,7 @@ class LakeOnlineStore(OnlineStore):
 def write_values(
     config: RepoConfig, view: str, rows: Sequence[finished_values.Row], refusals: Refusals
 ) -> None:
-    """Write values and refusals of a plain view, in one transaction."""
+    """Write values and refusals of a materialized view, in one transaction."""
     with writing(config.online_store.database) as state:
         finished_values.write(state.connection, view, rows)
         refusals.keep(state, view)

@@ -16,9 +16,10 @@ import pyarrow as pa
 from feast.infra.passthrough_provider import PassthroughProvider
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 
-from feature_repo.engine.local.materialized_views import is_windowed, plain_from_feast, read_rows, row_times
-from feature_repo.engine.local.windows import microseconds
-from feature_repo.engine.plan import ViewPlan, view_from_feast
+from feature_repo.engine.columns import microseconds
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
+from feature_repo.engine.local.materialized_views import materialized_from_feast, read_rows, row_times
+from feature_repo.engine.plan import ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.lake_events import events_of
 from feature_repo.plugins.cells import id_or_null
@@ -76,7 +77,7 @@ class LakeProvider(PassthroughProvider):
 
     def ingest(self, feature_views: Iterable[Any], df: pd.DataFrame) -> None:
         """Take one frame for some views: raw events for windowed views, each stream once, and finished values
-        for plain ones.
+        for materialized ones.
 
         Bad rows go to quarantine and are counted by reason: a number that is NaN or infinite, an id or a time
         that is missing, a time more than a day ahead. All others go in. Then `RefusedRows` is raised where a
@@ -91,8 +92,10 @@ class LakeProvider(PassthroughProvider):
                 plan = view_from_feast(view)
                 streams.setdefault(plan.stream, []).append((plan, view))
             else:
-                plain = plain_from_feast(view)
-                write_values(self.repo_config, view.name, pushed_values(view, plain, df, refusals), refusals)
+                materialized = materialized_from_feast(view)
+                write_values(
+                    self.repo_config, view.name, pushed_values(view, materialized, df, refusals), refusals
+                )
         for stream, both in streams.items():
             with writing(database, [plan for plan, _ in both]) as state:
                 push_events(state, stream, df, refusals, nullable_keys(view for _, view in both))
@@ -111,14 +114,14 @@ class LakeProvider(PassthroughProvider):
         disable_event_timestamp: bool = False,
     ) -> None:
         """Bring what became known from `start_date` to `end_date`, both included, from the lake into the
-        online store: the events of a windowed view, the newest values of a plain one.
+        online store: the events of a windowed view, the newest values of a materialized one.
         """
         start, end = to_us(start_date), to_us(end_date)
         lake = config.offline_store.open_lake()
         dataset = (
             view_from_feast(feature_view).stream
             if is_windowed(feature_view)
-            else plain_from_feast(feature_view).dataset
+            else materialized_from_feast(feature_view).dataset
         )
         first = "" if disable_event_timestamp else start_date.astimezone(UTC).date().isoformat()
         for day in lake.between(dataset, first, end_date.astimezone(UTC).date().isoformat(), validated=True):
@@ -138,11 +141,11 @@ class LakeProvider(PassthroughProvider):
 
     def _load_values(self, feature_view: Any, lake: Lake, day: str, start: int, end: int) -> None:
         """Refused rows are counted and logged. An error would hold up all later intervals."""
-        plain = plain_from_feast(feature_view)
-        rows = read_rows(lake, plain, [day])
-        rows = _between(rows, row_times(plain, rows)[1], start, end)
+        materialized = materialized_from_feast(feature_view)
+        rows = read_rows(lake, materialized, [day])
+        rows = _between(rows, row_times(materialized, rows)[1], start, end)
         refusals = Refusals(rows.num_rows)
-        good = good_values(feature_view, plain, rows, refusals)
+        good = good_values(feature_view, materialized, rows, refusals)
         write_values(self.repo_config, feature_view.name, good, refusals)
         if refusals.offences:
             log.warning("%s, %s: %s", feature_view.name, day, refusals.summary)

@@ -57,7 +57,9 @@ class Refusals:
         self._new.append((event, f"{field}: {reason}"))
 
     def keep(self, state: OnlineState, stream: str) -> None:
-        """Put what was added since the last time into quarantine, by the name of a stream or a plain view."""
+        """Put what was added since the last time into quarantine, by the name of a stream or a materialized
+        view.
+        """
         at_us = now_us()
         for event, reason in self._new:
             state.quarantine(stream, event, reason, at_us)

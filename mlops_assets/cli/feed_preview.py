@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops_assets.cli.platform import padded
+from mlops_assets.cli.output import padded
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, Source, SourceError, by_day
 from mlops_assets.core.data.validation import validate
 from mlops_assets.core.use_case import Table, UseCase

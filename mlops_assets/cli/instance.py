@@ -1,6 +1,4 @@
-"""The Dagster instance under MLOPS_HOME: its settings file, and running a job of the code location in this
-process.
-"""
+"""The Dagster instance of a home, and runs of the code location's jobs in this process."""
 
 import os
 import shutil
@@ -28,14 +26,15 @@ from dagster._core.execution import compute_logs
 from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy.exc import DBAPIError
 
-from mlops_assets.errors import is_interrupted, told
-from mlops_assets.resources.home import bring_up, preparing, write_layout, write_whole
+from feature_repo.lake.files import write_whole
+from mlops_assets.errors import PlatformError, is_interrupted, told
+from mlops_assets.graph.unfinished_runs import fail_dead_runs
+from mlops_assets.resources.home import bring_up, preparing, write_layout
 from mlops_assets.resources.processes import process_tags
-from mlops_assets.sensors.retraining import fail_dead_runs
 
-# What the UI, the sensor and the schedule launch waits in a queue: two processes at a time, and one of the
-# model group, which is a pool. Limits go by the run: those by the step would keep a run in this process
-# waiting for its slot, too. Nothing here takes a day: a run that does is dead.
+# Runs that the UI, a sensor or a schedule launches wait in a queue. Two run at a time, and one of the model
+# group, which is a pool. Limits count runs. Limits that count steps would also hold up a run in this process.
+# No run takes a day, so a longer one is dead.
 INSTANCE_SETTINGS = """\
 telemetry:
   enabled: false
@@ -57,20 +56,20 @@ run_monitoring:
   start_timeout_seconds: 180
   max_runtime_seconds: 86400
 """
-DATABASES = ("history", "schedules")  # folders of Dagster's own
-GIVEN_S = 10.0  # a few looks of the daemon at its queue
+DATABASES = ("history", "schedules")  # Dagster's own folders
+GIVEN_S = 10.0  # The daemon looks at its queue a few times in that
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-class RunFailed(Exception):
-    """A run ended in failure; the message names the step and what was wrong, in one line."""
+class RunFailed(PlatformError):
+    """A run failed. The message names the step and what was wrong, in one line."""
 
 
 def prepare_instance(home: Path) -> Path:
-    """Make the folder that DAGSTER_HOME names, under `home` unless the person has one, with settings that
-    suit one machine.
+    """Make Dagster's folder with settings for one machine, and return it.
 
-    A home of before is brought up to the layout of now. A folder that is prepared is found so without a lock.
+    The folder is the one that DAGSTER_HOME names, or `dagster` under `home`. A home of an older format is
+    rewritten. A prepared folder is recognized without a lock.
     """
     bring_up(home)
     folder = Path(os.environ.get("DAGSTER_HOME") or home / "dagster")
@@ -88,19 +87,18 @@ def _lacking(folder: Path) -> bool:
 
 
 def _make_databases(folder: Path) -> None:
-    """Dagster's databases and its settings, each moved into its place when it is whole; what is there is left
-    alone.
+    """Make Dagster's databases, then its settings. Each is moved into its place when it is whole.
 
-    The settings come last.
+    What exists already stays as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place, beside = folder / "dagster.yaml", folder / ".preparing"
-    if place.exists():  # a person's own, which may keep its records elsewhere
+    if place.exists():  # A person's own settings, which may keep the records elsewhere
         _open_storages(folder)
         return
-    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed here
+    shutil.rmtree(beside, ignore_errors=True)  # Of a process that was killed here
     beside.mkdir()
-    write_whole(beside / place.name, INSTANCE_SETTINGS)
+    write_whole(beside / place.name, INSTANCE_SETTINGS.encode())
     _open_storages(beside)
     for name in (*DATABASES, place.name):
         if not (folder / name).exists():
@@ -109,7 +107,7 @@ def _make_databases(folder: Path) -> None:
 
 
 def _open_storages(folder: Path) -> None:
-    """Dagster makes what it does not find of its databases."""
+    """Open all storages. Dagster makes the databases that it does not find."""
     with DagsterInstance.from_config(str(folder)) as instance:
         _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
 
@@ -123,13 +121,11 @@ def run_job(
     select: Any = None,
     config: Mapping[str, Any] | None = None,
 ) -> ExecuteInProcessResult:
-    """Run a job for one partition, or for a range of arrival days in a single run; a failure is `RunFailed`,
-    Ctrl-C is `KeyboardInterrupt`.
+    """Run a job for one partition, or for a range of arrival days, in a single run.
 
-    `config` is by asset.
-
-    The run carries the process that it is executed in, so that one which is killed does not count as working
-    for ever.
+    `select` names assets of the job, `config` holds the configuration of each asset by name. The run's tags
+    name this process, so that the run fails when the process is killed. Raises `RunFailed` for a failure and
+    `KeyboardInterrupt` for Ctrl-C.
     """
     from mlops_assets.definitions import defs
 
@@ -152,17 +148,17 @@ def run_job(
     if not result.success:
         failures = [_error(event) for event in result.all_events if event.is_step_failure]
         if any(map(is_interrupted, failures)):
-            raise KeyboardInterrupt  # Dagster has made a failure of the step out of it
+            raise KeyboardInterrupt  # Dagster has turned it into a failure of the step
         failed = RunFailed(_why(result))
         for failure in failures:
-            failed.add_note(failure.to_string())  # a traceback shows them
+            failed.add_note(failure.to_string())  # A traceback shows the notes
         raise failed
     return result
 
 
 @contextmanager
 def _records_told(instance: DagsterInstance) -> Iterator[None]:
-    """What Dagster cannot record ends a run outside of its steps, with an error that names no file."""
+    """Name the file where Dagster cannot write its records. Dagster's own error names none."""
     try:
         yield
     except DBAPIError as error:
@@ -173,9 +169,9 @@ def _records_told(instance: DagsterInstance) -> Iterator[None]:
 
 @contextmanager
 def _helpers_apart() -> Iterator[None]:
-    """Dagster copies what steps print with processes beside this one.
+    """Start Dagster's helper processes in sessions of their own. They copy what the steps print.
 
-    A terminal would send them Ctrl-C, too, and each would print a traceback.
+    A terminal would send them Ctrl-C as well, and each would print a traceback.
     """
     dagsters: Any = compute_logs
     dagsters.subprocess = SimpleNamespace(Popen=partial(subprocess.Popen, start_new_session=True))
@@ -186,11 +182,10 @@ def _helpers_apart() -> Iterator[None]:
 
 
 def give_way(instance: DagsterInstance, pool: str, patience_s: float = GIVEN_S) -> None:
-    """Wait until nothing is queued for the pool, and not longer than `patience_s`, for there may be no
-    daemon.
+    """Wait until no run is queued for the pool, at most `patience_s`. There may be no daemon.
 
-    Runs in this process hold the pool for the queue, and do not ask for it themselves: of a row of them it
-    would wait for the end.
+    A run in this process takes a place of the pool without queueing. Several of them, one after the other,
+    would hold up the queued runs until the last one has ended.
     """
     until = time.monotonic() + patience_s
     while time.monotonic() < until and any(
@@ -204,7 +199,7 @@ def _wants(run: DagsterRun, pool: str) -> bool:
 
 
 def _why(result: ExecuteInProcessResult) -> str:
-    """The blocking check that stopped the run, with what it found, or the error of the first failed step."""
+    """The blocking check that stopped the run, with its metadata, or the error of the first failed step."""
     for event in result.all_events:
         if event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data

@@ -1,17 +1,15 @@
-"""The platform under `MLOPS_HOME` as every command finds it: whether anything was trained, which days there
-are, and how a command says no or shows a table.
-"""
+"""The platform that a command works on: its settings, and whether its home can do what was asked for."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing, suppress
-from itertools import zip_longest
 from pathlib import Path
-from textwrap import wrap
+from typing import Any
 
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import ConfigError, Settings, load_settings
 from mlops_assets.resources.home import DATABASE, bring_up
 from mlops_assets.use_cases import USE_CASES
@@ -19,33 +17,41 @@ from mlops_assets.use_cases import USE_CASES
 CHECKED_BYTES = 200_000_000
 
 
-class CommandError(Exception):
-    """What was asked for cannot be done; the message says what and where."""
+class CommandError(PlatformError):
+    """The platform cannot do what was asked for. The message says what and where."""
 
 
 def configured() -> Settings:
     """The settings of this command.
 
-    All that is wrong with the configuration, the source's part included, is one `ConfigError`.
+    One `ConfigError` lists every problem of the configuration, those of the source included.
     """
     return load_settings(use_cases=USE_CASES)
 
 
+def case_of(settings: Settings) -> UseCase:
+    """The use case that the configuration names."""
+    return USE_CASES[settings.use_case]
+
+
+def pipeline() -> Any:
+    """The code location's definitions. A problem of the configuration shows before anything is started."""
+    from mlops_assets.definitions import defs
+
+    return defs
+
+
 def prepare(settings: Settings) -> None:
-    """Load the definitions, so that what is wrong with the configuration is told before anything starts; then
-    make the instance ready.
-    """
-    import mlops_assets.definitions  # noqa: F401
+    """Load the definitions, so that a wrong configuration is refused first. Then make Dagster's instance."""
     from mlops_assets.cli.instance import prepare_instance
 
+    pipeline()
     check_writable(settings.home)
     prepare_instance(settings.home)
 
 
 def check_writable(home: Path) -> None:
-    """Whether a file can be written to the home, which is made; `CommandError` where it cannot, as on a full
-    disk.
-    """
+    """Make the home and write a file to it. `CommandError` where that fails, as on a full disk."""
     probe = home / f".probe.{os.getpid()}"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -54,13 +60,13 @@ def check_writable(home: Path) -> None:
         raise CommandError(f"{home} cannot be written to ({error.strerror})") from error
     finally:
         with suppress(OSError):
-            probe.unlink()  # on a full disk an empty one is left
+            probe.unlink()  # A full disk leaves an empty file
 
 
 def check_databases(home: Path) -> str:
-    """How many databases of the home can be read, and whether preparing it was cut off.
+    """How many databases of the home can be read, and whether its preparation was cut off.
 
-    A damaged one is `CommandError`.
+    A damaged database is `CommandError`.
     """
     bring_up(home)
     dagster = Path(os.environ.get("DAGSTER_HOME") or home / "dagster")
@@ -83,9 +89,9 @@ def check_databases(home: Path) -> str:
 
 
 def _damage(database: Path) -> str | None:
-    """What SQLite finds wrong.
+    """What SQLite finds wrong with a database; None where it finds nothing.
 
-    Of a large file only the first page is read: going through all of it takes minutes.
+    Of a large file only the first page is read. Reading all of it takes minutes.
     """
     question = "PRAGMA quick_check(1)" if database.stat().st_size < CHECKED_BYTES else "PRAGMA schema_version"
     try:
@@ -99,10 +105,10 @@ def _damage(database: Path) -> str | None:
 
 
 def registry_exists(settings: Settings) -> bool:
-    """Whether MLflow's database is there; asking MLflow itself would make one.
+    """Whether MLflow's database exists. MLflow itself would make one when it is asked.
 
-    Where it is gone although there are decisions on its versions, `CommandError`: a new one would count from
-    version 1 again.
+    `CommandError` where the database is gone and the history has decisions on its versions. A new database
+    would count from version 1 again.
     """
     database, history = Path(settings.tracking_uri.removeprefix("sqlite:///")), settings.history_file
     if database.exists() and database.stat().st_size:
@@ -116,7 +122,7 @@ def registry_exists(settings: Settings) -> bool:
 
 
 def untrained(settings: Settings) -> str:
-    """That nothing was trained, with what to do."""
+    """The message that nothing was trained, with the remedy."""
     if not settings.home.exists():
         return f"nothing was trained in {settings.home}, which is not there: MLOPS_HOME names the home"
     return (
@@ -126,7 +132,7 @@ def untrained(settings: Settings) -> str:
 
 
 def check_range(settings: Settings, first: str, last: str) -> None:
-    """Whether the platform has the arrival days from `first` to `last`; `CommandError` where it has not."""
+    """`CommandError` unless the platform has the arrival days from `first` to `last`, both included."""
     from mlops_assets.graph.partitions import arrival_days
 
     if first > last:
@@ -145,7 +151,7 @@ def check_range(settings: Settings, first: str, last: str) -> None:
 
 
 def check_as_of(settings: Settings, *days: str) -> None:
-    """Whether these are as-of days of the platform; `CommandError` names the first that is none."""
+    """`CommandError` names the first of `days` that is no as-of day of the platform."""
     from mlops_assets.graph.partitions import as_of_days
 
     known = as_of_days(settings.time.start, settings.time.end)
@@ -160,28 +166,11 @@ def check_as_of(settings: Settings, *days: str) -> None:
 
 
 def _bound(settings: Settings, early: bool) -> str:
-    """What says that no day is earlier, or later."""
+    """Why no day is earlier, or later."""
     if early:
         return f"[time] start = {settings.time.start} is the first arrival day"
     return (
         f"[time] end = {settings.time.end} is the last arrival day"
         if settings.time.end
         else "a day is there once it is over in UTC"
-    )
-
-
-def padded(lines: Sequence[Sequence[str]]) -> str:
-    """A header and lines of cells as columns.
-
-    Titles are broken to the width of what is below them; the last column is as wide as it is.
-    """
-    titles, *body = lines
-    columns = list(zip(*body, strict=True)) or [()] * len(titles)
-    widths = [max(map(len, [*column, *title.split()])) for title, column in zip(titles, columns, strict=True)]
-    broken = zip_longest(
-        *(wrap(title, width) for title, width in zip(titles, widths, strict=True)), fillvalue=""
-    )
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
-        for line in [*broken, *body]
     )

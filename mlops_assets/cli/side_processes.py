@@ -1,6 +1,4 @@
-"""Dagster and MLflow's UI side by side on one platform, on loopback: both start, and both end, with one
-command.
-"""
+"""Dagster and MLflow's UI side by side on one platform. They listen on loopback and end together."""
 
 import os
 import signal
@@ -15,30 +13,27 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
+from mlops_assets.errors import PlatformError
+from mlops_assets.graph.unfinished_runs import fail_dead_runs
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.home import ARTIFACTS
 from mlops_assets.resources.processes import ORPHAN_TIMEOUT_S, start
-from mlops_assets.resources.registry import QUIET, ModelRegistry, registry_of
-from mlops_assets.sensors.retraining import fail_dead_runs
+from mlops_assets.resources.registry import ModelRegistry, registry_of
+from mlops_assets.resources.registry_database import QUIET
 
 LOOPBACK = "127.0.0.1"
-STOP_TIMEOUT_S, LEFT_OVER_TIMEOUT_S = (
-    20.0,
-    5.0,
-)  # for the two themselves, and for what they leave behind, such as runs that they launched
+STOP_TIMEOUT_S = 20.0  # For the two themselves
+LEFT_OVER_TIMEOUT_S = 5.0  # For what they leave behind, such as runs that they launched
 PORT_PATIENCE_S = ORPHAN_TIMEOUT_S + 2.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class DevError(Exception):
-    """The two cannot run side by side, or one of them ended by itself; the message says which."""
+class DevError(PlatformError):
+    """The two cannot run side by side, or one of them ended. The message says which."""
 
 
 def check_ports(port: int, mlflow_port: int) -> None:
-    """`DevError` where the two could not listen.
-
-    What a killed `mlops dev` has left behind is given the time to end.
-    """
+    """`DevError` where the two could not listen. What a killed `mlops dev` left behind gets time to end."""
     if port == mlflow_port:
         raise DevError(
             f"port {port} is given to both Dagster and MLflow: choose another with --port or --mlflow-port"
@@ -52,17 +47,16 @@ def check_ports(port: int, mlflow_port: int) -> None:
 
 
 def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
-    """Serve both until a signal comes, or one of them ends, which is `DevError`.
+    """Serve both until a signal comes or one of them ends. No process of theirs is left then.
 
-    Nothing of them is left then.
-
-    SIGTERM and SIGHUP are a success, Ctrl-C is `KeyboardInterrupt`.
+    Returns after SIGTERM and SIGHUP. Raises `KeyboardInterrupt` for Ctrl-C, and `DevError` where one of the
+    two ended.
     """
     registry = registry_of(settings)
     with DagsterInstance.get() as instance:
         fail_dead_runs(instance)
-    registry.client()  # makes the database, which MLflow's UI only reads
-    registry.end_orphans(datetime.now(UTC))  # so that it shows no training that nobody is at
+    registry.client()  # Makes the database, which MLflow's UI only reads
+    registry.end_orphans(datetime.now(UTC))  # The UI then shows no training of a killed process as running
     print(
         f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at"
         f" http://{LOOPBACK}:{mlflow_port}",
@@ -82,8 +76,7 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
                 for name, process in running.items():
                     if process.poll() is not None:
                         raise DevError(
-                            f"{name} ended by itself with exit code {process.returncode}; what it said stands"
-                            " above"
+                            f"{name} ended with exit code {process.returncode}; what it said stands above"
                         )
         finally:
             _stop(list(running.values()))
@@ -91,17 +84,16 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
         raise KeyboardInterrupt
 
 
-# No jobs of its own (evaluations by language models), which would be five more processes.
+# MLflow's own jobs, evaluations by language models, would be five more processes.
 _MLFLOW_ENVIRONMENT = {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
 
 
 def _mlflow(registry: ModelRegistry, port: int) -> list[str]:
-    """MLflow's server on the registry, which it opens read-only: an alias that could be moved there would be
-    a way around the gate.
+    """The words that start MLflow's server on the registry, read-only.
 
-    The places of artifacts are relative, and MLflow counts them from where it is started: a folder with a
-    link to them. It is one to throw away, for the mode takes SQLite's own form of an address, and MLflow
-    makes a folder of that name there.
+    Moving an alias in the UI would be a way around the gate. The server is started in a temporary folder with
+    a link to the artifacts, since their places are relative to the working directory. MLflow also makes a
+    folder there that is named like the read-only form of SQLite's address.
     """
     database = Path(registry.tracking_uri.removeprefix("sqlite:///")).absolute()
     store = f"sqlite:///{database.as_uri()}?mode=ro&uri=true"
@@ -129,9 +121,7 @@ def _mlflow(registry: ModelRegistry, port: int) -> list[str]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Those received that ask a process to stop: the terminal's, a supervisor's, and that of a terminal that
-    is closed.
-    """
+    """The received signals that ask to stop: of a terminal, of a supervisor, of a terminal that is closed."""
     received = list[int]()
     before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in STOPPING}
     try:
@@ -142,7 +132,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask all that each has started, as a terminal would, and kill what does not go."""
+    """Ask each session to end, as a terminal would, and kill what does not end."""
     for process in processes:
         _signal(process, signal.SIGTERM)
     until = time.monotonic() + STOP_TIMEOUT_S
@@ -158,7 +148,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
-    """Whether anything of its session is there to be signalled."""
+    """Send a signal to the process's session. False where nothing of the session is left."""
     try:
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):  # macOS says the second of zombies
@@ -175,9 +165,8 @@ def _comes_free(port: int) -> bool:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # connections that have ended a minute ago are in nobody's way
+        # A connection that has just ended does not block the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError:

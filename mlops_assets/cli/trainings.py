@@ -1,8 +1,7 @@
-"""Training as of a day, and as of one day after another: what was made already is not made again."""
+"""Training as of one day: what was made already is not made again."""
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.cli.platform import CommandError, check_as_of, configured, padded, prepare, registry_exists
+from filelock import FileLock, Timeout
+
+from mlops_assets.cli.platform import CommandError, case_of
 from mlops_assets.resources.environments import Settings
 
 if TYPE_CHECKING:
@@ -19,117 +20,32 @@ if TYPE_CHECKING:
     from feature_repo.lake.datasets import Lake
 
 
-def train(as_of: str, again: bool) -> dict[str, Any]:
-    """One run of the model assets. A refusal by the gate is a result: it is told, and nothing failed."""
-    from dagster import DagsterInstance
-
-    from feature_repo.lake.datasets import Lake
-    from mlops_assets.assets.training_set import training_days
-    from mlops_assets.core.keys import EVALUATION, TRAINING_SET
-    from mlops_assets.resources.promotion import lifecycle_of
-
-    settings = configured()
-    check_as_of(settings, as_of)
-    registry_exists(settings)
-    lake = Lake(settings.lake_root)
-    training_days(lake, settings, as_of)
-    prepare(settings)
-    with one_at_a_time(settings.home), DagsterInstance.get() as instance:
-        undecided = None if again else _undecided(settings, lake, as_of)
-        result = _retrain(instance, as_of, undecided)
-        judged = lake.read(EVALUATION, [as_of]).to_pylist()[0]
-    decided = [
-        row for row in lifecycle_of(settings).history.entries() if row["version"] == judged["version"]
-    ][-1]
-    return {
-        "as_of": as_of,
-        "version": judged["version"],
-        "champion_before": judged["champion"],
-        "verdict": decided["kind"],
-        "reasons": decided["reasons"],
-        "training_rows": lake.manifests(TRAINING_SET, [as_of])[0].rows,
-        "run_id": result.run_id,
-    }
-
-
-def walk_forward(first: str, last: str, step: int, as_data: bool) -> dict[str, Any] | None:
-    """Train and evaluate as of every `step` days, promote nothing, and report what each version would have
-    caught on the days after it.
-    """
-    from dagster import DagsterInstance
-
-    from feature_repo.lake.datasets import Lake
-    from mlops_assets.assets.training_set import training_days
-    from mlops_assets.assets.walk_forward import walk_partition, walk_tables
-    from mlops_assets.cli.instance import give_way, run_job
-    from mlops_assets.core.judging.walk_weeks import means, steps
-    from mlops_assets.core.keys import MODEL, WALK_FORWARD
-    from mlops_assets.pipeline import WALK
-    from mlops_assets.resources.lake import to_frame
-
-    settings = configured()
-    as_of_days = steps(first, last, step)
-    check_as_of(settings, first, as_of_days[-1])
-    registry_exists(settings)
-    lake = Lake(settings.lake_root)
-    for as_of in as_of_days:
-        training_days(lake, settings, as_of)
-    prepare(settings)
-    with one_at_a_time(settings.home), DagsterInstance.get() as instance:
-        for number, as_of in enumerate(as_of_days, 1):
-            give_way(
-                instance, MODEL
-            )  # a walk takes hours, and what drift has asked for does not wait for its end
-            print(
-                f"{number} of {len(as_of_days)}: as of {as_of}: {_step(settings, lake, instance, as_of)}",
-                file=sys.stderr,
-                flush=True,
-            )
-        result = run_job(WALK, instance, config={WALK_FORWARD: {"first": first, "last": last, "step": step}})
-        (made,) = result.asset_materializations_for_node(WALK_FORWARD)
-    report = str(made.metadata["report"].value)
-    stored = lake.read(WALK_FORWARD, [walk_partition(first, last, step)])
-    weeks = to_frame(stored)
-    if as_data:
-        return {
-            "from": first,
-            "to": last,
-            "step": step,
-            "weeks": stored.to_pylist(),
-            "means": means(weeks),
-            "report": report,
-        }
-    for title, cells in walk_tables(weeks, settings.model.card_k).items():
-        print(f"{title}:\n{padded([[str(cell) for cell in line] for line in cells])}")
-    print(f"report: {report}")
-    return None
-
-
 @contextmanager
 def one_at_a_time(home: Path) -> Iterator[None]:
-    """While another command trains in this home, wait: two that train as of one day would each take the
-    other's version for their own.
+    """Wait while another command trains in this home.
 
-    The system gives the lock back when a process ends, however it does. A run that Dagster launched has its
-    pool, and does not wait for this.
+    Two commands that train as of one day would each take the other's version for their own. A killed process
+    holds no lock. A run that Dagster launched waits in its pool and not for this lock.
     """
-    with (home / "training.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(
-                "another command trains in this home: this one goes on when it has ended",
-                file=sys.stderr,
-                flush=True,
-            )
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    lock = FileLock(home / "training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(
+            "another command trains in this home: this one goes on when it has ended",
+            file=sys.stderr,
+            flush=True,
+        )
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
-class Made:
-    """The version of an as-of day, where it was made from the data, configuration and code that there are
-    now.
+class TrainedBefore:
+    """The version of an as-of day that was made from today's data, configuration and code.
 
     `evaluated` says whether that version was measured, and `against` which champion.
     """
@@ -139,8 +55,8 @@ class Made:
     against: str | None
 
 
-def made_already(settings: Settings, lake: Lake, as_of: str) -> Made | None:
-    """The version that a training as of the day would come to again; None where there is none."""
+def made_already(settings: Settings, lake: Lake, as_of: str) -> TrainedBefore | None:
+    """The version that a training as of the day would make again; None where there is none."""
     from mlops_assets.core.keys import EVALUATION, TRAINED_MODEL
     from mlops_assets.resources import provenance
     from mlops_assets.resources.registry import registry_of
@@ -158,61 +74,11 @@ def made_already(settings: Settings, lake: Lake, as_of: str) -> Made | None:
         return None
     judged = {} if lake.manifest(EVALUATION, as_of) is None else lake.read(EVALUATION, [as_of]).to_pylist()[0]
     evaluated = judged.get("version") == number
-    return Made(number, evaluated, judged["champion"] if evaluated else None)
+    return TrainedBefore(number, evaluated, judged["champion"] if evaluated else None)
 
 
-def _step(settings: Settings, lake: Lake, instance: DagsterInstance, as_of: str) -> str:
-    """Make what is missing of one as-of day up to its evaluation, and say what that was.
-
-    The decision is no part of it.
-    """
-    from mlops_assets.assets.trained_model import trained_version
-    from mlops_assets.cli.instance import RunFailed
-    from mlops_assets.core.keys import EVALUATION, RECIPE, TRAINED_MODEL, TRAINING_SET
-
-    made = made_already(settings, lake, as_of)
-    if made and made.evaluated:
-        return f"is there already as version {made.version}"
-    try:
-        _retrain(instance, as_of, [EVALUATION] if made else [TRAINING_SET, RECIPE, TRAINED_MODEL, EVALUATION])
-    except RunFailed as error:
-        raise CommandError(f"as of {as_of}: {error}") from error
-    return (
-        f"evaluated version {made.version}, which was trained already"
-        if made
-        else f"trained as version {trained_version(lake, as_of)}"
-    )
-
-
-def _undecided(settings: Settings, lake: Lake, as_of: str) -> list[str] | None:
-    """What is left to do of a training that was cut off before its decision was on record; None where all of
-    it is.
-
-    An evaluation against a champion that serves no longer, as a walk-forward leaves many, is done again.
-    Where the same data, configuration and code were trained and decided on already, `CommandError`: it would
-    be the same version again.
-    """
-    from mlops_assets.core.keys import EVALUATION, PROMOTED_VERSION
-    from mlops_assets.resources.promotion import lifecycle_of
-
-    if (made := made_already(settings, lake, as_of)) is None:
-        return None
-    lifecycle = lifecycle_of(settings)
-    cut_off = lifecycle.unconfirmed()
-    if any(
-        entry["version"] == made.version and entry not in cut_off for entry in lifecycle.history.entries()
-    ):
-        raise CommandError(
-            f"as of {as_of}: version {made.version} was trained from the same data, configuration and code"
-            " (--again trains it anew)"
-        )
-    champion = lifecycle.registry.champion()
-    judged = made.evaluated and (champion and champion.version) in (made.against, made.version)
-    return [PROMOTED_VERSION] if judged else [EVALUATION, PROMOTED_VERSION]
-
-
-def _retrain(instance: DagsterInstance, as_of: str, assets: Sequence[str] | None) -> Any:
-    """One run of the model assets, or of some of them."""
+def retrain(instance: DagsterInstance, as_of: str, assets: Sequence[str] | None) -> Any:
+    """One run of the model assets, or of those that `assets` name. Returns Dagster's result."""
     from dagster import AssetKey
 
     from mlops_assets.cli.instance import run_job
@@ -226,11 +92,60 @@ def _retrain(instance: DagsterInstance, as_of: str, assets: Sequence[str] | None
     )
 
 
-def _training_set_digest(settings: Settings, lake: Lake, as_of: str) -> str:
-    """The digest that the training set of the day would have, without writing it."""
-    from mlops_assets.assets.training_set import training_set_digest
-    from mlops_assets.resources.feature_store import feature_store_of
-    from mlops_assets.use_cases import USE_CASES
+def evaluate_as_of(settings: Settings, lake: Lake, instance: DagsterInstance, as_of: str) -> str:
+    """Make what one as-of day lacks up to its evaluation, and return what that was in words.
 
-    plan = feature_store_of(settings).plan(USE_CASES[settings.use_case].feature_service)
-    return training_set_digest(lake, settings, as_of, plan.features)
+    Nothing is decided on the version.
+    """
+    from mlops_assets.cli.instance import RunFailed
+    from mlops_assets.core.keys import EVALUATION, RECIPE, TRAINED_MODEL, TRAINING_SET
+    from mlops_assets.steps.version_training import trained_version
+
+    made = made_already(settings, lake, as_of)
+    if made and made.evaluated:
+        return f"is there already as version {made.version}"
+    try:
+        retrain(instance, as_of, [EVALUATION] if made else [TRAINING_SET, RECIPE, TRAINED_MODEL, EVALUATION])
+    except RunFailed as error:
+        raise CommandError(f"as of {as_of}: {error}") from error
+    return (
+        f"evaluated version {made.version}, which was trained already"
+        if made
+        else f"trained as version {trained_version(lake, as_of)}"
+    )
+
+
+def undecided(settings: Settings, lake: Lake, as_of: str) -> list[str] | None:
+    """The assets that are left of a training which was cut off before its decision; None for all of them.
+
+    An evaluation against a champion that no longer serves is done again. A walk-forward leaves many of them.
+    `CommandError` where the same data, configuration and code were trained and decided on already. Another
+    training would make the same version.
+    """
+    from mlops_assets.core.keys import EVALUATION, PROMOTED_VERSION
+    from mlops_assets.resources.promotion import lifecycle_of
+
+    if (made := made_already(settings, lake, as_of)) is None:
+        return None
+    lifecycle = lifecycle_of(settings)
+    cut_off = lifecycle.unconfirmed()
+    if any(
+        entry["version"] == made.version and entry not in cut_off for entry in lifecycle.history.entries()
+    ):
+        raise CommandError(
+            f"as of {as_of}: version {made.version} was trained from the same data, configuration and code"
+            " (--again trains it once more)"
+        )
+    champion = lifecycle.registry.champion()
+    judged = made.evaluated and (champion and champion.version) in (made.against, made.version)
+    return [PROMOTED_VERSION] if judged else [EVALUATION, PROMOTED_VERSION]
+
+
+def _training_set_digest(settings: Settings, lake: Lake, as_of: str) -> str:
+    """The digest of the training set that the day would have. Nothing is written."""
+    from mlops_assets.resources.feature_store import feature_store_of
+    from mlops_assets.steps.training_rows import training_set_digest
+
+    case = case_of(settings)
+    plan = feature_store_of(settings, case).plan(case.feature_service)
+    return training_set_digest(case, lake, settings, as_of, plan.features)

@@ -1,5 +1,6 @@
-"""The one place of the code location that reads the environment: where state lives, and the TOML file that
-configures everything else.
+"""The settings of the platform. This module alone reads the environment of the code location.
+
+The environment says where the state lives, and which TOML file configures everything else.
 """
 
 from __future__ import annotations
@@ -19,33 +20,28 @@ from annotated_types import Ge, Le
 from mlops_assets.core.config_tables import nearest, read_table
 from mlops_assets.core.data.base import SourceError
 from mlops_assets.core.judging.gate import Gate
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.money import GivenCosts
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.tuning import Tuning
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.drift import DriftThresholds
 from mlops_assets.core.watching.guard import Guard
-from mlops_assets.errors import listed
+from mlops_assets.errors import PlatformError, listed
 from mlops_assets.sources.listing import beside
 from serving.contract.bounds import Bounds
 
-_NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # in the address of a database they have a meaning
+_NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # They have a meaning in the address of a database
 
 Share = Annotated[float, Ge(0), Le(1)]
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used; the message names the file, the section and the key.
-
-    Several problems are a line each.
-    """
+class ConfigError(PlatformError):
+    """The configuration cannot be used. The message names file, section and key, one problem a line."""
 
 
 @dataclass(frozen=True)
 class Time:
-    """The days that exist: arrival days from `start` to `end` (both included), as-of days from the day after
-    to the day after.
-    """
+    """The days that exist: arrival days from `start` to `end`, both included; as-of days a day later."""
 
     start: date = date(2026, 1, 1)
     end: date | None = None
@@ -57,38 +53,46 @@ class Time:
 
 @dataclass(frozen=True)
 class Storage:
-    lake: str = ""  # an fsspec address such as s3://bucket/prefix; empty: the folder lake/ of the home
+    """Where the lake is."""
+
+    lake: str = ""  # An fsspec address such as s3://bucket/prefix. Empty: the folder lake/ of the home
 
 
 @dataclass(frozen=True)
 class Ingest:
-    # above it the feed itself is broken, and what is downstream must wait
+    """What a day of a feed has to look like before anything is made of it."""
+
+    # Above this share the feed itself is broken, and what is downstream must wait
     max_quarantined_share: Share = 0.05
-    # a day's rows are compared with the median of this many days before it
+    # A day's rows are compared with the median of this many days before it
     volume_window_days: Annotated[int, Ge(1)] = 14
-    # a feed that broke off in the first hours, and no quiet Sunday
+    # Below it, a feed broke off in its first hours. A quiet Sunday stays above it
     min_volume_ratio: Annotated[float, Ge(0)] = 0.1
-    # ten times the usual is a double delivery; a busy Saturday is not five times
+    # A feed delivered several times exceeds it. A busy Saturday does not
     max_volume_ratio: Annotated[float, Ge(1)] = 5.0
-    # ids are compared, and labels taken, this far back: card schemes allow chargebacks for about as long
+    # Ids are compared, and labels taken, this far back. Labels rarely come later
     horizon_days: Annotated[int, Ge(1)] = 120
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    # without a fraud label by then, a transaction counts as legitimate
+    """When silence counts as an answer."""
+
+    # An event without a label by then counts as negative
     maturity_days: Annotated[int, Ge(0)] = 7
 
 
 @dataclass(frozen=True)
 class Model:
+    """Which days a version learns from, and which it is measured on."""
+
     holdout_days: Annotated[int, Ge(1)] = 7
     train_days: Annotated[int, Ge(2)] = 90
-    # of the platform's first days nothing is learnt: their windows are emptier than any will be again
+    # Nothing is learnt from the platform's first days. Their windows are emptier than all later ones
     warm_up_days: Annotated[int, Ge(0)] = 14
     seed: Annotated[int, Ge(0)] = 7
-    # cards that a team can look at in a day, as in the handbook's card precision@100
-    card_k: Annotated[int, Ge(1)] = 100
+    # What a team can look at in a day, as in the published card precision@100
+    precision_k: Annotated[int, Ge(1)] = 100
 
     def __post_init__(self) -> None:
         if self.train_days <= self.holdout_days:
@@ -100,7 +104,9 @@ class Model:
 
 @dataclass(frozen=True)
 class Retraining:
-    # as-of days between two retrainings that drift asks for; from 1 on, so that a day is trained for once
+    """How often drift may ask for a retraining."""
+
+    # As-of days between two retrainings that drift asks for. With 0, one day could be trained for twice
     cooldown_days: int = 3
 
     def __post_init__(self) -> None:
@@ -112,16 +118,19 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Business:
-    min_caught_share: Share = 0.5  # of fraud money, on the newest mature day: below it somebody should look
+    """When the business report asks a person to look."""
+
+    # Of the value of positives, on the newest mature day. Below it a person should look
+    min_caught_share: Share = 0.5
 
 
 @dataclass(frozen=True)
 class Serving:
     """What `mlops serve` does with a home whose newest day is far from the service's clock."""
 
-    # after as long without an event most windows are empty, and the model scores what it never saw
+    # After so long without an event most windows are empty, and the model scores what it was not trained on
     far_days: int = 30
-    when_far: Literal["refuse", "warn"] = "refuse"  # "warn" is for somebody who goes on after a long pause
+    when_far: Literal["refuse", "warn"] = "refuse"  # "warn" is for a person who continues after a long pause
 
     def __post_init__(self) -> None:
         if self.far_days < 1:
@@ -130,12 +139,12 @@ class Serving:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a person may configure, checked. `source` is the use case's own and is checked by it."""
+    """Everything that a person may configure, checked. The use case checks its own part, `source`."""
 
     home: Path
     use_case: str = "fraud"
     config_file: Path | None = None
-    # the file as it was read: what was trained with it must be told by it, whatever becomes of the file
+    # The text of the file as it was read. A version is recorded with it, however the file changes later
     config_text: str = ""
     config_base: Path | None = None
     time: Time = field(default_factory=Time)
@@ -148,7 +157,7 @@ class Settings:
     model: Model = field(default_factory=Model)
     recipe: Recipe = field(default_factory=Recipe)
     tuning: Tuning = field(default_factory=Tuning)
-    costs: Costs = field(default_factory=Costs)
+    costs: GivenCosts = field(default_factory=GivenCosts)
     gate: Gate = field(default_factory=Gate)
     guard: Guard = field(default_factory=Guard)
     drift: DriftThresholds = field(default_factory=DriftThresholds)
@@ -157,37 +166,49 @@ class Settings:
 
     @property
     def base(self) -> Path:
-        """The folder that relative paths in the configuration start from: the file's own, unless
-        `MLOPS_CONFIG_BASE` names another.
+        """The folder where relative paths of the configuration start.
+
+        It is the folder of the file, unless `MLOPS_CONFIG_BASE` names another.
         """
         return self.config_base or (self.config_file.parent if self.config_file else Path.cwd())
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the configuration file, or of nothing where the defaults rule."""
+        """SHA-256 of the configuration file, or of an empty text where there is no file."""
         return hashlib.sha256(self.config_text.encode()).hexdigest()
 
     @property
     def maturity(self) -> timedelta:
+        """How long after its event a verdict is final."""
         return timedelta(days=self.verdicts.maturity_days)
 
     @property
     def lake_root(self) -> str:
+        """The folder or fsspec address of the lake."""
         return self.storage.lake or str(self.home / "lake")
 
     @property
     def history_file(self) -> Path:
+        """The history of decisions."""
         return self.home / "history.jsonl"
 
     @property
     def serving_db(self) -> Path:
+        """The database of the service: its log and the online state."""
         return self.home / "serving" / "serving.db"
 
     @property
     def tracking_uri(self) -> str:
+        """The address of MLflow's database."""
         return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
 
+# Keys that configurations of before may have, with their names of now.
+FORMER_KEYS: Mapping[str, Mapping[str, str]] = {
+    "costs": {"missed_fraud_share": "missed_share"},  # guard: ok
+    "gate": {"max_amount_factor": "max_value_factor"},  # guard: ok
+    "model": {"card_k": "precision_k"},  # guard: ok
+}
 SECTIONS: Mapping[str, type] = {
     "time": Time,
     "storage": Storage,
@@ -198,7 +219,7 @@ SECTIONS: Mapping[str, type] = {
     "model": Model,
     "recipe": Recipe,
     "tuning": Tuning,
-    "costs": Costs,
+    "costs": GivenCosts,
     "gate": Gate,
     "guard": Guard,
     "drift": DriftThresholds,
@@ -250,7 +271,7 @@ def load_settings(
 
 def _read(path: Path, where: str) -> tuple[str, dict[str, Any]]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a BOM
+        text = path.read_bytes().decode("utf-8-sig")  # Some editors begin a file with a BOM
         return text, tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such configuration file; {beside(path, '.toml')}") from None
@@ -285,7 +306,8 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         problems.append(f"unknown key {name!r}{nearest(name, known)}; {hint}")
     for name, kind in SECTIONS.items():
         if name in values:
-            section, wrong = read_table(kind, values[name], f"[{name}]", home_of)
+            table = _by_present_names(name, values[name])
+            section, wrong = read_table(kind, table, f"[{name}]", home_of)
             given |= {name: section} if section is not None else {}
             problems += wrong
     for name, kind in {"use_case": str, "source": dict}.items():
@@ -294,6 +316,14 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         else:
             problems.append(f"{name} has to be {'a table' if kind is dict else 'a name'}, not {value!r}")
     return given, problems
+
+
+def _by_present_names(section: str, values: Any) -> Any:
+    """A table whose keys of before have the names of now; a file that gives both keeps what it says."""
+    if not isinstance(values, Mapping):
+        return values
+    names = FORMER_KEYS.get(section, {})
+    return {(new if (new := names.get(key, key)) not in values else key): v for key, v in values.items()}
 
 
 def _of_use_case(settings: Settings, use_cases: Mapping[str, UseCase] | None) -> list[str]:

@@ -1,29 +1,31 @@
-"""What a home is on disk: a folder that can be copied, and one lock around whatever is made in it first.
+"""A home on disk: a folder that can be copied, and one lock for what is made in it first.
 
-In MLflow's database the places of artifacts are relative to the database's folder. Homes of before have
-absolute ones: a copy of such a home would write into the original. They are rewritten once.
+MLflow's database names the places of artifacts relative to its own folder. Homes of format 1 have absolute
+places, and a copy of such a home would write into the original. These places are rewritten once.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import sqlite3
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from filelock import FileLock
+
+from feature_repo.lake.files import write_whole
+from mlops_assets.errors import PlatformError
+
 LAYOUT, LOCK = "home.json", "prepare.lock"
-FORMAT = 2  # 1 had no such file, and absolute places
-ARTIFACTS = "artifacts"  # in MLflow's folder, beside its database
+FORMAT = 2  # Format 1 had no such file, and absolute places
+ARTIFACTS = "artifacts"  # In MLflow's folder, beside its database
 DATABASE = Path("mlflow", "mlflow.db")
-# Where MLflow's schema keeps places of artifacts. `source` is models:/m-… or runs:/…, or a path of a
-# person's.
+# MLflow's columns with places of artifacts. `source` is models:/m-…, runs:/… or a path that a person gave.
 PLACES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -34,42 +36,26 @@ PLACES = (
 ABSOLUTE = re.compile(r"(?:file://)?(/.*)/mlflow/artifacts")
 
 
-class HomeError(Exception):
-    """A home cannot be used as it is; the message names the file and what to do."""
+class HomeError(PlatformError):
+    """A home cannot be used as it is. The message names the file and what to do."""
 
 
 @contextmanager
 def preparing(home: Path) -> Iterator[None]:
-    """One process at a time makes what a home lacks. The system takes the lock back when a process dies.
+    """One process at a time makes what a home lacks. A killed process holds no lock.
 
-    Callers look first without the lock, so that a prepared home makes nobody wait, and look again under it.
+    A caller looks first without the lock, so that nobody waits for a prepared home, and again under the lock.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with (home / LOCK).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(home / LOCK):
         yield
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Put a file in place in one step: what reads it meanwhile finds the old one, or none."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("x", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def bring_up(home: Path) -> None:
-    """Rewrite a home of before to this layout, once, with a line on stderr.
+    """Rewrite a home of an older format to this one, once, with a line on stderr.
 
-    One of a newer layout is `HomeError`.
-
-    A home without MLflow's database has nothing to rewrite; one that can only be read goes on with its
-    absolute places.
+    A home without MLflow's database has nothing to rewrite. A home that can only be read keeps its absolute
+    places. `HomeError` for a home of a newer format and for a damaged database.
     """
     database = home / DATABASE
     if _format(home) == FORMAT or not has_content(database) or not os.access(database, os.W_OK):
@@ -91,26 +77,25 @@ def bring_up(home: Path) -> None:
 
 
 def has_content(database: Path) -> bool:
-    """Whether there is anything in a database's file; SQLite takes an empty one for a database without
-    tables.
-    """
+    """Whether the file exists and is not empty. SQLite takes an empty file for a database without tables."""
     return database.exists() and database.stat().st_size > 0
 
 
 def write_layout(home: Path) -> None:
-    """Note that the home is of this layout. For whoever holds the lock."""
+    """Note that the home has this format. The caller holds the lock of `preparing`."""
     if _format(home) != FORMAT:
-        write_whole(home / LAYOUT, json.dumps({"format": FORMAT}) + "\n")
+        write_whole(home / LAYOUT, json.dumps({"format": FORMAT}).encode() + b"\n")
 
 
 def is_absolute(place: str) -> bool:
-    """Whether a place of artifacts names a home's own folder by its absolute path."""
+    """Whether a place of artifacts is the absolute path of a home's own folder."""
     return ABSOLUTE.fullmatch(place) is not None
 
 
 def local_place(folder: Path, place: str) -> Path | None:
-    """Where artifacts lie on this machine, by a place as MLflow's database in `folder` has it; None where it
-    names a remote store.
+    """The path of artifacts on this machine. `place` is as MLflow's database in `folder` holds it.
+
+    None where the place is on a remote store.
     """
     found = urlparse(place)
     if found.scheme not in ("", "file"):
@@ -119,8 +104,7 @@ def local_place(folder: Path, place: str) -> Path | None:
 
 
 def make_relative(database: Path) -> int:
-    """Rewrite all absolute places of a home's MLflow database, in one transaction; returns how many there
-    were.
+    """Rewrite all absolute places of a home's MLflow database in one transaction. Returns their number.
 
     Places outside of a home stay as they are.
     """
@@ -135,14 +119,14 @@ def make_relative(database: Path) -> int:
             _shorten(connection, table, column, root) for root in roots for table, column in PLACES
         )
         for home in {unquote(ABSOLUTE.fullmatch(root)[1]) for root in roots}:  # type: ignore[index]
-            before = json.dumps(f"{home}/")[:-1]  # of a path within JSON
+            before = json.dumps(f"{home}/")[:-1]  # The path as JSON text has it
             rewritten += connection.execute(
                 "UPDATE datasets SET dataset_source = replace(dataset_source, ?, '\"') WHERE"
                 " instr(dataset_source, ?)",
                 (before, before),
             ).rowcount
-        # MLflow gives its own default experiment a folder of wherever it was started first. Nothing of ours
-        # is logged there.
+        # MLflow's default experiment gets a folder below the working directory of its first start. The
+        # platform logs nothing there.
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0 AND NOT EXISTS (SELECT 1"
             " FROM runs WHERE experiment_id = 0)",
@@ -163,19 +147,19 @@ def _shorten(connection: sqlite3.Connection, table: str, column: str, root: str)
 
 
 def _shorten_descriptions(artifacts: Path, root: str) -> int:
-    """MLflow writes the place of a model into the model's own description, too."""
+    """Rewrite the descriptions of models, which name the place as well. Returns the number of files."""
     count = 0
     for file in artifacts.glob("models/*/artifacts/MLmodel"):
         text = file.read_text(encoding="utf-8")
         shorter = text.replace(f"artifact_path: {root}/", f"artifact_path: {ARTIFACTS}/")
         if shorter != text:
-            write_whole(file, shorter)
+            write_whole(file, shorter.encode())
             count += 1
     return count
 
 
 def _format(home: Path) -> int | None:
-    """The number of the home's layout; None where nothing says it."""
+    """The number of the home's format; None where no file says it."""
     place = home / LAYOUT
     try:
         found = json.loads(place.read_text(encoding="utf-8"))["format"]

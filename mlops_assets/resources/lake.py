@@ -9,20 +9,23 @@ import pyarrow.compute as pc
 from dagster import ConfigurableResource
 
 from feature_repo.lake.datasets import Lake, LakeError, Manifest
+from mlops_assets.errors import PlatformError
 
 
-class NotValidated(LakeError):
-    """A partition exists, but the checks that guard what is downstream of it have not passed."""
+class NotValidated(PlatformError, LakeError):
+    """A partition exists, and the checks that guard what is downstream of it have not passed."""
 
 
 class LakeResource(ConfigurableResource[Lake]):
-    """Immutable Parquet files and a manifest a partition, under `root`: a folder, or an fsspec address such
-    as s3://bucket/prefix.
+    """Immutable Parquet files and one manifest a partition, under `root`.
+
+    `root` is a folder or an fsspec address such as s3://bucket/prefix.
     """
 
     root: str
 
     def open(self) -> Lake:
+        """The lake itself. Nothing is read or made yet."""
         return Lake(self.root)
 
 
@@ -39,7 +42,7 @@ def write_days(
         raise LakeError(
             f"{dataset}: {counts[foreign[0]]} rows belong to {foreign[0]}, which this run does not make"
         )
-    position = pa.array(range(table.num_rows), pa.int64())  # keeps the order of rows within a day
+    position = pa.array(range(table.num_rows), pa.int64())  # Keeps the order of rows within a day
     order = pc.sort_indices(
         pa.table({"day": day, "position": position}),
         sort_keys=[("day", "ascending"), ("position", "ascending")],
@@ -86,6 +89,7 @@ def day_range(first: str, last: str) -> list[str]:
 
 
 def shift(day: str, days: int) -> str:
+    """The ISO date that many days later, or earlier where `days` is negative."""
     return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
 
 

@@ -1,7 +1,6 @@
-"""Processes of this machine: a child does not outlive its parent, and a run knows the process that executes
-it.
+"""Processes of this machine: which one executes a run, and children that do not outlive their parent.
 
-So a killed parent leaves nothing on its ports, and a killed run does not count as working for ever.
+A killed parent leaves nothing on its ports. The run of a killed process is found out and fails.
 """
 
 import os
@@ -16,22 +15,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-WATCH_S = 0.5  # how often a process looks whether the one that started it is there
-ORPHAN_TIMEOUT_S = 3  # for what a killed process leaves behind: whoever starts it again needs its ports
+import psutil
+
+WATCH_S = 0.5  # How often a process looks for the one that started it
+ORPHAN_TIMEOUT_S = 3  # For what a killed process leaves behind. Its successor needs the same ports
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
 
 
 def process_tags(run_id: str) -> dict[str, str]:
-    """Which process a run is executed in.
+    """Tags that name the process which executes a run.
 
-    The run's own id is among them, for a re-execution takes over the tags and not the process.
+    The run's own id is among them. A re-execution takes over the tags and has another process.
     """
     return {HOST: platform.node(), PID: str(os.getpid()), PROCESS: f"{run_id}:{_started(os.getpid())}"}
 
 
 def is_gone(run_id: str, tags: Mapping[str, str]) -> bool | None:
-    """Whether the process that `tags` name as that of the run is gone; None where they name none, or one of
-    another host.
+    """Whether the process that `tags` name is gone.
+
+    None where the tags name no process, another run's process, or one of another host.
     """
     owner, _, started = tags.get(PROCESS, "").partition(":")
     if owner != run_id or tags.get(HOST) != platform.node():
@@ -45,16 +48,13 @@ def start(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Run a Python module in a session of its own; both of its streams go to `output`, or where those of this
-    process go.
+    """Start a Python module in a session of its own, and return its process.
 
-    Should this process be killed, the module ends, with all that it has started.
+    Both of its streams go to `output`, or to the streams of this process. The module and all that it has
+    started end when this process is killed.
     """
-    # A shell that runs in the background hands on an ignored SIGINT, which Dagster copies to SIGTERM: signals
-    # are set back.
-    before = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT}
-    )  # Ctrl-C between the start and its result would leave it to nobody
+    # Ctrl-C between the start and its result would leave a process that nobody knows of.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return subprocess.Popen(
             [sys.executable, "-m", __name__, str(os.getpid()), "-m", *words],
@@ -70,18 +70,16 @@ def start(
 
 
 def run_watched(parent: int, module: str, *words: str) -> None:
-    """Run the module as `python -m` does, until it ends or the process `parent`, which started this one, is
-    gone.
-    """
+    """Run the module as `python -m` does, until it ends or the process `parent` is gone."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _end_with(parent: int) -> None:
-    """Once the parent is gone, ask the whole session of this process to end, and kill what does not.
+    """Ask the whole session of this process to end once the parent is gone, and kill what does not end.
 
-    A process outside of the session does that, for this one may be the first to go.
+    A process outside of the session does that. This process may be the first to end.
     """
     while os.getppid() == parent:
         time.sleep(WATCH_S)
@@ -94,30 +92,26 @@ def _end_with(parent: int) -> None:
 
 
 def _default_signals() -> None:
+    """A shell in the background hands on an ignored SIGINT, and Dagster would copy that to SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _started(pid: int) -> str | None:
-    """A mark of when the process began, which a later one under the same id does not have; None where it is
-    gone, a zombie included.
+    """A mark of when the process began, in ticks of the system; None where it is gone or a zombie.
+
+    A later process under the same id has another mark. Linux counts from the machine's start, so that its
+    marks do not move when the clock is set.
     """
-    if Path("/proc/self/stat").exists():
-        try:
-            state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
+    try:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
-        return None if state in "ZX" else others[18]
-    shown = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "LC_ALL": "C"},
-        check=False,
-    )
-    state, _, began = shown.stdout.strip().partition(" ")
-    return began.strip() if began and not state.startswith("Z") else None
+        began_s = process.create_time() - (psutil.boot_time() if psutil.LINUX else 0)
+    except psutil.Error:
+        return None
+    return str(round(began_s * TICKS_PER_S))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What a model was made from: the code and its commit, whether the tree was dirty, the configuration, the
-versions that computed it, and every day of input by its digests.
+"""What a model was made from: code, configuration, versions of libraries, and the digests of every day.
 
-Put together it is the record that `mlops reproduce` makes the version again from.
+`mlops reproduce` makes a version again from this record.
 """
+
+from __future__ import annotations
 
 import hashlib
 import importlib.metadata
@@ -17,46 +18,37 @@ from typing import Any
 
 from feature_repo.engine.local.parallel import in_order
 from feature_repo.lake.datasets import Lake
-from mlops_assets.core.keys import (
-    FEATURE_VECTORS,
-    LABELS,
-    PREDICTION_LOG,
-    RAW_LABELS,
-    RAW_TRANSACTIONS,
-    TRANSACTIONS,
-    VERDICTS,
-)
+from mlops_assets.core.keys import FEATURE_VECTORS, LABELS, PREDICTION_LOG, VERDICTS
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import Settings
+from serving.contract.subject import Subject
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("feature_repo", "mlops_assets", "serving")
-RECORD, RECORD_DIGEST = (
-    "provenance.json",
-    "provenance_digest",
-)  # the artifact of a version's run, and the tag that holds its digest
+RECORD = "provenance.json"  # An artifact of the version's run
+RECORD_DIGEST = "provenance_digest"  # The tag that holds its digest
 CONFIGURATION = "config.toml"
 FORMAT = 1
-# A digest may hang on each of their versions.
+# Digests may depend on the version of each of these.
 COMPUTING = ("lightgbm", "optuna", "numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "pandera", "feast")
-INGESTED = (
-    PREDICTION_LOG,
-    RAW_TRANSACTIONS,
-    RAW_LABELS,
-    TRANSACTIONS,
-    LABELS,
-    VERDICTS,
-)  # from cause to effect; views and vectors come after them
 
-Days = Mapping[str, Sequence[str]]  # day -> SHA-256 of its files
+Days = Mapping[str, Sequence[str]]  # Day -> SHA-256 of its files
 
 
-class RecordError(Exception):
-    """A record cannot be read; the message says which and why."""
+class RecordError(PlatformError):
+    """A record cannot be read. The message says which and why."""
+
+
+def ingested(subject: Subject) -> tuple[str, ...]:
+    """The datasets that are made before any feature, from cause to effect."""
+    streams = (subject.event.dataset, LABELS, *(feed.name for feed in subject.feeds))
+    return (PREDICTION_LOG, *(f"raw_{name}" for name in streams), *streams, VERDICTS)
 
 
 def provenance(settings: Settings, root: Path = ROOT) -> dict[str, str]:
-    """Facts to record with every trained version; a `root` that is no git checkout, or lies within that of
-    something else, has the commit `none`.
+    """Facts to record with every trained version.
+
+    The commit is `none` where `root` is no git checkout, or lies within the checkout of something else.
     """
     own = git(root, "rev-parse", "--show-toplevel")
     commit = git(root, "rev-parse", "HEAD") if own and Path(own).resolve() == root.resolve() else ""
@@ -71,8 +63,9 @@ def provenance(settings: Settings, root: Path = ROOT) -> dict[str, str]:
 
 
 def unreproducible(tags: Mapping[str, str]) -> str | None:
-    """Why nobody else could make the version with these tags again, or None: its code has to be a commit, and
-    nothing but that commit.
+    """Why nobody else could make the version with these tags again; None where they could.
+
+    The version's code has to be one commit and nothing else.
     """
     if (commit := tags.get("git_commit", "none")) == "none":
         return (
@@ -89,35 +82,41 @@ def unreproducible(tags: Mapping[str, str]) -> str | None:
 
 @dataclass(frozen=True)
 class Record:
-    """All that a version was made from, and the digests of what came of it.
+    """All that a version was made from, and the digests of the result.
 
-    No clock and no name of a place that is not needed: made again from the same, it is the same text.
+    It holds no time and no place that is not needed. The same inputs give the same text.
+
+    `code` is what `provenance` gives. `config` is the text of the configuration, and `config_base` the folder
+    where its relative paths start: relative within the checkout, absolute elsewhere, empty without a
+    configuration. `runtime` names the version of Python, the kind of machine and the versions of COMPUTING.
+    `recipe` includes the seeds, the calendar of the folds and the number of rounds that was found.
+    `partitions` is dataset -> day -> digests, a dataset before those that are made of it. `unvalidated` is
+    dataset -> days whose checks had not passed. `models` is the SHA-256 of the text of the fit `evaluation`
+    and of the fit `release`.
     """
 
     use_case: str
     as_of: str
-    code: Mapping[str, str]  # see `provenance`
-    config: str  # the configuration's own text
-    # where its relative paths start: within the checkout relative to it, elsewhere absolute; empty without a
-    # configuration
+    code: Mapping[str, str]
+    config: str
     config_base: str
-    runtime: Mapping[str, str]  # version of Python, kind of machine, versions of COMPUTING
+    runtime: Mapping[str, str]
     feature_service: str
     plan_digest: str
-    recipe: Mapping[
-        str, Any
-    ]  # with the seeds, the calendar of the folds and the number of rounds that was found
-    partitions: Mapping[str, Days]  # dataset -> day, in the order in which one is made of the others
-    unvalidated: Mapping[str, Sequence[str]]  # dataset -> the days whose checks had not passed
+    recipe: Mapping[str, Any]
+    partitions: Mapping[str, Days]
+    unvalidated: Mapping[str, Sequence[str]]
     training_set: str
-    models: Mapping[str, str]  # "evaluation" and "release" -> SHA-256 of LightGBM's text
+    models: Mapping[str, str]
     format: int = field(default=FORMAT)
 
     def to_json(self) -> str:
+        """The text of `provenance.json`."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> "Record":
+    def from_json(cls, text: str, where: str) -> Record:
+        """The record in a text. `RecordError` names `where` for what is none."""
         try:
             values = json.loads(text)
             if values["format"] != FORMAT:
@@ -128,26 +127,27 @@ class Record:
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the text."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 def inputs(
-    lake: Lake, as_of: str, first: str, views: Sequence[str]
+    lake: Lake, came_in: Sequence[str], as_of: str, first: str, views: Sequence[str]
 ) -> tuple[dict[str, Days], dict[str, list[str]]]:
-    """What lay in the lake before `as_of`: dataset -> day -> digests of its files, and the days that had not
-    passed validation.
+    """What lay in the lake before `as_of`: dataset -> day -> digests of its files, and the unsound days.
 
-    Of what came in every day counts, since ids are compared with all days before; of the features those from
-    `first` on, which are trained on.
+    `came_in` is what `ingested` gives. Every day of these datasets counts, since ids are compared with all
+    earlier days. Of the features, the days from `first` on count, which are trained on. A day is unsound
+    where its checks had not passed.
     """
     days: dict[str, Days] = {}
     unvalidated: dict[str, list[str]] = {}
-    for dataset in (*INGESTED, *views, FEATURE_VECTORS):
+    for dataset in (*came_in, *views, FEATURE_VECTORS):
         made = [
-            day for day in lake.between(dataset, "" if dataset in INGESTED else first, as_of) if day < as_of
+            day for day in lake.between(dataset, "" if dataset in came_in else first, as_of) if day < as_of
         ]
         manifests = [m for m in in_order(partial(lake.manifest, dataset), made) if m is not None]
-        # A day on which nothing was served has a log without rows, or none: that is the same.
+        # A day on which nothing was served has an empty log or no log. Both mean the same.
         days[dataset] = {
             m.partition: [file.sha256 for file in m.files]
             for m in manifests
@@ -161,7 +161,7 @@ def inputs(
 
 
 def base_folder(settings: Settings, root: Path = ROOT) -> str:
-    """Where relative paths of the configuration start, as a record keeps it."""
+    """The folder where relative paths of the configuration start, as `Record.config_base` holds it."""
     if settings.config_file is None:
         return ""
     base = settings.base.resolve()
@@ -169,7 +169,7 @@ def base_folder(settings: Settings, root: Path = ROOT) -> str:
 
 
 def runtime() -> dict[str, str]:
-    """What computes, as far as a digest may hang on it."""
+    """The versions and the machine on which digests may depend."""
     versions = {name: importlib.metadata.version(name) for name in COMPUTING}
     return {
         "python": platform.python_version(),
@@ -179,14 +179,13 @@ def runtime() -> dict[str, str]:
 
 
 def lock_digest(root: Path = ROOT) -> str:
+    """SHA-256 of the lock file under `root`; `none` where there is none."""
     lock = root / "requirements.lock"
     return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else "none"
 
 
 def code_digest(root: Path = ROOT) -> str:
-    """SHA-256 over the source files of the packages under `root`, by path: the same code has the same digest,
-    with git or without.
-    """
+    """SHA-256 over the paths and contents of the packages' source files under `root`. It needs no git."""
     files = sorted(
         path.relative_to(root).as_posix() for package in PACKAGES for path in (root / package).rglob("*.py")
     )
@@ -195,7 +194,7 @@ def code_digest(root: Path = ROOT) -> str:
 
 
 def git(root: Path, *words: str) -> str:
-    """What git says, or nothing: where it is missing, finds no repository, or does not trust the owner of it."""
+    """The output of git. Empty where git is missing, finds no repository or does not trust its owner."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=False

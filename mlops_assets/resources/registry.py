@@ -1,16 +1,13 @@
-"""The model registry: MLflow runs tied to Dagster runs, exact versions, and the alias that says which one is
-the champion.
+"""The model registry: MLflow runs tied to Dagster runs, exact versions, and the alias of the champion.
 
-MLflow keeps a global tracking address and an active run; both are touched in this module alone.
+MLflow keeps a global tracking address and an active run. Only this module and `registry_database` touch them.
 """
 
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,55 +19,20 @@ from dagster import ConfigurableResource
 from mlops_assets.core.judging.model_card import shortened
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.home import (
-    ARTIFACTS,
-    bring_up,
-    has_content,
-    is_absolute,
-    local_place,
-    make_relative,
-    preparing,
-    write_layout,
-)
+from mlops_assets.resources.home import ARTIFACTS, local_place
 from mlops_assets.resources.processes import HOST, PID, is_gone, process_tags
 from mlops_assets.resources.provenance import RECORD, RECORD_DIGEST, Record
+from mlops_assets.resources.registry_database import RegistryDatabase, mlflow_library
+from mlops_assets.resources.registry_records import CHAMPION, RegistryError, Version
 from serving.contract.bundle import Release, load_reference, load_release, verify_digests
 
-SQLITE = "sqlite:///"
-CHAMPION, PREVIOUS = "champion", "previous"
+PREVIOUS = "previous"  # The alias of the champion before, where a rollback goes
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
-EVALUATION, CARD = (
-    "evaluation",
-    "card/README.md",
-)  # artifacts of a version's run; the card has the name that Hugging Face gives it
-DESCRIPTION = 5_000  # characters of a version's description that MLflow keeps on any of its databases
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-}
-LONGEST_TRAINING = timedelta(days=1)  # what Dagster, too, ends a launched run after
-# characters of a data set's digest that MLflow keeps; the tag training_set_digest has them all
-DATASET_DIGEST = 36
-
-
-class RegistryError(Exception):
-    """The registry has no such version, or what it holds cannot be used."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """One registered version: `version` is MLflow's number, `run_id` the run that made it, `tags` the facts
-    that decisions rest on.
-    """
-
-    version: str
-    run_id: str
-    tags: Mapping[str, str]
-
-    @property
-    def as_of(self) -> str:
-        return self.tags["as_of"]
+# Artifacts of a version's run. The card's file name is that of Hugging Face.
+EVALUATION, CARD = "evaluation", "card/README.md"
+DESCRIPTION = 5_000  # Characters of a version's description that MLflow keeps on every kind of database
+LONGEST_TRAINING = timedelta(days=1)  # Dagster ends a launched run after a day as well
+DATASET_DIGEST = 36  # Characters that MLflow keeps. The tag training_set_digest has all of them
 
 
 class ModelRegistry(ConfigurableResource[Any]):
@@ -86,14 +48,13 @@ class ModelRegistry(ConfigurableResource[Any]):
     ) -> Iterator[Any]:
         """The MLflow run of the Dagster run `run_id`, by dagster-mlflow.
 
-        However it was launched, it ends FINISHED, or FAILED if the body raises.
-
-        dagster-mlflow's own hook runs only in jobs, and not in a materialization from the UI or the command
-        line. A process that is killed leaves its run RUNNING: the next training ends it.
+        It ends as FINISHED, or as FAILED where the body raises. dagster-mlflow's own hook does that in jobs
+        only, and not in a materialization from the UI or the command line. A killed process leaves its run
+        RUNNING, and the next training ends that run.
         """
         self.end_orphans(datetime.now(UTC))
-        self._experiment()
-        tracking = _mlflow()
+        self._database.make_experiment(self.name)
+        tracking = mlflow_library()
         from dagster_mlflow.resources import MlFlow
 
         config = {
@@ -109,8 +70,8 @@ class ModelRegistry(ConfigurableResource[Any]):
             mlflow.log_params({key: str(value)[:500] for key, value in params.items()})
             yield mlflow
         except BaseException as error:
-            if tracking.active_run() is not None:  # with none, a tag would start one
-                with suppress(Exception):  # what stopped the training is what has to be told
+            if tracking.active_run() is not None:  # A tag without an active run would start one
+                with suppress(Exception):  # The error that stopped the training is the one to report
                     tracking.set_tag("error", "interrupted" if is_interrupted(error) else told(error)[:500])
                 with suppress(Exception):
                     tracking.end_run(status="FAILED")
@@ -118,10 +79,11 @@ class ModelRegistry(ConfigurableResource[Any]):
         mlflow.end_run(status="FINISHED")
 
     def end_orphans(self, now: datetime) -> list[str]:
-        """End as FAILED every run whose process on this host is gone, and any that has run for a day,
-        wherever; returns their ids.
+        """End every abandoned run as FAILED, and return the ids of these runs.
+
+        A run is abandoned where its process on this host is gone, or where it has run for a day on any host.
         """
-        if self._database is not None and not has_content(self._database):
+        if not self._database.exists:
             return []
         client = self.client()
         experiment = client.get_experiment_by_name(self.name)
@@ -144,19 +106,18 @@ class ModelRegistry(ConfigurableResource[Any]):
         return ended
 
     def log_training_set(self, name: str, digest: str, place: str) -> None:
-        """Name the data of the active run: which set, the beginning of its digest, and the file in the lake.
+        """Note the data of the active run: the name of the set, the start of its digest, its place.
 
-        The file is named relative to the home where the lake is in it.
+        The place is relative to the home where the lake is in the home.
         """
-        tracking = _mlflow()
-        place = place.removeprefix(f"{self._home}/")
+        tracking = mlflow_library()
+        place = place.removeprefix(f"{self._database.home}/")
         from mlflow.data.dataset_source_registry import resolve_dataset_source
         from mlflow.data.meta_dataset import MetaDataset
 
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="The specified dataset source can be interpreted"
-            )  # a path is one of many things to MLflow
+            # A path can be several kinds of source to MLflow.
+            warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted")
             source = resolve_dataset_source(place)
         data = MetaDataset(source, name=name, digest=digest[:DATASET_DIGEST])  # type: ignore[abstract]
         tracking.log_input(data, context="training")
@@ -173,7 +134,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         """Log the bundle and the LightGBM model of the active run, and register them as one exact version."""
         import lightgbm
 
-        _mlflow()
+        mlflow_library()
         from mlflow.models import infer_signature
 
         run_id = mlflow.active_run().info.run_id
@@ -181,7 +142,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         mlflow.log_artifacts(str(evaluation_fit), artifact_path=EVALUATION_FIT)
         booster = lightgbm.Booster(model_str=booster_text)
         signature = infer_signature(example, booster.predict(example))
-        requirements = [f"lightgbm=={lightgbm.__version__}"]  # inferring them takes MLflow ten seconds
+        requirements = [f"lightgbm=={lightgbm.__version__}"]  # MLflow takes ten seconds to infer them
         info = mlflow.lightgbm.log_model(
             booster, name="model", signature=signature, pip_requirements=requirements
         )
@@ -194,8 +155,9 @@ class ModelRegistry(ConfigurableResource[Any]):
     def log_evaluation(
         self, version: Version, metrics: Mapping[str, float], verdict: Mapping[str, object]
     ) -> None:
-        """Write the evaluation beside the training metrics of the version's run, and the verdict, with the
-        bundle that it is on, on the version.
+        """Write the metrics of an evaluation to the version's run, and the verdict to the version.
+
+        The verdict names the bundle that it is on.
         """
         client = self.client()
         for name, value in metrics.items():
@@ -206,8 +168,9 @@ class ModelRegistry(ConfigurableResource[Any]):
         )
 
     def log_report(self, version: Version, files: Mapping[str, bytes], card: str) -> None:
-        """Lay the files of an evaluation, by name, and the model card beside the version's model; what fits
-        of the card describes the version.
+        """Log the files of an evaluation, by name, and the model card as artifacts of the version's run.
+
+        The version's description is the card, shortened to what MLflow keeps.
         """
         client = self.client()
         with tempfile.TemporaryDirectory() as folder:
@@ -219,6 +182,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         client.update_model_version(self.name, version.version, description=described)
 
     def version(self, number: str) -> Version:
+        """One registered version. `RegistryError` where there is none of this number."""
         client = self.client()
         from mlflow.exceptions import MlflowException
 
@@ -230,29 +194,26 @@ class ModelRegistry(ConfigurableResource[Any]):
             raise RegistryError(f"the model {self.name!r} has no version {number}") from None
 
     def champion(self) -> Version | None:
-        """The version that the alias names, or None before the first promotion.
+        """The version that the alias names; None before the first promotion.
 
-        The alias is moved in `lifecycle.py` alone.
+        `decision_steps.py` alone moves the alias.
         """
         return self._by_alias(CHAMPION)
 
     def release(self, version: Version) -> Release:
-        """The verified release bundle of a version.
-
-        One that is not the one which was registered is `RegistryError`.
-        """
+        """The release bundle of a version. `RegistryError` where it is not the bundle that was registered."""
         return load_release(self._verified(version, BUNDLE))
 
     def reference(self, version: Version, kind: str = BUNDLE) -> pa.Table:
-        """The rows that drift of this version is measured against; with EVALUATION_FIT those of its holdout."""
+        """The reference rows for drift of this version, or with EVALUATION_FIT those of its holdout."""
         return load_reference(self._verified(version, kind))
 
     def evaluation_fit(self, version: Version) -> Release:
-        """The same recipe trained up to the holdout of that version only."""
+        """The fit of the same recipe on the days before the version's holdout."""
         return load_release(self._verified(version, EVALUATION_FIT))
 
     def record(self, version: Version) -> Record:
-        """What the version was made from. One that is not the one which was recorded is `RegistryError`."""
+        """What the version was made from. `RegistryError` where it is missing or not what was recorded."""
         if (recorded := version.tags.get(RECORD_DIGEST)) is None:
             raise RegistryError(
                 f"version {version.version}: what it was made from is not recorded; it was trained before"
@@ -273,7 +234,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         return record
 
     def _verified(self, version: Version, kind: str) -> Path:
-        """The bundle, whole and the same that the version's tag names."""
+        """The folder of a bundle. `RegistryError` where its digest is not that of the version's tag."""
         found, recorded = (
             verify_digests(directory := self._artifacts(version, kind)),
             version.tags.get(digest_tag(kind)),
@@ -286,8 +247,8 @@ class ModelRegistry(ConfigurableResource[Any]):
         return directory
 
     def _artifacts(self, version: Version, kind: str) -> Path:
-        """Where a version's artifact lies on this machine; from a remote store it is fetched once."""
-        mlflow = _mlflow()
+        """The path of a version's artifact. An artifact on a remote store is fetched once."""
+        mlflow = mlflow_library()
         if (
             place := local_place(
                 Path(self.artifact_root).parent, self.client().get_run(version.run_id).info.artifact_uri
@@ -301,6 +262,14 @@ class ModelRegistry(ConfigurableResource[Any]):
             )
         return cache / kind
 
+    def client(self) -> Any:
+        """MLflow's own client on this registry. The database is made where it does not exist."""
+        return self._database.client()
+
+    @property
+    def _database(self) -> RegistryDatabase:
+        return RegistryDatabase(self.tracking_uri, self.artifact_root)
+
     def _by_alias(self, alias: str) -> Version | None:
         client = self.client()
         from mlflow.exceptions import MlflowException
@@ -311,68 +280,6 @@ class ModelRegistry(ConfigurableResource[Any]):
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
-
-    def client(self) -> Any:
-        """MLflow's own client, on this registry, whose database is made if it is not there."""
-        mlflow = _mlflow()
-        from sqlalchemy.exc import DatabaseError
-
-        try:
-            if (database := self._database) is not None:
-                bring_up(self._home)
-                if not has_content(database):
-                    self._make(database)
-            if mlflow.get_tracking_uri() != self.tracking_uri:
-                from mlflow.tracking._tracking_service import utils
-
-                # by run: of a copy of a home MLflow would go on with the original's
-                utils._artifact_repos_cache.clear()
-            mlflow.set_tracking_uri(self.tracking_uri)
-            return mlflow.MlflowClient(self.tracking_uri)
-        except DatabaseError as error:
-            raise RegistryError(f"{self.tracking_uri} cannot be used ({error.orig})") from error
-
-    @property
-    def _home(self) -> Path:
-        return Path(self.artifact_root).parents[1]
-
-    @property
-    def _database(self) -> Path | None:
-        """MLflow's file; None where its database is a server's."""
-        return Path(self.tracking_uri.removeprefix(SQLITE)) if self.tracking_uri.startswith(SQLITE) else None
-
-    def _make(self, database: Path) -> None:
-        """MLflow's database, moved into its place when it is whole: one that was half made could never be
-        finished.
-        """
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        with preparing(self._home):
-            if has_content(database):
-                return
-            database.parent.mkdir(parents=True, exist_ok=True)
-            for left in database.parent.glob(f".{database.name}.*"):
-                left.unlink()  # of a process that was killed here
-            temporary = database.with_name(f".{database.name}.{os.getpid()}")
-            cast(Any, SqlAlchemyStore)(f"{SQLITE}{temporary}", self.artifact_root).engine.dispose()
-            make_relative(temporary)
-            temporary.replace(database)
-            write_layout(self._home)
-
-    def _experiment(self) -> None:
-        """The experiment of this registry's runs.
-
-        MLflow makes every place absolute that it is given, so that it is made relative at once.
-        """
-        client = self.client()
-        found = client.get_experiment_by_name(self.name)
-        if found is not None and not (self._database and is_absolute(found.artifact_location)):
-            return
-        with preparing(self._home):
-            if client.get_experiment_by_name(self.name) is None:
-                client.create_experiment(self.name, artifact_location=Path(self.artifact_root).as_uri())
-            if self._database is not None:
-                make_relative(self._database)
 
 
 def registry_of(settings: Settings) -> ModelRegistry:
@@ -387,37 +294,6 @@ def registry_of(settings: Settings) -> ModelRegistry:
 def digest_tag(kind: str) -> str:
     """The tag of a version that holds the digest of one of its bundles."""
     return f"{kind}_digest"
-
-
-def _mlflow() -> Any:
-    """MLflow, which reads these when it is first imported: nothing calls home, and a person at a terminal
-    sees no bookkeeping.
-    """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings(
-        "ignore", message="The ``noload`` loader strategy is deprecated"
-    )  # SQLAlchemy's, of MLflow's own store
-    import mlflow
-    from mlflow.store.artifact import artifact_repository_registry
-    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-
-    def beside_the_database(
-        artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
-    ) -> Any:
-        """MLflow counts a relative place from the working directory; here it counts from the database's
-        folder.
-        """
-        database = tracking_uri or mlflow.get_tracking_uri()
-        place = (
-            Path(database.removeprefix(SQLITE)).parent / artifact_uri
-            if database.startswith(SQLITE)
-            else artifact_uri
-        )
-        return LocalArtifactRepository(str(place), tracking_uri, registry_uri)
-
-    cast(Any, artifact_repository_registry)._artifact_repository_registry.register("", beside_the_database)
-    return mlflow
 
 
 def _version(found: Any) -> Version:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.errors import PlatformError
+
 PARQUET = b"PAR1"
 _PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 _FOREIGN = {
@@ -31,7 +33,7 @@ _FOREIGN = {
 }
 
 
-class ContentError(Exception):
+class ContentError(PlatformError):
     """What cannot be read in a file, without the file's name.
 
     `place` is a line or a row of it, None where it is the file as a whole.

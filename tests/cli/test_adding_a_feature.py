@@ -59,10 +59,12 @@ from feature_repo.store import open_store
 home, payment = Path(sys.argv[1]), json.loads(sys.argv[2])
 moment = pd.to_datetime([payment["event_timestamp"]])
 names = ("customer_id", "merchant_id", "amount")
-rows = pd.DataFrame({n: [payment[n]] for n in names} | {"event_timestamp": moment, "event_time_us": moment.as_unit("us").astype("int64")})
-store = open_store(home)
+moments = {"event_timestamp": moment, "event_time_us": moment.as_unit("us").astype("int64")}
+rows = pd.DataFrame({n: [payment[n]] for n in names} | moments)
+store = open_store(home, "feature_repo.fraud")
 service = store.get_feature_service("fraud_v1")
-features = [feature.name for projection in service.feature_view_projections for feature in projection.features]
+projections = service.feature_view_projections
+features = [feature.name for projection in projections for feature in projection.features]
 found = store.get_historical_features(rows, features=service).to_df()[features].astype("float64").iloc[0]
 print(json.dumps({name: None if value != value else value for name, value in found.items()}))
 """

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from dagster import DagsterInstance
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli import trainings
 from mlops_assets.cli.command_line import main
-from mlops_assets.cli.commands import readable
+from mlops_assets.cli.commands import train
 from mlops_assets.cli.demo.background import free_port, wait_until_ready
+from mlops_assets.cli.output import readable
 from mlops_assets.cli.platform import CommandError
 from mlops_assets.resources import provenance as provenance_module
 
@@ -643,10 +645,10 @@ class Again:
         }
         self.lake = Lake(mine.home / "lake")
         monkeypatch.setattr(provenance_module, "provenance", lambda settings: self.now)
-        monkeypatch.setattr(trainings, "_retrain", self._note)
+        monkeypatch.setattr(trainings, "retrain", self._note)
 
     def train(self, again: bool = False) -> None:
-        trainings.train(AS_OF, again)
+        train.run(Namespace(as_of=AS_OF, again=again))
 
     def _note(self, instance: object, as_of: str, assets: list[str] | None) -> None:
         assert as_of == AS_OF

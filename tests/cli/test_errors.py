@@ -1,5 +1,7 @@
 """What a person is told of a failure, whatever chain of exceptions stands behind it."""
 
+import ast
+import builtins
 import gzip
 import sqlite3
 import traceback
@@ -14,6 +16,7 @@ from dagster import AssetsDefinition, DagsterExecutionInterruptedError, asset, m
 from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy.exc import OperationalError
 
+import mlops_assets
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import LakeError
 from feature_repo.online.sqlite.rebuild import OnlineRebuild, RebuildError
@@ -212,3 +215,17 @@ def test_debug_before_or_after_the_command_keeps_the_traceback(
     assert main(["--config", "nowhere.toml", "status"]) == 1
     with pytest.raises(ConfigError, match=r"nowhere.toml: no such configuration file"):
         main(words)
+
+
+def test_every_error_of_the_platform_has_the_one_base() -> None:
+    root = Path(mlops_assets.__file__).parent
+    strangers = []
+    for file in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
+            builtin = [name for name in bases if isinstance(vars(builtins).get(name), type)]
+            if "PlatformError" not in bases and any(
+                issubclass(vars(builtins)[name], BaseException) for name in builtin
+            ):
+                strangers.append(f"{file.relative_to(root)}: {node.name}")
+    assert strangers == ["errors.py: PlatformError"]

@@ -36,8 +36,8 @@ sys.exit(main(["status"]))
 # A command that meets Ctrl-C as the text in its place does.
 COMMAND = """
 import ctypes, logging, os, signal, sys, threading, time
-import mlops_assets.cli
 from mlops_assets.__main__ import main
+from mlops_assets.cli.commands import status
 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
@@ -47,12 +47,7 @@ def run(options):
     {meets}
     time.sleep(20)
 
-command = mlops_assets.cli.main
-def patched(arguments, interrupted):
-    from mlops_assets.cli import commands
-    commands.status = lambda: run(None)
-    return command(arguments, interrupted)
-mlops_assets.cli.main = patched
+status.run = run
 sys.exit(main(["status"]))
 """
 MEETS = {
@@ -166,7 +161,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def running(folder: Path, *words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A module in a process group of its own, as a terminal has it; killed at the end if it is there still."""
+    """A module in a process group of its own, as a terminal has it. It is killed at the end."""
     with (folder / "said").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *map(str, words)],

@@ -10,7 +10,7 @@ import pytest
 from dagster import AssetKey, AssetRecordsFilter, DagsterInstance
 from lifecycle_kit import Shelf
 
-from mlops_assets.cli import decisions
+from mlops_assets.cli import decision_report
 from mlops_assets.cli.command_line import main
 from mlops_assets.cli.instance import prepare_instance
 
@@ -36,7 +36,7 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 def shelf(stocked: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     mine = stocked.copied(tmp_path / "home")
     monkeypatch.setenv("MLOPS_HOME", str(mine.home))
-    monkeypatch.setattr(decisions, "_person", lambda: "anna")
+    monkeypatch.setattr(decision_report, "person", lambda: "anna")
     return mine
 
 
@@ -113,17 +113,37 @@ def test_what_a_person_decided_is_seen_in_dagster_at_the_as_of_day_of_the_versio
     said.text("promote", "2", "--refuse", "--reason", "the labels are in doubt")
     promoted, back, declined = observations()
     assert promoted == {
-        "day": "2025-04-10", "what": "version 2 was promoted by anna", "kind": "promoted", "version": "2", "champion before": "1", "by": "anna",
-        "reasons": "- the new terminals", "overruled": "- not proven to be better\n- it saves less", "line of the history": 4,
-    }  # fmt: skip
+        "day": "2025-04-10",
+        "what": "version 2 was promoted by anna",
+        "kind": "promoted",
+        "version": "2",
+        "champion before": "1",
+        "by": "anna",
+        "reasons": "- the new terminals",
+        "overruled": "- not proven to be better\n- it saves less",
+        "line of the history": 4,
+    }
     assert back == {
-        "day": "2025-04-10", "what": "version 2 was rolled back to 1 by anna", "kind": "rolled_back", "version": "2", "champion before": "2",
-        "to": "1", "by": "anna", "reasons": "- too many alarms", "line of the history": 5,
-    }  # fmt: skip
+        "day": "2025-04-10",
+        "what": "version 2 was rolled back to 1 by anna",
+        "kind": "rolled_back",
+        "version": "2",
+        "champion before": "2",
+        "to": "1",
+        "by": "anna",
+        "reasons": "- too many alarms",
+        "line of the history": 5,
+    }
     assert declined == {
-        "day": "2025-04-10", "what": "version 2 was declined by anna", "kind": "declined", "version": "2", "champion before": "1", "by": "anna",
-        "reasons": "- the labels are in doubt", "line of the history": 6,
-    }  # fmt: skip
+        "day": "2025-04-10",
+        "what": "version 2 was declined by anna",
+        "kind": "declined",
+        "version": "2",
+        "champion before": "1",
+        "by": "anna",
+        "reasons": "- the labels are in doubt",
+        "line of the history": 6,
+    }
 
 
 def observations() -> list[dict[str, object]]:

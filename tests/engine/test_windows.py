@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
-from feature_repo.engine.local.key_partitions import Clock
+from feature_repo.engine.local.key_order import Clock
 from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
@@ -116,13 +116,13 @@ def test_a_key_without_an_event_for_its_time_to_live_has_no_values(
 
 @settings(max_examples=60)
 @given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE]), st.sampled_from([1, 7]))
-def test_pieces_of_any_size_give_the_same_bits(
+def test_key_partitions_of_any_size_give_the_same_bits(
     events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, rows: int
 ) -> None:
     view = plan_of(hop_us)
     whole = offline(view, events, questions)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feature_repo.engine.local.key_partitions.PIECE_ROWS", rows)
+        patch.setattr("feature_repo.engine.local.key_partitions.PARTITION_ROWS", rows)
         assert offline(view, events, questions) == whole
 
 
@@ -259,7 +259,7 @@ def test_times_that_do_not_fit_beside_the_keys_are_ranked_instead() -> None:
 
 
 def test_many_late_events_agree_with_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_repo.engine.local.key_partitions.PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("feature_repo.engine.functions.window_bounds.PAIRS_AT_ONCE", 7)
     rng = np.random.default_rng(3)
     events = [
         event(int(m), late=int(d), money=float(m), who="xyz"[m % 3], declined=bool(m % 2))

@@ -48,10 +48,10 @@ class ListStore:
     def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
         result: dict[str, Value] = {}
         for view in self.plan.views:
-            if not isinstance(keys.get(view.entity, 0), str | None):
-                raise BadEvent(view.entity, keys.get(view.entity))
+            if not isinstance(keys.get(view.asked_by, 0), str | None):
+                raise BadEvent(view.asked_by, keys.get(view.asked_by))
             events = [{**e, "key": e[view.entity]} for e in self.events[view.stream].values()]
-            result |= oracle(view, events, keys[view.entity], at_us)
+            result |= oracle(view, events, keys[view.asked_by], at_us)
         return result
 
     def vector(self, keys: Keys, at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from event_kit import HOUR, START, event, table_of
+from event_kit import HOUR, START, event, every_function, table_of
 from stores import ListStore, connect, writing
 
-from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
+from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.generations import standing, tables_of
@@ -31,7 +31,8 @@ WANTED = (
     ("sum", "money"),
     ("std", "money"),
     ("max", "money"),
-    *((f, "event_timestamp") for f in AGES),
+    ("last", "money"),
+    *every_function("event_timestamp"),
 )
 VIEWS = tuple(
     ViewPlan(
@@ -41,6 +42,7 @@ VIEWS = tuple(
         hop,
         tuple(Aggregate(f"{name}_{f}_{c}_{d}", c, f, d * DAY) for d in (1, 5) for f, c in WANTED),
         {"money": 2},
+        ("transaction_id",),
     )
     for name, hop in (("exact", 0), ("tiled", HOUR))
 )
@@ -116,7 +118,10 @@ def test_only_what_a_window_reaches_on_the_last_day_is_loaded(
     connection: sqlite3.Connection, lake: Lake
 ) -> None:
     one_day = FeaturePlan(
-        "s", (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),)),), (), ("n",)
+        "s",
+        (ViewPlan("v", "key", "s", 0, (Aggregate("n", "x", "count", DAY),), event_id=("transaction_id",)),),
+        (),
+        ("n",),
     )
     with OnlineRebuild(connection, one_day) as rebuild:
         assert rebuild.load_lake(lake, "2018-04-04") == {"s": 2 * EVENTS_A_DAY}
@@ -322,7 +327,11 @@ def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
         *map(str, Path(__file__).parents[:2]),
     ]
     assert (
-        subprocess.run(arguments, env={**os.environ, "PYTHONPATH": os.getcwd()}, timeout=120).returncode
+        subprocess.run(
+            arguments,
+            env={**os.environ, "PYTHONPATH": f"{os.getcwd()}{os.pathsep}{Path(__file__).parents[1]}"},
+            timeout=120,
+        ).returncode
         == -signal.SIGKILL
     )
     assert standing(connection) == (0, 1)

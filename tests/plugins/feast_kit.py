@@ -1,4 +1,4 @@
-"""A small bank behind real Feast, and plain views beside its windowed ones."""
+"""A small bank behind real Feast, and materialized views beside its windowed ones."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +12,8 @@ from feast import FeatureView, Field, FileSource, PushSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Bool, Float64, Int64, String, UnixTimestamp
 
-from feature_repo.engine.plan import FeaturePlan, plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan
 from feature_repo.fraud.entities import customer, merchant
 from feature_repo.fraud.views import customer_stats
 from feature_repo.lake.datasets import Lake
@@ -71,7 +72,7 @@ def make_bank(home: Path) -> Bank:
     verdicts = verdicts.assign(event_timestamp=known, created_timestamp=known, is_fraud=rng.random(n) < 0.2)
     for name, rows in {"transactions": transactions, "verdicts": verdicts}.items():
         write_days(Lake(home / "lake"), name, rows)
-    store = open_store(home)
+    store = open_store(home, "feature_repo.fraud")
     return Bank(home, store, plan_from_feast(store, "fraud_v1"), transactions)
 
 
@@ -220,7 +221,7 @@ def refusals(store: Any) -> dict[tuple[str, str], int]:
 
 
 def open_with_profiles(home: Path, lake: Path | None = None) -> Any:
-    """The store of a home, the plain views declared too."""
-    store = open_store(home, lake=None if lake is None else str(lake))
+    """The store of a home, the materialized views declared too."""
+    store = open_store(home, "feature_repo.fraud", lake=None if lake is None else str(lake))
     store.apply([customer, merchant, profile, affinity, risk_per_txn])
     return store

@@ -115,7 +115,7 @@ def store(tmp_path: Path) -> Any:
     write_days(
         lake, "heights", ALL_RIDES[["vehicle_id", "event_timestamp", "created_timestamp"]].assign(height=3.0)
     )
-    store = open_store(tmp_path)
+    store = open_store(tmp_path, "feature_repo.fraud")
     store.apply([depot, vehicle, by_vehicle, by_depot, of_roads, heights])
     return store
 

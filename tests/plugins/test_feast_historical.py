@@ -87,7 +87,7 @@ def test_a_day_that_arrives_later_changes_no_earlier_row(bank: Bank, tmp_path: P
     Lake(tmp_path / "lake").write(
         "transactions", "2018-04-07", pa.Table.from_pandas(future, preserve_index=False), validated=True
     )
-    poisoned = Bank(tmp_path, open_store(tmp_path), bank.plan, bank.transactions)
+    poisoned = Bank(tmp_path, open_store(tmp_path, "feature_repo.fraud"), bank.plan, bank.transactions)
     pd.testing.assert_frame_equal(poisoned.historical(asked), before)
 
 

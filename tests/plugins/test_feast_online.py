@@ -194,7 +194,7 @@ def test_a_push_to_the_offline_store_is_refused_before_anything_is_written(store
     assert online(store)["num_txns_1d"] == 0
 
 
-# Finished values of plain views.
+# Finished values of materialized views.
 
 
 def test_pushed_values_come_back_with_their_types(store: Any) -> None:

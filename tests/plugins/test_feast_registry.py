@@ -14,7 +14,7 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueTyp
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.types import Float64, String
 
-from feature_repo.engine.plan import plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
 from feature_repo.plugins.feast_gaps import EmptyApply
 from feature_repo.plugins.registry_store import DamagedRegistry, RegistryChanged, names
 from feature_repo.store import _open, open_store
@@ -36,7 +36,7 @@ def view(name: str) -> FeatureView:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Any:
-    return open_store(tmp_path)
+    return open_store(tmp_path, "feature_repo.fraud")
 
 
 @pytest.fixture
@@ -71,7 +71,9 @@ def cut_after(content: bytes, kept: Callable[[RegistryProto], bool]) -> bytes:
 
 def test_opening_again_applies_nothing(registry: Path, tmp_path: Path) -> None:
     before = registry.stat().st_mtime_ns
-    assert {v.name for v in plan_from_feast(open_store(tmp_path), "fraud_v1").views} == STREAM_VIEWS
+    assert {
+        v.name for v in plan_from_feast(open_store(tmp_path, "feature_repo.fraud"), "fraud_v1").views
+    } == STREAM_VIEWS
     assert registry.stat().st_mtime_ns == before
 
 
@@ -85,7 +87,7 @@ def test_a_damaged_registry_is_refused_and_the_last_good_one_takes_its_place(
     registry.write_bytes(content)
     with pytest.raises(DamagedRegistry, match=r"registry\.db"):
         views(tmp_path)
-    recovered = open_store(tmp_path)
+    recovered = open_store(tmp_path, "feature_repo.fraud")
     assert intervals(recovered) == [(end - timedelta(days=1), end)]
     assert registry.with_suffix(".damaged").read_bytes() == content
 
@@ -96,8 +98,8 @@ def test_what_one_home_has_materialized_is_not_claimed_by_the_next_home_of_the_p
     end = pd.Timestamp("2018-04-05", tz="UTC").to_pydatetime()
     store.materialize(end - timedelta(days=1), end, feature_views=["customer_stats"])
     (tmp_path / "feast" / "applied").unlink()  # as after a change of the declarations
-    assert intervals(open_store(tmp_path)) == [(end - timedelta(days=1), end)]
-    assert intervals(open_store(tmp_path / "second")) == []
+    assert intervals(open_store(tmp_path, "feature_repo.fraud")) == [(end - timedelta(days=1), end)]
+    assert intervals(open_store(tmp_path / "second", "feature_repo.fraud")) == []
 
 
 def test_a_registry_that_was_cut_off_between_two_messages_is_refused_with_what_it_lacks(
@@ -107,7 +109,7 @@ def test_a_registry_that_was_cut_off_between_two_messages_is_refused_with_what_i
     registry.write_bytes(cut_after(whole, lambda found: not found.feature_services))
     with pytest.raises(DamagedRegistry, match=r"it lacks .*feature_service fraud_v1"):
         views(tmp_path)
-    assert open_store(tmp_path).get_feature_service("fraud_v1").name == "fraud_v1"
+    assert open_store(tmp_path, "feature_repo.fraud").get_feature_service("fraud_v1").name == "fraud_v1"
     assert views(tmp_path) == {*STREAM_VIEWS, "transaction_context"}
 
 
@@ -117,7 +119,7 @@ def test_an_older_copy_that_is_put_back_is_refused(store: Any, registry: Path, t
     registry.write_bytes(older)
     with pytest.raises(DamagedRegistry, match="it lacks data_source newer, feature_view newer"):
         views(tmp_path)
-    open_store(tmp_path)
+    open_store(tmp_path, "feature_repo.fraud")
     assert views(tmp_path) == {*STREAM_VIEWS, "transaction_context"}  # what is declared
 
 
@@ -126,13 +128,17 @@ def test_a_registry_without_a_good_copy_is_made_anew_from_the_declarations(
 ) -> None:
     registry.write_bytes(b"")
     registry.with_name("registry.db.good").write_bytes(b"\xff")
-    assert {v.name for v in open_store(tmp_path).list_stream_feature_views()} == STREAM_VIEWS
+    assert {
+        v.name for v in open_store(tmp_path, "feature_repo.fraud").list_stream_feature_views()
+    } == STREAM_VIEWS
 
 
 def test_moving_the_file_away_is_how_a_person_begins_anew(registry: Path, tmp_path: Path) -> None:
     registry.unlink()
     assert views(tmp_path) == set()
-    assert {v.name for v in open_store(tmp_path).list_stream_feature_views()} == STREAM_VIEWS
+    assert {
+        v.name for v in open_store(tmp_path, "feature_repo.fraud").list_stream_feature_views()
+    } == STREAM_VIEWS
 
 
 def test_removing_single_objects_stays_legal(store: Any, tmp_path: Path) -> None:
@@ -219,11 +225,11 @@ def test_a_store_that_finds_no_file_does_not_empty_one_that_was_made_meanwhile(
 
 
 def digest_of(home: Path) -> str:
-    return plan_from_feast(open_store(home), "fraud_v1").digest
+    return plan_from_feast(open_store(home, "feature_repo.fraud"), "fraud_v1").digest
 
 
 def apply_three(home: Path, number: int) -> None:
-    store: FeatureStore = open_store(home)
+    store: FeatureStore = open_store(home, "feature_repo.fraud")
     for i in range(3):
         store.apply([customer, view(f"view_{number}_{i}")])
 

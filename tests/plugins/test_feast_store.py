@@ -6,7 +6,8 @@ import pytest
 from feast import FeatureService
 from feast_kit import Bank, make_bank, make_profiles, profile
 
-from feature_repo.engine.plan import FeaturePlan, PlanError, plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan, PlanError
 from feature_repo.store import open_store
 
 
@@ -62,4 +63,4 @@ def test_a_service_with_a_plain_view_has_no_vector_of_its_own(tmp_path: Path) ->
         ]
     )
     with pytest.raises(PlanError, match="with_profile: profile"):
-        plan_from_feast(open_store(tmp_path), "with_profile")
+        plan_from_feast(open_store(tmp_path, "feature_repo.fraud"), "with_profile")

@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
+from feature_repo.online.pack_terms import is_packed
 from feature_repo.online.sqlite import packs
-from feature_repo.online.sqlite.packs import PackedView, is_packed
+from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import RESERVED, StreamTable, Value, ViewQuery, table_name
 
 FORMAT = 2
@@ -210,7 +211,7 @@ class _View:
     """One view, answered from its packs where they can answer, else from its events."""
 
     def __init__(self, view: ViewPlan, events: str, packs_table: str) -> None:
-        self.entity, self.ttl_us = view.entity, view.ttl_us
+        self.entity, self.ttl_us = view.asked_by, view.ttl_us
         self.features = [a.name for a in view.aggregates]
         if view.ttl_us:
             view = replace(view, aggregates=(*view.aggregates, Aggregate(ALIVE, "", "count", view.ttl_us)))

@@ -14,17 +14,17 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.engine import rounding
-from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
+from feature_repo.engine.functions.terms import LEAST, NOTHING, running_latest
+from feature_repo.engine.plan import Aggregate, ViewPlan
 from feature_repo.online.base import Value
 from feature_repo.online.pack_format import Pack, decode, encode, entry_of
-from feature_repo.online.pack_terms import LEAST, NOTHING, RUNNING, Window, terms_of
+from feature_repo.online.pack_terms import PackedWindow, is_packed, merged_suffixes, terms_of
 
 # With more events than this in the tail, a new pack is made. Measured: in each question a row of the tail
 # costs 0.3 to 1 µs, a new pack costs 110 to 200 µs once.
@@ -45,33 +45,25 @@ def create_table(connection: sqlite3.Connection, table: str) -> None:
     )
 
 
-def is_packed(view: ViewPlan, aggregate: Aggregate) -> bool:
-    """Whether packs hold an aggregate: those that a few integers determine."""
-    return aggregate.function in ("count", *AGES) or (
-        aggregate.column in view.scales and aggregate.function != "count_distinct"
-    )
-
-
 class PackedView:
     """One view over one table of events, by way of packs."""
 
     def __init__(self, view: ViewPlan, events: str, packs: str) -> None:
         self.view, self.unit = view, view.hop_us or 1
-        packed = [a for a in view.aggregates if is_packed(view, a)]
-        listed = [a for a in view.aggregates if not is_packed(view, a)]
-        self.terms = sorted(
-            dict.fromkeys(t for a in packed for t in terms_of(a)), key=lambda t: list(NOTHING).index(t.kind)
-        )
+        self.terms = terms_of(view)
         self.nothing = tuple(NOTHING[t.kind] for t in self.terms)
-        self.reach_us = max(a.window_us for a in packed)
-        windows = {w: Window(w) for w in sorted({a.window_us for a in view.aggregates})}
-        for a in packed:
-            windows[a.window_us].add(a, view.scales.get(a.column), [self.terms.index(t) for t in terms_of(a)])
+        self.reach_us = max(a.window_us for a in view.aggregates if is_packed(view, a))
         columns = ("event_us", *view.columns)
-        self.running = [(RUNNING[t.kind, t.what], columns.index(t.column or "event_us")) for t in self.terms]
-        for a in listed:
-            windows[a.window_us].listed.append((a, columns.index(a.column), view.scales.get(a.column)))
-        self.windows = list(windows.values())
+        self.windows = [
+            PackedWindow(w, view, self.terms, columns) for w in sorted({a.window_us for a in view.aggregates})
+        ]
+        self.running = [
+            (t.running, columns.index(t.column or "event_us")) for t in self.terms if t.running is not None
+        ]
+        self.latest = [
+            columns.index(t.column or "") for t in self.terms if (t.kind, t.what) == ("latest", "moment")
+        ]
+        self.created = len(columns)  # The place of created_us in rows that have it.
         meaning = repr((view.name, view.stream, view.entity, view.hop_us, self.reach_us, self.terms))
         self.id = int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:6], "big")
         self.read = (
@@ -80,7 +72,8 @@ class PackedView:
         )
         select = f"SELECT {', '.join(columns)}"
         of_key = f"FROM {events} WHERE {view.entity} = ? AND event_us >= ? AND event_us < ?"
-        self.tail = f"{select} {of_key} AND created_us <= ? ORDER BY event_us DESC LIMIT ?"
+        creation = ", created_us" if any(a.computed_by.by_creation for a in view.aggregates) else ""
+        self.tail = f"{select}{creation} {of_key} AND created_us <= ? ORDER BY event_us DESC LIMIT ?"
         self.between = f"{select}, created_us {of_key} ORDER BY event_us DESC"
         self.single = f"{select}, created_us FROM {events} WHERE event_id = ?"
         fields = ("upto_us", "latest_us", "newest_us", "start", "layout", "times", "body")
@@ -139,14 +132,11 @@ class PackedView:
                     newest_us if newest is None else newest,
                 )
             window.finish(of_pack, of_tail, newest, at_us, result)
-            for aggregate, column, scale in window.listed:
+            for listed in window.listed:
                 if lower_us < upto_us:
-                    left.append(aggregate)
+                    left.append(listed.aggregate)
                 else:
-                    present = [row[column] for row in tail[:count] if row[column] is not None]
-                    result[aggregate.name] = rounding.of_values(
-                        aggregate.function, present, None if scale is None else 10**scale
-                    )
+                    result[listed.aggregate.name] = listed.of_rows(tail[:count], at_us)
         return left
 
     def refresh(self, connection: sqlite3.Connection, key: str, at_us: int) -> bool:
@@ -195,7 +185,9 @@ class PackedView:
             return (), ()
         columns = list(zip(*rows, strict=True))
         moments = columns[0]
-        sums = [running(moments, columns[place]) for running, place in self.running]
+        sums: list[Iterable[int]] = [running(moments, columns[place]) for running, place in self.running]
+        for place in self.latest:
+            sums += zip(*running_latest(moments, columns[self.created], columns[place]), strict=True)
         return moments, list(zip(*sums, strict=True)) if sums else [()] * len(rows)
 
     def _pack(self, events: Sequence[Any], upto_us: int) -> Pack:
@@ -215,16 +207,9 @@ class PackedView:
             times = np.union1d(old.times, new.times)
             a, b = self._at(old, times), self._at(new, times)
             sums = sum(t.kind == "sum" for t in self.terms)
-            maxima = sum(t.kind == "max" for t in self.terms) + sums
             if any(int(np.abs(x[:sums]).max(initial=0)) >= BIGGEST for x in (a, b)):
                 raise OverflowError
-            values = np.concatenate(
-                [
-                    a[:sums] + b[:sums],
-                    np.maximum(a[sums:maxima], b[sums:maxima]),
-                    np.minimum(a[maxima:], b[maxima:]),
-                ]
-            )
+            values = merged_suffixes(self.terms, a, b)
             new = Pack(
                 new.upto_us,
                 max(old.latest_us, new.latest_us),

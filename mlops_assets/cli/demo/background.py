@@ -1,6 +1,4 @@
-"""The two processes of the demo beside its own: the scoring service and a Dagster daemon, started as anybody
-would and stopped with it.
-"""
+"""The demo's scoring service and Dagster daemon: two processes that end with the demo."""
 
 from __future__ import annotations
 
@@ -16,21 +14,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.processes import start
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 
 
-class ProcessFailed(Exception):
-    """A process did not come up, or went away; the message names it, its log and the last line of it."""
+class ProcessFailed(PlatformError):
+    """A process did not start, or ended too early. The message names it, its log and the log's last line."""
 
 
 @contextmanager
 def running(name: str, words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a Python module beside this process; at the end it and its children are asked to stop, and killed
-    if they do not.
-    """
+    """Run a Python module beside this process. At the end it and its children are stopped or killed."""
     log.parent.mkdir(parents=True, exist_ok=True)
     process = None
     try:
@@ -46,7 +43,7 @@ def running(name: str, words: Sequence[str], log: Path) -> Iterator[subprocess.P
 
 @contextmanager
 def stopping_on_sigterm() -> Iterator[None]:
-    """A SIGTERM to this process ends it as an error would, so that what runs beside it is stopped too."""
+    """Let a SIGTERM end this process as an error would, so that the processes beside it are stopped."""
 
     def stop(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -59,7 +56,7 @@ def stopping_on_sigterm() -> Iterator[None]:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> dict[str, Any]:
-    """The first healthy answer of the service."""
+    """The first healthy answer of the service. `ProcessFailed` where none comes."""
     until = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < until:
         if process.poll() is not None:
@@ -81,6 +78,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> 
 
 
 def free_port() -> int:
+    """A port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -92,9 +90,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_TIMEOUT_S)
-    finally:  # another Ctrl-C does not wait, and leaves nothing running
+    finally:  # A second Ctrl-C skips the waiting and still leaves nothing running
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it left behind, such as code servers
+            os.killpg(process.pid, signal.SIGKILL)  # What it left behind, such as code servers
         process.wait()
 
 

@@ -1,6 +1,4 @@
-"""The bank as the service sees it: payments and labels in the order in which they become known, over one
-kept-alive connection.
-"""
+"""The bank as the service sees it: payments and labels, in the order in which they become known."""
 
 from __future__ import annotations
 
@@ -19,9 +17,9 @@ Investigate = Callable[[pa.Table, dict[str, str]], pa.Table]
 
 @dataclass
 class Bank:
-    """Sends days through the service.
+    """Sends days through the service, over one connection that is kept alive.
 
-    What was reviewed or blocked is investigated, which gives labels; the rest may come back as chargebacks.
+    What was reviewed or blocked is investigated, which gives labels. The rest may come back as chargebacks.
     """
 
     port: int
@@ -35,9 +33,7 @@ class Bank:
     _connection: http.client.HTTPConnection | None = None
 
     def play(self, day: date, transactions: pa.Table, chargebacks: pa.Table) -> None:
-        """One day: every payment that arrives on it, and the labels that become known on it, in order of
-        time.
-        """
+        """Send the payments that arrive on a day and the labels that become known on it, in order of time."""
         for row in chargebacks.to_pylist():
             heapq.heappush(self._due, (row["label_timestamp"], row["transaction_id"], row["is_fraud"], False))
         ordered = transactions.sort_by([("created_timestamp", "ascending"), ("transaction_id", "ascending")])

@@ -1,5 +1,6 @@
-"""The whole loop on a simulated bank, in one command: history, a first version, drift, a retraining that the
-sensor asks for, a better version.
+"""The demo: the whole loop on a simulated bank.
+
+History, a first version, drift, a retraining that the sensor asks for, and a better version.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,36 +19,52 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.cli.demo.background import free_port, running, stopping_on_sigterm, wait_until_ready
 from mlops_assets.cli.demo.bank import Bank
+from mlops_assets.errors import PlatformError
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+
     from dagster import DagsterInstance, DagsterRun
+
+    from mlops_assets.resources.environments import Settings
+    from mlops_assets.resources.registry import ModelRegistry, Version
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "docs" / "demo.toml"
 HISTORY_DAYS = 60
-LAST_DAY_AFTER = 7  # served days after the swap: enough for some to mature
-MOST_SERVED_DAYS = 34  # the story takes about 22; a bank on which no version ever passes ends with an error
+LAST_DAY_AFTER = 7  # Served days after the swap. Some of them mature
+MOST_SERVED_DAYS = 34  # The story takes about 22. A bank on which no version ever passes ends with an error
 RETRAINING_TIMEOUT_S = 240.0
 MARKER = ".mlops-demo"
 SENSOR, SENSOR_TAG = "retrain_on_drift", "dagster/sensor_name"
 
 
-class DemoFailed(Exception):
-    """The story did not come to its end; the message says where it stopped."""
+class DemoFailed(PlatformError):
+    """The story did not come to its end. The message says where it stopped."""
 
 
 @dataclass
 class Story:
     """What has happened so far, in simulated days."""
 
+    injected: date
     detected: str | None = None
     run: DagsterRun | None = None
     swapped: str | None = None
     retrainings: int = 0
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The processes beside the demo's own, and the port of the service."""
+
+    daemon: Popen[bytes]
+    service: Popen[bytes]
+    port: int
+
+
 def run_demo(home: Path) -> dict[str, Any]:
-    """Play the loop in an emptied `home` and write `summary.json` there; the summary is returned.
+    """Play the loop in an emptied `home` and write `summary.json` there. Returns the summary.
 
     Raises `DemoFailed` where it breaks off.
     """
@@ -55,103 +74,41 @@ def run_demo(home: Path) -> dict[str, Any]:
     os.environ.update(MLOPS_HOME=str(home), MLOPS_CONFIG=str(CONFIG), DAGSTER_HOME=str(home / "dagster"))
     from dagster import DagsterInstance
 
-    from mlops_assets.cli.instance import prepare_instance, run_job
+    from mlops_assets.cli.demo.summary import summarize, tell
+    from mlops_assets.cli.instance import prepare_instance
     from mlops_assets.definitions import settings
-    from mlops_assets.pipeline import BACKFILL, BUSINESS, DAILY, ONLINE, RETRAINING
     from mlops_assets.resources.registry import registry_of
 
     source = simulated_bank()
-    injected = min(scenario.first for scenario in source.config.scenarios)
+    story = Story(injected=min(scenario.first for scenario in source.config.scenarios))
     first_served = settings.time.start + timedelta(days=HISTORY_DAYS)
     prepare_instance(home)
     registry = registry_of(settings)
     with DagsterInstance.get() as instance:
-        _say(f"history: {settings.time.start} to {first_served - timedelta(days=1)}, {HISTORY_DAYS} days")
-        run_job(
-            BACKFILL,
-            instance,
-            days=(settings.time.start.isoformat(), (first_served - timedelta(days=1)).isoformat()),
-        )
-        run_job(ONLINE, instance)
-        _say(f"the first version, trained as of {first_served}")
-        run_job(RETRAINING, instance, day=first_served.isoformat())
-        before = registry.champion()
-        if before is None:
-            raise DemoFailed("the gate refused the first version; see `mlops status`")
-
-        port, logs = free_port(), home / "logs"
-        words = [
-            "serving",
-            "--home",
-            str(home),
-            "--name",
-            settings.use_case,
-            "--port",
-            str(port),
-            "--clock",
-            "event",
-            "--poll",
-            "0.5",
-        ]
-        with (
-            stopping_on_sigterm(),
-            running(
-                "the Dagster daemon",
-                ["dagster._daemon", "run", "-m", "mlops_assets.definitions"],
-                logs / "daemon.log",
-            ) as daemon,
-            running("the scoring service", words, logs / "serving.log") as service,
-        ):
-            _say(
-                f"the service answers on port {port} with version"
-                f" {wait_until_ready(service, port, logs / 'serving.log')['model_version']}"
-            )
-            bank, story, day = Bank(port, source.investigations), Story(), first_served
-            last = first_served + timedelta(days=MOST_SERVED_DAYS)
-            while day <= last:
-                bank.play(day, source.transactions(day, day), source.labels(day, day))
-                run_job(DAILY, instance, day=day.isoformat())
-                run_job(BUSINESS, instance, day=(day + timedelta(days=1)).isoformat())
-                drifted = _drifted(instance, day)
-                mark = "  <- the world changed" if day == injected else ""
-                _say(f"{day}: {bank.requests:,} requests so far, {'drift' if drifted else 'quiet'}{mark}")
-                if drifted and story.swapped is None:
-                    story.detected = story.detected or day.isoformat()
-                    if _follow_sensor(instance, RETRAINING, story, daemon.pid):
-                        now = registry.champion()
-                        if now is None or now.version == bank.versions[-1]:
-                            _say("the gate refused the candidate: it is not proven to be better yet")
-                        else:
-                            _wait_for_swap(bank, now.version)
-                            _say(f"version {now.version} passed the gate; the running service swapped to it")
-                            # One that was measured on days before the change may be better, but it is not the
-                            # end of the story.
-                            if now.tags["last_day"] >= injected.isoformat():
-                                story.swapped = day.isoformat()
-                                last = day + timedelta(days=LAST_DAY_AFTER)
-                day += timedelta(days=1)
-            same_process = service.poll() is None
+        before = _first_version(instance, settings, registry, first_served)
+        with _beside(settings) as beside:
+            bank = Bank(beside.port, source.investigations)
+            until = _serve_days(instance, registry, source, bank, story, beside, first_served)
+            same_process = beside.service.poll() is None
         after = registry.champion()
-        if story.run is None or story.swapped is None or after is None:
+        if story.run is None or story.detected is None or story.swapped is None or after is None:
             raise DemoFailed(
                 f"drift was detected on {story.detected}, {story.retrainings} retrainings ran, and no version"
-                f" passed the gate by {last}"
+                f" passed the gate by {until - timedelta(days=1)}"
             )
-        from mlops_assets.cli.demo.summary import summarize, tell
-
         summary = summarize(
             settings,
             bank,
             story.run,
-            injected.isoformat(),
-            str(story.detected),
+            story.injected.isoformat(),
+            story.detected,
             story.swapped,
             before,
             after,
-            day,
+            until,
         )
-        summary["serving"]["swapped_without_restart"] &= same_process
-        summary["seconds"] = round(time.monotonic() - started, 1)
+    summary["serving"]["swapped_without_restart"] &= same_process
+    summary["seconds"] = round(time.monotonic() - started, 1)
     (home / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     tell(home, settings, summary, story.swapped)
     if bank.failed or summary["parity"]["mismatches"]:
@@ -162,9 +119,91 @@ def run_demo(home: Path) -> dict[str, Any]:
     return summary
 
 
+def _first_version(
+    instance: DagsterInstance, settings: Settings, registry: ModelRegistry, first_served: date
+) -> Version:
+    """Make the days before the first served one, and train the version that serves first."""
+    from mlops_assets.cli.instance import run_job
+    from mlops_assets.pipeline import BACKFILL, ONLINE, RETRAINING
+
+    start, last = settings.time.start, first_served - timedelta(days=1)
+    _say(f"history: {start} to {last}, {HISTORY_DAYS} days")
+    run_job(BACKFILL, instance, days=(start.isoformat(), last.isoformat()))
+    run_job(ONLINE, instance)
+    _say(f"the first version, trained as of {first_served}")
+    run_job(RETRAINING, instance, day=first_served.isoformat())
+    if (made := registry.champion()) is None:
+        raise DemoFailed("the gate refused the first version; see `mlops status`")
+    return made
+
+
+@contextmanager
+def _beside(settings: Settings) -> Iterator[Beside]:
+    """The Dagster daemon and the scoring service, while the block lasts."""
+    port, logs = free_port(), settings.home / "logs"
+    daemon = ["dagster._daemon", "run", "-m", "mlops_assets.definitions"]
+    service = ["serving", "--home", str(settings.home), "--name", settings.use_case, "--port", str(port)]
+    service += ["--clock", "event", "--poll", "0.5"]
+    with (
+        stopping_on_sigterm(),
+        running("the Dagster daemon", daemon, logs / "daemon.log") as one,
+        running("the scoring service", service, logs / "serving.log") as other,
+    ):
+        ready = wait_until_ready(other, port, logs / "serving.log")
+        _say(f"the service answers on port {port} with version {ready['model_version']}")
+        yield Beside(one, other, port)
+
+
+def _serve_days(
+    instance: DagsterInstance,
+    registry: ModelRegistry,
+    source: Any,
+    bank: Bank,
+    story: Story,
+    beside: Beside,
+    first_served: date,
+) -> date:
+    """Play one day after the other until some days after the swap. Returns the day after the last one."""
+    from mlops_assets.cli.instance import run_job
+    from mlops_assets.pipeline import BUSINESS, DAILY, RETRAINING
+
+    day, last = first_served, first_served + timedelta(days=MOST_SERVED_DAYS)
+    while day <= last:
+        bank.play(day, source.transactions(day, day), source.labels(day, day))
+        run_job(DAILY, instance, day=day.isoformat())
+        run_job(BUSINESS, instance, day=(day + timedelta(days=1)).isoformat())
+        drifted = _drifted(instance, day)
+        mark = "  <- the world changed" if day == story.injected else ""
+        _say(f"{day}: {bank.requests:,} requests so far, {'drift' if drifted else 'quiet'}{mark}")
+        if drifted and story.swapped is None:
+            story.detected = story.detected or day.isoformat()
+            if _follow_sensor(instance, RETRAINING, story, beside.daemon.pid) and _swapped(
+                registry, bank, story
+            ):
+                story.swapped = day.isoformat()
+                last = day + timedelta(days=LAST_DAY_AFTER)
+        day += timedelta(days=1)
+    return day
+
+
+def _swapped(registry: ModelRegistry, bank: Bank, story: Story) -> bool:
+    """Whether the service swapped to a version that was measured on the changed world.
+
+    One that was measured on earlier days may be better, and it is not the end of the story.
+    """
+    now = registry.champion()
+    if now is None or now.version == bank.versions[-1]:
+        _say("the gate refused the candidate: it is not proven to be better yet")
+        return False
+    _wait_for_swap(bank, now.version)
+    _say(f"version {now.version} passed the gate; the running service swapped to it")
+    return now.tags["last_day"] >= story.injected.isoformat()
+
+
 def simulated_bank() -> Any:
-    """The bank of the demo's configuration, truth included: the demo plays the world, and the platform sees
-    only what it is sent.
+    """The bank of the demo's configuration, with its truth. The demo plays the world.
+
+    The platform sees only what the bank sends.
     """
     import tomllib
 
@@ -176,7 +215,7 @@ def simulated_bank() -> Any:
 
 
 def _empty(home: Path) -> None:
-    """Start anew; a folder that no demo made is left alone."""
+    """Empty the home. `DemoFailed` for a folder that no demo made."""
     if home.exists() and any(home.iterdir()):
         if not (home / MARKER).exists():
             raise DemoFailed(
@@ -200,10 +239,9 @@ def _drifted(instance: DagsterInstance, day: date) -> bool:
 
 
 def _follow_sensor(instance: DagsterInstance, job: str, story: Story, daemon: int) -> bool:
-    """Wait until the daemon's sensor has looked at what failed; where it asked for a retraining, until that
-    has ended.
+    """Wait until the sensor has looked at what failed, and until a retraining that it asked for has ended.
 
-    True if there was one.
+    Returns whether there was a retraining.
     """
     from dagster import RunsFilter
 

@@ -1,4 +1,4 @@
-"""What of a version made again is not as it was recorded, named in the order from cause to effect."""
+"""The differences between a rebuilt version and its record, in the order from cause to effect."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def outcome(
 
 
 def differing_code(record: Record, code: Path, rebuilt: Record | None) -> list[str]:
-    """Code, lock file, versions that compute, configuration, declarations of features.
+    """What differs in code, lock file, versions, configuration and declarations of features, in words.
 
-    Versions are told as recorded against now.
+    A version reads as recorded against now.
     """
     differs = []
     if code_digest(code) != record.code["code_digest"]:
@@ -56,7 +56,7 @@ def differing_code(record: Record, code: Path, rebuilt: Record | None) -> list[s
 def differing_days(
     record: Record, days: Mapping[str, Days], unvalidated: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Datasets with their days, in the order in which one is made of the others."""
+    """The datasets that differ, with their days, a dataset before those that are made of it."""
     differs = []
     for dataset, recorded in record.partitions.items():
         there, changed = (

@@ -1,7 +1,7 @@
-"""A version made again from what was recorded of it, in a home of its own, and the digests of both compared.
+"""A version made again from its record, in a home of its own, and the digests of both compared.
 
-The code of the recorded commit does it, in processes of its own. What that code and this package agree on is
-the record, and the names of assets that `dagster asset materialize` takes.
+The code of the recorded commit makes it, in processes of its own. That code and this package share the record
+and the names of assets that `dagster asset materialize` takes.
 """
 
 from __future__ import annotations
@@ -14,42 +14,44 @@ from pathlib import Path
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.reproduction.differences import differing_code, differing_days, outcome
 from mlops_assets.cli.reproduction.recorded_code import CannotReproduce, checkout, interpreter
-from mlops_assets.cli.reproduction.workshop import RECEIVED, Workshop, plant, steps
+from mlops_assets.cli.reproduction.workshop import Workshop, plant, received, steps
 from mlops_assets.core.keys import TRAINED_MODEL, TRAINING_SET
 from mlops_assets.resources.provenance import Record
 
-# and what the recorded code has between the two
+# Both assets and what the recorded code has between them
 MODEL_STEPS = f'key:"{TRAINING_SET}"+ and +key:"{TRAINED_MODEL}"'
-MADE = (
-    "training_set",
-    "evaluation_fit",
-    "model",
-)  # what has to be identical; the features behind them are compared day by day
+# What has to be identical. Features are compared day by day.
+MADE = ("training_set", "evaluation_fit", "model")
 
 
 @dataclass(frozen=True)
-class Rebuild:
-    """`differs` names what was not the same, from cause to effect; it can name an input although the outcome
-    is identical.
+class RebuiltVersion:
+    """The digests of both versions. `differs` names what was not the same, from cause to effect.
+
+    An input can differ although the outcome is identical. `from_lake` counts the partitions of raw data whose
+    files the lake still had, `from_source` those that were read again.
     """
 
     recorded: Mapping[str, str | None]
     rebuilt: Mapping[str, str | None]
     differs: tuple[str, ...]
-    from_lake: int  # partitions of what came in whose files the lake still had, with the recorded digests
-    from_source: int  # those that were read anew
+    from_lake: int
+    from_source: int
 
     @property
     def identical(self) -> bool:
+        """Whether training set and both fits have the recorded digests."""
         return all(self.rebuilt[name] == self.recorded[name] for name in MADE)
 
 
-def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[[str], None]) -> Rebuild:
-    """Rebuild from a worktree of the repository at `root`: on raw files of `lake` that have the recorded
-    digests, otherwise on what the source of the recorded configuration delivers, whose relative paths start
-    at `base`.
+def reproduce(
+    record: Record, lake: Lake, base: Path, root: Path, say: Callable[[str], None]
+) -> RebuiltVersion:
+    """Rebuild a version with the recorded code, from a worktree of the repository at `root`.
 
-    What cannot be begun is `CannotReproduce`.
+    Raw days come from `lake` where it has files with the recorded digests, else from the source of the
+    recorded configuration. Its relative paths start at `base`. `say` gets a line for each step. Raises
+    `CannotReproduce` where the rebuild cannot begin.
     """
     with (
         tempfile.TemporaryDirectory(prefix="mlops-reproduce-") as folder,
@@ -58,9 +60,9 @@ def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[
         workshop = Workshop(
             interpreter(code, root, Path(folder, "venv"), say), code, Path(folder, "home"), record, base
         )
-        planted = plant(record, lake, workshop.lake)
+        raw, planted = received(record), plant(record, lake, workshop.lake)
         wanted, found = (
-            sum(map(len, days)) for days in ([record.partitions[name] for name in RECEIVED], planted.values())
+            sum(map(len, days)) for days in ([record.partitions[name] for name in raw], planted.values())
         )
         say(
             f"input: {found} of {wanted} partitions are in {lake.root} with the recorded digests; the source"
@@ -70,7 +72,7 @@ def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[
             say(f"{step.first} to {step.last}: {', '.join(step.assets)}")
             why = workshop.materialize(step.assets, "--partition-range", f"{step.first}...{step.last}")
             if why and any(
-                workshop.lake.manifest(name, step.last) is None for name in RECEIVED if name in step.assets
+                workshop.lake.manifest(name, step.last) is None for name in raw if name in step.assets
             ):
                 raise CannotReproduce(
                     f"what came in from {step.first} to {step.last} cannot be read again: {why}"
@@ -94,4 +96,4 @@ def reproduce(record: Record, lake: Lake, base: Path, root: Path, say: Callable[
             for name in MADE
             if rebuilt[name] != recorded[name]
         ]
-    return Rebuild(recorded, rebuilt, tuple(differs), found, wanted - found)
+    return RebuiltVersion(recorded, rebuilt, tuple(differs), found, wanted - found)

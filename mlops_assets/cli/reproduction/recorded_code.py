@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlops_assets.errors import PlatformError
 from mlops_assets.resources.provenance import Record, code_digest, git, lock_digest
 
 
-class CannotReproduce(Exception):
-    """There is nothing to rebuild the version from; the message says what is missing."""
+class CannotReproduce(PlatformError):
+    """The version cannot be rebuilt. The message says what is missing."""
 
 
 @contextmanager
 def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]) -> Iterator[Path]:
-    """The recorded code: a worktree of its commit, for as long as the block lasts.
+    """The folder of the recorded code: a worktree of its commit, removed after the block.
 
-    Where a commit alone is not that code, since the tree was dirty or no checkout at all, the tree at `root`
-    stands in if its code has the recorded digest.
+    A dirty tree or a folder without git is no commit. Then the tree at `root` is used, if its code has the
+    recorded digest. `CannotReproduce` where neither is there.
     """
     commit, clean = record.code["git_commit"], record.code["git_dirty"] == "false"
     if not clean and code_digest(root) == record.code["code_digest"]:
@@ -60,8 +61,9 @@ def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]
 
 
 def interpreter(code: Path, root: Path, place: Path, say: Callable[[str], None]) -> Path:
-    """The Python for the recorded code: this one where the lock file is the same, otherwise that of a new
-    environment made from its own lock file.
+    """The Python for the recorded code. It is this one where the lock file is the same.
+
+    Otherwise it is that of a new environment at `place`, made from the recorded lock file.
     """
     if lock_digest(code) == lock_digest(root):
         say("environment: this one, as the lock file is the same")

@@ -14,41 +14,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from feature_repo.lake.datasets import MANIFEST, DataFile, Lake, Manifest, schema_of
-from mlops_assets.core.keys import (
-    FEATURE_VECTORS,
-    LABELS,
-    PREDICTION_LOG,
-    QUARANTINED_LABELS,
-    QUARANTINED_TRANSACTIONS,
-    RAW_LABELS,
-    RAW_TRANSACTIONS,
-    TRANSACTIONS,
-)
-from mlops_assets.resources.provenance import INGESTED, RECORD, Days, Record, inputs
+from feature_repo.lake.datasets import MANIFEST, Lake, LakeFile, Manifest, schema_of
+from mlops_assets.core.keys import FEATURE_VECTORS, PREDICTION_LOG, VERDICTS
+from mlops_assets.resources.provenance import RECORD, Days, Record, inputs
 
-RECEIVED = (
-    PREDICTION_LOG,
-    RAW_TRANSACTIONS,
-    RAW_LABELS,
-)  # made of nothing in the lake: found there, or read from the source
-TOGETHER = {TRANSACTIONS: QUARANTINED_TRANSACTIONS, LABELS: QUARANTINED_LABELS}  # made in the same step
 INSTANCE = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-FOREIGN = (
-    "MLOPS_",
-    "MLFLOW_",
-    "DAGSTER_",
-    "PYTHON",
-)  # settings of this process, which the version was not made with
-ERRORS = re.compile(
-    r"^(?:mlops_assets|feature_repo|serving|dagster)[\w.]*: "
-)  # their names say less than their messages
+# Settings of this process. The version was made without them.
+FOREIGN = ("MLOPS_", "MLFLOW_", "DAGSTER_", "PYTHON")
+# Names of errors before their message. They say less than the message.
+ERRORS = re.compile(r"^(?:mlops_assets|feature_repo|serving|dagster)[\w.]*: ")
 
 
 class Workshop:
-    """The recorded code at `code` under the interpreter `python`, with its state in `home`; nothing else is
-    written to.
-    """
+    """The recorded code at `code` under the interpreter `python`. It writes to `home` and nowhere else."""
 
     def __init__(self, python: Path, code: Path, home: Path, record: Record, base: Path) -> None:
         self._python, self._code, self._home, self._recorded = python, code, home, record
@@ -73,8 +51,10 @@ class Workshop:
         }
 
     def materialize(self, assets: Sequence[str], *partition: str) -> str | None:
-        """Make them in one run; where it fails, why."""
-        names = ",".join([*assets, *(TOGETHER[name] for name in assets if name in TOGETHER)])
+        """Materialize the assets in one run. Returns why the run failed; None where it succeeded."""
+        # One step makes the accepted rows of a stream and its quarantine.
+        validated = [name for name in assets if f"raw_{name}" in self._recorded.partitions]
+        names = ",".join([*assets, *(f"quarantined_{name}" for name in validated)])
         command = [
             str(self._python),
             "-m",
@@ -93,7 +73,7 @@ class Workshop:
         return reason(done.stdout + done.stderr) if done.returncode else None
 
     def record(self) -> Record | None:
-        """What the recorded code says of the version that it made; None where it made none."""
+        """The record that the recorded code wrote of its version; None where it made no version."""
         places = list(self._home.glob(f"mlflow/artifacts/*/artifacts/{RECORD}"))
         return (
             Record.from_json(places[0].read_text(encoding="utf-8"), f"the rebuilt {RECORD}")
@@ -102,18 +82,31 @@ class Workshop:
         )
 
     def inputs(self) -> tuple[Mapping[str, Days], Mapping[str, Sequence[str]]]:
-        """What it would say of the input, had it come to a version."""
+        """The inputs in this home, as a record of a version would name them."""
         recorded = self._recorded.partitions
-        views = [name for name in recorded if name not in (*INGESTED, FEATURE_VECTORS)]
-        return inputs(self.lake, self._recorded.as_of, min(recorded[FEATURE_VECTORS], default=""), views)
+        came_in = [name for name in recorded if _is_ingested(name, recorded)]
+        views = [name for name in recorded if name not in (*came_in, FEATURE_VECTORS)]
+        first = min(recorded[FEATURE_VECTORS], default="")
+        return inputs(self.lake, came_in, self._recorded.as_of, first, views)
+
+
+def received(record: Record) -> list[str]:
+    """The datasets that are made of nothing in the lake: their files are there, or come from the source."""
+    return [name for name in record.partitions if name == PREDICTION_LOG or name.startswith("raw_")]
+
+
+def _is_ingested(dataset: str, recorded: Mapping[str, Days]) -> bool:
+    """Whether a dataset is made before any feature, by the names of a record."""
+    return dataset in (PREDICTION_LOG, VERDICTS) or dataset.startswith("raw_") or f"raw_{dataset}" in recorded
 
 
 def plant(record: Record, lake: Lake, to: Lake) -> dict[str, set[str]]:
-    """Copy what came in as far as `lake` has the files with the recorded digests, whatever its partitions
-    hold by now: dataset -> days.
+    """Copy the days of raw data whose files `lake` has with the recorded digests. Returns dataset -> days.
+
+    The files count, whatever the partitions of `lake` hold by now.
     """
-    planted: dict[str, set[str]] = {name: set() for name in RECEIVED}
-    for dataset in RECEIVED:
+    planted: dict[str, set[str]] = {name: set() for name in received(record)}
+    for dataset in planted:
         for day, digests in record.partitions[dataset].items():
             contents = [
                 content for digest in digests if (content := _file(lake, dataset, day, digest)) is not None
@@ -126,7 +119,7 @@ def plant(record: Record, lake: Lake, to: Lake) -> dict[str, set[str]]:
 
 @dataclass(frozen=True)
 class Step:
-    """Days on end for which the same assets have to be made. `sound`: all of them had passed their checks."""
+    """Consecutive days for which the same assets have to be made. `sound`: their checks had passed."""
 
     assets: tuple[str, ...]
     first: str
@@ -135,9 +128,9 @@ class Step:
 
 
 def steps(record: Record, planted: Mapping[str, set[str]]) -> list[Step]:
-    """The runs that make what the record names and nobody planted, in the order of days.
+    """The runs that make what the record names and `plant` did not copy, in the order of days.
 
-    A log of what was served can only be planted.
+    The log of served decisions can only be copied.
     """
     made = {name: days for name, days in record.partitions.items() if name != PREDICTION_LOG}
     unsound = {day for days in record.unvalidated.values() for day in days}
@@ -147,7 +140,7 @@ def steps(record: Record, planted: Mapping[str, set[str]]) -> list[Step]:
             name for name, days in made.items() if day in days and day not in planted.get(name, ())
         )
         step = Step(assets, day, day, day not in unsound)
-        # A day that fails its checks stops its run, so that it has one for itself.
+        # A day that fails its checks stops its run. Such a day has a run of its own.
         if found and found[-1] == Step(assets, found[-1].first, _before(day)) and step.sound:
             found[-1] = replace(found[-1], last=day)
         elif assets:
@@ -156,7 +149,7 @@ def steps(record: Record, planted: Mapping[str, set[str]]) -> list[Step]:
 
 
 def reason(output: str) -> str:
-    """Why a run failed, out of all that Dagster says: the cause of its first failed step."""
+    """Why a run failed: the cause of its first failed step, from Dagster's output."""
     causes = re.findall(
         r"^The above exception was caused by the following exception:\n(.+)$", output, re.MULTILINE
     )
@@ -173,8 +166,9 @@ def _file(lake: Lake, dataset: str, day: str, digest: str) -> bytes | None:
 
 
 def _put(lake: Lake, dataset: str, day: str, contents: Sequence[bytes], validated: bool) -> None:
-    """The very bytes as a partition of a lake on this disk: written anew, by another version of Arrow, they
-    could be others.
+    """Put the same bytes as a partition into a lake on this disk.
+
+    Another version of Arrow could write the same rows as other bytes.
     """
     folder = Path(lake.root, dataset, day)
     folder.mkdir(parents=True)
@@ -182,7 +176,7 @@ def _put(lake: Lake, dataset: str, day: str, contents: Sequence[bytes], validate
     for content in contents:
         metadata, digest = pq.read_metadata(io.BytesIO(content)), hashlib.sha256(content).hexdigest()
         schema = schema_of(metadata.schema.to_arrow_schema())
-        files.append(DataFile(f"{digest[:32]}.parquet", metadata.num_rows, len(content), digest))
+        files.append(LakeFile(f"{digest[:32]}.parquet", metadata.num_rows, len(content), digest))
         (folder / files[-1].name).write_bytes(content)
     manifest = Manifest(dataset, day, sum(file.rows for file in files), schema, tuple(files), validated)
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")

@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 
 from mlops_assets.core.data.parsing import Unread
+from mlops_assets.errors import PlatformError
 
 ARRIVAL_DAY = "arrival_day"
 MALFORMED = "malformed"
 
 
-class SourceError(Exception):
+class SourceError(PlatformError):
     """A feed as a whole cannot be read; the message names the file, the column or the value.
 
     Several things may be wrong with its configuration.

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.engine.ids import EXACT, ids_of_numbers, why_no_id
+from mlops_assets.errors import PlatformError
 
 Kind = Literal["id", "number", "time", "flag"]
 Epoch = Literal["s", "ms", "us"]
@@ -70,7 +71,7 @@ _FLOAT_ID = r"^-?(0|[1-9]\d*)\.0+$"
 _RUINED_ID = r"^-?\d([.,]\d*)?[eE]\+\d{1,3}$"
 
 
-class UnreadableType(Exception):
+class UnreadableType(PlatformError):
     """No value of this Arrow type can be read as the kind that the column should be."""
 
     def __init__(self, column: str, found: pa.DataType, kind: Kind, remedy: str = "") -> None:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from mlops_assets.core.data.base import MALFORMED, Malformed, SourceError
 from mlops_assets.core.data.parsing import TYPES, WORDS, Kind, Unread, read_column
+from mlops_assets.errors import PlatformError
 
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
@@ -31,7 +32,7 @@ _UNTRIMMED = r"^\s|\s$|^$"
 Known = AbstractSet[str] | pd.Index
 
 
-class CountsDoNotReconcile(Exception):
+class CountsDoNotReconcile(PlatformError):
     """Rows were lost or invented on the way: received is not accepted + duplicate + quarantined."""
 
     def __init__(self, counts: Mapping[str, int]) -> None:

@@ -1,0 +1,24 @@
+"""`mlops dev`: Dagster and MLflow's UI on this platform, until they are stopped."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlops_assets.cli.arguments import Once
+from mlops_assets.cli.platform import configured, prepare
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=3000, action=Once, help="of Dagster (3000)")
+    parser.add_argument(
+        "--mlflow-port", type=int, default=5000, action=Once, metavar="PORT", help="of MLflow (5000)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from mlops_assets.cli.side_processes import check_ports, run_dev
+
+    settings = configured()
+    check_ports(options.port, options.mlflow_port)
+    prepare(settings)
+    run_dev(settings, options.port, options.mlflow_port)
