@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mlops_assets.core.judging.measures import average_precision, card_precision_at_k, roc_auc
+from mlops_assets.core.judging.measures import average_precision, precision_at_k, roc_auc
 from mlops_assets.resources.lake import day_range
 
 ROOT = Path(__file__).parents[1]
@@ -232,9 +232,7 @@ def measure(scores: pd.DataFrame, truth: pd.DataFrame, as_of: date) -> dict[str,
     return {
         "auc": round(roc_auc(flags, values), 4),
         "average_precision": round(average_precision(flags, values), 4),
-        "card_precision_100": round(
-            card_precision_at_k(left["day"], left["customer_id"], flags, values, 100), 4
-        ),
+        "card_precision_100": round(precision_at_k(left["day"], left["customer_id"], flags, values, 100), 4),
         "transactions": len(left),
         "frauds": int(flags.sum()),
     }

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.engine.plan import FeaturePlan, plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import Loaded
-from feature_repo.online.sqlite.rebuild import Rebuild
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.rebuild import OnlineRebuild
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.store import open_store
 
 ROUNDS = 3
@@ -55,7 +56,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        plan = plan_from_feast(open_store(home), "fraud_v1")
+        plan = plan_from_feast(open_store(home, "feature_repo.fraud"), "fraud_v1")
         payments = Payments(np.random.default_rng(7), asked.events, asked.customers, asked.merchants)
         with closing(sqlite3.connect(home / "state.db", isolation_level=None)) as connection:
             for pragma in PRAGMAS:
@@ -117,7 +118,7 @@ class Payments:
 
 
 def fill(connection: sqlite3.Connection, plan: FeaturePlan, payments: Payments) -> None:
-    with Rebuild(connection, plan) as rebuild:
+    with OnlineRebuild(connection, plan) as rebuild:
         rebuild.load("transactions", map(payments.payment, range(payments.events)))
         rebuild.load("verdicts", map(payments.verdict, range(payments.events)))
         rebuild.pack(END_US)
@@ -129,7 +130,7 @@ def measured(connection: sqlite3.Connection, plan: FeaturePlan, payments: Paymen
     """A payment as the service takes it: one transaction with the vector, both events, and what is due of the
     packs.
     """
-    state = OnlineState(connection, plan)
+    state = SqliteOnlineState(connection, plan)
     rounds: list[tuple[list[float], list[float]]] = [([], []) for _ in range(ROUNDS + 1)]
     for n, (vectors, commits) in enumerate(rounds):
         for i in range(payments.events + n * QUESTIONS, payments.events + (n + 1) * QUESTIONS):

@@ -90,8 +90,9 @@ def prepare(data: Path, folder: Path) -> int:
     """The lake, the entity rows, and the stock project's files; the finished rows are the engine's own values
     at each transaction.
     """
-    from feature_repo.engine.local.windows import microseconds, view_values
-    from feature_repo.engine.plan import view_from_feast
+    from feature_repo.engine.columns import microseconds
+    from feature_repo.engine.from_feast import view_from_feast
+    from feature_repo.engine.local.windows import view_values
     from feature_repo.store import open_store
 
     lake = Lake(folder / "home" / "lake")
@@ -122,7 +123,7 @@ def prepare(data: Path, folder: Path) -> int:
         lake.write("transactions", path.stem, table, validated=True)
         tables.append(table)
     events = pa.concat_tables(tables)
-    store = open_store(folder / "home")
+    store = open_store(folder / "home", "feature_repo.fraud")
     for view, (key, features) in VIEWS.items():
         plan = view_from_feast(store.get_stream_feature_view(view), set(features))
         values = view_values(plan, events, events[key], microseconds(events["event_timestamp"]))
@@ -227,7 +228,7 @@ def definitions(place: str) -> list[Any]:
 def our_store(folder: Path) -> Any:
     from feature_repo.store import open_store
 
-    store = open_store(folder / "home")
+    store = open_store(folder / "home", "feature_repo.fraud")
     store.apply(definitions("lake://finished_{}"))
     return store
 

@@ -148,14 +148,14 @@ def measure(data: Path, first: str, as_of: date, rounds: int, folder: Path) -> d
 def prepare(as_of: date, folder: Path) -> dict[str, Any]:
     """The training set as of the day, and which of its days are for what, as the platform would train on it."""
     from feature_repo.lake.datasets import Lake
-    from mlops_assets.assets.training_set import training_rows
     from mlops_assets.definitions import defs, settings
     from mlops_assets.steps.judge import split_of
+    from mlops_assets.steps.training_rows import training_rows
     from mlops_assets.use_cases.fraud.case import FRAUD
 
     make([*INGEST, *FEATURES], settings.time.start.isoformat(), (as_of - timedelta(days=1)).isoformat())
     features = (defs.resources or {})["feature_store"].plan(FRAUD.feature_service).features
-    rows = training_rows(Lake(settings.lake_root), settings, as_of.isoformat(), features)
+    rows = training_rows(FRAUD, Lake(settings.lake_root), settings, as_of.isoformat(), features)
     rows.to_parquet(folder / "rows.parquet")
     tail_from = split_of(settings, as_of.isoformat()).evaluation_last - timedelta(
         days=settings.recipe.tail_days - 1
@@ -209,22 +209,24 @@ class Made:
 
 def platform(rows: Any, features: tuple[str, ...], train: Any, tail: Any, held: Any) -> Made:
     importlib.import_module("lightgbm")  # else it would be part of the time
-    from mlops_assets.core.learning.fits import choose_rounds, fit_rounds, learnable
+    from mlops_assets.core.learning.fits import learnable
     from mlops_assets.core.learning.hyperparameters import Recipe
+    from mlops_assets.models import model_family
+    from mlops_assets.use_cases.fraud.case import FRAUD
 
-    recipe = Recipe()
+    recipe, family = Recipe(), model_family()
     started = time.perf_counter()
-    known = learnable(rows, features, recipe)
-    _, rounds, _ = choose_rounds(known, train & ~tail, tail, features, recipe)
+    known = learnable(FRAUD, rows, features, recipe)
+    rounds = family.choose_rounds(known, train & ~tail, tail, features, recipe).rounds
     chosen = time.perf_counter()
-    booster = fit_rounds(known, train, features, recipe, rounds)
+    fitted = family.fit(known, train, features, recipe, rounds)
     ended = time.perf_counter()
     return Made(
         chosen - started,
         ended - chosen,
         rounds,
         int((train & known.drawn).sum()),
-        booster.predict(known.matrix[held]),
+        fitted.margins(known.matrix[held]),
     )
 
 

@@ -7,7 +7,7 @@ Prints one JSON line.
 
 The handbook's transactions, 0.5 % of them hours late, become fifteen columns. Of the customer: count and
 average over 1, 7 and 30 days, and declines over 7. Of the merchant: count and fraud rate over 1, 7, 30 and
-90 days, tiled by the hour as the fraud case declares it. What is timed is `view_by_day` and `write_by_day`,
+90 days, tiled by the hour as the fraud case declares it. What is timed is `LocalEngine.view_by_day` and `write_by_day`,
 as the assets call them. It is compared with
 - the floor: a plain DuckDB read of the inputs and COPY of the same output, which is in its memory beforehand,
 - pandas as the handbook has it: a Python call for each key, rolling windows within it, and fraud counts as
@@ -227,14 +227,17 @@ def clocked(work: Callable[[], int]) -> dict[str, Any]:
 
 
 def engine(data: Path, lake_root: str, out: str, copies: int, hop_us: int = HOUR_US) -> dict[str, Any]:
-    from feature_repo.engine.local.by_day import view_by_day, write_by_day
+    from feature_repo.engine.local.by_day import write_by_day
+    from feature_repo.engine.local.engine import LocalEngine
     from feature_repo.lake.datasets import Lake
 
     def views() -> int:
         lake, made, rows = Lake(lake_root), Lake(out), 0
         days = lake.partitions("transactions")
         for view in plans(hop_us):
-            written = write_by_day(made, view.name, view_by_day(lake, view, "transactions", days))
+            written = write_by_day(
+                made, view.name, LocalEngine(lake).view_by_day(view, "transactions", "transaction_id", days)
+            )
             rows = sum(manifest.rows for manifest in written)
         return rows
 

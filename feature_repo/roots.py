@@ -1,7 +1,7 @@
-"""Where state lives.
+"""Where the state of a home is.
 
-The only place of feature_repo that reads the environment: Feast expands `${MLOPS_HOME}` in its file, but
-knows no defaults.
+Only this module of feature_repo reads the environment. Feast expands `${MLOPS_HOME}` in its file, but knows
+no defaults.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ def resolve(place: str) -> Path:
     if not place:
         place = home
     elif place.startswith("/feast/") and not os.environ.get("MLOPS_HOME"):
-        place = home + place  # Feast expanded a variable that is set, but empty
+        place = home + place  # Feast expanded a variable that is set, but empty.
     return (STARTED_IN / Path(place.replace(VARIABLE, home)).expanduser()).absolute()
 
 
 def lake_root(home: Path) -> str:
+    """Where the lake of a home is, unless the configuration says otherwise."""
     return str(home / "lake")
 
 
 def serving_db(home: Path) -> Path:
+    """The file of the service's log and of the online state."""
     return home / "serving" / "serving.db"

@@ -1,13 +1,13 @@
-"""The feature store of a home, with the declarations of feature_repo/fraud applied: what notebooks, assets
-and tests open.
-"""
+"""The feature store of a home, with the declarations of its use case applied."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import pkgutil
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from feast import FeatureService, FeatureStore, FeatureView, OnDemandFeatureView, RepoConfig
@@ -15,35 +15,69 @@ from feast import __version__ as feast_version
 from feast.data_source import DataSource
 from feast.entity import Entity
 
+from feature_repo.errors import FeatureError
+from feature_repo.lake.files import write_whole
 from feature_repo.plugins.registry_store import DamagedRegistry, locked, set_aside
 
 # Feast says so each time it reads a declaration; the versions that the project is tested with are pinned.
 warnings.filterwarnings("ignore", message="(Stream|On demand) feature views are", category=RuntimeWarning)
 
 REPO = Path(__file__).parent
-DECLARATIONS = ("entities", "sources", "views", "services")
+# Modules of declarations, in the order in which Feast gets to know what they declare; others come after
+# these.
+DECLARING = ("entities", "sources", "views", "services")
+VIEWS = (FeatureView, OnDemandFeatureView)  # A stream view is a FeatureView.
+KINDS = (Entity, DataSource, *VIEWS, FeatureService)
 
 
-def open_store(home: Path, lake: str | None = None) -> FeatureStore:
+class OtherUseCase(FeatureError):
+    """The home holds the features of another use case."""
+
+    def __init__(self, home: Path, found: str, wanted: str) -> None:
+        super().__init__(
+            f"{home}: its feature store belongs to the declarations of {found}, not of {wanted}; a home"
+            " belongs to one use case: give the other one a home of its own (MLOPS_HOME)"
+        )
+
+
+class NoDeclarations(FeatureError):
+    """A package of declarations is not there, or declares no feature service."""
+
+
+def open_store(home: Path, declarations: str, lake: str | None = None) -> FeatureStore:
     """The store whose state is under `home`; `lake` says where the lake is, if not there.
 
-    Applies the declarations if they changed; two processes that open it at once apply them one after the
-    other. A damaged registry is set aside, and the last good one takes its place.
+    `declarations` is the package with the Feast objects of the use case. They are applied if they changed;
+    two processes that open a store at once apply them one after the other. A damaged registry is set aside,
+    and the last good one takes its place.
+
+    Raises `OtherUseCase` where the home holds other declarations, and `NoDeclarations` where the package
+    has none.
     """
     home = Path(home).absolute()
+    modules = _modules(declarations)
     with locked(home / "feast"):
+        mark = home / "feast" / "applied"
+        owner, applied = _mark(mark)
+        if owner and owner != declarations:
+            raise OtherUseCase(home, owner, declarations)
         try:
             store = _open(home, lake)
             registered = store.registry.list_feature_services(store.project)
         except DamagedRegistry as damage:
             set_aside(damage.path)
             store, registered = _open(home, lake), []
-        mark = home / "feast" / "applied"
-        digest = _declarations_digest()
-        if not registered or not mark.exists() or mark.read_text() != digest:
-            _apply(store)
-            mark.write_text(digest)
+        digest = _digest(modules)
+        if not registered or not owner or applied != digest:
+            _apply(store, _declared(modules))
+            write_whole(mark, f"{declarations} {digest}".encode())
     return store
+
+
+def _mark(path: Path) -> tuple[str, str]:
+    """Whose declarations were applied, and their digest; homes of before say no owner."""
+    owner, _, digest = path.read_text().strip().rpartition(" ") if path.exists() else ("", "", "")
+    return owner, digest
 
 
 def _open(home: Path, lake: str | None) -> FeatureStore:
@@ -58,26 +92,45 @@ def _open(home: Path, lake: str | None) -> FeatureStore:
     return FeatureStore(config=config)
 
 
-def _apply(store: FeatureStore) -> None:
+def _apply(store: FeatureStore, declared: list[Any]) -> None:
     """Everything declared, and nothing that is declared no longer."""
-    views = (FeatureView, OnDemandFeatureView)  # a stream view is a FeatureView
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # that stream and on-demand views are experimental
-        modules = [importlib.import_module(f"feature_repo.fraud.{name}") for name in DECLARATIONS]
-        kinds = (Entity, DataSource, *views, FeatureService)
-        declared: list[Any] = list(
-            {id(o): o for m in modules for o in vars(m).values() if isinstance(o, kinds)}.values()
-        )
+        warnings.simplefilter("ignore", RuntimeWarning)  # That stream and on-demand views are experimental.
         kept = {
             (isinstance(o, FeatureService), o.name)
             for o in declared
-            if isinstance(o, (*views, FeatureService))
+            if isinstance(o, (*VIEWS, FeatureService))
         }
         registered: list[Any] = [*store.list_all_feature_views(), *store.list_feature_services()]
         gone = [o for o in registered if (isinstance(o, FeatureService), o.name) not in kept]
         store.apply(declared, objects_to_delete=gone, partial=False)
 
 
-def _declarations_digest() -> str:
-    content = [feast_version, *(p.read_text() for p in sorted((REPO / "fraud").glob("*.py")))]
+def _modules(declarations: str) -> list[ModuleType]:
+    """The package and its modules."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            package = importlib.import_module(declarations)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{declarations}.".startswith(f"{error.name}."):
+                raise
+            raise NoDeclarations(f"{declarations}: no such package of feature declarations") from error
+        names = [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", ()))]
+        ordered = [*(n for n in DECLARING if n in names), *(n for n in names if n not in DECLARING)]
+        return [package, *(importlib.import_module(f"{declarations}.{name}") for name in ordered)]
+
+
+def _declared(modules: list[ModuleType]) -> list[Any]:
+    """Each Feast object of the modules once."""
+    objects = {id(o): o for module in modules for o in vars(module).values() if isinstance(o, KINDS)}
+    if not any(isinstance(o, FeatureService) for o in objects.values()):
+        raise NoDeclarations(f"{modules[0].__name__}: no module of it declares a FeatureService")
+    return list(objects.values())
+
+
+def _digest(modules: list[ModuleType]) -> str:
+    """Of what the declarations say: a change of any of their files, or of Feast, applies them again."""
+    files = sorted({module.__file__ for module in modules if module.__file__})
+    content = [feast_version, *(Path(file).read_text() for file in files)]
     return hashlib.sha256("\0".join(content).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The table of contents of the graph: which assets there are, which jobs run them, and what starts those."""
+"""The table of contents of the graph: its assets, the jobs that run them, and what starts those."""
 
 from dagster import (
     AssetKey,
@@ -24,15 +24,18 @@ from mlops_assets.core.keys import (
     WALK_FORWARD,
 )
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.words import Words
 from mlops_assets.graph.checks import DRIFT_CHECKS
 from mlops_assets.graph.console import story_logger
+from mlops_assets.graph.executor import marking_executor
 from mlops_assets.graph.partitions import as_of_days
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import registry_of
-from mlops_assets.sensors.retraining import marking_executor, retraining_sensor
+from mlops_assets.resources.serving_log import ServingLogResource
+from mlops_assets.sensors.retraining import retraining_sensor
 from mlops_assets.sensors.rollback import guard_sensor
 
 DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = (
@@ -41,7 +44,7 @@ DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = (
     "retraining",
     "business",
     "online_state",
-    "backtest",
+    "walk_forward_report",
 )
 
 
@@ -64,7 +67,7 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
     business = define_asset_job(
         BUSINESS,
         AssetSelection.assets(BUSINESS_REPORT),
-        description="As of a day: what had matured by then, in money.",
+        description=f"As of a day: what had matured by then, in {Words.of(case).worth}.",
     )
     jobs = [
         daily,
@@ -98,7 +101,7 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
         ],
         jobs=jobs,
         # All off until a person turns them on: a day is taken in once it is over, then the online state and
-        # the money follow.
+        # the business report follow.
         schedules=[
             _after_midnight("every_day", daily, 15),
             ScheduleDefinition(name="online_state_every_day", job=online, cron_schedule="45 0 * * *"),
@@ -106,13 +109,14 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
         ],
         sensors=[
             retraining_sensor(RETRAINING, retrained, as_of, DRIFT_CHECKS, settings.retraining.cooldown_days),
-            guard_sensor(settings.guard, settings.serving_db),
+            guard_sensor(case, settings.guard),
         ],
         resources={
             "lake": LakeResource(root=settings.lake_root),
-            "feature_store": feature_store_of(settings),
+            "feature_store": feature_store_of(settings, case),
             "registry": registry_of(settings),
             "history": HistoryResource(path=str(settings.history_file)),
+            "serving_log": ServingLogResource(path=str(settings.serving_db)),
         },
         loggers={"story": story_logger},
         executor=marking_executor,

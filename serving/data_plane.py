@@ -19,8 +19,10 @@ from dataclasses import dataclass
 
 import orjson
 
+from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan
-from feature_repo.online.sqlite.state import BadEvent, OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
+from feature_repo.online.sqlite.transactions import transaction
 from serving.admission import arrival_us, check_amount, check_labels
 from serving.clock import as_of_us, lake_end_us
 from serving.contract.bounds import Bounds
@@ -75,7 +77,7 @@ class DataPlane:
         self._settings, self._champion, self._wall_us = settings, champion, wall_us
         self.tally = Tally()
         self._lock = threading.RLock()
-        self._state: OnlineState | None = None
+        self._state: SqliteOnlineState | None = None
         self._plan: FeaturePlan | None = None
         # Event time stands no earlier than what the home holds, so that a first request cannot turn it
         # anywhere.
@@ -182,7 +184,7 @@ class DataPlane:
             state.settle()
             return receipts
 
-    def _add_label(self, champion: Champion, state: OnlineState, label: Label) -> LabelReceipt:
+    def _add_label(self, champion: Champion, state: SqliteOnlineState, label: Label) -> LabelReceipt:
         subject = subject_of(self._connection, state, label.transaction_id, champion.maturity_us)
         at, before = self._sequence(), labels_of(self._connection, label.transaction_id)
         # A label is known no sooner than what was known already: a decision that was made without it must not
@@ -210,7 +212,7 @@ class DataPlane:
             add_labels(state, subject, before, [(label_us, label.is_fraud)])
         return LabelReceipt(label.transaction_id, subject is not None, duplicate=False)
 
-    def _vector(self, state: OnlineState, transaction: Transaction) -> dict[str, float | None]:
+    def _vector(self, state: SqliteOnlineState, transaction: Transaction) -> dict[str, float | None]:
         keys = {"customer_id": transaction.customer_id, "merchant_id": transaction.merchant_id}
         return state.vector(
             keys, transaction.event_us, {"amount": transaction.amount, "event_time_us": transaction.event_us}
@@ -319,14 +321,14 @@ class DataPlane:
         )
 
     @contextmanager
-    def _transaction(self) -> Iterator[tuple[Champion | None, OnlineState | None]]:
+    def _transaction(self) -> Iterator[tuple[Champion | None, SqliteOnlineState | None]]:
         """All or nothing, under one champion from beginning to end."""
         with self._lock:
             champion = self._champion()
             if champion is not None and champion.release.plan is not self._plan:
                 with self._committed():
                     self._state, self._plan = (
-                        OnlineState(self._connection, champion.release.plan),
+                        SqliteOnlineState(self._connection, champion.release.plan),
                         champion.release.plan,
                     )
                     self._floor_us = max(self._floor_us, self._known_us(champion))
@@ -338,17 +340,13 @@ class DataPlane:
     @contextmanager
     def _committed(self) -> Iterator[None]:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            with transaction(self._connection):
+                yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise StoreBusy("the online store is locked") from error
             raise
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
 
 
 def _reasons(champion: Champion, vector: Mapping[str, float | None], row: list[float]) -> tuple[Reason, ...]:
@@ -373,7 +371,7 @@ def _in_order(features: Mapping[str, float | None], names: Sequence[str]) -> dic
     return {name: features[name] for name in names}
 
 
-def _freshness(state: OnlineState, at_us: int) -> dict[str, float | None]:
+def _freshness(state: SqliteOnlineState, at_us: int) -> dict[str, float | None]:
     """How many seconds before a moment the newest event of each view's stream was."""
     newest = {
         stream: state.newest_us(stream, at_us)

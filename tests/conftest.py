@@ -17,6 +17,10 @@ from mlops_assets.resources.environments import Ingest, Model, Retraining, Setti
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 
+# The folders whose files take longest, in the order in which they start. The last one to start keeps everybody
+# waiting.
+LONGEST_FIRST = ("loop", "cli", "graph", "assets", "serving")
+
 # The same examples for the same commit, however busy the machine is. `--hypothesis-profile=default` looks for
 # new ones.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -32,6 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    order = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(ROOT / "tests").parts[0], len(order)))
     if not config.getoption("--all"):
         for item in items:
             if item.get_closest_marker("long"):

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.engine.plan import FeaturePlan
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.bounds import Bounds
 from serving.contract.bundle import Release, as_row, write_release
 from serving.contract.policy import Policy
@@ -242,7 +242,9 @@ class Bench:
 
     def verdicts(self, transaction_id: str) -> list[tuple[int, bool]]:
         assert self.champion is not None
-        events = OnlineState(self.connection, self.champion.release.plan).find_of("verdicts", transaction_id)
+        events = SqliteOnlineState(self.connection, self.champion.release.plan).find_of(
+            "verdicts", transaction_id
+        )
         return sorted((int(str(e["event_us"])), bool(e["is_fraud"])) for e in events)
 
 

@@ -31,6 +31,7 @@ from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry, registry_of
+from mlops_assets.resources.serving_log import ServingLogResource
 from mlops_assets.use_cases.fraud.case import FRAUD
 from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
 from serving.store.sqlite import decision_log
@@ -103,9 +104,10 @@ class World:
         self.history = History(str(settings.home / "history.jsonl"))
         self.resources = {
             "lake": LakeResource(root=settings.lake_root),
-            "feature_store": feature_store_of(settings),
+            "feature_store": feature_store_of(settings, FRAUD),
             "registry": self.registry,
             "history": HistoryResource(path=self.history.path),
+            "serving_log": ServingLogResource(path=str(settings.serving_db)),
         }
 
     def make(self, name: str, first: str, last: str | None = None) -> Any:
@@ -237,7 +239,7 @@ def _last_seq(connection: sqlite3.Connection) -> int:
 
 def vector(world: World, name: str, day: str) -> dict[str, float | None]:
     """The offline vector of a transaction, as the service would have logged it."""
-    features = feature_store_of(world.settings).plan("fraud_v1").features
+    features = feature_store_of(world.settings, FRAUD).plan("fraud_v1").features
     (row,) = [row for row in world.rows("feature_vectors", day) if row["transaction_id"] == name]
     return {feature: row[feature] for feature in features}
 

@@ -1,5 +1,5 @@
-"""Lake columns as arrays that can be aggregated exactly: money and whole numbers as int64, floats as integers
-of a common binary unit.
+"""Lake columns as arrays that can be aggregated exactly: numbers of a declared scale and whole numbers as
+int64, other floats as integers of a common binary unit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import FeatureError
 
-LARGEST = 2**62  # of a scaled value; far from any money, and safely within an int64
+LARGEST = 2**62  # Of a scaled value: two of them fit an int64.
 
 
 class BadEvent(FeatureError):
@@ -26,7 +26,7 @@ class BadEvent(FeatureError):
 
 
 @dataclass(frozen=True)
-class Column:
+class ExactColumn:
     """`values / unit` is what the lake holds.
 
     `values` are int64, or Python's integers where these are too large, and 0 where `valid` is false.
@@ -41,7 +41,7 @@ class Column:
     whole: bool
     binary: bool = False
 
-    def __getitem__(self, part: slice) -> Column:
+    def __getitem__(self, part: slice) -> ExactColumn:
         return replace(
             self,
             values=self.values[part],
@@ -66,8 +66,11 @@ class Column:
         return np.iinfo(np.int64).max if function == "min" else np.iinfo(np.int64).min
 
 
-def number_column(name: str, array: pa.Array, scale: int | None) -> Column:
-    """A numeric, boolean or timestamp column. Infinite values raise `BadEvent`, NaN counts as null."""
+def number_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
+    """A numeric, boolean or timestamp column as exact integers, times `scale` decimals where it is declared.
+
+    NaN counts as null. Infinite values, values beyond 2^62 and other types raise `BadEvent`.
+    """
     kind = array.type
     if pa.types.is_timestamp(kind):
         array = array.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
@@ -91,11 +94,17 @@ def number_column(name: str, array: pa.Array, scale: int | None) -> Column:
         if len(values) and int(np.abs(values).max()) * unit >= LARGEST:
             raise BadEvent(name, int(np.abs(values).max()))
         values = values * unit
-    return Column(values, values, None if valid.all() else valid, unit, unit == 1)
+    return ExactColumn(values, values, None if valid.all() else valid, unit, unit == 1)
 
 
-def code_column(name: str, array: pa.Array, scale: int | None) -> Column:
-    """Any column as small integers that are equal where the values are; for counting the distinct ones."""
+def microseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Timestamps as int64 microseconds since the epoch; without a zone they are UTC."""
+    zone = column.type.tz if pa.types.is_timestamp(column.type) else None
+    return np.asarray(column.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64()).to_numpy())
+
+
+def code_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
+    """Any column as small integers that are equal where the values are."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         valid = array.is_valid().to_numpy(zero_copy_only=False)
         codes = pc.fill_null(array.dictionary_encode().indices.cast(pa.int64()), 0).to_numpy(
@@ -105,11 +114,14 @@ def code_column(name: str, array: pa.Array, scale: int | None) -> Column:
         column = number_column(name, array, scale)
         valid = column.present > 0
         codes = np.unique(column.values, return_inverse=True)[1].astype(np.int64)
-    return Column(codes, codes, None if valid.all() else valid, 1, True)
+    return ExactColumn(codes, codes, None if valid.all() else valid, 1, True)
 
 
 def scaled_value(name: str, value: Any, scale: int) -> int | None:
-    """One value as `number_column` holds it; NaN, infinity and what is no number raise `BadEvent`."""
+    """One value as `number_column` holds it, null for None.
+
+    NaN, infinity, a value beyond 2^62 and what is no number raise `BadEvent`.
+    """
     if value is None:
         return None
     try:
@@ -121,25 +133,25 @@ def scaled_value(name: str, value: Any, scale: int) -> int | None:
     return number
 
 
-def _scaled(name: str, floats: NDArray[np.float64], valid: NDArray[np.bool_], scale: int) -> Column:
+def _scaled(name: str, floats: NDArray[np.float64], valid: NDArray[np.bool_], scale: int) -> ExactColumn:
     with np.errstate(over="ignore"):
         numbers = np.rint(floats * 10**scale)
     if (np.abs(numbers) >= LARGEST).any():
         raise BadEvent(name, float(floats[np.abs(numbers) >= LARGEST][0]))
     values = numbers.astype(np.int64)
-    return Column(values, values, None if valid.all() else valid, 10**scale, scale == 0)
+    return ExactColumn(values, values, None if valid.all() else valid, 10**scale, scale == 0)
 
 
-def _binary(floats: NDArray[np.float64], valid: NDArray[np.bool_]) -> Column:
-    """Every float64 is an integer times a power of two: with one power for the column, sums of floats are
-    sums of integers and lose nothing.
+def _binary(floats: NDArray[np.float64], valid: NDArray[np.bool_]) -> ExactColumn:
+    """Every float64 is an integer times a power of two. With one power for the whole column, sums of floats
+    are sums of integers and lose nothing.
     """
     mantissas, exponents = np.frexp(floats)
     integers = np.ldexp(mantissas, 53).astype(np.int64).astype(object)
     exponents = exponents.astype(np.int64) - 53
     lowest = min(0, int(exponents[floats != 0].min(initial=0)))
     shifts = np.where(floats != 0, exponents - lowest, 0)
-    return Column(
+    return ExactColumn(
         integers * np.left_shift(np.ones(len(floats), dtype=object), shifts.astype(object)),
         floats,
         None if valid.all() else valid,

@@ -3,8 +3,8 @@
 Files, entity frames, pushes and online questions share this one rule.
 
 Ids are text everywhere in the platform. People hold them as numbers: an int64 column, or a float column
-because pandas makes floats of integers once one of them is missing. A number that cannot be told apart from
-its neighbours as a float, or has a fraction, is no id.
+because pandas makes floats of integers once one of them is missing. A number with a fraction is no id, and
+neither is a float so large that it skips integers.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 
 from feature_repo.errors import FeatureError
 
-EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # bits of a float -> from here on it skips integers
+EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # Bits of a float, and from where on it skips integers.
 
 
 class NotAnId(FeatureError, ValueError):
-    """A value that cannot be an id. The message names the column and the row, from 0, where they are known."""
+    """A value that cannot be an id. The message names its column and row (from 0), where these are known."""
 
     def __init__(self, value: object, column: str = "", row: int | None = None) -> None:
         self.value = value

@@ -1,25 +1,25 @@
 """From exact sums to features: the one place where integers become floats, for arrays of training rows and
-for the single row being served alike.
+for the single row of a request.
 
 Every quotient is the correctly rounded one, so that both ways agree to the last bit. A column holds integers:
-the value times its `unit` (100 for money).
+the value times its `unit`, which is 100 for two decimals.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT = 2.0**53  # up to here a float64 holds every integer
+EXACT = 2.0**53  # Up to here a float64 holds every integer.
 Array = NDArray[Any]
 
 
 def quotient(numerator: int, denominator: int) -> float:
+    """The float nearest to a quotient of integers; infinite beyond float64."""
     try:
         return numerator / denominator
     except OverflowError:  # beyond float64
@@ -27,6 +27,7 @@ def quotient(numerator: int, denominator: int) -> float:
 
 
 def mean(total: int, count: int, unit: int) -> float | None:
+    """The mean of `count` values of the sum `total`; null for none."""
     return quotient(total, count * unit) if count else None
 
 
@@ -54,6 +55,7 @@ def quotients(numerators: Array, denominators: Array) -> NDArray[np.float64]:
 
 
 def means(totals: Array, counts: Array, unit: int) -> NDArray[np.float64]:
+    """`mean` of whole columns, NaN for null."""
     result = np.full(len(counts), np.nan)
     some = counts > 0
     result[some] = quotients(totals[some], _times(counts[some], unit))
@@ -61,6 +63,7 @@ def means(totals: Array, counts: Array, unit: int) -> NDArray[np.float64]:
 
 
 def spreads(totals: Array, squares: Array, counts: Array, unit: int) -> NDArray[np.float64]:
+    """`spread` of whole columns, NaN for null."""
     result = np.full(len(counts), np.nan)
     some = np.flatnonzero(counts > 1)
     n, total, square = counts[some], totals[some], squares[some]
@@ -76,35 +79,12 @@ def spreads(totals: Array, squares: Array, counts: Array, unit: int) -> NDArray[
 
 
 def scaled(totals: Array, unit: int) -> NDArray[np.float64]:
+    """Each total in the column's own unit."""
     return quotients(totals, _times(np.ones(len(totals), np.int64), unit))
 
 
-def of_values(function: str, values: Sequence[Any], unit: int | None) -> float | int | None:
-    """A function of the values themselves, for the rare places that hold no sums.
-
-    Without a unit the values are what they are: floats are exact fractions.
-    """
-    if function == "count_distinct":
-        return len(set(values))
-    if function in ("min", "max"):
-        if not values:
-            return None
-        extreme = min(values) if function == "min" else max(values)
-        return float(extreme) if unit is None else quotient(extreme, unit)
-    total = sum((Fraction(v) for v in values), Fraction(0))
-    count = len(values)
-    if function == "sum":
-        whole = unit == 1 or (unit is None and all(isinstance(v, int) for v in values))
-        return int(total) if whole else _float(total / (unit or 1))
-    if function == "avg":
-        return _float(total / (count * (unit or 1))) if count else None
-    if count < 2:
-        return None
-    squares = sum((Fraction(v) ** 2 for v in values), Fraction(0))
-    return math.sqrt(_float((count * squares - total**2) / (count * (count - 1) * (unit or 1) ** 2)))
-
-
-def _float(value: Fraction) -> float:
+def float_of(value: Fraction) -> float:
+    """The float nearest to a fraction; infinite beyond float64."""
     return quotient(value.numerator, value.denominator)
 
 

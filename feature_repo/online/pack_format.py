@@ -1,5 +1,5 @@
-"""A pack as bytes: narrow columns, and one entry's terms side by side, so that a question unpacks what it
-needs and nothing else.
+"""A pack as bytes. Columns are narrow, and the terms of an entry lie side by side, so that a question unpacks
+one entry and nothing else.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ CODES = (("b", 2**7 - 1), ("h", 2**15 - 1), ("i", 2**31 - 1), ("q", 2**63 - 1))
 
 @dataclass(frozen=True)
 class Pack:
-    """`times` are tiles or moments, ascending; column i of `values`, a row a term, is of all events from
-    `times[i]` on.
+    """Suffix aggregates of a key's events before `upto_us`.
+
+    `times` are tiles or moments in microseconds, ascending. `values` has a row a term; column i is about all
+    events from `times[i]` on. `latest_us` is when the last of the events became known, `newest_us` when the
+    newest one happened.
     """
 
     upto_us: int
@@ -30,9 +33,9 @@ class Pack:
 
 
 def encode(pack: Pack, unit: int) -> tuple[int, str, bytes, bytes]:
-    """Start, layout, the times since the start, and the entries, every column as narrow as its numbers allow.
+    """The first time, the layout, the times since the first one in units of `unit`, and the entries.
 
-    The layout names their types.
+    Every column is as narrow as its numbers allow. The layout names the columns' types.
     """
     start = int(pack.times[0]) if len(pack.times) else 0
     times = (pack.times - start) // unit
@@ -44,7 +47,7 @@ def encode(pack: Pack, unit: int) -> tuple[int, str, bytes, bytes]:
 
 
 def decode(stored: Sequence[Any], unit: int) -> Pack:
-    """A pack from its row: three moments, then what `encode` gives."""
+    """The pack of a stored row: its three moments, then what `encode` gave."""
     upto_us, latest_us, newest_us, start, layout, offsets, body = stored
     times = np.frombuffer(offsets, layout[0]).astype(np.int64) * unit + start
     records = np.frombuffer(body, _record(layout), len(times))
@@ -56,6 +59,7 @@ def decode(stored: Sequence[Any], unit: int) -> Pack:
 
 @lru_cache(maxsize=1024)
 def entry_of(layout: str) -> Struct:
+    """How to unpack one entry."""
     return Struct(f"={layout[1:]}")
 
 

@@ -1,64 +1,54 @@
-"""What the entries of a pack hold, and how a window's features are made of them."""
+"""How the features of a window are made of the two parts that a question finds: the suffix of a pack, and the
+events after the pack.
+
+The terms of both parts, and how they merge, are the functions' own: see `feature_repo.engine.functions`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from feature_repo.engine import rounding
-from feature_repo.engine.plan import Aggregate
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.engine.functions.base import KNOWN, Finisher, SeenEvent
+from feature_repo.engine.functions.terms import LATEST, NEWEST, NOTHING, Term
+from feature_repo.engine.plan import Aggregate, ViewPlan
 from feature_repo.online.base import Value
-from feature_repo.times import SECOND_US
-
-LEAST, MOST = -(2**63 - 1), 2**63 - 1  # of nothing: what loses against every value in `max` and `min`
-NEVER = (LEAST, MOST)
-NOTHING = {"sum": 0, "max": LEAST, "min": MOST}  # terms of a view are kept in this order
 
 
-class Term(NamedTuple):
-    """One integer of an entry: `kind` says how two parts of a window become one, `what` of an event it is
-    about.
-    """
-
-    kind: str
-    what: str
-    column: str | None = None
+def is_packed(view: ViewPlan, aggregate: Aggregate) -> bool:
+    """Whether an aggregate comes from packs: those that a few integers say."""
+    return aggregate.computed_by.in_packs(aggregate.column, view.scales.get(aggregate.column))
 
 
-@dataclass
-class Window:
-    """The features of one window, each with the places of its terms; `listed` are those that need the values
-    themselves.
-    """
+def terms_of(view: ViewPlan) -> list[Term]:
+    """The terms that the packs of a view hold, each once, by kind."""
+    packed = [a for a in view.aggregates if is_packed(view, a)]
+    terms = dict.fromkeys(t for a in packed for t in a.computed_by.terms(a.column) if t != NEWEST)
+    return sorted(terms, key=lambda term: list(NOTHING).index(term.kind))
 
-    window_us: int
-    same: list[tuple[str, int]] = field(default_factory=list)
-    sums: list[tuple[str, int, int]] = field(default_factory=list)
-    averages: list[tuple[str, int, int, int]] = field(default_factory=list)
-    spreads: list[tuple[str, int, int, int, int]] = field(default_factory=list)
-    extremes: list[tuple[str, int, int, Callable[[int, int], int]]] = field(default_factory=list)
-    last: list[tuple[str, int | None]] = field(default_factory=list)
-    first: list[tuple[str, int]] = field(default_factory=list)
-    listed: list[tuple[Aggregate, int, int | None]] = field(default_factory=list)
 
-    def add(self, aggregate: Aggregate, scale: int | None, places: Sequence[int]) -> None:
-        name, function, unit = aggregate.name, aggregate.function, 10 ** (scale or 0)
-        if function == "seconds_since_last":
-            self.last.append((name, places[0] if places else None))
-        elif function == "seconds_since_first":
-            self.first.append((name, places[0]))
-        elif function == "count" or (function == "sum" and unit == 1):
-            self.same.append((name, places[0]))
-        elif function == "sum":
-            self.sums.append((name, places[0], unit))
-        elif function == "avg":
-            self.averages.append((name, places[0], places[1], unit))
-        elif function == "std":
-            self.spreads.append((name, places[0], places[2], places[1], unit))
-        else:
-            self.extremes.append((name, places[0], unit, max if function == "max" else min))
+class PackedWindow:
+    """The features of one window. `listed` are those that need the values themselves."""
+
+    def __init__(self, window_us: int, view: ViewPlan, terms: Sequence[Term], columns: Sequence[str]) -> None:
+        self.window_us = window_us
+        self.listed: list[Listed] = []
+        self._finishers: list[tuple[str, Finisher]] = []
+        for aggregate in view.aggregates:
+            if aggregate.window_us != window_us:
+                continue
+            scale = view.scales.get(aggregate.column)
+            if not is_packed(view, aggregate):
+                self.listed.append(Listed(aggregate, columns, scale))
+                continue
+            function = aggregate.computed_by
+            own = function.terms(aggregate.column)
+            places = [KNOWN if term == NEWEST else terms.index(term) for term in own]
+            finish = function.finisher(aggregate.column, places, 10 ** (scale or 0))
+            self._finishers.append((aggregate.name, finish))
 
     def finish(
         self,
@@ -70,72 +60,48 @@ class Window:
     ) -> None:
         """Put the features into `result`.
 
-        Terms are added up only where a feature needs them: a window has few of them.
+        Terms are merged only where a feature needs them: a window has few of them.
         """
-        for name, i in self.same:
-            result[name] = of_pack[i] + of_tail[i]
-        for name, i, unit in self.sums:
-            result[name] = rounding.quotient(of_pack[i] + of_tail[i], unit)
-        for name, i, count, unit in self.averages:
-            result[name] = rounding.mean(of_pack[i] + of_tail[i], of_pack[count] + of_tail[count], unit)
-        for name, i, squares, count, unit in self.spreads:
-            result[name] = rounding.spread(
-                of_pack[i] + of_tail[i],
-                of_pack[squares] + of_tail[squares],
-                of_pack[count] + of_tail[count],
-                unit,
-            )
-        for name, i, unit, choose in self.extremes:
-            result[name] = (
-                None if (value := choose(of_pack[i], of_tail[i])) in NEVER else rounding.quotient(value, unit)
-            )
-        for name, flag in self.last:
-            moment = newest_us if flag is None else max(of_pack[flag], of_tail[flag])
-            result[name] = None if moment is None or moment == LEAST else (at_us - moment) / SECOND_US
-        for name, i in self.first:
-            result[name] = (
-                None if (oldest := min(of_pack[i], of_tail[i])) == MOST else (at_us - oldest) / SECOND_US
-            )
+        for name, finish in self._finishers:
+            result[name] = finish(of_pack, of_tail, newest_us, at_us)
 
 
-def terms_of(aggregate: Aggregate) -> list[Term]:
-    """What has to be known of an aggregate's window. That an event is the newest is known without."""
-    c = aggregate.column
-    total, present = Term("sum", "value", c), Term("sum", "present", c)
-    if aggregate.function == "seconds_since_last":
-        return [] if aggregate.flag is None else [Term("max", "set", c)]
-    if aggregate.function == "seconds_since_first":  # of a tile the time of the event itself, not the tile's
-        return [Term("min", "moment") if aggregate.flag is None else Term("min", "set", c)]
-    return {
-        "count": [Term("sum", "events")],
-        "sum": [total],
-        "avg": [total, present],
-        "std": [total, present, Term("sum", "square", c)],
-        "min": [Term("min", "value", c)],
-        "max": [Term("max", "value", c)],
-    }[aggregate.function]
+class Listed:
+    """One feature that is computed from the events of its window."""
+
+    def __init__(self, aggregate: Aggregate, columns: Sequence[str], scale: int | None) -> None:
+        self.aggregate = aggregate
+        self._unit = None if scale is None else 10**scale
+        self._value = columns.index(aggregate.column) if aggregate.reads_values else None
+        self._created = len(columns) if aggregate.computed_by.by_creation else 0
+
+    def of_rows(self, rows: Sequence[Any], at_us: int) -> Value:
+        """The feature, from rows of `columns`, with the creation after them where a function goes by it."""
+        place = self._value
+        seen = [SeenEvent(row[0], row[self._created], None if place is None else row[place]) for row in rows]
+        return self.aggregate.computed_by.define(self.aggregate.column, seen, at_us, self._unit)
 
 
-# A term of the first event, the first two, and so on: from their moments, newest first, and the term's
-# column.
-RUNNING: dict[tuple[str, str], Callable[[Sequence[int], Sequence[Any]], Iterable[int]]] = {
-    ("sum", "events"): lambda moments, _: range(1, len(moments) + 1),
-    ("sum", "present"): lambda _, column: (
-        range(1, len(column) + 1) if None not in column else accumulate(v is not None for v in column)
-    ),
-    ("sum", "value"): lambda _, column: accumulate(_filled(column, 0)),
-    ("sum", "square"): lambda _, column: accumulate([v * v for v in _filled(column, 0)]),
-    ("max", "value"): lambda _, column: accumulate(_filled(column, LEAST), max),
-    ("max", "set"): lambda moments, column: accumulate(
-        [t if v else LEAST for t, v in zip(moments, column, strict=True)], max
-    ),
-    ("min", "value"): lambda _, column: accumulate(_filled(column, MOST), min),
-    ("min", "set"): lambda moments, column: accumulate(
-        [t if v else MOST for t, v in zip(moments, column, strict=True)], min
-    ),
-    ("min", "moment"): lambda moments, _: moments,
-}
+def merged_suffixes(
+    terms: Sequence[Term], one: NDArray[np.int64], other: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """`functions.terms.merged` for whole packs: a row a term, a column an entry."""
+    ends = np.cumsum([sum(term.kind == kind for term in terms) for kind in NOTHING]).tolist()
+    sums, maxima, minima, _ = ends
+    return np.concatenate(
+        [
+            one[:sums] + other[:sums],
+            np.maximum(one[sums:maxima], other[sums:maxima]),
+            np.minimum(one[maxima:minima], other[maxima:minima]),
+            *(_later(one[n : n + LATEST], other[n : n + LATEST]) for n in range(minima, len(terms), LATEST)),
+        ]
+    )
 
 
-def _filled(column: Sequence[Any], nothing: int) -> Sequence[int]:
-    return column if None not in column else [nothing if v is None else v for v in column]
+def _later(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of two states in every column the greater one, term by term."""
+    greater, equal = np.zeros(one.shape[1], bool), np.ones(one.shape[1], bool)
+    for ours, theirs in zip(one, other, strict=True):
+        greater |= equal & (ours > theirs)
+        equal &= ours == theirs
+    return np.where(greater, one, other)

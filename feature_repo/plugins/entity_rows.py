@@ -1,30 +1,37 @@
-"""The rows that features are asked for: a pandas frame or SQL over the lake, each column turned into Arrow
-once and only where it is used.
+"""The rows that features are asked for: a pandas frame, or SQL over the lake. Each column becomes Arrow once,
+and only where it is used.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from numpy.typing import NDArray
 
-from feature_repo.engine.ids import NotAnId, id_text, ids_of_numbers
-from feature_repo.engine.local.windows import microseconds
+from feature_repo.engine.columns import microseconds
+from feature_repo.engine.ids import NotAnId, ids_of_numbers
+from feature_repo.errors import FeatureError
 from feature_repo.lake.datasets import Lake
+from feature_repo.plugins.cells import id_or_null
 
 
-class EntityError(ValueError):
+class EntityError(FeatureError, ValueError):
     """The rows that features were asked for cannot be used; the message names the column."""
 
 
 class EntityRows:
-    """What was asked, in its own order, with whatever other columns it has."""
+    """The rows in their own order, with whatever other columns they have.
+
+    `at_us` are the moments that features are asked for, in microseconds. Raises `EntityError` for two columns
+    of one name, and for a row without a time.
+    """
 
     def __init__(self, given: pd.DataFrame | pa.Table) -> None:
         self._given = given
@@ -42,9 +49,11 @@ class EntityRows:
 
     @classmethod
     def of(cls, asked: pd.DataFrame | str, lake: Lake) -> EntityRows:
+        """The rows of a frame, or of an SQL query over the lake's datasets."""
         return cls(rows_from_sql(lake, asked) if isinstance(asked, str) else asked.reset_index(drop=True))
 
     def column(self, name: str) -> pa.ChunkedArray:
+        """A column as Arrow; `EntityError` where its values are of different types."""
         if name not in self._columns:
             try:
                 column = (
@@ -62,7 +71,8 @@ class EntityRows:
     def key(self, name: str) -> pa.ChunkedArray:
         """The ids of a column, as text.
 
-        Whole numbers are their decimal text. Null is an id of which nothing is known.
+        Whole numbers are their decimal text. None and NaN are a null key, which has an empty history. Raises
+        `EntityError` where there is no such column, or where a value is no id.
         """
         if name not in self.names:
             raise EntityError(f"{name}: this key column is missing; there are {', '.join(self.names)}")
@@ -73,10 +83,12 @@ class EntityRows:
     def _ids(self, name: str) -> pa.ChunkedArray:
         try:
             column = self.column(name)
-        except EntityError:  # text beside numbers
-            return pa.chunked_array(
-                [pa.array([_id(name, i, value) for i, value in enumerate(self._given[name])], pa.string())]
-            )
+        except EntityError:  # Text beside numbers.
+            try:
+                ids = [id_or_null(value, name, row) for row, value in enumerate(self._given[name])]
+            except NotAnId as error:
+                raise EntityError(str(error)) from error
+            return pa.chunked_array([pa.array(ids, pa.string())])
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         kind = column.type
@@ -84,27 +96,21 @@ class EntityRows:
             return column.cast(pa.string())
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
             return column
-        ids = ids_of_numbers(column.combine_chunks())
-        if ids is None:
+        texts = ids_of_numbers(column.combine_chunks())
+        if texts is None:
             raise EntityError(f"{name}: ids are text or whole numbers, these are {kind}")
-        # In a column of floats, NaN is what became of an id that was missing: nobody asked for it on purpose.
-        if ids.null_count > (0 if pa.types.is_floating(kind) else column.null_count):
-            row = next(
-                i
-                for i, text in enumerate(ids)
-                if not text.is_valid and (pa.types.is_floating(kind) or column[i].is_valid)
-            )
+        missing = pc.is_null(column, nan_is_null=True)
+        if texts.null_count > (pc.sum(missing).as_py() or 0):
+            row = next(i for i, text in enumerate(texts) if not text.is_valid and not missing[i].as_py())
             raise EntityError(str(NotAnId(column[row].as_py(), name, row)))
-        return pa.chunked_array([ids])
-
-    def table(self, names: Iterable[str]) -> pa.Table:
-        return pa.table({n: self.column(n) for n in names})
+        return pa.chunked_array([texts])
 
     def with_features(self, features: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+        """The rows as Arrow, with the features behind their own columns."""
         return pa.table({**{n: self.column(n) for n in self.names}, **features})
 
     def frame_with_features(self, features: Mapping[str, pa.ChunkedArray]) -> pd.DataFrame:
-        """As `with_features`, but what came from pandas stays as it came."""
+        """The same as a frame, in which the columns of a given frame stay as they came."""
         given = self._given if isinstance(self._given, pd.DataFrame) else self._given.to_pandas()
         return pd.concat([given, pa.table(dict(features)).to_pandas()], axis=1)
 
@@ -131,15 +137,8 @@ class EntityRows:
             raise EntityError(f"{name}: {error}") from error
 
 
-def _id(name: str, row: int, value: object) -> str | None:
-    try:
-        return None if value is None or value is pd.NA else id_text(value)
-    except NotAnId as error:
-        raise EntityError(str(NotAnId(value, name, row))) from error
-
-
 def rows_from_sql(lake: Lake, query: str) -> pa.Table:
-    """An entity frame from SQL: every dataset of the lake that the query names is a table of that name."""
+    """The rows of an SQL query, in which every dataset of the lake is a table by its name."""
     import duckdb
 
     with duckdb.connect() as connection:

@@ -1,10 +1,13 @@
-"""What Feast 0.67 lacks around stream views and its registry, added to its FeatureStore for stores that use
-our provider, however they were opened.
+"""What Feast 0.67 lacks around stream views and its registry. `close_gaps` adds it to Feast's FeatureStore,
+for stores that use our provider, however they were opened.
 
-- `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the provider: raw events never get there.
-- `apply` takes no lock, so that two at once lose parts of one another, and would empty a registry if it was started in the wrong folder. It also
-  notes in the declarations what the registry's home has materialized: applied to a second home by the same process, they would claim it there.
-- `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one; `feast teardown` leaves out stream views too.
+- `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the
+  provider, so that raw events never get there.
+- `apply` takes no lock, so that two at once lose parts of one another. Started in the wrong folder, it would
+  empty the registry. It also notes in the declarations what the registry's home has materialized: applied to
+  a second home by the same process, they would claim the same there.
+- `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one.
+  `feast teardown` leaves out stream views, too.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from feast.errors import FeatureViewNotFoundException
 from feast.on_demand_feature_view import OnDemandFeatureView
 
 from feature_repo import roots
+from feature_repo.errors import FeatureError
 from feature_repo.plugins.registry_store import locked
 
 log = logging.getLogger(__name__)
@@ -29,12 +33,12 @@ log = logging.getLogger(__name__)
 PROVIDER = "feature_repo.plugins.provider.LakeProvider"
 
 
-class EmptyApply(Exception):
-    """An apply that would remove every view; nothing was changed."""
+class EmptyApply(FeatureError):
+    """An apply that would remove every view. Nothing was changed."""
 
 
 def close_gaps() -> None:
-    """Idempotent; stores of another provider behave as before."""
+    """Replace the methods that lack something. Idempotent; stores of another provider behave as before."""
     for replacement in (
         push,
         push_async,
@@ -59,11 +63,13 @@ def push(
     to: PushMode = PushMode.ONLINE,
     **options: Any,
 ) -> None:
-    """All views of the source at once, so that a bad row does not keep the good ones from some of them."""
+    """Push to all views of the source at once, so that a bad row does not keep the good rows from some views.
+
+    Raises `RefusedPush`, `RefusedRows`, and `NotWritten` for a push to the offline store.
+    """
     if to != PushMode.ONLINE:
-        from feature_repo.plugins.offline_store import (
-            NotWritten,
-        )  # imports Feast's offline stores, which not everybody needs
+        # This imports Feast's offline stores, which most callers never need.
+        from feature_repo.plugins.offline_store import NotWritten
 
         raise NotWritten(
             f"{push_source_name}: the lake is written by the platform's assets; push to the online store only"
@@ -78,15 +84,18 @@ def push(
 
 
 async def push_async(original: Any, store: Any, *arguments: Any, **options: Any) -> None:
+    """`push`, for callers that await it."""
     push(original, store, *arguments, **options)
 
 
 def write_to_online_store(
     original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any
 ) -> None:
+    """Hand the rows of one view to the provider. Raises `RefusedPush` and `RefusedRows`."""
     import pandas as pd
 
-    from feature_repo.plugins.pushes import RefusedPush, as_frame
+    from feature_repo.plugins.pushes import as_frame
+    from feature_repo.plugins.refusals import RefusedPush
 
     view = store.registry.get_any_feature_view(feature_view_name, store.project)
     if isinstance(view, OnDemandFeatureView):
@@ -105,6 +114,7 @@ def write_to_online_store(
 async def write_to_online_store_async(
     original: Any, store: Any, feature_view_name: str, df: Any = None, inputs: Any = None, **options: Any
 ) -> None:
+    """`write_to_online_store`, for callers that await it."""
     write_to_online_store(original, store, feature_view_name, df, inputs)
 
 
@@ -116,13 +126,13 @@ def apply(
     partial: bool = True,
     **options: Any,
 ) -> None:
-    """One at a time, on the registry as it is now; what fails halfway leaves nothing behind, not in this
-    process either.
+    """Apply one at a time, on the registry as it is now. A failure halfway leaves nothing behind, in this
+    process either. Raises `EmptyApply`.
     """
     given = list(objects) if isinstance(objects, (list, tuple, set)) else [objects]
     with locked(roots.resolve(store.config.registry.path).parent):
         before: set[str] = set()
-        with contextlib.suppress(FileNotFoundError):  # a person may have moved it away, to begin anew
+        with contextlib.suppress(FileNotFoundError):  # A person may have moved the file away, to start over.
             store.refresh_registry()
             before = {v.name for v in store.list_all_feature_views()}
         gone = (
@@ -146,15 +156,18 @@ def apply(
 
 
 def teardown(original: Any, store: Any) -> None:
+    """Feast's teardown, of stream views too."""
     store._get_provider().online_store.teardown(store.config, store.list_stream_feature_views(), [])
     original(store)
 
 
 def list_batch_feature_views(original: Any, store: Any, *arguments: Any, **options: Any) -> list[Any]:
+    """Feast's list, with the stream views."""
     return [*original(store, *arguments, **options), *store.list_stream_feature_views(*arguments, **options)]
 
 
 def get_feature_view(original: Any, store: Any, name: str, *arguments: Any, **options: Any) -> Any:
+    """A view by its name, be it a stream view."""
     try:
         return original(store, name, *arguments, **options)
     except FeatureViewNotFoundException:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,112 +19,43 @@ from feast.types import from_feast_to_pyarrow_type
 from feast.utils import _get_requested_feature_views_to_features_dict
 
 from feature_repo import roots
-from feature_repo.engine.local.from_lake import features_from_lake
-from feature_repo.engine.local.materialized_views import (
-    FIRST,
-    LAST,
-    features_as_of,
-    is_windowed,
-    plain_from_feast,
-)
-from feature_repo.engine.local.windows import microseconds
-from feature_repo.engine.plan import LAKE, PlanError, ViewPlan, view_from_feast
+from feature_repo.engine.base import Engine
+from feature_repo.engine.columns import microseconds
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
+from feature_repo.engine.local.engine import LocalEngine
+from feature_repo.engine.local.materialized_views import FIRST, LAST, features_as_of, materialized_from_feast
+from feature_repo.engine.plan import LAKE, PlanError, ViewPlan
+from feature_repo.errors import FeatureError
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.plugins.entity_rows import EntityError, EntityRows
-from feature_repo.times import EPOCH
+from feature_repo.plugins.retrieval_jobs import Columns, LakeRetrievalJob, SourceRows
+from feature_repo.times import day_of, to_us
 
-Columns = dict[str, pa.ChunkedArray]
 
-
-class NotWritten(Exception):
-    """Somebody wrote to the lake through Feast.
-
-    Its partitions are written by the platform's assets, whole and checked.
+class NotWritten(FeatureError):
+    """Somebody tried to write to the lake through Feast. The platform's assets write its partitions, whole
+    and checked.
     """
 
 
 class LakeOfflineStoreConfig(FeastConfigBaseModel):
+    """The section `offline_store` of feature_store.yaml. `lake` is a folder or an fsspec address, where the
+    lake is not in the home.
+    """
+
     type: str = "feature_repo.plugins.offline_store.LakeOfflineStore"
     home: str | None = roots.VARIABLE
-    lake: str | None = None  # where the lake is not in the home: a folder or an fsspec address
+    lake: str | None = None
 
     def open_lake(self) -> Lake:
+        """The lake that features are computed from."""
         return Lake(self.lake or roots.lake_root(roots.resolve(self.home or "")))
-
-
-class LakeRetrievalJob(RetrievalJob):
-    """A retrieval that runs when its result is asked for, on-demand features included."""
-
-    def __init__(
-        self,
-        rows: EntityRows,
-        evaluate: Callable[[], Columns],
-        full_feature_names: bool = False,
-        metadata: RetrievalMetadata | None = None,
-    ) -> None:
-        self._rows, self._evaluate, self._full_feature_names, self._metadata = (
-            rows,
-            evaluate,
-            full_feature_names,
-            metadata,
-        )
-
-    def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
-        """Feast would take the rows' own columns to Arrow and back."""
-        return (
-            super().to_df(validation_reference, timeout)
-            if validation_reference
-            else self._to_df_internal(timeout)
-        )
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        return self._rows.with_features(self._evaluate())
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._rows.frame_with_features(self._evaluate())
-
-    @property
-    def full_feature_names(self) -> bool:
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[Any]:
-        return []  # none that Feast would still have to compute
-
-    @property
-    def metadata(self) -> RetrievalMetadata | None:
-        return self._metadata
-
-
-class SourceRows(RetrievalJob):
-    """Rows of a dataset as they are."""
-
-    def __init__(self, evaluate: Callable[[], pa.Table]) -> None:
-        self._evaluate = evaluate
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        return self._evaluate()
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._evaluate().to_pandas()
-
-    @property
-    def full_feature_names(self) -> bool:
-        return False
-
-    @property
-    def on_demand_feature_views(self) -> list[Any]:
-        return []
-
-    @property
-    def metadata(self) -> RetrievalMetadata | None:
-        return None
 
 
 @dataclass(frozen=True)
 class _Question:
-    """One view, renamed or not: which of its features are asked at which keys, and what the answer's columns
-    are called.
+    """One view, renamed or not: which of its features are asked for, and what the answer's columns are
+    called.
     """
 
     view: Any
@@ -135,20 +66,22 @@ class _Question:
     def keys(self) -> list[str]:
         """The entity frame's columns that hold the view's keys."""
         renamed = self.view.projection.join_key_map
-        keys = plain_from_feast(self.view, ()).keys
+        keys = materialized_from_feast(self.view, ()).keys
         return [renamed.get(k, k) for k in keys]
 
     @property
     def types(self) -> dict[str, pa.DataType]:
+        """The columns of the answer and their types."""
         declared = {f.name: f.dtype for f in self.view.features}
         return {self.prefix + n: from_feast_to_pyarrow_type(declared[n]) for n in self.names}
 
-    def answer(self, lake: Lake, rows: EntityRows) -> Columns:
+    def answer(self, lake: Lake, engine: Engine, rows: EntityRows) -> Columns:
+        """The features at the rows' keys and times, in the rows' order."""
         keys = [rows.key(k) for k in self.keys]
         if not is_windowed(self.view):
-            found = features_as_of(lake, plain_from_feast(self.view, self.names), keys, rows.at_us)
+            found = features_as_of(lake, materialized_from_feast(self.view, self.names), keys, rows.at_us)
             return {self.prefix + n: found[n] for n in self.names}
-        values = features_from_lake(lake, self.plan, keys[0], rows.at_us)
+        values = engine.features_at(self.plan, keys[0], rows.at_us)
         return {
             self.prefix + n: pa.chunked_array(
                 [pa.array(values[n], from_pandas=True).cast(self.types[self.prefix + n])]
@@ -162,7 +95,9 @@ class _Question:
 
 
 class LakeOfflineStore(OfflineStore):
-    supports_filter_by_created_timestamp = True  # and always does
+    """What `feature_store.yaml` names as the offline store."""
+
+    supports_filter_by_created_timestamp = True  # And it always does.
 
     @staticmethod
     def get_historical_features(
@@ -175,11 +110,17 @@ class LakeOfflineStore(OfflineStore):
         full_feature_names: bool = False,
         **kwargs: Any,
     ) -> RetrievalJob:
+        """The features at the rows of a frame or an SQL query, computed when the result is asked for.
+
+        A null key has an empty history. Raises `EntityError` for rows that cannot be used, and `PlanError`
+        for a view that cannot be computed.
+        """
         if entity_df is None:
             raise EntityError(
                 "features are computed at keys and times: give an entity_df, not a range of dates"
             )
         lake = config.offline_store.open_lake()
+        engine: Engine = LocalEngine(lake)
         views, on_demand_views = _get_requested_feature_views_to_features_dict(
             feature_refs, feature_views, registry.list_on_demand_feature_views(project)
         )
@@ -194,7 +135,7 @@ class LakeOfflineStore(OfflineStore):
         for question in questions:
             keys.update(question.keys)
             if is_windowed(question.view):
-                _ = question.plan  # what cannot be computed is refused now, not when the result is asked for
+                _ = question.plan  # A view that cannot be computed is refused now.
         for key in sorted(keys):
             rows.key(key)
         asked = {name for q in (*questions, *on_demand) for name in q.types}
@@ -206,7 +147,7 @@ class LakeOfflineStore(OfflineStore):
         def evaluate() -> Columns:
             columns: Columns = {}
             for question in questions:
-                columns |= question.answer(lake, rows)
+                columns |= question.answer(lake, engine, rows)
             for question in on_demand:
                 computed = question.view.transform_arrow(
                     _inputs(question.view, rows, columns), full_feature_names
@@ -251,7 +192,7 @@ class LakeOfflineStore(OfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """The newest of these rows for each key; the one that was created last, where there are several."""
+        """The newest of these rows for each key, and of several newest the one that was created last."""
         times = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
         columns = [*join_key_columns, *feature_name_columns, *times]
 
@@ -270,20 +211,27 @@ class LakeOfflineStore(OfflineStore):
     def offline_write_batch(
         config: RepoConfig, feature_view: Any, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
+        """Raises `NotWritten`."""
         raise NotWritten(
             f"{feature_view.name}: the lake is written by the platform's assets; push to the online store"
             " only"
         )
 
     def validate_data_source(self, config: RepoConfig, data_source: Any) -> None:
-        """A declaration may come before its first day: only the kind of place is checked."""
+        """Only the kind of place is checked, because a declaration may come before its first day.
+
+        Raises `PlanError` for another place than the lake.
+        """
         if not getattr(data_source, "path", "").startswith(LAKE):
             raise PlanError(f"{data_source.name}: expected a FileSource at {LAKE}<dataset>")
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: Any
     ) -> Iterable[tuple[str, str]]:
-        """From the newest day's manifest; Feast infers a schema from it where a view declares none."""
+        """The columns of the newest day. Feast infers a schema from them where a view declares none.
+
+        Raises `LakeError` where there is no day yet.
+        """
         lake, dataset = config.offline_store.open_lake(), data_source.path.removeprefix(LAKE)
         days = lake.partitions(dataset)
         if not days:
@@ -294,7 +242,7 @@ class LakeOfflineStore(OfflineStore):
 
 
 def _inputs(view: Any, rows: EntityRows, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-    """The columns that an on-demand view reads. Feast would hand it all of them, as lists."""
+    """The columns that an on-demand view reads. Feast would hand it all columns, as lists."""
     request = [f.name for source in view.source_request_sources.values() for f in source.schema]
     if missing := sorted(set(request) - set(rows.names)):
         raise EntityError(
@@ -318,21 +266,11 @@ def _source_rows(
 ) -> pa.Table:
     lake = config.offline_store.open_lake()
     dataset = source.path.removeprefix(LAKE)
-    days = lake.between(dataset, _utc(start).date().isoformat() if start else FIRST, LAST)
+    days = lake.between(dataset, day_of(to_us(start)) if start else FIRST, LAST)
     if not days:
         raise EntityError(f"{dataset}: nothing materialized from {start} on")
     table = lake.read(dataset, days, list(dict.fromkeys(columns)))
     us = microseconds(table[time_column])
-    low, high = (
-        (microseconds_of(start) if start else np.iinfo(np.int64).min),
-        (microseconds_of(end) if end else np.iinfo(np.int64).max),
-    )
+    low = to_us(start) if start else np.iinfo(np.int64).min
+    high = to_us(end) if end else np.iinfo(np.int64).max
     return table.filter(pa.array((us >= low) & (us <= high)))
-
-
-def microseconds_of(moment: datetime) -> int:
-    return (_utc(moment) - EPOCH) // timedelta(microseconds=1)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

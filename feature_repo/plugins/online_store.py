@@ -1,7 +1,7 @@
 """Feast's online store over serving's one file.
 
-Windowed views are computed from their events at the moment of reading, so that nothing stored can be stale;
-of plain views the newest finished values are kept, and read within their ttl.
+Windowed views are computed from their events at the moment of reading, so that no stored value can be stale.
+Of materialized views the newest finished values are stored, and read within their ttl.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,32 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from feature_repo import roots
-from feature_repo.engine.local.materialized_views import is_windowed, plain_from_feast
-from feature_repo.engine.plan import FeaturePlan, ViewPlan, view_from_feast
-from feature_repo.online.sqlite import finished_values
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
+from feature_repo.engine.local.materialized_views import materialized_from_feast
+from feature_repo.engine.plan import FeaturePlan, ViewPlan
+from feature_repo.errors import FeatureError
+from feature_repo.online.sqlite.state import SqliteOnlineState
+from feature_repo.online.sqlite.transactions import roll_back, snapshot, transaction
+from feature_repo.plugins import finished_values
 from feature_repo.plugins.feast_gaps import close_gaps
-from feature_repo.plugins.pushes import Refusals, finished_rows
-from feature_repo.times import EPOCH
+from feature_repo.plugins.finished_rows import finished_rows
+from feature_repo.plugins.refusals import Refusals
+from feature_repo.times import from_us
 
-close_gaps()  # here, because Feast imports this module with the first look at feature_store.yaml
+close_gaps()  # Here, because Feast imports this module with the first look at feature_store.yaml.
 
-WAIT_S = 2.0  # for another writer's transaction
-ALL = 1 << 62  # later than every moment, more than every count
-
-
-class FinishedValues(Exception):
-    """Somebody wrote finished feature values, where events are kept."""
+WAIT_S = 2.0  # For another writer's transaction.
+ALL = 1 << 62  # Later than every moment, more than every count.
+# A null key on its way through Feast, which sorts keys and fails on a null. No id is this text.
+NULL_KEY = Value(string_val="\0 no key")
 
 
-class StateLocked(Exception):
-    """Another process held the lock on serving's file for as long as this one may wait."""
+class FinishedValues(FeatureError):
+    """Somebody wrote finished feature values for a view whose events are kept."""
+
+
+class StateLocked(FeatureError):
+    """Another process held the lock on serving's file for longer than this one waits. `path` is the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,58 +53,53 @@ class StateLocked(Exception):
 
 
 class LakeOnlineStoreConfig(FeastConfigBaseModel):
+    """The section `online_store` of feature_store.yaml."""
+
     type: str = "feature_repo.plugins.online_store.LakeOnlineStore"
     home: str | None = roots.VARIABLE
 
     @property
     def database(self) -> Path:
+        """Serving's file, which may not be there yet."""
         return roots.serving_db(roots.resolve(self.home or ""))
 
 
 @contextmanager
-def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineState]:
-    """State of some views on serving's file; one transaction, committed if all went well.
+def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[SqliteOnlineState]:
+    """The state of some views on serving's file, in one transaction that is committed if all went well.
 
-    `StateLocked` if it cannot begin within `WAIT_S`.
+    Raises `StateLocked` if the transaction cannot begin within `WAIT_S`.
     """
-    with _connected(database) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield _state(connection, views)
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
+    with _connected(database) as connection, transaction(connection):
+        yield _state(connection, views)
 
 
 @contextmanager
-def reading(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[OnlineState]:
-    """The same to read from.
+def reading(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[SqliteOnlineState]:
+    """The state of some views on serving's file, to read from.
 
-    It takes no lock that a writer could hold, except to make tables where some are missing.
+    Reading waits for no writer. Where tables are missing they are made first, which raises `StateLocked` if
+    it cannot be done within `WAIT_S`.
     """
     with _connected(database) as connection:
         connection.execute("PRAGMA query_only = ON")
-        connection.execute(
-            "BEGIN"
-        )  # before the state is opened: of a generation that goes meanwhile, this still sees all
-        try:
-            state = _state(connection, views)
-        except sqlite3.OperationalError as error:
-            if not _is(error, sqlite3.SQLITE_READONLY):
-                raise
-            connection.execute("ROLLBACK")
-            connection.execute("PRAGMA query_only = OFF")
-            connection.execute("BEGIN IMMEDIATE")
-            _state(connection, views)
-            connection.execute("COMMIT")
-            connection.execute("BEGIN")
-            state = _state(connection, views)
-        yield state
-        connection.execute("ROLLBACK")
+        # The snapshot begins before the state is opened: a generation that goes meanwhile is still in it.
+        with snapshot(connection):
+            yield _state_to_read(connection, views)
 
 
 class LakeOnlineStore(OnlineStore):
+    """What `feature_store.yaml` names as the online store."""
+
+    def _read_features_per_fv(
+        self, config: RepoConfig, grouped_refs: list[Any], join_key_values: dict[str, Any], *rest: Any
+    ) -> None:
+        marked = {
+            name: [value if value.WhichOneof("val") else NULL_KEY for value in values]
+            for name, values in join_key_values.items()
+        }
+        super()._read_features_per_fv(config, grouped_refs, marked, *rest)
+
     def online_read(
         self,
         config: RepoConfig,
@@ -106,28 +107,23 @@ class LakeOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """As of now, because Feast passes no time.
+        """The features of each key as of now, because Feast passes no time.
 
-        What is null, or of a row older than its ttl, is left out, which Feast calls NOT_FOUND.
+        A value that is null, or of a row older than its ttl, is left out, which Feast calls NOT_FOUND. A null
+        key has an empty history. Raises `StateLocked`, and `NotAnId` for a key that is none.
         """
         now_us = time.time_ns() // 1000
         if not is_windowed(table):
             with reading(config.online_store.database) as state:
                 return finished_values.read(
-                    state.connection, table.name, entity_keys, plain_from_feast(table).ttl_us, now_us
+                    state.connection, table.name, entity_keys, materialized_from_feast(table).ttl_us, now_us
                 )
-        view = view_from_feast(
-            table
-        )  # the whole of it: for some of its columns the state would make indexes of their own
+        # The whole view: for some of its columns the state would make indexes of their own.
+        view = view_from_feast(table)
         whole = {f.name for f in table.features if str(f.dtype) == "Int64"}
         with reading(config.online_store.database, [view]) as state:
-            rows = [
-                state.aggregates(
-                    {view.entity: finished_values.with_text_ids(key).entity_values[0].string_val}, now_us
-                )
-                for key in entity_keys
-            ]
-        now = EPOCH + timedelta(microseconds=now_us)
+            rows = [state.aggregates({view.entity: _key(key)}, now_us) for key in entity_keys]
+        now = from_us(now_us)
         return [
             (now, {name: _proto(value, name in whole) for name, value in row.items() if value is not None})
             for row in rows
@@ -136,9 +132,10 @@ class LakeOnlineStore(OnlineStore):
     def online_write_batch(
         self, config: RepoConfig, table: Any, data: list[Any], progress: Callable[[int], Any] | None
     ) -> None:
-        """Finished values of a plain view.
+        """Write finished values of a materialized view.
 
-        The good rows go in; then `RefusedRows` says what was refused, if anything was.
+        The good rows go in. Then `RefusedRows` is raised if any row was refused. Raises `FinishedValues` for
+        a view whose events are kept.
         """
         if is_windowed(table):
             raise FinishedValues(
@@ -160,18 +157,16 @@ class LakeOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Any],
         partial: bool,
     ) -> None:
-        """Nothing: tables are made when a state is first opened, so that applying definitions leaves the
+        """Does nothing. Tables are made when a state is first opened, so that applying definitions leaves the
         running service's file alone.
         """
 
     def plan(self, config: RepoConfig, desired_registry_proto: Any) -> list[Any]:
+        """No infrastructure: the file is made when it is first needed."""
         return []
 
     def teardown(self, config: RepoConfig, tables: Sequence[Any], entities: Sequence[Any]) -> None:
-        """Forgets the events and values of these views.
-
-        The rest of serving's file, its decisions, is not Feast's to delete.
-        """
+        """Forget the events and values of these views. The decisions in serving's file stay."""
         if not config.online_store.database.exists():
             return
         with writing(
@@ -185,7 +180,7 @@ class LakeOnlineStore(OnlineStore):
 def write_values(
     config: RepoConfig, view: str, rows: Sequence[finished_values.Row], refusals: Refusals
 ) -> None:
-    """Values and refusals of a plain view, in one transaction."""
+    """Write values and refusals of a materialized view, in one transaction."""
     with writing(config.online_store.database) as state:
         finished_values.write(state.connection, view, rows)
         refusals.keep(state, view)
@@ -193,15 +188,16 @@ def write_values(
 
 @contextmanager
 def _connected(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that waits for a lock for `WAIT_S` in all, and then raises `StateLocked`."""
     database.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + WAIT_S
     try:
         with closing(sqlite3.connect(database, timeout=WAIT_S, isolation_level=None)) as connection:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(
-                f"PRAGMA busy_timeout = {max(1, round((until - time.monotonic()) * 1000))}"
-            )  # one wait, not one for each statement
+            # What is left of the one wait, because SQLite would wait for each statement anew.
+            left_ms = max(1, round((until - time.monotonic()) * 1000))
+            connection.execute(f"PRAGMA busy_timeout = {left_ms}")
             yield connection
     except sqlite3.OperationalError as error:
         if _is(error, sqlite3.SQLITE_BUSY) or _is(error, sqlite3.SQLITE_LOCKED):
@@ -209,16 +205,40 @@ def _connected(database: Path) -> Iterator[sqlite3.Connection]:
         raise
 
 
-def _state(connection: sqlite3.Connection, views: Sequence[ViewPlan]) -> OnlineState:
-    OnlineState.create_tables(connection)
+def _state(connection: sqlite3.Connection, views: Sequence[ViewPlan]) -> SqliteOnlineState:
+    SqliteOnlineState.create_tables(connection)
     connection.execute(finished_values.TABLE)
-    return OnlineState(
+    return SqliteOnlineState(
         connection, FeaturePlan("", tuple(views), (), tuple(a.name for v in views for a in v.aggregates))
     )
 
 
+def _state_to_read(connection: sqlite3.Connection, views: Sequence[ViewPlan]) -> SqliteOnlineState:
+    """The state within a snapshot. Where tables are missing, a new snapshot replaces the open one."""
+    try:
+        return _state(connection, views)
+    except sqlite3.OperationalError as error:
+        if not _is(error, sqlite3.SQLITE_READONLY):
+            raise
+    roll_back(connection)
+    connection.execute("PRAGMA query_only = OFF")
+    with transaction(connection):
+        _state(connection, views)
+    connection.execute("BEGIN")
+    return _state(connection, views)
+
+
 def _is(error: sqlite3.OperationalError, code: int) -> bool:
-    return error.sqlite_errorcode & 0xFF == code  # without what extended codes add
+    """Whether an error has a result code, whatever extended codes add to it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
+
+
+def _key(entity: EntityKey) -> str | None:
+    """The key of a windowed view as text; None for a null key."""
+    (value,) = entity.entity_values
+    if value == NULL_KEY or not value.WhichOneof("val"):
+        return None
+    return finished_values.with_text_ids(entity).entity_values[0].string_val
 
 
 def _proto(value: float | int, whole: bool) -> Value:

@@ -1,5 +1,5 @@
-"""Feast's provider for a store of events: pushed rows and materialized intervals become events of the online
-state; finished values only where a view is declared over finished rows.
+"""Feast's provider for a store of events. Pushed rows and materialized intervals become events of the online
+state, and finished values only where a view is declared over finished rows.
 """
 
 from __future__ import annotations
@@ -16,21 +16,27 @@ import pyarrow as pa
 from feast.infra.passthrough_provider import PassthroughProvider
 from feast.protos.feast.types.Value_pb2 import RepeatedValue, Value
 
-from feature_repo.engine.ids import id_texts
-from feature_repo.engine.local.materialized_views import is_windowed, plain_from_feast, read_rows, row_times
-from feature_repo.engine.local.windows import microseconds
-from feature_repo.engine.plan import ViewPlan, view_from_feast
+from feature_repo.engine.columns import microseconds
+from feature_repo.engine.from_feast import is_windowed, view_from_feast
+from feature_repo.engine.local.materialized_views import materialized_from_feast, read_rows, row_times
+from feature_repo.engine.plan import ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.lake_events import events_of
+from feature_repo.plugins.cells import id_or_null
+from feature_repo.plugins.finished_rows import good_values, pushed_values
 from feature_repo.plugins.online_store import write_values, writing
-from feature_repo.plugins.pushes import Refusals, good_values, moment_us, push_events, pushed_values
+from feature_repo.plugins.pushes import nullable_keys, push_events
+from feature_repo.plugins.refusals import Refusals
+from feature_repo.times import to_us
 
-AT_ONCE = 1_000  # events in one commit: others wait for the lock meanwhile
+AT_ONCE = 1_000  # Events in one commit; others wait for the lock meanwhile.
 EVER = np.iinfo(np.int64)
 log = logging.getLogger(__name__)
 
 
 class LakeProvider(PassthroughProvider):
+    """What `feature_store.yaml` names as the provider."""
+
     def get_online_features(
         self,
         config: Any,
@@ -41,9 +47,10 @@ class LakeProvider(PassthroughProvider):
         full_feature_names: bool = False,
         include_feature_view_version_metadata: bool = False,
     ) -> Any:
-        """Numbers that stand for ids become text here.
+        """Feast's answer, with ids as text: Feast would look for 654.0 by the text that Python prints.
 
-        Feast would ask for `654.0` by the text that Python prints.
+        None and NaN are a null key, which has an empty history. Raises `NotAnId` for any other value that is
+        no id, with its column and row.
         """
         asked = _with_text_ids(entity_rows, _id_names(features, registry, project))
         return super().get_online_features(
@@ -59,35 +66,39 @@ class LakeProvider(PassthroughProvider):
     def ingest_df(
         self, feature_view: Any, df: pd.DataFrame, field_mapping: dict[str, str] | None = None
     ) -> None:
+        """Take a frame for one view, as `ingest` does."""
         self.ingest([feature_view], df)
 
     async def ingest_df_async(
         self, feature_view: Any, df: pd.DataFrame, field_mapping: dict[str, str] | None = None
     ) -> None:
+        """`ingest_df`, for callers that await it."""
         self.ingest([feature_view], df)
 
     def ingest(self, feature_views: Iterable[Any], df: pd.DataFrame) -> None:
-        """One frame for some views: raw events for windowed ones, each stream once, and finished values for
-        plain ones.
+        """Take one frame for some views: raw events for windowed views, each stream once, and finished values
+        for materialized ones.
 
-        Rows that no event or value may be (a number that is NaN or infinite, an id or a time that is missing,
-        a time more than a day ahead) go to quarantine and are counted by reason; all others go in. Then
-        `RefusedRows` says how many rows were taken and how many refused, and names the first offence. A row
+        Bad rows go to quarantine and are counted by reason: a number that is NaN or infinite, an id or a time
+        that is missing, a time more than a day ahead. All others go in. Then `RefusedRows` is raised where a
+        row was refused. It says how many rows were taken and refused, and names the first offence. A row
         counts as refused if any of the views refused it.
         """
         database = self.repo_config.online_store.database
         refusals = Refusals(len(df))
-        streams: dict[str, list[ViewPlan]] = {}
+        streams: dict[str, list[tuple[ViewPlan, Any]]] = {}
         for view in sorted(feature_views, key=lambda v: v.name):
             if is_windowed(view):
                 plan = view_from_feast(view)
-                streams.setdefault(plan.stream, []).append(plan)
+                streams.setdefault(plan.stream, []).append((plan, view))
             else:
-                plain = plain_from_feast(view)
-                write_values(self.repo_config, view.name, pushed_values(view, plain, df, refusals), refusals)
-        for stream, views in streams.items():
-            with writing(database, views) as state:
-                push_events(state, views, df, refusals)
+                materialized = materialized_from_feast(view)
+                write_values(
+                    self.repo_config, view.name, pushed_values(view, materialized, df, refusals), refusals
+                )
+        for stream, both in streams.items():
+            with writing(database, [plan for plan, _ in both]) as state:
+                push_events(state, stream, df, refusals, nullable_keys(view for _, view in both))
                 refusals.keep(state, stream)
         refusals.tell()
 
@@ -102,15 +113,15 @@ class LakeProvider(PassthroughProvider):
         tqdm_builder: Any,
         disable_event_timestamp: bool = False,
     ) -> None:
-        """What became known from `start_date` to `end_date`, both included: of a windowed view its events, of
-        a plain one the newest values.
+        """Bring what became known from `start_date` to `end_date`, both included, from the lake into the
+        online store: the events of a windowed view, the newest values of a materialized one.
         """
-        start, end = (moment_us(t) for t in (start_date, end_date))
+        start, end = to_us(start_date), to_us(end_date)
         lake = config.offline_store.open_lake()
         dataset = (
             view_from_feast(feature_view).stream
             if is_windowed(feature_view)
-            else plain_from_feast(feature_view).dataset
+            else materialized_from_feast(feature_view).dataset
         )
         first = "" if disable_event_timestamp else start_date.astimezone(UTC).date().isoformat()
         for day in lake.between(dataset, first, end_date.astimezone(UTC).date().isoformat(), validated=True):
@@ -129,20 +140,20 @@ class LakeProvider(PassthroughProvider):
                 state.load(view.stream, batch)
 
     def _load_values(self, feature_view: Any, lake: Lake, day: str, start: int, end: int) -> None:
-        """Rows that are refused are counted and logged: they must not hold up the intervals to come."""
-        plain = plain_from_feast(feature_view)
-        rows = read_rows(lake, plain, [day])
-        rows = _between(rows, row_times(plain, rows)[1], start, end)
+        """Refused rows are counted and logged. An error would hold up all later intervals."""
+        materialized = materialized_from_feast(feature_view)
+        rows = read_rows(lake, materialized, [day])
+        rows = _between(rows, row_times(materialized, rows)[1], start, end)
         refusals = Refusals(rows.num_rows)
-        good = good_values(feature_view, plain, rows, refusals)
+        good = good_values(feature_view, materialized, rows, refusals)
         write_values(self.repo_config, feature_view.name, good, refusals)
         if refusals.offences:
             log.warning("%s, %s: %s", feature_view.name, day, refusals.summary)
 
 
 def _id_names(features: Any, registry: Any, project: str) -> set[str]:
-    """What ids may be called in an entity row: by the entity, its join key, or what a feature service renames
-    it to.
+    """What ids may be called in an entity row: the entity, its join key, or what a feature service renames it
+    to.
     """
     entities = registry.list_entities(project, allow_cache=True)
     renamed = (
@@ -152,15 +163,12 @@ def _id_names(features: Any, registry: Any, project: str) -> set[str]:
 
 
 def _with_text_ids(rows: Any, names: set[str]) -> Any:
-    """Entity rows, or columns of them, with every id as text. `NotAnId` names the column and the row."""
+    """Entity rows, or columns of them, with every id as text or None. `NotAnId` names the column and the
+    row.
+    """
     if isinstance(rows, list):
-        columns = {
-            name: id_texts(name, [row.get(name) for row in rows])
-            for name in names
-            if any(name in row for row in rows)
-        }
         return [
-            {name: columns[name][i] if name in columns else value for name, value in row.items()}
+            {name: _text_id(name, i, value) if name in names else value for name, value in row.items()}
             for i, row in enumerate(rows)
         ]
     if isinstance(rows, Mapping):
@@ -171,13 +179,17 @@ def _with_text_ids(rows: Any, names: set[str]) -> Any:
 def _text_ids(name: str, values: Any) -> Any:
     if isinstance(values, RepeatedValue):
         return RepeatedValue(val=_text_ids(name, values.val))
-    given = list(values)
-    plain = id_texts(
-        name, [getattr(v, v.WhichOneof("val") or "", None) if isinstance(v, Value) else v for v in given]
-    )
-    return [
-        Value(string_val=text) if isinstance(v, Value) else text for v, text in zip(given, plain, strict=True)
-    ]
+    return [_text_id(name, i, value) for i, value in enumerate(values)]
+
+
+def _text_id(name: str, row: int, value: Any) -> Any:
+    """One id as text, in Feast's own form where it came in it."""
+    if isinstance(value, Value):
+        kind = value.WhichOneof("val")
+        held = None if kind in (None, "null_val") else getattr(value, kind)
+        text = id_or_null(held, name, row)
+        return Value() if text is None else Value(string_val=text)
+    return id_or_null(value, name, row)
 
 
 def _between(table: pa.Table, us: Any, start: int, end: int) -> pa.Table:

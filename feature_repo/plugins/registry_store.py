@@ -1,19 +1,16 @@
-"""Feast's registry as one file, replaced as a whole: an apply is seen entirely or not at all, and a damaged
-file is never taken for an empty one.
+"""Feast's registry as one file that is replaced as a whole. An apply is seen entirely or not at all, and a
+damaged file is never taken for an empty one.
 
-Two files stand beside it. `<name>.holds` lists the names that the registry must hold: a file that lacks some
-was cut off or is an old copy. `<name>.good` is the last content that was written. Names that a write removes
-leave the list before the registry changes and new ones join it after, so that a crash in between leaves a
-registry that holds whatever the list says.
+Two files stand beside the registry. `<name>.holds` lists the names that it must hold: a registry that lacks
+some was cut off, or is an old copy. `<name>.good` is the last content that was written. A write takes names
+off the list before the registry changes, and adds names after it. A crash in between leaves a registry that
+holds whatever the list says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +18,12 @@ from typing import Any
 
 from feast.infra.registry.file import FileRegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
+from filelock import FileLock
 from google.protobuf.message import DecodeError
 
 from feature_repo import roots
+from feature_repo.errors import FeatureError
+from feature_repo.lake.files import write_whole
 
 KINDS = (
     "entities",
@@ -33,18 +33,17 @@ KINDS = (
     "on_demand_feature_views",
     "feature_services",
 )
-_held = threading.local()
 
 
-class DamagedRegistry(Exception):
-    """The registry file does not hold the registry that was written."""
+class DamagedRegistry(FeatureError):
+    """The registry file does not hold the registry that was written. `path` is the file."""
 
     def __init__(self, path: Path, why: str) -> None:
         self.path = path
         super().__init__(f"{path}: {why}; the definitions are code: move the file away and apply them again")
 
 
-class RegistryChanged(Exception):
+class RegistryChanged(FeatureError):
     """Another process wrote the registry between reading and writing; nothing was written."""
 
     def __init__(self, path: Path) -> None:
@@ -53,23 +52,31 @@ class RegistryChanged(Exception):
 
 
 class HomeRegistryStore(FileRegistryStore):
+    """The registry of one home."""
+
     def __init__(self, registry_config: Any, repo_path: Path | None) -> None:
         self._filepath = roots.resolve(registry_config.path)
 
     def get_registry_proto(self) -> RegistryProto:
+        """The registry as it is in the file.
+
+        Raises `FileNotFoundError` where there is none, and `DamagedRegistry` where it is not what was
+        written.
+        """
         if not self._filepath.exists():
             raise FileNotFoundError(self._filepath)
-        # The list first: a write between the two reads can only add to what the file holds, or has shortened
-        # the list already.
+        # The list is read first. A write between the two reads can only add to what the file holds, or has
+        # shortened the list already.
         listed = _listed(self._filepath)
         registry = _parsed(self._filepath, self._filepath)
         if listed - names(registry):
-            listed = _listed(self._filepath)  # the write took names away
+            listed = _listed(self._filepath)  # The write took names away.
         if lost := sorted(listed - names(registry)):
             raise DamagedRegistry(self._filepath, f"it lacks {', '.join(lost)}, which were applied")
         return registry
 
     def teardown(self) -> None:
+        """Delete the registry and what stands beside it."""
         for path in (self._filepath, _holds(self._filepath), _good(self._filepath)):
             path.unlink(missing_ok=True)
 
@@ -80,9 +87,8 @@ class HomeRegistryStore(FileRegistryStore):
                 if current.version_id != registry_proto.version_id:
                     if registry_proto.version_id or names(registry_proto):
                         raise RegistryChanged(self._filepath)
-                    registry_proto.CopyFrom(
-                        current
-                    )  # Feast found no file and makes an empty one, but meanwhile there is one
+                    # Feast found no file and makes an empty one, but meanwhile there is one.
+                    registry_proto.CopyFrom(current)
                     return
                 kept = _listed(self._filepath) & names(registry_proto)
             else:
@@ -91,17 +97,19 @@ class HomeRegistryStore(FileRegistryStore):
             registry_proto.last_updated.GetCurrentTime()
             content = registry_proto.SerializeToString()
             _list(self._filepath, kept)
-            replace(self._filepath, content)
+            write_whole(self._filepath, content)
             _list(self._filepath, names(registry_proto))
-            replace(_good(self._filepath), content)
+            write_whole(_good(self._filepath), content)
 
 
 def set_aside(path: Path) -> None:
-    """Move a damaged registry away, and put the last good one in its place, if there is one."""
+    """Move a damaged registry to `<name>.damaged`, and put the last good one in its place, if there is
+    one.
+    """
     path.replace(path.with_suffix(".damaged"))
     _holds(path).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError, DamagedRegistry):
-        replace(path, _parsed(_good(path), path).SerializeToString())
+        write_whole(path, _parsed(_good(path), path).SerializeToString())
 
 
 def names(registry: RegistryProto) -> set[str]:
@@ -115,36 +123,18 @@ def names(registry: RegistryProto) -> set[str]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process and thread at a time; whoever holds the lock may take it again."""
-    held: set[Path] = _held.__dict__.setdefault("folders", set())
-    if folder in held:
-        yield
-        return
+    """Let one process and thread at a time work on a folder, which is made where it is missing.
+
+    Whoever holds the lock may take it again; others wait. The system frees the lock when its process dies.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "apply.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        held.add(folder)
+    # One instance a file, so that a thread that holds the lock takes it again instead of waiting for itself.
+    with FileLock(folder / "apply.lock", is_singleton=True):
         yield
-    finally:
-        held.discard(folder)
-        os.close(descriptor)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put a file in place in one step."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _parsed(file: Path, registry: Path) -> RegistryProto:
+    """The content of a file; `DamagedRegistry` names the registry where the file holds none."""
     content = file.read_bytes()
     if not content:
         raise DamagedRegistry(registry, "it is empty")
@@ -175,4 +165,4 @@ def _listed(path: Path) -> set[str]:
 
 def _list(path: Path, held: set[str]) -> None:
     if not _holds(path).exists() or _listed(path) != held:
-        replace(_holds(path), json.dumps(sorted(held)).encode())
+        write_whole(_holds(path), json.dumps(sorted(held)).encode())

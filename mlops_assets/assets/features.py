@@ -17,7 +17,7 @@ from dagster import (
     asset,
 )
 
-from feature_repo.engine.local.by_day import view_by_day, write_by_day
+from feature_repo.engine.local.by_day import write_by_day
 from feature_repo.engine.plan import FeaturePlan, ViewPlan, over_columns
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.times import HOUR_US
@@ -67,7 +67,8 @@ def _view(case: UseCase, view: FeatureView, days: DailyPartitionsDefinition) -> 
         require_validated(opened, TRANSACTIONS, made)
         plan = _view_plan(feature_store.plan(case.feature_service), view.name)
         summary = _Summary([aggregate.name for aggregate in plan.aggregates])
-        written = write_by_day(opened, view.name, summary.of(view_by_day(opened, plan, TRANSACTIONS, made)))
+        days = feature_store.engine(opened).view_by_day(plan, TRANSACTIONS, "transaction_id", made)
+        written = write_by_day(opened, view.name, summary.of(days))
         yield from reported(context, view.name, written, dict.fromkeys(made, summary.metadata(made)))
 
     return feature_view
@@ -250,14 +251,14 @@ def recount(lake: Lake, plan: FeaturePlan, day: str) -> tuple[int, list[str]]:
         events = lake.read(view.stream, reached, [view.entity, "event_timestamp", "created_timestamp"])
         by_key: dict[str, list[dict[str, Any]]] = {}
         for event in events.filter(
-            pc.is_in(events.column(view.entity), pa.array([row[view.entity] for row in rows], pa.string()))
+            pc.is_in(events.column(view.entity), pa.array([row[view.asked_by] for row in rows], pa.string()))
         ).to_pylist():
             by_key.setdefault(event[view.entity], []).append(event)
         for row in rows:
             at = row["event_timestamp"]
             for aggregate in (a for v, a in counted if v == view):
                 low = from_us(view.lower_us(to_us(at), aggregate.window_us))
-                known = by_key.get(row[view.entity], [])
+                known = by_key.get(row[view.asked_by], [])
                 n = sum(
                     low <= event["event_timestamp"] < at and event["created_timestamp"] <= at
                     for event in known

@@ -18,6 +18,7 @@ from mlops_assets.resources.environments import Settings
 
 
 def model_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
+    """The assets of the group, in the order of a training; the walk-forward last."""
     makers = (
         training_set_asset,
         recipe_asset,

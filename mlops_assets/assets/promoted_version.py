@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
-from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
 
 from mlops_assets.core.keys import EVALUATION, MODEL, PROMOTED_VERSION
-from mlops_assets.core.lifecycle.champions import GATE, kind, moved_to
+from mlops_assets.core.lifecycle.champions import GATE, Row, kind, moved_to
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.graph.headers import described
 from mlops_assets.graph.partitions import as_of_days, run_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.history_resource import HistoryResource
@@ -18,17 +20,17 @@ from mlops_assets.resources.registry import CARD, ModelRegistry
 
 
 def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
-    @asset(
-        name=PROMOTED_VERSION,
-        description=(
-            "The version that became champion as of the day. Where the gate refused, there is none: the run"
-            " succeeds and the champion stays."
-        ),
-        group_name=MODEL,
-        pool=MODEL,
-        owners=[case.owner],
+    """The asset `promoted_version`, which has no partition where the gate refused."""
+
+    @described(
+        case,
+        PROMOTED_VERSION,
+        "The version that became champion as of the day. Where the gate refused, there is none: the run"
+        " succeeds"
+        " and the champion stays.",
+        group=MODEL,
         kinds={"mlflow"},
-        partitions_def=as_of_days(settings.time.start, settings.time.end),
+        days=as_of_days(settings.time.start, settings.time.end),
         deps=[EVALUATION],
         output_required=False,
     )
@@ -52,14 +54,17 @@ def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinitio
             pa.table({"version": [number], "replaced": pa.array([row["champion"]], pa.string())}),
             validated=True,
         )
-        yield MaterializeResult(
-            metadata={
-                "version": number,
-                "replaced": row["champion"] or "none",
-                "by": row.get("by", GATE),
-                "model card": f"{CARD} of the MLflow run {registry.version(number).run_id}",
-                "reasons": MetadataValue.md("\n".join(f"- {r}" for r in row["reasons"])),
-            }
-        )
+        yield MaterializeResult(metadata=_told(row, number, registry))
 
     return promoted_version
+
+
+def _told(row: Row, number: str, registry: ModelRegistry) -> dict[str, Any]:
+    """The promotion for a person in the UI."""
+    return {
+        "version": number,
+        "replaced": row["champion"] or "none",
+        "by": row.get("by", GATE),
+        "model card": f"{CARD} of the MLflow run {registry.version(number).run_id}",
+        "reasons": MetadataValue.md("\n".join(f"- {r}" for r in row["reasons"])),
+    }

@@ -28,9 +28,9 @@ from sqlalchemy.exc import DBAPIError
 
 from feature_repo.lake.files import write_whole
 from mlops_assets.errors import PlatformError, is_interrupted, told
+from mlops_assets.graph.unfinished_runs import fail_dead_runs
 from mlops_assets.resources.home import bring_up, preparing, write_layout
 from mlops_assets.resources.processes import process_tags
-from mlops_assets.sensors.retraining import fail_dead_runs
 
 # Runs that the UI, a sensor or a schedule launches wait in a queue. Two run at a time, and one of the model
 # group, which is a pool. Limits count runs. Limits that count steps would also hold up a run in this process.

@@ -14,12 +14,12 @@ from pathlib import Path
 from dagster import DagsterInstance
 
 from mlops_assets.errors import PlatformError
+from mlops_assets.graph.unfinished_runs import fail_dead_runs
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.home import ARTIFACTS
 from mlops_assets.resources.processes import ORPHAN_TIMEOUT_S, start
 from mlops_assets.resources.registry import ModelRegistry, registry_of
 from mlops_assets.resources.registry_database import QUIET
-from mlops_assets.sensors.retraining import fail_dead_runs
 
 LOOPBACK = "127.0.0.1"
 STOP_TIMEOUT_S = 20.0  # For the two themselves

@@ -114,7 +114,8 @@ def _flags_for_numbers(kind: type, values: Mapping[str, Any]) -> list[str]:
     if not is_dataclass(kind):
         return []
     hints = get_type_hints(kind)
-    return [key for key, value in values.items() if isinstance(value, bool) and hints[key] in (int, float)]
+    numbers = (int, float, float | None)
+    return [key for key, value in values.items() if isinstance(value, bool) and hints[key] in numbers]
 
 
 def _unknown(kind: type, values: Mapping[str, Any]) -> list[tuple[str | int, ...]]:

@@ -1,51 +1,58 @@
-"""Pictures as PNG, small enough for the UI and legible at that size; and the four of an evaluation."""
+"""Pictures as PNG, small enough for the UI and legible at that size."""
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_assets.core.judging.bootstrap import value_of
 from mlops_assets.core.judging.money import Costs
-from serving.contract.bundle import Release
-from serving.contract.scorers.lightgbm import Scorer
+from mlops_assets.core.learning.tuning import Study
+from mlops_assets.core.words import Words
+from serving.contract.subject import Subject
 
 Scores = Mapping[str, npt.NDArray[np.float64]]  # of "candidate", and of "champion" or "baseline"
 
-# of a reliability diagram, each with as many expected frauds: in bins of equally many rows nearly all frauds
-# would be in the last one
+# Of a reliability diagram, each with as many expected positives: of bins with equally many rows the last one
+# would hold nearly all positives.
 BINS = 8
-# exact contributions take a millisecond a row and a hundred trees; their means are stable long before
-EXPLAINED_ROWS = 1_000
 SHOWN_FEATURES = 15
-# rank correlation below which higher values neither raise nor lower the score on the whole
+# Rank correlation below which higher values neither raise nor lower the score on the whole
 NO_DIRECTION = 0.2
 ODDS = (0.0002, 0.998)  # shown of a reliability diagram
 COLOURS = ("tab:blue", "tab:orange", "tab:green")
 
 
 def pictures(
-    holdout: pd.DataFrame, scores: Scores, costs: Costs, fit: Release, matrix: npt.NDArray[np.float64]
+    subject: Subject,
+    holdout: pd.DataFrame,
+    scores: Scores,
+    costs: Costs,
+    features: Sequence[str],
+    explained: npt.NDArray[np.float64],
+    pushed: npt.NDArray[np.float64],
 ) -> dict[str, bytes]:
-    """By name, without the pictures that this holdout does not define.
+    """The pictures of an evaluation by name, without those that this holdout does not define.
 
-    `fit` is what was measured, `matrix` its input on the holdout.
+    `explained` are rows of the model's input, and `pushed` what each feature added to their margins.
     """
-    flags = holdout["is_fraud"].to_numpy(dtype=bool)
+    flags, words = holdout[subject.labels.name].to_numpy(dtype=bool), Words.of(subject)
     if not flags.any() or not all(np.isfinite(values).all() for values in scores.values()):
         return {}
     return {
-        "precision and recall": precision_and_recall(flags, scores),
-        "calibration": calibration(flags, scores),
-        "money saved": money_saved(holdout, scores, costs),
-        "what it leans on": contributions(fit, matrix),
+        "precision and recall": precision_and_recall(flags, scores, words),
+        "calibration": calibration(flags, scores, words),
+        f"{words.worth} saved": value_saved(subject, holdout, scores, costs),
+        "what it leans on": contributions(features, explained, pushed, words),
     }
 
 
 def as_markdown(name: str, content: bytes) -> str:
+    """A PNG as Markdown that carries it."""
     return f"![{name}]({data_uri(content)})"
 
 
@@ -55,16 +62,18 @@ def data_uri(content: bytes) -> str:
 
 
 def png(figure: Any) -> bytes:
+    """A matplotlib figure as the bytes of a PNG."""
     figure.savefig(image := io.BytesIO(), format="png")
     return image.getvalue()
 
 
-def precision_and_recall(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
+def precision_and_recall(flags: npt.NDArray[np.bool_], scores: Scores, words: Words) -> bytes:
+    """Precision over recall of each model, on the holdout."""
     from sklearn.metrics import precision_recall_curve
 
     figure, axes = _axes(
         "precision and recall on the holdout",
-        "recall: share of frauds found",
+        f"recall: share of {words.positives} found",
         "precision: share of alarms that are right",
     )
     for colour, (name, values) in zip(COLOURS, scores.items(), strict=False):
@@ -75,21 +84,20 @@ def precision_and_recall(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
     return _png(figure, axes)
 
 
-def calibration(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
-    """A reliability diagram on log-odds axes, where rare fraud is visible and near certainty too.
+def calibration(flags: npt.NDArray[np.bool_], scores: Scores, words: Words) -> bytes:
+    """A reliability diagram on log-odds axes, where rare positives are visible and near certainty too.
 
-    Bars are 95 % intervals, the numbers frauds.
+    Bars are 95 % intervals, the numbers positives.
     """
     from matplotlib.ticker import FixedLocator
 
-    figure, axes = _axes("calibration on the holdout", "mean score", "observed share of fraud")
+    figure, axes = _axes("calibration on the holdout", "mean score", f"observed share of {words.positive}")
     for colour, (name, values) in zip(COLOURS, scores.items(), strict=False):
-        mean, rows, frauds = reliability(flags, values)
-        centre, half = _wilson(rows, frauds)
-        share = frauds / rows
-        seen = (share > 0) & (
-            share < 1
-        )  # 0 and 1 have no place on such an axis: of these bins the interval alone is drawn
+        mean, rows, positives = reliability(flags, values)
+        centre, half = _wilson(rows, positives)
+        share = positives / rows
+        # 0 and 1 have no place on such an axis: of these bins the interval alone is drawn.
+        seen = (share > 0) & (share < 1)
         axes.vlines(
             mean,
             np.clip(centre - half, *ODDS),
@@ -100,7 +108,9 @@ def calibration(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
         )
         axes.plot(mean[seen], share[seen], "o-", color=colour, markersize=4, label=name)
         if name == "candidate":
-            for x, y, count in zip(mean, np.clip(np.where(seen, share, centre), *ODDS), frauds, strict=True):
+            for x, y, count in zip(
+                mean, np.clip(np.where(seen, share, centre), *ODDS), positives, strict=True
+            ):
                 axes.annotate(
                     f"{count:.0f}",
                     (x, y),
@@ -121,40 +131,42 @@ def calibration(flags: npt.NDArray[np.bool_], scores: Scores) -> bytes:
 def reliability(
     flags: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Of each bin, from low scores to high: mean score, rows, frauds.
+    """Of each bin, from low scores to high: mean score, rows, positives.
 
-    Each has as many frauds to expect; equal scores share one.
+    Each bin has as many positives to expect; equal scores share a bin.
     """
     place = np.unique(scores, return_inverse=True)[1]
     expected = np.bincount(place, weights=scores)
     middle = (np.cumsum(expected) - expected / 2) / (expected.sum() or 1.0)
     bins = np.unique((middle * BINS).astype(np.int64), return_inverse=True)[1][place]
-    rows, frauds, total = (
+    rows, positives, total = (
         np.bincount(bins),
         np.bincount(bins, weights=flags),
         np.bincount(bins, weights=scores),
     )
-    return total / rows, rows, frauds
+    return total / rows, rows, positives
 
 
-def money_saved(holdout: pd.DataFrame, scores: Scores, costs: Costs) -> bytes:
-    """What reviewing the highest scores of each day would have saved, at every capacity to three times the
-    one that is configured.
+def value_saved(subject: Subject, holdout: pd.DataFrame, scores: Scores, costs: Costs) -> bytes:
+    """What reviewing the highest scores of each day would have saved, at every number of reviews.
+
+    The numbers go up to three times the configured capacity.
     """
+    worth = Words.of(subject).worth
     most = max(3 * costs.reviews_per_day, 10)
-    fraud = holdout["is_fraud"].to_numpy(dtype=bool)
-    losses = costs.missed_fraud_share * holdout["amount"].to_numpy(dtype=np.float64)
+    positive = holdout[subject.labels.name].to_numpy(dtype=bool)
+    losses = costs.missed_share * value_of(subject, holdout)
     figure, axes = _axes(
-        "money saved by reviewing the highest scores", "reviews a day", "money saved on the holdout"
+        f"{worth} saved by reviewing the highest scores", "reviews a day", f"{worth} saved on the holdout"
     )
     for colour, (name, values) in zip(COLOURS, scores.items(), strict=False):
         axes.plot(
             range(most + 1),
-            saved_by_capacity(holdout["event_timestamp"], fraud, losses, values, most),
+            saved_by_capacity(holdout["event_timestamp"], positive, losses, values, most),
             label=name,
             color=colour,
         )
-    axes.axhline(losses[fraud].sum(), color="grey", linestyle=":", linewidth=1, label="all that was lost")
+    axes.axhline(losses[positive].sum(), color="grey", linestyle=":", linewidth=1, label="all that was lost")
     axes.axvline(
         costs.reviews_per_day,
         color="black",
@@ -170,30 +182,32 @@ def money_saved(holdout: pd.DataFrame, scores: Scores, costs: Costs) -> bytes:
 
 def saved_by_capacity(
     times: pd.Series,
-    fraud: npt.NDArray[np.bool_],
+    positive: npt.NDArray[np.bool_],
     losses: npt.NDArray[np.float64],
     scores: npt.NDArray[np.float64],
     most: int,
 ) -> npt.NDArray[np.float64]:
-    """The money saved with 0, 1, … `most` reviews a day."""
+    """What is saved with 0, 1, … `most` reviews a day, in the unit of `losses`."""
     day = times.dt.strftime("%Y-%m-%d").to_numpy()
     rank = pd.Series(-scores).groupby(day).rank(method="first").to_numpy(dtype=np.int64)
-    within = fraud & (rank <= most)
+    within = positive & (rank <= most)
     return np.cumsum(np.bincount(rank[within], weights=losses[within], minlength=most + 1))
 
 
-def contributions(fit: Release, matrix: npt.NDArray[np.float64]) -> bytes:
-    """Mean absolute SHAP values (exact, of the trees) over evenly spread rows; the colour says which way a
-    feature pushes.
-    """
-    rows = matrix[:: max(1, -(-len(matrix) // EXPLAINED_ROWS))]
-    pushed = np.asarray(Scorer(fit.model_text, fit.calibrator).booster.predict(rows, pred_contrib=True))[
-        :, :-1
-    ]
+def contributions(
+    features: Sequence[str],
+    rows: npt.NDArray[np.float64],
+    pushed: npt.NDArray[np.float64],
+    words: Words,
+) -> bytes:
+    """Mean absolute contributions over the rows; the colour says which way a feature pushes."""
     size = np.abs(pushed).mean(axis=0)
     top = np.argsort(-size, kind="stable")[:SHOWN_FEATURES][::-1]
     figure, axes = _axes(
-        f"what it leans on, {len(rows):,} payments", "mean |contribution| to the log-odds", "", height=4.2
+        f"what it leans on, {len(rows):,} {words.events}",
+        "mean |contribution| to the log-odds",
+        "",
+        height=4.2,
     )
     ways = {
         "higher values raise the score": "tab:red",
@@ -204,8 +218,38 @@ def contributions(fit: Release, matrix: npt.NDArray[np.float64]) -> bytes:
     for label, colour in ways.items():
         if chosen := [place for place, found in enumerate(way) if found == label]:
             axes.barh(chosen, size[top][chosen], color=colour, label=label)
-    axes.set_yticks(range(len(top)), [fit.features[one] for one in top], fontsize=8)
+    axes.set_yticks(range(len(top)), [features[one] for one in top], fontsize=8)
     return _png(figure, axes)
+
+
+def search_history(study: Study) -> Any:
+    """A figure of the log loss of each trial, and the best so far."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5, 3), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    for given_up, mark, what in ((False, "o", "all folds"), (True, "x", "given up")):
+        if some := [trial for trial in study.trials if trial.given_up == given_up]:
+            axes.plot([trial.number + 1 for trial in some], [trial.loss for trial in some], mark, label=what)
+    so_far = [min(t.loss for t in study.trials[: n + 1] if not t.given_up) for n in range(len(study.trials))]
+    axes.step([trial.number + 1 for trial in study.trials], so_far, where="post", label="best so far")
+    axes.set(xlabel="trial", ylabel="log loss")
+    axes.legend()
+    return figure
+
+
+def lines(table: pd.DataFrame, by: str, columns: Mapping[str, str], label: str) -> str:
+    """One line a column over the values of `by`, as a data URI; `columns` by the words of the legend."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    for name, column in columns.items():
+        axes.plot(table[by], table[column], marker="o", label=name)
+    axes.set(ylabel=label, ylim=(0, None))
+    axes.tick_params(axis="x", rotation=45)
+    axes.legend()
+    return data_uri(png(figure))
 
 
 def _direction(values: npt.NDArray[np.float64], pushed: npt.NDArray[np.float64]) -> str:
@@ -218,10 +262,10 @@ def _direction(values: npt.NDArray[np.float64], pushed: npt.NDArray[np.float64])
 
 
 def _wilson(
-    rows: npt.NDArray[np.float64], frauds: npt.NDArray[np.float64], z: float = 1.96
+    rows: npt.NDArray[np.float64], positives: npt.NDArray[np.float64], z: float = 1.96
 ) -> tuple[Any, Any]:
     """Centre and half width of Wilson's score interval."""
-    share, weight = frauds / rows, 1 + z**2 / rows
+    share, weight = positives / rows, 1 + z**2 / rows
     return (share + z**2 / (2 * rows)) / weight, z * np.sqrt(
         share * (1 - share) / rows + z**2 / (4 * rows**2)
     ) / weight

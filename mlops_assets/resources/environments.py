@@ -20,7 +20,7 @@ from annotated_types import Ge, Le
 from mlops_assets.core.config_tables import nearest, read_table
 from mlops_assets.core.data.base import SourceError
 from mlops_assets.core.judging.gate import Gate
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.money import GivenCosts
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.tuning import Tuning
 from mlops_assets.core.use_case import UseCase
@@ -91,8 +91,8 @@ class Model:
     # Nothing is learnt from the platform's first days. Their windows are emptier than all later ones
     warm_up_days: Annotated[int, Ge(0)] = 14
     seed: Annotated[int, Ge(0)] = 7
-    # Keys that a team can look at in a day, as in the published card precision@100
-    card_k: Annotated[int, Ge(1)] = 100
+    # What a team can look at in a day, as in the published card precision@100
+    precision_k: Annotated[int, Ge(1)] = 100
 
     def __post_init__(self) -> None:
         if self.train_days <= self.holdout_days:
@@ -157,7 +157,7 @@ class Settings:
     model: Model = field(default_factory=Model)
     recipe: Recipe = field(default_factory=Recipe)
     tuning: Tuning = field(default_factory=Tuning)
-    costs: Costs = field(default_factory=Costs)
+    costs: GivenCosts = field(default_factory=GivenCosts)
     gate: Gate = field(default_factory=Gate)
     guard: Guard = field(default_factory=Guard)
     drift: DriftThresholds = field(default_factory=DriftThresholds)
@@ -203,6 +203,12 @@ class Settings:
         return f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
 
 
+# Keys that configurations of before may have, with their names of now.
+FORMER_KEYS: Mapping[str, Mapping[str, str]] = {
+    "costs": {"missed_fraud_share": "missed_share"},  # guard: ok
+    "gate": {"max_amount_factor": "max_value_factor"},  # guard: ok
+    "model": {"card_k": "precision_k"},  # guard: ok
+}
 SECTIONS: Mapping[str, type] = {
     "time": Time,
     "storage": Storage,
@@ -213,7 +219,7 @@ SECTIONS: Mapping[str, type] = {
     "model": Model,
     "recipe": Recipe,
     "tuning": Tuning,
-    "costs": Costs,
+    "costs": GivenCosts,
     "gate": Gate,
     "guard": Guard,
     "drift": DriftThresholds,
@@ -300,7 +306,8 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         problems.append(f"unknown key {name!r}{nearest(name, known)}; {hint}")
     for name, kind in SECTIONS.items():
         if name in values:
-            section, wrong = read_table(kind, values[name], f"[{name}]", home_of)
+            table = _by_present_names(name, values[name])
+            section, wrong = read_table(kind, table, f"[{name}]", home_of)
             given |= {name: section} if section is not None else {}
             problems += wrong
     for name, kind in {"use_case": str, "source": dict}.items():
@@ -309,6 +316,14 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         else:
             problems.append(f"{name} has to be {'a table' if kind is dict else 'a name'}, not {value!r}")
     return given, problems
+
+
+def _by_present_names(section: str, values: Any) -> Any:
+    """A table whose keys of before have the names of now; a file that gives both keeps what it says."""
+    if not isinstance(values, Mapping):
+        return values
+    names = FORMER_KEYS.get(section, {})
+    return {(new if (new := names.get(key, key)) not in values else key): v for key, v in values.items()}
 
 
 def _of_use_case(settings: Settings, use_cases: Mapping[str, UseCase] | None) -> list[str]:

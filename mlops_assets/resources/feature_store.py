@@ -6,37 +6,58 @@ from typing import Any
 
 from dagster import ConfigurableResource
 
+from feature_repo.engine.base import Engine
 from feature_repo.engine.plan import FeaturePlan
+from feature_repo.lake.datasets import Lake
+from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 
 
 class FeatureStoreResource(ConfigurableResource[Any]):
-    """The feature repository in feature_repo/, its registry and online state under `home`, over the lake at
-    `lake`.
+    """A use case's declarations, with their registry and online state under `home`, over the lake at `lake`.
+
+    `declarations` is the package with the Feast objects. `joined_by` says which column of the scored event
+    holds a join key of another name.
     """
 
     home: str
     lake: str
+    declarations: str
+    joined_by: dict[str, str]
 
     def plan(self, service: str) -> FeaturePlan:
         """The declarations behind a feature service as plain data."""
-        return _plan(self.home, self.lake, service)
+        joined_by = tuple(sorted(self.joined_by.items()))
+        return _plan(self.home, self.lake, self.declarations, service, joined_by)
+
+    def engine(self, lake: Lake) -> Engine:
+        """What computes the features of a lake."""
+        from feature_repo.engine.local.engine import LocalEngine
+
+        return LocalEngine(lake)
 
 
-def feature_store_of(settings: Settings) -> FeatureStoreResource:
-    """The feature store of the platform's home and lake."""
-    return FeatureStoreResource(home=str(settings.home), lake=settings.lake_root)
+def feature_store_of(settings: Settings, case: UseCase) -> FeatureStoreResource:
+    """The use case's feature store in the platform's home, over its lake."""
+    return FeatureStoreResource(
+        home=str(settings.home),
+        lake=settings.lake_root,
+        declarations=case.declarations,
+        joined_by={key.joins: key.name for key in case.event.keys if key.joins != key.name},
+    )
 
 
 @lru_cache(maxsize=4)
-def _open(home: str, lake: str) -> Any:
+def _open(home: str, lake: str, declarations: str) -> Any:
     from feature_repo.store import open_store
 
-    return open_store(Path(home), lake)
+    return open_store(Path(home), declarations, lake)
 
 
 @lru_cache(maxsize=4)
-def _plan(home: str, lake: str, service: str) -> FeaturePlan:
-    from feature_repo.engine.plan import plan_from_feast
+def _plan(
+    home: str, lake: str, declarations: str, service: str, joined_by: tuple[tuple[str, str], ...]
+) -> FeaturePlan:
+    from feature_repo.engine.from_feast import plan_from_feast
 
-    return plan_from_feast(_open(home, lake), service)
+    return plan_from_feast(_open(home, lake, declarations), service, dict(joined_by))

@@ -234,7 +234,7 @@ def lifecycle_of(settings: Settings) -> Lifecycle:
 
 
 def _older(version: Version, champion: Version | None) -> str | None:
-    """A backtest's older as-of day never replaces a newer champion."""
+    """A walk-forward's older as-of day never replaces a newer champion."""
     if champion is None or champion.as_of <= version.as_of:
         return None
-    return f"the champion is of {champion.as_of}, newer than {version.as_of}: a backtest replaces nothing"
+    return f"the champion is of {champion.as_of}, newer than {version.as_of}: a walk-forward replaces nothing"

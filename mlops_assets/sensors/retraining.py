@@ -1,61 +1,41 @@
-"""Drift triggers retraining, not a calendar: the sensor that turns failed drift checks into one run of the
-model assets.
-"""
+"""Drift triggers retraining, not a calendar: failed drift checks become one run of the model assets."""
 
 import json
-import platform
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, cast
 
 from dagster import (
     AssetCheckKey,
     AssetKey,
-    DagsterEvent,
     DagsterInstance,
     DagsterRun,
-    DagsterRunStatus,
     DefaultSensorStatus,
-    Executor,
-    ExecutorDefinition,
-    InitExecutorContext,
     PartitionsDefinition,
-    RunRecord,
     RunRequest,
     RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
     SkipReason,
-    in_process_executor,
     sensor,
 )
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus as Status
 
 from mlops_assets.core.keys import PROMOTED_VERSION
-from mlops_assets.resources.processes import HOST, PID, PROCESS, is_gone, process_tags
+from mlops_assets.graph.unfinished_runs import IN_FLIGHT, ended, fail_dead_runs
 
 PAGE = 100
-IN_FLIGHT = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
-BEGINNING = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING]
-START_TIMEOUT = timedelta(seconds=180)  # as run monitoring has it in `instance.py`
 TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
 
 
 @dataclass(frozen=True)
 class FailedCheck:
-    """One record of a drift check that failed, for an arrival day; None where whoever reported it named none."""
+    """One record of a drift check that failed.
+
+    `day` is the arrival day that it is about; None where whoever reported it named none.
+    """
 
     check: str
     record: int
@@ -85,10 +65,12 @@ class Cursor:
     last_as_of: str | None = None
 
     def to_json(self) -> str:
+        """As Dagster keeps it from tick to tick."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | None) -> "Cursor":
+        """What `to_json` gave; an empty cursor before the first tick."""
         values = json.loads(text) if text else {}
         seen = {
             check: Seen(one["through"], tuple(one["beyond"])) for check, one in values.get("seen", {}).items()
@@ -107,8 +89,8 @@ def retraining_sensor(
     `cooldown_days` as-of days between two.
 
     In flight is any unfinished run of `job_name` or of one of its `assets`, however it was started. A
-    walk-forward is none: it works for hours, and its runs of the job end before the promotion, so that it
-    never touches the champion.
+    walk-forward is not in flight. It works for hours, and its runs of the job end before the promotion, so
+    that it never touches the champion.
     """
 
     @sensor(
@@ -174,9 +156,7 @@ def retraining_sensor(
 
 
 def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str | None:
-    """The first as-of day on which a retraining may be asked for again, where `as_of` is still before it;
-    None where it is free.
-    """
+    """The first as-of day on which a retraining may be asked for again; None: `as_of` is not before it."""
     if last_as_of is None:
         return None
     free = (date.fromisoformat(last_as_of) + timedelta(days=cooldown_days)).isoformat()
@@ -186,11 +166,11 @@ def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str |
 def failed_checks(
     instance: DagsterInstance, check: AssetCheckKey, seen: Seen
 ) -> tuple[Seen, list[FailedCheck]]:
-    """The failed records that were not looked at before, the oldest first, and what has been looked at now.
+    """What has been looked at now, and the failed records that were not looked at before, the oldest first.
 
-    The storage's own method is used since the public one cannot filter on the sharded default storage. A
-    record that is planned, or has failed in a run that still works, holds the mark back until that run has
-    ended: what else it makes of the day is what a retraining reads.
+    The storage's own method is used, as the public one cannot filter on the sharded default storage. A record
+    that is planned, or has failed in a run that still works, holds the mark back until that run has ended: a
+    retraining reads what else that run makes of the day.
     """
     records = []
     before: int | None = None
@@ -203,7 +183,7 @@ def failed_checks(
         before = page[-1].id
     records.sort(key=lambda record: record.id)
     waiting = [r for r in records if r.status in (Status.PLANNED, Status.FAILED) and r.id not in seen.beyond]
-    working = {run_id for run_id in {r.run_id for r in waiting} if not _ended(instance, run_id)}
+    working = {run_id for run_id in {r.run_id for r in waiting} if not ended(instance, run_id)}
     open_ids = {r.id for r in waiting if r.run_id in working}
     new = [r for r in waiting if r.status == Status.FAILED and r.id not in open_ids]
     through = min(open_ids) - 1 if open_ids else max([r.id for r in records], default=seen.through)
@@ -214,57 +194,10 @@ def failed_checks(
     ]
 
 
-def fail_dead_runs(instance: DagsterInstance) -> list[str]:
-    """Report as failed every unfinished run whose process on this host is gone; returns their ids.
-
-    Nobody else does: run monitoring does not see a killed process where Dagster launches runs on its own
-    host. A run that names no process has not begun to work. After `START_TIMEOUT` what was to begin it is
-    gone, too. What waits in the queue may wait.
-    """
-    dead = []
-    for record in instance.get_run_records(RunsFilter(statuses=IN_FLIGHT)):
-        run = record.dagster_run
-        if run.tags.get(HOST) == platform.node() and is_gone(run.run_id, run.tags):
-            why = f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone"
-        elif run.status in BEGINNING and PROCESS not in run.tags and _age(record) > START_TIMEOUT:
-            why = (
-                f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s: what was to execute this run"
-                " is gone"
-            )
-        else:
-            continue
-        if not _ended(instance, run.run_id):
-            instance.report_run_failed(run, why)
-            dead.append(run.run_id)
-    return dead
-
-
-class _MarkingExecutor(InProcessExecutor):
-    def execute(
-        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
-    ) -> Iterator[DagsterEvent]:
-        plan_context.instance.add_run_tags(plan_context.run_id, process_tags(plan_context.run_id))
-        yield from super().execute(plan_context, execution_plan)
-
-
-def _marking(context: InitExecutorContext) -> Executor:
-    usual: Any = cast(Any, in_process_executor.executor_creation_fn)(context)
-    return _MarkingExecutor(usual.retries, usual.step_dependency_config)
-
-
-# Dagster's own, which first marks the run with the process that executes it, whoever launched it.
-# Another process for every step would import the heavy libraries again.
-marking_executor = ExecutorDefinition(
-    name=in_process_executor.name,
-    config_schema=cast(Any, in_process_executor.config_schema),
-    requirements=in_process_executor._requirements_fn,
-    executor_creation_fn=_marking,
-)
-
-
 def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[AssetKey]) -> DagsterRun | None:
-    """An unfinished run of the job that may promote, or of any of the assets as when a person materializes
-    them in the UI.
+    """An unfinished run of the job that may promote, or of any of the assets.
+
+    A person starts the latter in the UI.
     """
     for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT)):
         selected = run.asset_selection or set()
@@ -275,15 +208,6 @@ def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[Asse
         ):
             return run
     return None
-
-
-def _age(record: RunRecord) -> timedelta:
-    return datetime.now(UTC) - record.update_timestamp.astimezone(UTC)
-
-
-def _ended(instance: DagsterInstance, run_id: str) -> bool:
-    run = instance.get_run_by_id(run_id)
-    return run is None or run.is_finished
 
 
 def _day_after(day: str) -> str:

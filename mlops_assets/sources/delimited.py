@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -82,8 +83,20 @@ def _by_arrow(text: bytes, header: Header, columns: list[str], swallowed: Swallo
     if len(text) == header.begin:
         return pa.table({name: pa.array([], pa.string()) for name in columns})
     quotes = text.find(b'"', header.begin) >= 0
-    if quotes and not quoting.are_sound(text, header.begin, header.delimiter):
-        return None
+    with ThreadPoolExecutor(1) as beside:  # the look at the quotes takes no time of its own while Arrow reads
+        sound = beside.submit(quoting.are_sound, text, header.begin, header.delimiter) if quotes else None
+        table = _arrow_table(text, header, columns, quotes)
+        if table is None or (sound is not None and not sound.result()):
+            return None
+    if table.num_rows != quoting.lines_of(text, header.begin):
+        lines = quoting.Lines.of(text, header.begin)
+        if table.num_rows != len(lines.rows):
+            return None
+        _refuse_swallowed(text, header, lines, swallowed)
+    return table
+
+
+def _arrow_table(text: bytes, header: Header, columns: list[str], quotes: bool) -> pa.Table | None:
     fields = {str(header.names.index(name)): name for name in columns}
     try:
         table = pcsv.read_csv(
@@ -100,11 +113,6 @@ def _by_arrow(text: bytes, header: Header, columns: list[str], swallowed: Swallo
         )
     except pa.ArrowException:
         return None
-    if table.num_rows != quoting.lines_of(text, header.begin):
-        lines = quoting.Lines.of(text, header.begin)
-        if table.num_rows != len(lines.rows):
-            return None
-        _refuse_swallowed(text, header, lines, swallowed)
     return table.rename_columns(list(fields.values()))
 
 

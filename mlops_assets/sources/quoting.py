@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _QUOTE, _CR, _LF = (ord(character) for character in '"\r\n')
-_CHUNK = 1 << 24  # bytes that are looked at in one go
+_CHUNK = 1 << 20  # bytes that are looked at in one go: about what a cache holds
 
 
 def are_sound(text: bytes, begin: int, delimiter: str) -> bool:
@@ -30,7 +30,10 @@ def are_sound(text: bytes, begin: int, delimiter: str) -> bool:
             opening = opening[1:]
         if len(closing) and closing[-1] == len(content) - 1:
             closing = closing[:-1]
-        if not beside[content[opening - 1]].all() or not beside[content[closing + 1]].all():
+        if (
+            not beside.take(content.take(opening - 1)).all()
+            or not beside.take(content.take(closing + 1)).all()
+        ):
             return False
         within = (within + len(quotes)) % 2
     return within == 0

@@ -1,24 +1,25 @@
-"""How a candidate is judged: against whom, on which rows, and what else counts against it before the gate
-decides.
-"""
+"""How a candidate is judged: against whom, on which rows, and what else counts against it."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from feature_repo.lake.datasets import Lake
-from mlops_assets.core.judging.gate import Verdict, barred_now, decide, lacking
-from mlops_assets.core.judging.side_by_side import Evaluation, baseline_scores, evaluate
+from mlops_assets.core.judging.baseline import baseline_scores
+from mlops_assets.core.judging.bootstrap import value_of
+from mlops_assets.core.judging.gate import Verdict, barred_now, decide
+from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.servable import lacking
+from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
 from mlops_assets.core.keys import (
     FEATURE_PARITY,
     FEATURE_VECTORS,
     PREDICTION_LOG,
     TRAINED_MODEL,
-    TRANSACTIONS,
     VERDICTS,
 )
 from mlops_assets.core.learning.splits import Split
@@ -28,15 +29,9 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.resources.provenance import unreproducible
 from mlops_assets.resources.registry import EVALUATION_FIT, ModelRegistry, RegistryError, Version
+from serving.contract.bundle import Release
 from serving.contract.scorers.lightgbm import Scorer
-
-SERVED_VERDICTS = (
-    "transaction_id",
-    "customer_id",
-    "merchant_id",
-    "amount",
-    "is_fraud",
-)  # what the service itself writes of a verdict
+from serving.contract.subject import Number
 
 
 def split_of(settings: Settings, as_of: str) -> Split:
@@ -60,66 +55,98 @@ def judge(
     champion: Version | None,
     registry: ModelRegistry,
     unproven: list[str],
-    unknown_amounts: npt.ArrayLike | None = None,
+    unknown_values: npt.ArrayLike | None = None,
 ) -> tuple[Evaluation, Verdict, dict[str, npt.NDArray[np.float64]]]:
-    """Measure the candidate against the champion on the holdout, and let the gate decide; the scores of both
-    come with it.
+    """Measure the candidate against the champion on the holdout, and let the gate decide.
 
-    Against the baseline where there is no champion, or none that can be measured on these rows: then the gate
-    refuses and says why.
+    The scores of both come with the evaluation and the verdict. The baseline stands in where there is no
+    champion, or none that can be measured on these rows: then the gate refuses and says why.
     """
     holdout, train_rows = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
     fit = registry.evaluation_fit(candidate)
+    rival = (
+        _Rival()
+        if champion is None
+        else _rival_of(case, registry, candidate, champion, rows.columns, holdout)
+    )
     scores = {"candidate": Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))}
-    serving, expected, objections = None, None, []
-    if champion is not None:
-        serving = registry.release(champion)
-        # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound
-        # candidate.
-        expected = registry.reference(champion, EVALUATION_FIT).column("amount").to_numpy()
-        if champion.as_of > candidate.as_of:
-            objections.append(
-                f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a backtest replaces"
-                " nothing"
-            )
-        objections += why_not_comparable(champion, serving.features, rows.columns, holdout)
-        if not objections:
-            rival = registry.evaluation_fit(champion) if _saw(champion.tags["last_day"], holdout) else serving
-            scores["champion"] = Scorer(rival.model_text, rival.calibrator).score(
-                matrix(holdout, rival.features)
-            )
-    if "champion" not in scores:
-        scores["baseline"] = baseline_scores(train_rows, holdout, fit.features, settings.model.seed)
+    if rival.scores is None:
+        scores["baseline"] = baseline_scores(case, train_rows, holdout, fit.features, settings.model.seed)
+    else:
+        scores["champion"] = rival.scores
+    serving = rival.serving
     measured = evaluate(
+        case,
         holdout,
         scores["candidate"],
         scores.get("champion"),
         scores.get("baseline"),
-        settings.costs,
-        k=settings.model.card_k,
+        Costs.of(case, settings.costs),
+        k=settings.model.precision_k,
         seed=settings.model.seed,
         train=train_rows,
-        expected_amounts=expected,
-        unknown_amounts=unknown_amounts,
+        expected_values=rival.expected,
+        unknown_values=unknown_values,
     )
     verdict = decide(
+        case,
         measured,
         settings.gate,
         candidate_features=fit.features,
         champion_features=serving.features if serving else None,
-        missing=lacking(fit.plan, serving.plan if serving else None, stored_columns(case)),
+        missing=lacking(case, fit.plan, serving.plan if serving else None, stored_columns(case)),
         unproven=unproven,
         unreproducible=unreproducible(candidate.tags),
-        objections=[*objections, *latches(candidate)],
+        objections=[*rival.objections, *latches(candidate)],
     )
     return measured, verdict, scores
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """The champion as a candidate is held against it: its release, and its scores where they may be compared.
+
+    `expected` are the values of the holdout that it was measured on.
+    """
+
+    serving: Release | None = None
+    expected: npt.ArrayLike | None = None
+    objections: tuple[str, ...] = ()
+    scores: npt.NDArray[np.float64] | None = None
+
+
+def _rival_of(
+    case: UseCase,
+    registry: ModelRegistry,
+    candidate: Version,
+    champion: Version,
+    columns: Collection[str],
+    holdout: pd.DataFrame,
+) -> _Rival:
+    serving, expected, objections = registry.release(champion), None, []
+    # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound
+    # candidate.
+    if value := case.decisions.value:
+        expected = registry.reference(champion, EVALUATION_FIT).column(value).to_numpy()
+    if champion.as_of > candidate.as_of:
+        objections.append(
+            f"the champion is of {champion.as_of}, newer than {candidate.as_of}: a walk-forward replaces"
+            " nothing"
+        )
+    objections += why_not_comparable(champion, serving.features, columns, holdout)
+    if objections:
+        return _Rival(serving, expected, tuple(objections))
+    fit = registry.evaluation_fit(champion) if _saw(champion.tags["last_day"], holdout) else serving
+    scores = Scorer(fit.model_text, fit.calibrator).score(matrix(holdout, fit.features))
+    return _Rival(serving, expected, scores=scores)
 
 
 def why_not_comparable(
     champion: Version, features: tuple[str, ...], columns: Collection[str], holdout: pd.DataFrame
 ) -> list[str]:
-    """What keeps the champion from being measured on the holdout: features that are gone, or days that both
-    its fits were trained on.
+    """What keeps the champion from being measured on the holdout.
+
+    Features may be gone, or both its fits may have been trained on the days.
     """
     why = []
     if gone := [name for name in features if name not in columns]:
@@ -134,8 +161,9 @@ def why_not_comparable(
 
 
 def latches(candidate: Version) -> list[str]:
-    """The decisions that keep every machine from promoting the version: what a person has refused, or what
-    was rolled back.
+    """The decisions that keep every machine from promoting the version.
+
+    A person has refused it, or it was rolled back.
     """
     return [
         f"it was {candidate.tags[tag]}: only a person promotes it again"
@@ -147,12 +175,13 @@ def latches(candidate: Version) -> list[str]:
 def standing_against(
     case: UseCase, settings: Settings, lake: Lake, registry: ModelRegistry, candidate: Version
 ) -> list[str]:
-    """What forbids a version to serve now, whatever was true when it was judged: features that serving lacks,
-    and parity that is not clean.
+    """What forbids a version to serve now, whatever was true when it was judged.
+
+    It is features that serving lacks, and parity that is not clean.
     """
     champion = registry.champion()
     serving = registry.release(champion).plan if champion else None
-    missing = lacking(registry.release(candidate).plan, serving, stored_columns(case))
+    missing = lacking(case, registry.release(candidate).plan, serving, stored_columns(case))
     return barred_now(missing, unproven_days(lake, settings, candidate.as_of, champion))
 
 
@@ -161,13 +190,16 @@ def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:
 
     Its times are not among them: windows go by them, nothing aggregates them.
     """
-    values = tuple(field.name for field in case.event_table.columns if not pa.types.is_timestamp(field.type))
-    return {TRANSACTIONS: values, VERDICTS: SERVED_VERDICTS}
+    event, numbers = case.event, (c.name for c in case.event.columns if isinstance(c, Number))
+    verdict = (event.id, *(key.name for key in event.keys), *numbers, case.labels.name)
+    feeds = {feed.name: feed.names for feed in case.feeds}
+    return {event.dataset: event.names, VERDICTS: verdict, **feeds}
 
 
 def flat(measured: Evaluation) -> dict[str, float]:
-    """The numbers of an evaluation by name, as MLflow keeps them; what is undefined is left out and stands
-    among the gate's reasons.
+    """The numbers of an evaluation by name, as MLflow keeps them.
+
+    What is undefined is left out, and stands among the gate's reasons.
     """
     values = {
         f"{who}.{name}": value for who, metrics in measured.metrics.items() for name, value in metrics.items()
@@ -181,8 +213,9 @@ def flat(measured: Evaluation) -> dict[str, float]:
     unknown = {
         "unknown_rows": measured.unknown_rows,
         "unknown_share": measured.unknown_share,
-        "unknown_amount": measured.unknown_amount,
     }
+    if measured.value is not None:
+        unknown[f"unknown_{measured.value}"] = measured.unknown_value
     values |= {name: value for name, value in unknown.items() if value is not None}
     return {name: float(value) for name, value in values.items() if value == value}
 
@@ -193,8 +226,9 @@ def matrix(rows: pd.DataFrame, features: tuple[str, ...]) -> npt.NDArray[np.floa
 
 
 def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version | None) -> list[str]:
-    """The served days before `as_of`, from the holdout or from the champion's own day on, that have no clean
-    parity report.
+    """The served days before `as_of` that have no clean parity report, each with the reason.
+
+    They begin with the holdout, or with the champion's own day where that is later.
     """
     first = max(split_of(settings, as_of).holdout_first.isoformat(), champion.as_of if champion else "")
     unproven = []
@@ -210,21 +244,22 @@ def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version 
     return unproven
 
 
-def amounts_without_verdict(
-    lake: Lake, settings: Settings, as_of: str, holdout: pd.DataFrame
+def values_without_verdict(
+    case: UseCase, lake: Lake, settings: Settings, as_of: str, holdout: pd.DataFrame
 ) -> npt.NDArray[np.float64]:
-    """Of the payments of the holdout's days that had arrived before `as_of` and have no verdict: blocked, and
-    never investigated.
+    """The values of the events of the holdout's days that had arrived before `as_of` and have no verdict.
+
+    No label came, and silence says nothing of them. The value of each is 1 where cases are counted.
     """
     split = split_of(settings, as_of)
     days = lake.between(FEATURE_VECTORS, split.holdout_first.isoformat(), shift(as_of, -1), validated=True)
     if not days:
         return np.empty(0)
-    paid = to_frame(lake.read(FEATURE_VECTORS, days, ["transaction_id", "event_timestamp", "amount"]))
-    known = paid["transaction_id"].isin(holdout["transaction_id"])
-    return paid.loc[(split.label(paid["event_timestamp"]) == "holdout") & ~known, "amount"].to_numpy(
-        dtype=np.float64
-    )
+    name, value = case.event.id, case.decisions.value
+    columns = [name, "event_timestamp", *([value] if value else [])]
+    arrived = to_frame(lake.read(FEATURE_VECTORS, days, columns))
+    known = arrived[name].isin(holdout[name])
+    return value_of(case, arrived[(split.label(arrived["event_timestamp"]) == "holdout") & ~known])
 
 
 def _saw(last_day: str, holdout: pd.DataFrame) -> bool:
@@ -233,8 +268,10 @@ def _saw(last_day: str, holdout: pd.DataFrame) -> bool:
 
 
 def check_same_data(candidate: Version, digest: str) -> None:
-    """A version is judged on the holdout of its own training set: on another one, what it was trained on is
-    not known.
+    """Raise `RegistryError` where the training set of the day is not the one that the version was trained on.
+
+    A version is judged on the holdout of its own training set: of another one it is not known what it was
+    trained on.
     """
     if (own := candidate.tags.get("training_set_digest")) != digest:
         raise RegistryError(

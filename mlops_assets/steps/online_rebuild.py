@@ -11,8 +11,8 @@ from itertools import chain
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.base import Loaded
-from feature_repo.online.sqlite.rebuild import Rebuild
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.rebuild import OnlineRebuild
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.times import HOUR_US
 from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
 from mlops_assets.core.keys import TRANSACTIONS, VERDICTS
@@ -67,7 +67,7 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         create_tables(connection)
-        with Rebuild(connection, plan, _Pause(connection)) as rebuild:
+        with OnlineRebuild(connection, plan, _Pause(connection)) as rebuild:
             loaded = rebuild.load_lake(lake)
             say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
             carried = rebuild.carry_over(lake_end_us)
@@ -76,10 +76,10 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
             # waits for
             with rebuild.transaction():
                 keep_waiting(connection, waiting)
-            replayed = _replay(rebuild, OnlineState(connection, plan), lake_end_us, settings)
+            replayed = _replay(rebuild, SqliteOnlineState(connection, plan), lake_end_us, settings)
             say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
             pending = _reconcile(rebuild, plan, lake, settings, last)
-            state = OnlineState(connection, plan)
+            state = SqliteOnlineState(connection, plan)
             rebuild.pack(state.last_event_us(TRANSACTIONS) or lake_end_us)
             rebuild.switch()
             say("the new state counts")
@@ -115,7 +115,7 @@ class _Pause:
         time.sleep(PAUSE_S)
 
 
-def _replay(rebuild: Rebuild, state: OnlineState, since_us: int, settings: Settings) -> int:
+def _replay(rebuild: OnlineRebuild, state: SqliteOnlineState, since_us: int, settings: Settings) -> int:
     """The log says again what the old state should have known, in case it did not."""
     steps, rows = replay(state.connection, state, since_us, settings.maturity // timedelta(microseconds=1)), 0
     while True:
@@ -128,7 +128,7 @@ def _replay(rebuild: Rebuild, state: OnlineState, since_us: int, settings: Setti
         time.sleep(PAUSE_S)
 
 
-def _reconcile(rebuild: Rebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str) -> int:
+def _reconcile(rebuild: OnlineRebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str) -> int:
     """Make the verdicts of the lake's transactions what the lake and the labels since say, pending ones
     included; returns how many are pending.
 

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from feature_repo.online.sqlite.state import StateStore
+from feature_repo.online.base import OnlineState
 from serving.contract.verdicts import verdict_events
 
 TRANSACTIONS, VERDICTS = "transactions", "verdicts"
@@ -48,7 +48,7 @@ class Subject:
         return verdict_events(self.event_us, labels, self.blocked, self.maturity_us, self.created_us)
 
 
-def add_transaction(state: StateStore, subject: Subject, labels: Labels) -> None:
+def add_transaction(state: OnlineState, subject: Subject, labels: Labels) -> None:
     """The payment, and the verdicts that it has: silence to come counts as one, unless a label says
     otherwise.
     """
@@ -57,7 +57,7 @@ def add_transaction(state: StateStore, subject: Subject, labels: Labels) -> None
         _push(state, VERDICTS, _verdict(subject.event, is_fraud), known_us, known_us)
 
 
-def add_labels(state: StateStore, subject: Subject, before: Labels, new: Labels) -> None:
+def add_labels(state: OnlineState, subject: Subject, before: Labels, new: Labels) -> None:
     """Make the transaction's verdicts what the one rule says, now that `new` labels came to those `before`."""
     stored = state.find_of(VERDICTS, str(subject.event["transaction_id"]))
     present = {(_int(e["event_us"]), bool(e["is_fraud"])) for e in stored}
@@ -96,7 +96,7 @@ def keep_waiting(connection: sqlite3.Connection, labels: Iterable[tuple[str, int
 
 
 def subject_of(
-    connection: sqlite3.Connection, state: StateStore, transaction_id: str, maturity_us: int
+    connection: sqlite3.Connection, state: OnlineState, transaction_id: str, maturity_us: int
 ) -> Subject | None:
     """The transaction from the log, or from the history that came with the lake, where `maturity_us` applies;
     None where it is in neither.
@@ -112,7 +112,7 @@ def subject_of(
 
 
 def replay(
-    connection: sqlite3.Connection, state: StateStore, since_us: int, maturity_us: int
+    connection: sqlite3.Connection, state: OnlineState, since_us: int, maturity_us: int
 ) -> Iterator[int]:
     """Bring into a state what the log took at or after a moment; yields the number of rows after each few, so
     that a caller can commit.
@@ -166,7 +166,7 @@ def _subject(row: Sequence[object]) -> Subject:
 
 
 def _push(
-    state: StateStore, stream: str, event: Mapping[str, object], event_us: int, created_us: int
+    state: OnlineState, stream: str, event: Mapping[str, object], event_us: int, created_us: int
 ) -> None:
     state.push(stream, state.plan.event_id(stream, event, event_us), event, event_us, created_us)
 

@@ -5,9 +5,11 @@ and replay alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Decision = Literal["ALLOW", "REVIEW", "BLOCK"]
+from serving.contract.subject import Decisions
+
+Decision = str  # a name of the use case's `Decisions`
+USUAL = Decisions(passes="ALLOW", looks="REVIEW", stops="BLOCK")
 
 
 class BadPolicy(ValueError):
@@ -35,15 +37,15 @@ class Policy:
             raise BadPolicy(self.review, self.block)
 
 
-def decide(score: float, policy: Policy) -> Decision:
-    """The decision for a calibrated score.
+def decide(score: float, policy: Policy, decisions: Decisions = USUAL) -> Decision:
+    """The decision for a calibrated score, by its name in `decisions`.
 
     A score that is not a number is never let through in silence: it raises `ValueError`.
     """
     if score >= policy.block:
-        return "BLOCK"
+        return decisions.stops or decisions.looks
     if score >= policy.review:
-        return "REVIEW"
+        return decisions.looks
     if score != score:
         raise ValueError("the score is not a number")
-    return "ALLOW"
+    return decisions.passes

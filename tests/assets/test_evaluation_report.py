@@ -18,14 +18,17 @@ from dagster import materialize
 from world import ListedSource, World, checks, metadata
 
 from mlops_assets.core.judging.gate import Gate
+from mlops_assets.core.judging.money import Costs
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.keys import FEATURE_VECTORS, TRAINING_SET
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.graph.pictures import pictures, reliability, saved_by_capacity
+from mlops_assets.models import model_family
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.lake import day_range, shift, to_table
 from mlops_assets.steps.judge import matrix, split_of
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.scorers.lightgbm import Scorer
 
 AS_OF, NEXT = "2025-04-10", "2025-04-11"
@@ -58,7 +61,7 @@ def vectors(settings: Settings, as_of: str, seed: int = 0, count: int = 6_000) -
     split, random = split_of(settings, as_of), np.random.default_rng(seed)
     minutes = np.sort(random.uniform(0, 30 * 24 * 60 - 1, count))
     time = pd.Timestamp(split.train_first, tz="UTC") + pd.to_timedelta(minutes, unit="min").floor("s")
-    features = feature_store_of(settings).plan("fraud_v1").features
+    features = feature_store_of(settings, FRAUD).plan("fraud_v1").features
     rows = pd.DataFrame({name: random.normal(size=count) for name in features})
     risk = 3.0 * rows[features[0]].abs() + 1.5 * rows[features[1]].abs()
     late = (time >= pd.Timestamp(split.holdout_first, tz="UTC")) & (random.uniform(size=count) < 0.05)
@@ -214,7 +217,7 @@ def test_features_that_have_become_garbage_are_refused_and_the_champion_stays(
     settings = world.settings
     rows, features = (
         vectors(settings, NEXT, seed=1),
-        list(feature_store_of(settings).plan("fraud_v1").features),
+        list(feature_store_of(settings, FRAUD).plan("fraud_v1").features),
     )
     training = rows["fold"] == "train"
     noise = np.random.default_rng(2).normal(5, 3, size=(int(training.sum()), len(features)))
@@ -274,8 +277,8 @@ def test_money_by_capacity_is_what_the_evaluation_measures_at_each_of_them(prepa
     curve = saved_by_capacity(held["event_timestamp"], fraud, held["amount"].to_numpy(), scores, 300)
     assert len(curve) == 301
     for reviews in (0, 1, 50, 299):
-        costs = replace(prepared.world.settings.costs, reviews_per_day=reviews)
-        measured = evaluate(held, scores, None, None, costs, k=5, seed=0, resamples=2)
+        costs = replace(Costs.of(FRAUD, prepared.world.settings.costs), reviews_per_day=reviews)
+        measured = evaluate(FRAUD, held, scores, None, None, costs, k=5, seed=0, resamples=2)
         assert curve[reviews] == pytest.approx(measured.metrics["candidate"]["money_saved"])
 
 
@@ -283,7 +286,8 @@ def test_what_a_version_leans_on_adds_up_to_its_margin(prepared: Prepared) -> No
     fit = prepared.world.registry.evaluation_fit(prepared.world.registry.version("1"))
     rows = matrix(vectors(prepared.world.settings, AS_OF).head(50), fit.features)
     scorer = Scorer(fit.model_text, fit.calibrator)
-    assert np.asarray(scorer.booster.predict(rows, pred_contrib=True)).sum(axis=1) == pytest.approx(
+    constant = np.asarray(scorer.booster.predict(rows, pred_contrib=True))[:, -1]
+    assert model_family().contributions(fit, rows).sum(axis=1) + constant == pytest.approx(
         scorer.margins(rows), abs=1e-9
     )
 
@@ -291,9 +295,11 @@ def test_what_a_version_leans_on_adds_up_to_its_margin(prepared: Prepared) -> No
 def test_a_holdout_without_fraud_or_scores_that_are_no_numbers_has_no_pictures(prepared: Prepared) -> None:
     fit = prepared.world.registry.evaluation_fit(prepared.world.registry.version("1"))
     rows = vectors(prepared.world.settings, AS_OF).head(100)
-    given = (prepared.world.settings.costs, fit, matrix(rows, fit.features))
-    assert pictures(rows.assign(is_fraud=False), {"candidate": np.full(100, 0.5)}, *given) == {}
-    assert pictures(rows.assign(is_fraud=True), {"candidate": np.full(100, np.nan)}, *given) == {}
-    assert set(pictures(rows.assign(is_fraud=True), {"candidate": np.full(100, 0.5)}, *given)) == set(
+    explained = matrix(rows, fit.features)
+    pushed = model_family().contributions(fit, explained)
+    given = (Costs.of(FRAUD, prepared.world.settings.costs), fit.features, explained, pushed)
+    assert pictures(FRAUD, rows.assign(is_fraud=False), {"candidate": np.full(100, 0.5)}, *given) == {}
+    assert pictures(FRAUD, rows.assign(is_fraud=True), {"candidate": np.full(100, np.nan)}, *given) == {}
+    assert set(pictures(FRAUD, rows.assign(is_fraud=True), {"candidate": np.full(100, 0.5)}, *given)) == set(
         PICTURES
     )

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from world import ListedSource, World, at, checks, labelled, metadata, served, vector
 
-from mlops_assets.assets.feature_parity import overtaken
 from mlops_assets.resources.environments import Settings
+from mlops_assets.steps.served_vectors import overtaken
 
 DAY, BEFORE = "2025-03-05", "2025-03-04"
 KEYS = ("customer_id", "merchant_id")
@@ -70,7 +70,8 @@ def test_a_payment_that_was_committed_after_the_decision_explains_what_the_decis
     assert not checks(outcome)["no_unexplained_mismatch"].passed
     assert metadata(outcome, "mismatches") == 1
     assert world.rows("feature_parity", DAY)[0] == {
-        "transaction_id": "decided", "feature": "num_txns_1d", "key": "c1", "served": 5.0, "recomputed": 1.0, "late_s": None,
+        "transaction_id": "decided", "feature": "num_txns_1d", "key": "c1",
+        "served": 5.0, "recomputed": 1.0, "late_s": None,
     }  # fmt: skip
 
 
@@ -123,7 +124,16 @@ def test_on_the_wall_clock_every_payment_arrives_a_little_late_and_none_is_excus
     assert overtaken(_log(rows), _log(rows), KEYS) == {}
 
 
-def _log(rows: list[tuple[str, float, float, int, str, str]]) -> pd.DataFrame:
+def test_a_late_event_without_a_key_overtakes_nobody_else_without_one() -> None:
+    rows = [
+        ("before", 8, 8, 1, "c1", None),
+        ("decided", 10, 10, 2, "c2", None),
+        ("late", 9, 9.5, 3, "c3", None),
+    ]
+    assert overtaken(_log(rows), _log(rows), KEYS) == {}
+
+
+def _log(rows: list[tuple[str, float, float, int, str, str | None]]) -> pd.DataFrame:
     frame = pd.DataFrame(
         rows, columns=["prediction_id", "event", "created", "seq", "customer_id", "merchant_id"]
     )

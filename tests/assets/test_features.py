@@ -9,7 +9,7 @@ import pytest
 from world import ListedSource, World, at, checks, labelled, metadata, served
 
 from feature_repo.lake.datasets import LakeError
-from feature_repo.online.base import StateStore
+from feature_repo.online.base import OnlineState
 from feature_repo.online.sqlite.generations import standing
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import read_validated
@@ -86,7 +86,7 @@ def test_a_rebuild_that_breaks_off_says_why_and_leaves_the_old_state(
     world.ingest(DAY)
     before = world.online()
 
-    def broken(connection: sqlite3.Connection, state: StateStore, *more: int) -> Iterator[int]:
+    def broken(connection: sqlite3.Connection, state: OnlineState, *more: int) -> Iterator[int]:
         state.remove("verdicts", next(iter(before)))
         yield 1
         state.remove("transactions", "t1")

@@ -18,7 +18,8 @@ from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake, MissingPartitions
 from mlops_assets.core.judging.gate import Gate
 from mlops_assets.core.judging.measures import UndefinedMetric
-from mlops_assets.core.learning.fits import Recipe, TrainingError
+from mlops_assets.core.learning.fits import TrainingError
+from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.splits import NothingToLearn
 from mlops_assets.resources.decision_history import History
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
@@ -290,7 +291,7 @@ def test_a_backtest_of_an_older_day_never_replaces_a_newer_champion(world: World
     champion = world.registry.champion()
     assert world.train(shift(AS_OF, -3)).success
     assert world.registry.champion() == champion
-    assert "backtest" in world.history.entries()[-1]["reasons"][0]
+    assert "walk-forward" in world.history.entries()[-1]["reasons"][0]
 
 
 def test_parity_that_is_not_clean_blocks_promotion(world: World) -> None:
@@ -389,7 +390,7 @@ def test_a_candidate_with_one_more_feature_is_promotable(
     world: World, serve_with: Callable[[FeaturePlan], None]
 ) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = feature_store_of(world.settings).plan("fraud_v1")
+    whole = feature_store_of(world.settings, FRAUD).plan("fraud_v1")
     serve_with(without(whole, "is_night"))
     assert gate(lenient.train(AS_OF)).passed
     serve_with(whole)
@@ -405,7 +406,7 @@ def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(
     world: World, serve_with: Callable[[FeaturePlan], None]
 ) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = feature_store_of(world.settings).plan("fraud_v1")
+    whole = feature_store_of(world.settings, FRAUD).plan("fraud_v1")
     serve_with(without(whole, view="merchant_stats"))
     assert gate(lenient.train(AS_OF)).passed
     serve_with(whole)
@@ -420,7 +421,7 @@ def test_a_champion_whose_features_are_gone_is_not_replaced_unseen(
     world: World, serve_with: Callable[[FeaturePlan], None]
 ) -> None:
     lenient = World(replace(world.settings, gate=LENIENT), world.source)
-    whole = feature_store_of(world.settings).plan("fraud_v1")
+    whole = feature_store_of(world.settings, FRAUD).plan("fraud_v1")
     assert gate(lenient.train(AS_OF)).passed
     serve_with(without(whole, "is_night"))
     run = lenient.train(shift(AS_OF, 1))

@@ -8,8 +8,8 @@ import pytest
 from lifecycle_kit import Shelf
 from world import ListedSource, World, at, checks, metadata, served
 
-from mlops_assets.assets.monitoring import oldest_events
 from mlops_assets.resources.environments import Settings
+from mlops_assets.steps.served_days import oldest_events
 
 DAY = "2025-03-05"
 
@@ -78,7 +78,10 @@ def serve(world: World, **scores: list[float]) -> None:
     ("version", "why"),
     [
         ("1", "version 1 was trained before references came from the fit that serves"),
-        ("2", "too few payments came between the last day that version 2 was trained on and its as-of day"),
+        (
+            "2",
+            "too few transactions came between the last day that version 2 was trained on and its as-of day",
+        ),
     ],
 )
 def test_scores_are_not_compared_with_those_of_another_fit_and_ask_for_no_retraining(

@@ -16,14 +16,18 @@ import pytest
 from dagster import materialize
 from world import ListedSource, World, metadata
 
-from mlops_assets.assets.recipe import StaleRecipe, recipe_of
+from mlops_assets.core.judging.money import Costs
 from mlops_assets.core.learning.fits import train
 from mlops_assets.core.learning.hyperparameters import Recipe
-from mlops_assets.core.learning.tuning import SPACE, Tuning, TuningError
+from mlops_assets.core.learning.tuning import Tuning, TuningError
+from mlops_assets.models import model_family
+from mlops_assets.models.lightgbm import SPACE
 from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame, to_table
 from mlops_assets.steps.judge import split_of
+from mlops_assets.steps.recipe_search import StaleRecipe, recipe_of
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 AS_OF, TRIALS = "2025-04-10", 3
 pytestmark = pytest.mark.slow
@@ -43,7 +47,7 @@ def tuned_settings(home: Path) -> Settings:
 def write_training_set(world: World, seed: int = 0, validated: bool = True) -> None:
     """A hundred payments a day, whose first two features say what is fraud, mostly."""
     features, split, random = (
-        feature_store_of(world.settings).plan("fraud_v1").features,
+        feature_store_of(world.settings, FRAUD).plan("fraud_v1").features,
         split_of(world.settings, AS_OF),
         np.random.default_rng(seed),
     )
@@ -110,7 +114,13 @@ def test_the_version_is_trained_with_what_the_search_found_and_the_record_says_s
     version = searched.registry.version("1")
     rows = to_frame(searched.lake.read("training_set", [AS_OF]))
     expected = train(
-        rows, searched.registry.release(version).features, split_of(settings, AS_OF), recipe, settings.costs
+        FRAUD,
+        model_family(),
+        rows,
+        searched.registry.release(version).features,
+        split_of(settings, AS_OF),
+        recipe,
+        Costs.of(FRAUD, settings.costs),
     )
     assert searched.registry.release(version).model_text == expected.release_text
     record, logged = searched.registry.record(version).recipe, study_and_training(searched)[1].data.params
@@ -230,6 +240,12 @@ def test_without_trials_the_configured_recipe_trains_any_training_set_and_mlflow
     assert (
         release.model_text
         == train(
-            rows, release.features, split_of(settings, AS_OF), settings.recipe, settings.costs
+            FRAUD,
+            model_family(),
+            rows,
+            release.features,
+            split_of(settings, AS_OF),
+            settings.recipe,
+            Costs.of(FRAUD, settings.costs),
         ).release_text
     )

@@ -9,6 +9,7 @@ import pytest
 
 from mlops_assets.cli.command_line import main
 from mlops_assets.cli.platform import configured
+from mlops_assets.resources.environments import load_settings
 
 Refused = Callable[..., list[str]]
 GOOD = """
@@ -200,3 +201,12 @@ def test_a_home_whose_path_would_name_another_database_is_refused(
         f"mlops: {tmp_path / name}: a home cannot have '{named}' in its path"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_that_had_another_name_before_are_still_read(tmp_path: Path) -> None:
+    (tmp_path / "old.toml").write_text(
+        GOOD + "[costs]\nmissed_fraud_share = 0.5\n[model]\ncard_k = 7\n[gate]\nmax_amount_factor = 3.0\n"
+    )
+    settings = load_settings(tmp_path / "old.toml")
+    assert (settings.costs.missed_share, settings.model.precision_k) == (0.5, 7)
+    assert settings.gate.max_value_factor == 3.0

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 import mlops_assets
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import LakeError
-from feature_repo.online.sqlite.rebuild import Rebuild, RebuildError
+from feature_repo.online.sqlite.rebuild import OnlineRebuild, RebuildError
 from mlops_assets.cli.command_line import main
 from mlops_assets.cli.platform import CommandError
 from mlops_assets.core.data.base import SourceError
@@ -190,9 +190,9 @@ def test_a_second_rebuild_says_that_another_one_runs(tmp_path: Path) -> None:
     with (
         opened[0] as one,
         opened[1] as other,
-        Rebuild(one, plan),
+        OnlineRebuild(one, plan),
         pytest.raises(RebuildError) as refused,
-        Rebuild(other, plan),
+        OnlineRebuild(other, plan),
     ):
         pass
     assert (

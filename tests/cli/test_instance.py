@@ -32,12 +32,13 @@ from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets.cli.instance import RunFailed, give_way, prepare_instance, run_job
 from mlops_assets.errors import told
+from mlops_assets.graph import unfinished_runs
 from mlops_assets.graph.checks import DRIFT_CHECKS
+from mlops_assets.graph.executor import marking_executor
+from mlops_assets.graph.unfinished_runs import fail_dead_runs
 from mlops_assets.pipeline import ONLINE, RETRAINING, build_pipeline
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.processes import HOST, PID, PROCESS, process_tags
-from mlops_assets.sensors import retraining
-from mlops_assets.sensors.retraining import fail_dead_runs, marking_executor
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 KILLED = """
@@ -162,7 +163,7 @@ def test_a_run_that_never_began_is_ended_after_three_minutes_and_one_that_waits_
     began = create_run_for_test(instance, run_id=ONE, job_name=RETRAINING, status=DagsterRunStatus.STARTING)
     queued(instance, TWO)
     assert fail_dead_runs(instance) == []
-    monkeypatch.setattr(retraining, "START_TIMEOUT", timedelta(0))
+    monkeypatch.setattr(unfinished_runs, "START_TIMEOUT", timedelta(0))
     assert fail_dead_runs(instance) == [began.run_id]
 
 

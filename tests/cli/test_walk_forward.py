@@ -202,15 +202,15 @@ def test_runs_that_were_killed_are_marked_failed(walked: Walked, here: None) -> 
         for record in runs
     ]
     failed, fine = DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS
-    assert ("backtest", None, fine) in found
-    end = found.index(("backtest", None, fine)) + 1
+    assert ("walk_forward_report", None, fine) in found
+    end = found.index(("walk_forward_report", None, fine)) + 1
     assert found[end - 6 : end] == [
         ("retraining", AS_OF[0], fine),
         ("retraining", AS_OF[1], failed),
         ("retraining", AS_OF[1], fine),
         ("retraining", AS_OF[2], failed),
         ("retraining", AS_OF[2], fine),
-        ("backtest", None, fine),
+        ("walk_forward_report", None, fine),
     ]
     walk = [record.dagster_run for record in runs[end - 5 : end - 1]]
     assert all(

@@ -1,22 +1,24 @@
-"""Whatever is computed in buckets of keys, on scratch files, is to the last bit what memory would have given."""
+"""What is computed in buckets of keys, on scratch files, is to the last bit what memory would have given."""
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from event_kit import every_function
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Event, oracle
 
 from feature_repo.engine.local.buckets import by_bucket
-from feature_repo.engine.local.by_day import view_by_day, write_by_day
-from feature_repo.engine.local.from_lake import features_from_lake
+from feature_repo.engine.local.by_day import write_by_day
+from feature_repo.engine.local.engine import LocalEngine
 from feature_repo.engine.local.parallel import THREADS, in_order
-from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
+from feature_repo.engine.plan import Aggregate, ViewPlan
 from feature_repo.lake.datasets import DamagedPartition, Lake, MissingPartitions
 from feature_repo.times import day_of
 
@@ -28,17 +30,9 @@ DAYS = [day_of(START + n * DAY) for n in range(6)]
 
 
 def plan_of(stream: str, hop_us: int = 0) -> ViewPlan:
-    wanted = [
-        ("count", "transaction_id"),
-        ("avg", "money"),
-        ("std", "money"),
-        ("max", "money"),
-        ("sum", "items"),
-        ("count_distinct", "money"),
-    ]
+    wanted = [("count", "transaction_id"), *every_function("money", "event_timestamp"), ("sum", "items")]
     aggregates = tuple(Aggregate(f"{f}_{c}_{d}d", c, f, d * DAY) for d in (1, 3) for f, c in wanted)
-    ages = (Aggregate(function, "event_timestamp", function, 3 * DAY) for function in AGES)
-    return ViewPlan("v", "key", stream, hop_us, (*aggregates, *ages), {"money": 2})
+    return ViewPlan("v", "key", stream, hop_us, aggregates, {"money": 2})
 
 
 def lake_of(folder: str, **datasets: list[Event]) -> Lake:
@@ -51,13 +45,16 @@ def lake_of(folder: str, **datasets: list[Event]) -> Lake:
     return lake
 
 
-COLUMNS = {"transaction_id": pa.string(), "key": pa.string(), "money": pa.float64(), "items": pa.int64()}
+IDS = ("transaction_id", "key", "other_key")
+COLUMNS = {**dict.fromkeys(IDS, pa.string()), "money": pa.float64(), "items": pa.int64()}
 COLUMNS |= {"event_timestamp": TIME, "created_timestamp": TIME}
+KEYS = st.sampled_from(["a", "b", "customer-17", "a key of more than sixteen bytes", "é", "", None])
 events_of = st.lists(
     st.builds(
-        lambda number, key, hour, late, money, items: {
+        lambda number, key, other_key, hour, late, money, items: {
             "transaction_id": f"t{number}",
             "key": key,
+            "other_key": other_key,
             "event_us": (at := START + hour * HOUR // 2),
             "created_us": at + late * HOUR,
             "event_timestamp": at,
@@ -66,7 +63,8 @@ events_of = st.lists(
             "items": items,
         },
         st.integers(0, 10**6),
-        st.sampled_from(["a", "b", "customer-17", "a key of more than sixteen bytes", "é", "", None]),
+        KEYS,
+        KEYS,
         st.integers(0, 2 * 24 * 4),
         st.sampled_from([0, 0, 0, 1, 30]),
         st.none() | st.integers(0, 10**6).map(lambda cents: cents / 100),
@@ -86,12 +84,12 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_buckets_and_memory_and_the_definition_give_the_same_bits(
     rows: list[Event], others: list[Event], of_itself: bool, hop_us: int, at_once: int
 ) -> None:
-    view = plan_of("rows" if of_itself else "others", hop_us)
+    view = plan_of("rows", hop_us) if of_itself else replace(plan_of("others", hop_us), asked="other_key")
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         lake = lake_of(folder, rows=rows, others=others)
-        memory = dict(view_by_day(lake, view, "rows", DAYS[1:]))
+        memory = dict(LocalEngine(lake).view_by_day(view, "rows", "transaction_id", DAYS[1:]))
         patch.setattr("feature_repo.engine.local.from_lake.ROWS_AT_ONCE", at_once)
-        buckets = dict(view_by_day(lake, view, "rows", DAYS[1:]))
+        buckets = dict(LocalEngine(lake).view_by_day(view, "rows", "transaction_id", DAYS[1:]))
     assert list(memory) == list(buckets) == DAYS[1:]
     events = rows if of_itself else others
     for day, table in memory.items():
@@ -99,7 +97,7 @@ def test_buckets_and_memory_and_the_definition_give_the_same_bits(
         asked = [r for r in rows if day_of(r["created_us"]) == day]
         assert table["transaction_id"].to_pylist() == [r["transaction_id"] for r in asked]
         assert table.drop(["transaction_id", "event_timestamp", "created_timestamp"]).to_pylist() == [
-            oracle(view, events, r["key"], r["event_us"]) for r in asked
+            oracle(view, events, r[view.asked_by], r["event_us"]) for r in asked
         ]
 
 
@@ -121,9 +119,9 @@ def test_a_historical_call_gives_the_same_bits_by_buckets(
     )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         lake = lake_of(folder, rows=events)
-        memory = features_from_lake(lake, plan_of("rows"), keys, at_us)
+        memory = LocalEngine(lake).features_at(plan_of("rows"), keys, at_us)
         patch.setattr("feature_repo.engine.local.from_lake.ROWS_AT_ONCE", 5)
-        buckets = features_from_lake(lake, plan_of("rows"), keys, at_us)
+        buckets = LocalEngine(lake).features_at(plan_of("rows"), keys, at_us)
     assert memory.keys() == buckets.keys()
     for name, values in memory.items():
         assert values.dtype == buckets[name].dtype
@@ -133,7 +131,15 @@ def test_a_historical_call_gives_the_same_bits_by_buckets(
 def row(number: int, key: str = "a", hours: float = 0.0, **values: Any) -> Event:
     at = START + round(hours * HOUR)
     times = {"event_us": at, "created_us": at, "event_timestamp": at, "created_timestamp": at}
-    return {"transaction_id": f"t{number}", "key": key, "money": 1.0, "items": 1, **times, **values}
+    return {
+        "transaction_id": f"t{number}",
+        "key": key,
+        "other_key": None,
+        "money": 1.0,
+        "items": 1,
+        **times,
+        **values,
+    }
 
 
 @pytest.mark.usefixtures("few_rows")
@@ -144,7 +150,7 @@ def test_scratch_files_are_gone_afterwards_even_when_nobody_takes_all_the_days(
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     lake = lake_of(str(tmp_path / "lake"), rows=[row(n, f"k{n}", n) for n in range(60)])
-    tables: Iterator[Any] = view_by_day(lake, plan_of("rows"), "rows", DAYS)
+    tables: Iterator[Any] = LocalEngine(lake).view_by_day(plan_of("rows"), "rows", "transaction_id", DAYS)
     next(tables)
     assert list(scratch.iterdir())
     tables.close()  # type: ignore[attr-defined]
@@ -156,14 +162,14 @@ def test_days_that_did_not_pass_hold_no_events_in_buckets_either(tmp_path: Path)
     lake = lake_of(str(tmp_path), rows=[row(n, hours=n) for n in range(60)])
     broken = lake.read("rows", [DAYS[0]])
     lake.write("rows", DAYS[0], broken, validated=False)
-    (_, table), *_ = view_by_day(lake, plan_of("rows"), "rows", DAYS[1:3])
+    (_, table), *_ = LocalEngine(lake).view_by_day(plan_of("rows"), "rows", "transaction_id", DAYS[1:3])
     assert table["count_transaction_id_3d"].to_pylist() == [float(n) for n in range(24)]
 
 
 def test_a_day_that_is_missing_is_named(tmp_path: Path) -> None:
     lake = lake_of(str(tmp_path), rows=[row(0)])
     with pytest.raises(MissingPartitions, match="2018-05-01"):
-        list(view_by_day(lake, plan_of("rows"), "rows", [*DAYS, "2018-05-01"]))
+        list(LocalEngine(lake).view_by_day(plan_of("rows"), "rows", "transaction_id", [*DAYS, "2018-05-01"]))
 
 
 @pytest.mark.usefixtures("few_rows")
@@ -177,12 +183,14 @@ def test_days_of_different_types_are_named(tmp_path: Path) -> None:
         validated=True,
     )
     with pytest.raises(DamagedPartition, match=rf"rows: .*{DAYS[1]}"):
-        list(view_by_day(lake, plan_of("rows"), "rows", DAYS))
+        list(LocalEngine(lake).view_by_day(plan_of("rows"), "rows", "transaction_id", DAYS))
 
 
 def test_the_days_written_are_validated_and_hold_what_was_given(tmp_path: Path) -> None:
     lake = lake_of(str(tmp_path), rows=[row(n, hours=n) for n in range(60)])
-    written = write_by_day(lake, "made", view_by_day(lake, plan_of("rows"), "rows", DAYS))
+    written = write_by_day(
+        lake, "made", LocalEngine(lake).view_by_day(plan_of("rows"), "rows", "transaction_id", DAYS)
+    )
     assert [(m.partition, m.rows, m.validated) for m in written] == [
         (day, rows, True) for day, rows in zip(DAYS, (24, 24, 12, 0, 0, 0), strict=True)
     ]

@@ -22,11 +22,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import Event, oracle
 
+from feature_repo.engine.functions import FUNCTIONS
+from feature_repo.engine.functions.base import Kind
 from feature_repo.engine.local.from_lake import features_from_lake
 from feature_repo.engine.local.windows import view_values
-from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, ViewPlan
+from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 thorough = settings(
@@ -42,7 +44,6 @@ START = 1_522_540_800_000_000  # 2018-04-01, a multiple of every hop
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 IDS = ("customer", "merchant")
-NUMERIC = ("sum", "avg", "std", "min", "max", "count_distinct")
 
 Answer = dict[str, float | None]
 
@@ -59,9 +60,14 @@ class Column:
 
     @property
     def functions(self) -> tuple[str, ...]:
+        kind: Kind = "number"
         if pa.types.is_string(self.kind):
-            return ("count", "count_distinct")
-        return (*NUMERIC, "count", *AGES) if pa.types.is_boolean(self.kind) else (*NUMERIC, "count")
+            kind = "text"
+        elif pa.types.is_boolean(self.kind):
+            kind = "flag"
+        elif pa.types.is_timestamp(self.kind):
+            kind = "time"
+        return tuple(name for name, function in FUNCTIONS.items() if kind in function.takes)
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ streams = st.fixed_dictionaries(
 def views_over(draw: st.DrawFn, columns: dict[str, Column], name: str) -> ViewPlan:
     hop_us = draw(st.sampled_from([0, 0, SECOND, 7 * SECOND, MINUTE, 5 * MINUTE, HOUR, DAY]))
     choices = [(f, c) for c, column in columns.items() for f in column.functions] + [
-        (f, "event_timestamp") for f in AGES
+        (name, "event_timestamp") for name, function in FUNCTIONS.items() if "event" in function.takes
     ]
     wanted = draw(st.lists(st.tuples(st.sampled_from(choices), durations), min_size=1, max_size=5))
     return ViewPlan(
@@ -256,9 +262,9 @@ class Online:
     def __init__(self, example: Example) -> None:
         self.example, self.pushed, self.steps = example, 0, 0
         connection = sqlite3.connect(":memory:")
-        OnlineState.create_tables(connection)
+        SqliteOnlineState.create_tables(connection)
         features = tuple(a.name for v in example.views for a in v.aggregates)
-        self.state = OnlineState(connection, FeaturePlan("service", example.views, (), features))
+        self.state = SqliteOnlineState(connection, FeaturePlan("service", example.views, (), features))
 
     def push(self, number: int) -> bool:
         given = self.example.events[number]

@@ -9,46 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from event_kit import HOUR, MINUTE, START, event, plan_of, table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
-from feature_repo.engine.local.key_partitions import Clock
+from feature_repo.engine.local.key_order import Clock
 from feature_repo.engine.local.windows import view_values
-from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
-from feature_repo.online.sqlite.state import OnlineState
-
-MINUTE = 60_000_000
-HOUR = 60 * MINUTE
-START = 1_522_540_800_000_000
-COLUMNS = {
-    "money": pa.float64(),
-    "items": pa.int64(),
-    "declined": pa.bool_(),
-    "ratio": pa.float64(),
-    "who": pa.string(),
-}
-NUMERIC = ("sum", "avg", "std", "min", "max", "count_distinct")
-
-
-def plan_of(hop_us: int = 0, windows: tuple[int, ...] = (HOUR, 5 * HOUR)) -> ViewPlan:
-    wanted = [(f, c) for f in NUMERIC for c in ("money", "items", "declined", "ratio")]
-    wanted += [("count", "who"), ("count_distinct", "who")]
-    wanted += [
-        (f, c) for f in ("seconds_since_last", "seconds_since_first") for c in ("event_timestamp", "declined")
-    ]
-    aggregates = tuple(Aggregate(f"{f}_{c}_{w // MINUTE}", c, f, w) for w in windows for f, c in wanted)
-    return ViewPlan("v", "key", "s", hop_us, aggregates, {"money": 2, "declined": 0})
-
-
-def table_of(events: list[Event]) -> pa.Table:
-    times = {
-        name: pa.array([e[us] for e in events], pa.timestamp("us", tz="UTC"))
-        for name, us in (("event_timestamp", "event_us"), ("created_timestamp", "created_us"))
-    }
-    columns = {"key": pa.string(), **COLUMNS}
-    return pa.table({**{c: pa.array([e[c] for e in events], kind) for c, kind in columns.items()}, **times})
+from feature_repo.engine.plan import FeaturePlan, ViewPlan
+from feature_repo.online.sqlite.state import SqliteOnlineState
 
 
 def offline(
@@ -65,13 +35,15 @@ def offline(
     ]
 
 
-def state_of(view: ViewPlan) -> OnlineState:
+def state_of(view: ViewPlan) -> SqliteOnlineState:
     connection = sqlite3.connect(":memory:")
-    OnlineState.create_tables(connection)
-    return OnlineState(connection, FeaturePlan("s", (view,), (), tuple(a.name for a in view.aggregates)))
+    SqliteOnlineState.create_tables(connection)
+    return SqliteOnlineState(
+        connection, FeaturePlan("s", (view,), (), tuple(a.name for a in view.aggregates))
+    )
 
 
-def push(state: OnlineState, number: int, event: Event) -> bool:
+def push(state: SqliteOnlineState, number: int, event: Event) -> bool:
     return state.push("s", str(number), event, event["event_us"], event["created_us"])
 
 
@@ -144,13 +116,13 @@ def test_a_key_without_an_event_for_its_time_to_live_has_no_values(
 
 @settings(max_examples=60)
 @given(events_of, questions_of, st.sampled_from([0, 30 * MINUTE]), st.sampled_from([1, 7]))
-def test_pieces_of_any_size_give_the_same_bits(
+def test_key_partitions_of_any_size_give_the_same_bits(
     events: list[Event], questions: list[tuple[str | None, int]], hop_us: int, rows: int
 ) -> None:
     view = plan_of(hop_us)
     whole = offline(view, events, questions)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feature_repo.engine.local.key_partitions.PIECE_ROWS", rows)
+        patch.setattr("feature_repo.engine.local.key_partitions.PARTITION_ROWS", rows)
         assert offline(view, events, questions) == whole
 
 
@@ -163,19 +135,6 @@ def test_events_created_later_never_change_a_value(
     poison = {"money": 1e13, "items": 2**61, "declined": True, "ratio": 1e300, "who": "poison"}
     future = [{**poison, "key": key, "event_us": at - 1, "created_us": last + 1} for key, at in questions]
     assert offline(view, events + future, questions) == offline(view, events, questions)
-
-
-def event(minute: int, late: int = 0, **values: Any) -> Event:
-    at = START + minute * MINUTE
-    return {
-        "key": "a",
-        "event_us": at,
-        "created_us": at + late * MINUTE,
-        **dict.fromkeys(COLUMNS, None),
-        "items": 1,
-        "declined": False,
-        **values,
-    }
 
 
 def test_a_late_event_is_not_visible_before_it_was_created() -> None:
@@ -300,7 +259,7 @@ def test_times_that_do_not_fit_beside_the_keys_are_ranked_instead() -> None:
 
 
 def test_many_late_events_agree_with_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feature_repo.engine.local.key_partitions.PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("feature_repo.engine.functions.window_bounds.PAIRS_AT_ONCE", 7)
     rng = np.random.default_rng(3)
     events = [
         event(int(m), late=int(d), money=float(m), who="xyz"[m % 3], declined=bool(m % 2))

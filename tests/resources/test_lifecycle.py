@@ -18,12 +18,13 @@ import pytest
 from lifecycle_kit import AT, GOOD, Shelf
 
 from feature_repo.lake.datasets import Lake
-from mlops_assets.assets.monitoring import _served as served
 from mlops_assets.core.keys import PREDICTION_LOG
 from mlops_assets.resources.decision_history import History, HistoryError
 from mlops_assets.resources.promotion import NotPromotable, Overtaken
 from mlops_assets.resources.registry import EVALUATION_TAG
 from mlops_assets.resources.registry_records import HEAD_TAG, RegistryError
+from mlops_assets.steps.drift_of_day import served_of_day
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bundle import BundleError
 
 pytestmark = pytest.mark.slow
@@ -96,7 +97,7 @@ def test_a_backtest_never_replaces_a_newer_champion_whoever_asks(shelf: Shelf) -
     row = shelf.gate(older)
     assert (row["kind"], row["reasons"]) == (
         "refused",
-        ["the champion is of 2025-04-10, newer than 2025-04-01: a backtest replaces nothing"],
+        ["the champion is of 2025-04-10, newer than 2025-04-01: a walk-forward replaces nothing"],
     )
     with pytest.raises(
         NotPromotable, match="whoever asks: the champion is of 2025-04-10, newer than 2025-04-01"
@@ -448,7 +449,7 @@ def test_drift_is_measured_against_the_reference_of_the_version_that_served_befo
         lake.write(PREDICTION_LOG, day, pa.table(log), validated=True)
         if shelf.champion == "2":
             shelf.back()
-    versions = [served(lake, day, ["amount"])[1] for day in ("2025-04-11", "2025-04-12")]
+    versions = [served_of_day(FRAUD, lake, day, ["amount"])[1] for day in ("2025-04-11", "2025-04-12")]
     assert [
         shelf.registry.reference(shelf.registry.version(str(one))).column("amount").to_pylist()
         for one in versions

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from serving_kit import ALLOW_ALL, Bench, Running, TinyRegistry, start, tiny_release
 
-from feature_repo.engine.plan import FeaturePlan, plan_from_feast
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan
 from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
 

@@ -13,7 +13,7 @@ import pytest
 from serving_kit import DAY_US, MINUTE_US, START_US, Bench, bounded, paid
 
 from feature_repo.lake.datasets import Lake
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.__main__ import main
 from serving.admission import arrival_us
 from serving.clock import check_home, lake_end_us
@@ -82,7 +82,7 @@ def test_the_release_says_what_time_it_is_where_the_home_has_no_lake(
 def test_a_state_that_no_request_has_touched_says_what_time_it_is_unless_too_few_of_its_events_do(
     bench: Bench, champion: Champion
 ) -> None:
-    state, event = OnlineState(bench.connection, champion.release.plan), paid(1).event()
+    state, event = SqliteOnlineState(bench.connection, champion.release.plan), paid(1).event()
     times = [
         START_US,
         START_US + 1,

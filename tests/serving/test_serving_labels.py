@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from serving_kit import ALLOW_ALL, BLOCK_ALL, DAY_US, MINUTE_US, START_US, Bench, deciding
 from serving_kit import paid as payment
 
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.events import keep_waiting
 from serving.contract.verdicts import verdict_events
 from serving.messages import Label
@@ -87,7 +87,7 @@ def test_two_labels_that_wait_contradict_each_other_and_the_later_one_counts(ben
 def test_a_label_of_a_transaction_from_before_the_service_finds_it_in_the_state(
     bench: Bench, champion: Champion
 ) -> None:
-    state = OnlineState(bench.connection, champion.release.plan)
+    state = SqliteOnlineState(bench.connection, champion.release.plan)
     event = {
         "transaction_id": "old",
         "customer_id": "c",

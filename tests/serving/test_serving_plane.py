@@ -19,7 +19,7 @@ import pytest
 from serving_kit import BLOCK_ALL, DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, deciding
 from serving_kit import paid as payment
 
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.data_plane import DataPlane
 from serving.messages import BadInput, Conflict, Label, NoModel, StoreBusy, Transaction
 from serving.releases import Champion
@@ -292,7 +292,7 @@ def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
 def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(
     bench: Bench, champion: Champion
 ) -> None:
-    state, event = OnlineState(bench.connection, champion.release.plan), payment(1).event()
+    state, event = SqliteOnlineState(bench.connection, champion.release.plan), payment(1).event()
     state.load("transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(150)))
     state.load(
         "transactions",
@@ -314,7 +314,7 @@ def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(
     bench: Bench, champion: Champion
 ) -> None:
     bench.plane.predict_transaction(payment(0, START_US + 200 * DAY_US))
-    state, event = OnlineState(bench.connection, champion.release.plan), payment(1).event()
+    state, event = SqliteOnlineState(bench.connection, champion.release.plan), payment(1).event()
     bench.connection.execute("BEGIN")
     state.load(
         "transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(2 * ROWS_A_COMMIT + 1))

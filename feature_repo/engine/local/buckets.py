@@ -1,8 +1,7 @@
-"""Rows that do not fit into memory, in scratch files by the hash of their key: a bucket holds all rows of its
-keys, so that each is computed alone.
+"""Rows that do not fit into memory, in scratch files by the hash of their key.
 
-A file of a bucket has one batch for each table that was added, in that order, and of each table the rows that
-are its own.
+A bucket holds all rows of its keys, so that each bucket is computed alone. Its file has one batch for each
+table that was added, in that order: the rows of the table that belong to the bucket.
 """
 
 from __future__ import annotations
@@ -20,18 +19,20 @@ Ints = NDArray[np.int64]
 
 MULTIPLIER = np.uint64(
     0x9E3779B97F4A7C15
-)  # 2^64 divided by the golden ratio: its products differ in their high bits
-MOST_BUCKETS = 256  # files that are open at once, several times over; systems often allow 1024
+)  # 2^64 by the golden ratio: its products differ in their high bits.
+MOST_BUCKETS = 256  # Files that are open at once, several times over; systems often allow 1024.
 
 
 def buckets_for(rows: int, rows_at_once: int) -> int:
+    """How many buckets keep each below so many rows."""
     return min(max(math.ceil(rows / rows_at_once), 1), MOST_BUCKETS)
 
 
 def by_bucket(keys: pa.ChunkedArray, buckets: int) -> tuple[Ints, Ints]:
-    """The rows of each bucket after those of the one before, in their order; and how many each has.
+    """The places of the rows, those of each bucket after those of the bucket before, each in their order;
+    and how many rows each bucket has.
 
-    A null key is of the first.
+    The first bucket has the null keys.
     """
     codes, hashes = [], np.zeros(1, np.uint64)
     if len(keys):
@@ -46,7 +47,7 @@ def by_bucket(keys: pa.ChunkedArray, buckets: int) -> tuple[Ints, Ints]:
 
 
 class Buckets:
-    """One scratch file for each bucket, written first and read after. The folder is the caller's to remove."""
+    """One scratch file for each bucket, written first and read after. The caller removes the folder."""
 
     def __init__(self, folder: str, name: str, count: int) -> None:
         self.count = count
@@ -89,6 +90,7 @@ class Buckets:
 
 
 def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """The whole table as one batch."""
     batches = table.combine_chunks().to_batches()
     return (
         batches[0]

@@ -1,6 +1,4 @@
-"""A view for all the rows of many days, a day at a time and in bounded memory: what the assets write into the
-lake.
-"""
+"""A view for all the rows of many days, a day at a time and in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_repo.engine.columns import microseconds
 from feature_repo.engine.local import from_lake
 from feature_repo.engine.local.buckets import Buckets, buckets_for, by_bucket, one_batch
 from feature_repo.engine.local.from_lake import (
+    TIMES,
     days_reached,
     event_columns,
     features_from_lake,
@@ -23,61 +23,57 @@ from feature_repo.engine.local.from_lake import (
     spilled,
 )
 from feature_repo.engine.local.parallel import in_order
-from feature_repo.engine.local.windows import microseconds, view_values
+from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import ViewPlan
 from feature_repo.lake.datasets import Lake, Manifest
 from feature_repo.times import midnight_us
 
-IDENTITY = ("transaction_id", "event_timestamp", "created_timestamp")
-
 
 def view_by_day(
-    lake: Lake, view: ViewPlan, entities: str, days: Sequence[str]
+    lake: Lake, view: ViewPlan, dataset: str, id_column: str, days: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """For each day the rows of the dataset `entities` in their order: id and times, and the view's features
-    at the row's key and event time, as float64 with nulls.
-
-    Of the view's stream only validated days count; whether those of `entities` are is for the caller to ask.
-    """
-    if rows_of(lake, entities, days) > from_lake.ROWS_AT_ONCE:
-        yield from _in_buckets(lake, view, entities, days)
+    """`Engine.view_by_day` of a lake."""
+    identity = (id_column, *TIMES)
+    if rows_of(lake, dataset, days) > from_lake.ROWS_AT_ONCE:
+        yield from _in_buckets(lake, view, dataset, identity, days)
     elif days:
-        rows = read_days(lake, entities, days, [*IDENTITY, view.entity])
+        rows = read_days(lake, dataset, days, list(dict.fromkeys((*identity, view.asked_by))))
         values = _table(
-            features_from_lake(lake, view, rows[view.entity], microseconds(rows["event_timestamp"]))
+            features_from_lake(lake, view, rows[view.asked_by], microseconds(rows["event_timestamp"]))
         )
         start = 0
-        for manifest in lake.manifests(entities, days):
+        for manifest in lake.manifests(dataset, days):
             part = slice(start, start + manifest.rows)
-            yield manifest.partition, _side_by_side(rows[part], values[part])
+            yield manifest.partition, _side_by_side(identity, rows[part], values[part])
             start = part.stop
 
 
 def write_by_day(lake: Lake, dataset: str, tables: Iterable[tuple[str, pa.Table]]) -> list[Manifest]:
-    """Write each day as it comes, while the ones before are still being encoded.
+    """Write each day as it comes, while the days before are still being encoded; the manifests, in that
+    order.
 
-    What is written here is made of validated rows, and says so.
+    The tables are made of validated rows, so the partitions are marked as validated.
     """
     return list(in_order(lambda table: lake.write(dataset, *table, validated=True), tables))
 
 
 def _in_buckets(
-    lake: Lake, view: ViewPlan, entities: str, days: Sequence[str]
+    lake: Lake, view: ViewPlan, dataset: str, identity: Sequence[str], days: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Moments and events of one key go to one bucket; what a bucket gives is put back where its rows stood in
+    """Moments and events of one key go to one bucket. What a bucket gives is put back where its rows stood in
     each day.
     """
     events_about = rows_of(
         lake, view.stream, days_reached(lake, view, *(midnight_us(day) for day in (days[0], days[-1])))
     )
-    count = buckets_for(rows_of(lake, entities, days) + events_about, from_lake.ROWS_AT_ONCE)
+    count = buckets_for(rows_of(lake, dataset, days) + events_about, from_lake.ROWS_AT_ONCE)
     with TemporaryDirectory(prefix="features-") as folder:
         asked = spilled(
             lake,
-            entities,
+            dataset,
             days,
-            [view.entity, "event_timestamp"],
-            view.entity,
+            [view.asked_by, "event_timestamp"],
+            view.asked_by,
             Buckets(folder, "moments", count),
         )
         spans = [
@@ -94,19 +90,23 @@ def _in_buckets(
             moments = asked.read(bucket)
             found = _table(
                 view_values(
-                    view, events.read(bucket), moments[view.entity], microseconds(moments["event_timestamp"])
+                    view,
+                    events.read(bucket),
+                    moments[view.asked_by],
+                    microseconds(moments["event_timestamp"]),
                 )
             )
-            ends = np.cumsum([len(chunk) for chunk in moments[view.entity].chunks]).tolist()
+            ends = np.cumsum([len(chunk) for chunk in moments[view.asked_by].chunks]).tolist()
             values.write_one(
                 bucket, (one_batch(found[start:end]) for start, end in zip([0, *ends], ends, strict=False))
             )
 
         def of_day(place: int) -> tuple[str, pa.Table]:
-            rows = lake.read(entities, [days[place]], [*IDENTITY, view.entity])
-            order, _ = by_bucket(rows[view.entity], count)
+            """One day of the result, by the day's place."""
+            rows = lake.read(dataset, [days[place]], list(dict.fromkeys((*identity, view.asked_by))))
+            order, _ = by_bucket(rows[view.asked_by], count)
             parts = pa.concat_tables([values.read(bucket, place) for bucket in range(count)])
-            return days[place], _side_by_side(rows, parts.take(pa.array(np.argsort(order))))
+            return days[place], _side_by_side(identity, rows, parts.take(pa.array(np.argsort(order))))
 
         yield from in_order(of_day, range(len(days)))
 
@@ -120,7 +120,7 @@ def _table(values: Mapping[str, NDArray[Any]]) -> pa.Table:
     )
 
 
-def _side_by_side(rows: pa.Table, values: pa.Table) -> pa.Table:
-    """In one chunk, so that the files of a day are the same however it was computed."""
-    columns = [*(rows[name] for name in IDENTITY), *values.columns]
-    return pa.table(columns, names=[*IDENTITY, *values.column_names]).combine_chunks()
+def _side_by_side(identity: Sequence[str], rows: pa.Table, values: pa.Table) -> pa.Table:
+    """In one chunk, so that the files of a day are the same whichever way computed them."""
+    columns = [*(rows[name] for name in identity), *values.columns]
+    return pa.table(columns, names=[*identity, *values.column_names]).combine_chunks()

@@ -1,6 +1,6 @@
-"""The values of a view, from the lake: which days its windows reach, and what they hold.
+"""The values of a view, from the lake: which days its windows reach, and what these days hold.
 
-Too many rows for memory are computed in buckets of keys.
+Rows that exceed memory are computed in buckets of keys.
 """
 
 from __future__ import annotations
@@ -23,17 +23,14 @@ from feature_repo.times import day_of
 Ints = NDArray[np.int64]
 
 TIMES = ("event_timestamp", "created_timestamp")
-# moments and events; some 300 bytes each while a view is computed, so about a gigabyte
+# Moments and events, of some 300 bytes each while a view is computed: about a gigabyte.
 ROWS_AT_ONCE = 4_000_000
 
 
 def features_from_lake(
     lake: Lake, plan: ViewPlan, keys: pa.ChunkedArray, at_us: Ints
 ) -> dict[str, NDArray[Any]]:
-    """`windows.view_values` over the arrival days that the windows reach.
-
-    Days that were never materialized, or did not pass validation, hold no events here.
-    """
+    """`Engine.features_at` of a lake: `windows.view_values` over the arrival days that the windows reach."""
     days = days_reached(lake, plan, int(at_us.min()), int(at_us.max())) if len(at_us) else []
     buckets = buckets_for(len(at_us) + rows_of(lake, plan.stream, days), ROWS_AT_ONCE)
     if buckets == 1:
@@ -49,22 +46,23 @@ def features_from_lake(
                 plan, events.read(bucket), keys.take(pa.array(rows)), at_us[rows]
             ).items():
                 before = result.get(name, np.empty(len(at_us), values.dtype))
-                # Sums that exceed an int64 in one bucket are floats in all.
+                # Sums that exceed an int64 in one bucket are floats in all buckets.
                 result[name] = before.astype(np.result_type(before, values), copy=False)
                 result[name][rows] = values
     return result
 
 
 def days_reached(lake: Lake, plan: ViewPlan, first_us: int, last_us: int) -> list[str]:
-    """The days whose events moments from `first_us` to `last_us` can see.
+    """The validated days whose events the moments from `first_us` to `last_us` can see.
 
-    An event is created no sooner than it happens, so what lies in a window arrived no sooner than its lower
-    bound.
+    An event is created no sooner than it happens. So the events of a window arrived at its lower bound or
+    later.
     """
     return lake.between(plan.stream, day_of(first_us - plan.reach_us), day_of(last_us), validated=True)
 
 
 def read_events(lake: Lake, plan: ViewPlan, days: Sequence[str]) -> pa.Table:
+    """The events of some days with the columns that the view needs; an empty table for no day."""
     if days:
         return read_days(lake, plan.stream, days, event_columns(plan))
     empty = {plan.entity: pa.string(), **{t: pa.timestamp("us", tz="UTC") for t in TIMES}}
@@ -72,7 +70,7 @@ def read_events(lake: Lake, plan: ViewPlan, days: Sequence[str]) -> pa.Table:
 
 
 def read_days(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[str]) -> pa.Table:
-    """`Lake.read`, several days at once."""
+    """`Lake.read`, several days at once. Raises `DamagedPartition` for days of different columns."""
     try:
         return pa.concat_tables(in_order(lambda day: lake.read(dataset, [day], columns), days))
     except pa.ArrowInvalid as error:
@@ -82,10 +80,11 @@ def read_days(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[s
 def spilled(
     lake: Lake, dataset: str, days: Iterable[str], columns: Sequence[str], key: str, buckets: Buckets
 ) -> Buckets:
-    """`buckets` with the rows of the days, a batch a day."""
+    """`buckets`, with the rows of the days by their `key`, a batch a day."""
     schema = None
 
     def split(day: str) -> tuple[str, list[pa.RecordBatch]]:
+        """One day in parts, one a bucket."""
         return day, buckets.split(lake.read(dataset, [day], columns), key)
 
     for day, batches in in_order(split, days):
@@ -98,10 +97,12 @@ def spilled(
 
 
 def rows_of(lake: Lake, dataset: str, days: Iterable[str]) -> int:
+    """How many rows the days have, by their manifests."""
     return sum(manifest.rows for manifest in lake.manifests(dataset, days))
 
 
 def event_columns(plan: ViewPlan) -> list[str]:
+    """The columns of the stream that the view needs."""
     return list(dict.fromkeys((plan.entity, *TIMES, *plan.columns)))
 
 

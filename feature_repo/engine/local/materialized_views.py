@@ -1,8 +1,9 @@
-"""Plain views: finished feature rows in the lake, and the newest of them that was known at each moment.
+"""Materialized views: finished feature rows in the lake, and the newest of them that was known at each
+moment.
 
-A row is visible from the moment that it is both past and known, max(event_timestamp, created_timestamp). Of
-the visible rows of a key the newest counts: by event_timestamp, then created_timestamp, then its place in the
-lake. If that one is older than the view's ttl, there is no value.
+A row is visible from the moment at which it has happened and is known: max(event_timestamp,
+created_timestamp). Of the visible rows of a key the newest one counts: by event_timestamp, then
+created_timestamp, then its place in the lake. If that row is older than the view's ttl, there is no value.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from feast.feature_view import DUMMY_ENTITY_ID
 from feast.types import from_feast_to_pyarrow_type
 from numpy.typing import NDArray
 
+from feature_repo.engine.columns import microseconds
 from feature_repo.engine.ids import ids_of_numbers
 from feature_repo.engine.local.from_lake import read_days
-from feature_repo.engine.local.windows import microseconds
+from feature_repo.engine.local.key_order import Clock, by_key_and_time
 from feature_repo.engine.plan import LAKE, PlanError
 from feature_repo.lake.datasets import Lake
 from feature_repo.times import day_of, period_us
 
 Ints = NDArray[np.int64]
-LIMIT = 2**62
-FIRST, LAST = "0000-00-00", "9999-99-99"  # before and after every day
+FIRST, LAST = "0000-00-00", "9999-99-99"  # Before and after every day.
 
 
 @dataclass(frozen=True)
-class PlainView:
+class MaterializedView:
     """A view whose features are columns of a dataset.
 
     `sources` are the dataset's columns behind keys and features, by their names in the view.
@@ -49,15 +50,15 @@ class PlainView:
 
     @property
     def times(self) -> tuple[str, ...]:
+        """The dataset's columns that hold times."""
         return (self.event_time, self.created_time) if self.created_time else (self.event_time,)
 
 
-def is_windowed(view: Any) -> bool:
-    return bool(getattr(view, "aggregations", None))
+def materialized_from_feast(view: Any, wanted: Sequence[str] | None = None) -> MaterializedView:
+    """What the engine needs of a view without aggregations; `wanted` limits it to some features.
 
-
-def plain_from_feast(view: Any, wanted: Sequence[str] | None = None) -> PlainView:
-    """What the engine needs of a view without aggregations; `wanted` limits it to some features."""
+    Raises `PlanError` where the view has no source in the lake.
+    """
     source = getattr(view, "batch_source", None)
     path = getattr(source, "path", "")
     if source is None or not path.startswith(LAKE):
@@ -66,7 +67,7 @@ def plain_from_feast(view: Any, wanted: Sequence[str] | None = None) -> PlainVie
     keys = tuple(c.name for c in view.entity_columns if c.name != DUMMY_ENTITY_ID)
     columns = {feature: column for column, feature in (source.field_mapping or {}).items()}
     names = types if wanted is None else wanted
-    return PlainView(
+    return MaterializedView(
         name=view.name,
         keys=keys,
         dataset=path.removeprefix(LAKE),
@@ -79,12 +80,13 @@ def plain_from_feast(view: Any, wanted: Sequence[str] | None = None) -> PlainVie
 
 
 def features_as_of(
-    lake: Lake, view: PlainView, keys: Sequence[pa.ChunkedArray], at_us: Ints
+    lake: Lake, view: MaterializedView, keys: Sequence[pa.ChunkedArray], at_us: Ints
 ) -> dict[str, pa.ChunkedArray]:
-    """Each feature at every (key, moment), in the order given.
+    """Each feature at every (key, moment), in the order given and in the view's types; `keys` has a column
+    a key.
 
     A null key has no rows. Only the days from a ttl before the first moment to the last moment are read: a
-    row is created no sooner than it happens, and is in the day of its arrival.
+    row is created no sooner than it happens, and stands in the day of its arrival.
     """
     if not len(at_us):
         return {name: pa.chunked_array([], kind) for name, kind in view.types.items()}
@@ -98,10 +100,10 @@ def features_as_of(
     return {name: rows[name].combine_chunks().take(indexes) for name in view.types}
 
 
-def read_rows(lake: Lake, view: PlainView, days: Sequence[str]) -> pa.Table:
+def read_rows(lake: Lake, view: MaterializedView, days: Sequence[str]) -> pa.Table:
     """Keys, times and features of some days, under the view's names and in its types.
 
-    Rows without a time are left out.
+    Rows without a time are left out. Raises `PlanError` for a column that is absent or of another type.
     """
     wanted = list(dict.fromkeys((*view.sources.values(), *view.times)))
     table = read_days(lake, view.dataset, days, wanted)
@@ -121,7 +123,7 @@ def read_rows(lake: Lake, view: PlainView, days: Sequence[str]) -> pa.Table:
     return rows.filter(pc.is_valid(rows[view.event_time])) if rows[view.event_time].null_count else rows
 
 
-def _ids(view: PlainView, key: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _ids(view: MaterializedView, key: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column
@@ -134,8 +136,8 @@ def _ids(view: PlainView, key: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([ids])
 
 
-def row_times(view: PlainView, rows: pa.Table) -> tuple[Ints, Ints]:
-    """When each row happened, and when it was known: at once, where nothing else is said."""
+def row_times(view: MaterializedView, rows: pa.Table) -> tuple[Ints, Ints]:
+    """When each row happened, and when it was known, which is at once where no creation is given."""
     event_us = microseconds(rows[view.event_time])
     if view.created_time is None:
         return event_us, event_us
@@ -145,7 +147,7 @@ def row_times(view: PlainView, rows: pa.Table) -> tuple[Ints, Ints]:
     )
 
 
-def newest_rows(view: PlainView, rows: pa.Table, keys: Sequence[pa.ChunkedArray], at_us: Ints) -> Ints:
+def newest_rows(view: MaterializedView, rows: pa.Table, keys: Sequence[pa.ChunkedArray], at_us: Ints) -> Ints:
     """For every (key, moment) the number of the row that holds its values, or -1."""
     asked, held = _codes(keys, [rows[k] for k in view.keys], len(at_us), rows.num_rows)
     kept = np.flatnonzero(held >= 0)
@@ -155,25 +157,22 @@ def newest_rows(view: PlainView, rows: pa.Table, keys: Sequence[pa.ChunkedArray]
     if not len(kept):
         return np.full(len(at_us), -1)
 
-    span, low, ranks = _clock(int(max(held.max(), asked.max())) + 1, event_us, seen_us, at_us)
-
-    def place(codes: Ints, times: Ints) -> Ints:
-        return codes * span + (np.searchsorted(ranks, times) if ranks is not None else times - low)
-
-    events = place(held, event_us)
-    order = _order(held, event_us, created_us)
+    clock = Clock.over(int(max(held.max(), asked.max())) + 1, event_us, seen_us, at_us)
+    events = clock.place(held, event_us)
+    order = by_key_and_time(held, event_us, created_us)
     places, answer = events[order], order
     if (seen_us > event_us).any():
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        seen = place(held, seen_us)
-        by_seen = _order(held, seen_us)
+        seen = clock.place(held, seen_us)
+        by_seen = by_key_and_time(held, seen_us)
         places = seen[by_seen]
         # Ranks grow with the key first, so the running maximum never carries a row over to the next key.
         answer = order[np.maximum.accumulate(rank[by_seen])]
 
-    moments = place(asked, at_us)
-    by_moment = _order(asked + 1, at_us)  # so that the searches walk through memory in one direction
+    moments = clock.place(asked, at_us)
+    # In their order, the searches walk through memory in one direction.
+    by_moment = by_key_and_time(asked + 1, at_us)
     found = np.empty(len(moments), np.int64)
     found[by_moment] = np.searchsorted(places, moments[by_moment], side="right") - 1
     newest = answer[found]
@@ -181,22 +180,6 @@ def newest_rows(view: PlainView, rows: pa.Table, keys: Sequence[pa.ChunkedArray]
     if view.ttl_us:
         known &= event_us[newest] >= at_us - view.ttl_us
     return np.where(known, kept[newest], -1)
-
-
-def _order(codes: Ints, *times: Ints) -> Ints:
-    """Rows by key, then by the times, then as they are.
-
-    NumPy's stable sorts are linear here: of times that mostly come in order, and of 16 bits of the key at a
-    time.
-    """
-    order = np.arange(len(codes))
-    for time in reversed(times):
-        if (time[order][1:] < time[order][:-1]).any():
-            order = order[np.argsort(time[order], kind="stable")]
-    for bits in range(0, int(codes.max(initial=0)).bit_length(), 16):
-        digits = (codes >> bits).astype(np.uint16)
-        order = order[np.argsort(digits[order], kind="stable")]
-    return order
 
 
 def _codes(
@@ -222,15 +205,3 @@ def _codes(
         at = np.minimum(np.searchsorted(known, both), len(known) - 1)
         theirs = np.where((both >= 0) & (known[at] == both), at, -1)
     return ours, theirs
-
-
-def _clock(keys: int, *times: Ints) -> tuple[int, int, Ints | None]:
-    """Numbers of moments a key, the first moment, and their ranks where keys and times together would not fit
-    an int64.
-    """
-    low = min(int(t.min()) for t in times)
-    span = max(int(t.max()) for t in times) - low + 1
-    if (keys + 1) * span < LIMIT:
-        return span, low, None
-    ranks = np.unique(np.concatenate(times))
-    return len(ranks), 0, ranks

@@ -1,5 +1,6 @@
-"""Work on several items at once, a few ahead of whoever takes the results: NumPy, Arrow and the disk let go
-of the interpreter meanwhile.
+"""Work on several items at once, a few ahead of whoever takes the results.
+
+NumPy, Arrow and the disk release the interpreter meanwhile.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-THREADS = min(
-    os.cpu_count() or 1, 4
-)  # beyond that the interpreter, which one of them holds at a time, is what they wait for
+# More threads would wait for the interpreter, which one of them holds at a time.
+THREADS = min(os.cpu_count() or 1, 4)
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """The results in the order of the items.
 
-    Items are taken only as results are, so that what is under way stays bounded.
+    Items are taken only as results are taken, so that the work under way stays bounded. An error of an item
+    is raised where its result would be.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         under_way: deque[Future[Result]] = deque()

@@ -1,8 +1,7 @@
-"""Generations: the tables of the online state, once for those who ask and, during a rebuild, a second time
-beside them.
+"""Generations: the tables of the online state, and during a rebuild a second set of them.
 
-Generation 0 bears the plain names (`online_<stream>`, `online_packs`), generation N the same with `_gN`. One
-row says which one counts, and which one is being built; whoever writes, writes to both.
+Generation 0 has the plain names (`online_<stream>`, `online_packs`), generation N the same with `_gN`. One
+row says which generation counts, and which one is being built. Whoever writes, writes to both.
 """
 
 from __future__ import annotations
@@ -14,18 +13,25 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
+from feature_repo.online.pack_terms import is_packed
 from feature_repo.online.sqlite import packs
-from feature_repo.online.sqlite.packs import PackedView, is_packed
+from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import RESERVED, StreamTable, Value, ViewQuery, table_name
 
 FORMAT = 2
-ALIVE = "within ttl"  # an aggregate of the engine's own: how many events keep a key's values alive
+ALIVE = "within ttl"  # An aggregate of our own: how many events keep a key's values alive.
 
 SHARED = """
-CREATE TABLE IF NOT EXISTS online_generation (id INTEGER PRIMARY KEY CHECK (id = 0), current INTEGER, building INTEGER, last INTEGER);
+CREATE TABLE IF NOT EXISTS online_generation (
+    id INTEGER PRIMARY KEY CHECK (id = 0), current INTEGER, building INTEGER, last INTEGER
+);
 INSERT OR IGNORE INTO online_generation VALUES (0, 0, NULL, 0);
-CREATE TABLE IF NOT EXISTS online_refusals (stream TEXT, reason TEXT, count INTEGER, last_us INTEGER, PRIMARY KEY (stream, reason));
-CREATE TABLE IF NOT EXISTS online_quarantine (id INTEGER PRIMARY KEY, stream TEXT, reason TEXT, event TEXT, at_us INTEGER);
+CREATE TABLE IF NOT EXISTS online_refusals (
+    stream TEXT, reason TEXT, count INTEGER, last_us INTEGER, PRIMARY KEY (stream, reason)
+);
+CREATE TABLE IF NOT EXISTS online_quarantine (
+    id INTEGER PRIMARY KEY, stream TEXT, reason TEXT, event TEXT, at_us INTEGER
+);
 """
 
 
@@ -37,7 +43,10 @@ class Standing(NamedTuple):
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """What every plan shares. The tables of a plan's streams are made when the state is opened with it."""
+    """Make the tables that every plan shares; a file of the first format becomes one of this format.
+
+    Raises `PlanError` for a file of a newer format.
+    """
     connection.execute("CREATE TABLE IF NOT EXISTS online_format (version INTEGER PRIMARY KEY) WITHOUT ROWID")
     found = connection.execute("SELECT max(version) FROM online_format").fetchone()[0]
     if found == FORMAT:
@@ -52,11 +61,12 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
 
 def standing(connection: sqlite3.Connection) -> Standing:
+    """Which generation counts now, and which one is being built."""
     return Standing(*connection.execute("SELECT current, building FROM online_generation").fetchone())
 
 
 def tables_of(connection: sqlite3.Connection, number: int) -> list[str]:
-    """Every table of a generation, whichever plan made it."""
+    """The names of a generation's tables, whichever plan made them, sorted."""
     names = (
         name
         for (name,) in connection.execute(
@@ -97,7 +107,7 @@ class Generation:
         self._ids = {name: [s.columns.index(i) for i in sorted(s.ids)] for name, s in self.streams.items()}
 
     def put(self, stream: str, row: Sequence[object]) -> bool:
-        """Add one event, and bring it into the packs that it came too late for. False where its id is known."""
+        """Add one event, and bring it into the packs that end after it. False where its id is known."""
         if self.connection.execute(self.streams[stream].insert, row).rowcount != 1:
             return False
         keys = [row[i] for i in self._ids[stream]]
@@ -111,7 +121,7 @@ class Generation:
         return True
 
     def load(self, stream: str, rows: Iterable[Sequence[object]]) -> None:
-        """Add many events; where an id is known, the new values hold."""
+        """Add many events. Where an id is known, the new values hold, and a null leaves the old one."""
         known = self.streams[stream]
         if not self.connection.execute(
             f"SELECT 1 FROM {self.packs} WHERE stream = ? LIMIT 1", (stream,)
@@ -124,7 +134,7 @@ class Generation:
                 self.put(stream, row)
             elif any(new is not None and new != value for new, value in zip(row, old, strict=True)):
                 self.forget_late(stream, old)
-                # As it is now: the lake may have left a key out.
+                # The row as it is now, because the lake may have left a key out.
                 self.forget_late(
                     stream,
                     self.connection.execute(
@@ -142,21 +152,23 @@ class Generation:
         return bool(deleted)
 
     def row(self, stream: str, event_id: str) -> Sequence[object] | None:
-        """One event as `put` takes it."""
+        """One event as `put` takes it; None where it is not there."""
         found: Sequence[object] | None = self.connection.execute(
             f"{self.streams[stream].select} WHERE event_id = ?", (event_id,)
         ).fetchone()
         return found
 
     def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
+        """The ids of the events from `from_us` up to, not including, `to_us`."""
         query = f"SELECT event_id FROM {self.streams[stream].table} WHERE event_us >= ? AND event_us < ?"
         return [event_id for (event_id,) in self.connection.execute(query, (from_us, to_us))]
 
     def prune(self, before_us: int, limit: int) -> int:
+        """Forget up to `limit` events from before a moment, and the packs that end with them; how many."""
         forgotten = 0
         for stream in self.streams.values():
             old = f"SELECT event_id FROM {stream.table} WHERE event_us < ? LIMIT ?"
-            if self.connection.execute(old, (before_us, 1)).fetchone() is None:  # a look takes no lock
+            if self.connection.execute(old, (before_us, 1)).fetchone() is None:  # A look takes no lock.
                 continue
             ids = ", ".join(sorted(stream.ids))
             delete = f"DELETE FROM {stream.table} WHERE event_id IN ({old}) RETURNING {ids}"
@@ -175,14 +187,15 @@ class Generation:
         self.connection.execute(f"INSERT OR IGNORE INTO {self.removed} VALUES (?, ?)", (stream, event_id))
 
     def unbury(self, stream: str, event_ids: Iterable[str]) -> None:
+        """Forget that events were removed, because they were pushed again."""
         self.connection.executemany(
             f"DELETE FROM {self.removed} WHERE stream = ? AND event_id = ?", ((stream, i) for i in event_ids)
         )
 
     def forget_late(self, stream: str, row: Sequence[object]) -> None:
-        """Give up the packs that hold an event, or should.
+        """Give up the packs that hold an event, or should hold it.
 
-        Any text may be a key: another plan may know the event by one that this one does not.
+        Every text of the row counts as a key, because another plan may know the event by a key of its own.
         """
         for key in dict.fromkeys(value for value in row[3:] if isinstance(value, str)):
             self.connection.execute(
@@ -195,10 +208,10 @@ class Generation:
 
 
 class _View:
-    """One view: from its pack where that can answer, and from its events where not."""
+    """One view, answered from its packs where they can answer, else from its events."""
 
     def __init__(self, view: ViewPlan, events: str, packs_table: str) -> None:
-        self.entity, self.ttl_us = view.entity, view.ttl_us
+        self.entity, self.ttl_us = view.asked_by, view.ttl_us
         self.features = [a.name for a in view.aggregates]
         if view.ttl_us:
             view = replace(view, aggregates=(*view.aggregates, Aggregate(ALIVE, "", "count", view.ttl_us)))
@@ -209,7 +222,10 @@ class _View:
             else None
         )
 
-    def answer(self, connection: sqlite3.Connection, key: str, at_us: int, result: dict[str, Value]) -> None:
+    def answer(
+        self, connection: sqlite3.Connection, key: str | None, at_us: int, result: dict[str, Value]
+    ) -> None:
+        """Put the view's features into `result`. In SQL nothing equals null: a null key has no events."""
         whole = self.query.view.aggregates
         left = whole if self.packed is None else self.packed.answer(connection, key, at_us, result)
         if left is whole:

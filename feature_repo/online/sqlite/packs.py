@@ -1,12 +1,12 @@
 """Packs: the older events of a key as suffix aggregates, so that a question reads one row and a handful of
 events instead of ninety days.
 
-A pack holds, for all events of a key before `upto_us`, one entry an event (of a tiled view: a tile), and with
-it the aggregates of everything from that entry to the end. Every window ends after the pack and takes such a
-suffix: one bisection finds it. The last tile may be a part of one: bounds of windows lie between tiles, so
-that a tile is in as a whole or not at all. The newest events stay out of the pack, in the tail, so that a
-question that comes a little late is still after it. Packs are a cache of the events: losing one costs time,
-never an answer.
+A pack covers all events of a key before `upto_us`. It has one entry an event (in a tiled view, one a tile),
+and each entry holds the aggregates of everything from there to the pack's end. Every window ends after the
+pack, so it takes one such suffix, which a bisection finds. Bounds of windows lie between tiles, so a tile is
+in a window as a whole or not at all, and the last tile of a pack may be a part of one. The newest events stay
+out of the pack, in the tail: a question that comes a little late still finds the pack before it. Packs are a
+cache. A lost pack costs time, never an answer.
 """
 
 from __future__ import annotations
@@ -14,40 +14,34 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.engine import rounding
-from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
+from feature_repo.engine.functions.terms import LEAST, NOTHING, running_latest
+from feature_repo.engine.plan import Aggregate, ViewPlan
 from feature_repo.online.base import Value
 from feature_repo.online.pack_format import Pack, decode, encode, entry_of
-from feature_repo.online.pack_terms import LEAST, NOTHING, RUNNING, Window, terms_of
+from feature_repo.online.pack_terms import PackedWindow, is_packed, merged_suffixes, terms_of
 
-# with more events than this outside, a pack is made anew (in each question a row costs 0.3 to 1 µs, a new
-# pack 110 to 200 once: measured)
+# With more events than this in the tail, a new pack is made. Measured: in each question a row of the tail
+# costs 0.3 to 1 µs, a new pack costs 110 to 200 µs once.
 TAIL = 16
-KEPT = 4  # events that a new pack leaves in the tail
-FEW = 48  # a key with no more events than this needs no pack
-BIGGEST = 2**62
+KEPT = 4  # Events that a new pack leaves in the tail.
+FEW = 48  # A key with no more events than this needs no pack.
+BIGGEST = 2**62  # Of a suffix's sum; two of them still fit 64 bits.
 
 
 def create_table(connection: sqlite3.Connection, table: str) -> None:
-    # With a rowid, because a table without one keeps a part of every body in its inner pages: seven levels
-    # deep where this has three.
+    """Make a table of packs where there is none."""
+    # It has a rowid. Without one, the inner pages would hold a part of every body: seven levels instead of
+    # three.
     times = "upto_us INTEGER, latest_us INTEGER, newest_us INTEGER, start INTEGER"
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {table} (key TEXT, view INTEGER, stream TEXT, {times}, layout TEXT,"
         " times BLOB, body BLOB, UNIQUE (key, view))"
-    )
-
-
-def is_packed(view: ViewPlan, aggregate: Aggregate) -> bool:
-    """Whether an aggregate comes from packs: those that a few integers say."""
-    return aggregate.function in ("count", *AGES) or (
-        aggregate.column in view.scales and aggregate.function != "count_distinct"
     )
 
 
@@ -56,21 +50,20 @@ class PackedView:
 
     def __init__(self, view: ViewPlan, events: str, packs: str) -> None:
         self.view, self.unit = view, view.hop_us or 1
-        packed = [a for a in view.aggregates if is_packed(view, a)]
-        listed = [a for a in view.aggregates if not is_packed(view, a)]
-        self.terms = sorted(
-            dict.fromkeys(t for a in packed for t in terms_of(a)), key=lambda t: list(NOTHING).index(t.kind)
-        )
+        self.terms = terms_of(view)
         self.nothing = tuple(NOTHING[t.kind] for t in self.terms)
-        self.reach_us = max(a.window_us for a in packed)
-        windows = {w: Window(w) for w in sorted({a.window_us for a in view.aggregates})}
-        for a in packed:
-            windows[a.window_us].add(a, view.scales.get(a.column), [self.terms.index(t) for t in terms_of(a)])
+        self.reach_us = max(a.window_us for a in view.aggregates if is_packed(view, a))
         columns = ("event_us", *view.columns)
-        self.running = [(RUNNING[t.kind, t.what], columns.index(t.column or "event_us")) for t in self.terms]
-        for a in listed:
-            windows[a.window_us].listed.append((a, columns.index(a.column), view.scales.get(a.column)))
-        self.windows = list(windows.values())
+        self.windows = [
+            PackedWindow(w, view, self.terms, columns) for w in sorted({a.window_us for a in view.aggregates})
+        ]
+        self.running = [
+            (t.running, columns.index(t.column or "event_us")) for t in self.terms if t.running is not None
+        ]
+        self.latest = [
+            columns.index(t.column or "") for t in self.terms if (t.kind, t.what) == ("latest", "moment")
+        ]
+        self.created = len(columns)  # The place of created_us in rows that have it.
         meaning = repr((view.name, view.stream, view.entity, view.hop_us, self.reach_us, self.terms))
         self.id = int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:6], "big")
         self.read = (
@@ -79,20 +72,27 @@ class PackedView:
         )
         select = f"SELECT {', '.join(columns)}"
         of_key = f"FROM {events} WHERE {view.entity} = ? AND event_us >= ? AND event_us < ?"
-        self.tail = f"{select} {of_key} AND created_us <= ? ORDER BY event_us DESC LIMIT ?"
+        creation = ", created_us" if any(a.computed_by.by_creation for a in view.aggregates) else ""
+        self.tail = f"{select}{creation} {of_key} AND created_us <= ? ORDER BY event_us DESC LIMIT ?"
         self.between = f"{select}, created_us {of_key} ORDER BY event_us DESC"
         self.single = f"{select}, created_us FROM {events} WHERE event_id = ?"
         fields = ("upto_us", "latest_us", "newest_us", "start", "layout", "times", "body")
-        self.write = f"""INSERT INTO {packs} (key, view, stream, {", ".join(fields)}) VALUES (?, {self.id}, '{view.stream}', ?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (key, view) DO UPDATE SET {", ".join(f"{f} = excluded.{f}" for f in fields)}"""
+        places = f"(?, {self.id}, '{view.stream}', {', '.join('?' * len(fields))})"
+        replaced = ", ".join(f"{f} = excluded.{f}" for f in fields)
+        self.write = (
+            f"INSERT INTO {packs} (key, view, stream, {', '.join(fields)}) VALUES {places}"
+            f" ON CONFLICT (key, view) DO UPDATE SET {replaced}"
+        )
         self.delete = f"DELETE FROM {packs} WHERE key = ? AND view = {self.id}"
-        self.noted: dict[str, int] = {}  # keys whose tail was found too long, with the moment of the question
+        self.noted: dict[str, int] = {}  # Keys whose tail is too long, with the moment of the question.
 
     def answer(
-        self, connection: sqlite3.Connection, key: str, at_us: int, result: dict[str, Value]
+        self, connection: sqlite3.Connection, key: str | None, at_us: int, result: dict[str, Value]
     ) -> Sequence[Aggregate]:
-        """Put the view's features into `result`, and return those that cannot be told: all where the pack is
-        newer than the question, or where there is none and many events.
+        """Put the view's features into `result`, and return the aggregates that it has no answer for.
+
+        These are all of them where the pack is newer than the question, and where a key with many events has
+        no pack.
         """
         hop_us, entries = self.view.hop_us, 0
         found = connection.execute(self.read, (key,)).fetchone()
@@ -106,16 +106,14 @@ class PackedView:
             tail = connection.execute(self.tail, (key, upto_us, at_us, at_us, -1)).fetchall()
             times, entry = memoryview(times).cast(layout[0]), entry_of(layout)
             entries = len(times)
-        if (events := len(tail)) > TAIL:
+        if (events := len(tail)) > TAIL and key is not None:
             self.noted[key] = at_us
             if found is None and events > FEW:
                 return self.view.aggregates
         moments, suffixes = self._suffixes(tail)
         left: list[Aggregate] = []
-        count, place = (
-            0,
-            entries,
-        )  # of a window: the events in the tail, and where it begins in the pack; each is no shorter than the one before
+        # Of a window: its events in the tail, and its place in the pack. Each window is longer than the last.
+        count, place = 0, entries
         for window in self.windows:
             lower_us = at_us - window.window_us
             if hop_us:
@@ -134,20 +132,17 @@ class PackedView:
                     newest_us if newest is None else newest,
                 )
             window.finish(of_pack, of_tail, newest, at_us, result)
-            for aggregate, column, scale in window.listed:
+            for listed in window.listed:
                 if lower_us < upto_us:
-                    left.append(aggregate)
+                    left.append(listed.aggregate)
                 else:
-                    present = [row[column] for row in tail[:count] if row[column] is not None]
-                    result[aggregate.name] = rounding.of_values(
-                        aggregate.function, present, None if scale is None else 10**scale
-                    )
+                    result[listed.aggregate.name] = listed.of_rows(tail[:count], at_us)
         return left
 
     def refresh(self, connection: sqlite3.Connection, key: str, at_us: int) -> bool:
-        """Pack what is known of a key at a moment, but for its newest events.
+        """Pack what is known of a key at a moment, except its newest events.
 
-        False where there was nothing to do, or it cannot be packed.
+        False where there is nothing to do, or where the key cannot be packed.
         """
         old = self._load(connection, key)
         if old is not None and old.upto_us > at_us:
@@ -155,7 +150,8 @@ class PackedView:
         events = connection.execute(self.between, (key, old.upto_us if old else LEAST, at_us)).fetchall()
         if len(events) <= TAIL:
             return False
-        # What is not known yet at that moment keeps out of the pack, and everything after it.
+        # An event that is not known yet at that moment stays out of the pack, and so does everything after
+        # it.
         upto_us = min(
             (events[KEPT - 1][0], *(event_us for event_us, *_, created_us in events if created_us > at_us))
         )
@@ -163,7 +159,7 @@ class PackedView:
         return bool(events) and self._add(connection, key, old, events, upto_us)
 
     def patch(self, connection: sqlite3.Connection, key: str, event_id: str) -> None:
-        """Bring an event into the pack that it came too late for."""
+        """Bring an event into the pack that already ended after it."""
         old = self._load(connection, key)
         event = connection.execute(self.single, (event_id,)).fetchall()
         if old is not None and event[0][0] >= self.view.lower_us(old.upto_us, self.reach_us):
@@ -172,7 +168,7 @@ class PackedView:
     def _add(
         self, connection: sqlite3.Connection, key: str, old: Pack | None, events: Sequence[Any], upto_us: int
     ) -> bool:
-        """Write the pack with these further events, newest first. One that would not fit 64 bits is given up."""
+        """Write the pack with these further events, newest first. A pack beyond 64 bits is given up."""
         try:
             pack = self._merged(old, self._pack(events, upto_us))
         except OverflowError:
@@ -189,36 +185,31 @@ class PackedView:
             return (), ()
         columns = list(zip(*rows, strict=True))
         moments = columns[0]
-        sums = [running(moments, columns[place]) for running, place in self.running]
+        sums: list[Iterable[int]] = [running(moments, columns[place]) for running, place in self.running]
+        for place in self.latest:
+            sums += zip(*running_latest(moments, columns[self.created], columns[place]), strict=True)
         return moments, list(zip(*sums, strict=True)) if sums else [()] * len(rows)
 
     def _pack(self, events: Sequence[Any], upto_us: int) -> Pack:
         moments, suffixes = self._suffixes(events)
         tiles = np.array(moments, np.int64)[::-1] // self.unit * self.unit
         values = np.array(suffixes, np.int64).reshape(len(events), len(self.terms))[::-1].T
-        first = np.flatnonzero(np.diff(tiles, prepend=tiles[0] - 1))  # an entry starts with its oldest event
+        first = np.flatnonzero(np.diff(tiles, prepend=tiles[0] - 1))  # An entry starts with its oldest event.
         return Pack(upto_us, max(e[-1] for e in events), moments[0], tiles[first], values[:, first])
 
     def _merged(self, old: Pack | None, new: Pack) -> Pack:
-        """Both together, without the entries that no window reaches any more.
+        """Both packs as one, without the entries that no window reaches any more.
 
-        A suffix of both is the two suffixes added up.
+        A suffix of the whole is the sum of the two suffixes.
         """
         times, values = new.times, new.values
         if old is not None:
             times = np.union1d(old.times, new.times)
             a, b = self._at(old, times), self._at(new, times)
             sums = sum(t.kind == "sum" for t in self.terms)
-            maxima = sum(t.kind == "max" for t in self.terms) + sums
             if any(int(np.abs(x[:sums]).max(initial=0)) >= BIGGEST for x in (a, b)):
                 raise OverflowError
-            values = np.concatenate(
-                [
-                    a[:sums] + b[:sums],
-                    np.maximum(a[sums:maxima], b[sums:maxima]),
-                    np.minimum(a[maxima:], b[maxima:]),
-                ]
-            )
+            values = merged_suffixes(self.terms, a, b)
             new = Pack(
                 new.upto_us,
                 max(old.latest_us, new.latest_us),

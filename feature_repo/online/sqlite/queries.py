@@ -11,17 +11,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from feature_repo.engine import rounding
 from feature_repo.engine.columns import BadEvent, scaled_value
-from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, PlanError, ViewPlan
+from feature_repo.engine.functions.base import SeenEvent
+from feature_repo.engine.functions.terms import NOTHING
+from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.base import Value
-from feature_repo.times import SECOND_US, to_us
+from feature_repo.times import to_us
 
-COUNTED = (
-    "count",
-    "count_distinct",
-    *AGES,
-)  # functions that do not depend on what kind of number a column holds
 RESERVED = frozenset(
     {"format", "generation", "packs", "removed", "refusals", "quarantine"}
 )  # other tables of the state
@@ -145,26 +141,27 @@ class StreamTable:
 class ViewQuery:
     """One view as one statement: every window is a filter over the events of the widest.
 
-    Sums come back as integers and are finished as offline.
+    The statement selects the terms of the functions, as integers. They are finished as offline.
     """
 
     def __init__(self, view: ViewPlan, table: str) -> None:
         self.view = view
-        self.summed = [a for a in view.aggregates if a.function in COUNTED or a.column in view.scales]
-        self.listed = [a for a in view.aggregates if a not in self.summed]
-        self.windows = sorted({a.window_us for a in self.summed}, reverse=True)
-        terms: dict[str, int] = {}
-        # Each aggregate with the places of its terms in the answer.
-        self.places = [
-            (a, 10 ** view.scales.get(a.column, 0), [terms.setdefault(t, len(terms)) for t in self._terms(a)])
-            for a in self.summed
+        self.selected = [
+            a for a in view.aggregates if a.computed_by.in_sql(a.column, view.scales.get(a.column))
         ]
+        self.listed = [a for a in view.aggregates if a not in self.selected]
+        self.windows = sorted({a.window_us for a in self.selected}, reverse=True)
         self.source = (
             f"FROM {table} WHERE {view.entity} = ?1 AND event_us >= ?3 AND event_us < ?2 AND created_us <= ?2"
         )
+        terms: dict[str, int] = {}
+        # Each aggregate with the places of its terms in the answer.
+        self.places = [(a, [terms.setdefault(t, len(terms)) for t in self._terms(a)]) for a in self.selected]
         self.sql = f"SELECT {', '.join(terms)} {self.source}"
 
-    def answer(self, connection: sqlite3.Connection, key: str, at_us: int, result: dict[str, Value]) -> None:
+    def answer(
+        self, connection: sqlite3.Connection, key: str | None, at_us: int, result: dict[str, Value]
+    ) -> None:
         row: Sequence[Any] | None = ()
         if self.places:
             try:
@@ -175,69 +172,48 @@ class ViewQuery:
                 if "integer overflow" not in str(error):
                     raise
                 row = None
-        for aggregate, unit, places in self.places:
+        for aggregate, places in self.places:
             # A product beyond 64 bits becomes a float in SQLite, a sum an error: both are rare, and then the
             # values are added here.
             if row is None or any(isinstance(row[p], float) for p in places):
                 result[aggregate.name] = self.alone(connection, aggregate, key, at_us)
             else:
-                result[aggregate.name] = finished(aggregate.function, at_us, unit, *(row[p] for p in places))
+                result[aggregate.name] = self._finished(aggregate, [row[p] for p in places], at_us)
         for aggregate in self.listed:
             result[aggregate.name] = self.alone(connection, aggregate, key, at_us)
 
-    def _terms(self, aggregate: Aggregate) -> list[str]:
+    def alone(
+        self, connection: sqlite3.Connection, aggregate: Aggregate, key: str | None, at_us: int
+    ) -> Value:
+        """One aggregate by itself: what counts in SQL, what adds up from the values."""
+        function, column = aggregate.computed_by, aggregate.column
+        asked = (key, at_us, self.view.lower_us(at_us, aggregate.window_us))
+        if function.counts and function.terms(column):
+            terms = self._terms(aggregate, "event_us >= ?3")
+            row = connection.execute(f"SELECT {', '.join(terms)} {self.source}", asked).fetchone()
+            return self._finished(aggregate, row, at_us)
+        created = "created_us" if function.by_creation else "event_us"
+        value = column if aggregate.reads_values else "NULL"
+        rows = connection.execute(f"SELECT event_us, {created}, {value} {self.source}", asked)
+        scale = self.view.scales.get(column)
+        return function.define(
+            column, [SeenEvent(*row) for row in rows], at_us, None if scale is None else 10**scale
+        )
+
+    def _terms(self, aggregate: Aggregate, bound: str = "") -> list[str]:
         """What has to be selected for an aggregate, beside others of the view."""
-        bound = f"event_us >= ?{3 + self.windows.index(aggregate.window_us)}"
-        return [f"{e} FILTER (WHERE {_only(aggregate)}{bound})" for e in _expressions(aggregate)]
+        bound = bound or f"event_us >= ?{3 + self.windows.index(aggregate.window_us)}"
+        terms = aggregate.computed_by.terms(aggregate.column)
+        return [term.sql.format(bound=bound, source=self.source) for term in terms]
 
-    def alone(self, connection: sqlite3.Connection, aggregate: Aggregate, key: str, at_us: int) -> Value:
-        """One aggregate by itself, numbers from their values."""
-        counted = aggregate.function in COUNTED
-        what = _expressions(aggregate)[0] if counted else aggregate.column
-        only = _only(aggregate) if counted else f"{aggregate.column} IS NOT NULL AND "
-        sql = f"SELECT {what} {self.source.replace('WHERE ', f'WHERE {only}')}"
-        values = [
-            row[0]
-            for row in connection.execute(sql, (key, at_us, self.view.lower_us(at_us, aggregate.window_us)))
+    def _finished(self, aggregate: Aggregate, row: Sequence[Any], at_us: int) -> Value:
+        """SQL's null is the term of no events."""
+        function, column = aggregate.computed_by, aggregate.column
+        state = [
+            NOTHING[term.kind] if value is None else value
+            for term, value in zip(function.terms(column), row, strict=True)
         ]
-        if counted:
-            return finished(aggregate.function, at_us, 1, values[0])
-        scale = self.view.scales.get(aggregate.column)
-        return rounding.of_values(aggregate.function, values, None if scale is None else 10**scale)
-
-
-def _expressions(aggregate: Aggregate) -> list[str]:
-    column = aggregate.column
-    return {
-        "count": ["count(*)"],
-        "sum": [f"sum({column})"],
-        "avg": [f"sum({column})", f"count({column})"],
-        "std": [f"sum({column})", f"count({column})", f"sum({column} * {column})"],
-        "min": [f"min({column})"],
-        "max": [f"max({column})"],
-        "count_distinct": [f"count(DISTINCT {column})"],
-        "seconds_since_last": ["max(event_us)"],
-        "seconds_since_first": ["min(event_us)"],
-    }[aggregate.function]
-
-
-def _only(aggregate: Aggregate) -> str:
-    """Which events matter: of a flag, those where it is set."""
-    return f"{aggregate.flag} AND " if aggregate.flag else ""
-
-
-def finished(function: str, at_us: int, unit: int, first: Any, count: Any = 0, squares: Any = 0) -> Value:
-    if function in ("count", "count_distinct"):
-        return int(first)
-    if function == "sum":
-        return int(first or 0) if unit == 1 else rounding.quotient(first or 0, unit)
-    if function == "avg":
-        return rounding.mean(first or 0, count, unit)
-    if function == "std":
-        return rounding.spread(first or 0, squares or 0, count, unit)
-    if first is None:
-        return None
-    return (at_us - first) / SECOND_US if function in AGES else rounding.quotient(first, unit)
+        return function.finish(state, at_us, 10 ** self.view.scales.get(column, 0))
 
 
 def _plain(name: str, value: object) -> object:

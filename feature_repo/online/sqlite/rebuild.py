@@ -1,22 +1,23 @@
-"""A new online state beside the one that serves: filled from the lake in small commits while others read and
-write, then put in its place at once.
+"""A new online state is filled beside the one that serves, in small commits while others read and write. One
+commit then puts it in the old one's place.
 """
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice, repeat
 from types import TracebackType
 from typing import TypeVar
 
+from filelock import FileLock, Timeout
+
 from feature_repo.engine.plan import FeaturePlan
+from feature_repo.errors import FeatureError
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.base import Loaded
 from feature_repo.online.lake_events import columns_of, events_of, reachable_days
@@ -24,30 +25,33 @@ from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, tables_of
 from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import table_name
+from feature_repo.online.sqlite.transactions import transaction
 
-# how long a commit may keep the one write lock from payments; what fits into it is found out on the way
+# How long a commit may keep the one write lock from requests. The number of rows that fit is measured on the
+# way.
 COMMIT_S = 0.004
-# where nobody else writes: a page that many rows share is then written once (half the time for a million
-# events)
+# The same where nobody else writes. A page that many rows share is then written once: half the time for a
+# million events.
 QUIET_COMMIT_S = 0.1
-QUIET_AFTER_S = 5.0  # without anybody else's commit
-FIRST, LARGEST = 20, 20_000  # rows in a commit
-PAGE = 500  # rows read at a time, without a lock
+QUIET_AFTER_S = 5.0  # After so long without another's commit, nobody else writes.
+FIRST, LARGEST = 20, 20_000  # Rows in the first commit, and at most.
+PAGE = 500  # Rows read at a time, without a lock.
 T = TypeVar("T")
 
 
-class RebuildError(Exception):
-    """A rebuild that cannot be."""
+class RebuildError(FeatureError):
+    """A rebuild that cannot begin; the message says why, and what to do."""
 
 
-class Rebuild:
-    """`with Rebuild(...) as r: r.load_lake(lake); r.carry_over(since_us); r.pack(at_us); r.switch()`.
+class OnlineRebuild:
+    """`with OnlineRebuild(...) as r: r.load_lake(lake); r.carry_over(since_us); r.pack(at_us); r.switch()`.
 
-    Left without a switch, the old state goes on.
+    The old state goes on where the block ends without a switch, and where the process dies. The connection is
+    the rebuild's own, with `isolation_level=None`, to a file. `pause` is called between two commits, when no
+    lock is held. From the beginning on, whatever anybody pushes or removes goes to both states. The lake does
+    not bring a removed event back.
 
-    The connection is the rebuild's own, with `isolation_level=None`, to a file; `pause` is called between two
-    commits, without a lock. From the first moment on, whatever anybody pushes or removes goes to both states;
-    what was removed does not come back with the lake.
+    Raises `RebuildError` for any other connection, and on entering while another rebuild of the file runs.
     """
 
     def __init__(
@@ -60,27 +64,25 @@ class Rebuild:
                 "a rebuild needs a database in a file, and a connection without transactions of its own"
                 " (isolation_level=None)"
             )
-        self._lock_path = f"{path}.rebuild.lock"
+        self._lock = FileLock(f"{path}.rebuild.lock")  # The system frees it when the process dies.
         self._version, self._disturbed = self._data_version(), -math.inf
 
-    def __enter__(self) -> Rebuild:
-        self._descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+    def __enter__(self) -> OnlineRebuild:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process holds no lock
-        except BlockingIOError:
-            os.close(self._descriptor)
+            self._lock.acquire(timeout=0)
+        except Timeout:
             raise RebuildError(
-                f"{self._lock_path}: another rebuild is running; give the command again when it has ended"
+                f"{self._lock.lock_file}: another rebuild is running;"
+                " give the command again when it has ended"
             ) from None
         try:
-            self._connection.execute(
-                "PRAGMA secure_delete = OFF"
-            )  # else what goes is written over first, page by page, under the lock
+            # Otherwise SQLite overwrites what it deletes, page by page, under the write lock.
+            self._connection.execute("PRAGMA secure_delete = OFF")
             generations.create_tables(self._connection)
-            self._abandon()  # what a dead one left
+            self._abandon()  # What a dead rebuild left.
             self._begin()
         except BaseException:
-            os.close(self._descriptor)
+            self._lock.release()
             raise
         return self
 
@@ -90,11 +92,12 @@ class Rebuild:
         try:
             self._abandon()
         finally:
-            os.close(self._descriptor)
+            self._lock.release()
 
     def load_lake(self, lake: Lake, until_day: str | None = None) -> dict[str, int]:
-        """Load the validated days that a window can still reach on the lake's last one (`until_day`, if
-        given); events by stream.
+        """Load the validated days that a window can still reach on the lake's last day, or on `until_day`.
+
+        Returns the number of events by stream.
         """
         loaded = {}
         for stream, days in reachable_days(self._plan, lake, until_day).items():
@@ -106,8 +109,9 @@ class Rebuild:
         return loaded
 
     def load(self, stream: str, events: Iterable[Loaded]) -> int:
-        """Load events into the new state, but for those that were removed since it began; the number of the
-        others.
+        """Load events into the new state, except those that were removed since it began.
+
+        Returns how many were loaded. Raises what `OnlineState.load` raises.
         """
         known = self._new.streams[stream]
         rows = (
@@ -117,7 +121,7 @@ class Rebuild:
         return self._in_small_commits(rows, partial(self._load, stream))
 
     def remove(self, stream: str, event_ids: Iterable[str]) -> int:
-        """Take events out of the new state; the number of those that were there."""
+        """Take events out of the new state; returns how many were there."""
         return self._in_small_commits(
             event_ids, lambda batch: sum(self._new.take(stream, event_id) for event_id in batch)
         )
@@ -127,8 +131,10 @@ class Rebuild:
         return self._new.ids(stream, from_us, to_us)
 
     def carry_over(self, since_us: int) -> dict[str, int]:
-        """Take over what the old state learnt at or after `since_us` and the lake does not have yet; events
-        by stream.
+        """Take over the events that the old state learnt at or after `since_us` and the new one does not
+        have.
+
+        Returns the number of events by stream.
         """
         return {
             stream: self._in_small_commits(self._missing(stream, since_us), self._copy(stream))
@@ -142,7 +148,7 @@ class Rebuild:
             self._in_small_commits(keys, partial(self._refresh, packed, at_us))
 
     def switch(self) -> None:
-        """From here on the new state counts: for each connection with its next `follow`."""
+        """Make the new state the one that counts. Each connection goes over with its next `follow`."""
         with self.transaction():
             self._connection.execute(
                 "UPDATE online_generation SET current = building, building = NULL WHERE building = ?",
@@ -150,9 +156,9 @@ class Rebuild:
             )
 
     def sweep(self) -> None:
-        """Empty and drop what counts no longer.
+        """Empty and drop the tables of the generations that count no longer.
 
-        It happens at the end in any case; readers that do not follow should be gone by then.
+        The end of the block does it in any case. Readers that never follow should be gone by then.
         """
         standing = generations.standing(self._connection)
         last = self._connection.execute("SELECT last FROM online_generation").fetchone()[0]
@@ -161,15 +167,14 @@ class Rebuild:
                 for index in [
                     row[1] for row in self._connection.execute(f"PRAGMA index_list({table})") if row[3] == "c"
                 ]:
-                    self._connection.execute(
-                        f"DROP INDEX {index}"
-                    )  # 30 ms for a million rows; without them, emptying is a tenth of the work
+                    # 30 ms for a million rows. Without indexes, emptying is a tenth of the work.
+                    self._connection.execute(f"DROP INDEX {index}")
                     self._pause()
                 self._empty(table)
                 self._connection.execute(f"DROP TABLE {table}")
 
     def _begin(self) -> None:
-        """The new generation, with all columns and indexes that any plan gave the old one."""
+        """Make the new generation, with all columns and indexes that any plan gave the old one."""
         with self.transaction():
             current, last = self._connection.execute("SELECT current, last FROM online_generation").fetchone()
             number = last + 1
@@ -220,7 +225,7 @@ class Rebuild:
         )
 
         def copied(event_ids: Sequence[str]) -> int:
-            # Under the lock: one that was removed meanwhile is in neither.
+            # Under the write lock, so that an event that was removed meanwhile is in neither state.
             rows = [
                 row
                 for event_id in event_ids
@@ -249,8 +254,9 @@ class Rebuild:
         )
 
     def _paged(self, query: str) -> Iterator[str]:
-        """One column in its order, from reads that each hold nothing for long; `query` takes the value before
-        the next.
+        """The values of one column in their order, read a page at a time.
+
+        `query` takes the last value of the page before.
         """
         last = ""
         while page := [
@@ -260,7 +266,9 @@ class Rebuild:
             last = page[-1]
 
     def _in_small_commits(self, items: Iterable[T], write: Callable[[list[T]], int]) -> int:
-        """Write all items, as many in a commit as its time allows; the sum of what the writes return."""
+        """Write all items, as many in a commit as its time allows; returns the sum of what the writes
+        return.
+        """
         rest, size, total = iter(items), FIRST, 0
         while batch := list(islice(rest, size)):
             with self.transaction():
@@ -277,17 +285,10 @@ class Rebuild:
         return COMMIT_S if time.monotonic() < self._disturbed + QUIET_AFTER_S else QUIET_COMMIT_S
 
     def _data_version(self) -> int:
-        """Another one whenever another connection has committed."""
+        """A number that changes whenever another connection has committed."""
         found: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
         return found
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """One commit of the rebuild's own, or nothing of it."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+    def transaction(self) -> AbstractContextManager[None]:
+        """One commit on the rebuild's own connection, or nothing of it."""
+        return transaction(self._connection)

@@ -1,8 +1,7 @@
-"""Online state: the recent events in SQLite, and the same windows as offline over them, as of any moment.
+"""The online state in SQLite: the recent events, and the same windows as offline over them, as of any moment.
 
-One table a stream holds its events once; a covering index for each key serves the newest of them, packs serve
-the older ones. The state is a set of events: it does not depend on the order in which they came. The caller
-owns the connection and its transactions: nothing here commits.
+One table a stream holds its events once. A covering index for each key serves the newest events, and packs
+serve the older ones. The caller owns the connection and its transactions: nothing here commits.
 """
 
 from __future__ import annotations
@@ -14,27 +13,29 @@ from typing import Any
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.online.base import Loaded, Refused, StateStore, Value
+from feature_repo.online.base import Keys, Loaded, OnlineState, Refused, Value
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, Standing
 from feature_repo.online.sqlite.queries import StreamTable
 
-__all__ = ["BadEvent", "OnlineState", "StateStore"]
-
-QUARANTINED = 5_000  # rows that are kept; the oldest go
-# packs that one call makes anew: a payment asks three views, and its commit should not pay for what others
-# asked
+QUARANTINED = 5_000  # Rows that are kept; the oldest go.
+# Packs that one call makes: a request asks a few views, and its commit should not pay for what others asked.
 SETTLED = 6
 
 
-class OnlineState:
-    """`StateStore` on SQLite.
+class SqliteOnlineState(OnlineState):
+    """The `OnlineState` of one connection.
 
-    It reads and writes the generation that counted when it was opened, or last followed.
+    It reads and writes the generation that counted when the state was opened, or last followed.
     """
 
     def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
+        """Make what the plan needs and the file does not have: tables, columns, indexes.
+
+        Raises `PlanError` for a stream or a column that no table can be named after, and for a file of a
+        newer format.
+        """
         self.connection, self.plan = connection, plan
         self._on_demand = [step.load() for step in plan.on_demand]
         generations.create_tables(connection)
@@ -42,13 +43,13 @@ class OnlineState:
 
     @staticmethod
     def create_tables(connection: sqlite3.Connection) -> None:
-        """What every plan shares. The tables of a plan's streams are made when the state is opened with it."""
+        """Make the tables that every plan shares. Opening a state makes those of its plan's streams."""
         generations.create_tables(connection)
 
     def follow(self) -> None:
         """Go over to the generation that counts now.
 
-        For a writer at the beginning of each transaction; a reader may.
+        A writer calls it at the beginning of each transaction; a reader may.
         """
         standing = generations.standing(self.connection)
         if standing != self._standing:
@@ -57,6 +58,7 @@ class OnlineState:
     def push(
         self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int
     ) -> bool:
+        """During a rebuild the event goes to both generations."""
         row = (event_id, event_us, created_us, *self._stream(stream).values(event))
         self._write()
         added = self._current.put(stream, row)
@@ -69,6 +71,7 @@ class OnlineState:
         return added
 
     def load(self, stream: str, events: Iterable[Loaded]) -> None:
+        """During a rebuild the events go to both generations."""
         known = self._stream(stream)
         rows: Iterable[Sequence[object]] = (
             (i, at, created, *known.values(event)) for i, event, at, created in events
@@ -81,6 +84,7 @@ class OnlineState:
         self._current.load(stream, rows)
 
     def remove(self, stream: str, event_id: str) -> bool:
+        """During a rebuild the event leaves both generations, and the lake does not bring it back."""
         self._stream(stream)
         self._write()
         if self._building is not None:
@@ -88,18 +92,18 @@ class OnlineState:
             self._building.take(stream, event_id)
         return self._current.take(stream, event_id)
 
-    def aggregates(self, keys: Mapping[str, str], at_us: int) -> dict[str, Value]:
+    def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
+        """Each view answers from its packs where they can, else from its events."""
         result: dict[str, Value] = {}
         for view in self._current.views:
             key = keys.get(view.entity)
-            if not isinstance(key, str):
+            if not isinstance(key, str) and (key is not None or view.entity not in keys):
                 raise BadEvent(view.entity, key)
             view.answer(self.connection, key, at_us, result)
         return result
 
-    def vector(
-        self, keys: Mapping[str, str], at_us: int, request: Mapping[str, float | int]
-    ) -> dict[str, float | None]:
+    def vector(self, keys: Keys, at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
+        """The aggregates, the request, and what the on-demand functions make of both."""
         known: dict[str, Any] = self.aggregates(keys, at_us)
         known |= request
         for function in self._on_demand:
@@ -107,7 +111,7 @@ class OnlineState:
         return {name: None if (value := known[name]) is None else float(value) for name in self.plan.features}
 
     def settle(self) -> None:
-        """Pack anew what questions found to have a long tail, a few keys a call."""
+        """Pack the keys whose tail questions found too long, a few of them a call."""
         left = SETTLED
         for packed in self._current.packed.values():
             while packed.noted and left:
@@ -116,39 +120,47 @@ class OnlineState:
                 left -= 1
 
     def find(self, stream: str, event_id: str) -> dict[str, object] | None:
+        """One event by its id."""
         return next(self._select(stream, "event_id = ?", (event_id,)), None)
 
-    def find_of(self, stream: str, transaction_id: str) -> list[dict[str, object]]:
-        # The character after the colon ends the range of the ids that begin with it; an id may hold a colon
+    def find_of(self, stream: str, subject_id: str) -> list[dict[str, object]]:
+        """The events whose ids begin with the subject's."""
+        # ";" follows ":": the range holds the ids that begin with the subject's. An id may hold a colon
         # itself.
         found = self._select(
             stream,
             "event_id >= ? AND event_id < ? ORDER BY event_id",
-            (f"{transaction_id}:", f"{transaction_id};"),
+            (f"{subject_id}:", f"{subject_id};"),
         )
-        return [event for event in found if event["event_id"] == f"{transaction_id}:{event['event_us']}"]
+        return [event for event in found if event["event_id"] == f"{subject_id}:{event['event_us']}"]
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
+        """From the index of the event times."""
         return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table} WHERE event_us < ?", at_us)
 
     def last_event_us(self, stream: str) -> int | None:
+        """From the index of the event times."""
         return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table}")
 
     def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
+        """Of the generation that counts."""
         self._stream(stream)
         return self._current.ids(stream, from_us, to_us)
 
     def count(self, stream: str) -> int:
+        """Of the generation that counts."""
         return self._one(f"SELECT count(*) FROM {self._stream(stream).table}") or 0
 
     def columns(self, stream: str) -> frozenset[str]:
-        """What is read of an event, its id's columns included."""
+        """The columns of the stream's table, and those of its event id."""
         return columns_of(self.plan, stream, self._stream(stream).stored)
 
     def prune(self, before_us: int, limit: int) -> int:
+        """Of the generation that counts; packs that end with the forgotten events go with them."""
         return self._current.prune(before_us, limit)
 
     def refuse(self, stream: str, reason: str, at_us: int) -> None:
+        """The counts outlive a rebuild."""
         more = (
             "ON CONFLICT (stream, reason) DO UPDATE SET count = count + 1, last_us = max(last_us,"
             " excluded.last_us)"
@@ -158,6 +170,7 @@ class OnlineState:
         )
 
     def quarantine(self, stream: str, event: Mapping[str, object], reason: str, at_us: int) -> None:
+        """The newest `QUARANTINED` events are kept, as JSON."""
         self.refuse(stream, reason, at_us)
         row = (
             stream,
@@ -174,17 +187,17 @@ class OnlineState:
         self.connection.execute("DELETE FROM online_quarantine WHERE id <= ?", (added - QUARANTINED,))
 
     def refusals(self) -> dict[tuple[str, str], Refused]:
+        """The counts since the file was made."""
         rows = self.connection.execute(
             "SELECT stream, reason, count, last_us FROM online_refusals ORDER BY stream, reason"
         )
         return {(stream, reason): Refused(count, last_us) for stream, reason, count, last_us in rows}
 
     def _write(self) -> None:
-        """A transaction that begins with this very statement has to know which generations it writes to."""
+        """Before a change outside of a transaction: find out which generations it has to go to."""
         if not self.connection.in_transaction:
-            if (
-                self.connection.isolation_level is not None
-            ):  # Python would begin one by itself, and look at nothing
+            # Python's own transaction would begin after the generations were looked up.
+            if self.connection.isolation_level is not None:
                 self.connection.execute("BEGIN IMMEDIATE")
             self.follow()
 
@@ -218,6 +231,6 @@ def _unscaled(value: object, scale: int) -> object:
 
 
 def _as_text(value: object) -> object:
-    """What JSON cannot say exactly, as text."""
+    """A value for JSON; text where JSON has no exact form for it."""
     finite = isinstance(value, float) and abs(value) < float("inf")
     return value if value is None or finite or isinstance(value, (bool, int, str)) else str(value)

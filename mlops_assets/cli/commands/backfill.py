@@ -98,22 +98,22 @@ def walk_forward(first: str, last: str, step: int, as_json: bool) -> dict[str, A
     from dagster import DagsterInstance
 
     from feature_repo.lake.datasets import Lake
-    from mlops_assets.assets.training_set import training_days
-    from mlops_assets.assets.walk_forward import walk_partition, walk_tables
     from mlops_assets.cli.instance import give_way, run_job
     from mlops_assets.cli.output import padded
     from mlops_assets.cli.trainings import evaluate_as_of, one_at_a_time
     from mlops_assets.core.judging.walk_weeks import means, steps
     from mlops_assets.pipeline import WALK
     from mlops_assets.resources.lake import to_frame
+    from mlops_assets.steps.training_rows import training_days
+    from mlops_assets.steps.walk_report import walk_partition, walk_tables
 
     settings = configured()
-    as_of_days = steps(first, last, step)
+    case, as_of_days = case_of(settings), steps(first, last, step)
     check_as_of(settings, first, as_of_days[-1])
     registry_exists(settings)
     lake = Lake(settings.lake_root)
     for as_of in as_of_days:
-        training_days(lake, settings, as_of)
+        training_days(case, lake, settings, as_of)
     prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         for number, as_of in enumerate(as_of_days, 1):
@@ -129,7 +129,7 @@ def walk_forward(first: str, last: str, step: int, as_json: bool) -> dict[str, A
     if as_json:
         tables = {"weeks": stored.to_pylist(), "means": means(weeks), "report": report}
         return {"from": first, "to": last, "step": step, **tables}
-    for title, cells in walk_tables(weeks, settings.model.card_k).items():
+    for title, cells in walk_tables(case, weeks, settings.model.precision_k).items():
         print(f"{title}:\n{padded([[str(cell) for cell in line] for line in cells])}")
     print(f"report: {report}")
     return None

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from mlops_assets.cli.arguments import add_days, version
-from mlops_assets.cli.platform import CommandError, check_range, configured, registry_exists, untrained
+from mlops_assets.cli.platform import (
+    CommandError,
+    case_of,
+    check_range,
+    configured,
+    registry_exists,
+    untrained,
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +38,9 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
         raise CommandError(f"{one} and {other} are the same version")
     if not registry_exists(settings):  # MLflow would make a registry when it is asked
         raise CommandError(f"there is no version {one}: {untrained(settings)}")
-    registry = registry_of(settings)
+    registry, case = registry_of(settings), case_of(settings)
     found = compare_days(
+        case,
         Lake(settings.lake_root),
         settings,
         registry,
@@ -42,7 +49,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
         options.first,
         options.last,
     )
-    outcome = {"from": options.first, "to": options.last, **asdict(found)}
+    outcome = {"from": options.first, "to": options.last, **found.to_dict(case)}
     if options.json:
         return outcome
     print(_side_by_side(outcome), end="")
@@ -50,8 +57,8 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _side_by_side(compared: Mapping[str, Any]) -> str:
-    from mlops_assets.assets.walk_forward import shown
     from mlops_assets.cli.output import padded, readable
+    from mlops_assets.steps.walk_report import shown
 
     sides, gap = dict(compared["versions"]), compared["difference"]
     for number, side in sides.items():

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.cli.arguments import Once, add_days, day, version
-from mlops_assets.cli.platform import CommandError, check_range, configured, registry_exists, untrained
+from mlops_assets.cli.platform import (
+    CommandError,
+    case_of,
+    check_range,
+    configured,
+    registry_exists,
+    untrained,
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     chosen = registry.version(number) if number else registry.champion()
     if chosen is None:
         raise CommandError("there is no champion yet; name a version with --version or --as-of")
-    table = score_days(lake, registry.release(chosen), options.first, options.last)
+    table = score_days(case_of(settings), lake, registry.release(chosen), options.first, options.last)
     content = io.BytesIO()
     pq.write_table(table, content)
     try:
@@ -57,8 +64,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _trained(lake: Any, as_of: str) -> str:
     """The version that was trained as of the day."""
-    from mlops_assets.assets.trained_model import trained_version
     from mlops_assets.core.keys import TRAINED_MODEL
+    from mlops_assets.steps.version_training import trained_version
 
     if lake.manifest(TRAINED_MODEL, as_of) is None:
         remedy = f"`mlops train --as-of {as_of}` trains that version"

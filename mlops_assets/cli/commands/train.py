@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from mlops_assets.cli.arguments import Once, day
-from mlops_assets.cli.platform import check_as_of, configured, prepare, registry_exists
+from mlops_assets.cli.platform import case_of, check_as_of, configured, prepare, registry_exists
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,16 +30,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from dagster import DagsterInstance
 
     from feature_repo.lake.datasets import Lake
-    from mlops_assets.assets.training_set import training_days
     from mlops_assets.cli.trainings import one_at_a_time, retrain, undecided
     from mlops_assets.core.keys import EVALUATION, TRAINING_SET
     from mlops_assets.resources.promotion import lifecycle_of
+    from mlops_assets.steps.training_rows import training_days
 
     settings, as_of = configured(), options.as_of
     check_as_of(settings, as_of)
     registry_exists(settings)
     lake = Lake(settings.lake_root)
-    training_days(lake, settings, as_of)
+    training_days(case_of(settings), lake, settings, as_of)
     prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         assets = None if options.again else undecided(settings, lake, as_of)

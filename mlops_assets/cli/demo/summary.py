@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from feature_repo.lake.datasets import Lake
-from mlops_assets.assets.monitoring import money
 from mlops_assets.cli.demo.bank import Bank
 from mlops_assets.core.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_DRIFT
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import to_table
 from mlops_assets.resources.registry import Version
+from mlops_assets.steps.matured_days import worth_by_day
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
@@ -38,7 +39,7 @@ def summarize(
     lake = Lake(settings.lake_root)
     days = lake.partitions("transactions")
     parity = [m.metadata for m in lake.manifests(FEATURE_PARITY, lake.partitions(FEATURE_PARITY))]
-    report = money(lake, settings, until.isoformat())
+    report = worth_by_day(FRAUD, lake, settings, until.isoformat())
     return {
         "days": len(days),
         "transactions": sum(m.rows for m in lake.manifests("transactions", days)),
@@ -94,7 +95,7 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
         summary["drift"]["injected"]: "the world changes",
         swapped: f"then version {summary['versions']['after']} takes over",
     }
-    for row in to_table(money(lake, settings, last)).to_pylist():
+    for row in to_table(worth_by_day(FRAUD, lake, settings, last)).to_pylist():
         if row["day"] not in drifted:  # payments of the days before the service that came late
             continue
         share = "" if row["caught_share"] is None else f"{row['caught_share']:.0%}"

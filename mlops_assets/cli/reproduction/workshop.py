@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from feature_repo.lake.datasets import MANIFEST, DataFile, Lake, Manifest, schema_of
+from feature_repo.lake.datasets import MANIFEST, Lake, LakeFile, Manifest, schema_of
 from mlops_assets.core.keys import FEATURE_VECTORS, PREDICTION_LOG, VERDICTS
 from mlops_assets.resources.provenance import RECORD, Days, Record, inputs
 
@@ -176,7 +176,7 @@ def _put(lake: Lake, dataset: str, day: str, contents: Sequence[bytes], validate
     for content in contents:
         metadata, digest = pq.read_metadata(io.BytesIO(content)), hashlib.sha256(content).hexdigest()
         schema = schema_of(metadata.schema.to_arrow_schema())
-        files.append(DataFile(f"{digest[:32]}.parquet", metadata.num_rows, len(content), digest))
+        files.append(LakeFile(f"{digest[:32]}.parquet", metadata.num_rows, len(content), digest))
         (folder / files[-1].name).write_bytes(content)
     manifest = Manifest(dataset, day, sum(file.rows for file in files), schema, tuple(files), validated)
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")

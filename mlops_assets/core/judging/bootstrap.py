@@ -1,5 +1,5 @@
-"""How much of a figure is luck: the same figure on resamples of whole customers, or on labels that are drawn
-from the scores themselves.
+"""How much of a figure is luck: the same figure on resamples of whole groups of events, or on labels that are
+drawn from the scores.
 """
 
 from __future__ import annotations
@@ -14,19 +14,39 @@ import pandas as pd
 
 from mlops_assets.core.judging.measures import Flags, Scores, calibration_bins
 from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.words import Words, several_of_key
+from serving.contract.subject import Subject
 
 Codes = npt.NDArray[Any]  # of each row's group, from 0 without gaps
 Statistic = Callable[[Codes], float]  # of how often each group was drawn
 Drawn = npt.NDArray[np.float64]  # a statistic on each draw
-INTERVAL = (0.05, 0.95)  # quantiles: its lower end is what the gate calls 95 % confidence, which is one-sided
+# Quantiles. The lower end is what the gate calls 95 % confidence, which is one-sided.
+INTERVAL = (0.05, 0.95)
 
 
-def clusters(rows: pd.DataFrame) -> dict[str, Codes]:
-    """The two ways in which payments are not independent: a stolen card makes a burst of frauds, and so does
-    a shop that leaks cards.
+def clusters(subject: Subject, rows: pd.DataFrame) -> dict[str, Codes]:
+    """The group of each row, by each key of `subject.clusters`, under names such as "routes".
+
+    Rows that share such a key are not independent: positives come in bursts. A row whose key is null is a
+    group of its own. Without clusters every row is, under the plural of the event's noun.
     """
-    columns = {"customers": "customer_id", "merchants": "merchant_id"}
-    return {name: pd.factorize(rows[column], use_na_sentinel=False)[0] for name, column in columns.items()}
+    if not subject.clusters:
+        return {Words.of(subject).events: np.arange(len(rows))}
+    return {several_of_key(key): _groups(rows[key]) for key in subject.clusters}
+
+
+def _groups(keys: pd.Series) -> Codes:
+    codes = pd.factorize(keys)[0]
+    if (absent := codes < 0).any():
+        codes = codes.copy()
+        codes[absent] = codes.max() + 1 + np.arange(int(absent.sum()))
+    return codes
+
+
+def value_of(subject: Subject, rows: pd.DataFrame) -> Scores:
+    """What a missed positive loses in each row, in the unit of `decisions`; 1 where cases are counted."""
+    value = subject.decisions.value
+    return np.ones(len(rows)) if value is None else rows[value].to_numpy(dtype=np.float64)
 
 
 def resample(
@@ -44,27 +64,26 @@ def resample(
 
 
 def most_varied(drawn: Mapping[str, Mapping[str, Drawn]], statistic: str) -> str:
-    """By which of several `clusters` the resamples of a statistic differ most: what makes the frauds come in
-    bursts is not known beforehand, and resamples that tear the bursts apart take luck for proof.
+    """The name of those `clusters` whose resamples of a statistic differ most.
 
-    One with a draw that is not a number goes first.
+    What makes positives come in bursts is not known beforehand, and resamples that tear the bursts apart take
+    luck for proof. Clusters with a draw that is not a number go first.
     """
     spread = {by: float(np.std(found[statistic])) for by, found in drawn.items()}
     return max(spread, key=lambda by: spread[by] if math.isfinite(spread[by]) else math.inf)
 
 
 def paired_bootstrap(
-    is_fraud: Flags, one: Scores, other: Scores, groups: Mapping[str, Codes], seed: int, resamples: int
+    positive: Flags, one: Scores, other: Scores, groups: Mapping[str, Codes], seed: int, resamples: int
 ) -> tuple[str, Drawn]:
-    """Differences of average precision, one minus other, over `resample` of the groups that let them vary
-    most, and by which these are.
+    """The grouping that lets the difference of average precision vary most, and that difference on each draw.
 
-    A draw without any fraud gives NaN.
+    The difference is `one` minus `other`. A draw without any positive gives NaN.
     """
     drawn = {}
     for by, codes in groups.items():
         statistics = {
-            name: weighted_average_precision(is_fraud, scores, codes)
+            name: weighted_average_precision(positive, scores, codes)
             for name, scores in (("one", one), ("other", other))
         }
         found = resample(statistics, codes, seed, resamples)
@@ -74,29 +93,28 @@ def paired_bootstrap(
 
 
 def calibration_by_chance(
-    is_fraud: Flags, scores: Scores, groups: Iterable[Codes], seed: int, draws: int = 1_000
+    positive: Flags, scores: Scores, groups: Iterable[Codes], seed: int, draws: int = 1_000
 ) -> tuple[float, ...]:
-    """What `relative_calibration_error` comes to where nothing but chance is off: frauds drawn from the
-    scores, once for each of `draws`.
+    """The `relative_calibration_error` of right scores, once for each of `draws`.
 
-    This is the consistency resampling of Bröcker and Smith (Weather and Forecasting, 2007) by
-    `calibration_bins`. Frauds of one customer come together, so that n rows tell no more than n /
-    `design_effect` that are independent: as many are drawn, with the largest effect of the `groups`. The
-    share and the mean score that the error is relative to stay those of the rows given.
+    Positives are drawn from the scores, so that nothing but chance is off. This is the consistency resampling
+    of Bröcker and Smith (Weather and Forecasting, 2007) by `calibration_bins`. Positives of one group come
+    together, so that n rows tell no more than n / `design_effect` independent rows: as many are drawn, with
+    the largest effect of the `groups`. The share and the mean score that the error is relative to stay those
+    of the rows given.
     """
     bins = calibration_bins(scores)
     _, bins = np.unique(bins, return_inverse=True)
     rows = np.bincount(bins)
-    expected, frauds = np.bincount(bins, weights=scores), np.bincount(bins, weights=is_fraud)
-    residuals = (
-        is_fraud - scores - ((frauds - expected) / rows)[bins]
-    )  # about what the bin came to, or a wrong level would pass for a burst
+    expected, positives = np.bincount(bins, weights=scores), np.bincount(bins, weights=positive)
+    # About what the bin came to, or a wrong level would pass for a burst.
+    residuals = positive - scores - ((positives - expected) / rows)[bins]
     effect = max([1.0, *(design_effect(residuals, codes) for codes in groups)])
     independent = np.maximum(1, np.rint(rows / effect)).astype(np.int64)
     drawn = np.random.default_rng(seed).binomial(
         independent, np.clip(expected / rows, 0, 1), size=(draws, len(rows))
     ) * (rows / independent)
-    errors = np.abs(drawn - expected).sum(axis=1) / min(frauds.sum(), expected.sum())
+    errors = np.abs(drawn - expected).sum(axis=1) / min(positives.sum(), expected.sum())
     return tuple(errors.tolist())
 
 
@@ -114,22 +132,22 @@ def interval(values: Drawn) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def weighted_average_precision(is_fraud: Flags, scores: Scores, groups: Codes) -> Statistic:
+def weighted_average_precision(positive: Flags, scores: Scores, groups: Codes) -> Statistic:
     """Average precision as a function of the groups' weights: sorted once, then two cumulative sums for each
     draw.
     """
     order = np.argsort(-scores, kind="stable")
-    ranked, codes, frauds = scores[order], groups[order], np.flatnonzero(is_fraud[order])
+    ranked, codes, positives = scores[order], groups[order], np.flatnonzero(positive[order])
     ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
-    fraud_codes = codes[frauds]
-    # Precision matters only at thresholds that catch another fraud: the end of the run of equal scores that
-    # holds it.
-    at = ends[np.searchsorted(ends, frauds)]
-    last_caught = np.searchsorted(frauds, at, side="right") - 1
+    positive_codes = codes[positives]
+    # Precision matters only at thresholds that catch another positive: the end of the run of equal scores
+    # that holds it.
+    at = ends[np.searchsorted(ends, positives)]
+    last_caught = np.searchsorted(positives, at, side="right") - 1
 
     def weigh(times_drawn: Codes) -> float:
         alarms = np.cumsum(times_drawn[codes])[at]
-        weights = times_drawn[fraud_codes]
+        weights = times_drawn[positive_codes]
         caught = np.cumsum(weights)[last_caught]
         if not caught[-1]:
             return math.nan
@@ -138,28 +156,28 @@ def weighted_average_precision(is_fraud: Flags, scores: Scores, groups: Codes) -
     return weigh
 
 
-def weighted_money_saved(
-    amounts: Scores, is_fraud: Flags, scores: Scores, days: pd.Series, costs: Costs, groups: Codes
+def weighted_value_saved(
+    values: Scores, positive: Flags, scores: Scores, days: pd.Series, costs: Costs, groups: Codes
 ) -> Statistic:
     """What reviewing the highest scores of each day saves, as a function of the groups' weights.
 
-    Each payment of a customer who is drawn twice takes two reviews, and what was just within the day's
-    capacity may fall out of it.
+    Each event of a group that is drawn twice takes two reviews, and what was just within the day's capacity
+    may fall out of it. The result is in the unit of `values`.
     """
     day = pd.factorize(days, use_na_sentinel=False)[0]
     order = np.lexsort(
         (-scores, day)
     )  # stable: ties go by the order of the rows, as in `reviewed_at_capacity`
-    codes, frauds = groups[order], np.flatnonzero(is_fraud[order])
+    codes, positives = groups[order], np.flatnonzero(positive[order])
     losses, first_of_day = (
-        costs.missed_fraud_share * amounts[order][frauds],
-        np.searchsorted(day[order], day[order][frauds]),
+        costs.missed_share * values[order][positives],
+        np.searchsorted(day[order], day[order][positives]),
     )
-    fraud_codes = codes[frauds]
+    positive_codes = codes[positives]
 
     def weigh(times_drawn: Codes) -> float:
         before = np.concatenate([[0], np.cumsum(times_drawn[codes])])
-        ahead = before[frauds] - before[first_of_day]
-        return float(np.sum(losses * np.clip(costs.reviews_per_day - ahead, 0, times_drawn[fraud_codes])))
+        ahead = before[positives] - before[first_of_day]
+        return float(np.sum(losses * np.clip(costs.reviews_per_day - ahead, 0, times_drawn[positive_codes])))
 
     return weigh

@@ -1,21 +1,18 @@
-"""Whether a candidate may serve, decided on evidence alone and explained in sentences with figures, whichever
-way it goes.
-"""
+"""Whether a candidate may serve: decided on evidence alone, and explained in sentences with figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
-from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.core.judging.side_by_side import Evaluation
-
-REQUEST_FIELDS = ("amount", "event_time_us")  # what serving knows of a transaction besides its keys
+from mlops_assets.core.words import Words
+from serving.contract.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -30,21 +27,20 @@ class Gate:
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     # of average precision, at that confidence: any proven gain is worth a swap, which costs nothing
     min_gain: float = 0.0
-    # of what the reference saves at the same reviews: a better ranking must not come from small amounts alone
+    # of what the reference saves at the same reviews: a better ranking must not come from small values alone
     max_money_loss_share: Annotated[float, Ge(0)] = 0.02
     # with fewer, a slice swings by more than `max_slice_loss` from one week to the next, and no loss of it is
     # proven
     min_slice_positives: Annotated[int, Ge(1)] = 30
-    # of average precision, proven: for a gain on the whole some payments may lose a little, not this much
+    # of average precision, proven: for a gain on the whole some events may lose a little, not this much
     max_slice_loss: Annotated[float, Ge(0)] = 0.05
     # relative, scores off by a factor of 1.5: the policy is made of probabilities, and people read them as
     # such
     max_calibration_error: Annotated[float, Gt(0)] = 0.5
-    # card fraud is 0.1 to 1 % of transactions: beyond this the labels are wrong (30 % of them flipped gives
-    # 30 %)
+    # rare events are 0.1 to 1 % of all: beyond this the labels are wrong (30 % of them flipped gives 30 %)
     max_positive_share: Annotated[float, Gt(0), Le(1)] = 0.15
-    # prices do not move so between trainings; units do (cents for euros: 100)
-    max_amount_factor: Annotated[float, Gt(1)] = 5.0
+    # values do not move so between trainings; units do (cents for euros: 100)
+    max_value_factor: Annotated[float, Gt(1)] = 5.0
     allow_dirty: bool = False  # true where nobody has to rebuild a version: a demonstration, a test
     # person: what the gate lets pass waits until somebody promotes it
     approval: Literal["automatic", "person"] = "automatic"
@@ -52,8 +48,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`barred`: those of the reasons against that no person may overrule, since serving would break or the
-    figures cannot be trusted.
+    """Whether the candidate may serve, and why.
+
+    `barred` are those of the reasons against that no person may overrule: serving would break, or the figures
+    cannot be trusted.
     """
 
     promote: bool
@@ -62,6 +60,7 @@ class Verdict:
 
 
 def decide(
+    subject: Subject,
     evaluation: Evaluation,
     gate: Gate,
     *,
@@ -72,24 +71,24 @@ def decide(
     unreproducible: str | None = None,
     objections: Sequence[str] = (),
 ) -> Verdict:
-    """Against the champion, or against the baseline where there is none.
+    """The verdict on a candidate, against the champion, or against the baseline where there is none.
 
-    `champion_features`: the vector that the service computes now.
-
-    `missing`: what serving lacks to compute the candidate's vector, see `lacking`. `unproven`: the served
-    days on which nothing proves that training and serving see the same features. `unreproducible`: why nobody
-    could rebuild the candidate. `objections`: why the two could not be compared as they should. A refusal
-    gives every reason against, a promotion every reason for. What cannot be computed counts against.
+    `champion_features` is the vector that the service computes now. `missing` is what serving lacks to
+    compute the candidate's vector, see `servable.lacking`. `unproven` are the served days on which nothing
+    proves that training and serving see the same features. `unreproducible` says why nobody could rebuild the
+    candidate, `objections` why the two could not be compared as they should. A refusal gives every reason
+    against, a promotion every reason for. What cannot be computed counts against.
     """
+    words = Words.of(subject)
     findings = [
         *(Finding(False, objection) for objection in objections),
-        *_labels(evaluation, gate),
-        *_amounts(evaluation, gate),
+        *_labels(evaluation, gate, words),
+        *_values(evaluation, gate, words),
         *_metrics(evaluation),
-        _better(evaluation, gate),
-        _money(evaluation, gate),
-        *_slices(evaluation, gate),
-        *_calibration(evaluation, gate),
+        _better(evaluation, gate, words),
+        _saved(evaluation, gate, words),
+        *_slices(evaluation, gate, words),
+        *_calibration(evaluation, gate, words),
         _features(
             tuple(candidate_features),
             None if champion_features is None else tuple(champion_features),
@@ -106,31 +105,9 @@ def decide(
 
 
 def barred_now(missing: Sequence[str], unproven: Sequence[str]) -> list[str]:
-    """What of `decide`'s questions has to be asked again on the day that a person promotes."""
+    """The answers to those of `decide`'s questions that are asked again on the day that a person promotes."""
     return [
         finding.reason for finding in (_features((), None, missing), _parity(unproven)) if not finding.good
-    ]
-
-
-def lacking(
-    candidate: FeaturePlan, serving: FeaturePlan | None, columns: Mapping[str, Collection[str]]
-) -> list[str]:
-    """What serving does not have of the streams and columns that the candidate's vector is computed from.
-
-    `serving` is the plan that serves now, `columns` what the service stores of an event of each stream; a
-    first version may use any of those streams.
-    """
-    streams = set(columns) if serving is None else {view.stream for view in serving.views} & set(columns)
-    missing = []
-    for view in candidate.views:
-        if view.stream not in streams:
-            missing.append(f"the stream {view.stream} (for {view.name})")
-        else:
-            unknown = sorted({view.entity, *view.columns} - set(columns[view.stream]))
-            missing += [f"the column {view.stream}.{column} (for {view.name})" for column in unknown]
-    return [
-        *missing,
-        *(f"the request's {name}" for name in candidate.request_fields if name not in REQUEST_FIELDS),
     ]
 
 
@@ -143,13 +120,13 @@ class Finding:
     hard: bool = False
 
 
-def _labels(evaluation: Evaluation, gate: Gate) -> list[Finding]:
+def _labels(evaluation: Evaluation, gate: Gate, words: Words) -> list[Finding]:
     where = (
         f"the holdout from {evaluation.first_day} to {evaluation.last_day}"
         if evaluation.rows
         else "the holdout"
     )
-    positives = f"{where} has {evaluation.positives:,} frauds in {evaluation.rows:,} rows"
+    positives = f"{where} has {evaluation.positives:,} {words.positives} in {evaluation.rows:,} rows"
     if evaluation.positives < gate.min_positives:
         findings = [
             Finding(False, f"{positives}: at least {gate.min_positives:,} are needed to compare two models")
@@ -159,7 +136,7 @@ def _labels(evaluation: Evaluation, gate: Gate) -> list[Finding]:
     if evaluation.train_positive_share is not None:
         findings.append(
             _share(
-                f"of {evaluation.train_rows or 0:,} training rows the share of fraud is",
+                f"of {evaluation.train_rows or 0:,} training rows the share of {words.positive} is",
                 evaluation.train_positive_share,
                 gate,
             )
@@ -173,14 +150,14 @@ def _share(what: str, share: float, gate: Gate) -> Finding:
     return Finding(good, f"{what} {share:.2%}: {believable}", hard=True)
 
 
-def _amounts(evaluation: Evaluation, gate: Gate) -> list[Finding]:
-    factor = evaluation.amount_factor
+def _values(evaluation: Evaluation, gate: Gate, words: Words) -> list[Finding]:
+    factor = evaluation.value_factor
     if factor is None:
         return []
-    good = factor <= gate.max_amount_factor
+    good = factor <= gate.max_value_factor
     figures = (
-        f"amounts are off by a factor of {factor:.2f} from what is expected (at most"
-        f" {gate.max_amount_factor:g} is believable)"
+        f"{words.values} are off by a factor of {factor:.2f} from what is expected (at most"
+        f" {gate.max_value_factor:g} is believable)"
     )
     return [Finding(good, figures, hard=True)]
 
@@ -198,7 +175,7 @@ def _metrics(evaluation: Evaluation) -> list[Finding]:
     return findings
 
 
-def _better(evaluation: Evaluation, gate: Gate) -> Finding:
+def _better(evaluation: Evaluation, gate: Gate, words: Words) -> Finding:
     if evaluation.reference == "none":
         return Finding(
             False, "there is neither a champion nor a baseline to compare the candidate with", hard=True
@@ -211,27 +188,31 @@ def _better(evaluation: Evaluation, gate: Gate) -> Finding:
         f"average precision {own:.4f} against {other:.4f} of the {evaluation.reference}, a difference of"
         f" {evaluation.difference:+.4f}"
     )
-    count = evaluation.merchants if evaluation.resampled == "merchants" else evaluation.customers
+    count = evaluation.clusters[evaluation.resampled]
     resamples = f"{len(evaluation.bootstrap)} resamples of {count:,} {evaluation.resampled}"
     if math.isnan(bound) and math.isfinite(evaluation.difference):
-        return Finding(False, f"{figures}; of {resamples} some hold no fraud at all: nothing is proven")
+        return Finding(
+            False, f"{figures}; of {resamples} some hold no {words.positive} at all: nothing is proven"
+        )
     interval = f"at {gate.confidence:.0%} confidence it is at least {bound:+.4f}, over {resamples}"
     proven = "" if good else f": not proven to be more than {gate.min_gain:g}"
     return Finding(good, f"{figures}; {interval}{proven}", hard=not math.isfinite(bound))
 
 
-def _money(evaluation: Evaluation, gate: Gate) -> Finding:
-    own = evaluation.metrics["candidate"]["money_saved"]
-    other = evaluation.metrics.get(evaluation.reference, {}).get("money_saved", math.nan)
+def _saved(evaluation: Evaluation, gate: Gate, words: Words) -> Finding:
+    own = evaluation.metrics["candidate"][words.saved]
+    other = evaluation.metrics.get(evaluation.reference, {}).get(words.saved, math.nan)
+    digits, unit = (2, "") if evaluation.value else (0, " cases")
     good = own >= other * (1 - gate.max_money_loss_share)  # false for NaN as well
     figures = (
-        f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.2f}, the {evaluation.reference}"
-        f" {other:,.2f}"
+        f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.{digits}f}{unit}, the"
+        f" {evaluation.reference}"
+        f" {other:,.{digits}f}"
     )
     return Finding(good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less"))
 
 
-def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
+def _slices(evaluation: Evaluation, gate: Gate, words: Words) -> list[Finding]:
     """A loss counts if its whole interval lies beyond what is tolerated: of ten slices that are no worse, one
     looks worse by chance.
     """
@@ -240,7 +221,9 @@ def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
         return []
     losses = [one for one in judged if one.bound(gate.confidence) < -gate.max_slice_loss]
     if not losses:
-        several = f"slices with {gate.min_slice_positives:,} frauds or more, {len(judged)} in number"
+        several = (
+            f"slices with {gate.min_slice_positives:,} {words.positives} or more, {len(judged)} in number"
+        )
         figures = (
             f"none of the {several}, is proven to lose more than {gate.max_slice_loss:g} of average precision"
         )
@@ -249,7 +232,7 @@ def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
     return [
         Finding(
             False,
-            f"{one.name}, {one.positives:,} frauds: average precision {one.candidate:.4f} against"
+            f"{one.name}, {one.positives:,} {words.positives}: average precision {one.candidate:.4f} against"
             f" {one.reference:.4f} of the {evaluation.reference}; at {gate.confidence:.0%} confidence it"
             f" loses at least {-one.bound(gate.confidence):.4f}, more than {gate.max_slice_loss:g}",
         )
@@ -257,9 +240,9 @@ def _slices(evaluation: Evaluation, gate: Gate) -> list[Finding]:
     ]
 
 
-def _calibration(evaluation: Evaluation, gate: Gate) -> list[Finding]:
-    """An error counts if it is larger than is tolerated, and than a calibrated model shows by chance on as
-    many frauds that come in such bursts.
+def _calibration(evaluation: Evaluation, gate: Gate, words: Words) -> list[Finding]:
+    """An error counts if it is larger than is tolerated, and larger than a calibrated model shows by chance
+    on as many positives that come in such bursts.
     """
     error, chance = (
         evaluation.metrics["candidate"]["relative_calibration_error"],
@@ -271,7 +254,7 @@ def _calibration(evaluation: Evaluation, gate: Gate) -> list[Finding]:
         float(np.quantile(chance, q)) if chance else math.nan for q in (1 - gate.confidence, gate.confidence)
     )
     figures = (
-        f"its scores are off from the observed shares of fraud by {error:.0%} (at most"
+        f"its scores are off from the observed shares of {words.positive} by {error:.0%} (at most"
         f" {gate.max_calibration_error:.0%})"
     )
     found = f"{figures}; those of a calibrated model are by {low:.0%} to {high:.0%} here, by chance"

@@ -8,13 +8,15 @@ that nothing in it can be out of date.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlops_assets.core.judging.gate import Verdict
+from mlops_assets.core.judging.markdown import bullets, code, number, plain, share, table
 from mlops_assets.core.judging.side_by_side import Evaluation
+from mlops_assets.core.words import Words
+from serving.contract.subject import Subject
 
 LICENSE = "apache-2.0"  # that of the project
 TASK = {"type": "tabular-classification", "name": "Tabular Classification"}
@@ -25,9 +27,13 @@ class Facts:
     """What is on record of a version.
 
     `tags` are the registered version's, `record` is what it was made from, by the names of `provenance.json`.
+    `library` is that of the model family, `made_by` its description, such as "gradient-boosted trees
+    (LightGBM)".
     """
 
-    use_case: str
+    subject: Subject
+    library: str
+    made_by: str
     description: str
     owner: str
     version: str
@@ -40,8 +46,19 @@ class Facts:
     block: float
 
     @property
+    def use_case(self) -> str:
+        """The name of the use case."""
+        return self.subject.name
+
+    @property
     def name(self) -> str:
+        """The version with its use case."""
         return f"{self.use_case} version {self.version}"
+
+    @property
+    def words(self) -> Words:
+        """The use case's words."""
+        return Words.of(self.subject)
 
 
 def model_card(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
@@ -59,7 +76,7 @@ def front_matter(facts: Facts, evaluation: Evaluation) -> dict[str, Any]:
 
     A metric that is not defined has no value, and stands in the card's text alone.
     """
-    named = _named(evaluation)
+    named = _named(evaluation, facts.words)
     metrics = [
         {"type": kind, "name": named[kind], "value": float(value)}
         for kind, value in evaluation.metrics["candidate"].items()
@@ -74,9 +91,9 @@ def front_matter(facts: Facts, evaluation: Evaluation) -> dict[str, Any]:
     results = [{"task": TASK, "dataset": dataset, "metrics": metrics}]
     front = {
         "license": LICENSE,
-        "library_name": "lightgbm",
+        "library_name": facts.library,
         "pipeline_tag": TASK["type"],
-        "tags": [facts.use_case, "lightgbm", TASK["type"]],
+        "tags": [facts.use_case, facts.library, TASK["type"]],
     }
     return {**front, **({"model-index": [{"name": facts.name, "results": results}]} if metrics else {})}
 
@@ -84,19 +101,20 @@ def front_matter(facts: Facts, evaluation: Evaluation) -> dict[str, Any]:
 def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
     """The card's sections, in the order of Hugging Face's template."""
     tags, record, reference = facts.tags, facts.record, _reference(facts, evaluation)
+    words = facts.words
     decided = "may be promoted" if verdict.promote else "is refused"
     days = [day for of_dataset in record["partitions"].values() for day in of_dataset]
     dirty = {"false": "", "true": ", with changes that are not recorded"}.get(
         tags["git_dirty"], ", and whether there were changes is not known"
     )
     sections = [
-        f"# Model card of {_plain(facts.name)}",
-        _plain(facts.description),
+        f"# Model card of {plain(facts.name)}",
+        plain(facts.description),
         "## Model details",
-        _list(
-            f"Owner: {_plain(facts.owner)}",
-            "Model: gradient-boosted trees (LightGBM), with Platt's scaling, so that a score is a probability"
-            " of fraud",
+        bullets(
+            f"Owner: {plain(facts.owner)}",
+            f"Model: {plain(facts.made_by)}, with Platt's scaling, so that a score is a probability of"
+            f" {plain(words.positive)}",
             f"Made as of {tags['as_of']}: of nothing that was known later",
             f"License: {LICENSE}",
             f"Verdict of the gate: it **{decided}**",
@@ -104,30 +122,35 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         "## Uses",
         "### Direct use",
         (
-            f"Scores for: {_plain(facts.description)} The version's policy allows what scores below"
-            f" {facts.review:.4f}, sends to review what scores from there on, and blocks from"
-            f" {facts.block:.4f}."
+            f"Scores for: {plain(facts.description)} The version's policy allows what scores below"
+            f" {facts.review:.4f}"
+            + (
+                f", sends to review what scores from there on, and blocks from {facts.block:.4f}."
+                if facts.subject.decisions.stops
+                else ", and sends to review what scores from there on."
+            )
         ),
         "### Out-of-scope use",
         (
-            f"Features computed otherwise than by the feature service {_plain(tags['feature_service'])} (plan"
-            f" {_code(tags['plan_digest'])}), and payments unlike those from {evaluation.first_day} to"
+            f"Features computed otherwise than by the feature service {plain(tags['feature_service'])} (plan"
+            f" {code(tags['plan_digest'])}), and {words.events} unlike those from {evaluation.first_day} to"
             f" {evaluation.last_day}: the drift reports say when that is so."
         ),
         "## Bias, risks and limitations",
-        _unknown(evaluation),
+        _unknown(evaluation, facts.subject),
         (
-            "Average precision by group of payments, on the holdout. Of small groups it says"
-            f" little.\n\n{_slices(evaluation, reference)}"
+            f"Average precision by group of {words.events}, on the holdout. Of small groups it says"
+            f" little.\n\n{_slices(evaluation, reference, words)}"
         ),
         "## How to get started with the model",
-        f"The artifact `bundle` of the MLflow run {_code(facts.run_id)} needs neither MLflow nor Dagster:",
+        f"The artifact `bundle` of the MLflow run {code(facts.run_id)} needs neither MLflow nor Dagster:",
         _LOADING,
         "## Training details",
         "### Training data",
-        _list(
-            f"Payments up to {tags['last_day']}, each with the latest verdict that was known before"
-            f" {tags['as_of']}; training set {_code(tags['training_set_digest'])}",
+        bullets(
+            f"{words.events.capitalize()} up to {tags['last_day']}, each with the latest verdict that was"
+            " known before"
+            f" {tags['as_of']}; training set {code(tags['training_set_digest'])}",
             (
                 f"Made of what had arrived from {min(days)} to {max(days)}; SHA-256 of every file is in"
                 " `provenance.json`"
@@ -135,34 +158,35 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
                 else ""
             ),
             f"For the evaluation: up to {tags['evaluation_last_day']}, {evaluation.train_rows or 0:,} rows, "
-            f"{_share(evaluation.train_positive_share)} of them fraud",
-            f"{len(facts.features)} features: {', '.join(_code(name) for name in facts.features)}",
+            f"{share(evaluation.train_positive_share)} of them {plain(words.positive)}",
+            f"{len(facts.features)} features: {', '.join(code(name) for name in facts.features)}",
         ),
         "### Training procedure",
-        _table(
-            ("setting", "value"), sorted((_plain(str(k)), _code(str(v))) for k, v in record["recipe"].items())
+        table(
+            ("setting", "value"), sorted((plain(str(k)), code(str(v))) for k, v in record["recipe"].items())
         ),
         "## Evaluation",
         (
-            f"On {evaluation.rows:,} payments of {evaluation.customers:,} customers from"
-            f" {evaluation.first_day} to {evaluation.last_day}, {evaluation.positives:,} of them fraud"
-            f" ({_share(evaluation.positive_share)}), which no fit that is compared here was trained on."
+            f"On {evaluation.rows:,} {words.events}{_of_groups(evaluation)} from"
+            f" {evaluation.first_day} to {evaluation.last_day}, {evaluation.positives:,} of them"
+            f" {plain(words.positive)}"
+            f" ({share(evaluation.positive_share)}), which no fit that is compared here was trained on."
             f" Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of {evaluation.resampled}."
         ),
-        _results(evaluation, reference),
+        _results(evaluation, reference, words),
         f"### Verdict\n\nThe version {decided}:",
-        _list(*(_plain(reason) for reason in verdict.reasons)),
+        bullets(*(plain(reason) for reason in verdict.reasons)),
         "## Technical specifications",
-        _list(
-            f"Code: commit {_code(tags['git_commit'])}{dirty}",
-            f"Lock file: {_code(tags['lock_digest'])}; configuration: {_code(tags['config_digest'])}",
-            f"Bundle: {_code(tags['bundle_digest'])}",
+        bullets(
+            f"Code: commit {code(tags['git_commit'])}{dirty}",
+            f"Lock file: {code(tags['lock_digest'])}; configuration: {code(tags['config_digest'])}",
+            f"Bundle: {code(tags['bundle_digest'])}",
             *(
-                f"Model text of the {_plain(kind)} fit: {_code(digest)}"
+                f"Model text of the {plain(kind)} fit: {code(digest)}"
                 for kind, digest in record["models"].items()
             ),
             "Computed with"
-            f" {', '.join(f'{_plain(name)} {_plain(number)}' for name, number in record['runtime'].items())}",
+            f" {', '.join(f'{plain(name)} {plain(number)}' for name, number in record['runtime'].items())}",
             f"To make it again and compare: `mlops reproduce {facts.version}`",
         ),
     ]
@@ -170,8 +194,9 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
 
 
 def shortened(card: str, limit: int, whole: str) -> str:
-    """The card without its YAML, cut before the first section that would go beyond `limit` characters;
-    `whole` says where the rest is.
+    """The card without its YAML, cut before the first section that would go beyond `limit` characters.
+
+    `whole` is the sentence at its end that says where the rest is.
     """
     text = card.split("\n---\n\n", 1)[1]
     if len(text) <= limit:
@@ -188,19 +213,26 @@ from serving.contract.bundle import load_release
 from serving.contract.scorers.lightgbm import Scorer
 
 release = load_release(Path("bundle"))  # verifies every digest first
-scores = Scorer(release.model_text, release.calibrator).score(matrix)  # float64, columns as in release.features, NaN for null
+# matrix: float64, columns as in release.features, NaN for null
+scores = Scorer(release.model_text, release.calibrator).score(matrix)
 ```"""
 
 
-def _named(evaluation: Evaluation) -> dict[str, str]:
+def _of_groups(evaluation: Evaluation) -> str:
+    """The number of groups by the first of the clusters, as in " of 1,200 routes"."""
+    name, count = next(iter(evaluation.clusters.items()))
+    return f" of {count:,} {name}"
+
+
+def _named(evaluation: Evaluation, words: Words) -> dict[str, str]:
     return {
         "average_precision": "Average precision",
         "roc_auc": "ROC AUC",
-        "card_precision_at_k": f"Card precision at {evaluation.k}",
+        words.precision_at_k: f"{words.inspected.capitalize()} precision at {evaluation.k}",
         "recall_at_1pct_fpr": "Recall at 1 % false positives",
-        "money_saved": f"Money saved at {evaluation.reviews_per_day:,} reviews a day",
+        words.saved: f"{words.worth.capitalize()} saved at {evaluation.reviews_per_day:,} reviews a day",
         "calibration_error": "Calibration error",
-        "relative_calibration_error": "Calibration error, relative to the share of fraud",
+        "relative_calibration_error": f"Calibration error, relative to the share of {words.positive}",
     }
 
 
@@ -210,86 +242,56 @@ def _reference(facts: Facts, evaluation: Evaluation) -> str:
     )
 
 
-def _results(evaluation: Evaluation, reference: str) -> str:
+def _results(evaluation: Evaluation, reference: str, words: Words) -> str:
     def shown(who: str, kind: str) -> str:
         value = evaluation.metrics.get(who, {}).get(kind, math.nan)
         if not math.isfinite(value):
             return (
-                f"undefined: {_plain(evaluation.undefined[f'{who}.{kind}'])}"
+                f"undefined: {plain(evaluation.undefined[f'{who}.{kind}'])}"
                 if f"{who}.{kind}" in evaluation.undefined
                 else "none"
             )
-        return _number(value) + between(who, kind)
+        return number(value) + between(who, kind)
 
     def between(who: str, kind: str) -> str:
         bounds = evaluation.intervals.get(f"{who}.{kind}")
-        return f" ({_number(bounds[0])} to {_number(bounds[1])})" if bounds else ""
+        return f" ({number(bounds[0])} to {number(bounds[1])})" if bounds else ""
 
     def gain(kind: str) -> str:
         own, other = (
             evaluation.metrics.get(who, {}).get(kind, math.nan) for who in ("candidate", evaluation.reference)
         )
         return (
-            f"{_number(own - other, '+')}{between('difference', kind)}" if math.isfinite(own - other) else ""
+            f"{number(own - other, '+')}{between('difference', kind)}" if math.isfinite(own - other) else ""
         )
 
     rows = [
         (name, shown("candidate", kind), shown(evaluation.reference, kind), gain(kind))
-        for kind, name in _named(evaluation).items()
+        for kind, name in _named(evaluation, words).items()
+        if kind in evaluation.metrics["candidate"]
     ]
-    return _table(("metric", "this version", _plain(reference), "difference"), rows)
+    return table(("metric", "this version", plain(reference), "difference"), rows)
 
 
-def _slices(evaluation: Evaluation, reference: str) -> str:
+def _slices(evaluation: Evaluation, reference: str, words: Words) -> str:
     rows = [
         (
-            _plain(one.name),
+            plain(one.name),
             f"{one.rows:,}",
             f"{one.positives:,}",
             *("undefined" if v is None else f"{v:.4f}" for v in (one.candidate, one.reference)),
         )
         for one in evaluation.slices
     ]
-    return _table(("payments", "rows", "frauds", "this version", _plain(reference)), rows)
+    return table((words.events, "rows", words.positives, "this version", plain(reference)), rows)
 
 
-def _unknown(evaluation: Evaluation) -> str:
+def _unknown(evaluation: Evaluation, subject: Subject) -> str:
     if evaluation.unknown_rows is None:
         return ""
+    worth = f", worth {evaluation.unknown_value or 0.0:,.2f}," if evaluation.value else ""
+    why = "were blocked and never investigated" if subject.labels.withheld_by else "never got a label"
     return (
-        f"Unknown: {evaluation.unknown_rows:,} payments of the holdout's days"
-        f" ({_share(evaluation.unknown_share)}), worth {evaluation.unknown_amount or 0.0:,.2f}, were blocked"
-        " and never investigated. No figure here is about them."
+        f"Unknown: {evaluation.unknown_rows:,} {Words.of(subject).events} of the holdout's days"
+        f" ({share(evaluation.unknown_share)}){worth} {why}. No figure here is about them."
     )
-
-
-def _number(value: float, sign: str = "") -> str:
-    return f"{value:{sign},.2f}" if abs(value) >= 100 else f"{value:{sign}.4f}"
-
-
-def _share(value: float | None) -> str:
-    return "of an unknown share" if value is None or not math.isfinite(value) else f"{value:.2%}"
-
-
-def _list(*items: str) -> str:
-    return "\n".join(f"- {item}" for item in items if item)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(
-        [
-            f"| {' | '.join(header)} |",
-            f"|{' --- |' * len(header)}",
-            *(f"| {' | '.join(row)} |" for row in rows),
-        ]
-    )
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    """An identifier as code; what would end the code, or the cell of a table, is shown as plain text."""
-    return f"`{text}`" if text and not re.search(r"[`|\s]", text) else _plain(text)

@@ -1,5 +1,5 @@
-"""Candidate, champion and baseline on the same mature rows, with an interval that says how much of a
-difference is luck.
+"""Candidate, champion and baseline on the same mature rows, with intervals that say how much of a difference
+is luck.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from mlops_assets.core.judging.bootstrap import (
     interval,
     most_varied,
     resample,
+    value_of,
     weighted_average_precision,
-    weighted_money_saved,
+    weighted_value_saved,
 )
 from mlops_assets.core.judging.money import Costs, reviewed_at_capacity
-from mlops_assets.core.judging.slices import BANDS, Slice, measure_slices
+from mlops_assets.core.judging.slices import Slice, measure_slices
 from mlops_assets.core.learning.splits import utc_days
-
-TIME_BOUND_ROWS = 100_000  # a logistic regression of a dozen features gains nothing from more
+from mlops_assets.core.words import Words
+from serving.contract.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,8 @@ class Evaluation:
 
     rows: int
     positives: int
-    customers: int
-    merchants: int
-    resampled: str  # "customers" or "merchants": those by which the difference varies most
+    clusters: Mapping[str, int]  # how many groups there are, under names such as "routes"
+    resampled: str  # of `clusters`, those by which the difference varies most
     first_day: str
     last_day: str
     k: int
@@ -53,20 +53,19 @@ class Evaluation:
     undefined: Mapping[str, str]
     difference: float  # average precision, candidate minus reference
     bootstrap: tuple[float, ...]  # the same on each resample
-    intervals: Mapping[
-        str, tuple[float, float]
-    ]  # 90 %, of the two's average precision and money saved, and of the difference of each
+    # 90 %, of the two's average precision and value saved, and of the difference of each
+    intervals: Mapping[str, tuple[float, float]]
     slices: tuple[Slice, ...]
-    calibration_by_chance: tuple[
-        float, ...
-    ] = ()  # the candidate's relative calibration error, were its scores right, on each draw of labels
-    # payments of the same days without a verdict: no figure here is about them
+    # the candidate's relative calibration error, were its scores right, on each draw of labels
+    calibration_by_chance: tuple[float, ...] = ()
+    # events of the same days without a verdict: no figure here is about them
     unknown_rows: int | None = None
-    unknown_amount: float | None = None  # the money in them
+    unknown_value: float | None = None  # the sum of their values; None where cases are counted
     train_rows: int | None = None
     train_positive_share: float | None = None
-    # how many times larger, or smaller, than expected amounts are; see `evaluate`
-    amount_factor: float | None = None
+    # how many times larger, or smaller, than expected the values are; see `evaluate`
+    value_factor: float | None = None
+    value: str | None = None  # the name of the value column
 
     def lower_bound(self, confidence: float) -> float:
         """Below which the true difference lies with a chance of at most 1 - confidence (percentile bootstrap,
@@ -76,17 +75,26 @@ class Evaluation:
 
     @property
     def positive_share(self) -> float:
+        """The share of positives in the holdout, from 0 to 1; NaN without rows."""
         return self.positives / self.rows if self.rows else math.nan
 
     @property
     def unknown_share(self) -> float | None:
-        """Of the payments of the holdout's days, those without a verdict."""
+        """The share of events without a verdict on the holdout's days; None where it was not asked."""
         total = self.rows + (self.unknown_rows or 0)
         return None if self.unknown_rows is None or not total else self.unknown_rows / total
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, NaN as null, the resamples as their quantiles."""
+        """Plain values for JSON, NaN as null, the resamples as their quantiles.
+
+        The counts of `clusters` stand beside the other values, and the value column gives its name to what is
+        about it, as in "unknown_weight" and "weight_factor".
+        """
         plain = {**asdict(self), "unknown_share": self.unknown_share}
+        plain |= plain.pop("clusters")
+        name, unknown, factor = (plain.pop(key) for key in ("value", "unknown_value", "value_factor"))
+        if name is not None:
+            plain |= {f"unknown_{name}": unknown, f"{name}_factor": factor}
         plain |= {name: _quantiles(getattr(self, name)) for name in ("bootstrap", "calibration_by_chance")}
         plain["slices"] = [
             {**asdict(one), "difference": one.difference, "bootstrap": _quantiles(one.bootstrap)}
@@ -96,6 +104,7 @@ class Evaluation:
 
 
 def evaluate(
+    subject: Subject,
     holdout: pd.DataFrame,
     candidate: m.Scores,
     champion: m.Scores | None,
@@ -106,22 +115,22 @@ def evaluate(
     resamples: int = 200,
     *,
     train: pd.DataFrame | None = None,
-    expected_amounts: npt.ArrayLike | None = None,
-    unknown_amounts: npt.ArrayLike | None = None,
-    bands: Sequence[float] = BANDS,
+    expected_values: npt.ArrayLike | None = None,
+    unknown_values: npt.ArrayLike | None = None,
 ) -> Evaluation:
-    """`holdout`: amount, is_fraud, customer_id, merchant_id, event_timestamp of the mature rows of E; the
-    scores in the same order.
+    """Measure the scores on the mature rows of E, `holdout`, whose order they have.
 
-    `train` (the same columns) is what the candidate's evaluation fit was trained on, `expected_amounts` what
-    amounts are known to look like, such as those of the champion's holdout: with them the evaluation says
-    whether labels and amounts are believable, which no comparison of two models on the same spoilt rows can
-    say. `amount_factor` is the largest ratio, either way, of the mean or the median of the amounts in E or in
-    `train` to the expected one (to `train`'s, where nothing else is expected). `unknown_amounts`: of the
-    payments of the same days that have no verdict.
+    `holdout` has the event's keys, the columns of slices and value, event_timestamp and the label. `train`
+    (the same columns) is what the candidate's evaluation fit was trained on, `expected_values` what values
+    are known to look like, such as those of the champion's holdout. With them the evaluation says whether
+    labels and values are believable, which no comparison of two models on the same spoilt rows can say.
+    `value_factor` is the largest ratio, either way, of the mean or the median of the values in E or in
+    `train` to the expected one (to `train`'s, where nothing else is expected). `unknown_values` are those of
+    the events of the same days that have no verdict. Raises `ValueError` where scores and rows differ in
+    number.
     """
-    flags, amounts = holdout["is_fraud"].to_numpy(dtype=bool), holdout["amount"].to_numpy(dtype=np.float64)
-    days, cards = utc_days(holdout["event_timestamp"]).dt.strftime("%Y-%m-%d"), holdout["customer_id"]
+    flags, values_of_rows = holdout[subject.labels.name].to_numpy(dtype=bool), value_of(subject, holdout)
+    days, saved = utc_days(holdout["event_timestamp"]).dt.strftime("%Y-%m-%d"), Words.of(subject).saved
     given = {"candidate": candidate, "champion": champion, "baseline": baseline}
     scores = {
         name: np.asarray(values, dtype=np.float64) for name, values in given.items() if values is not None
@@ -132,7 +141,7 @@ def evaluate(
 
     undefined: dict[str, str] = {}
     measured = {
-        name: _measure(name, flags, values, amounts, days, cards, costs, k, undefined)
+        name: _measure(subject, name, flags, values, holdout, days, costs, k, undefined)
         for name, values in scores.items()
     }
     reference = next((name for name in ("champion", "baseline") if name in scores), "none")
@@ -140,20 +149,21 @@ def evaluate(
         name: measured[name]["average_precision"] for name in ("candidate", reference) if name in measured
     }
     usable = len(compared) == 2 and all(math.isfinite(value) for value in compared.values())
-    groups = clusters(holdout)
-    unknown = None if unknown_amounts is None else np.asarray(unknown_amounts, dtype=np.float64)
+    groups = clusters(subject, holdout)
+    unknown = None if unknown_values is None else np.asarray(unknown_values, dtype=np.float64)
+    counted = subject.decisions.value is None
 
     sure = [name for name in compared if math.isfinite(compared[name])]
     resampled = (
         {
-            by: _resample(sure, flags, amounts, scores, days, costs, codes, seed, resamples)
+            by: _resample(saved, sure, flags, values_of_rows, scores, days, costs, codes, seed, resamples)
             for by, codes in groups.items()
         }
         if sure
         else {}
     )
     for drawn in resampled.values() if usable else ():
-        for metric in ("average_precision", "money_saved"):
+        for metric in ("average_precision", saved):
             drawn[f"difference.{metric}"] = drawn[f"candidate.{metric}"] - drawn[f"{reference}.{metric}"]
     judged = "difference" if usable else sure[0] if sure else ""
     by = most_varied(resampled, f"{judged}.average_precision") if sure else next(iter(groups))
@@ -162,7 +172,7 @@ def evaluate(
     return Evaluation(
         rows=len(holdout),
         positives=int(flags.sum()),
-        **{name: int(codes.max()) + 1 if len(codes) else 0 for name, codes in groups.items()},
+        clusters={name: int(codes.max()) + 1 if len(codes) else 0 for name, codes in groups.items()},
         resampled=by,
         first_day=str(days.min()) if len(days) else "",
         last_day=str(days.max()) if len(days) else "",
@@ -175,27 +185,33 @@ def evaluate(
         bootstrap=tuple(drawn["difference.average_precision"].tolist()) if usable else (),
         intervals={name: interval(values) for name, values in drawn.items()},
         slices=measure_slices(
-            holdout, train, scores["candidate"], scores.get(reference), seed, resamples, bands
+            subject, holdout, train, scores["candidate"], scores.get(reference), seed, resamples
         ),
         calibration_by_chance=calibration_by_chance(flags, scores["candidate"], groups.values(), seed)
         if math.isfinite(measured["candidate"]["relative_calibration_error"])
         else (),
         unknown_rows=None if unknown is None else len(unknown),
-        unknown_amount=None if unknown is None else math.fsum(unknown),
+        unknown_value=None if unknown is None or counted else math.fsum(unknown),
         train_rows=None if train is None else len(train),
         train_positive_share=None
         if train is None
-        else float(train["is_fraud"].mean())
+        else float(train[subject.labels.name].mean())
         if len(train)
         else math.nan,
-        amount_factor=_amount_factor(amounts, train, expected_amounts),
+        value_factor=None
+        if counted
+        else _value_factor(
+            values_of_rows, None if train is None else value_of(subject, train), expected_values
+        ),
+        value=subject.decisions.value,
     )
 
 
 def _resample(
+    saved: str,
     names: Sequence[str],
     flags: m.Flags,
-    amounts: m.Scores,
+    values: m.Scores,
     scores: Mapping[str, m.Scores],
     days: pd.Series,
     costs: Costs,
@@ -207,68 +223,43 @@ def _resample(
         f"{name}.average_precision": weighted_average_precision(flags, scores[name], codes) for name in names
     }
     statistics |= {
-        f"{name}.money_saved": weighted_money_saved(amounts, flags, scores[name], days, costs, codes)
+        f"{name}.{saved}": weighted_value_saved(values, flags, scores[name], days, costs, codes)
         for name in names
     }
     return resample(statistics, codes, seed, resamples)
 
 
-def baseline_scores(
-    train: pd.DataFrame, holdout: pd.DataFrame, features: Sequence[str], seed: int
-) -> m.Scores:
-    """A logistic regression on imputed (median) and standardized features: what the first version has to
-    beat.
-
-    Trained on at most 100,000 rows, drawn by `seed`. Raises `UndefinedMetric` where they hold one class only.
-    """
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    if len(train) > TIME_BOUND_ROWS:
-        train = train.iloc[
-            np.sort(np.random.default_rng(seed).choice(len(train), TIME_BOUND_ROWS, replace=False))
-        ]
-    matrices = [part[list(features)].to_numpy(dtype=np.float64) for part in (train, holdout)]
-    flags, _ = m.both_classes("the baseline", train["is_fraud"], np.zeros(len(train)))
-    model = make_pipeline(
-        SimpleImputer(strategy="median", keep_empty_features=True),
-        StandardScaler(),
-        LogisticRegression(max_iter=1_000),
-    )
-    return (
-        np.asarray(model.fit(matrices[0], flags).predict_proba(matrices[1])[:, 1], dtype=np.float64)
-        if len(holdout)
-        else np.empty(0)
-    )
-
-
 def _measure(
+    subject: Subject,
     who: str,
     flags: m.Flags,
     scores: m.Scores,
-    amounts: m.Scores,
+    holdout: pd.DataFrame,
     days: pd.Series,
-    cards: pd.Series,
     costs: Costs,
     k: int,
     undefined: dict[str, str],
 ) -> dict[str, float]:
+    words, inspected = Words.of(subject), subject.inspected
+
     def saved() -> float:
-        m.numbers("money saved", flags, scores)
+        m.numbers(words.saved.replace("_", " "), flags, scores)
         reviewed = reviewed_at_capacity(scores, days, costs.reviews_per_day)
-        return costs.missed_fraud_share * m.money_saved(amounts, flags, np.where(reviewed, "REVIEW", "ALLOW"))
+        return costs.missed_share * m.value_saved(value_of(subject, holdout), flags, reviewed)
 
     questions: dict[str, Callable[[], float]] = {
         "average_precision": lambda: m.average_precision(flags, scores),
         "roc_auc": lambda: m.roc_auc(flags, scores),
-        "card_precision_at_k": lambda: m.card_precision_at_k(days, cards, flags, scores, k),
+        words.precision_at_k: lambda: m.precision_at_k(
+            days, holdout[inspected.key if inspected else subject.event.id], flags, scores, k
+        ),
         "recall_at_1pct_fpr": lambda: m.recall_at_fpr(flags, scores, 0.01),
-        "money_saved": saved,
+        words.saved: saved,
         "calibration_error": lambda: m.expected_calibration_error(flags, scores),
         "relative_calibration_error": lambda: m.relative_calibration_error(flags, scores),
     }
+    if inspected is None:
+        del questions[words.precision_at_k]
     answers = {}
     for name, question in questions.items():
         try:
@@ -279,10 +270,8 @@ def _measure(
     return answers
 
 
-def _amount_factor(
-    amounts: m.Scores, train: pd.DataFrame | None, expected: npt.ArrayLike | None
-) -> float | None:
-    parts = [amounts] + ([] if train is None else [train["amount"].to_numpy(dtype=np.float64)])
+def _value_factor(values: m.Scores, train: m.Scores | None, expected: npt.ArrayLike | None) -> float | None:
+    parts = [values] + ([] if train is None else [train])
     known = parts.pop() if expected is None and train is not None else expected
     if known is None:
         return None

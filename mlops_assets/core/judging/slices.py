@@ -1,11 +1,12 @@
-"""Where a model is good and where it is not: groups of payments that a risk analyst asks about, each with its
-size and how sure its figures are.
+"""Where a model is good and where it is not: groups of events, each with its size and how sure its figures
+are.
+
+The use case declares the groups: bands of a number, and keys that the training days had seen or not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,20 +14,16 @@ import pandas as pd
 
 from mlops_assets.core.judging import measures as m
 from mlops_assets.core.judging.bootstrap import clusters, paired_bootstrap
-
-BANDS = (
-    10.0,
-    50.0,
-    100.0,
-    250.0,
-)  # of the amount; where money is lost is another question than where frauds are many
+from mlops_assets.core.words import Words, several_of_key
+from serving.contract.subject import Bands, Known, Subject
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Average precision within one group of payments.
+    """Average precision within one group of events.
 
-    A figure is null where the group does not define it: read the sizes first.
+    A figure is null where the group does not define it: read the sizes first. `bootstrap` is candidate minus
+    reference on each resample of the group's clusters that holds a positive.
     """
 
     name: str
@@ -34,69 +31,80 @@ class Slice:
     positives: int
     candidate: float | None
     reference: float | None
-    bootstrap: tuple[
-        float, ...
-    ] = ()  # candidate minus reference on each resample of the group's customers, or merchants, that holds a fraud
+    bootstrap: tuple[float, ...] = ()
 
     @property
     def difference(self) -> float | None:
+        """Candidate minus reference; None where either is undefined."""
         return None if self.candidate is None or self.reference is None else self.candidate - self.reference
 
     def bound(self, quantile: float) -> float:
-        """Below which the difference lies with that chance (percentile bootstrap); NaN where it is undefined."""
+        """Below which the difference lies with that chance (percentile bootstrap); NaN: it is undefined."""
         return float(np.quantile(self.bootstrap, quantile)) if self.bootstrap else math.nan
 
 
 def measure_slices(
+    subject: Subject,
     holdout: pd.DataFrame,
     train: pd.DataFrame | None,
     candidate: m.Scores,
     reference: m.Scores | None,
     seed: int,
     resamples: int,
-    bands: Sequence[float] = BANDS,
 ) -> tuple[Slice, ...]:
-    """Bands of the amount; with the training rows, also customers and merchants by what those rows know of
-    them.
+    """Both models on each group of `subject.slices`, in that order.
+
+    Groups by what the training days had seen need the rows of `train`.
     """
-    flags = holdout["is_fraud"].to_numpy(dtype=bool)
-    groups = {**_by_amount(holdout, bands), **({} if train is None else _by_acquaintance(holdout, train))}
+    flags = holdout[subject.labels.name].to_numpy(dtype=bool)
+    groups: dict[str, m.Flags] = {}
+    for one in subject.slices:
+        if isinstance(one, Bands):
+            groups |= _by_band(holdout, one)
+        elif train is not None:
+            groups |= _by_acquaintance(subject, holdout, train, one)
     return tuple(
-        _measure(name, inside, holdout, flags, candidate, reference, seed, resamples)
+        _measure(subject, name, inside, holdout, flags, candidate, reference, seed, resamples)
         for name, inside in groups.items()
     )
 
 
-def _by_amount(holdout: pd.DataFrame, bands: Sequence[float]) -> dict[str, m.Flags]:
-    amounts, groups = holdout["amount"].to_numpy(dtype=np.float64), {}
-    for low, high in zip((-math.inf, *bands), (*bands, math.inf), strict=True):
+def _by_band(holdout: pd.DataFrame, bands: Bands) -> dict[str, m.Flags]:
+    values, groups, what = (
+        holdout[bands.column].to_numpy(dtype=np.float64),
+        dict[str, m.Flags](),
+        bands.column.replace("_", " "),
+    )
+    for low, high in zip((-math.inf, *bands.edges), (*bands.edges, math.inf), strict=True):
         name = (
-            f"amount under {high:g}"
+            f"{what} under {high:g}"
             if low == -math.inf
-            else f"amount from {low:g}" + (f" to {high:g}" if high < math.inf else "")
+            else f"{what} from {low:g}" + (f" to {high:g}" if high < math.inf else "")
         )
-        groups[name] = (amounts >= low) & (amounts < high)
+        groups[name] = (values >= low) & (values < high)
     return groups
 
 
-def _by_acquaintance(holdout: pd.DataFrame, train: pd.DataFrame) -> dict[str, m.Flags]:
-    customer = holdout["customer_id"].isin(train["customer_id"].unique()).to_numpy(dtype=bool)
-    merchant = holdout["merchant_id"].isin(train["merchant_id"].unique()).to_numpy(dtype=bool)
-    defrauded = (
-        holdout["merchant_id"]
-        .isin(train.loc[train["is_fraud"].astype(bool), "merchant_id"].unique())
-        .to_numpy(dtype=bool)
-    )
+def _by_acquaintance(
+    subject: Subject, holdout: pd.DataFrame, train: pd.DataFrame, by: Known
+) -> dict[str, m.Flags]:
+    """A null key is neither known nor new."""
+    words, keys, several = Words.of(subject), holdout[by.key], several_of_key(by.key)
+    there = keys.notna().to_numpy(dtype=bool)
+    known = there & keys.isin(train[by.key].unique()).to_numpy(dtype=bool)
+    if not by.positives:
+        return {f"known {several}": known, f"new {several}": there & ~known}
+    hit = train.loc[train[subject.labels.name].astype(bool), by.key].unique()
+    positive = there & keys.isin(hit).to_numpy(dtype=bool)
     return {
-        "known customers": customer,
-        "new customers": ~customer,
-        "merchants with known fraud": defrauded,
-        "merchants without known fraud": merchant & ~defrauded,
-        "new merchants": ~merchant,
+        f"{several} with known {words.positive}": positive,
+        f"{several} without known {words.positive}": known & ~positive,
+        f"new {several}": there & ~known,
     }
 
 
 def _measure(
+    subject: Subject,
     name: str,
     inside: m.Flags,
     holdout: pd.DataFrame,
@@ -115,10 +123,11 @@ def _measure(
     own, other = precision(candidate), precision(reference)
     differences: tuple[float, ...] = ()
     if reference is not None and own is not None and other is not None:
-        # Where one customer or merchant had most of the frauds, some draws are without any, which says
-        # nothing of the models.
+        # Where one group had most of the positives, some draws are without any, which says nothing of the
+        # models.
+        by_key = clusters(subject, holdout[inside])
         _, drawn = paired_bootstrap(
-            flags[inside], candidate[inside], reference[inside], clusters(holdout[inside]), seed, resamples
+            flags[inside], candidate[inside], reference[inside], by_key, seed, resamples
         )
         differences = tuple(drawn[np.isfinite(drawn)].tolist())
     return Slice(name, int(inside.sum()), int(flags[inside].sum()), own, other, differences)

@@ -1,5 +1,5 @@
-"""Which rows a model may learn from as of a day: mature transactions with their latest verdict, and nothing
-that was known later.
+"""Which rows a model may learn from as of a day: mature events with their latest verdict, and nothing that
+was known later.
 """
 
 from __future__ import annotations
@@ -10,33 +10,35 @@ import pandas as pd
 
 from mlops_assets.core.data.verdict_history import latest_verdicts
 from mlops_assets.core.learning.splits import Split
+from serving.contract.subject import Bands, Subject
+
+
+def event_columns(subject: Subject) -> tuple[str, ...]:
+    """The columns of an event that learning and judging look at, beside its features and times.
+
+    They are the id, the keys, and the numbers that decisions or slices go by.
+    """
+    event, value = subject.event, subject.decisions.value
+    banded = (one.column for one in subject.slices if isinstance(one, Bands))
+    numbers = ([value] if value else []) + list(banded)
+    return tuple(dict.fromkeys([event.id, *(key.name for key in event.keys), *numbers]))
 
 
 def assemble(
-    vectors: pd.DataFrame, verdicts: pd.DataFrame, split: Split, features: Sequence[str]
+    subject: Subject, vectors: pd.DataFrame, verdicts: pd.DataFrame, split: Split, features: Sequence[str]
 ) -> pd.DataFrame:
     """Join feature vectors with the latest verdict as of the split's day.
 
-    Rows of an unknown verdict (blocked and never investigated) are left out, and so is what is not mature:
-    frauds that became known early do not come in early. Columns: transaction_id, event_timestamp,
-    customer_id, merchant_id, amount, the features in order, is_fraud, fold (`train` or `holdout`); sorted by
-    transaction_id, which makes the model reproducible.
+    Rows of an unknown verdict are left out, and so is what is not mature: a positive that became known early
+    does not come in early. Columns: the event's id, event_timestamp, the other `event_columns`, the features
+    in order, the label, fold (`train` or `holdout`). The rows are sorted by id, which makes the model
+    reproducible.
     """
-    as_of = pd.Timestamp(split.as_of, tz="UTC")
+    as_of, name, label = pd.Timestamp(split.as_of, tz="UTC"), subject.event.id, subject.labels.name
     known = latest_verdicts(verdicts, as_of)
-    rows = vectors[vectors["created_timestamp"] < as_of].merge(
-        known[["transaction_id", "is_fraud"]], on="transaction_id", how="inner"
-    )
+    rows = vectors[vectors["created_timestamp"] < as_of].merge(known[[name, label]], on=name, how="inner")
     rows["fold"] = split.label(rows["event_timestamp"])
-    rows = rows[rows["fold"].notna()].sort_values("transaction_id", kind="stable", ignore_index=True)
-    columns = [
-        "transaction_id",
-        "event_timestamp",
-        "customer_id",
-        "merchant_id",
-        "amount",
-        *features,
-        "is_fraud",
-        "fold",
-    ]
+    rows = rows[rows["fold"].notna()].sort_values(name, kind="stable", ignore_index=True)
+    others = [column for column in event_columns(subject) if column != name]
+    columns = [name, "event_timestamp", *others, *features, label, "fold"]
     return rows[list(dict.fromkeys(columns))]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
@@ -20,16 +20,16 @@ class Recipe:
 
     learning_rate: Annotated[float, Gt(0)] = 0.05
     num_leaves: Annotated[int, Ge(2)] = 31
-    # frauds come by the hundred, not by the ten thousand: smaller leaves remember single cards
+    # positives come by the hundred, not by the ten thousand: smaller leaves remember single keys
     min_data_in_leaf: Annotated[int, Ge(0)] = 50
-    # and a leaf of some thousand plain payments says nothing either
+    # and a leaf of some thousand plain negatives says nothing either
     min_sum_hessian_in_leaf: Annotated[float, Ge(0)] = 20.0
     # the windows of one aggregate say nearly the same: each tree makes do with some of them
     feature_fraction: Annotated[float, Gt(0), Le(1)] = 0.3
     lambda_l2: Annotated[float, Ge(0)] = 20.0
-    # the largest amounts are few, and where exactly they begin to be fraud matters
+    # the largest values are few, and where exactly they begin to be positive matters
     max_bin: Annotated[int, Ge(2)] = 1023
-    # of the legitimate rows, chosen by their ids and weighted: as good a ranking in a fifth of the time
+    # of the negative rows, chosen by their ids and weighted: as good a ranking in a fifth of the time
     legitimate_share: float = 0.2
     max_rounds: int = 300
     patience: Annotated[int, Ge(1)] = 50  # rounds without a better log loss on the inner tail
@@ -53,19 +53,3 @@ class Recipe:
             raise BadRecipe(
                 f"tail_days of {self.tail_days} and max_rounds of {self.max_rounds}: one of each is the least"
             )
-
-    def parameters(self) -> dict[str, Any]:
-        """For LightGBM.
-
-        No class weights: they distort probabilities, and the ranking is none the better for them.
-        """
-        own = {"legitimate_share", "max_rounds", "patience", "tolerance", "tail_days"}
-        return {
-            **{name: value for name, value in asdict(self).items() if name not in own},
-            "objective": "binary",
-            "metric": "binary_logloss",
-            "deterministic": True,
-            # else LightGBM times both layouts and takes the faster, which is not always the same one
-            "force_row_wise": True,
-            "verbosity": -1,
-        }

@@ -1,5 +1,5 @@
-"""Which days a model may learn from and which ones it is measured on, so that nothing immature or overlapping
-slips into either.
+"""Which days a model may learn from, and on which days it is measured: nothing immature or overlapping slips
+in.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class BadSplit(PlatformError, ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """The days of one as-of day D. All bounds are inclusive days of the transaction, in UTC.
+    """The days of one as-of day D. All bounds are inclusive days of the event, in UTC.
 
-    A transaction of day t has its verdict at t + maturity at the latest, so on D (which reads what arrived
+    An event of day t has its verdict at t + maturity at the latest, so on D (which reads what arrived
     before D) the last day whose verdicts are all known is M = D - maturity - 1.
     """
 
@@ -63,10 +63,12 @@ class Split:
 
     @property
     def holdout_first(self) -> date:
+        """The first day of the holdout."""
         return self.evaluation_last + timedelta(days=1)
 
     @property
     def holdout_last(self) -> date:
+        """The last day of the holdout, M."""
         return self.last_mature_day
 
     @property

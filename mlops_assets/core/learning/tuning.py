@@ -1,10 +1,8 @@
-"""A better recipe for the rows of the day, searched with Optuna on training days alone, in a bounded number
-of seeded trials.
-"""
+"""A better recipe for the rows of the day: so many seeded Optuna trials, on training days alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
@@ -13,10 +11,13 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.core.judging.measures import Flags
-from mlops_assets.core.learning.fits import Learnable, choose_rounds, learnable
+from mlops_assets.core.learning.fits import learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
+from mlops_assets.core.learning.learner import Learnable, Learner, Range
 from mlops_assets.core.learning.splits import Split, utc_days
+from mlops_assets.core.words import Words
 from mlops_assets.errors import PlatformError
+from serving.contract.subject import Subject
 
 Report = Callable[["Trial", "Trial"], None]  # the trial that has just ended, and the best so far
 
@@ -32,7 +33,7 @@ class Tuning:
     The budget is a number of trials: a limit in seconds would give every machine a recipe of its own.
     """
 
-    trials: int = 0  # the configured recipe is the first of them; none: it is taken as it is
+    trials: int = 0  # the configured recipe is the first trial; 0: the recipe is taken as it is
     folds: int = 3  # one week may be a lucky one
     fold_days: int = 7  # every weekday once
 
@@ -54,58 +55,23 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Range:
-    """Where a value is searched. `log`: the step from 1 to 2 is worth that from 10 to 20."""
-
-    low: float
-    high: float
-    log: bool = True
-    whole: bool = False
-
-
-SPACE = {
-    "learning_rate": Range(
-        0.02, 0.2
-    ),  # below it `max_rounds` end before the learning does, above it the first trees decide everything
-    "num_leaves": Range(
-        7, 63, whole=True
-    ),  # of payments in three conditions to those in six: for more there are too few frauds
-    "min_data_in_leaf": Range(
-        10, 200, whole=True
-    ),  # a ring of ten frauds may be a rule, two hundred are all that some months have
-    "min_sum_hessian_in_leaf": Range(
-        0.1, 50.0
-    ),  # from no bound beside the one above to leaves of some thousand plain payments
-    "feature_fraction": Range(
-        0.2, 0.9, log=False
-    ),  # 1 lets every tree lean on the same aggregate, a tenth leaves some without any
-    "lambda_l2": Range(
-        1.0, 100.0
-    ),  # a leaf of fifty frauds has a hessian of about ten: from hardly shrunk to a tenth
-}
-
-
-@dataclass(frozen=True)
 class Trial:
     """One recipe, measured.
 
-    `losses`: its log loss on each fold, the earliest first; one that was given up has not seen all.
+    `losses` is its log loss on each fold, the earliest first; a trial that was given up has not seen all.
+    `searched` are the values that the search chose, by name.
     """
 
     number: int
     recipe: Recipe
     losses: tuple[float, ...]
     given_up: bool
+    searched: Mapping[str, float]
 
     @property
     def loss(self) -> float:
         """The mean over the folds that were measured."""
         return float(np.mean(self.losses))
-
-    @property
-    def searched(self) -> dict[str, float]:
-        """The values that the search chose, by name."""
-        return {name: getattr(self.recipe, name) for name in SPACE}
 
 
 @dataclass(frozen=True)
@@ -117,17 +83,21 @@ class Study:
 
     @property
     def configured(self) -> Trial:
+        """The trial of the configured recipe."""
         return self.trials[0]
 
     @property
     def best(self) -> Trial:
-        """The lowest loss of those that saw every fold; of equal ones the earliest, so that the configured
-        recipe goes only for a better one.
+        """The trial of the lowest loss among those that saw every fold.
+
+        Of equal trials it is the earliest, so that the configured recipe goes only for a better one.
         """
         return _best(self.trials)
 
 
 def search(
+    subject: Subject,
+    learner: Learner,
     rows: pd.DataFrame,
     features: tuple[str, ...],
     split: Split,
@@ -135,23 +105,25 @@ def search(
     tuning: Tuning,
     report: Report = lambda trial, best: None,
 ) -> Study:
-    """`rows` as `train` takes them; those of the holdout are not looked at, for versions are compared on it.
+    """Measure `tuning.trials` recipes on the training rows, seeded by the recipe.
 
-    Their order does not matter.
-
-    A trial is measured by the mean of its best log loss on each fold: it is what rounds are chosen on, it
-    asks for probabilities (the policy needs them), and it moves with every row, where average precision jumps
-    with each of a few hundred frauds. After five trials one is given up whose mean is worse than the median
-    of the others' after as many folds.
+    `rows` are as `train` takes them, in any order. The rows of the holdout are not looked at: versions are
+    compared on it. A trial is measured by the mean of its best log loss on each fold. Rounds are chosen on
+    the log loss too. It asks for probabilities, which the policy needs, and it moves with every row, where
+    average precision jumps with each of a few hundred positives. After five trials a trial is given up whose
+    mean is worse than the median of the others' after as many folds. Raises `TuningError`.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rows = rows[rows["fold"] == "train"].sort_values("transaction_id", kind="stable", ignore_index=True)
+    rows = rows[rows["fold"] == "train"].sort_values(subject.event.id, kind="stable", ignore_index=True)
     folds = folds_of(split, tuning)
-    known, days = learnable(rows, features, recipe), utc_days(rows["event_timestamp"]).dt.date.to_numpy()
-    parts = [_part(known, days, fold) for fold in folds]
-    space = _space(recipe)
+    known, days = (
+        learnable(subject, rows, features, recipe),
+        utc_days(rows["event_timestamp"]).dt.date.to_numpy(),
+    )
+    parts = [_part(known, days, fold, Words.of(subject)) for fold in folds]
+    space = _space(learner, recipe)
     done: list[Trial] = []
 
     def measure(trial: optuna.Trial) -> float:
@@ -159,11 +131,12 @@ def search(
         candidate = replace(recipe, **chosen)
         losses: list[float] = []
         for number, (head, measured) in enumerate(parts):
-            losses.append(choose_rounds(known, head, measured, features, candidate)[2])
+            losses.append(learner.choose_rounds(known, head, measured, features, candidate).loss)
             trial.report(float(np.mean(losses)), number)
             if trial.should_prune() and number < len(parts) - 1:
                 break
-        done.append(Trial(trial.number, candidate, tuple(losses), given_up=len(losses) < len(parts)))
+        given_up = len(losses) < len(parts)
+        done.append(Trial(trial.number, candidate, tuple(losses), given_up, chosen))
         report(done[-1], _best(done))
         if done[-1].given_up:
             raise optuna.TrialPruned
@@ -179,8 +152,10 @@ def search(
 
 
 def folds_of(split: Split, tuning: Tuning) -> tuple[Fold, ...]:
-    """The last blocks of the training days, the earliest first; before the first as many days are left to
-    learn from as a fold has.
+    """The last blocks of the training days, the earliest first.
+
+    Before the first block as many days are left to learn from as a fold has. Raises `TuningError` where there
+    are too few days.
     """
     there, needed = (
         (split.evaluation_last - split.train_first).days + 1,
@@ -197,25 +172,26 @@ def folds_of(split: Split, tuning: Tuning) -> tuple[Fold, ...]:
     return tuple(Fold(start, start + timedelta(days=tuning.fold_days - 1)) for start in starts)
 
 
-def _part(known: Learnable, days: Any, fold: Fold) -> tuple[Flags, Flags]:
+def _part(known: Learnable, days: Any, fold: Fold, words: Words) -> tuple[Flags, Flags]:
     """Which rows are learnt from, and which are measured on."""
     head, measured = days < fold.first, (days >= fold.first) & (days <= fold.last)
     for rows, what in (
         (head, f"the training days before {fold.first}"),
         (measured, f"the days from {fold.first} to {fold.last}"),
     ):
-        if (frauds := int(known.flags[rows].sum())) in (0, int(rows.sum())):
+        if (positives := int(known.flags[rows].sum())) in (0, int(rows.sum())):
             raise TuningError(
-                f"{what} have {frauds} frauds in {int(rows.sum())} rows: ask for longer or fewer folds in"
+                f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: ask for longer or"
+                " fewer folds in"
                 " [tuning], or for trials = 0"
             )
     return head, measured
 
 
-def _space(recipe: Recipe) -> dict[str, Range]:
-    """Widened to hold the configured values, which are the first trial."""
+def _space(learner: Learner, recipe: Recipe) -> dict[str, Range]:
+    """The learner's ranges, widened to hold the configured values, which are the first trial."""
     space = {}
-    for name, within in SPACE.items():
+    for name, within in learner.space.items():
         value = getattr(recipe, name)
         if within.log and not value > 0:
             raise TuningError(

@@ -1,5 +1,5 @@
-"""What a history of decisions says: which version serves, where a rollback goes, and which versions wait for
-a person.
+"""What a history of decisions says: which version serves, where a rollback goes, which versions wait for a
+person.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ Row = Mapping[str, Any]
 
 
 def kind(row: Row) -> str:
-    """What was decided; rows from before the history was chained call it their verdict."""
+    """The decision of a row, such as PROMOTED; rows from before the history was chained call it their
+    verdict.
+    """
     return str(row["kind"] if "kind" in row else row["verdict"])
 
 
@@ -47,8 +49,9 @@ def champions(rows: Sequence[Row]) -> list[str]:
 
 
 def back_to(rows: Sequence[Row]) -> str | None:
-    """Where a rollback goes: the newest champion before this one that was not rolled back itself; None where
-    there is none.
+    """The version that a rollback goes to; None where there is none.
+
+    It is the newest champion before the present one that was not rolled back.
     """
     line = champions(rows)
     return next(
@@ -62,8 +65,9 @@ def back_to(rows: Sequence[Row]) -> str | None:
 
 
 def held_back(rows: Sequence[Row], version: str, serves: str | None = None) -> str | None:
-    """Why no machine may promote this version, or another one that would serve the same (a digest of what it
-    serves); None where it may.
+    """Why no machine may promote this version; None where it may.
+
+    A version that would serve the same is held back as well; `serves` is a digest of what the version serves.
     """
     for row in reversed(rows):
         if row["version"] != version and (serves is None or row.get("serves") != serves):

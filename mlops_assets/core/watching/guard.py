@@ -1,8 +1,8 @@
-"""Whether a version that was promoted lately does what it was promoted for: its scores, its errors and its
-time, against limits and its predecessor.
+"""Whether a newly promoted version keeps its limits: its scores, errors and latency, against those of its
+predecessor.
 
-What its predecessor showed as well, on its own last days, is not the version's doing, and a rollback would
-not help: the world has moved, which is the drift reports' to say.
+What the predecessor showed as well, on its own last days, is not the version's doing, and a rollback would
+not help. Then the world has moved, which the drift reports say.
 """
 
 from __future__ import annotations
@@ -43,15 +43,14 @@ class Guard:
     enabled: bool = True
     watch_days: int = 7  # what a promotion broke shows within a week, weekend included
     min_requests: int = 500  # fewer leave less than five beyond a 99th percentile
-    # one payment that is sent again and again is no pattern; a version that always fails shows at once
+    # one event that is sent again and again is no pattern; a version that always fails shows at once
     min_errors: int = 10
-    # a payment that is not scored costs the fallback of whoever asked; a sound model never fails
+    # an event that is not scored costs the fallback of whoever asked; a sound model never fails
     max_error_share: float = 0.01
-    # a score takes a few tenths of one; with 10 a worker is down from thousands of payments a second to a
+    # a score takes a few tenths of one; with 10 a worker is down from thousands of events a second to a
     # hundred
     max_p99_ms: int = 10
-    # times the share that its reference has, or a fifth of it: a busy day of fraud is not five times the
-    # usual
+    # times the share that its reference has, or a fifth of it: a busy day is not five times the usual
     max_alarm_factor: float = 5.0
 
     def __post_init__(self) -> None:
@@ -82,7 +81,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Reference:
-    """Of so many rows of the version's drift reference, those that its own policy does not allow."""
+    """Of so many rows of the version's drift reference, those that its own policy does not let pass."""
 
     rows: int
     alarms: int
@@ -90,9 +89,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Judgement:
-    """`breaches`: why it has to be rolled back.
+    """What a look at a version found, in sentences.
 
-    `shared`: what is outside its limits, and was with its predecessor. `note`: what was looked at.
+    `breaches` say why it has to be rolled back, `shared` what is outside its limits and was so with its
+    predecessor, `note` what was looked at.
     """
 
     breaches: tuple[str, ...]
@@ -101,7 +101,7 @@ class Judgement:
 
 
 def watched(rows: Sequence[Row], now: datetime, guard: Guard) -> Watched | str:
-    """The champion, by the history, if a rollback by itself may be its fate; otherwise why not."""
+    """The champion, by the history, if the guard may roll it back; otherwise a sentence that says why not."""
     if (row := next((row for row in reversed(rows) if moved_to(row)), None)) is None:
         return "there is no champion"
     version = str(moved_to(row))
@@ -126,15 +126,16 @@ def watched(rows: Sequence[Row], now: datetime, guard: Guard) -> Watched | str:
     return Watched(version, str(row["as_of"]), since, before)
 
 
-def judge(served: Measured, before: Measured, reference: Reference, guard: Guard) -> Judgement:
+def judge(served: Measured, before: Measured, reference: Reference, guard: Guard, passes: str) -> Judgement:
     """What a version did since it was promoted, against the limits.
 
-    `before` is its predecessor, which excuses nothing below `min_requests`.
+    `before` is its predecessor, which excuses nothing below `min_requests`. `passes` is the name of the
+    decision that lets pass.
     """
     found = [
         *_errors(served, before, guard),
         *_latency(served, before, guard),
-        *_alarms(served, before, reference, guard),
+        *_alarms(served, before, reference, guard, passes),
     ]
     comparable = before.scored + before.errors >= guard.min_requests
     breaches = tuple(text for text, shared in found if not (shared and comparable))
@@ -147,15 +148,17 @@ def judge(served: Measured, before: Measured, reference: Reference, guard: Guard
         return Judgement(breaches, excused, note)
     slow = served.slower_than(guard.max_p99_ms)
     figures = (
-        f"{served.alarms:,} not ALLOW, {served.errors:,} failed, {slow:,} slower than {guard.max_p99_ms} ms"
+        f"{served.alarms:,} not {passes}, {served.errors:,} failed, {slow:,} slower than"
+        f" {guard.max_p99_ms} ms"
     )
     return Judgement(breaches, excused, f"{served.scored:,} requests scored, {figures}")
 
 
 def by_chance(hits: int, trials: int, share: float) -> float:
-    """At most how probable at least `hits` of `trials` are where each is one with probability `share`:
-    Chernoff's bound, which is never below the exact probability (Hoeffding, Probability Inequalities for Sums
-    of Bounded Random Variables, 1963, theorem 1).
+    """An upper bound of the probability of at least `hits` in `trials`, each a hit with probability `share`.
+
+    It is Chernoff's bound, which is never below the exact probability (Hoeffding, Probability Inequalities
+    for Sums of Bounded Random Variables, 1963, theorem 1).
     """
     if hits <= trials * share:
         return 1.0
@@ -206,7 +209,7 @@ def _latency(served: Measured, before: Measured, guard: Guard) -> Found:
     return [(text, before.slower_than(limit) > SLOW_SHARE * before.scored)]
 
 
-def _alarms(served: Measured, before: Measured, reference: Reference, guard: Guard) -> Found:
+def _alarms(served: Measured, before: Measured, reference: Reference, guard: Guard, passes: str) -> Found:
     if served.scored < guard.min_requests or not reference.rows:
         return []
     factor, share, usual = (
@@ -215,7 +218,7 @@ def _alarms(served: Measured, before: Measured, reference: Reference, guard: Gua
         reference.alarms / reference.rows,
     )
     figures = (
-        f"{served.alarms:,} of {served.scored:,} decisions are not ALLOW, {share:.2%}, where its reference"
+        f"{served.alarms:,} of {served.scored:,} decisions are not {passes}, {share:.2%}, where its reference"
         f" has {usual:.2%}"
     )
     if beyond_factor(served.alarms, served.scored, reference.alarms, reference.rows, factor):

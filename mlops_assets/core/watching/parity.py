@@ -17,9 +17,12 @@ AsRead = Callable[[Sequence[str]], Iterable[pd.DataFrame]]
 
 @dataclass(frozen=True)
 class Difference:
-    """One value of a served vector that is another one offline. `late_s` is None where nothing explains it."""
+    """One value of a served vector that is another value offline.
 
-    transaction_id: str
+    `event_id` is the id of the decision's event. `late_s` is None where nothing explains the difference.
+    """
+
+    event_id: str
     feature: str
     served: float | None
     recomputed: float | None
@@ -28,6 +31,8 @@ class Difference:
 
 @dataclass(frozen=True)
 class Parity:
+    """What the comparison of a day's vectors found, in numbers of vectors and of values."""
+
     compared: int  # vectors that are on both sides
     mismatches: int  # values that differ and have no explanation
     explained_late: int  # values that differ because something was committed after the decision had read
@@ -42,23 +47,25 @@ class Parity:
 
 
 def compare(
+    name: str,
     logged: pd.DataFrame,
     recomputed: pd.DataFrame,
     features: Sequence[str],
     overtaken: Mapping[str, float],
     as_read: AsRead,
 ) -> Parity:
-    """The frames: transaction_id and the features, null as NaN or None; null equals null only.
+    """Compare served vectors with recomputed vectors, value by value.
 
-    Vectors that were never logged do not count.
-
-    `recomputed` goes by the clocks. `overtaken` names the decisions that read before something was committed
-    which the clocks had known by then, with how many seconds; `as_read` recomputes such decisions from what
-    had been committed, once for each thing that can have been so. Served values that equal one of those are
-    explained, all others that differ are not. Raises `ValueError` where an id occurs twice on a side.
+    The frames have the event's id in the column `name`, and the features, null as NaN or None; null equals
+    null only. Vectors that were never logged do not count. `recomputed` goes by the clocks. `overtaken` names
+    the decisions that read before something was committed which the clocks had known by then, with how many
+    seconds; `as_read` recomputes such decisions from what had been committed, once for each thing that can
+    have been so. Served values that equal one of those are explained, all others that differ are not. Raises
+    `ValueError` where an id occurs twice on a side.
     """
     one, other = (
-        _by_id(frame, features, side) for frame, side in ((logged, "logged"), (recomputed, "recomputed"))
+        _by_id(name, frame, features, side)
+        for frame, side in ((logged, "logged"), (recomputed, "recomputed"))
     )
     ids = one.index.intersection(other.index, sort=False)
     left, right = one.loc[ids].to_numpy(dtype=np.float64), other.loc[ids].to_numpy(dtype=np.float64)
@@ -69,11 +76,10 @@ def compare(
         best = ~differs[late]
         for frame in as_read([str(one) for one in ids[late]]):
             same = _equal(
-                left[late], _by_id(frame, features, "as read").loc[ids[late]].to_numpy(dtype=np.float64)
+                left[late], _by_id(name, frame, features, "as read").loc[ids[late]].to_numpy(dtype=np.float64)
             )
-            more = same.sum(axis=1) > best.sum(
-                axis=1
-            )  # a vector was read as a whole: of several readings the nearest counts
+            # A vector was read as a whole: of several readings the nearest counts.
+            more = same.sum(axis=1) > best.sum(axis=1)
             best = np.where(more[:, None], same, best)
         explained[late] = differs[late] & best
     rows, columns = np.nonzero(differs)
@@ -119,11 +125,11 @@ def _equal(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.
     return np.asarray((left == right) | (np.isnan(left) & np.isnan(right)) | (finite & near))
 
 
-def _by_id(frame: pd.DataFrame, features: Sequence[str], side: str) -> pd.DataFrame:
-    indexed = frame.set_index("transaction_id")[list(features)].astype(np.float64)
+def _by_id(name: str, frame: pd.DataFrame, features: Sequence[str], side: str) -> pd.DataFrame:
+    indexed = frame.set_index(name)[list(features)].astype(np.float64)
     if indexed.index.has_duplicates:
         raise ValueError(
-            f"{side}: transaction {indexed.index[indexed.index.duplicated()][0]} occurs more than once"
+            f"{side}: {name} {indexed.index[indexed.index.duplicated()][0]} occurs more than once"
         )
     return indexed
 

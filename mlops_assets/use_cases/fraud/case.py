@@ -14,7 +14,18 @@ from mlops_assets.use_cases.fraud import schema
 from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
 from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
 from serving.contract.bounds import Bounds
-from serving.contract.subject import Bands, Costs, Decisions, Event, Flag, Key, Known, Labels, Number
+from serving.contract.subject import (
+    Bands,
+    Costs,
+    Decisions,
+    Event,
+    Flag,
+    Inspected,
+    Key,
+    Known,
+    Labels,
+    Number,
+)
 
 
 def open_source(values: Mapping[str, Any], base: Path) -> Source:
@@ -74,6 +85,7 @@ FRAUD = UseCase(
     labels=Labels(
         name="is_fraud",
         positive="fraud",
+        positives="frauds",
         negative="legitimate",
         silence="negative",
         maturity=timedelta(days=7),
@@ -86,8 +98,13 @@ FRAUD = UseCase(
         value="amount",
         costs=Costs(review=3.0, missed_share=1.0, insult=30.0),
     ),
-    slices=(Bands("amount", (10.0, 50.0, 100.0, 200.0)), Known("customer_id"), Known("merchant_id")),
+    slices=(
+        Bands("amount", (10.0, 50.0, 100.0, 250.0)),
+        Known("customer_id"),
+        Known("merchant_id", positives=True),
+    ),
     clusters=("customer_id", "merchant_id"),
+    inspected=Inspected("customer_id", word="card"),
     views=(
         FeatureView(
             "customer_stats",

@@ -9,7 +9,7 @@ from serving.contract.subject.decisions import Costs, Decisions
 from serving.contract.subject.event import Event, Feed, Flag, Key, Number, Text
 from serving.contract.subject.labels import Labels
 from serving.contract.subject.problems import BadSubject
-from serving.contract.subject.whole import Bands, Known, Subject
+from serving.contract.subject.whole import Bands, Inspected, Known, Subject
 
 __all__ = [
     "BadSubject",
@@ -19,6 +19,7 @@ __all__ = [
     "Event",
     "Feed",
     "Flag",
+    "Inspected",
     "Key",
     "Known",
     "Labels",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from serving.contract.subject.problems import BadSubject, check_name
 
 Silence = Literal["negative", "unknown"]
+WORD = re.compile(r"[^\W\d_]([\w '-]{0,39}\w)?")  # it stands in sentences, tables and names of columns
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Labels:
     `silence`: what an event without a label is once `maturity` has passed. "negative" where only positives
     are reported, as banks report fraud; "unknown" where both answers arrive, and an event that is never
     answered stays out of training and evaluation. `withheld_by` names the decisions after which no label
-    comes by itself, such as BLOCK.
+    comes by itself, such as BLOCK. `positives` is the word for several positive events, such as frauds; empty: the
+    reports say "late parcels", of the word and the noun.
     """
 
     name: str
@@ -27,11 +30,16 @@ class Labels:
     silence: Silence
     maturity: timedelta
     dataset: str = "labels"
+    positives: str = ""
     withheld_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name("Labels: name", self.name)
         check_name("Labels: dataset", self.dataset)
+        for what in ("positive", "negative", "positives"):
+            word = getattr(self, what)
+            if not WORD.fullmatch(word) and (word or what != "positives"):
+                raise BadSubject(f"Labels: {what}: {word!r} is no word; use letters, such as late")
         if self.silence not in ("negative", "unknown"):
             raise BadSubject(f"Labels: silence = {self.silence!r}; there are 'negative' and 'unknown'")
         if self.maturity <= timedelta(0):

@@ -27,9 +27,28 @@ class Bands:
 
 @dataclass(frozen=True)
 class Known:
-    """Two slices by a key of the event: those that the training days had seen, and those that are new."""
+    """Slices by a key of the event: those that the training days had seen, and those that are new.
+
+    With `positives` the known ones are two slices: those with a positive in the training days, and those
+    without.
+    """
 
     key: str
+    positives: bool = False
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What a team looks at as a whole: all events of a day that share `key`.
+
+    `word` is its name in reports, and begins the name of the metric, as in `card_precision_at_k`.
+    """
+
+    key: str
+    word: str
+
+    def __post_init__(self) -> None:
+        check_name("Inspected: word", self.word)
 
 
 Slice = Bands | Known
@@ -50,6 +69,7 @@ class Subject:
     feeds: tuple[Feed, ...] = ()
     slices: tuple[Slice, ...] = ()
     clusters: tuple[str, ...] = ()  # keys along which luck comes in bursts: resampled as a whole
+    inspected: Inspected | None = None  # None: precision at k is not measured
 
     def __post_init__(self) -> None:
         check_name("the use case", self.name)
@@ -73,6 +93,8 @@ class Subject:
                 raise BadSubject(f"slices: Known: {one.key!r} is no key of the event")
         if unknown := [one for one in self.clusters if one not in keys]:
             raise BadSubject(f"clusters: {unknown[0]!r} is no key of the event")
+        if self.inspected is not None and self.inspected.key not in keys:
+            raise BadSubject(f"inspected: {self.inspected.key!r} is no key of the event")
 
     @property
     def _numbers(self) -> set[str]:
@@ -106,6 +128,7 @@ class Subject:
             ),
             slices=tuple(_slice(one) for one in values["slices"]),
             clusters=tuple(values["clusters"]),
+            inspected=Inspected(**inspected) if (inspected := values.get("inspected")) else None,
         )
 
 
@@ -119,4 +142,4 @@ def _parts(stream: Mapping[str, Any]) -> dict[str, Any]:
 def _slice(values: Mapping[str, Any]) -> Slice:
     if "edges" in values:
         return Bands(values["column"], tuple(values["edges"]))
-    return Known(values["key"])
+    return Known(values["key"], values.get("positives", False))

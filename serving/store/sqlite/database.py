@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from feature_repo.engine.plan import FeaturePlan
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.bundle import Release
 from serving.settings import ServingSettings
 from serving.store.sqlite import decision_log
@@ -54,7 +54,7 @@ def _opened(settings: ServingSettings, busy_timeout_ms: int) -> sqlite3.Connecti
     connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
     connection.execute("PRAGMA secure_delete = OFF")  # forgetting old events would first write over them
     decision_log.create_tables(connection)
-    OnlineState.create_tables(connection)
+    SqliteOnlineState.create_tables(connection)
     connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
     return connection
 
@@ -71,7 +71,7 @@ def state_check(settings: ServingSettings) -> Callable[[FeaturePlan], list[str]]
         try:
             reasons = missing(connection, plan)
             if not reasons:
-                OnlineState(connection, plan)
+                SqliteOnlineState(connection, plan)
             return reasons
         finally:
             connection.close()

@@ -17,6 +17,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from feature_repo.online.sqlite.transactions import transaction
+
 SCHEMA_VERSION = 4
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,17 +116,12 @@ def create_tables(connection: sqlite3.Connection) -> None:
     """Idempotent; an older file is brought up to this version. One of a newer version is `LogError`."""
     if _version(connection) == SCHEMA_VERSION:
         return  # most openings: nothing to write, so no lock to wait for
-    connection.execute("BEGIN IMMEDIATE")  # two workers that start at once migrate one after the other
-    try:
+    with transaction(connection):  # Two workers that start at once migrate one after the other.
         version = _version(connection)
         for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
             _run(connection, MIGRATIONS[old])
         _run(connection, TABLES)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
 
 
 def read_decisions(db: Path, day: str) -> pa.Table:

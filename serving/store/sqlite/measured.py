@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from feature_repo.online.sqlite.transactions import transaction
 from serving.store.sqlite.decision_log import DAY_US, open_read_only
 
 MINUTE_US = 60_000_000
@@ -63,14 +64,9 @@ def add_measured(connection: sqlite3.Connection, now_us: int, counts: Mapping[tu
     forgotten.
     """
     minute_us = now_us // MINUTE_US * MINUTE_US
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         connection.executemany(ADD, [(minute_us, version, what, n) for (version, what), n in counts.items()])
         connection.execute(FORGET, (minute_us - KEPT_DAYS * DAY_US,))
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
 
 
 def read_measured(db: Path, version: str, since_us: int) -> Measured:

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 
 from feature_repo.engine.plan import FeaturePlan
-from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.bounds import DAY_US
 from serving.store.sqlite.state_compatibility import agreed_us
 
@@ -39,7 +39,7 @@ def prune(
     reach = max((view.reach_us for view in plan.views), default=0)
     # At midnight, so that between two midnights there is nothing to write.
     before_us = (newest_us - reach - lateness_us - DAY_US) // DAY_US * DAY_US
-    state, forgotten = OnlineState(connection, plan), 0
+    state, forgotten = SqliteOnlineState(connection, plan), 0
     while some := state.prune(before_us, ROWS_A_COMMIT):
         forgotten += some
         if pause():

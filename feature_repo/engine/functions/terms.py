@@ -1,0 +1,150 @@
+"""The integers that a set of events comes to, and how those of two disjoint sets become those of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+LEAST, MOST = -(2**63 - 1), 2**63 - 1  # What loses against every value in `max` and `min`.
+# The term of no events, by kind. A pack keeps its terms in this order of kinds. Terms of `latest` come in
+# threes: moment, creation and value of the newest event that has a value.
+NOTHING = {"sum": 0, "max": LEAST, "min": MOST, "latest": LEAST}
+LATEST = 3
+
+# The term of the first event, of the first two, and so on: from their moments, newest first, and their
+# values.
+Running = Callable[[Sequence[int], Sequence[Any]], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One integer: `kind` says how it is merged, `what` of an event it is about.
+
+    `sql` selects the integer. `{bound}` in it stands for the condition that begins the window, `{source}`
+    for the table with the conditions of the key and of the moment. Terms of `latest` have no `running` of
+    their own: see `running_latest`.
+    """
+
+    kind: str
+    what: str
+    column: str | None = None
+    sql: str = field(default="", repr=False, compare=False)
+    running: Running | None = field(default=None, repr=False, compare=False)
+
+
+def events() -> Term:
+    """How many events there are."""
+    sql = "count(*) FILTER (WHERE {bound})"
+    return Term("sum", "events", None, sql, lambda moments, _: range(1, len(moments) + 1))
+
+
+def total(column: str) -> Term:
+    """The sum of the values."""
+    return Term("sum", "value", column, _over("sum", column), lambda _, held: accumulate(_filled(held, 0)))
+
+
+def present(column: str) -> Term:
+    """How many values there are."""
+
+    def running(_: Sequence[int], held: Sequence[Any]) -> Iterable[int]:
+        """The number of values so far."""
+        return range(1, len(held) + 1) if None not in held else accumulate(v is not None for v in held)
+
+    return Term("sum", "present", column, _over("count", column), running)
+
+
+def squares(column: str) -> Term:
+    """The sum of the squares of the values."""
+    sql = _over("sum", f"{column} * {column}")
+    return Term("sum", "square", column, sql, lambda _, held: accumulate([v * v for v in _filled(held, 0)]))
+
+
+def greatest(column: str) -> Term:
+    """The greatest value."""
+    sql = _over("max", column)
+    return Term("max", "value", column, sql, lambda _, held: accumulate(_filled(held, LEAST), max))
+
+
+def least(column: str) -> Term:
+    """The least value."""
+    sql = _over("min", column)
+    return Term("min", "value", column, sql, lambda _, held: accumulate(_filled(held, MOST), min))
+
+
+# When the newest event happened. A pack knows it of every suffix and keeps no term for it.
+NEWEST = Term(
+    "max", "moment", None, "max(event_us) FILTER (WHERE {bound})", lambda moments, _: accumulate(moments, max)
+)
+# When the oldest event happened: of a tile the time of the event itself, not the tile's.
+OLDEST = Term("min", "moment", None, "min(event_us) FILTER (WHERE {bound})", lambda moments, _: moments)
+
+
+def newest_set(column: str) -> Term:
+    """When the newest event happened whose flag is set."""
+    sql = f"max(event_us) FILTER (WHERE {column} AND {{bound}})"
+    return Term("max", "set", column, sql, _set(LEAST, max))
+
+
+def oldest_set(column: str) -> Term:
+    """When the oldest event happened whose flag is set."""
+    sql = f"min(event_us) FILTER (WHERE {column} AND {{bound}})"
+    return Term("min", "set", column, sql, _set(MOST, min))
+
+
+def latest(column: str) -> tuple[Term, Term, Term]:
+    """The newest event with a value: its moment, its creation, its value.
+
+    Of events of one instant the one created last counts, and of these the one with the greatest value.
+    """
+    newest = f"ORDER BY event_us DESC, created_us DESC, {column} DESC LIMIT 1"
+    there = f"{column} IS NOT NULL AND {{bound}}"
+    return (
+        Term("latest", "moment", column, f"max(event_us) FILTER (WHERE {there})"),
+        Term("latest", "created", column, f"(SELECT created_us {{source}} AND {there} {newest})"),
+        Term("latest", "value", column, f"(SELECT {column} {{source}} AND {there} {newest})"),
+    )
+
+
+def running_latest(
+    moments: Sequence[int], created: Sequence[int], held: Sequence[Any]
+) -> Iterable[tuple[int, ...]]:
+    """The three terms of `latest` for the first event, the first two, and so on."""
+    nothing = (LEAST,) * LATEST
+    states = [
+        nothing if value is None else (at, known, int(value))
+        for at, known, value in zip(moments, created, held, strict=True)
+    ]
+    return accumulate(states, max)
+
+
+def merged(terms: Sequence[Term], one: Sequence[int], other: Sequence[int]) -> list[int]:
+    """The terms of two disjoint sets of events together."""
+    result: list[int] = []
+    for place, term in enumerate(terms):
+        if place < len(result):
+            continue  # The second or third term of `latest`.
+        if term.kind == "latest":
+            result += max(tuple(one[place : place + LATEST]), tuple(other[place : place + LATEST]))
+        elif term.kind == "sum":
+            result.append(one[place] + other[place])
+        else:
+            result.append((max if term.kind == "max" else min)(one[place], other[place]))
+    return result
+
+
+def _over(function: str, expression: str) -> str:
+    return f"{function}({expression}) FILTER (WHERE {{bound}})"
+
+
+def _filled(held: Sequence[Any], nothing: int) -> Sequence[int]:
+    return held if None not in held else [nothing if v is None else v for v in held]
+
+
+def _set(never: int, better: Callable[[int, int], int]) -> Running:
+    def running(moments: Sequence[int], held: Sequence[Any]) -> Iterable[int]:
+        """The better moment so far."""
+        return accumulate([at if v else never for at, v in zip(moments, held, strict=True)], better)
+
+    return running

@@ -1,0 +1,41 @@
+"""One transaction of SQLite: all of it or nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """Commit what the body writes; whatever the body or the commit raises, undo it and raise that.
+
+    The connection begins no transactions of its own (`isolation_level=None`), and none is open. `begin` is
+    the statement that opens the transaction: "BEGIN IMMEDIATE" takes the write lock at once, "BEGIN" with the
+    first statement that needs one. `sqlite3.OperationalError` where the lock is not free within the busy
+    timeout.
+    """
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        roll_back(connection)
+        raise
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read one state of the database, whatever others commit meanwhile. Nothing is written."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        roll_back(connection)
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """Undo the open transaction, if there is one: after a full disk SQLite has undone it already."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
