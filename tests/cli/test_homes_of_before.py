@@ -132,6 +132,7 @@ def test_new_days_are_taken_in_with_what_was_served(before: Platform) -> None:
     assert [m.digest for m in lake.manifests("feature_vectors", days)][: len(old)] == old
 
 
+@pytest.mark.long
 def test_reproducing_a_version_rebuilds_it_or_says_what_is_missing(before: Platform) -> None:
     done = before.run("reproduce", "1", "--json", timeout=900)
     if done.returncode == 0:
