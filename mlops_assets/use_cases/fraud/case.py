@@ -79,7 +79,16 @@ FRAUD = UseCase(
         dataset="transactions",
         id="transaction_id",
         keys=(Key("customer_id"), Key("merchant_id")),
-        columns=(Number("amount", 0.0, 1_000_000.0), Flag("is_declined", default=False)),
+        columns=(
+            Number("amount", 0.0, 1_000_000.0),
+            Flag(
+                "is_declined",
+                default=False,
+                description=(
+                    "The issuer's own refusal, a fact of the input; the service's BLOCK never sets it."
+                ),
+            ),
+        ),
         believable=("amount",),
     ),
     labels=Labels(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from serving.errors import ServingError
+
 NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 # Columns that every stream has, or that the log adds to it.
 RESERVED = frozenset(
@@ -32,7 +34,7 @@ RESERVED = frozenset(
 )
 
 
-class BadSubject(ValueError):
+class BadSubject(ServingError, ValueError):
     """A declaration that cannot be meant; the message names the place in the use case, the value and what to
     do.
     """
