@@ -1,9 +1,9 @@
 """The streams that features are made of: events in the lake, and the way to push newer ones.
 
-Tags of a source, read by the engine: `scale.<column>` is the number of decimals that a column is exact to (0
-for whole numbers and booleans), `event_id` names the columns that together identify an event, `keys` the ids
-that views may go by, `nullable` those of the keys that a pushed event may lack, and `stale_after_hours` says
-how long a stream may be silent before answers that rest on it count as degraded.
+Tags of a source, read by the engine: `scale.<column>` is the number of decimals that a column is exact to
+(0 for whole numbers and booleans), `event_id` names the columns that together identify an event, `keys` the
+ids that views may go by, `nullable` those of the keys that a pushed event may lack, and `stale_after_hours`
+says how long a stream may be silent before answers that rest on it count as degraded.
 """
 
 from feast import FileSource, PushSource

@@ -1,5 +1,5 @@
-"""Rows of finished values that come in through Feast for materialized views: as a frame, as typed columns, or
-as a write batch of Feast's. Good rows are returned, bad rows are refused by name.
+"""Rows of finished values that come in through Feast for materialized views: as a frame, as typed columns,
+or as a write batch of Feast's. Good rows are returned, bad rows are refused by name.
 """
 
 from __future__ import annotations

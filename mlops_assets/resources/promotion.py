@@ -44,7 +44,7 @@ class NotPromotable(RegistryError):
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedVersion:
     """A version with the gate's verdict on exactly this bundle, which was verified just now.
 
     `champion` is the version that it was measured against, and `serves` is `DecisionSteps.serves` of it.
@@ -206,7 +206,7 @@ class Lifecycle:
     def _steps(self) -> DecisionSteps:
         return DecisionSteps(self.registry, self.history)
 
-    def _judged(self, number: str) -> Judged:
+    def _judged(self, number: str) -> JudgedVersion:
         version = self.registry.version(number)
         try:
             verdict = json.loads(version.tags[EVALUATION_TAG])
@@ -223,7 +223,7 @@ class Lifecycle:
                 " its evaluation"
             )
         reasons, barred = list(verdict["reasons"]), list(verdict.get("barred", ()))
-        return Judged(
+        return JudgedVersion(
             version, verdict["promote"], reasons, barred, verdict["champion"], self._steps.serves(version)
         )
 

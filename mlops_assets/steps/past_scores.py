@@ -37,7 +37,7 @@ def score_days(case: UseCase, lake: Lake, release: Release, first: str, last: st
 
 
 class NothingKnown(PlatformError, ValueError):
-    """No payment of the days has a verdict yet, so that there is nothing to measure on."""
+    """No event of the days has a verdict yet, so there is nothing to measure on."""
 
     """No event of the days has a verdict yet, so that there is nothing to measure on."""
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -53,6 +53,12 @@ def platform(tmp_path: Path) -> Platform:
     return Platform(tmp_path / "of a person").configure(SMALL)
 
 
+def kill(pid: int) -> None:
+    """Kill a process, where it has not ended by itself."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 @contextmanager
 def developing(platform: Platform, port: int, mlflow_port: int) -> Iterator[subprocess.Popen[bytes]]:
     words = [
@@ -74,8 +80,7 @@ def developing(platform: Platform, port: int, mlflow_port: int) -> Iterator[subp
         yield process
     finally:
         for one in [process.pid, *below(process.pid)]:
-            if one in alive():
-                os.kill(one, signal.SIGKILL)
+            kill(one)
         process.wait()
 
 
@@ -174,8 +179,7 @@ def test_a_killed_dev_leaves_nothing_on_its_ports_and_a_killed_run_is_ended_by_t
             time.sleep(share)
             family = {process.pid, *below(process.pid)}
             for one in family if number % 2 == 0 else [process.pid]:
-                if one in alive():
-                    os.kill(one, signal.SIGKILL)
+                kill(one)
             process.wait()
             until = time.monotonic() + 60
             while family & alive():

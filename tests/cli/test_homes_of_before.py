@@ -126,12 +126,13 @@ def test_new_days_are_taken_in_with_what_was_served(before: Platform) -> None:
     old = [m.digest for m in lake.manifests("feature_vectors", lake.partitions("feature_vectors"))]
     before.result("backfill", "--from", "2025-03-22", "--to", "2025-03-22")
     served = lake.read("prediction_log", ["2025-03-22"])
-    assert sorted(served.column("transaction_id").to_pylist()) == [f"before-{n}" for n in range(6)]
+    assert sorted(served.column("prediction_id").to_pylist()) == [f"before-{n}" for n in range(6)]
     assert lake.read("transactions", ["2025-03-22"]).num_rows == 6, "a day that was served comes from the log"
     days = lake.partitions("feature_vectors")
     assert [m.digest for m in lake.manifests("feature_vectors", days)][: len(old)] == old
 
 
+@pytest.mark.long
 def test_reproducing_a_version_rebuilds_it_or_says_what_is_missing(before: Platform) -> None:
     done = before.run("reproduce", "1", "--json", timeout=900)
     if done.returncode == 0:

@@ -4,6 +4,7 @@ the definition's at every moment.
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -141,6 +142,14 @@ def test_an_event_gets_its_key_from_the_lake(state: OnlineState) -> None:
     push(state, 1, event(0, key=None))
     state.load("s", [("1", event(0, key="a"), START, START)])
     assert state.aggregates(KEY, START + 1)["count_who_60"] == 1
+
+
+def test_a_view_is_asked_by_the_column_of_the_scored_event(opened: Open) -> None:
+    state = opened(one(replace(plan_of(), asked="origin")))
+    push(state, 1, event(0, money=5.0))
+    assert state.aggregates({"origin": "a"}, START + MINUTE)["sum_money_60"] == 5.0
+    with pytest.raises(BadEvent, match="origin"):
+        state.aggregates(KEY, START + MINUTE)
 
 
 def test_an_unknown_stream_is_named(state: OnlineState) -> None:

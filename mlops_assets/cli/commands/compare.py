@@ -62,12 +62,12 @@ def _side_by_side(compared: Mapping[str, Any]) -> str:
 
     sides, gap = dict(compared["versions"]), compared["difference"]
     for number, side in sides.items():
-        amounts = {
+        figures = {
             f"{policy} {name}": value
             for policy, caught in side["policies"].items()
             for name, value in caught.items()
         }
-        sides[number] = {name: value for name, value in (side | amounts).items() if name != "policies"}
+        sides[number] = {name: value for name, value in (side | figures).items() if name != "policies"}
     one, other = sides
     lines = [
         [name.replace("_", " "), shown(value), shown(sides[other][name])]

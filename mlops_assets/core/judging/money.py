@@ -134,7 +134,7 @@ def reviewed_at_capacity(scores: Any, days: Any, reviews_per_day: int) -> Flags:
 
 
 def report_columns(subject: Subject) -> tuple[str, ...]:
-    """The columns of `business_report`, such as "day", "parcels", "cases", "late_cases", "caught_cases"."""
+    """The columns of `business_report`, such as "day", "events", "cases", "late_cases", "caught_cases"."""
     words = Words.of(subject)
     columns = (
         "day", as_column(words.events), words.worth, words.of_positives(), words.of_positives("caught"),

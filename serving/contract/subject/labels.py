@@ -20,8 +20,8 @@ class Labels:
     `silence`: what an event without a label is once `maturity` has passed. "negative" where only positives
     are reported, as banks report fraud; "unknown" where both answers arrive, and an event that is never
     answered stays out of training and evaluation. `withheld_by` names the decisions after which no label
-    comes by itself, such as BLOCK. `positives` is the word for several positive events, such as frauds; empty: the
-    reports say "late parcels", of the word and the noun.
+    comes by itself, such as BLOCK. `positives` is the word for several positive events, such as frauds.
+    Without it the reports say "late parcels", of the word and the noun.
     """
 
     name: str
