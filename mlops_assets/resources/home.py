@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlparse
 from filelock import FileLock
 
 from feature_repo.lake.files import write_whole
+from feature_repo.online.sqlite.transactions import transaction
 from mlops_assets.errors import PlatformError
 
 LAYOUT, LOCK = "home.json", "prepare.lock"
@@ -108,8 +109,10 @@ def make_relative(database: Path) -> int:
 
     Places outside of a home stay as they are.
     """
-    with closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
+    with (
+        closing(sqlite3.connect(database, timeout=30, isolation_level=None)) as connection,
+        transaction(connection),
+    ):
         roots = [
             place
             for (place,) in connection.execute("SELECT DISTINCT artifact_location FROM experiments")
@@ -132,7 +135,6 @@ def make_relative(database: Path) -> int:
             " FROM runs WHERE experiment_id = 0)",
             (f"{ARTIFACTS}/0",),
         )
-        connection.execute("COMMIT")
     for root in roots:
         rewritten += _shorten_descriptions(database.parent / ARTIFACTS, root)
     return rewritten

@@ -8,15 +8,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    """Commit what the body writes; whatever the body or the commit raises, undo it and raise that.
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the body writes. Whatever the body or the commit raises, undo the transaction and raise
+    that.
 
-    The connection begins no transactions of its own (`isolation_level=None`), and none is open. `begin` is
-    the statement that opens the transaction: "BEGIN IMMEDIATE" takes the write lock at once, "BEGIN" with the
-    first statement that needs one. `sqlite3.OperationalError` where the lock is not free within the busy
-    timeout.
+    The connection begins no transactions of its own (`isolation_level=None`), and none is open. The write
+    lock is taken at once; `sqlite3.OperationalError` where it is not free within the busy timeout.
     """
-    connection.execute(begin)
+    connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
