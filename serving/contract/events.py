@@ -64,7 +64,9 @@ class EventRules:
             f" UNION SELECT label_us, {label} FROM waiting_labels WHERE {event.id} = :id"
             f" ORDER BY label_us, {label} DESC"
         )
-        self._labels = f"SELECT seq, {event.id} FROM labels WHERE label_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
+        self._labels = (
+            f"SELECT seq, {event.id} FROM labels WHERE label_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
+        )
 
     def withheld(self, decision: str | None) -> bool:
         """Whether silence says nothing of an event after this decision (None: nothing was decided)."""

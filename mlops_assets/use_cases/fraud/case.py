@@ -64,7 +64,9 @@ def _located(path: str, base: Path) -> str:
 def within(case: UseCase, bounds: Bounds) -> UseCase:
     """What validation lets through, and what the check `ranges` expects, is the same."""
     transactions = replace(case.event_table, schema=partial(schema.transactions_schema, bounds=bounds))
-    return replace(case, event_table=transactions, ranges={**case.ranges, "txn_amount": bounds.amount_range})
+    return replace(
+        case, event_table=transactions, ranges={**case.ranges, "txn_amount": bounds.range_of(schema.AMOUNT)}
+    )
 
 
 FRAUD = UseCase(
@@ -145,7 +147,7 @@ FRAUD = UseCase(
     ),
     ranges={
         **{f"fraud_rate_{d}d": (0.0, 1.0) for d in (3, 7, 28, 90)},
-        "txn_amount": schema.DEFAULTS.amount_range,
+        "txn_amount": schema.DEFAULTS.range_of(schema.AMOUNT),
         "is_night": (0.0, 1.0),
         "num_txns_7d": (0.0, 1e6),
         "customer_seconds_since_last_txn": (0.0, 90 * 86_400.0),
