@@ -45,7 +45,7 @@ def write_day(home: Path, number: int, rows: int) -> None:
 
 def too_late(bench: Bench, at_us: int) -> bool:
     try:
-        bench.plane.predict_event(replace(paid(0), transaction_id=f"at {at_us}", event_us=at_us))
+        bench.plane.predict_event(replace(paid(0), id=f"at {at_us}", event_us=at_us))
     except BadInput as error:
         return error.kind == "late"
     return False
@@ -83,7 +83,7 @@ def test_the_release_says_what_time_it_is_where_the_home_has_no_lake(
 def test_a_state_that_no_request_has_touched_says_what_time_it_is_unless_too_few_of_its_events_do(
     bench: Bench, champion: Champion
 ) -> None:
-    state, event = SqliteOnlineState(bench.connection, champion.release.plan), paid(1).event()
+    state, event = SqliteOnlineState(bench.connection, champion.release.plan), dict(paid(1).values)
     times = [
         START_US,
         START_US + 1,
@@ -176,9 +176,12 @@ def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_s
 def test_a_refusal_names_the_moment_the_bound_and_its_key(clock: str, event_us: int, named: str) -> None:
     bounds = Bounds(lateness_days=30, ahead_minutes=15, ahead_days=14)
     with pytest.raises(BadInput, match=f"^{from_us(event_us):%Y-%m-%d}.* is {named}"):
-        arrival_us(clock, bounds, paid(0, event_us), START_US, START_US, START_US)  # type: ignore[arg-type]
+        arrival_us(clock, bounds, "transaction", paid(0, event_us), START_US, START_US, START_US)  # type: ignore[arg-type]
     assert (
-        arrival_us(clock, bounds, paid(0, START_US - 29 * DAY_US), START_US, START_US, START_US) >= START_US
+        arrival_us(
+            clock, bounds, "transaction", paid(0, START_US - 29 * DAY_US), START_US, START_US, START_US
+        )
+        >= START_US
     )  # type: ignore[arg-type]
 
 
@@ -191,7 +194,7 @@ def test_a_historical_home_on_the_wall_clock_is_refused_with_both_moments_and_th
     assert main(["--home", str(historical)]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert (
-        f"newest payments of {historical} are of 2018-04-10, and the service's clock says"
+        f"newest events of {historical} are of 2018-04-10, and the service's clock says"
         f" {datetime.now(UTC):%Y-%m-%d}" in line
     )
     assert "--clock event" in line
@@ -269,7 +272,7 @@ def test_a_blocked_home_goes_on_from_the_day_that_a_person_names_and_keeps_what_
             ),
         ):
             check_home(settings, TODAY_US)
-    with pytest.raises(BadSetting, match="--now 2018-04-10: the lake has payments up to 2018-04-10"):
+    with pytest.raises(BadSetting, match="--now 2018-04-10: the lake has events up to 2018-04-10"):
         check_home(replace(settings, now=date(2018, 4, 10)), TODAY_US)
     check_home(replace(settings, now=date(2018, 4, 11)), TODAY_US)
     assert "event time goes on from 2018-04-11; before, it stood at 2026-06-18" in caplog.text
@@ -331,13 +334,13 @@ def test_a_log_that_cannot_be_written_is_told_in_one_line_before_the_service_sta
         ({"max_amount": 1e11}, "at most 10000000000"),
         ({"lateness_days": 0}, "lateness_days = 0"),
         ({"ahead_minutes": -1}, "ahead_minutes = -1"),
-        ({"ahead_days": 8}, "one payment with a wrong date would make all others too late"),
+        ({"ahead_days": 8}, "one event with a wrong date would make all others too late"),
         ({"label_ahead_days": 0}, "label_ahead_days = 0"),
     ],
 )
 def test_bounds_that_cannot_be_meant_are_refused_with_their_key(given: dict[str, float], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        Bounds(**given)  # type: ignore[arg-type]
+        Bounds.from_dict(given)
 
 
 def test_the_whole_of_a_configured_lateness_is_accepted(bench: Bench, champion: Champion) -> None:

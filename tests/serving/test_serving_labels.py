@@ -63,6 +63,7 @@ def test_a_label_that_comes_before_its_transaction_counts_from_the_transaction_o
 def test_a_label_that_waits_in_the_lake_is_known_when_its_transaction_is_and_is_no_part_of_the_log(
     bench: Bench,
 ) -> None:
+    create_tables(bench.connection, BEFORE)
     bench.connection.execute("DROP TABLE waiting_labels")
     bench.connection.execute("PRAGMA user_version = 3")
     create_tables(bench.connection, BEFORE)  # a file of the version before

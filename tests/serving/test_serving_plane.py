@@ -20,8 +20,9 @@ from serving_kit import BLOCK_ALL, DAY_US, MINUTE_US, REVIEW_ALL, START_US, Benc
 from serving_kit import paid as payment
 
 from feature_repo.online.sqlite.state import SqliteOnlineState
+from serving.contract.before_subjects import BEFORE
 from serving.data_plane import DataPlane
-from serving.messages import BadInput, Conflict, Label, NoModel, StoreBusy
+from serving.messages import BadInput, Conflict, Label, NoModel, ScoredEvent, StoreBusy
 from serving.releases import Champion
 from serving.store.sqlite.database import tidy_until
 from serving.store.sqlite.decision_log import read_decisions, read_labels, served_days
@@ -32,7 +33,7 @@ from serving.store.sqlite.state_compatibility import missing
 
 def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: Bench) -> None:
     rng = random.Random(1)
-    seen: list[Transaction] = []
+    seen: list[ScoredEvent] = []
     times = sorted(START_US + rng.randrange(20 * 24 * 60) * MINUTE_US for _ in range(150))
     for number, at_us in enumerate(times):
         t = payment(
@@ -43,9 +44,11 @@ def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: 
             "SELECT features FROM decisions WHERE prediction_id = ?", (t.id,)
         ).fetchone()[0]
         served = json.loads(stored)
-        mine = [s for s in seen if s.customer_id == t.customer_id]
+        mine = [s for s in seen if s.values["customer_id"] == t.values["customer_id"]]
         past = {
-            days: [s.amount for s in mine if at_us - days * DAY_US <= s.event_us < at_us]
+            days: [
+                float(str(s.values["amount"])) for s in mine if at_us - days * DAY_US <= s.event_us < at_us
+            ]
             for days in (1, 7, 30)
         }
         assert (served["num_txns_1d"], served["num_txns_7d"]) == (len(past[1]), len(past[7]))
@@ -57,7 +60,11 @@ def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: 
                 else mean == pytest.approx(statistics.fmean(past[days]), rel=1e-12)
             )
             assert served[f"max_txn_amount_{days}d"] == max(past[days], default=None)
-        known = [s for s in seen if s.merchant_id == t.merchant_id and s.event_us + 7 * DAY_US < at_us]
+        known = [
+            s
+            for s in seen
+            if s.values["merchant_id"] == t.values["merchant_id"] and s.event_us + 7 * DAY_US < at_us
+        ]
         floor = (at_us - 28 * DAY_US) // (60 * MINUTE_US) * 60 * MINUTE_US
         assert served["num_verdicts_28d"] == len([s for s in known if s.event_us + 7 * DAY_US >= floor])
         seen.append(t)
@@ -274,7 +281,9 @@ def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
         ]
 
     paid_on = [0, 30, 51, 52, 80, 100, 125, 150, 151]
-    forget = partial(prune, bench.connection, champion.release.plan, champion.release.bounds.lateness_us)
+    forget = partial(
+        prune, bench.connection, champion.release.plan, "transactions", champion.release.bounds.lateness_us
+    )
     assert forget(agree=1) == 0  # there is no newest event yet
     for number, day in enumerate(paid_on):
         bench.turn(START_US + day * DAY_US)
@@ -291,7 +300,7 @@ def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
 def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(
     bench: Bench, champion: Champion
 ) -> None:
-    state, event = SqliteOnlineState(bench.connection, champion.release.plan), payment(1).event()
+    state, event = SqliteOnlineState(bench.connection, champion.release.plan), dict(payment(1).values)
     state.load("transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(150)))
     state.load(
         "transactions",
@@ -319,7 +328,7 @@ def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(
     bench: Bench, champion: Champion
 ) -> None:
     bench.plane.predict_event(payment(0, START_US + 200 * DAY_US))
-    state, event = SqliteOnlineState(bench.connection, champion.release.plan), payment(1).event()
+    state, event = SqliteOnlineState(bench.connection, champion.release.plan), dict(payment(1).values)
     bench.connection.execute("BEGIN")
     state.load(
         "transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(2 * ROWS_A_COMMIT + 1))
@@ -333,7 +342,12 @@ def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(
         return len(left) == 2
 
     forget = partial(
-        prune, bench.connection, champion.release.plan, champion.release.bounds.lateness_us, agree=1
+        prune,
+        bench.connection,
+        champion.release.plan,
+        "transactions",
+        champion.release.bounds.lateness_us,
+        agree=1,
     )
     assert forget(pause) == 2 * ROWS_A_COMMIT
     assert left == [ROWS_A_COMMIT + 2, 2]
@@ -347,7 +361,7 @@ def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion
         bench.plane.predict_event(payment(number, START_US + 200 * DAY_US + number))
     stop = threading.Event()
     thread = threading.Thread(
-        target=tidy_until, args=(stop, bench.settings, lambda: champion.release, bench.plane.tally)
+        target=tidy_until, args=(stop, bench.settings.database, lambda: champion.release, bench.plane.tally)
     )
     thread.start()
     try:
@@ -398,7 +412,7 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(
 
 def test_an_id_that_begins_like_another_and_goes_on_with_a_colon_is_another(bench: Bench) -> None:
     for transaction_id in ("t", "t:5"):
-        bench.plane.predict_event(replace(payment(0), transaction_id=transaction_id))
+        bench.plane.predict_event(replace(payment(0), id=transaction_id))
     bench.plane.add_labels([Label("t", True, START_US + DAY_US)])
     assert bench.verdicts("t") == [(START_US + DAY_US, True)]
     assert bench.verdicts("t:5") == [(START_US + 7 * DAY_US, False)]

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mlops_assets.cli.arguments import Once, day
-from mlops_assets.cli.platform import configured, untrained
+from mlops_assets.cli.platform import case_of, configured, untrained
 from mlops_assets.resources.home import bring_up
 
 
