@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo.errors import FeatureError
+
 LARGEST = 2**62  # of a scaled value; far from any money, and safely within an int64
 
 
-class BadEvent(Exception):
+class BadEvent(FeatureError):
     """A value that no event may carry. `field` names the column, `value` is what it held."""
 
     def __init__(self, field: str, value: object) -> None:

@@ -19,10 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.errors import FeatureError
+
 EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # bits of a float -> from here on it skips integers
 
 
-class NotAnId(ValueError):
+class NotAnId(FeatureError, ValueError):
     """A value that cannot be an id. The message names the column and the row, from 0, where they are known."""
 
     def __init__(self, value: object, column: str = "", row: int | None = None) -> None:

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from feature_repo.errors import FeatureError
+from feature_repo.times import HOUR_US, period_us
+
 FUNCTIONS = (
     "count",
     "sum",
@@ -24,13 +27,12 @@ FUNCTIONS = (
 AGES = ("seconds_since_last", "seconds_since_first")
 SYNONYMS = {"mean": "avg", "stddev": "std", "approx_count_distinct": "count_distinct"}
 LAKE = "lake://"
-HOUR_US = 3_600_000_000
 
 
 RowFunction = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-class PlanError(Exception):
+class PlanError(FeatureError):
     """A declaration that the engine cannot compute; the message names it."""
 
 
@@ -285,7 +287,7 @@ def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
 def _microseconds(name: str, period: timedelta | None) -> int:
     if period is None:
         raise PlanError(f"{name}: an aggregation without a time window")
-    return period // timedelta(microseconds=1)
+    return period_us(period)
 
 
 def _view_from_dict(values: Mapping[str, Any]) -> ViewPlan:

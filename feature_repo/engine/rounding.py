@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 EXACT = 2.0**53  # up to here a float64 holds every integer
 Array = NDArray[Any]
 
-SECOND_US = 1_000_000
-
 
 def quotient(numerator: int, denominator: int) -> float:
     try:

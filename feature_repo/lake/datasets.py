@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,11 +19,14 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.errors import FeatureError
+from feature_repo.lake.files import write_whole
+
 MANIFEST = "manifest.json"
 FORMAT = 1
 
 
-class LakeError(Exception):
+class LakeError(FeatureError):
     """Something about the lake itself is wrong; the message names the dataset and the partition."""
 
 
@@ -241,30 +243,8 @@ class Lake:
         """
         try:
             if self._local:
-                _replace(f"{self._path}/{place}", content)
+                write_whole(f"{self._path}/{place}", content)
             else:
                 self.fs.pipe_file(f"{self._path}/{place}", content)
         except OSError as error:
             raise LakeError(f"{self.root}/{place}: cannot be written ({error.strerror or error})") from error
-
-
-def _replace(path: str, content: bytes) -> None:
-    """Put a file in place in one step; what a failure leaves behind is removed."""
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "xb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from feature_repo.engine import rounding
 from feature_repo.engine.plan import Aggregate
 from feature_repo.online.base import Value
+from feature_repo.times import SECOND_US
 
 LEAST, MOST = -(2**63 - 1), 2**63 - 1  # of nothing: what loses against every value in `max` and `min`
 NEVER = (LEAST, MOST)
@@ -90,14 +91,10 @@ class Window:
             )
         for name, flag in self.last:
             moment = newest_us if flag is None else max(of_pack[flag], of_tail[flag])
-            result[name] = (
-                None if moment is None or moment == LEAST else (at_us - moment) / rounding.SECOND_US
-            )
+            result[name] = None if moment is None or moment == LEAST else (at_us - moment) / SECOND_US
         for name, i in self.first:
             result[name] = (
-                None
-                if (oldest := min(of_pack[i], of_tail[i])) == MOST
-                else (at_us - oldest) / rounding.SECOND_US
+                None if (oldest := min(of_pack[i], of_tail[i])) == MOST else (at_us - oldest) / SECOND_US
             )
 
 

@@ -19,7 +19,7 @@ from feast.types import from_feast_to_pyarrow_type
 from feast.utils import _get_requested_feature_views_to_features_dict
 
 from feature_repo import roots
-from feature_repo.engine.local.from_lake import EPOCH, features_from_lake
+from feature_repo.engine.local.from_lake import features_from_lake
 from feature_repo.engine.local.materialized_views import (
     FIRST,
     LAST,
@@ -31,6 +31,7 @@ from feature_repo.engine.local.windows import microseconds
 from feature_repo.engine.plan import LAKE, PlanError, ViewPlan, view_from_feast
 from feature_repo.lake.datasets import Lake, LakeError
 from feature_repo.plugins.entity_rows import EntityError, EntityRows
+from feature_repo.times import EPOCH
 
 Columns = dict[str, pa.ChunkedArray]
 

@@ -20,13 +20,13 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from feature_repo import roots
-from feature_repo.engine.local.from_lake import EPOCH
 from feature_repo.engine.local.materialized_views import is_windowed, plain_from_feast
 from feature_repo.engine.plan import FeaturePlan, ViewPlan, view_from_feast
 from feature_repo.online.sqlite import finished_values
 from feature_repo.online.sqlite.state import OnlineState
 from feature_repo.plugins.feast_gaps import close_gaps
 from feature_repo.plugins.pushes import Refusals, finished_rows
+from feature_repo.times import EPOCH
 
 close_gaps()  # here, because Feast imports this module with the first look at feature_store.yaml
 

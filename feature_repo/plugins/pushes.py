@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.ids import NotAnId, id_text
-from feature_repo.engine.local.from_lake import EPOCH
 from feature_repo.engine.local.materialized_views import PlainView, row_times
 from feature_repo.engine.plan import ViewPlan
 from feature_repo.online.sqlite import finished_values
 from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.times import EPOCH
 
 AHEAD_US = 86_400_000_000  # clocks may be a day off; what is further ahead is no event yet
 Ints = NDArray[np.int64]

@@ -18,8 +18,9 @@ from dagster import (
 )
 
 from feature_repo.engine.local.by_day import view_by_day, write_by_day
-from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan, over_columns
+from feature_repo.engine.plan import FeaturePlan, ViewPlan, over_columns
 from feature_repo.lake.datasets import Lake, LakeError
+from feature_repo.times import HOUR_US
 from mlops_assets.core.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.graph.checks import Reported, markdown_table, reported, result, warning

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from feature_repo.engine.plan import HOUR_US, FeaturePlan, ViewPlan
+from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.rebuild import Rebuild
 from feature_repo.online.sqlite.state import OnlineState
+from feature_repo.times import HOUR_US
 from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
 from mlops_assets.core.keys import TRANSACTIONS, VERDICTS
 from mlops_assets.resources.environments import Settings

@@ -14,10 +14,11 @@ from oracle import Event, oracle
 
 from feature_repo.engine.local.buckets import by_bucket
 from feature_repo.engine.local.by_day import view_by_day, write_by_day
-from feature_repo.engine.local.from_lake import day_of, features_from_lake
+from feature_repo.engine.local.from_lake import features_from_lake
 from feature_repo.engine.local.parallel import THREADS, in_order
 from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
 from feature_repo.lake.datasets import DamagedPartition, Lake, MissingPartitions
+from feature_repo.times import day_of
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR

@@ -5,7 +5,6 @@ lake.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -27,6 +26,7 @@ from feature_repo.engine.local.parallel import in_order
 from feature_repo.engine.local.windows import microseconds, view_values
 from feature_repo.engine.plan import ViewPlan
 from feature_repo.lake.datasets import Lake, Manifest
+from feature_repo.times import midnight_us
 
 IDENTITY = ("transaction_id", "event_timestamp", "created_timestamp")
 
@@ -68,7 +68,7 @@ def _in_buckets(
     each day.
     """
     events_about = rows_of(
-        lake, view.stream, days_reached(lake, view, *(_midnight_us(day) for day in (days[0], days[-1])))
+        lake, view.stream, days_reached(lake, view, *(midnight_us(day) for day in (days[0], days[-1])))
     )
     count = buckets_for(rows_of(lake, entities, days) + events_about, from_lake.ROWS_AT_ONCE)
     with TemporaryDirectory(prefix="features-") as folder:
@@ -124,7 +124,3 @@ def _side_by_side(rows: pa.Table, values: pa.Table) -> pa.Table:
     """In one chunk, so that the files of a day are the same however it was computed."""
     columns = [*(rows[name] for name in IDENTITY), *values.columns]
     return pa.table(columns, names=[*IDENTITY, *values.column_names]).combine_chunks()
-
-
-def _midnight_us(day: str) -> int:
-    return round(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1_000_000

@@ -6,7 +6,6 @@ Too many rows for memory are computed in buckets of keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,10 +18,10 @@ from feature_repo.engine.local.parallel import in_order
 from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import ViewPlan
 from feature_repo.lake.datasets import DamagedPartition, Lake
+from feature_repo.times import day_of
 
 Ints = NDArray[np.int64]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TIMES = ("event_timestamp", "created_timestamp")
 # moments and events; some 300 bytes each while a view is computed, so about a gigabyte
 ROWS_AT_ONCE = 4_000_000
@@ -104,10 +103,6 @@ def rows_of(lake: Lake, dataset: str, days: Iterable[str]) -> int:
 
 def event_columns(plan: ViewPlan) -> list[str]:
     return list(dict.fromkeys((plan.entity, *TIMES, *plan.columns)))
-
-
-def day_of(moment_us: int) -> str:
-    return (EPOCH + timedelta(microseconds=moment_us)).date().isoformat()
 
 
 def _unequal(dataset: str, where: str) -> DamagedPartition:

@@ -20,10 +20,11 @@ from feast.types import from_feast_to_pyarrow_type
 from numpy.typing import NDArray
 
 from feature_repo.engine.ids import ids_of_numbers
-from feature_repo.engine.local.from_lake import day_of, read_days
+from feature_repo.engine.local.from_lake import read_days
 from feature_repo.engine.local.windows import microseconds
 from feature_repo.engine.plan import LAKE, PlanError
 from feature_repo.lake.datasets import Lake
+from feature_repo.times import day_of, period_us
 
 Ints = NDArray[np.int64]
 LIMIT = 2**62
@@ -73,7 +74,7 @@ def plain_from_feast(view: Any, wanted: Sequence[str] | None = None) -> PlainVie
         created_time=source.created_timestamp_column or None,
         types={n: types[n] for n in names},
         sources={n: columns.get(n, n) for n in (*keys, *names)},
-        ttl_us=(view.ttl or timedelta(0)) // timedelta(microseconds=1),
+        ttl_us=period_us(view.ttl or timedelta(0)),
     )
 
 

@@ -19,6 +19,7 @@ from feature_repo.engine.columns import Column
 from feature_repo.engine.local.key_partitions import LIMIT, Piece, Window, microseconds, pieces_of
 from feature_repo.engine.local.parallel import in_order
 from feature_repo.engine.plan import AGES, Aggregate, ViewPlan
+from feature_repo.times import SECOND_US
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -144,7 +145,7 @@ def _age(
         better.at(moment_us, moments[seen], piece.late_us[late[seen]])
     found = moment_us != never
     result = np.full(len(found), np.nan)
-    result[found] = (piece.at_us[found] - moment_us[found]) / rounding.SECOND_US
+    result[found] = (piece.at_us[found] - moment_us[found]) / SECOND_US
     return result
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from feast.protos.feast.types.Value_pb2 import Map, Value
 from feast.type_map import python_values_to_proto_values
 
 from feature_repo.engine.ids import id_texts
-from feature_repo.engine.local.from_lake import EPOCH
+from feature_repo.times import from_us
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS feast_values (
@@ -67,7 +67,7 @@ def read(
             result.append((None, None))
             continue
         event_us, packed = found
-        happened = EPOCH + timedelta(microseconds=event_us)
+        happened = from_us(event_us)
         stale = ttl_us and event_us < now_us - ttl_us
         result.append(
             (

@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,8 @@ from feature_repo.engine import rounding
 from feature_repo.engine.columns import BadEvent, scaled_value
 from feature_repo.engine.plan import AGES, Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.base import Value
+from feature_repo.times import SECOND_US, to_us
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COUNTED = (
     "count",
     "count_distinct",
@@ -237,12 +237,12 @@ def finished(function: str, at_us: int, unit: int, first: Any, count: Any = 0, s
         return rounding.spread(first or 0, squares or 0, count, unit)
     if first is None:
         return None
-    return (at_us - first) / rounding.SECOND_US if function in AGES else rounding.quotient(first, unit)
+    return (at_us - first) / SECOND_US if function in AGES else rounding.quotient(first, unit)
 
 
 def _plain(name: str, value: object) -> object:
     if isinstance(value, datetime):
-        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
+        return to_us(value)
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
