@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from feature_repo.times import DAY_US, from_us, midnight_us
 from serving.contract.before_subjects import BEFORE
+from serving.contract.records import Answer, Reason
 from serving.contract.subject import Subject
-from serving.messages import Answer, Reason
 from serving.store.sqlite.log_tables import open_read_only, subject_of_log
 
 END_US = 1 << 62  # Beyond every moment that a file can hold.
