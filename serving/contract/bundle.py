@@ -57,7 +57,9 @@ Vector = list[float | None]
 
 
 class BundleError(ServingError):
-    """A release bundle that must not serve: damaged, incomplete, inconsistent, or scoring other than it says."""
+    """A release bundle that must not serve: damaged, incomplete, inconsistent, or scoring other
+    than it says.
+    """
 
     def __init__(self, path: Path | str, why: str) -> None:
         self.path, self.why = str(path), why

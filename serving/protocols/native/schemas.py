@@ -273,6 +273,8 @@ class ErrorItem(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The shape of every refusal. Of the input it names at most a number or a moment that is beyond a bound."""
+    """The shape of every refusal. Of the input it names at most a number or a moment that is
+    beyond a bound.
+    """
 
     detail: list[ErrorItem]
