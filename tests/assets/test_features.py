@@ -86,13 +86,15 @@ def test_a_rebuild_that_breaks_off_says_why_and_leaves_the_old_state(
     world.ingest(DAY)
     before = world.online()
 
-    def broken(connection: sqlite3.Connection, state: OnlineState, *more: int) -> Iterator[int]:
+    def broken(
+        rules: EventRules, connection: sqlite3.Connection, state: OnlineState, *more: int
+    ) -> Iterator[int]:
         state.remove("verdicts", next(iter(before)))
         yield 1
         state.remove("transactions", "t1")
         raise LakeError("the disk is full")
 
-    monkeypatch.setattr("mlops_assets.steps.online_rebuild.replay", broken)
+    monkeypatch.setattr("serving.contract.events.EventRules.replay", broken)
     with pytest.raises(LakeError, match="the disk is full"):
         world.online()
     monkeypatch.undo()
