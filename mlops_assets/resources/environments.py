@@ -318,6 +318,17 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return given, problems
 
 
+def former_keys(settings: Settings) -> list[str]:
+    """A line for each key of the configuration that is read under its name of before."""
+    given = tomllib.loads(settings.config_text)
+    return [
+        f"[{section}] {old}: is read as {new}, its name of now; rename it"
+        for section, names in FORMER_KEYS.items()
+        for old, new in names.items()
+        if old in given.get(section, {})
+    ]
+
+
 def _by_present_names(section: str, values: Any) -> Any:
     """A table whose keys of before have the names of now; a file that gives both keeps what it says."""
     if not isinstance(values, Mapping):
