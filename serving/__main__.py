@@ -53,14 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from serving.clock import check_home
     from serving.settings import BadSetting, from_arguments
     from serving.store.sqlite.database import open_database
-    from serving.store.sqlite.decision_log import LogError
+    from serving.store.sqlite.log_tables import LogError
 
     try:
         settings = from_arguments(arguments)
         check_home(settings, time.time_ns() // 1_000)
-        open_database(
-            settings
-        ).close()  # each worker would tell of a full disk with a traceback, and be started again
+        # Each worker would tell of a full disk with a traceback, and be started again.
+        open_database(settings.database, settings.fsync).close()
     except (BadSetting, LogError) as error:
         print(f"error: {error}", file=sys.stderr)
         return COULD_NOT_START

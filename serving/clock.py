@@ -1,6 +1,6 @@
 """Where a service's clock stands when it starts, and whether its home is of another time.
 
-One event alone is no evidence of what time it is. A wrong date in a single payment would make all others too
+One event alone is no evidence of what time it is. A wrong date in a single event would make all others too
 late, or all history too old to be kept.
 """
 
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from datetime import UTC, date, datetime, time
+from datetime import date
 
-from feature_repo.lake.datasets import Lake, LakeError
-from serving.contract.bounds import DAY_US
+from feature_repo.errors import LakeError
+from feature_repo.lake.datasets import Lake
+from feature_repo.times import DAY_US, from_us, midnight_us
 from serving.contract.bundle import Release
-from serving.contract.events import TRANSACTIONS
 from serving.settings import BadSetting, ServingSettings
 from serving.store.sqlite.database import open_database
-from serving.store.sqlite.decision_log import from_us, open_read_only, to_us
+from serving.store.sqlite.log_tables import open_read_only
 from serving.store.sqlite.state_compatibility import AGREE, agreed_us
 
 log = logging.getLogger("serving.clock")
@@ -36,7 +36,7 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
     clock_us = 0
     with open_read_only(settings.database, "sequence") as connection:
         if connection is not None:
-            newest_us = max(newest_us, agreed_us(connection))
+            newest_us = max(newest_us, agreed_us(connection, settings.events))
             clock_us = max(connection.execute("SELECT clock_us, newest_us FROM sequence").fetchone())
     # Event time that is behind the lake goes on from the lake's end.
     off_us = abs(now_us - newest_us) if settings.clock == "wall" else clock_us - newest_us
@@ -48,7 +48,7 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
         f"--clock event --now {from_us(newest_us):%Y-%m-%d} goes on from there",
     )
     why = (
-        f"the newest payments of {settings.home} are of {newest:%Y-%m-%d}, and the service's clock says"
+        f"the newest events of {settings.home} are of {newest:%Y-%m-%d}, and the service's clock says"
         f" {clock:%Y-%m-%d %H:%M}: more than {settings.far_days} days apart;"
         f" {wall if settings.clock == 'wall' else event}"
     )
@@ -58,15 +58,15 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
 
 
 def lake_end_us(settings: ServingSettings) -> int:
-    """Midnight after the newest day of the lake's transactions, 0 without any.
+    """Midnight after the newest day of the lake's events, in microseconds since the epoch; 0 without any.
 
     It takes three rows to reach a day. Where the lake cannot be read, a warning says so: the service needs
     nothing else of it.
     """
     try:
         lake, rows, newest = Lake(settings.lake_root), 0, ""
-        for day in reversed(lake.partitions(TRANSACTIONS)):
-            manifest = lake.manifest(TRANSACTIONS, day)
+        for day in reversed(lake.partitions(settings.events)):
+            manifest = lake.manifest(settings.events, day)
             if manifest is None or not manifest.rows:
                 continue
             rows, newest = rows + manifest.rows, newest or day
@@ -76,25 +76,26 @@ def lake_end_us(settings: ServingSettings) -> int:
     except (LakeError, OSError, ImportError, ValueError) as error:
         log.warning("%s cannot be read, its newest day is not known: %s", settings.lake_root, error)
         return 0
-    return _midnight_us(newest) + DAY_US if newest else 0
+    return midnight_us(newest) + DAY_US if newest else 0
 
 
 def as_of_us(release: Release) -> int:
-    """The day as of which a version was trained: no payment that it scores is much older. 0 where it does not
-    say.
+    """The day as of which a version was trained, in microseconds since the epoch; 0 where it does not say.
+
+    No event that the version scores is much older.
     """
     try:
-        return _midnight_us(str(release.facts.get("as_of", "")))
+        return midnight_us(str(release.facts.get("as_of", "")))
     except ValueError:
         return 0
 
 
 def _set_clock(settings: ServingSettings, wanted: date, lake_us: int) -> None:
-    at_us = _midnight_us(wanted.isoformat())
+    at_us = midnight_us(wanted.isoformat())
     if at_us < lake_us:
-        newest = f"the lake has payments up to {from_us(lake_us - 1):%Y-%m-%d}"
+        newest = f"the lake has events up to {from_us(lake_us - 1):%Y-%m-%d}"
         raise BadSetting(f"--now {wanted}: {newest}; event time cannot go back behind them")
-    with contextlib.closing(open_database(settings)) as connection:
+    with contextlib.closing(open_database(settings.database, settings.fsync)) as connection:
         (before_us,) = connection.execute("SELECT max(clock_us, newest_us) FROM sequence").fetchone()
         connection.execute("UPDATE sequence SET clock_us = ?, newest_us = ?", (at_us, at_us))
     log.warning(
@@ -102,7 +103,3 @@ def _set_clock(settings: ServingSettings, wanted: date, lake_us: int) -> None:
         wanted,
         from_us(before_us) if before_us else "nothing",
     )
-
-
-def _midnight_us(day: str) -> int:
-    return to_us(datetime.combine(datetime.fromisoformat(day).date(), time(), UTC))

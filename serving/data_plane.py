@@ -1,7 +1,7 @@
 """The data plane without transport: every protocol asks here for predictions and brings its labels here.
 
-One request is one SQLite transaction: the stored answer if the id is known, else vector, score, decision,
-their record, and the event in the online state, all or nothing. What a vector was computed from is therefore
+One request is one transaction of the store: the stored answer if the id is known, else vector, score,
+decision, their record, and the event in the online state, all or nothing. So a vector was computed from
 exactly what was committed before it, which its `read_seq` names.
 """
 
@@ -23,37 +23,33 @@ from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.online.sqlite.transactions import transaction
-from serving.admission import arrival_us, check_amount, check_labels
+from feature_repo.times import SECOND_US
+from serving.admission import arrival_us, check_labels, check_numbers
 from serving.clock import as_of_us, lake_end_us
 from serving.contract.bounds import Bounds
-from serving.contract.events import Subject, add_labels, add_transaction, labels_of, subject_of
+from serving.contract.events import EventRecord, EventRules
 from serving.contract.policy import decide
+from serving.contract.records import Answer, Reason
+from serving.contract.subject import Flag, Number, Subject
 from serving.messages import (
-    Answer,
     BadInput,
     Conflict,
     Label,
     LabelReceipt,
     NoModel,
     PlaneError,
-    Reason,
+    ScoredEvent,
     StoreBusy,
-    Transaction,
 )
 from serving.releases import Champion
 from serving.settings import ServingSettings
 from serving.store.sqlite.database import open_database
+from serving.store.sqlite.decision_log import DecisionLog
+from serving.store.sqlite.log_tables import create_tables
 from serving.store.sqlite.state_compatibility import agreed_us
 from serving.store.sqlite.version_counts import Tally
 
-SECOND_US = 1_000_000
-REASONS = 3  # an analyst reads no more of them
-INSERT = """INSERT INTO decisions (seq, prediction_id, kind, event_us, created_us, customer_id, merchant_id, amount, is_declined, features, read_seq,
-fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, maturity_us, payload_digest, freshness)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-STORED = """SELECT prediction_id, fraud_score, decision, review_threshold, block_threshold, model_version, reasons, degraded, freshness,
-payload_digest FROM decisions WHERE prediction_id = ?"""
-
+REASONS = 3  # An analyst reads no more of them.
 
 Vector = Mapping[str, float | None]
 
@@ -65,8 +61,29 @@ class _Sequence:
     newest_us: int
 
 
+class _Case:
+    """What the plane does by the subject of its use case."""
+
+    def __init__(self, subject: Subject, connection: sqlite3.Connection) -> None:
+        self.subject, self.event = subject, subject.event
+        self.rules, self.log = EventRules(subject), DecisionLog(connection, subject)
+        self.keys = tuple(key.name for key in self.event.keys)
+        self.columns = self.event.columns
+        # A flag is no input of a feature of the row.
+        self.inputs = tuple(column.name for column in self.columns if not isinstance(column, Flag))
+        numbers = {column.name for column in self.columns if isinstance(column, Number)}
+        self._own = tuple((name, name in numbers) for name in self.event.names[1:])
+
+    def values(self, scored: ScoredEvent) -> list[object]:
+        """The keys and columns in the order of the log, numbers as floats."""
+        return [
+            float(value) if number and value is not None else value  # type: ignore[arg-type]
+            for value, number in ((scored.values[name], number) for name, number in self._own)
+        ]
+
+
 class DataPlane:
-    """Predictions and labels over one SQLite connection.
+    """Predictions and labels over one connection to the store.
 
     Safe to call from several threads; several processes may share the file.
     """
@@ -82,73 +99,72 @@ class DataPlane:
         # Event time stands no earlier than what the home holds, so that a first request cannot turn it
         # anywhere.
         self._floor_us = lake_end_us(settings) if settings.clock == "event" else 0
-        self._connection = open_database(settings)
+        self._connection = open_database(settings.database, settings.fsync)
+        stored = create_tables(self._connection)
+        self._case = None if stored is None else _Case(stored, self._connection)
+
+    @property
+    def subject(self) -> Subject | None:
+        """The use case of the release that serves, or of the log; None where neither is there yet."""
+        champion = self._champion()
+        if champion is not None:
+            return champion.release.subject
+        return self._case.subject if self._case else None
 
     def close(self) -> None:
+        """Close the connection. Nothing can be asked after it."""
         with self._lock:
             self._connection.close()
 
-    def predict_transaction(self, transaction: Transaction) -> Answer:
-        """Score a payment against its history, record the decision, and add the payment to that history.
+    def predict_event(self, scored: ScoredEvent) -> Answer:
+        """Score an event against its history, record the decision, and add the event to that history.
 
         Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for an event too old, too far ahead, or with
         a value that cannot be used.
         """
-        digest = _digest(
-            "transaction",
-            [
-                transaction.event_us,
-                transaction.customer_id,
-                transaction.merchant_id,
-                float(transaction.amount),
-                transaction.is_declined,
-            ],
-        )
-        with self._transaction() as (champion, state):
-            if stored := self._stored(transaction.transaction_id, digest):
+        with self._transaction() as (case, champion, state):
+            noun, values = case.event.noun, case.values(scored)
+            digest = _digest(noun, [scored.event_us, *values])
+            if stored := _stored(case, scored.id, digest):
                 return stored
             if champion is None or state is None:
                 raise NoModel("no model is loaded yet")
-            at = self._sequence()
-            event_us = transaction.event_us
+            at, event_us = self._sequence(), scored.event_us
             bounds = champion.release.bounds
-            check_amount(transaction.amount, bounds)
-            created_us = arrival_us(
-                self._settings.clock, bounds, transaction, at.clock_us, at.newest_us, self._wall_us()
-            )
+            check_numbers(scored, case.event, bounds)
+            clock, now_us = self._settings.clock, self._wall_us()
+            created_us = arrival_us(clock, bounds, noun, scored, at.clock_us, at.newest_us, now_us)
             vector, answer = self._answer(
-                champion,
-                transaction.transaction_id,
-                lambda: self._vector(state, transaction),
-                _freshness(state, event_us),
+                champion, scored.id, lambda: _vector(case, state, scored), _freshness(state, event_us)
             )
-            self._insert(
-                champion, answer, "transaction", event_us, created_us, transaction, vector, at.last, digest
-            )
-            subject = Subject(
-                transaction.event(), event_us, created_us, answer.decision == "BLOCK", champion.maturity_us
-            )
+            times = (event_us, created_us)
+            case.log.add(at.last + 1, noun, times, values, vector, answer, champion.maturity_us, digest)
+            event = {case.event.id: scored.id, **scored.values}
+            withheld = case.rules.withheld(answer.decision)
+            record = EventRecord(event, event_us, created_us, withheld, champion.maturity_us)
             try:
-                add_transaction(state, subject, labels_of(self._connection, transaction.transaction_id))
+                case.rules.add_event(state, record, case.rules.labels_of(self._connection, scored.id))
             except BadEvent as error:
-                raise BadInput("bad_value", ("transaction", error.field), str(error)) from error
+                raise BadInput("bad_value", (noun, error.field), str(error)) from error
             state.settle()
-            clock_us = max(at.clock_us, created_us)
             self._connection.execute(
                 "UPDATE sequence SET last = ?, clock_us = ?, newest_us = ?",
-                (at.last + 1, clock_us, max(at.newest_us, event_us)),
+                (at.last + 1, max(at.clock_us, created_us), max(at.newest_us, event_us)),
             )
             return answer
 
     def predict_features(
         self, features: Mapping[str, float | None], prediction_id: str | None = None
     ) -> Answer:
-        """Score a ready-made vector, which has to hold exactly the model's features, and record the decision."""
+        """Score a ready-made vector, which has to hold exactly the model's features, and record the decision.
+
+        Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for a feature that is missing or unknown.
+        """
         named = prediction_id is not None
         prediction_id = prediction_id if prediction_id is not None else uuid.uuid4().hex
         digest = _digest("features", features)
-        with self._transaction() as (champion, _):
-            if named and (stored := self._stored(prediction_id, digest)):
+        with self._transaction() as (case, champion, _):
+            if named and (stored := _stored(case, prediction_id, digest)):
                 return stored
             if champion is None:
                 raise NoModel("no model is loaded yet")
@@ -156,67 +172,57 @@ class DataPlane:
             at = self._sequence()
             now = self._wall_us() if self._settings.clock == "wall" or not at.clock_us else at.clock_us
             vector, answer = self._answer(champion, prediction_id, lambda: ordered, {})
-            self._insert(champion, answer, "features", now, now, None, vector, at.last, digest)
+            case.log.add(
+                at.last + 1, "features", (now, now), None, vector, answer, champion.maturity_us, digest
+            )
             self._connection.execute("UPDATE sequence SET last = ?", (at.last + 1,))
             return answer
 
     def check_labels(self, labels: Sequence[Label]) -> None:
-        """Whether their times can be accepted, by the clock as it stands now; `BadInput` names the first that
-        cannot.
+        """Whether the labels' times can be accepted, by the clock as it stands now.
+
+        `BadInput` names the first that cannot.
         """
-        with self._transaction() as (champion, _):
+        with self._transaction() as (_, champion, _state):
             bounds = champion.release.bounds if champion else Bounds()
             check_labels(self._settings.clock, bounds, labels, self._sequence().clock_us)
 
     def add_labels(self, labels: Sequence[Label], checked: bool = False) -> list[LabelReceipt]:
-        """Record labels and bring the verdicts of their transactions up to date, in one commit.
+        """Record labels and bring the verdicts of their events up to date, in one commit.
 
-        A transaction that is nowhere to be found leaves its label in the log with `known` false. The same
-        label again changes nothing. `checked`: they are a part of what `check_labels` has seen as a whole,
-        which must not be refused half-way.
+        An event that is nowhere to be found leaves its label in the log with `known` false. The same label
+        again changes nothing. `checked`: they are a part of what `check_labels` has seen as a whole, which
+        must not be refused half-way.
         """
         if not checked:
             self.check_labels(labels)
-        with self._transaction() as (champion, state):
+        with self._transaction() as (case, champion, state):
             if champion is None or state is None:
                 raise NoModel("no model is loaded yet: what a label means for the features cannot be said")
-            receipts = [self._add_label(champion, state, label) for label in labels]
+            receipts = [self._add_label(case, champion, state, label) for label in labels]
             state.settle()
             return receipts
 
-    def _add_label(self, champion: Champion, state: SqliteOnlineState, label: Label) -> LabelReceipt:
-        subject = subject_of(self._connection, state, label.transaction_id, champion.maturity_us)
-        at, before = self._sequence(), labels_of(self._connection, label.transaction_id)
+    def _add_label(
+        self, case: _Case, champion: Champion, state: SqliteOnlineState, label: Label
+    ) -> LabelReceipt:
+        record = case.rules.record_of(self._connection, state, label.event_id, champion.maturity_us)
+        at, before = self._sequence(), case.rules.labels_of(self._connection, label.event_id)
         # A label is known no sooner than what was known already: a decision that was made without it must not
-        # seem to have known it. Each label of a transaction has a moment of its own, for two at once would be
-        # one event.
+        # seem to have known it. Each label of an event has a moment of its own, for two at once would be one
+        # event.
         label_us = self._wall_us() if label.label_us is None else max(label.label_us, at.clock_us)
         label_us = max(label_us, before[-1][0] + 1) if before else label_us
-        row = (
-            at.last + 1,
-            label.transaction_id,
-            label.is_fraud,
-            label_us,
-            subject is not None,
-            label.label_us,
-        )
-        query = (
-            "INSERT OR IGNORE INTO labels (seq, transaction_id, is_fraud, label_us, known, given_us) VALUES"
-            " (?, ?, ?, ?, ?, ?)"
-        )
-        if not self._connection.execute(query, row).rowcount:
-            return LabelReceipt(label.transaction_id, subject is not None, duplicate=True)
-        # It turns no clock: what is known of a payment later on is no evidence of what time it is.
+        known = record is not None
+        if not case.log.add_label(
+            at.last + 1, label.event_id, label.positive, label_us, known, label.label_us
+        ):
+            return LabelReceipt(label.event_id, known, duplicate=True)
+        # A label turns no clock: what is known of an event later on is no evidence of what time it is.
         self._connection.execute("UPDATE sequence SET last = ?", (at.last + 1,))
-        if subject is not None:
-            add_labels(state, subject, before, [(label_us, label.is_fraud)])
-        return LabelReceipt(label.transaction_id, subject is not None, duplicate=False)
-
-    def _vector(self, state: SqliteOnlineState, transaction: Transaction) -> dict[str, float | None]:
-        keys = {"customer_id": transaction.customer_id, "merchant_id": transaction.merchant_id}
-        return state.vector(
-            keys, transaction.event_us, {"amount": transaction.amount, "event_time_us": transaction.event_us}
-        )
+        if record is not None:
+            case.rules.add_labels(state, record, before, [(label_us, label.positive)])
+        return LabelReceipt(label.event_id, known, duplicate=False)
 
     def _answer(
         self,
@@ -225,20 +231,21 @@ class DataPlane:
         vector_of: Callable[[], Vector],
         freshness: Mapping[str, float | None],
     ) -> tuple[Vector, Answer]:
-        """What the version makes of a payment, counted with the time that it took, or as its failure."""
-        release, began = champion.release, time.thread_time()  # what waits for a busy machine is not slow
+        """What the version makes of an event, counted with the time that it took, or as its failure."""
+        release, began = champion.release, time.thread_time()  # What waits for a busy machine is not slow.
+        decisions = release.subject.decisions
         try:
             vector = vector_of()
             row = [math.nan if value is None else value for value in vector.values()]
             score = champion.scorer.score_one(row)
-            decision = decide(score, release.policy)
-            reasons = () if decision == "ALLOW" else _reasons(champion, vector, row)
+            decision = decide(score, release.policy, decisions)
+            reasons = () if decision == decisions.passes else _reasons(champion, vector, row)
         except (PlaneError, BadEvent, sqlite3.Error):
-            raise  # the client's doing, or the store's
+            raise  # The client's doing, or the store's.
         except Exception:
             self.tally.failed(champion.version)
             raise
-        self.tally.scored(champion.version, decision != "ALLOW", time.thread_time() - began)
+        self.tally.scored(champion.version, decision != decisions.passes, time.thread_time() - began)
         limits = {view.name: view.stale_us / SECOND_US for view in release.plan.views if view.stale_us}
         degraded = any(
             name in limits and (age is None or age > limits[name]) for name, age in freshness.items()
@@ -253,7 +260,10 @@ class DataPlane:
         if self._settings.clock == "wall":
             return 0
         untouched = not any(self._connection.execute("SELECT clock_us, newest_us FROM sequence").fetchone())
-        return max(as_of_us(champion.release), agreed_us(self._connection) if untouched else 0)
+        return max(
+            as_of_us(champion.release),
+            agreed_us(self._connection, champion.release.subject.event.dataset) if untouched else 0,
+        )
 
     def _sequence(self) -> _Sequence:
         last, clock_us, newest_us = self._connection.execute(
@@ -261,81 +271,29 @@ class DataPlane:
         ).fetchone()
         return _Sequence(last, max(clock_us, self._floor_us), max(newest_us, self._floor_us))
 
-    def _stored(self, prediction_id: str, digest: bytes) -> Answer | None:
-        row = self._connection.execute(STORED, (prediction_id,)).fetchone()
-        if row is None:
-            return None
-        if row[-1] != digest:
-            raise Conflict(prediction_id)
-        reasons = tuple(Reason(**reason) for reason in orjson.loads(row[6]))
-        prediction_id, score, decision, review, block, version, _, degraded, freshness, _ = row
-        return Answer(
-            prediction_id,
-            score,
-            decision,
-            review,
-            block,
-            version,
-            reasons,
-            bool(degraded),
-            orjson.loads(freshness),
-            repeated=True,
-        )
-
-    def _insert(
-        self,
-        champion: Champion,
-        answer: Answer,
-        kind: str,
-        event_us: int,
-        created_us: int,
-        transaction: Transaction | None,
-        vector: Mapping[str, float | None],
-        read_seq: int,
-        digest: bytes,
-    ) -> None:
-        t = transaction
-        facts = (t.customer_id, t.merchant_id, t.amount, t.is_declined) if t else (None, None, None, None)
-        self._connection.execute(
-            INSERT,
-            (
-                read_seq + 1,
-                answer.prediction_id,
-                kind,
-                event_us,
-                created_us,
-                *facts,
-                orjson.dumps(vector).decode(),
-                read_seq,
-                answer.fraud_score,
-                answer.decision,
-                answer.threshold,
-                answer.block_threshold,
-                answer.model_version,
-                orjson.dumps(answer.reasons).decode(),
-                answer.degraded,
-                champion.maturity_us,
-                digest,
-                orjson.dumps(answer.freshness).decode(),
-            ),
-        )
-
     @contextmanager
-    def _transaction(self) -> Iterator[tuple[Champion | None, SqliteOnlineState | None]]:
+    def _transaction(self) -> Iterator[tuple[_Case, Champion | None, SqliteOnlineState | None]]:
         """All or nothing, under one champion from beginning to end."""
         with self._lock:
             champion = self._champion()
             if champion is not None and champion.release.plan is not self._plan:
-                with self._committed():
-                    self._state, self._plan = (
-                        SqliteOnlineState(self._connection, champion.release.plan),
-                        champion.release.plan,
-                    )
-                    self._floor_us = max(self._floor_us, self._known_us(champion))
+                self._take(champion)
+            if self._case is None:
+                raise NoModel("no model is loaded yet")
             with self._committed():
                 if self._state is not None:
-                    self._state.follow()  # a rebuild may have put a new generation in place
-                yield champion, self._state
+                    self._state.follow()  # A rebuild may have put a new generation in place.
+                yield self._case, champion, self._state
+
+    def _take(self, champion: Champion) -> None:
+        """Open the state by the plan of a release, and the log by its subject."""
+        subject, plan = champion.release.subject, champion.release.plan
+        if self._case is None or self._case.subject != subject:
+            create_tables(self._connection, subject)
+            self._case = _Case(subject, self._connection)
+        with self._committed():
+            self._state, self._plan = SqliteOnlineState(self._connection, plan), plan
+            self._floor_us = max(self._floor_us, self._known_us(champion))
 
     @contextmanager
     def _committed(self) -> Iterator[None]:
@@ -347,6 +305,23 @@ class DataPlane:
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise StoreBusy("the online store is locked") from error
             raise
+
+
+def _stored(case: _Case, prediction_id: str, digest: bytes) -> Answer | None:
+    found = case.log.find(prediction_id)
+    if found is None:
+        return None
+    answer, asked = found
+    if asked != digest:
+        raise Conflict(prediction_id)
+    return answer
+
+
+def _vector(case: _Case, state: SqliteOnlineState, scored: ScoredEvent) -> dict[str, float | None]:
+    values = scored.values
+    inputs = {name: values[name] for name in case.inputs}
+    inputs["event_time_us"] = scored.event_us
+    return state.vector({name: values[name] for name in case.keys}, scored.event_us, inputs)  # type: ignore[misc, arg-type]
 
 
 def _reasons(champion: Champion, vector: Mapping[str, float | None], row: list[float]) -> tuple[Reason, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from serving.contract.policy import Decision
+from serving.errors import ServingError
 
 
-class PlaneError(Exception):
+class PlaneError(ServingError):
     """A request that the plane does not answer with a prediction."""
 
 
@@ -29,7 +29,10 @@ class Conflict(PlaneError):
 
 
 class BadInput(PlaneError):
-    """A value that the plane refuses; `kind` is one of the counted refusals, `field` the path in the request."""
+    """A value that the plane refuses.
+
+    `kind` is one of the counted refusals, `field` the path in the request.
+    """
 
     def __init__(self, kind: str, field: tuple[str | int, ...], message: str) -> None:
         self.kind, self.field, self.message = kind, field, message
@@ -37,76 +40,34 @@ class BadInput(PlaneError):
 
 
 @dataclass(frozen=True)
-class Transaction:
-    """A payment to be decided on.
+class ScoredEvent:
+    """An event to be decided on.
 
-    `event_us` is its time in microseconds since the epoch; `created_us`, in simulated time only, is when it
-    came.
+    `values` holds the keys and columns of the use case by name, each of them there. `event_us` is when the
+    event happened, `created_us` (on event time only) when it came: microseconds since the epoch.
     """
 
-    transaction_id: str
+    id: str
     event_us: int
-    customer_id: str
-    merchant_id: str
-    amount: float
-    is_declined: bool = False
+    values: Mapping[str, object]
     created_us: int | None = None
-
-    def event(self) -> dict[str, object]:
-        return {
-            "transaction_id": self.transaction_id,
-            "customer_id": self.customer_id,
-            "merchant_id": self.merchant_id,
-            "amount": self.amount,
-            "is_declined": self.is_declined,
-        }
 
 
 @dataclass(frozen=True)
 class Label:
-    """What became known of a transaction. `label_us` is given in simulated time only."""
+    """What became known of an event. `label_us`, when it did, is given on event time only."""
 
-    transaction_id: str
-    is_fraud: bool
+    event_id: str
+    positive: bool
     label_us: int | None = None
 
 
 @dataclass(frozen=True)
-class Reason:
-    """A feature that moved the score most; `contribution` in log-odds, positive towards fraud."""
-
-    feature: str
-    value: float | None
-    contribution: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`threshold` is where a decision stops being ALLOW, `block_threshold` where it becomes BLOCK.
-
-    `freshness` is, for each feature view, how many seconds before the transaction its newest event was (None:
-    it has none); `degraded`, that one of them is staler than its declaration allows.
-    """
-
-    prediction_id: str
-    fraud_score: float
-    decision: Decision
-    threshold: float
-    block_threshold: float
-    model_version: str
-    reasons: tuple[Reason, ...]
-    degraded: bool
-    freshness: Mapping[str, float | None]
-    repeated: bool = False
-
-
-@dataclass(frozen=True)
 class LabelReceipt:
-    """`known`: the transaction was found, so its verdict counts from now on.
-
-    `duplicate`: this very label was here already.
+    """`known`: the event was found, so its verdict counts from now on. `duplicate`: this very label was here
+    already.
     """
 
-    transaction_id: str
+    event_id: str
     known: bool
     duplicate: bool

@@ -8,7 +8,7 @@ With several workers each process counts for itself, and a scrape shows the one 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -16,14 +16,13 @@ from prometheus_client.exposition import generate_latest
 
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
 HUNG_UP = 499  # no answer: the client had gone. Neither its fault nor ours, so a status of its own
-DECISIONS = ("ALLOW", "REVIEW", "BLOCK")
 REFUSALS = (
     "late", "future", "bad_value", "conflict", "store", "overload", "no_model",
     "invalid", "json_invalid", "not_json", "too_large", "foreign_host",
 )  # fmt: skip
 SWAPS = ("swapped", "refused", "fallback")
 LABELS = ("accepted", "duplicate", "unknown")
-# Seconds. A vector takes 0.3 ms, a transaction under 1 ms; 250 ms is the deadline of the store.
+# Seconds. A vector takes 0.3 ms, an event under 1 ms; 250 ms is the deadline of the store.
 LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0)
 UNMATCHED = "unmatched"
 
@@ -43,9 +42,8 @@ class Metrics:
         self._latency = Histogram(
             "serving_predict_seconds", "Time to answer /predict", buckets=LATENCY, registry=self.registry
         )
-        self.decisions = _closed(
-            Counter("serving_decisions", "New decisions", ["decision"], registry=self.registry), DECISIONS
-        )
+        self._decisions = Counter("serving_decisions", "New decisions", ["decision"], registry=self.registry)
+        self.decisions: Mapping[str, Any] = {}
         self.repeats = Counter("serving_repeats", "Requests answered from the log", registry=self.registry)
         self.refused = _closed(
             Counter("serving_refused", "Requests refused, by reason", ["reason"], registry=self.registry),
@@ -59,7 +57,7 @@ class Metrics:
         # The views come from the release that serves, never from a request.
         self._ages = Gauge(
             "serving_feature_age_seconds",
-            "Age of a view's newest event at the last payment",
+            "Age of a view's newest event at the last scored event",
             ["view"],
             registry=self.registry,
         )
@@ -74,6 +72,10 @@ class Metrics:
             "serving_model_version", "The version that serves; 0 while there is none", registry=self.registry
         )
         self._by_route: dict[str, Mapping[str, Any]] = {}
+
+    def know_decisions(self, names: Iterable[str]) -> None:
+        """Make the series of every decision of the release that serves. The names come from no request."""
+        self.decisions = _closed(self._decisions, tuple(names))
 
     def know_routes(self, templates: list[str]) -> None:
         """Make the series of every route before the first request, so that none appears later."""

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlparse
 
-from feature_repo.engine.plan import FeaturePlan
 from serving.contract.bundle import (
     BundleError,
     Inconclusive,
@@ -34,6 +33,7 @@ from serving.contract.bundle import (
     verify_digests,
 )
 from serving.contract.scorers.lightgbm import Scorer
+from serving.errors import ServingError
 from serving.settings import ServingSettings
 
 log = logging.getLogger("serving.releases")
@@ -50,10 +50,10 @@ os.environ.setdefault(
 )  # read when MLflow is imported; its other switch, DO_NOT_TRACK, does not know the usual "1"
 
 # Reasons why the online state cannot serve a plan; none: it can.
-StateCheck = Callable[[FeaturePlan], list[str]]
+StateCheck = Callable[[Release], list[str]]
 
 
-class RegistryDown(Exception):
+class RegistryDown(ServingError):
     """The registry cannot be asked just now, or does not exist yet."""
 
 
@@ -83,7 +83,7 @@ class Champion:
         return round(self.release.maturity_days * 86_400_000_000)
 
 
-class RefusedRelease(Exception):
+class RefusedRelease(ServingError):
     """The version that the alias names must not serve: for good, until the alias moves, or only now."""
 
     def __init__(self, named: Named, why: str, for_good: bool = True) -> None:
@@ -272,7 +272,7 @@ class Follower:
             raise BundleError(
                 directory, f"it is for {release.use_case}, this service is for {self._settings.use_case}"
             )
-        if reasons := self._state_check(release.plan):
+        if reasons := self._state_check(release):
             raise Inconclusive(directory, f"the online state cannot serve it: {'; '.join(reasons)}")
         check_release(directory, self._settings.limits.check_timeout_s)
         return Champion(version, digest, release, Scorer(release.model_text, release.calibrator))

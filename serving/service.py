@@ -36,7 +36,10 @@ class Service:
         self.metrics = Metrics()
         registry = registry or MlflowRegistry(settings.tracking_uri, settings.use_case)
         self.follower = Follower(
-            settings, registry, state_check(settings), lambda outcome: self.metrics.swaps[outcome].inc()
+            settings,
+            registry,
+            state_check(settings.database, settings.fsync),
+            lambda outcome: self.metrics.swaps[outcome].inc(),
         )
         self.plane = DataPlane(settings, lambda: self.follower.current, lambda: time.time_ns() // 1_000)
 
@@ -46,7 +49,7 @@ class Service:
         stop = threading.Event()
         tidying = threading.Thread(
             target=tidy_until,
-            args=(stop, self.settings, self._release, self.plane.tally),
+            args=(stop, self.settings.database, self._release, self.plane.tally, self.settings.fsync),
             name="tidying",
             daemon=True,
         )

@@ -11,11 +11,14 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from serving.contract.before_subjects import BEFORE
+from serving.errors import ServingError
+
 Clock = Literal["wall", "event"]
 WhenFar = Literal["refuse", "warn"]
 
 
-class BadSetting(ValueError):
+class BadSetting(ServingError, ValueError):
     """A setting that the service refuses to start with."""
 
 
@@ -23,12 +26,12 @@ class BadSetting(ValueError):
 class Limits:
     """What the service refuses of any client, and when it gives up.
 
-    What it believes of a payment is the release's to say (`Bounds`).
+    What it believes of an event is the release's to say (`Bounds`).
     """
 
     body_bytes: int = 1_000_000  # a full batch of labels is 200 kB
     in_flight: int = 512  # beyond it 503: at 0.4 ms each, the last one would wait 200 ms
-    store_deadline_s: float = 0.25  # for the lock on serving.db; a payment does not wait longer
+    store_deadline_s: float = 0.25  # for the lock on serving.db; a request does not wait longer
     check_timeout_s: float = 60.0  # loading LightGBM and scoring the golden rows takes about 4 s
     retry_s: float = 60.0  # until a release that could not be tried to the end is tried again
     # a cold start waits this long for a silent registry before it takes the copy on disk
@@ -39,7 +42,7 @@ class Limits:
 class ServingSettings:
     """`home` is MLOPS_HOME.
 
-    `clock="event"` lets the newest payment be now, for simulated time; `now` is the day from which a person
+    `clock="event"` lets the newest event be now, for simulated time; `now` is the day from which a person
     wants it to go on. A home whose newest day is more than `far_days` from the clock is refused at the start,
     or warned of, as `when_far` says.
 
@@ -48,7 +51,8 @@ class ServingSettings:
     """
 
     home: Path
-    use_case: str = "fraud"
+    use_case: str = BEFORE.name
+    events: str = BEFORE.event.dataset  # the dataset of events, whose days say how far the lake is
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
@@ -126,7 +130,15 @@ def from_arguments(
         default=Path(environment.get("MLOPS_HOME") or "var"),
         help="the platform's folder (default: MLOPS_HOME or var)",
     )
-    parser.add_argument("--name", default="fraud", help="the use case, which is the registered model's name")
+    parser.add_argument(
+        "--name", default=BEFORE.name, help="the use case, which is the registered model's name"
+    )
+    parser.add_argument(
+        "--events",
+        default=BEFORE.event.dataset,
+        metavar="DATASET",
+        help="the lake's dataset of events, whose days say how far the lake is",
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument(
@@ -170,6 +182,7 @@ def from_arguments(
     return ServingSettings(
         home=given.home,
         use_case=given.name,
+        events=given.events,
         host=given.host,
         port=given.port,
         workers=given.workers,

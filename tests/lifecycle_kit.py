@@ -18,6 +18,7 @@ from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.promotion import Lifecycle, lifecycle_of
 from mlops_assets.resources.registry import BUNDLE, ModelRegistry, Version, digest_tag
+from serving.contract.before_subjects import BEFORE
 from serving.contract.bundle import Release, write_release
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator
@@ -30,7 +31,7 @@ def release(seed: int) -> Release:
     """A bundle of its own for every seed; the text has a model's header and nothing to score with."""
     text = f"tree\nfeature_names=amount\nseed={seed}\n"
     return Release(
-        "fraud",
+        BEFORE,
         FeaturePlan("fraud_v1", (), (), ("amount",)),
         ("amount",),
         text,

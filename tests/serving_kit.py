@@ -21,12 +21,13 @@ import pyarrow as pa
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
+from serving.contract.before_subjects import BEFORE
 from serving.contract.bounds import Bounds
 from serving.contract.bundle import Release, as_row, write_release
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator, Scorer
 from serving.data_plane import DataPlane
-from serving.messages import Transaction
+from serving.messages import ScoredEvent
 from serving.releases import Champion
 from serving.settings import Limits, ServingSettings
 
@@ -64,7 +65,7 @@ def tiny_release(plan: FeaturePlan, seed: int = 0, policy: Policy | None = None,
     # Each version has thresholds of its own, so that a mixture of two generations in one response shows.
     policy = policy or Policy(review=0.3 + seed / 1000, block=0.9)
     return Release(
-        "fraud", plan, plan.features, text, calibrator, policy, 7.0, {"seed": seed}, (vectors, scores)
+        BEFORE, plan, plan.features, text, calibrator, policy, 7.0, {"seed": seed}, (vectors, scores)
     )
 
 
@@ -215,11 +216,28 @@ def payment(number: int = 0, **changes: Any) -> dict[str, Any]:
 
 def paid(
     number: int, at_us: int | None = None, customer: str = "c", merchant: str = "m", amount: float = 10.0
-) -> Transaction:
+) -> ScoredEvent:
     """A transaction as the data plane takes it, one a minute."""
-    return Transaction(
-        f"t{number}", START_US + number * MINUTE_US if at_us is None else at_us, customer, merchant, amount
-    )
+    at_us = START_US + number * MINUTE_US if at_us is None else at_us
+    return transaction(f"t{number}", at_us, customer, merchant, amount)
+
+
+def transaction(
+    name: str,
+    at_us: int,
+    customer: str,
+    merchant: str,
+    amount: float,
+    is_declined: bool = False,
+    created_us: int | None = None,
+) -> ScoredEvent:
+    values = {
+        "customer_id": customer,
+        "merchant_id": merchant,
+        "amount": amount,
+        "is_declined": is_declined,
+    }
+    return ScoredEvent(name, at_us, values, created_us)
 
 
 class Bench:
@@ -249,7 +267,8 @@ class Bench:
 
 
 def bounded(champion: Champion, **bounds: Any) -> Champion:
-    return replace(champion, release=replace(champion.release, bounds=Bounds(**bounds)))
+    """The champion under other bounds, by their keys in the configuration."""
+    return replace(champion, release=replace(champion.release, bounds=Bounds.from_dict(bounds)))
 
 
 def with_policy(release: Release, review: float, block: float) -> Release:

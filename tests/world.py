@@ -21,6 +21,7 @@ from dagster import (
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.sqlite.generations import standing
 from feature_repo.online.sqlite.queries import table_name
+from feature_repo.times import DAY_US, to_us
 from mlops_assets.assets.features import feature_assets
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.assets.model import model_assets
@@ -34,7 +35,7 @@ from mlops_assets.resources.registry import ModelRegistry, registry_of
 from mlops_assets.resources.serving_log import ServingLogResource
 from mlops_assets.use_cases.fraud.case import FRAUD
 from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
-from serving.store.sqlite import decision_log
+from serving.store.sqlite import log_tables
 
 DAYWISE = (
     "transactions",
@@ -184,14 +185,14 @@ def served(
     """Write one decision into the service's log."""
     world.settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(world.settings.serving_db)
-    decision_log.create_tables(connection)
+    log_tables.create_tables(connection, FRAUD.subject)
     last = _last_seq(connection)
     values = {
         "seq": last + 1,
         "prediction_id": name,
         "kind": "transaction",
-        "event_us": decision_log.to_us(moment),
-        "created_us": decision_log.to_us(created or moment),
+        "event_us": to_us(moment),
+        "created_us": to_us(created or moment),
         "customer_id": "c1",
         "merchant_id": "m1",
         "amount": 10.0,
@@ -205,7 +206,7 @@ def served(
         "model_version": "1",
         "reasons": "[]",
         "degraded": 0,
-        "maturity_us": 2 * decision_log.DAY_US,
+        "maturity_us": 2 * DAY_US,
         "payload_digest": b"x",
         **{name: json.dumps(value) if isinstance(value, dict) else value for name, value in changes.items()},
     }
@@ -220,7 +221,7 @@ def served(
 def labelled(world: World, name: str, moment: datetime, is_fraud: bool = True) -> None:
     """Write one label into the service's log."""
     connection = sqlite3.connect(world.settings.serving_db)
-    row = (_last_seq(connection) + 1, name, is_fraud, decision_log.to_us(moment))
+    row = (_last_seq(connection) + 1, name, is_fraud, to_us(moment))
     connection.execute(
         "INSERT INTO labels (seq, transaction_id, is_fraud, label_us, known) VALUES (?, ?, ?, ?, 1)", row
     )

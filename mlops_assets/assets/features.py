@@ -20,7 +20,7 @@ from dagster import (
 from feature_repo.engine.local.by_day import write_by_day
 from feature_repo.engine.plan import FeaturePlan, ViewPlan, over_columns
 from feature_repo.lake.datasets import Lake, LakeError
-from feature_repo.times import HOUR_US
+from feature_repo.times import HOUR_US, from_us, to_us
 from mlops_assets.core.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.graph.checks import Reported, markdown_table, reported, result, warning
@@ -29,7 +29,6 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, require_validated
 from mlops_assets.steps.online_rebuild import rebuild_online
-from serving.store.sqlite.decision_log import from_us, to_us
 
 SAMPLE = 50  # rows whose counts are recounted one by one, in every run
 ENTITY_COLUMNS = [
@@ -166,7 +165,7 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
         context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource
     ) -> MaterializeResult:
         made = rebuild_online(
-            lake.open(), feature_store.plan(case.feature_service), settings, context.log.info
+            case.subject, lake.open(), feature_store.plan(case.feature_service), settings, context.log.info
         )
         stale = {
             v.name: h

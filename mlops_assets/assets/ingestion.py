@@ -285,7 +285,7 @@ def delivered(
     read, deliver = (
         (read_decisions, source.transactions) if name == RAW_TRANSACTIONS else (read_labels, source.labels)
     )
-    served = served_days(settings.serving_db, what, days)
+    served = served_days(settings.serving_db, "labels" if what == "labels" else "events", days)
     tables = {day: _from_log(read(settings.serving_db, day), feed) for day in served}
     if others := sorted(set(days) - served):
         first, last = date.fromisoformat(others[0]), date.fromisoformat(others[-1])

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +29,7 @@ from mlops_assets.core.watching.drift import DriftThresholds
 from mlops_assets.core.watching.guard import Guard
 from mlops_assets.errors import PlatformError, listed
 from mlops_assets.sources.listing import beside
-from serving.contract.bounds import Bounds
+from serving.contract.bounds import MAX, Bounds, TimeBounds
 
 _NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # They have a meaning in the address of a database
 
@@ -213,7 +214,7 @@ SECTIONS: Mapping[str, type] = {
     "time": Time,
     "storage": Storage,
     "ingest": Ingest,
-    "bounds": Bounds,
+    "bounds": TimeBounds,
     "serving": Serving,
     "verdicts": Verdicts,
     "model": Model,
@@ -307,7 +308,8 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for name, kind in SECTIONS.items():
         if name in values:
             table = _by_present_names(name, values[name])
-            section, wrong = read_table(kind, table, f"[{name}]", home_of)
+            read = _read_bounds if kind is TimeBounds else partial(read_table, kind)
+            section, wrong = read(table, f"[{name}]", home_of)
             given |= {name: section} if section is not None else {}
             problems += wrong
     for name, kind in {"use_case": str, "source": dict}.items():
@@ -329,6 +331,25 @@ def former_keys(settings: Settings) -> list[str]:
     ]
 
 
+def _read_bounds(values: Any, place: str, home_of: Mapping[str, str]) -> tuple[Bounds | None, list[str]]:
+    """The times of `[bounds]`, and its `max_<column>`. Which columns there are only a use case knows."""
+    values = values if isinstance(values, Mapping) else {"": values}
+    highest = {name.removeprefix(MAX): value for name, value in values.items() if name.startswith(MAX)}
+    rest = {name: value for name, value in values.items() if not name.startswith(MAX)}
+    times, problems = read_table(TimeBounds, rest, place, home_of)
+    problems += [
+        f"{place} {MAX}{name} has to be a number, not {value!r}"
+        for name, value in highest.items()
+        if isinstance(value, bool) or not isinstance(value, int | float)
+    ]
+    if times is None or problems:
+        return None, problems
+    try:
+        return Bounds(**vars(times), highest={name: float(value) for name, value in highest.items()}), []
+    except ValueError as error:
+        return None, [f"{place} {error}"]
+
+
 def _by_present_names(section: str, values: Any) -> Any:
     """A table whose keys of before have the names of now; a file that gives both keeps what it says."""
     if not isinstance(values, Mapping):
@@ -345,8 +366,15 @@ def _of_use_case(settings: Settings, use_cases: Mapping[str, UseCase] | None) ->
             f"use_case {settings.use_case!r} is not known{nearest(settings.use_case, list(use_cases))}; there"
             f" is {', '.join(use_cases)}"
         ]
+    believable = [f"{MAX}{name}" for name in case.event.believable]
+    known = [one.name for one in fields(TimeBounds)] + believable
+    problems = [
+        f"[bounds] unknown key {key!r}{nearest(key, known)}; known are {', '.join(known)}"
+        for key in (f"{MAX}{name}" for name in settings.bounds.highest)
+        if key not in believable
+    ]
     try:
         case.open_source(settings.source, settings.base)
     except SourceError as error:
-        return list(error.problems)
-    return []
+        problems += error.problems
+    return problems

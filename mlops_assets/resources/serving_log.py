@@ -32,7 +32,7 @@ class ServingLog:
 
     def days_with(self, what: Literal["events", "labels"], days: Collection[str] | None = None) -> set[str]:
         """The arrival days, of `days` or of all, on which the service took at least one event, or label."""
-        return served_days(self.file, "labels" if what == "labels" else "transactions", days)
+        return served_days(self.file, what, days)
 
     def measured(self, version: str, since: datetime) -> Measured:
         """What was measured of a version from a moment on."""

@@ -145,7 +145,7 @@ def behind(
     days = lake.partitions(name)
     if files is None:
         return Behind({}, {}, days[-1], compared=False)
-    served = served_days(settings.serving_db, _feed(name), days)
+    served = served_days(settings.serving_db, "labels" if _feed(name) == "labels" else "events", days)
     taken = {
         m.partition: Taken(m.rows, m.metadata.get(FILES))
         for m in lake.manifests(name, days)

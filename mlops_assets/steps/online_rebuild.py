@@ -13,14 +13,15 @@ from feature_repo.lake.datasets import Lake
 from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.rebuild import OnlineRebuild
 from feature_repo.online.sqlite.state import SqliteOnlineState
-from feature_repo.times import HOUR_US
+from feature_repo.times import HOUR_US, to_us
 from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
 from mlops_assets.core.keys import TRANSACTIONS, VERDICTS
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_table
 from mlops_assets.steps.feed_checks import waiting_labels
-from serving.contract.events import keep_waiting, replay
-from serving.store.sqlite.decision_log import create_tables, to_us
+from serving.contract.events import EventRules
+from serving.contract.subject import Subject
+from serving.store.sqlite.log_tables import create_tables
 
 BUSY_TIMEOUT_S = 60.0
 PAUSE_S = 0.001  # between two small commits: whoever waits for the lock gets it
@@ -50,7 +51,9 @@ class Made:
     seconds: float
 
 
-def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Callable[[str], None]) -> Made:
+def rebuild_online(
+    subject: Subject, lake: Lake, plan: FeaturePlan, settings: Settings, say: Callable[[str], None]
+) -> Made:
     """The lake's events, what the old state and the log learnt after it, and the verdicts that silence will
     bring; then the switch.
 
@@ -66,7 +69,8 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
     ) as connection:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
-        create_tables(connection)
+        create_tables(connection, subject)
+        rules = EventRules(subject)
         with OnlineRebuild(connection, plan, _Pause(connection)) as rebuild:
             loaded = rebuild.load_lake(lake)
             say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
@@ -75,8 +79,8 @@ def rebuild_online(lake: Lake, plan: FeaturePlan, settings: Settings, say: Calla
             # before the log is gone through: a payment that only the service knows may be what one of them
             # waits for
             with rebuild.transaction():
-                keep_waiting(connection, waiting)
-            replayed = _replay(rebuild, SqliteOnlineState(connection, plan), lake_end_us, settings)
+                rules.keep_waiting(connection, waiting)
+            replayed = _replay(rules, rebuild, SqliteOnlineState(connection, plan), lake_end_us, settings)
             say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
             pending = _reconcile(rebuild, plan, lake, settings, last)
             state = SqliteOnlineState(connection, plan)
@@ -115,9 +119,14 @@ class _Pause:
         time.sleep(PAUSE_S)
 
 
-def _replay(rebuild: OnlineRebuild, state: SqliteOnlineState, since_us: int, settings: Settings) -> int:
+def _replay(
+    rules: EventRules, rebuild: OnlineRebuild, state: SqliteOnlineState, since_us: int, settings: Settings
+) -> int:
     """The log says again what the old state should have known, in case it did not."""
-    steps, rows = replay(state.connection, state, since_us, settings.maturity // timedelta(microseconds=1)), 0
+    steps, rows = (
+        rules.replay(state.connection, state, since_us, settings.maturity // timedelta(microseconds=1)),
+        0,
+    )
     while True:
         with rebuild.transaction():
             state.follow()

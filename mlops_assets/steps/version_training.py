@@ -187,7 +187,7 @@ def _release(
         "reference": reference.facts,
     }
     return Release(
-        making.case.name,
+        making.case.subject,
         plan,
         plan.features,
         text,

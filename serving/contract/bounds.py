@@ -1,59 +1,49 @@
-"""What is believable of a payment: one declaration for validation, the ranges of features, the release
-bundle, the service.
+"""What is believable of an event: one declaration for validation, the ranges of features, the release bundle
+and the service.
 
 Features of training and serving would differ wherever one of them takes what the other refuses.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from functools import lru_cache
+from typing import Any
 
-DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
-# of an amount: sums of squares of its hundredths stay inside the integers that the engine counts with
-MOST = 1e10
+from feature_repo.times import DAY_US, MINUTE_US
+from serving.contract.subject import Event, Number
+from serving.contract.subject.event import LARGEST
+
+MAX = "max_"  # before a column's name: the key of its highest believable value
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """The section `[bounds]` of the configuration, and what it was when a version was trained.
+class TimeBounds:
+    """How far from the service's clock an event or a label may lie.
 
     `ValueError` names the key of a bound that cannot be meant.
     """
 
-    # In the feed's currency. More is a fault of the feed, such as cents for euros, and no payment by card.
-    max_amount: float = 1_000_000.0
-    # how late a payment may come: windows, ids and pending verdicts are kept for this long
+    # How late an event may come: windows, ids and pending verdicts are kept for this long.
     lateness_days: int = 7
-    ahead_minutes: float = 5.0  # of the wall clock: clocks of tills are minutes off, not hours
-    ahead_days: float = 7.0  # of event time, which each payment turns: so far may one payment turn it
-    label_ahead_days: float = 30.0  # of event time, which no label turns: one of a later day has a wrong date
+    ahead_minutes: float = 5.0  # Of the wall clock: the clocks of senders are minutes off, not hours.
+    ahead_days: float = 7.0  # Of event time, which each event turns: one event may turn it this far.
+    label_ahead_days: float = 30.0  # Of event time, which no label turns: a later label has a wrong date.
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_amount <= MOST:
-            raise ValueError(f"max_amount = {self.max_amount:.15g}: more than 0, at most {MOST:.15g}")
-        if not 1 <= self.lateness_days <= 90:  # the longest window
+        if not 1 <= self.lateness_days <= 90:  # The longest window has 90 days.
             raise ValueError(f"lateness_days = {self.lateness_days}: from 1 to 90")
         if not 0 <= self.ahead_minutes <= 1_440:
             raise ValueError(f"ahead_minutes = {self.ahead_minutes:.15g}: from 0 to 1440, a day")
         if not 0 < self.ahead_days <= self.lateness_days:
             raise ValueError(
                 f"ahead_days = {self.ahead_days:.15g}: more than 0, at most lateness_days ="
-                f" {self.lateness_days}. With more, one payment with a wrong date would make all others too"
+                f" {self.lateness_days}. With more, one event with a wrong date would make all others too"
                 " late"
             )
-
         if not 0 < self.label_ahead_days <= 365:
             raise ValueError(f"label_ahead_days = {self.label_ahead_days:.15g}: more than 0, at most 365")
-
-    @property
-    def amount_range(self) -> tuple[float, float]:
-        """The smallest and the largest amount, both included."""
-        return 0.0, self.max_amount
-
-    @property
-    def too_much(self) -> str:
-        """Why an amount above the range is refused."""
-        return f"above {self.max_amount:.15g}, the highest believable amount ([bounds] max_amount)"
 
     @property
     def lateness_us(self) -> int:
@@ -70,3 +60,70 @@ class Bounds:
     @property
     def ahead_label_us(self) -> int:
         return round(self.label_ahead_days * DAY_US)
+
+
+@dataclass(frozen=True)
+class Bounds(TimeBounds):
+    """The section `[bounds]` of the configuration, and what it was when a version was trained.
+
+    `highest` holds the highest believable value of the event's `believable` Numbers, by column; the key in
+    the configuration is `max_<column>`. A Number that is not in it has the range that it declares.
+    """
+
+    highest: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for column, most in self.highest.items():
+            if not 0 < most <= LARGEST:
+                raise ValueError(f"{MAX}{column} = {most:.15g}: more than 0, at most {LARGEST:.15g}")
+        super().__post_init__()
+
+    def range_of(self, number: Number) -> tuple[float, float]:
+        """The smallest and the largest value of a Number, both included."""
+        return number.low, self.highest.get(number.name, number.high)
+
+    def too_much(self, number: Number) -> str:
+        """Why a value above the range of a believable Number is refused."""
+        _, high = self.range_of(number)
+        return f"above {high:.15g}, the highest believable {number.name} ([bounds] {MAX}{number.name})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the configuration: the times by their names, and `max_<column>` for each of `highest`."""
+        values = asdict(self)
+        highest = values.pop("highest")
+        return {**values, **{f"{MAX}{name}": most for name, most in highest.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Bounds:
+        """Bounds from what `to_dict` gave.
+
+        `ValueError` for a bound that cannot be meant, `TypeError` for a key that is none.
+        """
+        times = {one.name for one in fields(TimeBounds)}
+        if unknown := [key for key in values if key not in times and not key.startswith(MAX)]:
+            raise TypeError(f"{unknown[0]!r} is no bound")
+        highest = {key.removeprefix(MAX): most for key, most in values.items() if key not in times}
+        return cls(highest=highest, **{key: value for key, value in values.items() if key in times})
+
+
+@lru_cache
+def bounds_section(event: Event) -> type[Any]:
+    """The keys that `[bounds]` has for an event, as a dataclass.
+
+    Its fields are those of `TimeBounds` and `max_<column>` for each believable Number. Its property `bounds`
+    gives the `Bounds`.
+    """
+
+    def bounds(section: Any) -> Bounds:
+        return Bounds.from_dict(asdict(section))
+
+    def check(section: Any) -> None:
+        bounds(section)
+
+    return make_dataclass(
+        "BoundsSection",
+        [(f"{MAX}{name}", float, field(default=event.number(name).high)) for name in event.believable],
+        bases=(TimeBounds,),
+        namespace={"bounds": property(bounds), "__post_init__": check},
+        frozen=True,
+    )

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.engine.plan import FeaturePlan
+from serving.contract.before_subjects import BEFORE
 from serving.contract.bounds import Bounds
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator
+from serving.contract.subject import Subject
+from serving.errors import ServingError
 
-FORMAT = 3
-READABLE = (2, 3)  # a release of format 2 has no bounds: those of its time were the defaults
+FORMAT = 4
+# A release of format 2 has no bounds: those of its time were the defaults. Before format 4 a release has no
+# subject: it is that of `before_subjects`.
+READABLE = (2, 3, 4)
 MODEL, FACTS, REFERENCE, PORTABLE, DIGESTS = (
     "model.txt",
     "release.json",
@@ -51,8 +56,10 @@ INTERRUPTED = (
 Vector = list[float | None]
 
 
-class BundleError(Exception):
-    """A release bundle that must not serve: damaged, incomplete, inconsistent, or scoring other than it says."""
+class BundleError(ServingError):
+    """A release bundle that must not serve: damaged, incomplete, inconsistent, or scoring other
+    than it says.
+    """
 
     def __init__(self, path: Path | str, why: str) -> None:
         self.path, self.why = str(path), why
@@ -69,11 +76,11 @@ class Inconclusive(BundleError):
 class Release:
     """One version, complete.
 
-    `golden` holds vectors and the exact scores that they have to get; `maturity_days` is when silence means
-    legitimate. `bounds` are those that its training data were held to.
+    `subject` is its use case. `golden` holds vectors and the exact scores that they have to get.
+    `maturity_days` is when silence means negative. `bounds` are those that its training data were held to.
     """
 
-    use_case: str
+    subject: Subject
     plan: FeaturePlan
     features: tuple[str, ...]
     model_text: str
@@ -83,6 +90,11 @@ class Release:
     facts: Mapping[str, object]
     golden: tuple[list[Vector], list[float]]
     bounds: Bounds = field(default_factory=Bounds)
+
+    @property
+    def use_case(self) -> str:
+        """The name of the use case."""
+        return self.subject.name
 
     @property
     def reference_fit(self) -> str | None:
@@ -252,13 +264,14 @@ def _to_dict(release: Release) -> dict[str, Any]:
     vectors, scores = release.golden
     return {
         "use_case": release.use_case,
+        "subject": release.subject.to_dict(),
         "plan": release.plan.to_dict(),
         "features": list(release.features),
         "calibrator": {"a": release.calibrator.a, "b": release.calibrator.b},
         "policy": {"review": release.policy.review, "block": release.policy.block},
         "maturity_days": release.maturity_days,
         "facts": dict(release.facts),
-        "bounds": asdict(release.bounds),
+        "bounds": release.bounds.to_dict(),
         "golden": {
             "vectors": [[None if v is None or v != v else float(v) for v in vector] for vector in vectors],
             "scores": [float(s) for s in scores],
@@ -268,7 +281,7 @@ def _to_dict(release: Release) -> dict[str, Any]:
 
 def _from_dict(values: dict[str, Any], model_text: str) -> Release:
     return Release(
-        use_case=values["use_case"],
+        subject=_subject(values),
         plan=FeaturePlan.from_dict(values["plan"]),
         features=tuple(values["features"]),
         model_text=model_text,
@@ -277,8 +290,15 @@ def _from_dict(values: dict[str, Any], model_text: str) -> Release:
         maturity_days=float(values["maturity_days"]),
         facts=values["facts"],
         golden=(values["golden"]["vectors"], values["golden"]["scores"]),
-        bounds=Bounds(**values.get("bounds", {})),
+        bounds=Bounds.from_dict(values.get("bounds", {})),
     )
+
+
+def _subject(values: Mapping[str, Any]) -> Subject:
+    subject = Subject.from_dict(values["subject"]) if "subject" in values else BEFORE
+    if subject.name != values["use_case"]:
+        raise ValueError(f"use_case {values['use_case']!r}, and the subject is of {subject.name!r}")
+    return subject
 
 
 def _digest(files: Mapping[str, str]) -> str:

@@ -1,8 +1,8 @@
-"""What a decision and a label mean for the online state: one rule for the service that takes them and for a
-rebuild that replays its log.
+"""What a decision and a label mean for the online state.
 
-The tables of the log (`serving.store.sqlite.decision_log`) and the state share a file; callers own the
-connection and its transactions.
+One rule holds for the service that takes them and for a rebuild that replays its log. The tables of the log
+(`serving.store.sqlite.decision_log`) and the state share a file. Callers own the connection and its
+transactions.
 """
 
 from __future__ import annotations
@@ -12,168 +12,166 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from feature_repo.online.base import OnlineState
+from serving.contract.subject import Flag, Number, Subject
 from serving.contract.verdicts import verdict_events
 
-TRANSACTIONS, VERDICTS = "transactions", "verdicts"
-ROWS_A_STEP = 100  # about 10 ms of replay under the lock of the file, for which a payment waits up to 250
+VERDICTS = "verdicts"
+ROWS_A_STEP = 100  # About 10 ms of replay under the lock of the file. A request waits up to 250 for the lock.
 
-Labels = Sequence[tuple[int, bool]]  # when it became known, and whether it says fraud
-
-SUBJECT = (
-    "transaction_id, event_us, created_us, customer_id, merchant_id, amount, is_declined, decision,"
-    " maturity_us"
-)
-DECISION = (
-    f"SELECT {SUBJECT.replace('transaction_id', 'prediction_id')} FROM decisions WHERE prediction_id = ? AND"
-    " kind = 'transaction'"
-)
-DECISIONS = f"""SELECT seq, {SUBJECT.replace("transaction_id", "prediction_id")} FROM decisions
-WHERE kind = 'transaction' AND created_us >= ? AND seq > ? ORDER BY seq LIMIT ?"""
-LABELS_OF = """SELECT label_us, is_fraud FROM labels WHERE transaction_id = :id
-UNION SELECT label_us, is_fraud FROM waiting_labels WHERE transaction_id = :id ORDER BY label_us, is_fraud DESC"""
-LABELS = "SELECT seq, transaction_id FROM labels WHERE label_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
+Labels = Sequence[tuple[int, bool]]  # When it became known, and whether it is positive.
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The transaction that a label is about."""
+class EventRecord:
+    """One event as it was decided on, or as the lake has it.
+
+    `event` holds the event's id, keys and columns by name. `withheld` says that no label comes by itself, so
+    that silence says nothing. Times are microseconds since the epoch.
+    """
 
     event: Mapping[str, object]
     event_us: int
     created_us: int
-    blocked: bool
+    withheld: bool
     maturity_us: int
 
     def verdicts(self, labels: Labels) -> list[tuple[int, bool]]:
-        return verdict_events(self.event_us, labels, self.blocked, self.maturity_us, self.created_us)
+        """The verdicts that these labels make, as (when it became known, is positive), in that order."""
+        return verdict_events(self.event_us, labels, self.withheld, self.maturity_us, self.created_us)
 
 
-def add_transaction(state: OnlineState, subject: Subject, labels: Labels) -> None:
-    """The payment, and the verdicts that it has: silence to come counts as one, unless a label says
-    otherwise.
-    """
-    _push(state, TRANSACTIONS, subject.event, subject.event_us, subject.created_us)
-    for known_us, is_fraud in subject.verdicts(labels):
-        _push(state, VERDICTS, _verdict(subject.event, is_fraud), known_us, known_us)
+class EventRules:
+    """What decisions and labels of one use case mean for the online state."""
 
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        event, label = subject.event, subject.labels.name
+        self._label = label
+        self._flags = frozenset(column.name for column in event.columns if isinstance(column, Flag))
+        # What a verdict repeats of its event.
+        numbers = (column.name for column in event.columns if isinstance(column, Number))
+        self._kept = (event.id, *(key.name for key in event.keys), *numbers)
+        stored = ", ".join(event.names[1:])
+        columns = f"prediction_id, {stored}, event_us, created_us, decision, maturity_us"
+        of_events = f"kind = '{event.noun}'"
+        self._decision = f"SELECT {columns} FROM decisions WHERE prediction_id = ? AND {of_events}"
+        self._decisions = (
+            f"SELECT seq, {columns} FROM decisions WHERE {of_events} AND created_us >= ? AND seq > ?"
+            " ORDER BY seq LIMIT ?"
+        )
+        self._labels_of = (
+            f"SELECT label_us, {label} FROM labels WHERE {event.id} = :id"
+            f" UNION SELECT label_us, {label} FROM waiting_labels WHERE {event.id} = :id"
+            f" ORDER BY label_us, {label} DESC"
+        )
+        self._labels = (
+            f"SELECT seq, {event.id} FROM labels WHERE label_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
+        )
 
-def add_labels(state: OnlineState, subject: Subject, before: Labels, new: Labels) -> None:
-    """Make the transaction's verdicts what the one rule says, now that `new` labels came to those `before`."""
-    stored = state.find_of(VERDICTS, str(subject.event["transaction_id"]))
-    present = {(_int(e["event_us"]), bool(e["is_fraud"])) for e in stored}
-    # Verdicts that came with the lake stand for labels that this log never held.
-    inherited = (
-        present
-        - set(subject.verdicts([]))
-        - set(subject.verdicts(before))
-        - set(subject.verdicts([*before, *new]))
-    )
-    wanted = set(subject.verdicts([*before, *inherited, *new]))
-    for known_us, is_fraud in present - wanted:
-        state.remove(VERDICTS, state.plan.event_id(VERDICTS, _verdict(subject.event, is_fraud), known_us))
-    for known_us, is_fraud in wanted - present:
-        _push(state, VERDICTS, _verdict(subject.event, is_fraud), known_us, known_us)
+    def withheld(self, decision: str | None) -> bool:
+        """Whether silence says nothing of an event after this decision (None: nothing was decided)."""
+        labels = self.subject.labels
+        return labels.silence == "unknown" or decision in labels.withheld_by
 
+    def add_event(self, state: OnlineState, record: EventRecord, labels: Labels) -> None:
+        """Put the event into the state, and its verdicts.
 
-def labels_of(connection: sqlite3.Connection, transaction_id: str) -> list[tuple[int, bool]]:
-    """Every label of a transaction that the log holds, or that waits for it in the lake, by the time that it
-    became known.
-    """
-    return [
-        (label_us, bool(is_fraud))
-        for label_us, is_fraud in connection.execute(LABELS_OF, {"id": transaction_id})
-    ]
+        Silence to come counts as a verdict, unless a label says otherwise.
+        """
+        _push(state, self.subject.event.dataset, record.event, record.event_us, record.created_us)
+        for known_us, positive in record.verdicts(labels):
+            _push(state, VERDICTS, self._verdict(record.event, positive), known_us, known_us)
 
+    def add_labels(self, state: OnlineState, record: EventRecord, before: Labels, new: Labels) -> None:
+        """Make the event's verdicts what the one rule says, now that `new` labels came to those `before`."""
+        stored = state.find_of(VERDICTS, str(record.event[self.subject.event.id]))
+        present = {(_int(e["event_us"]), bool(e[self._label])) for e in stored}
+        # Verdicts that came with the lake stand for labels that this log never held.
+        of_the_log = {*record.verdicts([]), *record.verdicts(before), *record.verdicts([*before, *new])}
+        wanted = set(record.verdicts([*before, *(present - of_the_log), *new]))
+        for known_us, positive in present - wanted:
+            verdict = self._verdict(record.event, positive)
+            state.remove(VERDICTS, state.plan.event_id(VERDICTS, verdict, known_us))
+        for known_us, positive in wanted - present:
+            _push(state, VERDICTS, self._verdict(record.event, positive), known_us, known_us)
 
-def keep_waiting(connection: sqlite3.Connection, labels: Iterable[tuple[str, int, bool]]) -> None:
-    """Put the labels that wait in the lake for their transactions (id, when they became known, fraud) in the
-    place of those that did before.
+    def labels_of(self, connection: sqlite3.Connection, event_id: str) -> list[tuple[int, bool]]:
+        """Every label of an event that the log holds, or that waits for it in the lake.
 
-    They are no part of the log: the days on which they came are not days that the service took labels on.
-    """
-    connection.execute("DELETE FROM waiting_labels")
-    connection.executemany("INSERT OR IGNORE INTO waiting_labels VALUES (?, ?, ?)", labels)
+        In the order in which they became known.
+        """
+        rows = connection.execute(self._labels_of, {"id": event_id})
+        return [(label_us, bool(positive)) for label_us, positive in rows]
 
+    def keep_waiting(self, connection: sqlite3.Connection, labels: Iterable[tuple[str, int, bool]]) -> None:
+        """Replace the labels that wait in the lake for their events: (id, when it became known, positive).
 
-def subject_of(
-    connection: sqlite3.Connection, state: OnlineState, transaction_id: str, maturity_us: int
-) -> Subject | None:
-    """The transaction from the log, or from the history that came with the lake, where `maturity_us` applies;
-    None where it is in neither.
-    """
-    if row := connection.execute(DECISION, (transaction_id,)).fetchone():
-        return _subject(row)
-    if (event := state.find(TRANSACTIONS, transaction_id)) is None:
-        return None
-    known = {**event, "transaction_id": transaction_id}
-    return Subject(
-        known, _int(event["event_us"]), _int(event["created_us"]), blocked=False, maturity_us=maturity_us
-    )
+        They are no part of the log: the days on which they came are not days on which the service took
+        labels.
+        """
+        connection.execute("DELETE FROM waiting_labels")
+        columns = f"{self.subject.event.id}, label_us, {self._label}"
+        insert = f"INSERT OR IGNORE INTO waiting_labels ({columns}) VALUES (?, ?, ?)"
+        connection.executemany(insert, labels)
 
+    def record_of(
+        self, connection: sqlite3.Connection, state: OnlineState, event_id: str, maturity_us: int
+    ) -> EventRecord | None:
+        """The event from the log, or from the history that came with the lake; None where it is in neither.
 
-def replay(
-    connection: sqlite3.Connection, state: OnlineState, since_us: int, maturity_us: int
-) -> Iterator[int]:
-    """Bring into a state what the log took at or after a moment; yields the number of rows after each few, so
-    that a caller can commit.
+        `maturity_us` applies to the history.
+        """
+        if row := connection.execute(self._decision, (event_id,)).fetchone():
+            return self._record(row)
+        event = self.subject.event
+        if (found := state.find(event.dataset, event_id)) is None:
+            return None
+        known = {**found, event.id: event_id}
+        event_us, created_us = _int(found["event_us"]), _int(found["created_us"])
+        return EventRecord(known, event_us, created_us, self.withheld(None), maturity_us)
 
-    Doing it again changes nothing, and neither does a service that writes the same events meanwhile.
-    """
-    after = -1
-    while rows := connection.execute(DECISIONS, (since_us, after, ROWS_A_STEP)).fetchall():
-        for _, *row in rows:
-            subject = _subject(row)
-            labels = labels_of(connection, str(subject.event["transaction_id"]))
-            add_transaction(state, subject, labels)
-            if labels:  # it may have been taken before one of them was known to wait for it
-                add_labels(state, subject, [], labels)
-        after = rows[-1][0]
-        yield len(rows)
-    after = -1
-    while rows := connection.execute(LABELS, (since_us, after, ROWS_A_STEP)).fetchall():
-        for _, transaction_id in rows:
-            if about := subject_of(connection, state, transaction_id, maturity_us):
-                add_labels(state, about, [], labels_of(connection, transaction_id))
-        after = rows[-1][0]
-        yield len(rows)
+    def replay(
+        self, connection: sqlite3.Connection, state: OnlineState, since_us: int, maturity_us: int
+    ) -> Iterator[int]:
+        """Bring into a state what the log took at or after a moment.
 
+        Yields the number of rows after each few, so that a caller can commit. Doing it again changes nothing,
+        and neither does a service that writes the same events meanwhile.
+        """
+        id_, after = self.subject.event.id, -1
+        while rows := connection.execute(self._decisions, (since_us, after, ROWS_A_STEP)).fetchall():
+            for _, *row in rows:
+                record = self._record(row)
+                labels = self.labels_of(connection, str(record.event[id_]))
+                self.add_event(state, record, labels)
+                if labels:  # The event may have been taken before one of them was known to wait for it.
+                    self.add_labels(state, record, [], labels)
+            after = rows[-1][0]
+            yield len(rows)
+        after = -1
+        while rows := connection.execute(self._labels, (since_us, after, ROWS_A_STEP)).fetchall():
+            for _, event_id in rows:
+                if about := self.record_of(connection, state, event_id, maturity_us):
+                    self.add_labels(state, about, [], self.labels_of(connection, event_id))
+            after = rows[-1][0]
+            yield len(rows)
 
-def _subject(row: Sequence[object]) -> Subject:
-    (
-        transaction_id,
-        event_us,
-        created_us,
-        customer_id,
-        merchant_id,
-        amount,
-        is_declined,
-        decision,
-        maturity_us,
-    ) = row
-    event = {
-        "transaction_id": transaction_id,
-        "customer_id": customer_id,
-        "merchant_id": merchant_id,
-        "amount": amount,
-    }
-    return Subject(
-        {**event, "is_declined": bool(is_declined)},
-        _int(event_us),
-        _int(created_us),
-        decision == "BLOCK",
-        _int(maturity_us),
-    )
+    def _record(self, row: Sequence[object]) -> EventRecord:
+        *values, event_us, created_us, decision, maturity_us = row
+        event = dict(zip(self.subject.event.names, values, strict=True))
+        for name in self._flags:
+            event[name] = None if event[name] is None else bool(event[name])
+        withheld = self.withheld(str(decision))
+        return EventRecord(event, _int(event_us), _int(created_us), withheld, _int(maturity_us))
+
+    def _verdict(self, event: Mapping[str, object], positive: bool) -> dict[str, object]:
+        return {**{name: event.get(name) for name in self._kept}, self._label: positive}
 
 
 def _push(
     state: OnlineState, stream: str, event: Mapping[str, object], event_us: int, created_us: int
 ) -> None:
     state.push(stream, state.plan.event_id(stream, event, event_us), event, event_us, created_us)
-
-
-def _verdict(event: Mapping[str, object], is_fraud: bool) -> dict[str, object]:
-    kept = {name: event[name] for name in ("transaction_id", "customer_id", "merchant_id", "amount")}
-    return {**kept, "is_fraud": is_fraud}
 
 
 def _int(value: object) -> int:

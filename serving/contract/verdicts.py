@@ -1,5 +1,6 @@
-"""When a transaction is known to be fraud or legitimate: one rule, for the service's single transaction and
-for the history in the lake.
+"""When a verdict on an event is known.
+
+One rule holds for the service's single event and for the history in the lake.
 """
 
 from __future__ import annotations
@@ -10,25 +11,25 @@ from collections.abc import Sequence
 def verdict_events(
     event_us: int,
     labels: Sequence[tuple[int, bool]],
-    blocked: bool,
+    withheld: bool,
     maturity_us: int,
     learnt_us: int | None = None,
 ) -> list[tuple[int, bool]]:
-    """The verdicts on one transaction as (when it became known, is fraud), in the order in which they became
-    known.
+    """The verdicts on one event as (when it became known, is positive), in the order of becoming known.
 
-    A transaction without a label is legitimate once `maturity_us` have passed since the event, unless we
-    blocked it: then only a label can say. Nothing is known before the event, nor before the platform learnt
-    of it (`learnt_us`, where that was later): a label that came sooner waits. A label is a verdict when it is
-    the first one or contradicts the latest. Of several labels that are known at one moment the latest label
-    counts, and of two of one time the legitimate one, as the answer to the other.
+    `labels` are (when it became known, is positive). Times are microseconds since the epoch. An event without
+    a label is negative once `maturity_us` have passed since it. Where labels are `withheld`, only a label can
+    say. Nothing is known before the event, nor before the platform learnt of it (`learnt_us`, where that was
+    later): an earlier label waits. A label is a verdict when it is the first one or contradicts the latest.
+    Of several labels that are known at one moment the latest label counts. Of two labels of one time the
+    negative one counts, as the answer to the other.
     """
     learnt_us = event_us if learnt_us is None else max(event_us, learnt_us)
     matured_us = max(event_us + maturity_us, learnt_us)
     said: dict[int, bool] = {}
-    for label_us, is_fraud in sorted(labels, key=lambda label: (label[0], not label[1])):
-        said[max(label_us, learnt_us)] = is_fraud
-    if not blocked and not any(known_us <= matured_us for known_us in said):
+    for label_us, positive in sorted(labels, key=lambda label: (label[0], not label[1])):
+        said[max(label_us, learnt_us)] = positive
+    if not withheld and not any(known_us <= matured_us for known_us in said):
         said[matured_us] = False
     verdicts: list[tuple[int, bool]] = []
     for known_us in sorted(said):

@@ -11,9 +11,9 @@ from world import ListedSource, World, at, checks, labelled, metadata, served
 from feature_repo.lake.datasets import LakeError
 from feature_repo.online.base import OnlineState
 from feature_repo.online.sqlite.generations import standing
+from feature_repo.times import to_us
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import read_validated
-from serving.store.sqlite.decision_log import to_us
 
 DAY, NEXT, THIRD = "2025-03-05", "2025-03-06", "2025-03-07"
 

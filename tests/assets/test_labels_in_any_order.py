@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from serving_kit import ALLOW_ALL, BLOCK_ALL, Bench, tiny_release
+from serving_kit import ALLOW_ALL, BLOCK_ALL, Bench, tiny_release, transaction
 from world import ListedSource, World, at, checks, metadata
 
+from feature_repo.times import to_us
 from mlops_assets.resources.environments import Settings
 from serving.contract.scorers.lightgbm import Scorer
-from serving.messages import Label, Transaction
+from serving.messages import Label
 from serving.releases import Champion
-from serving.store.sqlite.decision_log import to_us
 
 DAY, NEXT, THIRD = "2025-03-05", "2025-03-06", "2025-03-07"
 
@@ -39,7 +39,7 @@ class Service:
     ) -> None:
         self.bench.champion = self.blocks if blocked else self.allows
         self.bench.now_us = to_us(now or moment)
-        self.bench.plane.predict_transaction(Transaction(name, to_us(moment), f"of {name}", merchant, 10.0))
+        self.bench.plane.predict_event(transaction(name, to_us(moment), f"of {name}", merchant, 10.0))
 
     def say(self, name: str, moment: datetime, is_fraud: bool = True) -> None:
         wall = self.bench.settings.clock == "wall"

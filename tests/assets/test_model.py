@@ -204,7 +204,7 @@ def test_an_as_of_day_without_a_training_day_says_which_is_the_first_one(world: 
 def test_the_same_inputs_make_the_same_model_to_the_byte_with_the_bounds_of_the_configuration(
     world: World,
 ) -> None:
-    bounds = Bounds(max_amount=2_000_000, lateness_days=14)
+    bounds = Bounds(highest={"amount": 2_000_000.0}, lateness_days=14)
     world = World(replace(world.settings, bounds=bounds), world.source)
     world.train(AS_OF)
     world.train(AS_OF)

@@ -12,6 +12,7 @@ from mlops_assets.core.learning.learner import Learnable
 from mlops_assets.models import UnknownFamily, model_family
 from mlops_assets.models.base import ModelFamily
 from mlops_assets.models.lightgbm_onnx import score_with_onnx
+from serving.contract.before_subjects import BEFORE
 from serving.contract.bundle import Release
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator, Scorer
@@ -45,7 +46,7 @@ def release(rows: Learnable, text: str) -> Release:
     vectors = [[None if v != v else float(v) for v in row] for row in rows.matrix[:3]]
     golden = [float(score) for score in Scorer(text, CALIBRATOR).score(rows.matrix[:3])]
     plan = FeaturePlan("service", (), (), FEATURES)
-    return Release("fraud", plan, FEATURES, text, CALIBRATOR, Policy(0.5, 0.9), 7.0, {}, (vectors, golden))
+    return Release(BEFORE, plan, FEATURES, text, CALIBRATOR, Policy(0.5, 0.9), 7.0, {}, (vectors, golden))
 
 
 def test_equal_rows_give_equal_bytes(family: ModelFamily, rows: Learnable) -> None:

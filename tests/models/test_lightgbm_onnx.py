@@ -22,6 +22,7 @@ from mlops_assets.models.lightgbm_onnx import (
     score_with_onnx,
     to_onnx,
 )
+from serving.contract.before_subjects import BEFORE
 from serving.contract.bundle import Release
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator, Scorer
@@ -69,7 +70,7 @@ def release(text: str) -> Release:
     vectors = [[0.5, 0.0, None], [None, 0.3, -1.0], [None, None, None]]
     scores = Scorer(text, CALIBRATOR).score(np.array(vectors, dtype=np.float64)).tolist()
     plan = FeaturePlan("fraud_v1", (), (), FEATURES)
-    return Release("fraud", plan, FEATURES, text, CALIBRATOR, Policy(0.5, 0.9), 7.0, {}, (vectors, scores))  # type: ignore[arg-type]
+    return Release(BEFORE, plan, FEATURES, text, CALIBRATOR, Policy(0.5, 0.9), 7.0, {}, (vectors, scores))  # type: ignore[arg-type]
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])

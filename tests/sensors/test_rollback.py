@@ -22,6 +22,7 @@ from dagster import (
 from lifecycle_kit import AT, Shelf
 
 import mlops_assets.sensors.rollback
+from feature_repo.times import to_us
 from mlops_assets.core.watching.guard import Guard, Judgement
 from mlops_assets.core.watching.guard import judge as judged
 from mlops_assets.pipeline import build_pipeline
@@ -30,7 +31,6 @@ from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bundle import BundleError
 from serving.settings import ServingSettings
 from serving.store.sqlite.database import open_database
-from serving.store.sqlite.decision_log import to_us
 from serving.store.sqlite.version_counts import Tally
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ class Watch:
             tally.scored(version, number < alarms, 0.2 if number < slow else 0.0003)
         for _ in range(errors):
             tally.failed(version)
-        with closing(open_database(ServingSettings(self.shelf.home))) as connection:
+        with closing(open_database(ServingSettings(self.shelf.home).database)) as connection:
             tally.write(connection, to_us(datetime.now(UTC)))
 
     def tick(self) -> str:

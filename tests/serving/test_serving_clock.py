@@ -14,6 +14,7 @@ from serving_kit import DAY_US, MINUTE_US, START_US, Bench, bounded, paid
 
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.sqlite.state import SqliteOnlineState
+from feature_repo.times import from_us
 from serving.__main__ import main
 from serving.admission import arrival_us
 from serving.clock import check_home, lake_end_us
@@ -21,7 +22,7 @@ from serving.contract.bounds import Bounds
 from serving.messages import BadInput, Label
 from serving.releases import Champion
 from serving.settings import BadSetting, ServingSettings
-from serving.store.sqlite.decision_log import SCHEMA_VERSION, from_us
+from serving.store.sqlite.log_tables import SCHEMA_VERSION
 
 TODAY_US = START_US + 3_000 * DAY_US
 END_US = START_US + 10 * DAY_US  # midnight after the newest day of `historical`
@@ -44,7 +45,7 @@ def write_day(home: Path, number: int, rows: int) -> None:
 
 def too_late(bench: Bench, at_us: int) -> bool:
     try:
-        bench.plane.predict_transaction(replace(paid(0), transaction_id=f"at {at_us}", event_us=at_us))
+        bench.plane.predict_event(replace(paid(0), id=f"at {at_us}", event_us=at_us))
     except BadInput as error:
         return error.kind == "late"
     return False
@@ -52,7 +53,7 @@ def too_late(bench: Bench, at_us: int) -> bool:
 
 def refused_as_future(bench: Bench, at_us: int) -> None:
     with pytest.raises(BadInput, match="ahead of the service's clock") as caught:
-        bench.plane.predict_transaction(paid(900, at_us))
+        bench.plane.predict_event(paid(900, at_us))
     assert caught.value.kind == "future"
 
 
@@ -82,7 +83,7 @@ def test_the_release_says_what_time_it_is_where_the_home_has_no_lake(
 def test_a_state_that_no_request_has_touched_says_what_time_it_is_unless_too_few_of_its_events_do(
     bench: Bench, champion: Champion
 ) -> None:
-    state, event = SqliteOnlineState(bench.connection, champion.release.plan), paid(1).event()
+    state, event = SqliteOnlineState(bench.connection, champion.release.plan), dict(paid(1).values)
     times = [
         START_US,
         START_US + 1,
@@ -100,7 +101,7 @@ def test_no_payment_that_is_accepted_makes_those_too_late_that_were_in_time(
     historical: Path, champion: Champion, ahead_days: int
 ) -> None:
     bench = Bench(historical, bounded(champion, ahead_days=ahead_days))
-    bench.plane.predict_transaction(paid(0, END_US + ahead_days * DAY_US))
+    bench.plane.predict_event(paid(0, END_US + ahead_days * DAY_US))
     assert not too_late(bench, END_US)
     bench.plane.close()
 
@@ -109,10 +110,10 @@ def test_a_payment_that_was_known_late_does_not_let_the_next_one_turn_the_clock_
     historical: Path, champion: Champion
 ) -> None:
     bench = Bench(historical, champion)
-    bench.plane.predict_transaction(replace(paid(0, END_US), created_us=END_US + 7 * DAY_US))
+    bench.plane.predict_event(replace(paid(0, END_US), created_us=END_US + 7 * DAY_US))
     refused_as_future(bench, END_US + 14 * DAY_US)
     with pytest.raises(BadInput, match="more than 7 days ahead"):
-        bench.plane.predict_transaction(replace(paid(1, END_US), created_us=END_US + 14 * DAY_US))
+        bench.plane.predict_event(replace(paid(1, END_US), created_us=END_US + 14 * DAY_US))
     assert not too_late(bench, END_US)
     bench.plane.close()
 
@@ -122,12 +123,12 @@ def test_neither_a_created_timestamp_nor_a_label_nor_a_vector_turns_the_clock_fu
 ) -> None:
     bench = Bench(historical, champion)
     with pytest.raises(BadInput, match="more than 7 days ahead"):
-        bench.plane.predict_transaction(replace(paid(0, END_US), created_us=TODAY_US))
+        bench.plane.predict_event(replace(paid(0, END_US), created_us=TODAY_US))
     with pytest.raises(BadInput, match="more than 30 days ahead"):
         bench.plane.add_labels([Label("t0", True, TODAY_US)])
     bench.plane.add_labels([Label("t0", True, END_US + 29 * DAY_US)])
     bench.plane.predict_features(dict.fromkeys(champion.release.features, 1.0), "v")
-    bench.plane.predict_transaction(paid(1, END_US + MINUTE_US))
+    bench.plane.predict_event(paid(1, END_US + MINUTE_US))
     arrived = bench.connection.execute("SELECT created_us FROM decisions ORDER BY seq").fetchall()
     assert arrived == [(END_US,), (END_US + MINUTE_US,)]
     bench.plane.close()
@@ -135,7 +136,7 @@ def test_neither_a_created_timestamp_nor_a_label_nor_a_vector_turns_the_clock_fu
 
 def test_before_any_payment_a_label_turns_no_clock(bench: Bench) -> None:
     bench.plane.add_labels([Label("t0", True, TODAY_US)])
-    bench.plane.predict_transaction(paid(0))
+    bench.plane.predict_event(paid(0))
     assert bench.connection.execute("SELECT clock_us, newest_us FROM sequence").fetchone() == (
         START_US,
         START_US,
@@ -148,14 +149,14 @@ def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_s
     bench = Bench(tmp_path, champion, "wall")
     bench.now_us = TODAY_US
     assert too_late(bench, START_US)
-    bench.plane.predict_transaction(paid(1, TODAY_US))
+    bench.plane.predict_event(paid(1, TODAY_US))
     with pytest.raises(
         BadInput,
         match=(
             r"^2018-04-01 00:00:00\+00:00 is more than 7 days before now, .*--clock event replays past days"
         ),
     ):
-        bench.plane.predict_transaction(paid(2, START_US))
+        bench.plane.predict_event(paid(2, START_US))
     bench.plane.close()
 
 
@@ -175,9 +176,12 @@ def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_s
 def test_a_refusal_names_the_moment_the_bound_and_its_key(clock: str, event_us: int, named: str) -> None:
     bounds = Bounds(lateness_days=30, ahead_minutes=15, ahead_days=14)
     with pytest.raises(BadInput, match=f"^{from_us(event_us):%Y-%m-%d}.* is {named}"):
-        arrival_us(clock, bounds, paid(0, event_us), START_US, START_US, START_US)  # type: ignore[arg-type]
+        arrival_us(clock, bounds, "transaction", paid(0, event_us), START_US, START_US, START_US)  # type: ignore[arg-type]
     assert (
-        arrival_us(clock, bounds, paid(0, START_US - 29 * DAY_US), START_US, START_US, START_US) >= START_US
+        arrival_us(
+            clock, bounds, "transaction", paid(0, START_US - 29 * DAY_US), START_US, START_US, START_US
+        )
+        >= START_US
     )  # type: ignore[arg-type]
 
 
@@ -190,7 +194,7 @@ def test_a_historical_home_on_the_wall_clock_is_refused_with_both_moments_and_th
     assert main(["--home", str(historical)]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert (
-        f"newest payments of {historical} are of 2018-04-10, and the service's clock says"
+        f"newest events of {historical} are of 2018-04-10, and the service's clock says"
         f" {datetime.now(UTC):%Y-%m-%d}" in line
     )
     assert "--clock event" in line
@@ -233,7 +237,7 @@ def test_a_service_that_was_in_use_yesterday_starts_although_the_lake_is_behind(
         bench.now_us = TODAY_US + number
         with pytest.raises(BadSetting):
             check_home(bench.settings, TODAY_US + DAY_US)
-        bench.plane.predict_transaction(paid(number, TODAY_US + number))
+        bench.plane.predict_event(paid(number, TODAY_US + number))
     check_home(bench.settings, TODAY_US + DAY_US)
     bench.plane.close()
 
@@ -242,11 +246,13 @@ def test_a_service_that_was_in_use_yesterday_starts_although_the_lake_is_behind(
 
 
 def blocked(home: Path, champion: Champion, payments: int) -> None:
-    """As a payment or some of today left serving.db: its clock, its newest event, and the events themselves."""
+    """As a payment or some of today left serving.db: its clock, its newest event, and the
+    events themselves.
+    """
     bench = Bench(home, champion)
     bench.turn(TODAY_US)
     for number in range(payments):
-        bench.plane.predict_transaction(paid(100 + number, TODAY_US + number))
+        bench.plane.predict_event(paid(100 + number, TODAY_US + number))
     bench.plane.close()
 
 
@@ -268,7 +274,7 @@ def test_a_blocked_home_goes_on_from_the_day_that_a_person_names_and_keeps_what_
             ),
         ):
             check_home(settings, TODAY_US)
-    with pytest.raises(BadSetting, match="--now 2018-04-10: the lake has payments up to 2018-04-10"):
+    with pytest.raises(BadSetting, match="--now 2018-04-10: the lake has events up to 2018-04-10"):
         check_home(replace(settings, now=date(2018, 4, 10)), TODAY_US)
     check_home(replace(settings, now=date(2018, 4, 11)), TODAY_US)
     assert "event time goes on from 2018-04-11; before, it stood at 2026-06-18" in caplog.text
@@ -330,13 +336,13 @@ def test_a_log_that_cannot_be_written_is_told_in_one_line_before_the_service_sta
         ({"max_amount": 1e11}, "at most 10000000000"),
         ({"lateness_days": 0}, "lateness_days = 0"),
         ({"ahead_minutes": -1}, "ahead_minutes = -1"),
-        ({"ahead_days": 8}, "one payment with a wrong date would make all others too late"),
+        ({"ahead_days": 8}, "one event with a wrong date would make all others too late"),
         ({"label_ahead_days": 0}, "label_ahead_days = 0"),
     ],
 )
 def test_bounds_that_cannot_be_meant_are_refused_with_their_key(given: dict[str, float], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        Bounds(**given)  # type: ignore[arg-type]
+        Bounds.from_dict(given)
 
 
 def test_the_whole_of_a_configured_lateness_is_accepted(bench: Bench, champion: Champion) -> None:

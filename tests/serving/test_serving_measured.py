@@ -16,12 +16,14 @@ import pytest
 from serving_kit import Bench, Running, TinyRegistry, paid, payment, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
+from feature_repo.times import DAY_US
 from serving.contract.bundle import Release, as_row
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
 from serving.store.sqlite.database import open_database
-from serving.store.sqlite.decision_log import DAY_US, create_tables, read_decisions
+from serving.store.sqlite.decision_log import read_decisions
+from serving.store.sqlite.log_tables import create_tables
 from serving.store.sqlite.measured import KEPT_DAYS, MINUTE_US, read_measured
 from serving.store.sqlite.version_counts import Tally
 
@@ -94,8 +96,8 @@ def test_decisions_alarms_and_failures_of_a_version_are_counted_and_nothing_that
 
 
 def test_several_workers_add_to_the_same_counts(bench: Bench) -> None:
-    other, tally = open_database(bench.settings), Tally()
-    bench.plane.predict_transaction(paid(0))
+    other, tally = open_database(bench.settings.database), Tally()
+    bench.plane.predict_event(paid(0))
     tally.scored("1", True, 0.0)
     bench.plane.tally.write(bench.connection, NOW_US)
     tally.write(other, NOW_US)
@@ -122,8 +124,8 @@ def test_the_time_that_a_score_takes_falls_between_two_limits(bench: Bench) -> N
 
 
 def test_counts_that_cannot_be_written_are_kept_for_the_next_time(bench: Bench) -> None:
-    bench.plane.predict_transaction(paid(0))
-    other = open_database(bench.settings)
+    bench.plane.predict_event(paid(0))
+    other = open_database(bench.settings.database)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         bench.plane.tally.write(bench.connection, NOW_US)
@@ -183,7 +185,7 @@ def test_what_is_older_than_it_is_kept_for_is_forgotten_an_hour_at_a_time(bench:
 def test_a_file_of_the_version_before_gets_the_counts_and_none_has_none(
     bench: Bench, champion: Champion, tmp_path: Path
 ) -> None:
-    bench.plane.predict_transaction(paid(0))
+    bench.plane.predict_event(paid(0))
     bench.connection.execute("DROP TABLE measured")
     bench.connection.execute("PRAGMA user_version = 2")
     nothing = read_measured(tmp_path / "nowhere" / "serving.db", "1", 0)

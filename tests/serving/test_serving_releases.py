@@ -1,4 +1,6 @@
-"""The follower without a registry: what it tries again, what it does not, and what it switches off in MLflow."""
+"""The follower without a registry: what it tries again, what it does not, and what it switches
+off in MLflow.
+"""
 
 from __future__ import annotations
 

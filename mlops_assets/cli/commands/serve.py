@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mlops_assets.cli.arguments import Once, day
-from mlops_assets.cli.platform import configured, untrained
+from mlops_assets.cli.platform import case_of, configured, untrained
 from mlops_assets.resources.home import bring_up
 
 
@@ -43,7 +43,16 @@ def run(options: argparse.Namespace) -> None:
             file=sys.stderr,
             flush=True,
         )
-    words = ["--home", str(settings.home), "--name", settings.use_case, "--lake", settings.lake_root]
+    words = [
+        "--home",
+        str(settings.home),
+        "--name",
+        settings.use_case,
+        "--events",
+        case_of(settings).event.dataset,
+        "--lake",
+        settings.lake_root,
+    ]
     words += ["--host", options.host, "--port", str(options.port), "--workers", str(options.workers)]
     words += ["--clock", options.clock, *(["--now", options.now] if options.now else [])]
     words += ["--far-days", str(settings.serving.far_days), "--when-far", settings.serving.when_far]

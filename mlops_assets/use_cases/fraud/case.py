@@ -1,4 +1,6 @@
-"""Card fraud as the machinery sees it. Importing this is cheap; what is heavy is imported when it is called."""
+"""Card fraud as the machinery sees it. Importing this is cheap; what is heavy is imported when
+it is called.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,7 +66,9 @@ def _located(path: str, base: Path) -> str:
 def within(case: UseCase, bounds: Bounds) -> UseCase:
     """What validation lets through, and what the check `ranges` expects, is the same."""
     transactions = replace(case.event_table, schema=partial(schema.transactions_schema, bounds=bounds))
-    return replace(case, event_table=transactions, ranges={**case.ranges, "txn_amount": bounds.amount_range})
+    return replace(
+        case, event_table=transactions, ranges={**case.ranges, "txn_amount": bounds.range_of(schema.AMOUNT)}
+    )
 
 
 FRAUD = UseCase(
@@ -79,7 +83,16 @@ FRAUD = UseCase(
         dataset="transactions",
         id="transaction_id",
         keys=(Key("customer_id"), Key("merchant_id")),
-        columns=(Number("amount", 0.0, 1_000_000.0), Flag("is_declined", default=False)),
+        columns=(
+            Number("amount", 0.0, 1_000_000.0),
+            Flag(
+                "is_declined",
+                default=False,
+                description=(
+                    "The issuer's own refusal, a fact of the input; the service's BLOCK never sets it."
+                ),
+            ),
+        ),
         believable=("amount",),
     ),
     labels=Labels(
@@ -136,7 +149,7 @@ FRAUD = UseCase(
     ),
     ranges={
         **{f"fraud_rate_{d}d": (0.0, 1.0) for d in (3, 7, 28, 90)},
-        "txn_amount": schema.DEFAULTS.amount_range,
+        "txn_amount": schema.DEFAULTS.range_of(schema.AMOUNT),
         "is_night": (0.0, 1.0),
         "num_txns_7d": (0.0, 1e6),
         "customer_seconds_since_last_txn": (0.0, 90 * 86_400.0),

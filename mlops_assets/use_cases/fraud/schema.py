@@ -13,6 +13,7 @@ import pyarrow as pa
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED
 from mlops_assets.core.data.parsing import TYPES, Kind
 from serving.contract.bounds import Bounds
+from serving.contract.subject import Number
 
 if TYPE_CHECKING:
     from pandera.pandas import Check, DataFrameSchema, Hypothesis
@@ -46,6 +47,7 @@ LABEL_KEY, LABEL_ORDER = (
 )
 
 DEFAULTS = Bounds()
+AMOUNT = Number("amount", 0.0, 1_000_000.0)
 FIRST_DAY = date(2000, 1, 1)  # before it is a clock that was never set
 
 
@@ -53,7 +55,7 @@ def transactions_schema(arrival_day: date | None = None, bounds: Bounds = DEFAUL
     """Accepted transactions; with `arrival_day`, none of them happened, or was learnt of, after that day."""
     import pandera.pandas as pa
 
-    lowest, highest = bounds.amount_range
+    lowest, highest = bounds.range_of(AMOUNT)
     return pa.DataFrameSchema(
         {
             "transaction_id": pa.Column(object),
@@ -65,7 +67,7 @@ def transactions_schema(arrival_day: date | None = None, bounds: Bounds = DEFAUL
                 float,
                 [
                     pa.Check.ge(lowest, error=f"below {lowest:.15g}"),
-                    pa.Check.le(highest, error=bounds.too_much),
+                    pa.Check.le(highest, error=bounds.too_much(AMOUNT)),
                 ],
             ),
             "is_declined": pa.Column(bool),

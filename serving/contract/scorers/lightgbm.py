@@ -49,7 +49,9 @@ class Calibrator:
 
 
 class Scorer:
-    """A LightGBM text model with its calibrator. A missing value is NaN. Safe to call from several threads."""
+    """A LightGBM text model with its calibrator. A missing value is NaN. Safe to call from
+    several threads.
+    """
 
     def __init__(self, model_text: str, calibrator: Calibrator) -> None:
         import lightgbm

@@ -17,13 +17,15 @@ LARGEST = 1e10
 class Number:
     """A number from `low` to `high`, both included.
 
-    `default` is what an event that leaves it out means; None: it is required.
+    `default` is what an event that leaves it out means; None: it is required. `description` stands on the
+    service's page, as that of every column.
     """
 
     name: str
     low: float = -LARGEST
     high: float = LARGEST
     default: float | None = None
+    description: str = ""
     kind: Literal["number"] = field(default="number", init=False)
 
     def __post_init__(self) -> None:
@@ -39,10 +41,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Flag:
-    """True or false. `default` is what an event that leaves it out means; None: it is required."""
+    """True or false; `default` as for a Number."""
 
     name: str
     default: bool | None = None
+    description: str = ""
     kind: Literal["flag"] = field(default="flag", init=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,7 @@ class Text:
 
     name: str
     default: str | None = None
+    description: str = ""
     kind: Literal["text"] = field(default="text", init=False)
 
     def __post_init__(self) -> None:

@@ -1,9 +1,13 @@
-"""How a declaration of a use case that cannot be meant is refused: with its place, the value and the remedy."""
+"""How a declaration of a use case that cannot be meant is refused: with its place, the value
+and the remedy.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+
+from serving.errors import ServingError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 # Columns that every stream has, or that the log adds to it.
@@ -32,14 +36,16 @@ RESERVED = frozenset(
 )
 
 
-class BadSubject(ValueError):
+class BadSubject(ServingError, ValueError):
     """A declaration that cannot be meant; the message names the place in the use case, the value and what to
     do.
     """
 
 
 def check_name(place: str, name: str) -> None:
-    """Raise `BadSubject` where `name` cannot be a column of a lake dataset and of the service's log at once."""
+    """Raise `BadSubject` where `name` cannot be a column of a lake dataset and of the service's
+    log at once.
+    """
     if not NAME.fullmatch(name):
         raise BadSubject(
             f"{place}: {name!r} is no name; use lower case letters, digits and _, such as parcel_id"

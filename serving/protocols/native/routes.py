@@ -15,22 +15,19 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 
-from serving.messages import Answer, Label, LabelReceipt, StoreBusy, Transaction
+from serving.contract.subject import Subject
+from serving.messages import LabelReceipt, NoModel, StoreBusy
 from serving.protocols.native.refusals import json_response, unavailable
 from serving.protocols.native.schemas import (
     ErrorResponse,
     HealthResponse,
-    LabelsRequest,
-    LabelsResponse,
-    PredictRequest,
-    PredictResponse,
+    Wire,
+    wire_of,
 )
 from serving.service import Service
-from serving.store.sqlite.decision_log import to_us
 
 LABELS_AT_ONCE = 20  # about 2 ms of work, after which others get their turn
 RETRY_EVERY_S = 0.002
@@ -45,32 +42,26 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 def add_routes(app: FastAPI, service: Service) -> None:
     """On the application itself: a router between would cost every request another match."""
     plane, metrics = service.plane, service.metrics
-    _document_bodies(app)
+    _document_bodies(app, lambda: service.plane.subject)
 
-    @app.post(
-        "/predict",
-        response_model=PredictResponse,
-        responses=REFUSALS,
-        openapi_extra=_body(PredictRequest),
-        tags=["predictions"],
-    )
+    def wire() -> Wire:
+        """The messages of the use case that is served."""
+        if (subject := plane.subject) is None:
+            raise NoModel("no model is loaded yet")
+        if not metrics.decisions:
+            metrics.know_decisions(subject.decisions)
+        return wire_of(subject)
+
+    @app.post("/predict", responses={**_answers("PredictResponse"), **REFUSALS}, tags=["predictions"])
     async def predict(request: Request) -> Response:
-        """Score a transaction against its history, or a ready-made vector.
+        """Score an event against its history, or a ready-made vector.
 
         A repeated id gets its stored answer; with another payload, 409.
         """
-        asked = PredictRequest.model_validate_json(await request.body())
-        if given := asked.transaction:
-            transaction = Transaction(
-                given.transaction_id,
-                to_us(given.event_timestamp),
-                given.customer_id,
-                given.merchant_id,
-                given.amount,
-                given.is_declined,
-                None if given.created_timestamp is None else to_us(given.created_timestamp),
-            )
-            answer = await _patiently(lambda: plane.predict_transaction(transaction), service, request)
+        messages = wire()
+        asked: Any = messages.request.model_validate_json(await request.body())
+        if (scored := messages.scored(asked)) is not None:
+            answer = await _patiently(lambda: plane.predict_event(scored), service, request)
         else:
             features = asked.features or {}
             answer = await _patiently(
@@ -83,27 +74,16 @@ def add_routes(app: FastAPI, service: Service) -> None:
             metrics.freshness(answer.freshness)
             if answer.degraded:
                 metrics.degraded.inc()
-        return json_response(_shown(answer))
+        return json_response(messages.shown(answer))
 
-    @app.post(
-        "/labels",
-        response_model=LabelsResponse,
-        responses=REFUSALS,
-        openapi_extra=_body(LabelsRequest),
-        tags=["labels"],
-    )
+    @app.post("/labels", responses={**_answers("LabelsResponse"), **REFUSALS}, tags=["labels"])
     async def labels(request: Request) -> Response:
-        """Report what became known of transactions.
+        """Report what became known of events.
 
-        Labels of transactions that the service never saw are kept, with `known` false.
+        Labels of events that the service never saw are kept, with `known` false.
         """
-        asked = LabelsRequest.model_validate_json(await request.body())
-        given = [
-            Label(
-                x.transaction_id, x.is_fraud, None if x.label_timestamp is None else to_us(x.label_timestamp)
-            )
-            for x in asked.labels
-        ]
+        messages = wire()
+        given = messages.labels(messages.labels_request.model_validate_json(await request.body()))
         await _patiently(lambda: plane.check_labels(given), service, request)
         receipts: list[LabelReceipt] = []
         remaining = iter(given)
@@ -117,7 +97,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         }
         for outcome, name in (("accepted", "accepted"), ("duplicate", "duplicates"), ("unknown", "unknown")):
             metrics.labels[outcome].inc(counts[name])
-        return json_response({**counts, "labels": receipts})
+        return json_response({**counts, "labels": [messages.receipt(one) for one in receipts]})
 
     @app.get(
         "/health", response_model=HealthResponse, responses={503: {"model": HealthResponse}}, tags=["health"]
@@ -182,38 +162,39 @@ async def _patiently(work: Callable[[], Result], service: Service, request: Requ
             await asyncio.sleep(RETRY_EVERY_S)
 
 
-def _shown(answer: Answer) -> dict[str, object]:
-    return {
-        "prediction_id": answer.prediction_id,
-        "fraud_score": answer.fraud_score,
-        "decision": answer.decision,
-        "threshold": answer.threshold,
-        "block_threshold": answer.block_threshold,
-        "model_version": answer.model_version,
-        "reasons": answer.reasons,
-        "degraded": answer.degraded,
-        "freshness": answer.freshness,
-    }
+def _answers(model: str) -> dict[int | str, dict[str, Any]]:
+    """The answer's schema for the documentation, by the name of a model of `Wire`."""
+    schema = {"$ref": COMPONENTS.format(model=model)}
+    return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
 
 
-def _body(model: type[BaseModel]) -> dict[str, Any]:
-    """The request's schema for the documentation: bodies are parsed by pydantic straight from the bytes, not
-    by FastAPI.
+def _document_bodies(app: FastAPI, subject: Callable[[], Subject | None]) -> None:
+    """Add the messages of the use case to the documentation.
+
+    Bodies are parsed by pydantic straight from the bytes, not by FastAPI. Until a release is served nothing
+    is known of them.
     """
-    schema = {"$ref": COMPONENTS.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _document_bodies(app: FastAPI) -> None:
-    """Add the requests' models to the components, where `_body` points to."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = plain()
+        if (served := subject()) is None:
+            return document
+        wire = wire_of(served)
         _, models = models_json_schema(
-            [(m, "validation") for m in (PredictRequest, LabelsRequest)], ref_template=COMPONENTS
+            [
+                (wire.request, "validation"),
+                (wire.labels_request, "validation"),
+                (wire.response, "serialization"),
+                (wire.labels_response, "serialization"),
+            ],
+            ref_template=COMPONENTS,
         )
         document["components"]["schemas"].update(models["$defs"])
+        for route, model in (("/predict", wire.request), ("/labels", wire.labels_request)):
+            schema = {"$ref": COMPONENTS.format(model=model.__name__)}
+            body = {"required": True, "content": {"application/json": {"schema": schema}}}
+            document["paths"][route]["post"]["requestBody"] = body
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

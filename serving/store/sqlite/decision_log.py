@@ -1,161 +1,200 @@
-"""The service's log, as tables and readers: every decision with all that its replay needs, and every label,
-in commit order.
+"""The service's log: every decision with all that its replay needs, and every label, in commit order.
 
-It shares `serving.db` with the online state, so that a decision, its event and its id commit in one
-transaction. Nothing here needs a web framework: the `prediction_log` asset and replay read through this
-module.
+Nothing here needs a web framework: assets and replay read through this module.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from collections.abc import Collection, Iterator
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
+import orjson
 import pyarrow as pa
 
-from feature_repo.online.sqlite.transactions import transaction
+from feature_repo.times import DAY_US, from_us, midnight_us
+from serving.contract.before_subjects import BEFORE
+from serving.contract.records import Answer, Reason
+from serving.contract.subject import Subject
+from serving.store.sqlite.log_tables import open_read_only, subject_of_log
 
-SCHEMA_VERSION = 4
-DAY_US = 86_400_000_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-END_US = 1 << 62  # after every moment that can be told
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS sequence (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL, clock_us INTEGER NOT NULL,
-  newest_us INTEGER NOT NULL);
-INSERT OR IGNORE INTO sequence VALUES (1, 0, 0, 0);
-CREATE TABLE IF NOT EXISTS decisions (
-  seq INTEGER PRIMARY KEY,
-  prediction_id TEXT NOT NULL UNIQUE,
-  kind TEXT NOT NULL CHECK (kind IN ('transaction', 'features')),
-  event_us INTEGER NOT NULL,
-  created_us INTEGER NOT NULL,
-  customer_id TEXT, merchant_id TEXT, amount REAL, is_declined INTEGER,
-  features TEXT NOT NULL,
-  read_seq INTEGER NOT NULL,
-  fraud_score REAL NOT NULL, decision TEXT NOT NULL, review_threshold REAL NOT NULL, block_threshold REAL NOT NULL,
-  model_version TEXT NOT NULL, reasons TEXT NOT NULL, degraded INTEGER NOT NULL,
-  maturity_us INTEGER NOT NULL,
-  payload_digest BLOB NOT NULL,
-  freshness TEXT NOT NULL DEFAULT '{}'
-);
-CREATE INDEX IF NOT EXISTS decisions_by_arrival ON decisions (created_us);
-CREATE TABLE IF NOT EXISTS labels (
-  seq INTEGER PRIMARY KEY,
-  transaction_id TEXT NOT NULL,
-  is_fraud INTEGER NOT NULL,
-  label_us INTEGER NOT NULL,
-  known INTEGER NOT NULL,
-  given_us INTEGER
-);
-CREATE INDEX IF NOT EXISTS labels_by_arrival ON labels (label_us);
-CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels (transaction_id, coalesce(given_us, label_us), is_fraud);
-CREATE TABLE IF NOT EXISTS waiting_labels (transaction_id TEXT NOT NULL, label_us INTEGER NOT NULL, is_fraud INTEGER NOT NULL,
-  PRIMARY KEY (transaction_id, label_us, is_fraud)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS measured (minute_us INTEGER NOT NULL, model_version TEXT NOT NULL, what TEXT NOT NULL, n INTEGER NOT NULL,
-  PRIMARY KEY (minute_us, model_version, what)) WITHOUT ROWID;
-"""
-# What each version altered in the one before it; new tables come with `TABLES`.
-MIGRATIONS = {
-    1: (
-        """
-ALTER TABLE decisions ADD COLUMN freshness TEXT NOT NULL DEFAULT '{}';
-ALTER TABLE labels ADD COLUMN given_us INTEGER;
-DROP INDEX labels_once;
-"""
-    ),
-    2: "",
-    3: "",
-}
+END_US = 1 << 62  # Beyond every moment that a file can hold.
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
-DECISIONS = pa.schema(
-    [
-        ("seq", pa.int64()),
-        ("prediction_id", pa.string()),
-        ("kind", pa.string()),
-        ("event_timestamp", TIMESTAMP),
-        ("created_timestamp", TIMESTAMP),
-        ("customer_id", pa.string()),
-        ("merchant_id", pa.string()),
-        ("amount", pa.float64()),
-        ("is_declined", pa.bool_()),
-        ("features", pa.string()),
-        ("read_seq", pa.int64()),
-        ("fraud_score", pa.float64()),
-        ("decision", pa.string()),
-        ("review_threshold", pa.float64()),
-        ("block_threshold", pa.float64()),
-        ("model_version", pa.string()),
-        ("degraded", pa.bool_()),
-        ("freshness", pa.string()),
-    ]
-)
-LABELS = pa.schema(
-    [
-        ("seq", pa.int64()),
-        ("transaction_id", pa.string()),
-        ("is_fraud", pa.bool_()),
-        ("label_timestamp", TIMESTAMP),
-        ("known", pa.bool_()),
-    ]
-)
+KINDS = {"number": pa.float64(), "flag": pa.bool_(), "text": pa.string()}
 # Column names in the file where they differ from the names outside.
 STORED = {"event_timestamp": "event_us", "created_timestamp": "created_us", "label_timestamp": "label_us"}
 
 
-class LogError(Exception):
-    """The log's file cannot be used: written by another version of the platform, or not a log."""
+class DecisionLog:
+    """Decisions and labels of one use case in a file whose tables are there, over a caller's connection."""
+
+    def __init__(self, connection: sqlite3.Connection, subject: Subject) -> None:
+        self._connection, self._event = connection, subject.event
+        own = self._event.names[1:]
+        columns = (
+            "seq", "prediction_id", "kind", "event_us", "created_us", *own, "features", "read_seq",
+            subject.score, "decision", "review_threshold", "block_threshold", "model_version", "reasons",
+            "degraded", "maturity_us", "payload_digest", "freshness",
+        )  # fmt: skip
+        self._insert = (
+            f"INSERT INTO decisions ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        )
+        self._none = (None,) * len(own)
+        self._find = (
+            f"SELECT {subject.score}, decision, review_threshold, block_threshold, model_version, reasons,"
+            " degraded, freshness, payload_digest FROM decisions WHERE prediction_id = ?"
+        )
+        label = f"seq, {self._event.id}, {subject.labels.name}, label_us, known, given_us"
+        self._insert_label = f"INSERT OR IGNORE INTO labels ({label}) VALUES (?, ?, ?, ?, ?, ?)"
+
+    def find(self, prediction_id: str) -> tuple[Answer, bytes] | None:
+        """The stored answer to an id, and the digest of what was asked; None where the id is new."""
+        row = self._connection.execute(self._find, (prediction_id,)).fetchone()
+        if row is None:
+            return None
+        score, decision, review, block, version, reasons, degraded, freshness, digest = row
+        told = tuple(Reason(**reason) for reason in orjson.loads(reasons))
+        aged = orjson.loads(freshness)
+        return (
+            Answer(
+                prediction_id,
+                score,
+                decision,
+                review,
+                block,
+                version,
+                told,
+                bool(degraded),
+                aged,
+                repeated=True,
+            ),
+            digest,
+        )
+
+    def add(
+        self,
+        seq: int,
+        kind: str,
+        times_us: tuple[int, int],
+        values: Sequence[object] | None,
+        vector: object,
+        answer: Answer,
+        maturity_us: int,
+        digest: bytes,
+    ) -> None:
+        """Record a decision as number `seq`, which has read what was committed before it.
+
+        `times_us` is when it happened and when it was known. `values` are the event's keys and columns, None
+        for a ready-made vector.
+        """
+        self._connection.execute(
+            self._insert,
+            (
+                seq,
+                answer.prediction_id,
+                kind,
+                *times_us,
+                *(self._none if values is None else values),
+                orjson.dumps(vector).decode(),
+                seq - 1,
+                answer.score,
+                answer.decision,
+                answer.threshold,
+                answer.block_threshold,
+                answer.model_version,
+                orjson.dumps(answer.reasons).decode(),
+                answer.degraded,
+                maturity_us,
+                digest,
+                orjson.dumps(answer.freshness).decode(),
+            ),
+        )
+
+    def add_label(
+        self, seq: int, event_id: str, positive: bool, label_us: int, known: bool, given_us: int | None
+    ) -> bool:
+        """Record a label as number `seq`; False where this very label was there already."""
+        row = (seq, event_id, positive, label_us, known, given_us)
+        return self._connection.execute(self._insert_label, row).rowcount > 0
 
 
-def create_tables(connection: sqlite3.Connection) -> None:
-    """Idempotent; an older file is brought up to this version. One of a newer version is `LogError`."""
-    if _version(connection) == SCHEMA_VERSION:
-        return  # most openings: nothing to write, so no lock to wait for
-    with transaction(connection):  # Two workers that start at once migrate one after the other.
-        version = _version(connection)
-        for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
-            _run(connection, MIGRATIONS[old])
-        _run(connection, TABLES)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+def decisions_schema(subject: Subject) -> pa.Schema:
+    """The columns of `read_decisions`. An event's own columns are null for a ready-made vector."""
+    event = subject.event
+    own = [(key.name, pa.string()) for key in event.keys]
+    own += [(column.name, KINDS[column.kind]) for column in event.columns]
+    return pa.schema(
+        [
+            ("seq", pa.int64()),
+            ("prediction_id", pa.string()),
+            ("kind", pa.string()),
+            ("event_timestamp", TIMESTAMP),
+            ("created_timestamp", TIMESTAMP),
+            *own,
+            ("features", pa.string()),
+            ("read_seq", pa.int64()),
+            (subject.score, pa.float64()),
+            ("decision", pa.string()),
+            ("review_threshold", pa.float64()),
+            ("block_threshold", pa.float64()),
+            ("model_version", pa.string()),
+            ("degraded", pa.bool_()),
+            ("freshness", pa.string()),
+        ]
+    )
 
 
-def read_decisions(db: Path, day: str) -> pa.Table:
-    """The decisions that arrived on a day (of `created_timestamp`), in commit order; empty where nothing was
-    served.
+def labels_schema(subject: Subject) -> pa.Schema:
+    """The columns of `read_labels`."""
+    return pa.schema(
+        [
+            ("seq", pa.int64()),
+            (subject.event.id, pa.string()),
+            (subject.labels.name, pa.bool_()),
+            ("label_timestamp", TIMESTAMP),
+            ("known", pa.bool_()),
+        ]
+    )
+
+
+def read_decisions(db: Path, day: str, subject: Subject | None = None) -> pa.Table:
+    """The decisions that arrived on a day (UTC, of `created_timestamp`), in commit order.
+
+    Empty where nothing was served. `subject` gives the columns; by default the file's own.
     """
-    return _read(db, "decisions", DECISIONS, "created_us", day)
+    with open_read_only(db) as connection:
+        schema = decisions_schema(subject or _subject(connection))
+        return _read(connection, "decisions", schema, "created_us", day)
 
 
-def read_labels(db: Path, day: str) -> pa.Table:
-    """The labels of a day (of `label_timestamp`), in commit order.
+def read_labels(db: Path, day: str, subject: Subject | None = None) -> pa.Table:
+    """The labels of a day (UTC, of `label_timestamp`), in commit order.
 
-    `known` is false where the service had not seen the transaction.
+    `known` is false where the service had not seen the event. `subject` gives the columns; by default the
+    file's own.
     """
-    return _read(db, "labels", LABELS, "label_us", day)
+    with open_read_only(db) as connection:
+        schema = labels_schema(subject or _subject(connection))
+        return _read(connection, "labels", schema, "label_us", day)
 
 
 def served_days(
-    db: Path, what: Literal["transactions", "labels"] = "transactions", days: Collection[str] | None = None
+    db: Path, what: Literal["events", "labels"] = "events", days: Collection[str] | None = None
 ) -> set[str]:
-    """The arrival days, of `days` or of all, on which the service took at least one transaction (or one
-    label): for those the log is the source, not the feed's file.
+    """The arrival days, of `days` or of all, on which the service took at least one event, or one label.
 
-    Ready-made vectors do not count, as they bring no transaction.
+    For those days the log is the source, and not the feed's file. Ready-made vectors do not count, as they
+    bring no event.
     """
     table, arrival, only = {
-        "transactions": ("decisions", "created_us", "kind = 'transaction' AND"),
+        "events": ("decisions", "created_us", "kind != 'features' AND"),
         "labels": ("labels", "label_us", ""),
     }[what]
     # One step in the index of arrivals a day, however many rows the day has.
-    query = (
-        f"SELECT {arrival} FROM {table} WHERE {only} {arrival} >= ? AND {arrival} < ? ORDER BY {arrival}"
-        " LIMIT 1"
-    )
+    within = f"{only} {arrival} >= ? AND {arrival} < ?"
+    query = f"SELECT {arrival} FROM {table} WHERE {within} ORDER BY {arrival} LIMIT 1"
     with open_read_only(db) as connection:
         if connection is None:
             return set()
@@ -163,7 +202,7 @@ def served_days(
             return {
                 day
                 for day in days
-                if connection.execute(query, (_midnight_us(day), _midnight_us(day) + DAY_US)).fetchone()
+                if connection.execute(query, (midnight_us(day), midnight_us(day) + DAY_US)).fetchone()
             }
         found, since = set(), -END_US
         while row := connection.execute(query, (since, END_US)).fetchone():
@@ -172,51 +211,28 @@ def served_days(
         return found
 
 
-def to_us(moment: datetime) -> int:
-    """Microseconds since the epoch, exactly, of a datetime that has a zone."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+def _subject(connection: sqlite3.Connection | None) -> Subject:
+    return (subject_of_log(connection) if connection is not None else None) or BEFORE
 
 
-def from_us(moment_us: int) -> datetime:
-    return EPOCH + timedelta(microseconds=moment_us)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if not 0 <= version <= SCHEMA_VERSION:
-        raise LogError(f"serving.db has schema version {version}, this platform knows {SCHEMA_VERSION}")
-    return version
-
-
-def _run(connection: sqlite3.Connection, script: str) -> None:
-    """Statement by statement: `executescript` would commit first."""
-    for statement in script.split(";"):
-        connection.execute(statement)
-
-
-def _read(db: Path, table: str, schema: pa.Schema, arrival: str, day: str) -> pa.Table:
-    start = _midnight_us(day)
-    with open_read_only(db) as connection:
-        # A file that no service of this version has opened yet lacks the newest columns.
-        there = (
-            set()
-            if connection is None
-            else {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-        )
-        columns = ", ".join(
-            stored if (stored := STORED.get(name, name)) in there else "NULL" for name in schema.names
-        )
-        query = f"SELECT {columns} FROM {table} WHERE {arrival} >= ? AND {arrival} < ? ORDER BY seq"
-        rows = [] if connection is None else connection.execute(query, (start, start + DAY_US)).fetchall()
+def _read(
+    connection: sqlite3.Connection | None, table: str, schema: pa.Schema, arrival: str, day: str
+) -> pa.Table:
+    if connection is None:
+        return schema.empty_table()
+    start = midnight_us(day)
+    # A file that no service of this version has opened yet lacks the newest columns.
+    there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    columns = ", ".join(
+        stored if (stored := STORED.get(name, name)) in there else "NULL" for name in schema.names
+    )
+    query = f"SELECT {columns} FROM {table} WHERE {arrival} >= ? AND {arrival} < ? ORDER BY seq"
+    rows = connection.execute(query, (start, start + DAY_US)).fetchall()
     values: list[tuple[object, ...]] = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
     return pa.table(
         [_column(list(column), field.type) for column, field in zip(values, schema, strict=True)],
         schema=schema,
     )
-
-
-def _midnight_us(day: str) -> int:
-    return (date.fromisoformat(day) - EPOCH.date()).days * DAY_US
 
 
 def _column(values: list[object], kind: pa.DataType) -> pa.Array:
@@ -225,20 +241,3 @@ def _column(values: list[object], kind: pa.DataType) -> pa.Array:
     if kind == pa.bool_():
         return pa.array([None if v is None else bool(v) for v in values], kind)
     return pa.array(values, kind)
-
-
-@contextlib.contextmanager
-def open_read_only(db: Path, table: str = "decisions") -> Iterator[sqlite3.Connection | None]:
-    """A connection that cannot write, or None where no service ever made the table."""
-    if not db.exists():
-        yield None
-        return
-    connection = sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
-    try:
-        _version(connection)
-        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-        yield connection if exists else None
-    except sqlite3.DatabaseError as error:
-        raise LogError(f"{db.name} cannot be read ({error})") from error
-    finally:
-        connection.close()

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from feature_repo.online.sqlite.transactions import transaction
-from serving.store.sqlite.decision_log import DAY_US, open_read_only
+from feature_repo.times import DAY_US
+from serving.store.sqlite.log_tables import open_read_only
 
 MINUTE_US = 60_000_000
 KEPT_DAYS = 30

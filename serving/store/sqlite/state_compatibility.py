@@ -9,9 +9,9 @@ import sqlite3
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.generations import standing, tables_of
 from feature_repo.online.sqlite.queries import table_name
-from serving.contract.events import TRANSACTIONS
 
-AGREE = 3  # payments that say a moment before it is believed: one is a typing error, two its repetition
+# Events that say a moment before it is believed: one is a typing error, two its repetition.
+AGREE = 3
 
 
 def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
@@ -43,11 +43,13 @@ def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
     return reasons
 
 
-def agreed_us(connection: sqlite3.Connection, events: int = AGREE) -> int:
-    """The moment that so many payments of the online state have reached; 0 where there are fewer."""
+def agreed_us(connection: sqlite3.Connection, stream: str, events: int = AGREE) -> int:
+    """The moment that so many events of a stream of the online state have reached; 0 where
+    there are fewer.
+    """
     try:
         generation = standing(connection).current
-        if (table := table_name(TRANSACTIONS, generation)) not in tables_of(connection, generation):
+        if (table := table_name(stream, generation)) not in tables_of(connection, generation):
             return 0
     except sqlite3.OperationalError:  # a log without a state
         return 0

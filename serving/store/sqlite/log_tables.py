@@ -1,0 +1,176 @@
+"""The tables of the service's log, and what earlier versions of the file lacked.
+
+The columns of decisions and labels follow from the use case, whose subject stands in the file. Files of
+before have none: theirs is `BEFORE`. The log shares `serving.db` with the online state, so that a decision,
+its event and its id commit in one transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from feature_repo.online.sqlite.transactions import transaction
+from serving.contract.before_subjects import BEFORE
+from serving.contract.subject import Flag, Number, Subject
+from serving.contract.subject.event import Event
+from serving.errors import ServingError
+
+SCHEMA_VERSION = 5
+
+SHARED = """
+CREATE TABLE IF NOT EXISTS sequence (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL,
+  clock_us INTEGER NOT NULL, newest_us INTEGER NOT NULL);
+INSERT OR IGNORE INTO sequence VALUES (1, 0, 0, 0);
+CREATE TABLE IF NOT EXISTS measured (minute_us INTEGER NOT NULL, model_version TEXT NOT NULL,
+  what TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (minute_us, model_version, what)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS use_case (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL,
+  subject TEXT NOT NULL);
+"""
+# What each version altered in the one before it. New tables come with `SHARED` and `_tables`.
+MIGRATIONS = {
+    1: """
+ALTER TABLE decisions ADD COLUMN freshness TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE labels ADD COLUMN given_us INTEGER;
+DROP INDEX labels_once;
+""",
+    2: "",
+    3: "",
+    4: "",
+}
+
+
+class LogError(ServingError):
+    """The log's file cannot be used: written by another version of the platform, or not a log."""
+
+
+def create_tables(connection: sqlite3.Connection, subject: Subject | None = None) -> Subject | None:
+    """Make the tables that are missing; returns the subject of the file, None where none is known yet.
+
+    An older file is brought up to this version. With `subject` the tables of its decisions and labels are
+    made too. `LogError` for a file of a newer version or of another use case.
+    """
+    if _version(connection) == SCHEMA_VERSION and (known := _stored(connection)) == subject:
+        return known  # Most openings: nothing to write, so no lock to wait for.
+    with transaction(connection):  # Two workers that start at once migrate one after the other.
+        version = _version(connection)
+        for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+            _run(connection, MIGRATIONS[old])
+        _run(connection, SHARED)
+        stored = _stored(connection) or (BEFORE if version else None)
+        wanted = subject or stored
+        if wanted is not None:
+            _hold(connection, wanted, stored)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return wanted
+
+
+def subject_of_log(connection: sqlite3.Connection) -> Subject | None:
+    """The subject whose decisions the file holds; None where no release was ever served from it."""
+    version = _version(connection)
+    return _stored(connection) if version == SCHEMA_VERSION else BEFORE if version else None
+
+
+@contextlib.contextmanager
+def open_read_only(db: Path, table: str = "decisions") -> Iterator[sqlite3.Connection | None]:
+    """A connection that cannot write, or None where no service ever made the table.
+
+    `LogError` where the file cannot be read.
+    """
+    if not db.exists():
+        yield None
+        return
+    connection = sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+    try:
+        _version(connection)
+        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        yield connection if exists else None
+    except sqlite3.DatabaseError as error:
+        raise LogError(f"{db.name} cannot be read ({error})") from error
+    finally:
+        connection.close()
+
+
+def _hold(connection: sqlite3.Connection, subject: Subject, stored: Subject | None) -> None:
+    """Make the tables of a subject, with the columns that a later declaration of it added."""
+    if stored is not None and stored.name != subject.name:
+        raise LogError(
+            f"serving.db holds decisions of the use case {stored.name!r}, not of {subject.name!r}:"
+            " a home belongs to one use case; give the other one a home of its own (MLOPS_HOME)"
+        )
+    _run(connection, _tables(subject))
+    there = {row[1] for row in connection.execute("PRAGMA table_info(decisions)")}
+    for column in _columns(subject.event):
+        if column.split()[0] not in there:
+            connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
+    row = (subject.name, json.dumps(subject.to_dict()))
+    connection.execute("INSERT OR REPLACE INTO use_case VALUES (1, ?, ?)", row)
+
+
+def _columns(event: Event) -> list[str]:
+    """The event's own columns in the table of decisions, null for a ready-made vector."""
+    kinds = {column.name: column for column in event.columns}
+    keys = [f"{key.name} TEXT" for key in event.keys]
+    return keys + [
+        f"{name} {'REAL' if isinstance(one, Number) else 'INTEGER' if isinstance(one, Flag) else 'TEXT'}"
+        for name, one in kinds.items()
+    ]
+
+
+def _tables(subject: Subject) -> str:
+    event, label = subject.event, subject.labels.name
+    return f"""
+CREATE TABLE IF NOT EXISTS decisions (
+  seq INTEGER PRIMARY KEY,
+  prediction_id TEXT NOT NULL UNIQUE,
+  kind TEXT NOT NULL CHECK (kind IN ('{event.noun}', 'features')),
+  event_us INTEGER NOT NULL,
+  created_us INTEGER NOT NULL,
+  {", ".join(_columns(event))},
+  features TEXT NOT NULL,
+  read_seq INTEGER NOT NULL,
+  {subject.score} REAL NOT NULL, decision TEXT NOT NULL, review_threshold REAL NOT NULL,
+  block_threshold REAL NOT NULL,
+  model_version TEXT NOT NULL, reasons TEXT NOT NULL, degraded INTEGER NOT NULL,
+  maturity_us INTEGER NOT NULL,
+  payload_digest BLOB NOT NULL,
+  freshness TEXT NOT NULL DEFAULT '{{}}'
+);
+CREATE INDEX IF NOT EXISTS decisions_by_arrival ON decisions (created_us);
+CREATE TABLE IF NOT EXISTS labels (
+  seq INTEGER PRIMARY KEY,
+  {event.id} TEXT NOT NULL,
+  {label} INTEGER NOT NULL,
+  label_us INTEGER NOT NULL,
+  known INTEGER NOT NULL,
+  given_us INTEGER
+);
+CREATE INDEX IF NOT EXISTS labels_by_arrival ON labels (label_us);
+CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels ({event.id}, coalesce(given_us, label_us), {label});
+CREATE TABLE IF NOT EXISTS waiting_labels ({event.id} TEXT NOT NULL, label_us INTEGER NOT NULL,
+  {label} INTEGER NOT NULL, PRIMARY KEY ({event.id}, label_us, {label})) WITHOUT ROWID;
+"""
+
+
+def _stored(connection: sqlite3.Connection) -> Subject | None:
+    try:
+        row = connection.execute("SELECT subject FROM use_case").fetchone()
+    except sqlite3.OperationalError:  # The table is not there yet.
+        return None
+    return Subject.from_dict(json.loads(row[0])) if row else None
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not 0 <= version <= SCHEMA_VERSION:
+        raise LogError(f"serving.db has schema version {version}, this platform knows {SCHEMA_VERSION}")
+    return version
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    """Statement by statement: `executescript` would commit first."""
+    for statement in script.split(";"):
+        connection.execute(statement)
