@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import PlatformError
-from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.resources.environments import ConfigError, Settings, former_keys, load_settings
 from mlops_assets.resources.home import DATABASE, bring_up
 from mlops_assets.use_cases import USE_CASES
 
@@ -24,9 +25,13 @@ class CommandError(PlatformError):
 def configured() -> Settings:
     """The settings of this command.
 
-    One `ConfigError` lists every problem of the configuration, those of the source included.
+    One `ConfigError` lists every problem of the configuration, those of the source included. A key that has
+    another name now is read, with a line on stderr.
     """
-    return load_settings(use_cases=USE_CASES)
+    settings = load_settings(use_cases=USE_CASES)
+    for line in former_keys(settings):
+        print(f"mlops: {settings.config_file}: {line}", file=sys.stderr)
+    return settings
 
 
 def case_of(settings: Settings) -> UseCase:

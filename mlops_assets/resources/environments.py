@@ -320,6 +320,17 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return given, problems
 
 
+def former_keys(settings: Settings) -> list[str]:
+    """A line for each key of the configuration that is read under its name of before."""
+    given = tomllib.loads(settings.config_text)
+    return [
+        f"[{section}] {old}: is read as {new}, its name of now; rename it"
+        for section, names in FORMER_KEYS.items()
+        for old, new in names.items()
+        if old in given.get(section, {})
+    ]
+
+
 def _read_bounds(values: Any, place: str, home_of: Mapping[str, str]) -> tuple[Bounds | None, list[str]]:
     """The times of `[bounds]`, and its `max_<column>`. Which columns there are only a use case knows."""
     values = values if isinstance(values, Mapping) else {"": values}

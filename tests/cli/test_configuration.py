@@ -9,7 +9,7 @@ import pytest
 
 from mlops_assets.cli.command_line import main
 from mlops_assets.cli.platform import configured
-from mlops_assets.resources.environments import load_settings
+from mlops_assets.resources.environments import ConfigError, load_settings
 
 Refused = Callable[..., list[str]]
 GOOD = """
@@ -203,10 +203,33 @@ def test_a_home_whose_path_would_name_another_database_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+FORMER = "[costs]\nmissed_fraud_share = 0.5\n[model]\ncard_k = 7\n[gate]\nmax_amount_factor = 3.0\n"
+
+
 def test_keys_that_had_another_name_before_are_still_read(tmp_path: Path) -> None:
-    (tmp_path / "old.toml").write_text(
-        GOOD + "[costs]\nmissed_fraud_share = 0.5\n[model]\ncard_k = 7\n[gate]\nmax_amount_factor = 3.0\n"
-    )
+    (tmp_path / "old.toml").write_text(GOOD + FORMER)
     settings = load_settings(tmp_path / "old.toml")
     assert (settings.costs.missed_share, settings.model.precision_k) == (0.5, 7)
     assert settings.gate.max_value_factor == 3.0
+
+
+def test_a_command_names_each_key_that_has_another_name_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.toml").write_text(GOOD + FORMER)
+    monkeypatch.setenv("MLOPS_CONFIG", str(tmp_path / "old.toml"))
+    configured()
+    assert capsys.readouterr().err.splitlines() == [
+        f"mlops: {tmp_path / 'old.toml'}: [{section}] {old}: is read as {new}, its name of now; rename it"
+        for section, old, new in (
+            ("costs", "missed_fraud_share", "missed_share"),
+            ("gate", "max_amount_factor", "max_value_factor"),
+            ("model", "card_k", "precision_k"),
+        )
+    ]
+
+
+def test_a_key_under_both_of_its_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "both.toml").write_text(GOOD + "[model]\ncard_k = 7\nprecision_k = 8\n")
+    with pytest.raises(ConfigError, match=r"\[model\].*card_k"):
+        load_settings(tmp_path / "both.toml")
