@@ -2,11 +2,15 @@
 
 python benchmarks/training.py --data DIR --as-of 2018-07-18
 
-The handbook's days become the training set as of D by the platform's own assets. Then, from one frame of rows and on as many threads, each
-chooses its number of rounds on the last training days, fits all training days with it, and is measured on the holdout, which neither has seen:
+The handbook's days become the training set as of D by the platform's own assets. Then, from one frame of
+rows and on as many threads, each
+chooses its number of rounds on the last training days, fits all training days with it, and is measured on
+the holdout, which neither has seen:
 - the platform's recipe, which learns from every fraud and a weighted share of the legitimate rows,
-- XGBoost's `hist` as one would use it: all rows, early stopping, the best iteration. Learning rate, most rounds and patience are the recipe's, the
-  rest its defaults; once with trees of its default depth, once with as many leaves as the recipe's. The one that ranks better is compared with.
+- XGBoost's `hist` as one would use it: all rows, early stopping, the best iteration. Learning rate, most
+  rounds and patience are the recipe's, the
+  rest its defaults; once with trees of its default depth, once with as many leaves as the recipe's. The one
+  that ranks better is compared with.
 
 Seconds are from the frame to the fitted model, after imports, in a process of its own each time; the rounds
 are taken in turns.
@@ -146,7 +150,9 @@ def measure(data: Path, first: str, as_of: date, rounds: int, folder: Path) -> d
 
 
 def prepare(as_of: date, folder: Path) -> dict[str, Any]:
-    """The training set as of the day, and which of its days are for what, as the platform would train on it."""
+    """The training set as of the day, and which of its days are for what, as the platform would
+    train on it.
+    """
     from feature_repo.lake.datasets import Lake
     from mlops_assets.definitions import defs, settings
     from mlops_assets.steps.judge import split_of

@@ -7,7 +7,8 @@ Prints one JSON line.
 
 The handbook's transactions, 0.5 % of them hours late, become fifteen columns. Of the customer: count and
 average over 1, 7 and 30 days, and declines over 7. Of the merchant: count and fraud rate over 1, 7, 30 and
-90 days, tiled by the hour as the fraud case declares it. What is timed is `LocalEngine.view_by_day` and `write_by_day`,
+90 days, tiled by the hour as the fraud case declares it. What is timed is `LocalEngine.view_by_day` and
+`write_by_day`,
 as the assets call them. It is compared with
 - the floor: a plain DuckDB read of the inputs and COPY of the same output, which is in its memory beforehand,
 - pandas as the handbook has it: a Python call for each key, rolling windows within it, and fraud counts as

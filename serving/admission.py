@@ -18,7 +18,9 @@ TURN = "`mlops serve --clock event --now DAY` goes on from another day"
 
 
 def check_numbers(scored: ScoredEvent, event: Event, bounds: Bounds) -> None:
-    """`BadInput` for the first Number outside its range. Both ends of a range belong to it, NaN never does."""
+    """`BadInput` for the first Number outside its range. Both ends of a range belong to it, NaN
+    never does.
+    """
     for column in event.columns:
         if not isinstance(column, Number) or (value := scored.values[column.name]) is None:
             continue
@@ -83,7 +85,8 @@ def check_labels(clock: Clock, bounds: Bounds, labels: Sequence[Label], clock_us
         elif label.label_us is None:
             raise BadInput("bad_value", field, "required: the service runs on event time")
         elif clock_us and label.label_us > clock_us + bounds.ahead_label_us:
-            limit = f"more than {bounds.label_ahead_days:g} days ahead of the service's clock, {from_us(clock_us)}"
+            days = f"{bounds.label_ahead_days:g} days"
+            limit = f"more than {days} ahead of the service's clock, {from_us(clock_us)}"
             raise BadInput(
                 "future", field, f"{from_us(label.label_us)} is {limit} ([bounds] label_ahead_days)"
             )

@@ -29,16 +29,15 @@ from serving.clock import as_of_us, lake_end_us
 from serving.contract.bounds import Bounds
 from serving.contract.events import EventRecord, EventRules
 from serving.contract.policy import decide
+from serving.contract.records import Answer, Reason
 from serving.contract.subject import Flag, Number, Subject
 from serving.messages import (
-    Answer,
     BadInput,
     Conflict,
     Label,
     LabelReceipt,
     NoModel,
     PlaneError,
-    Reason,
     ScoredEvent,
     StoreBusy,
 )

@@ -17,8 +17,8 @@ from mlops_assets.resources.environments import Ingest, Model, Retraining, Setti
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"
 
-# The folders whose files take longest, in the order in which they start. The last one to start keeps everybody
-# waiting.
+# The folders whose files take longest, in the order in which they start. The last one to start keeps
+# everybody waiting.
 LONGEST_FIRST = ("loop", "cli", "graph", "assets", "serving")
 
 # The same examples for the same commit, however busy the machine is. `--hypothesis-profile=default` looks for

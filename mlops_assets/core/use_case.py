@@ -1,4 +1,6 @@
-"""A use case: the frozen value that a folder of declarations gives to the machinery. A second use case is a second value."""
+"""A use case: the frozen value that a folder of declarations gives to the machinery. A second
+use case is a second value.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a feed: canonical columns, what an accepted row satisfies, and how repeats are told apart."""
+    """The rows of a feed: canonical columns, what an accepted row satisfies, and how repeats
+    are told apart.
+    """
 
     columns: pa.Schema
     raw_columns: pa.Schema
@@ -41,7 +45,9 @@ class FeatureView:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCase(Subject):
-    """The subject, and what only the code location needs. No value here opens a file or imports a heavy library.
+    """The subject, and what only the code location needs.
+
+    No value here opens a file or imports a heavy library.
 
     `declarations` is the package with the Feast objects.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlops_assets.core.judging.measures import Scores
 from mlops_assets.core.learning.learner import Learner, Matrix
@@ -33,5 +33,12 @@ class ModelFamily(Learner, Protocol):
     def export(self, release: Release, score: str) -> bytes:
         """The release as an ONNX file whose output is named `score`, after it gave every golden row its
         score.
+        """
+        ...
+
+    def log_model(self, mlflow: Any, text: str, example: Matrix) -> str:
+        """Log the model of that text to MLflow's active run; returns its address.
+
+        `example` holds some rows of features; the model's signature follows from them.
         """
         ...

@@ -132,6 +132,19 @@ class LightGBM:
 
         return portable_model(release, score)
 
+    def log_model(self, mlflow: Any, text: str, example: Matrix) -> str:
+        """As a booster of MLflow's own LightGBM flavour, with the version of LightGBM that it needs."""
+        import lightgbm
+        from mlflow.models import infer_signature
+
+        booster = lightgbm.Booster(model_str=text)
+        signature = infer_signature(example, booster.predict(example))
+        requirements = [f"lightgbm=={lightgbm.__version__}"]  # MLflow takes ten seconds to infer them
+        info = mlflow.lightgbm.log_model(
+            booster, name="model", signature=signature, pip_requirements=requirements
+        )
+        return str(info.model_uri)
+
 
 LIGHTGBM = LightGBM()
 

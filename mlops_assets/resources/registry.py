@@ -6,7 +6,7 @@ MLflow keeps a global tracking address and an active run. Only this module and `
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -125,31 +125,24 @@ class ModelRegistry(ConfigurableResource[Any]):
     def register(
         self,
         mlflow: Any,
-        booster_text: str,
+        log_model: Callable[[Any], str],
         bundle: Path,
         evaluation_fit: Path,
         tags: Mapping[str, str],
-        example: Any,
     ) -> Version:
-        """Log the bundle and the LightGBM model of the active run, and register them as one exact version."""
-        import lightgbm
+        """Log the bundle and the model of the active run, and register them as one exact version.
 
-        mlflow_library()
-        from mlflow.models import infer_signature
-
+        `log_model` logs the model to the MLflow that it is given, and returns the model's address: a family's
+        `log_model`, with the model's text.
+        """
         run_id = mlflow.active_run().info.run_id
         mlflow.log_artifacts(str(bundle), artifact_path=BUNDLE)
         mlflow.log_artifacts(str(evaluation_fit), artifact_path=EVALUATION_FIT)
-        booster = lightgbm.Booster(model_str=booster_text)
-        signature = infer_signature(example, booster.predict(example))
-        requirements = [f"lightgbm=={lightgbm.__version__}"]  # MLflow takes ten seconds to infer them
-        info = mlflow.lightgbm.log_model(
-            booster, name="model", signature=signature, pip_requirements=requirements
-        )
+        address = log_model(mlflow)
         client = self.client()
         if not client.search_registered_models(f"name='{self.name}'"):
             client.create_registered_model(self.name)
-        made = client.create_model_version(self.name, source=info.model_uri, run_id=run_id, tags=dict(tags))
+        made = client.create_model_version(self.name, source=address, run_id=run_id, tags=dict(tags))
         return Version(str(made.version), run_id, dict(tags))
 
     def log_evaluation(

@@ -100,6 +100,13 @@ class Served:
         self._plan, self._day = plan, day
         self._id, self._label = case.event.id, case.labels.name
         self._numbers = [column.name for column in case.event.columns if isinstance(column, Number)]
+        self._histories = list(
+            dict.fromkeys(
+                (view.asked_by, view.entity)
+                for view in plan.views
+                if view.stream in (case.event.dataset, VERDICTS)
+            )
+        )
         self._days = [shift(day, -1), day]
         table = lake.read(PREDICTION_LOG, lake.between(PREDICTION_LOG, self._days[0], day))
         self._known = to_frame(table.filter(pc.equal(table.column("kind"), case.event.noun))).sort_values(
@@ -110,8 +117,8 @@ class Served:
         self._labels = self._all_labels()
         events = self._with_keys(self._labels)
         self.overtaken = {
-            **overtaken(self._log, self._known, plan.keys),
-            **overtaken(self._log, events, plan.keys),
+            **overtaken(self._log, self._known, self._histories),
+            **overtaken(self._log, events, self._histories),
         }
         self.keys = {
             key: dict(zip(self._log["prediction_id"], self._log[key], strict=True)) for key in plan.keys
@@ -152,7 +159,7 @@ class Served:
         for view in self._plan.views:
             seen = self._seen(events[view.stream], view, decision, labels)
             values = view_values(
-                view, seen, pa.array([decision[view.entity]], pa.string()), np.array([at_us], np.int64)
+                view, seen, pa.array([decision[view.asked_by]], pa.string()), np.array([at_us], np.int64)
             )
             known |= {name: None if np.isnan(value[0]) else value[0].item() for name, value in values.items()}
         for step in self._plan.on_demand:
@@ -166,7 +173,9 @@ class Served:
         self, events: pa.Table, view: ViewPlan, decision: Mapping[Any, Any], labels: pd.DataFrame
     ) -> pa.Table:
         """The events of the decision's key, less those that were committed after it had read."""
-        of_key = events.filter(pc.equal(events.column(view.entity), decision[view.entity]))
+        of_key = events.filter(pc.equal(events.column(view.entity), decision[view.asked_by]))
+        if self._id not in of_key.column_names:  # A feed's rows, which no decision brings
+            return of_key
         later = self._known.loc[self._known["seq"] > decision["read_seq"], "prediction_id"]
         of_key = of_key.filter(pc.invert(pc.is_in(of_key.column(self._id), pa.array(later, pa.string()))))
         hidden = labels[labels["seq"] > decision["read_seq"]] if view.stream == VERDICTS else labels.iloc[:0]
@@ -240,7 +249,7 @@ class Served:
             view.stream, self._lake.between(view.stream, first, self._day, validated=True)
         )
         mine = [
-            pc.is_in(table.column(one.entity), pa.array(asked[one.entity].unique(), pa.string()))
+            pc.is_in(table.column(one.entity), pa.array(asked[one.asked_by].unique(), pa.string()))
             for one in views
         ]
         anyone = mine[0]
@@ -251,19 +260,22 @@ class Served:
     def _with_keys(self, labels: pd.DataFrame) -> pd.DataFrame:
         """The labels as events that are known at their time, with the keys of what they are about."""
         made = self._lake.between(VERDICTS, self._days[0], self._day)
-        keys = to_frame(self._lake.read(VERDICTS, made, [self._id, *self._plan.keys]))
+        entities = list(dict.fromkeys(entity for _, entity in self._histories))
+        keys = to_frame(self._lake.read(VERDICTS, made, [self._id, *entities]))
         known = labels.merge(keys.drop_duplicates(self._id), on=self._id)
         return known.assign(
             event_timestamp=known["label_timestamp"], created_timestamp=known["label_timestamp"]
         ).sort_values("seq", kind="stable")
 
 
-def overtaken(decisions: pd.DataFrame, events: pd.DataFrame, keys: Sequence[str]) -> dict[str, float]:
+def overtaken(
+    decisions: pd.DataFrame, events: pd.DataFrame, histories: Sequence[tuple[str, str]]
+) -> dict[str, float]:
     """The decisions that read before an event of one of their keys was committed, and by how many seconds.
 
     Only events count that the clocks had known by then. Training goes by the clocks, so its vector has the
-    event. Both frames by seq: event_timestamp,
-    created_timestamp, seq and the keys; decisions with prediction_id and read_seq too.
+    event. A history is a pair: the decision's column that holds the key, and the event's. Both frames by seq:
+    event_timestamp, created_timestamp, seq and the keys; decisions with prediction_id and read_seq too.
     """
     found: dict[str, float] = {}
     if not len(decisions) or not len(events):
@@ -274,10 +286,11 @@ def overtaken(decisions: pd.DataFrame, events: pd.DataFrame, keys: Sequence[str]
     before = newest.to_numpy()[np.maximum(position, 0)]
     # Only these can have overtaken anything.
     late = events[(position >= 0) & (events["created_timestamp"].to_numpy() <= before)]
-    for key in keys:
-        columns = [key, "event_timestamp", "created_timestamp", "seq"]
+    for asked, entity in histories:
+        columns = [entity, "event_timestamp", "created_timestamp", "seq"]
         # A null key has no history, so that no late event can be missing in it.
-        pairs = decisions.merge(late[columns].dropna(subset=[key]), on=key, suffixes=("", "_late"))
+        of_a_key = late[columns].dropna(subset=[entity])
+        pairs = decisions.merge(of_a_key, left_on=asked, right_on=entity, suffixes=("", "_late"))
         visible = (pairs["event_timestamp_late"] < pairs["event_timestamp"]) & (
             pairs["created_timestamp_late"] <= pairs["event_timestamp"]
         )
@@ -290,9 +303,9 @@ def overtaken(decisions: pd.DataFrame, events: pd.DataFrame, keys: Sequence[str]
 
 def _row(case: UseCase, plan: FeaturePlan, served: Served, one: Difference) -> dict[str, Any]:
     """A difference, with whose history the feature is of."""
-    entity = next(
-        (view.entity for view in plan.views if any(a.name == one.feature for a in view.aggregates)), None
+    asked = next(
+        (view.asked_by for view in plan.views if any(a.name == one.feature for a in view.aggregates)), None
     )
-    key = served.keys[entity][one.event_id] if entity else f"the {case.event.noun} itself"
+    key = served.keys[asked][one.event_id] if asked else f"the {case.event.noun} itself"
     values = {"served": one.served, "recomputed": one.recomputed, "late_s": one.late_s}
     return {case.event.id: one.event_id, "feature": one.feature, "key": key, **values}

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,10 @@ def train_version(
         example = rows.loc[:, list(plan.features)].head(5).to_numpy("float64")
         version = registry.register(
             mlflow,
-            model.release_text,
+            partial(model_family().log_model, text=model.release_text, example=example),
             Path(folder, "bundle"),
             Path(folder, "evaluation_fit"),
             {**tags, **digests, RECORD_DIGEST: made_from.digest},
-            example,
         )
     manifest = lake.write(
         TRAINED_MODEL,

@@ -13,7 +13,7 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.steps.served_vectors import overtaken
 
 DAY, BEFORE = "2025-03-05", "2025-03-04"
-KEYS = ("customer_id", "merchant_id")
+HISTORIES = [("customer_id", "customer_id"), ("merchant_id", "merchant_id")]
 
 
 @pytest.fixture
@@ -116,12 +116,12 @@ def test_only_what_the_clocks_had_known_and_the_commits_had_not_overtakes_a_deci
         ("after", 11, 11, 4, "c1", "m1"),
         ("elsewhere", 12, 12, 5, "c3", "m3"),
     ]
-    assert overtaken(_log(rows), _log(rows), KEYS) == {"overtaken": 1800.0}
+    assert overtaken(_log(rows), _log(rows), HISTORIES) == {"overtaken": 1800.0}
 
 
 def test_on_the_wall_clock_every_payment_arrives_a_little_late_and_none_is_excused_for_it() -> None:
     rows = [(f"t{n}", 8 + n, 8.5 + n, n, "c1", "m1") for n in range(1, 6)]
-    assert overtaken(_log(rows), _log(rows), KEYS) == {}
+    assert overtaken(_log(rows), _log(rows), HISTORIES) == {}
 
 
 def test_a_late_event_without_a_key_overtakes_nobody_else_without_one() -> None:
@@ -130,7 +130,17 @@ def test_a_late_event_without_a_key_overtakes_nobody_else_without_one() -> None:
         ("decided", 10, 10, 2, "c2", None),
         ("late", 9, 9.5, 3, "c3", None),
     ]
-    assert overtaken(_log(rows), _log(rows), KEYS) == {}
+    assert overtaken(_log(rows), _log(rows), HISTORIES) == {}
+
+
+def test_a_history_may_be_asked_for_under_another_column_than_the_events_have_it() -> None:
+    rows = [
+        ("before", 8, 8, 1, "c1", None),
+        ("decided", 10, 10, 2, "a", "b"),
+        ("late", 9, 9.5, 3, "b", "c"),
+    ]
+    assert overtaken(_log(rows), _log(rows), [("merchant_id", "customer_id")]) == {"decided": 1800.0}
+    assert overtaken(_log(rows), _log(rows), [("customer_id", "customer_id")]) == {}
 
 
 def _log(rows: list[tuple[str, float, float, int, str, str | None]]) -> pd.DataFrame:

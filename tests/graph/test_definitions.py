@@ -165,7 +165,8 @@ socket.socket.connect = refuse
 import sys
 from mlops_assets.definitions import defs
 defs.resolve_asset_graph()
-heavy = {"mlflow", "feast", "evidently", "lightgbm", "optuna", "sklearn", "pandera", "fastapi"} & set(sys.modules)
+heavy = {"mlflow", "feast", "evidently", "lightgbm", "optuna", "sklearn", "pandera", "fastapi"}
+heavy &= set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run(

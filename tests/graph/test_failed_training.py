@@ -55,7 +55,8 @@ from dagster import Definitions, multi_or_in_process_executor
 from mlops_assets import definitions as the
 
 defs = Definitions(
-    assets=the.defs.assets, jobs=the.defs.jobs, sensors=the.defs.sensors, resources=the.defs.resources, executor=multi_or_in_process_executor
+    assets=the.defs.assets, jobs=the.defs.jobs, sensors=the.defs.sensors,
+    resources=the.defs.resources, executor=multi_or_in_process_executor
 )
 """
 LAUNCH = """

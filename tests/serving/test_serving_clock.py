@@ -246,7 +246,9 @@ def test_a_service_that_was_in_use_yesterday_starts_although_the_lake_is_behind(
 
 
 def blocked(home: Path, champion: Champion, payments: int) -> None:
-    """As a payment or some of today left serving.db: its clock, its newest event, and the events themselves."""
+    """As a payment or some of today left serving.db: its clock, its newest event, and the
+    events themselves.
+    """
     bench = Bench(home, champion)
     bench.turn(TODAY_US)
     for number in range(payments):

@@ -128,7 +128,8 @@ from serving.contract.golden_rows import check_golden
 from serving.contract.bundle import load_release
 directory = Path(sys.argv[1])
 check_golden(load_release(directory), directory)
-print(sorted({name.split(".")[0] for name in sys.modules} & {"dagster", "feast", "mlflow", "onnx", "onnxruntime", "fastapi"}))
+heavy = {"dagster", "feast", "mlflow", "onnx", "onnxruntime", "fastapi"}
+print(sorted({name.split(".")[0] for name in sys.modules} & heavy))
 """
 
 

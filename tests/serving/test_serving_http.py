@@ -43,7 +43,9 @@ def test_a_transaction_and_a_vector_get_an_answer_with_all_its_parts(
         assert answer.status_code == 200
         parts = answer.json()
         assert set(parts) == {
-            "prediction_id", "fraud_score", "decision", "threshold", "block_threshold", "model_version", "reasons", "degraded", "freshness",
+            "prediction_id", "fraud_score", "decision", "threshold", "block_threshold", "model_version",
+            "reasons",
+            "degraded", "freshness",
         }  # fmt: skip
         assert parts["prediction_id"] in ("t1", "v1")
         assert (parts["model_version"], parts["threshold"]) == ("1", 0.3)

@@ -1,4 +1,6 @@
-"""The service follows a promotion and its rollback: model, features, thresholds and version go back together."""
+"""The service follows a promotion and its rollback: model, features, thresholds and version go
+back together.
+"""
 
 from __future__ import annotations
 

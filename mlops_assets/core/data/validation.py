@@ -166,7 +166,9 @@ class _Reasons:
         )
 
     def summary(self) -> tuple[dict[str, int], dict[str, str]]:
-        """How many rows have each reason, the most frequent first, and the whole reason of the first of them."""
+        """How many rows have each reason, the most frequent first, and the whole reason of the
+        first of them.
+        """
         counts: dict[str, int] = {}
         examples: dict[str, str] = {}
         for row in sorted(self.found):

@@ -1,4 +1,6 @@
-"""Card fraud as the machinery sees it. Importing this is cheap; what is heavy is imported when it is called."""
+"""Card fraud as the machinery sees it. Importing this is cheap; what is heavy is imported when
+it is called.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -238,7 +238,9 @@ class BankSource:
         return self._tell(day, replace(rows, amount=amount))
 
     def _tell(self, day: date, rows: Rows) -> Day:
-        """When the platform learns of each row, of its chargeback, and of an investigation if there is one."""
+        """When the platform learns of each row, of its chargeback, and of an investigation if
+        there is one.
+        """
         rng, n, made = self._stream("telling", (day - EPOCH).days), len(rows), self.config
         event = (day - EPOCH).days * DAY_US + rows.time_us
         late = rng.random(n) < made.late_share

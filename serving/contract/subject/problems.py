@@ -1,4 +1,6 @@
-"""How a declaration of a use case that cannot be meant is refused: with its place, the value and the remedy."""
+"""How a declaration of a use case that cannot be meant is refused: with its place, the value
+and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class BadSubject(ServingError, ValueError):
 
 
 def check_name(place: str, name: str) -> None:
-    """Raise `BadSubject` where `name` cannot be a column of a lake dataset and of the service's log at once."""
+    """Raise `BadSubject` where `name` cannot be a column of a lake dataset and of the service's
+    log at once.
+    """
     if not NAME.fullmatch(name):
         raise BadSubject(
             f"{place}: {name!r} is no name; use lower case letters, digits and _, such as parcel_id"

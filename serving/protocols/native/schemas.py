@@ -21,9 +21,10 @@ from pydantic import (
 )
 
 from feature_repo.times import to_us
+from serving.contract.records import Answer
 from serving.contract.subject import Event, Subject
 from serving.contract.subject.event import LARGEST, TEXT_LENGTH, Column
-from serving.messages import Answer, Label, LabelReceipt, ScoredEvent
+from serving.messages import Label, LabelReceipt, ScoredEvent
 
 MAX_LABELS = 1_000  # a batch
 MAX_FEATURES = 2_000
@@ -272,6 +273,8 @@ class ErrorItem(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The shape of every refusal. Of the input it names at most a number or a moment that is beyond a bound."""
+    """The shape of every refusal. Of the input it names at most a number or a moment that is
+    beyond a bound.
+    """
 
     detail: list[ErrorItem]

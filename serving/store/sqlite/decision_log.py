@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from feature_repo.times import DAY_US, from_us, midnight_us
 from serving.contract.before_subjects import BEFORE
+from serving.contract.records import Answer, Reason
 from serving.contract.subject import Subject
-from serving.messages import Answer, Reason
 from serving.store.sqlite.log_tables import open_read_only, subject_of_log
 
 END_US = 1 << 62  # Beyond every moment that a file can hold.
@@ -34,9 +34,9 @@ class DecisionLog:
         self._connection, self._event = connection, subject.event
         own = self._event.names[1:]
         columns = (
-            "seq", "prediction_id", "kind", "event_us", "created_us", *own, "features", "read_seq", subject.score,
-            "decision", "review_threshold", "block_threshold", "model_version", "reasons", "degraded", "maturity_us",
-            "payload_digest", "freshness",
+            "seq", "prediction_id", "kind", "event_us", "created_us", *own, "features", "read_seq",
+            subject.score, "decision", "review_threshold", "block_threshold", "model_version", "reasons",
+            "degraded", "maturity_us", "payload_digest", "freshness",
         )  # fmt: skip
         self._insert = (
             f"INSERT INTO decisions ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
@@ -193,7 +193,8 @@ def served_days(
         "labels": ("labels", "label_us", ""),
     }[what]
     # One step in the index of arrivals a day, however many rows the day has.
-    query = f"SELECT {arrival} FROM {table} WHERE {only} {arrival} >= ? AND {arrival} < ? ORDER BY {arrival} LIMIT 1"
+    within = f"{only} {arrival} >= ? AND {arrival} < ?"
+    query = f"SELECT {arrival} FROM {table} WHERE {within} ORDER BY {arrival} LIMIT 1"
     with open_read_only(db) as connection:
         if connection is None:
             return set()

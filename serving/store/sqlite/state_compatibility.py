@@ -44,7 +44,9 @@ def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
 
 
 def agreed_us(connection: sqlite3.Connection, stream: str, events: int = AGREE) -> int:
-    """The moment that so many events of a stream of the online state have reached; 0 where there are fewer."""
+    """The moment that so many events of a stream of the online state have reached; 0 where
+    there are fewer.
+    """
     try:
         generation = standing(connection).current
         if (table := table_name(stream, generation)) not in tables_of(connection, generation):
