@@ -6,9 +6,9 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from serving.access.middleware import Door
+from serving.champion_registry import Registry
 from serving.protocols.native.refusals import add_handlers
 from serving.protocols.native.routes import add_routes
-from serving.releases import Registry
 from serving.service import Service
 from serving.settings import ServingSettings
 

@@ -4,6 +4,4 @@ from __future__ import annotations
 
 
 class ServingError(Exception):
-    """A bundle, a setting, a request or the service's file is wrong; the message names what,
-    where and why.
-    """
+    """A bundle, a setting, a request or the service's file is wrong; the message names what and where."""

@@ -1,8 +1,6 @@
-"""Follows the registry's champion: fetch, verify, try, and only then swap one reference; whatever goes wrong,
-the last good release goes on.
+"""Follows the registry's champion: fetch, verify, try, and only then swap one reference.
 
-MLflow is imported in the follower's own thread and only read. A registry that does not exist yet is waited
-for, never created.
+Whatever goes wrong, the last good release goes on. The registry is asked in the follower's own thread.
 """
 
 from __future__ import annotations
@@ -11,19 +9,18 @@ import contextlib
 import json
 import logging
 import math
-import os
 import re
 import shutil
-import sqlite3
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlparse
 
+from feature_repo.lake.files import write_whole
+from feature_repo.times import DAY_US
+from serving.champion_registry import ALIAS, DIGEST_TAG, Named, Registry, RegistryDown
 from serving.contract.bundle import (
     BundleError,
     Inconclusive,
@@ -32,38 +29,17 @@ from serving.contract.bundle import (
     load_release,
     verify_digests,
 )
-from serving.contract.scorers.lightgbm import Scorer
+from serving.contract.scorers.base import Scorer, ScorerError, load_scorer
 from serving.errors import ServingError
 from serving.settings import ServingSettings
 
 log = logging.getLogger("serving.releases")
 
-ALIAS = "champion"
-BUNDLE = "bundle"  # the artifact directory of the version's run
-DIGEST_TAG = "bundle_digest"
-SQLITE = "sqlite:///"
 LAST_GOOD = "last_good.json"
 DIGEST = re.compile("[0-9a-f]{64}")
 
-os.environ.setdefault(
-    "MLFLOW_DISABLE_TELEMETRY", "true"
-)  # read when MLflow is imported; its other switch, DO_NOT_TRACK, does not know the usual "1"
-
-# Reasons why the online state cannot serve a plan; none: it can.
+# Reasons why the home cannot serve a release; none: it can.
 StateCheck = Callable[[Release], list[str]]
-
-
-class RegistryDown(ServingError):
-    """The registry cannot be asked just now, or does not exist yet."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """A version of the registered model, as the registry names it."""
-
-    version: str
-    run_id: str
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +56,7 @@ class Champion:
 
     @property
     def maturity_us(self) -> int:
-        return round(self.release.maturity_days * 86_400_000_000)
+        return round(self.release.maturity_days * DAY_US)
 
 
 class RefusedRelease(ServingError):
@@ -89,69 +65,6 @@ class RefusedRelease(ServingError):
     def __init__(self, named: Named, why: str, for_good: bool = True) -> None:
         self.named, self.for_good = named, for_good
         super().__init__(why)
-
-
-class Registry(Protocol):
-    """What the follower needs of a model registry."""
-
-    def champion(self) -> Named | None:
-        """The version that the alias names; None where it names none. `RegistryDown` when it cannot say."""
-
-    def download(self, named: Named, into: Path) -> Path:
-        """Fetch the version's bundle below `into`; returns its directory."""
-
-
-class MlflowRegistry:
-    """The registry in MLflow, read-only."""
-
-    def __init__(self, uri: str, model: str) -> None:
-        self._uri, self._model = uri, model
-        self._client: Any = None
-
-    def champion(self) -> Named | None:
-        # Asked before every use of the client, which would make an empty registry where one was moved away.
-        if self._uri.startswith(SQLITE) and not _has_champion(
-            Path(self._uri.removeprefix(SQLITE)), self._model
-        ):
-            return None
-        client = self._connect()
-        from mlflow.exceptions import MlflowException
-
-        try:
-            version = client.get_model_version_by_alias(self._model, ALIAS)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise RegistryDown(_one_line(error)) from error
-        except Exception as error:
-            raise RegistryDown(_one_line(error)) from error
-        return Named(str(version.version), version.run_id or "", version.tags.get(DIGEST_TAG, ""))
-
-    def download(self, named: Named, into: Path) -> Path:
-        from mlflow.artifacts import download_artifacts
-
-        try:
-            place = f"{self._client.get_run(named.run_id).info.artifact_uri}/{BUNDLE}"
-            if self._uri.startswith(SQLITE) and not urlparse(place).scheme:
-                place = str(
-                    Path(self._uri.removeprefix(SQLITE)).parent / place
-                )  # relative to the database, wherever the home is
-            return Path(download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=self._uri))
-        except Exception as error:
-            raise RegistryDown(
-                f"version {named.version}: its bundle cannot be fetched ({_one_line(error)})"
-            ) from error
-
-    def _connect(self) -> Any:
-        if self._client is None:
-            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-            try:
-                from mlflow import MlflowClient
-
-                self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-            except Exception as error:
-                raise RegistryDown(_one_line(error)) from error
-        return self._client
 
 
 class Follower:
@@ -275,7 +188,11 @@ class Follower:
         if reasons := self._state_check(release):
             raise Inconclusive(directory, f"the online state cannot serve it: {'; '.join(reasons)}")
         check_release(directory, self._settings.limits.check_timeout_s)
-        return Champion(version, digest, release, Scorer(release.model_text, release.calibrator))
+        try:
+            scorer = load_scorer(release, directory)
+        except ScorerError as error:
+            raise BundleError(directory, str(error)) from error
+        return Champion(version, digest, release, scorer)
 
     def _install(self, champion: Champion) -> None:
         with self._swap:
@@ -284,10 +201,8 @@ class Follower:
         self._on_outcome("swapped")
         log.info("serving version %s of %s", champion.version, champion.release.use_case)
         try:
-            _write_whole(
-                self._settings.folder / LAST_GOOD,
-                json.dumps({"version": champion.version, "digest": champion.digest}),
-            )
+            record = json.dumps({"version": champion.version, "digest": champion.digest})
+            write_whole(self._settings.folder / LAST_GOOD, record.encode())
         except OSError as error:
             log.error(
                 "%s cannot be written, a cold start without the registry would serve an older version: %s",
@@ -325,44 +240,8 @@ class Follower:
             log.warning("%s", trouble)
 
 
-def _has_champion(database: Path, model: str) -> bool:
-    """Whether an SQLite registry exists and names a champion, asked read-only: MLflow's own client would
-    create or migrate what it finds.
-    """
-    if not database.exists():
-        return False
-    try:
-        with contextlib.closing(
-            sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
-        ) as connection:
-            query = "SELECT 1 FROM registered_model_aliases WHERE name = ? AND alias = ?"
-            return connection.execute(query, (model, ALIAS)).fetchone() is not None
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            return False
-        raise RegistryDown(_one_line(error)) from error
-    except sqlite3.DatabaseError as error:
-        raise RegistryDown(_one_line(error)) from error
-
-
 def _is_good(directory: Path, digest: str) -> bool:
     try:
         return verify_digests(directory) == digest
     except BundleError:
         return False
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("x") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -16,10 +16,11 @@ from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any
 
+from serving.champion_registry import MlflowRegistry, Registry
 from serving.contract.bundle import Release
 from serving.data_plane import DataPlane
 from serving.metrics import Metrics
-from serving.releases import Follower, MlflowRegistry, Registry
+from serving.releases import Follower
 from serving.settings import ServingSettings
 from serving.store.sqlite.database import state_check, tidy_until
 

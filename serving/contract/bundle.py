@@ -28,7 +28,8 @@ from feature_repo.engine.plan import FeaturePlan
 from serving.contract.before_subjects import BEFORE
 from serving.contract.bounds import Bounds
 from serving.contract.policy import Policy
-from serving.contract.scorers.lightgbm import Calibrator
+from serving.contract.scorers.base import FAMILIES
+from serving.contract.scorers.lightgbm import Calibrator, names_in_text
 from serving.contract.subject import Subject
 from serving.errors import ServingError
 
@@ -36,30 +37,20 @@ FORMAT = 4
 # A release of format 2 has no bounds: those of its time were the defaults. Before format 4 a release has no
 # subject: it is that of `before_subjects`.
 READABLE = (2, 3, 4)
-MODEL, FACTS, REFERENCE, PORTABLE, DIGESTS = (
-    "model.txt",
-    "release.json",
-    "reference.parquet",
-    "model.onnx",
-    "digests.json",
-)
+MODEL, FACTS, REFERENCE = "model.txt", "release.json", "reference.parquet"
+PORTABLE, DIGESTS = "model.onnx", "digests.json"
 CONTENT = (MODEL, FACTS, REFERENCE, PORTABLE)
 
-TRANSFORM = re.compile(
-    r"feature_repo\.[a-z]\w*\.context:[a-z]\w*"
-)  # the only functions that a bundle may name: declared transforms
-INTERRUPTED = (
-    -signal.SIGKILL,
-    -signal.SIGTERM,
-)  # somebody ended the check, as when memory ran out; a bad model ends by SIGSEGV or SIGABRT
+# The only functions that a bundle may name: declared transforms.
+TRANSFORM = re.compile(r"feature_repo\.[a-z]\w*\.context:[a-z]\w*")
+# Somebody ended the check, as when memory ran out. A bad model ends by SIGSEGV or SIGABRT.
+INTERRUPTED = (-signal.SIGKILL, -signal.SIGTERM)
 
 Vector = list[float | None]
 
 
 class BundleError(ServingError):
-    """A release bundle that must not serve: damaged, incomplete, inconsistent, or scoring other
-    than it says.
-    """
+    """A bundle that must not serve: damaged, incomplete, inconsistent, or scoring other than it says."""
 
     def __init__(self, path: Path | str, why: str) -> None:
         self.path, self.why = str(path), why
@@ -78,6 +69,7 @@ class Release:
 
     `subject` is its use case. `golden` holds vectors and the exact scores that they have to get.
     `maturity_days` is when silence means negative. `bounds` are those that its training data were held to.
+    `family` says which scorer reads the model: `lightgbm` the text model, `onnx` the ONNX file.
     """
 
     subject: Subject
@@ -90,6 +82,7 @@ class Release:
     facts: Mapping[str, object]
     golden: tuple[list[Vector], list[float]]
     bounds: Bounds = field(default_factory=Bounds)
+    family: str = "lightgbm"
 
     @property
     def use_case(self) -> str:
@@ -233,7 +226,10 @@ def _check_consistent(release: Release, place: Path) -> None:
         raise BundleError(
             place, f"{foreign[0]} is not a transform of the feature repository: a bundle brings no code"
         )
-    named = _names_in_model(release.model_text)
+    if release.family not in FAMILIES:
+        raise BundleError(place, f"family {release.family!r}: this platform scores {' and '.join(FAMILIES)}")
+    # The names in an ONNX file are compared once ONNX Runtime has loaded it, by `golden_rows`.
+    named = names_in_text(release.model_text) if release.family == "lightgbm" else release.features
     if named != release.features:
         raise BundleError(
             place, f"the features differ from the model's: {_first_difference(release.features, named)}"
@@ -243,14 +239,6 @@ def _check_consistent(release: Release, place: Path) -> None:
         raise BundleError(place, f"{len(vectors)} golden rows with {len(scores)} scores")
     if wrong := [len(v) for v in vectors if len(v) != len(release.features)]:
         raise BundleError(place, f"a golden row of {wrong[0]} values for {len(release.features)} features")
-
-
-def _names_in_model(text: str) -> tuple[str, ...]:
-    """The names in the header of a LightGBM text model, without loading it."""
-    for line in text.split("\n", 40)[:40]:
-        if line.startswith("feature_names="):
-            return tuple(line.removeprefix("feature_names=").split(" "))
-    return ()
 
 
 def _first_difference(left: Sequence[str], right: Sequence[str]) -> str:
@@ -272,6 +260,7 @@ def _to_dict(release: Release) -> dict[str, Any]:
         "maturity_days": release.maturity_days,
         "facts": dict(release.facts),
         "bounds": release.bounds.to_dict(),
+        "family": release.family,
         "golden": {
             "vectors": [[None if v is None or v != v else float(v) for v in vector] for vector in vectors],
             "scores": [float(s) for s in scores],
@@ -291,6 +280,7 @@ def _from_dict(values: dict[str, Any], model_text: str) -> Release:
         facts=values["facts"],
         golden=(values["golden"]["vectors"], values["golden"]["scores"]),
         bounds=Bounds.from_dict(values.get("bounds", {})),
+        family=values.get("family", "lightgbm"),
     )
 
 

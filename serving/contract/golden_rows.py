@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from serving.contract.bundle import BundleError, Release, as_row, load_release
-from serving.contract.scorers.lightgbm import Scorer
+from serving.contract.scorers.base import load_scorer
 
 
 def check_golden(release: Release, directory: Path) -> None:
     """Every golden row gets exactly its recorded score, in a batch and alone; otherwise `BundleError`."""
-    scorer = Scorer(release.model_text, release.calibrator)
+    scorer = load_scorer(release, directory)
     if scorer.features != release.features:
         raise BundleError(directory, f"the loaded model has the features {list(scorer.features)}")
     vectors, expected = release.golden

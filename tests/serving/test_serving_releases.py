@@ -1,6 +1,4 @@
-"""The follower without a registry: what it tries again, what it does not, and what it switches
-off in MLflow.
-"""
+"""The follower without a registry: what it tries again, and what it switches off in MLflow."""
 
 from __future__ import annotations
 
@@ -14,9 +12,10 @@ import pytest
 from serving_kit import PORTABLE, REFERENCE, ROOT, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
+from serving.champion_registry import Named
 from serving.contract import bundle as bundles
 from serving.contract.bundle import BundleError, Inconclusive, write_release
-from serving.releases import Follower, Named
+from serving.releases import Follower
 from serving.settings import ServingSettings
 
 

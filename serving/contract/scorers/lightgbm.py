@@ -49,9 +49,7 @@ class Calibrator:
 
 
 class Scorer:
-    """A LightGBM text model with its calibrator. A missing value is NaN. Safe to call from
-    several threads.
-    """
+    """A LightGBM text model with its calibrator."""
 
     def __init__(self, model_text: str, calibrator: Calibrator) -> None:
         import lightgbm
@@ -136,3 +134,11 @@ class _SingleRow:
     def __del__(self) -> None:
         if getattr(self, "_config", None):
             self._free(self._config)
+
+
+def names_in_text(model_text: str) -> tuple[str, ...]:
+    """The features in the header of a LightGBM text model, without loading it; () where it names none."""
+    for line in model_text.split("\n", 40)[:40]:
+        if line.startswith("feature_names="):
+            return tuple(line.removeprefix("feature_names=").split(" "))
+    return ()

@@ -1,0 +1,125 @@
+"""The registry that the service follows, read-only: which version is the champion, and where its bundle is.
+
+MLflow is imported when the registry is first asked. A registry that does not exist yet is waited for, never
+created.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlparse
+
+from serving.errors import ServingError
+
+ALIAS = "champion"
+BUNDLE = "bundle"  # the artifact directory of the version's run
+DIGEST_TAG = "bundle_digest"
+SQLITE = "sqlite:///"
+
+# MLflow reads it when it is imported. Its other switch, DO_NOT_TRACK, does not know the usual "1".
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+class RegistryDown(ServingError):
+    """The registry cannot be asked just now, or does not exist yet."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A version of the registered model, as the registry names it."""
+
+    version: str
+    run_id: str
+    digest: str
+
+
+class Registry(Protocol):
+    """What the follower needs of a model registry."""
+
+    def champion(self) -> Named | None:
+        """The version that the alias names; None where it names none. `RegistryDown` when it cannot say."""
+
+    def download(self, named: Named, into: Path) -> Path:
+        """Fetch the version's bundle below `into`; returns its directory."""
+
+
+class MlflowRegistry:
+    """The registry in MLflow, read-only."""
+
+    def __init__(self, uri: str, model: str) -> None:
+        self._uri, self._model = uri, model
+        self._client: Any = None
+
+    def champion(self) -> Named | None:
+        # Asked before every use of the client, which would make an empty registry where one was moved away.
+        if self._uri.startswith(SQLITE) and not _has_champion(
+            Path(self._uri.removeprefix(SQLITE)), self._model
+        ):
+            return None
+        client = self._connect()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            version = client.get_model_version_by_alias(self._model, ALIAS)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise RegistryDown(_one_line(error)) from error
+        except Exception as error:
+            raise RegistryDown(_one_line(error)) from error
+        return Named(str(version.version), version.run_id or "", version.tags.get(DIGEST_TAG, ""))
+
+    def download(self, named: Named, into: Path) -> Path:
+        from mlflow.artifacts import download_artifacts
+
+        try:
+            place = f"{self._client.get_run(named.run_id).info.artifact_uri}/{BUNDLE}"
+            if self._uri.startswith(SQLITE) and not urlparse(place).scheme:
+                place = str(
+                    Path(self._uri.removeprefix(SQLITE)).parent / place
+                )  # relative to the database, wherever the home is
+            return Path(download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=self._uri))
+        except Exception as error:
+            raise RegistryDown(
+                f"version {named.version}: its bundle cannot be fetched ({_one_line(error)})"
+            ) from error
+
+    def _connect(self) -> Any:
+        if self._client is None:
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            try:
+                from mlflow import MlflowClient
+
+                self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            except Exception as error:
+                raise RegistryDown(_one_line(error)) from error
+        return self._client
+
+
+def _has_champion(database: Path, model: str) -> bool:
+    """Whether an SQLite registry exists and names a champion, asked read-only: MLflow's own client would
+    create or migrate what it finds.
+    """
+    if not database.exists():
+        return False
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
+        ) as connection:
+            query = "SELECT 1 FROM registered_model_aliases WHERE name = ? AND alias = ?"
+            return connection.execute(query, (model, ALIAS)).fetchone() is not None
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return False
+        raise RegistryDown(_one_line(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise RegistryDown(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
