@@ -14,6 +14,7 @@ from feature_repo.online.sqlite.generations import standing
 from feature_repo.times import to_us
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import read_validated
+from serving.contract.events import EventRules
 
 DAY, NEXT, THIRD = "2025-03-05", "2025-03-06", "2025-03-07"
 
