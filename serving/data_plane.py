@@ -7,7 +7,6 @@ exactly what was committed before it, which its `read_seq` names.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sqlite3
 import threading
@@ -17,41 +16,48 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import orjson
-
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.online.sqlite.transactions import transaction
 from feature_repo.times import SECOND_US
-from serving.admission import arrival_us, check_labels, check_numbers
+from serving.admission import (
+    arrival_us,
+    check_feed_numbers,
+    check_labels,
+    check_numbers,
+    check_times,
+    learnt_us,
+)
 from serving.clock import as_of_us, lake_end_us
 from serving.contract.bounds import Bounds
 from serving.contract.events import EventRecord, EventRules
 from serving.contract.policy import decide
-from serving.contract.records import Answer, Reason
-from serving.contract.subject import Flag, Number, Subject
+from serving.contract.records import Answer
+from serving.contract.subject import Subject
 from serving.messages import (
     BadInput,
     Conflict,
+    FeedEvent,
+    FeedReceipt,
     Label,
     LabelReceipt,
     NoModel,
     PlaneError,
+    ReadyVector,
     ScoredEvent,
     StoreBusy,
+    UnknownStream,
 )
 from serving.releases import Champion
+from serving.scoring import EventInputs, Vector, freshness_of, in_order, payload_digest, reasons
 from serving.settings import ServingSettings
 from serving.store.sqlite.database import open_database
 from serving.store.sqlite.decision_log import DecisionLog
+from serving.store.sqlite.feed_log import FeedLog
 from serving.store.sqlite.log_tables import create_tables
 from serving.store.sqlite.state_compatibility import agreed_us
 from serving.store.sqlite.version_counts import Tally
-
-REASONS = 3  # An analyst reads no more of them.
-
-Vector = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -67,19 +73,8 @@ class _Case:
     def __init__(self, subject: Subject, connection: sqlite3.Connection) -> None:
         self.subject, self.event = subject, subject.event
         self.rules, self.log = EventRules(subject), DecisionLog(connection, subject)
-        self.keys = tuple(key.name for key in self.event.keys)
-        self.columns = self.event.columns
-        # A flag is no input of a feature of the row.
-        self.inputs = tuple(column.name for column in self.columns if not isinstance(column, Flag))
-        numbers = {column.name for column in self.columns if isinstance(column, Number)}
-        self._own = tuple((name, name in numbers) for name in self.event.names[1:])
-
-    def values(self, scored: ScoredEvent) -> list[object]:
-        """The keys and columns in the order of the log, numbers as floats."""
-        return [
-            float(value) if number and value is not None else value  # type: ignore[arg-type]
-            for value, number in ((scored.values[name], number) for name, number in self._own)
-        ]
+        self.inputs = EventInputs(subject.event)
+        self.feeds = {feed.name: FeedLog(connection, feed) for feed in subject.feeds}
 
 
 class DataPlane:
@@ -123,35 +118,7 @@ class DataPlane:
         a value that cannot be used.
         """
         with self._transaction() as (case, champion, state):
-            noun, values = case.event.noun, case.values(scored)
-            digest = _digest(noun, [scored.event_us, *values])
-            if stored := _stored(case, scored.id, digest):
-                return stored
-            if champion is None or state is None:
-                raise NoModel("no model is loaded yet")
-            at, event_us = self._sequence(), scored.event_us
-            bounds = champion.release.bounds
-            check_numbers(scored, case.event, bounds)
-            clock, now_us = self._settings.clock, self._wall_us()
-            created_us = arrival_us(clock, bounds, noun, scored, at.clock_us, at.newest_us, now_us)
-            vector, answer = self._answer(
-                champion, scored.id, lambda: _vector(case, state, scored), _freshness(state, event_us)
-            )
-            times = (event_us, created_us)
-            case.log.add(at.last + 1, noun, times, values, vector, answer, champion.maturity_us, digest)
-            event = {case.event.id: scored.id, **scored.values}
-            withheld = case.rules.withheld(answer.decision)
-            record = EventRecord(event, event_us, created_us, withheld, champion.maturity_us)
-            try:
-                case.rules.add_event(state, record, case.rules.labels_of(self._connection, scored.id))
-            except BadEvent as error:
-                raise BadInput("bad_value", (noun, error.field), str(error)) from error
-            state.settle()
-            self._connection.execute(
-                "UPDATE sequence SET last = ?, clock_us = ?, newest_us = ?",
-                (at.last + 1, max(at.clock_us, created_us), max(at.newest_us, event_us)),
-            )
-            return answer
+            return self._event(case, champion, state, scored)
 
     def predict_features(
         self, features: Mapping[str, float | None], prediction_id: str | None = None
@@ -160,23 +127,83 @@ class DataPlane:
 
         Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for a feature that is missing or unknown.
         """
-        named = prediction_id is not None
-        prediction_id = prediction_id if prediction_id is not None else uuid.uuid4().hex
-        digest = _digest("features", features)
         with self._transaction() as (case, champion, _):
-            if named and (stored := _stored(case, prediction_id, digest)):
-                return stored
-            if champion is None:
-                raise NoModel("no model is loaded yet")
-            ordered = _in_order(features, champion.release.features)
-            at = self._sequence()
-            now = self._wall_us() if self._settings.clock == "wall" or not at.clock_us else at.clock_us
-            vector, answer = self._answer(champion, prediction_id, lambda: ordered, {})
-            case.log.add(
-                at.last + 1, "features", (now, now), None, vector, answer, champion.maturity_us, digest
-            )
-            self._connection.execute("UPDATE sequence SET last = ?", (at.last + 1,))
-            return answer
+            return self._ready(case, champion, ReadyVector(features, prediction_id))
+
+    def predict_many(self, rows: Sequence[ScoredEvent | ReadyVector]) -> list[Answer | PlaneError]:
+        """Answer rows as if they had been sent one after the other, in one commit.
+
+        Each row has its own outcome, in the order of the rows: an answer, or the error that the row alone
+        would have raised. A row that is refused leaves nothing. `StoreBusy`, and a fault of the service, is
+        the whole batch's.
+        """
+        outcomes: list[Answer | PlaneError] = []
+        with self._transaction() as (case, champion, state):
+            for row in rows:
+                self._connection.execute("SAVEPOINT one_row")
+                try:
+                    answered = (
+                        self._ready(case, champion, row)
+                        if isinstance(row, ReadyVector)
+                        else self._event(case, champion, state, row)
+                    )
+                    outcomes.append(answered)
+                except PlaneError as error:
+                    self._connection.execute("ROLLBACK TO one_row")
+                    outcomes.append(error)
+                self._connection.execute("RELEASE one_row")
+        return outcomes
+
+    def _event(
+        self, case: _Case, champion: Champion | None, state: SqliteOnlineState | None, scored: ScoredEvent
+    ) -> Answer:
+        """One event within a transaction."""
+        noun, values = case.event.noun, case.inputs.logged(scored)
+        digest = payload_digest(noun, [scored.event_us, *values])
+        if stored := _stored(case, scored.id, digest):
+            return stored
+        if champion is None or state is None:
+            raise NoModel("no model is loaded yet")
+        at, event_us = self._sequence(), scored.event_us
+        bounds = champion.release.bounds
+        check_numbers(scored, case.event, bounds)
+        clock, now_us = self._settings.clock, self._wall_us()
+        created_us = arrival_us(clock, bounds, noun, scored, at.clock_us, at.newest_us, now_us)
+        vector, answer = self._answer(
+            champion, scored.id, lambda: case.inputs.vector(state, scored), freshness_of(state, event_us)
+        )
+        times = (event_us, created_us)
+        case.log.add(at.last + 1, noun, times, values, vector, answer, champion.maturity_us, digest)
+        event = {case.event.id: scored.id, **scored.values}
+        withheld = case.rules.withheld(answer.decision)
+        record = EventRecord(event, event_us, created_us, withheld, champion.maturity_us)
+        try:
+            case.rules.add_event(state, record, case.rules.labels_of(self._connection, scored.id))
+        except BadEvent as error:
+            raise BadInput("bad_value", (noun, error.field), str(error)) from error
+        state.settle()
+        self._connection.execute(
+            "UPDATE sequence SET last = ?, clock_us = ?, newest_us = ?",
+            (at.last + 1, max(at.clock_us, created_us), max(at.newest_us, event_us)),
+        )
+        return answer
+
+    def _ready(self, case: _Case, champion: Champion | None, row: ReadyVector) -> Answer:
+        """One ready-made vector within a transaction."""
+        prediction_id = uuid.uuid4().hex if row.prediction_id is None else row.prediction_id
+        digest = payload_digest("features", row.features)
+        if row.prediction_id is not None and (stored := _stored(case, prediction_id, digest)):
+            return stored
+        if champion is None:
+            raise NoModel("no model is loaded yet")
+        ordered = in_order(row.features, champion.release.features)
+        at = self._sequence()
+        now = self._wall_us() if self._settings.clock == "wall" or not at.clock_us else at.clock_us
+        vector, answer = self._answer(champion, prediction_id, lambda: ordered, {})
+        seq, maturity_us = at.last + 1, champion.maturity_us
+        case.log.add(seq, "features", (now, now), None, vector, answer, maturity_us, digest)
+        self._connection.execute("UPDATE sequence SET last = ?", (seq,))
+        return answer
 
     def check_labels(self, labels: Sequence[Label]) -> None:
         """Whether the labels' times can be accepted, by the clock as it stands now.
@@ -224,6 +251,55 @@ class DataPlane:
             case.rules.add_labels(state, record, before, [(label_us, label.positive)])
         return LabelReceipt(label.event_id, known, duplicate=False)
 
+    def check_events(self, feed: str, events: Sequence[FeedEvent]) -> None:
+        """Whether events of a further feed can be accepted, by the clock as it stands now.
+
+        `UnknownStream` for a feed that the use case does not declare. `BadInput` names the first event that
+        cannot.
+        """
+        with self._transaction() as (case, champion, _state):
+            declared, at = _feed(case, feed).feed, self._sequence()
+            bounds = champion.release.bounds if champion else Bounds()
+            now_us = self._wall_us()
+            for number, event in enumerate(events):
+                place = ("events", number)
+                check_feed_numbers(event, declared, place)
+                check_times(self._settings.clock, bounds, place, declared.noun, event, at.newest_us, now_us)
+
+    def add_events(self, feed: str, events: Sequence[FeedEvent], checked: bool = False) -> list[FeedReceipt]:
+        """Record events of a further feed, and bring them into the online state, in one commit.
+
+        The same event again changes nothing; the same id with other values is a `conflict` and changes
+        nothing either. `checked`: the events are a part of what `check_events` has seen as a whole, which
+        must not be refused half-way.
+        """
+        if not checked:
+            self.check_events(feed, events)
+        with self._transaction() as (case, champion, state):
+            if champion is None or state is None:
+                raise NoModel("no model is loaded yet")
+            log = _feed(case, feed)
+            receipts = [self._add_feed_event(case, state, log, event) for event in events]
+            state.settle()
+            return receipts
+
+    def _add_feed_event(
+        self, case: _Case, state: SqliteOnlineState, log: FeedLog, event: FeedEvent
+    ) -> FeedReceipt:
+        name = log.id_of(event.event_us, event.values)
+        if (known := log.holds(name, event.event_us, event.values)) is not None:
+            return FeedReceipt(name, "duplicate" if known else "conflict")
+        at = self._sequence()
+        created_us = learnt_us(self._settings.clock, event, at.clock_us, self._wall_us())
+        log.add(at.last + 1, name, event.event_us, created_us, event.values)
+        try:
+            case.rules.add_feed_event(state, log.feed, event.values, event.event_us, created_us)
+        except BadEvent as error:
+            raise BadInput("bad_value", ("events", error.field), str(error)) from error
+        # An event of a further feed turns no clock: it is no evidence of what time it is for the scored ones.
+        self._connection.execute("UPDATE sequence SET last = ?", (at.last + 1,))
+        return FeedReceipt(name, "accepted")
+
     def _answer(
         self,
         champion: Champion,
@@ -239,7 +315,7 @@ class DataPlane:
             row = [math.nan if value is None else value for value in vector.values()]
             score = champion.scorer.score_one(row)
             decision = decide(score, release.policy, decisions)
-            reasons = () if decision == decisions.passes else _reasons(champion, vector, row)
+            told = () if decision == decisions.passes else reasons(champion.scorer, vector, row)
         except (PlaneError, BadEvent, sqlite3.Error):
             raise  # The client's doing, or the store's.
         except Exception:
@@ -252,7 +328,7 @@ class DataPlane:
         )
         policy, version = release.policy, champion.version
         return vector, Answer(
-            prediction_id, score, decision, policy.review, policy.block, version, reasons, degraded, freshness
+            prediction_id, score, decision, policy.review, policy.block, version, told, degraded, freshness
         )
 
     def _known_us(self, champion: Champion) -> int:
@@ -317,46 +393,7 @@ def _stored(case: _Case, prediction_id: str, digest: bytes) -> Answer | None:
     return answer
 
 
-def _vector(case: _Case, state: SqliteOnlineState, scored: ScoredEvent) -> dict[str, float | None]:
-    values = scored.values
-    inputs = {name: values[name] for name in case.inputs}
-    inputs["event_time_us"] = scored.event_us
-    return state.vector({name: values[name] for name in case.keys}, scored.event_us, inputs)  # type: ignore[misc, arg-type]
-
-
-def _reasons(champion: Champion, vector: Mapping[str, float | None], row: list[float]) -> tuple[Reason, ...]:
-    """The features that pushed the score up most."""
-    contributions = champion.scorer.contributions(row)
-    ranked = sorted(zip(contributions, vector.items(), strict=True), key=lambda pair: -pair[0])
-    return tuple(
-        Reason(name, value, round(contribution, 6))
-        for contribution, (name, value) in ranked[:REASONS]
-        if contribution > 0
-    )
-
-
-def _in_order(features: Mapping[str, float | None], names: Sequence[str]) -> dict[str, float | None]:
-    if missing := [name for name in names if name not in features]:
-        raise BadInput(
-            "bad_value", ("features", missing[0]), f"missing; the model takes {len(names)} features"
-        )
-    if len(features) > len(names):
-        unknown = next(name for name in features if name not in set(names))
-        raise BadInput("bad_value", ("features", unknown[:100]), "not a feature of the model")
-    return {name: features[name] for name in names}
-
-
-def _freshness(state: SqliteOnlineState, at_us: int) -> dict[str, float | None]:
-    """How many seconds before a moment the newest event of each view's stream was."""
-    newest = {
-        stream: state.newest_us(stream, at_us)
-        for stream in dict.fromkeys(view.stream for view in state.plan.views)
-    }
-    ages = {stream: None if us is None else (at_us - us) / SECOND_US for stream, us in newest.items()}
-    return {view.name: ages[view.stream] for view in state.plan.views}
-
-
-def _digest(kind: str, payload: object) -> bytes:
-    return hashlib.blake2b(
-        orjson.dumps([kind, payload], option=orjson.OPT_SORT_KEYS), digest_size=16
-    ).digest()
+def _feed(case: _Case, name: str) -> FeedLog:
+    if name not in case.feeds:
+        raise UnknownStream(name, tuple(case.feeds))
+    return case.feeds[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from serving.errors import ServingError
 
@@ -26,6 +27,15 @@ class Conflict(PlaneError):
     def __init__(self, prediction_id: str) -> None:
         self.prediction_id = prediction_id
         super().__init__(f"{prediction_id!r} was answered before, for another payload")
+
+
+class UnknownStream(PlaneError):
+    """A feed that the use case of the release does not declare."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        self.name = name
+        there = f"there are {', '.join(known)}" if known else "the use case declares no further feed"
+        super().__init__(f"no such stream; {there}")
 
 
 class BadInput(PlaneError):
@@ -51,6 +61,38 @@ class ScoredEvent:
     event_us: int
     values: Mapping[str, object]
     created_us: int | None = None
+
+
+@dataclass(frozen=True)
+class ReadyVector:
+    """A vector that the client made: exactly the model's features. `prediction_id` makes a repeat safe."""
+
+    features: Mapping[str, float | None]
+    prediction_id: str | None = None
+
+
+@dataclass(frozen=True)
+class FeedEvent:
+    """An event of a further feed.
+
+    `values` holds the keys and columns of the feed by name, each of them there. `event_us` is when the event
+    happened, `created_us` (on event time only) when it came: microseconds since the epoch.
+    """
+
+    event_us: int
+    values: Mapping[str, object]
+    created_us: int | None = None
+
+
+@dataclass(frozen=True)
+class FeedReceipt:
+    """What became of an event of a further feed; `event_id` joins the columns that identify it by colons.
+
+    `conflict`: the id is known with other values, and these were not taken.
+    """
+
+    event_id: str
+    outcome: Literal["accepted", "duplicate", "conflict"]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ REFUSALS = (
 )  # fmt: skip
 SWAPS = ("swapped", "refused", "fallback")
 LABELS = ("accepted", "duplicate", "unknown")
+STREAM_EVENTS = ("accepted", "duplicate", "conflict")
 # Seconds. A vector takes 0.3 ms, an event under 1 ms; 250 ms is the deadline of the store.
 LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0)
 UNMATCHED = "unmatched"
@@ -63,6 +64,15 @@ class Metrics:
         )
         self.labels = _closed(
             Counter("serving_labels", "Labels received", ["outcome"], registry=self.registry), LABELS
+        )
+        self.stream_events = _closed(
+            Counter(
+                "serving_stream_events",
+                "Events of further feeds received",
+                ["outcome"],
+                registry=self.registry,
+            ),
+            STREAM_EVENTS,
         )
         self.swaps = _closed(
             Counter("serving_model_swaps", "Releases tried, by outcome", ["outcome"], registry=self.registry),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from feature_repo.online.base import OnlineState
-from serving.contract.subject import Flag, Number, Subject
+from serving.contract.subject import Feed, Flag, Number, Subject
 from serving.contract.verdicts import verdict_events
 
 VERDICTS = "verdicts"
@@ -81,6 +81,13 @@ class EventRules:
         _push(state, self.subject.event.dataset, record.event, record.event_us, record.created_us)
         for known_us, positive in record.verdicts(labels):
             _push(state, VERDICTS, self._verdict(record.event, positive), known_us, known_us)
+
+    def add_feed_event(
+        self, state: OnlineState, feed: Feed, values: Mapping[str, object], event_us: int, created_us: int
+    ) -> None:
+        """Put an event of a further feed into the state, where a view reads the feed."""
+        if any(view.stream == feed.name for view in state.plan.views):
+            _push(state, feed.name, values, event_us, created_us)
 
     def add_labels(self, state: OnlineState, record: EventRecord, before: Labels, new: Labels) -> None:
         """Make the event's verdicts what the one rule says, now that `new` labels came to those `before`."""
@@ -153,6 +160,24 @@ class EventRules:
             for _, event_id in rows:
                 if about := self.record_of(connection, state, event_id, maturity_us):
                     self.add_labels(state, about, [], self.labels_of(connection, event_id))
+            after = rows[-1][0]
+            yield len(rows)
+        for feed in self.subject.feeds:
+            yield from self._replay_feed(connection, state, feed, since_us)
+
+    def _replay_feed(
+        self, connection: sqlite3.Connection, state: OnlineState, feed: Feed, since_us: int
+    ) -> Iterator[int]:
+        flags, after = {column.name for column in feed.columns if isinstance(column, Flag)}, -1
+        query = (
+            f"SELECT seq, event_us, created_us, {', '.join(feed.names)} FROM feed_{feed.name}"
+            " WHERE created_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
+        )
+        while rows := connection.execute(query, (since_us, after, ROWS_A_STEP)).fetchall():
+            for _, event_us, created_us, *row in rows:
+                values = dict(zip(feed.names, row, strict=True))
+                values |= {name: None if values[name] is None else bool(values[name]) for name in flags}
+                self.add_feed_event(state, feed, values, event_us, created_us)
             after = rows[-1][0]
             yield len(rows)
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from serving.access.middleware import BodyTooLarge
-from serving.messages import BadInput, Conflict, NoModel, StoreBusy
+from serving.messages import BadInput, Conflict, NoModel, StoreBusy, UnknownStream
 from serving.metrics import Metrics
 
 RETRY_AFTER_S = "1"
@@ -85,6 +85,10 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def conflict(request: Request, error: Conflict) -> Response:
         metrics.refused["conflict"].inc()
         return refusal(409, "conflict", ("body", "prediction_id"), str(error))
+
+    @app.exception_handler(UnknownStream)
+    async def unknown_stream(request: Request, error: UnknownStream) -> Response:
+        return refusal(404, "unknown_stream", ("path", "name"), str(error))
 
     @app.exception_handler(NoModel)
     async def no_model(request: Request, error: NoModel) -> Response:

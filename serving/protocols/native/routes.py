@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -19,20 +18,23 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 
 from serving.contract.subject import Subject
-from serving.messages import LabelReceipt, NoModel, StoreBusy
+from serving.messages import NoModel, StoreBusy
+from serving.metrics import STREAM_EVENTS
 from serving.protocols.native.refusals import json_response, unavailable
 from serving.protocols.native.schemas import (
     ErrorResponse,
     HealthResponse,
+    StreamResponse,
     Wire,
     wire_of,
 )
 from serving.service import Service
 
-LABELS_AT_ONCE = 20  # about 2 ms of work, after which others get their turn
+ROWS_AT_ONCE = 20  # About 2 ms of work, after which others get their turn.
 RETRY_EVERY_S = 0.002
 COMPONENTS = "#/components/schemas/{model}"
 
+Given = TypeVar("Given")
 Result = TypeVar("Result")
 REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorResponse} for code in (400, 409, 413, 415, 422, 503)
@@ -85,11 +87,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         messages = wire()
         given = messages.labels(messages.labels_request.model_validate_json(await request.body()))
         await _patiently(lambda: plane.check_labels(given), service, request)
-        receipts: list[LabelReceipt] = []
-        remaining = iter(given)
-        while chunk := list(islice(remaining, LABELS_AT_ONCE)):
-            receipts += await _patiently(lambda chunk=chunk: plane.add_labels(chunk, checked=True), service)  # type: ignore[misc]
-            await asyncio.sleep(0)
+        receipts = await _in_parts(given, lambda part: plane.add_labels(part, checked=True), service)
         counts = {
             "accepted": sum(not r.duplicate for r in receipts),
             "duplicates": sum(r.duplicate for r in receipts),
@@ -98,6 +96,33 @@ def add_routes(app: FastAPI, service: Service) -> None:
         for outcome, name in (("accepted", "accepted"), ("duplicate", "duplicates"), ("unknown", "unknown")):
             metrics.labels[outcome].inc(counts[name])
         return json_response({**counts, "labels": [messages.receipt(one) for one in receipts]})
+
+    @app.post(
+        "/streams/{name}",
+        response_model=StreamResponse,
+        responses={404: {"model": ErrorResponse}, **REFUSALS},
+        tags=["streams"],
+    )
+    async def streams(request: Request, name: str) -> Response:
+        """Bring events of a further feed of the use case: the features read them from now on.
+
+        The same event again changes nothing.
+        """
+        messages = wire()
+        given = messages.events(name, messages.stream(name).model_validate_json(await request.body()))
+        await _patiently(lambda: plane.check_events(name, given), service, request)
+        receipts = await _in_parts(given, lambda part: plane.add_events(name, part, checked=True), service)
+        counts = {
+            total: sum(one.outcome == outcome for one in receipts)
+            for outcome, total in (
+                ("accepted", "accepted"),
+                ("duplicate", "duplicates"),
+                ("conflict", "conflicts"),
+            )
+        }
+        for outcome, count in zip(STREAM_EVENTS, counts.values(), strict=True):
+            metrics.stream_events[outcome].inc(count)
+        return json_response({**counts, "events": receipts})
 
     @app.get(
         "/health", response_model=HealthResponse, responses={503: {"model": HealthResponse}}, tags=["health"]
@@ -146,6 +171,18 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
+async def _in_parts(
+    given: Sequence[Given], add: Callable[[Sequence[Given]], list[Result]], service: Service
+) -> list[Result]:
+    """Add a batch that was checked as a whole, a few rows a commit, so that others get their turn."""
+    receipts: list[Result] = []
+    for start in range(0, len(given), ROWS_AT_ONCE):
+        part = given[start : start + ROWS_AT_ONCE]
+        receipts += await _patiently(lambda part=part: add(part), service)  # type: ignore[misc]
+        await asyncio.sleep(0)
+    return receipts
+
+
 async def _patiently(work: Callable[[], Result], service: Service, request: Request | None = None) -> Result:
     """Wait for the lock of serving.db without blocking the others, up to the deadline; with `request`, no
     longer than its client does.
@@ -187,12 +224,19 @@ def _document_bodies(app: FastAPI, subject: Callable[[], Subject | None]) -> Non
                 (wire.labels_request, "validation"),
                 (wire.response, "serialization"),
                 (wire.labels_response, "serialization"),
+                *((model, "validation") for model in wire.streams.values()),
             ],
             ref_template=COMPONENTS,
         )
         document["components"]["schemas"].update(models["$defs"])
-        for route, model in (("/predict", wire.request), ("/labels", wire.labels_request)):
-            schema = {"$ref": COMPONENTS.format(model=model.__name__)}
+        bodies = {
+            "/predict": [wire.request],
+            "/labels": [wire.labels_request],
+            "/streams/{name}": list(wire.streams.values()),
+        }
+        for route, bodies_of in bodies.items():
+            refs = [{"$ref": COMPONENTS.format(model=model.__name__)} for model in bodies_of]
+            schema: Any = refs[0] if len(refs) == 1 else {"oneOf": refs} if refs else {}
             body = {"required": True, "content": {"application/json": {"schema": schema}}}
             document["paths"][route]["post"]["requestBody"] = body
         return document

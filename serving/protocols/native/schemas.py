@@ -22,11 +22,12 @@ from pydantic import (
 
 from feature_repo.times import to_us
 from serving.contract.records import Answer
-from serving.contract.subject import Event, Subject
+from serving.contract.subject import Event, Feed, Subject
 from serving.contract.subject.event import LARGEST, TEXT_LENGTH, Column
-from serving.messages import Label, LabelReceipt, ScoredEvent
+from serving.messages import FeedEvent, Label, LabelReceipt, ScoredEvent, UnknownStream
 
 MAX_LABELS = 1_000  # a batch
+MAX_EVENTS = 1_000  # of a further feed, a batch
 MAX_FEATURES = 2_000
 
 FIRST_MOMENT = datetime(
@@ -110,17 +111,33 @@ class LabelsBase(BaseModel):
     unknown: int
 
 
+class EventOut(BaseModel):
+    event_id: str = Field(description="The columns that identify the event, joined by colons.")
+    outcome: Literal["accepted", "duplicate", "conflict"]
+
+
+class StreamResponse(BaseModel):
+    """What became of each event. A conflict is a known id with other values: nothing was changed."""
+
+    accepted: int
+    duplicates: int
+    conflicts: int
+    events: list[EventOut]
+
+
 class Wire:
     """The messages of one use case: its noun, its columns and its words, as models and as plain values."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject, self._event = subject, subject.event
-        self._names = subject.event.names[1:]
+        self._names, self._stops = subject.event.names[1:], subject.decisions.stops is not None
         event_in = _event_model(subject.event)
         self.request = _request_model(subject.event, event_in)
         self.labels_request = _labels_model(subject)
         self.response = _answer_model(subject)
         self.labels_response = _receipts_model(subject.event)
+        self.streams = {feed.name: _stream_model(feed) for feed in subject.feeds}
+        self._feeds = {feed.name: feed.names for feed in subject.feeds}
 
     def scored(self, request: BaseModel) -> ScoredEvent | None:
         """The event of a request; None where it brings a ready-made vector."""
@@ -135,6 +152,23 @@ class Wire:
             None if created is None else to_us(created),
         )
 
+    def stream(self, name: str) -> type[BaseModel]:
+        """The request of a further feed; `UnknownStream` where the use case declares none of this name."""
+        if name not in self.streams:
+            raise UnknownStream(name, tuple(self.streams))
+        return self.streams[name]
+
+    def events(self, name: str, request: BaseModel) -> list[FeedEvent]:
+        """The events of a request to a further feed."""
+        return [
+            FeedEvent(
+                to_us(one.event_timestamp),
+                {column: getattr(one, column) for column in self._feeds[name]},
+                None if one.created_timestamp is None else to_us(one.created_timestamp),
+            )
+            for one in cast("list[Any]", request.events)  # type: ignore[attr-defined]
+        ]
+
     def labels(self, request: BaseModel) -> list[Label]:
         """The labels of a request."""
         id_, name = self._event.id, self.subject.labels.name
@@ -148,13 +182,14 @@ class Wire:
         ]
 
     def shown(self, answer: Answer) -> dict[str, object]:
-        """An answer as it is sent."""
+        """An answer as it is sent. Where nothing is ever stopped, there is no `block_threshold`."""
+        stopped = {"block_threshold": answer.block_threshold} if self._stops else {}
         return {
             "prediction_id": answer.prediction_id,
             self.subject.score: answer.score,
             "decision": answer.decision,
             "threshold": answer.threshold,
-            "block_threshold": answer.block_threshold,
+            **stopped,
             "model_version": answer.model_version,
             "reasons": answer.reasons,
             "degraded": answer.degraded,
@@ -173,20 +208,32 @@ def wire_of(subject: Subject) -> Wire:
 
 
 def _event_model(event: Event) -> type[BaseModel]:
-    fields: dict[str, Any] = {event.id: (Id, ...), "event_timestamp": (Time, ...)}
-    for key in event.keys:
+    return _stream_event(event.noun, {event.id: (Id, ...)}, event)
+
+
+def _stream_model(feed: Feed) -> type[BaseModel]:
+    one = _stream_event(feed.name, {}, feed)
+    events = Annotated[list[one], Field(min_length=1, max_length=MAX_EVENTS)]  # type: ignore[valid-type]
+    name = f"{_title(feed.name)}Request"
+    return create_model(name, __base__=Strict, **cast("Any", {"events": (events, ...)}))
+
+
+def _stream_event(name: str, fields: dict[str, Any], stream: Event | Feed) -> type[BaseModel]:
+    """One event of a stream: `fields`, its times, its keys and its columns, what is required first."""
+    fields = {**fields, "event_timestamp": (Time, ...)}
+    for key in stream.keys:
         fields[key.name] = (Id | None, None) if key.nullable else (Id, ...)
-    required = [column for column in event.columns if column.default is None]
-    for column in required:
-        fields[column.name] = (_type(column), _told(column, ...))
+    for column in stream.columns:
+        if column.default is None:
+            fields[column.name] = (_type(column), _told(column, ...))
     fields["created_timestamp"] = (
         Time | None,
         Field(None, description="When it became known; on event time only, by default its own time."),
     )
-    for column in event.columns:
+    for column in stream.columns:
         if column.default is not None:
             fields[column.name] = (_type(column), _told(column, column.default))
-    return create_model(f"{_title(event.noun)}In", __base__=Strict, **fields)
+    return create_model(f"{_title(name)}In", __base__=Strict, **fields)
 
 
 def _type(column: Column) -> Any:
@@ -228,13 +275,14 @@ def _labels_model(subject: Subject) -> type[BaseModel]:
 
 def _answer_model(subject: Subject) -> type[BaseModel]:
     decisions = subject.decisions
-    stops = f"Scores from it up are {decisions.stops}." if decisions.stops else "No score is stopped."
     fields: dict[str, Any] = {
         subject.score: (float, ...),
         "decision": (Literal[tuple(decisions)], ...),
         "threshold": (float, Field(description=f"Scores below it are {decisions.passes}.")),
-        "block_threshold": (float, Field(description=stops)),
     }
+    if decisions.stops is not None:
+        stops = f"Scores from it up are {decisions.stops}."
+        fields["block_threshold"] = (float, Field(description=stops))
     return create_model("PredictResponse", __base__=AnswerBase, **fields)
 
 

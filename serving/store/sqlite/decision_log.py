@@ -8,7 +8,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
 
 import orjson
 import pyarrow as pa
@@ -16,8 +15,8 @@ import pyarrow as pa
 from feature_repo.times import DAY_US, from_us, midnight_us
 from serving.contract.before_subjects import BEFORE
 from serving.contract.records import Answer, Reason
-from serving.contract.subject import Subject
-from serving.store.sqlite.log_tables import open_read_only, subject_of_log
+from serving.contract.subject import Feed, Subject
+from serving.store.sqlite.log_tables import feed_table, open_read_only, subject_of_log
 
 END_US = 1 << 62  # Beyond every moment that a file can hold.
 
@@ -180,10 +179,23 @@ def read_labels(db: Path, day: str, subject: Subject | None = None) -> pa.Table:
         return _read(connection, "labels", schema, "label_us", day)
 
 
-def served_days(
-    db: Path, what: Literal["events", "labels"] = "events", days: Collection[str] | None = None
-) -> set[str]:
+def read_feed(db: Path, feed: Feed, day: str) -> pa.Table:
+    """The events of a further feed that arrived on a day (UTC, of `created_timestamp`), in commit order.
+
+    Its columns are `seq`, the feed's two times, its keys and its columns.
+    """
+    own = [(key.name, pa.string()) for key in feed.keys]
+    own += [(column.name, KINDS[column.kind]) for column in feed.columns]
+    times = [("event_timestamp", TIMESTAMP), ("created_timestamp", TIMESTAMP)]
+    schema = pa.schema([("seq", pa.int64()), *times, *own])
+    with open_read_only(db, feed_table(feed.name)) as connection:
+        return _read(connection, feed_table(feed.name), schema, "created_us", day)
+
+
+def served_days(db: Path, what: str = "events", days: Collection[str] | None = None) -> set[str]:
     """The arrival days, of `days` or of all, on which the service took at least one event, or one label.
+
+    `what` is `events`, `labels` or the name of a further feed.
 
     For those days the log is the source, and not the feed's file. Ready-made vectors do not count, as they
     bring no event.
@@ -191,11 +203,11 @@ def served_days(
     table, arrival, only = {
         "events": ("decisions", "created_us", "kind != 'features' AND"),
         "labels": ("labels", "label_us", ""),
-    }[what]
+    }.get(what, (feed_table(what), "created_us", ""))
     # One step in the index of arrivals a day, however many rows the day has.
     within = f"{only} {arrival} >= ? AND {arrival} < ?"
     query = f"SELECT {arrival} FROM {table} WHERE {within} ORDER BY {arrival} LIMIT 1"
-    with open_read_only(db) as connection:
+    with open_read_only(db, table) as connection:
         if connection is None:
             return set()
         if days is not None:

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from feature_repo.online.sqlite.transactions import transaction
 from serving.contract.before_subjects import BEFORE
-from serving.contract.subject import Flag, Number, Subject
+from serving.contract.subject import Feed, Flag, Number, Subject
 from serving.contract.subject.event import Event
 from serving.errors import ServingError
 
 SCHEMA_VERSION = 5
+FIRST_WITH_SUBJECT = 5  # Files of before belong to `BEFORE`.
 
 SHARED = """
 CREATE TABLE IF NOT EXISTS sequence (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL,
@@ -60,7 +61,7 @@ def create_tables(connection: sqlite3.Connection, subject: Subject | None = None
         for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
             _run(connection, MIGRATIONS[old])
         _run(connection, SHARED)
-        stored = _stored(connection) or (BEFORE if version else None)
+        stored = _stored(connection) or (BEFORE if 0 < version < FIRST_WITH_SUBJECT else None)
         wanted = subject or stored
         if wanted is not None:
             _hold(connection, wanted, stored)
@@ -71,7 +72,7 @@ def create_tables(connection: sqlite3.Connection, subject: Subject | None = None
 def subject_of_log(connection: sqlite3.Connection) -> Subject | None:
     """The subject whose decisions the file holds; None where no release was ever served from it."""
     version = _version(connection)
-    return _stored(connection) if version == SCHEMA_VERSION else BEFORE if version else None
+    return _stored(connection) or (BEFORE if 0 < version < FIRST_WITH_SUBJECT else None)
 
 
 @contextlib.contextmanager
@@ -102,18 +103,30 @@ def _hold(connection: sqlite3.Connection, subject: Subject, stored: Subject | No
             " a home belongs to one use case; give the other one a home of its own (MLOPS_HOME)"
         )
     _run(connection, _tables(subject))
-    there = {row[1] for row in connection.execute("PRAGMA table_info(decisions)")}
-    for column in _columns(subject.event):
-        if column.split()[0] not in there:
-            connection.execute(f"ALTER TABLE decisions ADD COLUMN {column}")
+    _add_columns(connection, "decisions", subject.event)
+    for feed in subject.feeds:
+        _run(connection, _feed_table(feed))
+        _add_columns(connection, feed_table(feed.name), feed)
     row = (subject.name, json.dumps(subject.to_dict()))
     connection.execute("INSERT OR REPLACE INTO use_case VALUES (1, ?, ?)", row)
 
 
-def _columns(event: Event) -> list[str]:
-    """The event's own columns in the table of decisions, null for a ready-made vector."""
-    kinds = {column.name: column for column in event.columns}
-    keys = [f"{key.name} TEXT" for key in event.keys]
+def feed_table(name: str) -> str:
+    """The table of a further feed."""
+    return f"feed_{name}"
+
+
+def _add_columns(connection: sqlite3.Connection, table: str, stream: Event | Feed) -> None:
+    there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    for column in _columns(stream):
+        if column.split()[0] not in there:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+
+
+def _columns(stream: Event | Feed) -> list[str]:
+    """A stream's own columns; those of the event are null for a ready-made vector."""
+    kinds = {column.name: column for column in stream.columns}
+    keys = [f"{key.name} TEXT" for key in stream.keys]
     return keys + [
         f"{name} {'REAL' if isinstance(one, Number) else 'INTEGER' if isinstance(one, Flag) else 'TEXT'}"
         for name, one in kinds.items()
@@ -152,6 +165,15 @@ CREATE INDEX IF NOT EXISTS labels_by_arrival ON labels (label_us);
 CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels ({event.id}, coalesce(given_us, label_us), {label});
 CREATE TABLE IF NOT EXISTS waiting_labels ({event.id} TEXT NOT NULL, label_us INTEGER NOT NULL,
   {label} INTEGER NOT NULL, PRIMARY KEY ({event.id}, label_us, {label})) WITHOUT ROWID;
+"""
+
+
+def _feed_table(feed: Feed) -> str:
+    table = feed_table(feed.name)
+    return f"""
+CREATE TABLE IF NOT EXISTS {table} (seq INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE,
+  event_us INTEGER NOT NULL, created_us INTEGER NOT NULL, {", ".join(_columns(feed))});
+CREATE INDEX IF NOT EXISTS {table}_by_arrival ON {table} (created_us);
 """
 
 
