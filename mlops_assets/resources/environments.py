@@ -28,6 +28,7 @@ from mlops_assets.core.watching.drift import DriftThresholds
 from mlops_assets.core.watching.guard import Guard
 from mlops_assets.errors import PlatformError, listed
 from mlops_assets.sources.listing import beside
+from mlops_assets.sources.source_kinds import open_source
 from serving.contract.bounds import Bounds
 
 _NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # They have a meaning in the address of a database
@@ -335,7 +336,7 @@ def _of_use_case(settings: Settings, use_cases: Mapping[str, UseCase] | None) ->
             f" is {', '.join(use_cases)}"
         ]
     try:
-        case.open_source(settings.source, settings.base)
+        open_source(case, settings.source, settings.base)
     except SourceError as error:
         return list(error.problems)
     return []
