@@ -188,7 +188,7 @@ class Platform:
     base: Path
 
     def __post_init__(self) -> None:
-        from mlops_assets.definitions import USE_CASES
+        from mlops_assets.use_cases import USE_CASES
         from mlops_assets.resources.environments import load_settings
         from mlops_assets.sources.source_kinds import open_source
 

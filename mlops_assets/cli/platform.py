@@ -12,7 +12,7 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import ConfigError, Settings, load_settings
 from mlops_assets.resources.home import DATABASE, bring_up
-from mlops_assets.use_cases import USE_CASES
+from mlops_assets.use_cases import find_use_case
 
 CHECKED_BYTES = 200_000_000
 
@@ -26,12 +26,12 @@ def configured() -> Settings:
 
     One `ConfigError` lists every problem of the configuration, those of the source included.
     """
-    return load_settings(use_cases=USE_CASES)
+    return load_settings(find_case=find_use_case)
 
 
 def case_of(settings: Settings) -> UseCase:
     """The use case that the configuration names."""
-    return USE_CASES[settings.use_case]
+    return find_use_case(settings.case_named, settings.base)
 
 
 def pipeline() -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from importlib.util import resolve_name
 from typing import Any
 
 from mlops_assets.core.data.base import Source
@@ -67,6 +68,11 @@ class UseCase(Subject):
             raise BadSubject(
                 f"Labels: maturity = {self.labels.maturity}: verdicts mature by days; use whole days"
             )
+        if self.declarations.startswith(".") and not self.package:
+            raise BadSubject(
+                f"declarations = {self.declarations!r} is in the package of the use case, and package is"
+                " empty; give package=__package__"
+            )
         if FILES in self.sources:
             raise BadSubject(f"sources: {FILES!r} is the platform's own kind; choose another name")
 
@@ -75,6 +81,20 @@ class UseCase(Subject):
             self.event.number(range_)  # BadSubject where it is none
         elif not range_[0] <= range_[1]:
             raise BadSubject(f"ranges: {name}: {range_[0]:g} comes after {range_[1]:g}; the lowest is first")
+
+    @property
+    def feast_package(self) -> str:
+        """The full name of the package with the Feast objects."""
+        return resolve_name(self.declarations, self.package)
+
+    @property
+    def named_features(self) -> dict[str, list[str]]:
+        """The views, and the features in `drift_columns` and `ranges`, by the place that names them."""
+        return {
+            "views": [view.name for view in self.views],
+            "drift_columns": list(self.drift_columns),
+            "ranges": list(self.ranges),
+        }
 
     @property
     def subject(self) -> Subject:
