@@ -97,11 +97,13 @@ def in_process(checkout: Path, path: Path) -> tuple[float, float]:
 
 def measure(path: Path) -> tuple[float, float]:
     """Seconds on the clock and of the processor."""
-    from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
+    from mlops_assets.sources.file_source import FileSource
+    from mlops_assets.sources.files_config import files_config
+    from mlops_assets.use_cases.fraud.case import FRAUD
 
-    source = FileSource(FilesConfig(path=str(path)))
+    source = FileSource(files_config(FRAUD)(path=str(path)))
     begin, cpu = time.perf_counter(), time.process_time()
-    table = source.transactions(DAY, DAY)
+    table = source.rows("transactions", DAY, DAY)
     seconds = time.perf_counter() - begin, time.process_time() - cpu
     assert table.num_rows == pq.read_metadata(path.parent.parent / "parquet" / "feed.parquet").num_rows
     return seconds

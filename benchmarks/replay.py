@@ -188,15 +188,16 @@ class Platform:
     base: Path
 
     def __post_init__(self) -> None:
-        from mlops_assets.definitions import USE_CASES
         from mlops_assets.resources.environments import load_settings
+        from mlops_assets.sources.source_kinds import open_source
+        from mlops_assets.use_cases import USE_CASES
 
         self.home, self.config = self.folder / "home", self.folder / "mlops.toml"
         self.config.write_text(self.text, encoding="utf-8")
         os.environ.update(MLOPS_HOME=str(self.home), MLOPS_CONFIG=str(self.config), DO_NOT_TRACK="true")
         os.environ.pop("DAGSTER_HOME", None)
         self.settings = load_settings()
-        self.source = USE_CASES[self.settings.use_case].open_source(self.settings.source, self.base)
+        self.source = open_source(USE_CASES[self.settings.use_case], self.settings.source, self.base)
 
     def missing_data(self) -> Path | None:
         if self.settings.source["kind"] != "files":
@@ -230,7 +231,7 @@ class Platform:
             yield path, body
 
     def _rows(self, what: str, day: date) -> list[dict[str, Any]]:
-        table = getattr(self.source, what)(day, day)
+        table = self.source.rows(what, day, day)
         column = "created_timestamp" if what == "transactions" else "label_timestamp"
         return list(table.sort_by([(column, "ascending"), ("transaction_id", "ascending")]).to_pylist())
 

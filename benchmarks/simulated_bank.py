@@ -19,8 +19,8 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from mlops_assets.use_cases.fraud.payments import PAYMENTS
 from mlops_assets.use_cases.fraud.population import LOCAL_SHARE
-from mlops_assets.use_cases.fraud.schema import RAW_TRANSACTIONS
 from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
 
 ROUNDS = 3
@@ -98,8 +98,11 @@ def one_at_a_time(config: SimulatorConfig, people: object, day: date) -> int:
     ]
     arrays = [*columns, [None] * len(rows), [day] * len(rows)]
     return pa.table(
-        [pa.array(values, type=field.type) for values, field in zip(arrays, RAW_TRANSACTIONS, strict=True)],
-        schema=RAW_TRANSACTIONS,
+        [
+            pa.array(values, type=field.type)
+            for values, field in zip(arrays, PAYMENTS.raw_columns, strict=True)
+        ],
+        schema=PAYMENTS.raw_columns,
     ).num_rows
 
 

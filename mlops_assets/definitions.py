@@ -2,7 +2,7 @@
 
 from mlops_assets.pipeline import build_pipeline
 from mlops_assets.resources.environments import load_settings
-from mlops_assets.use_cases import USE_CASES
+from mlops_assets.use_cases import find_use_case
 
-settings = load_settings(use_cases=USE_CASES)
-defs = build_pipeline(USE_CASES[settings.use_case], settings)
+settings = load_settings(find_case=find_use_case)
+defs = build_pipeline(find_use_case(settings.case_named, settings.base), settings)

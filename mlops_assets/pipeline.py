@@ -37,6 +37,7 @@ from mlops_assets.resources.registry import registry_of
 from mlops_assets.resources.serving_log import ServingLogResource
 from mlops_assets.sensors.retraining import retraining_sensor
 from mlops_assets.sensors.rollback import guard_sensor
+from mlops_assets.sources.source_kinds import open_source
 
 DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = (
     "daily",
@@ -50,8 +51,7 @@ DAILY, BACKFILL, RETRAINING, BUSINESS, ONLINE, WALK = (
 
 def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
     """Everything that Dagster needs to know of one use case. Opens no file and connects to nothing."""
-    case = case.within(case, settings.bounds)
-    source = case.open_source(settings.source, settings.base)
+    source = open_source(case, settings.source, settings.base)
     monitoring = AssetSelection.groups(MONITORING) - AssetSelection.assets(BUSINESS_REPORT)
     features = AssetSelection.groups(FEATURES) - AssetSelection.assets(ONLINE_STORE)
     ingest = AssetSelection.groups(INGEST)

@@ -17,6 +17,7 @@ from dagster import (
     build_asset_context,
     materialize,
 )
+from payment_feeds import RAW_LABELS, RAW_TRANSACTIONS
 
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.sqlite.generations import standing
@@ -34,7 +35,6 @@ from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry, registry_of
 from mlops_assets.resources.serving_log import ServingLogResource
 from mlops_assets.use_cases.fraud.case import FRAUD
-from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
 from serving.store.sqlite import log_tables
 
 DAYWISE = (
@@ -55,11 +55,10 @@ class ListedSource:
     payments: list[dict[str, Any]] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
 
-    def transactions(self, first: date, last: date) -> pa.Table:
+    def rows(self, dataset: str, first: date, last: date) -> pa.Table:
+        if dataset == "labels":
+            return _arrived(self.reports, "label_timestamp", RAW_LABELS, first, last)
         return _arrived(self.payments, "created_timestamp", RAW_TRANSACTIONS, first, last)
-
-    def labels(self, first: date, last: date) -> pa.Table:
-        return _arrived(self.reports, "label_timestamp", RAW_LABELS, first, last)
 
     def pay(
         self,

@@ -1,79 +1,67 @@
-"""The features group: one asset a view, the whole vector of a transaction, and the online state that serving
-reads.
-"""
+"""The features group: one asset a view, the whole vector of an event, and the online state."""
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from dagster import (
     AssetCheckResult,
     AssetExecutionContext,
     AssetsDefinition,
     DailyPartitionsDefinition,
     MaterializeResult,
-    asset,
 )
 
 from feature_repo.engine.local.by_day import write_by_day
-from feature_repo.engine.plan import FeaturePlan, ViewPlan, over_columns
-from feature_repo.lake.datasets import Lake, LakeError
-from feature_repo.times import HOUR_US, from_us, to_us
-from mlops_assets.core.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE, TRANSACTIONS, VERDICTS
+from feature_repo.engine.plan import FeaturePlan, ViewPlan
+from feature_repo.times import HOUR_US
+from mlops_assets.core.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE
 from mlops_assets.core.use_case import FeatureView, UseCase
+from mlops_assets.core.words import Words
 from mlops_assets.graph.checks import Reported, markdown_table, reported, result, warning
+from mlops_assets.graph.headers import described
 from mlops_assets.graph.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, require_validated
+from mlops_assets.steps.feature_summary import Summary
+from mlops_assets.steps.joined_views import SAMPLE, join_views, recount
 from mlops_assets.steps.online_rebuild import rebuild_online
-
-SAMPLE = 50  # rows whose counts are recounted one by one, in every run
-ENTITY_COLUMNS = [
-    "transaction_id",
-    "event_timestamp",
-    "created_timestamp",
-    "customer_id",
-    "merchant_id",
-    "amount",
-]
 
 
 def feature_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
+    """The views, the whole vectors, and the online state."""
     days = arrival_days(settings.time.start, settings.time.end)
     views = [_view(case, view, days) for view in case.views]
-    return [*views, _feature_vectors(case, days), _online_store(case, settings)]
+    return [*views, _feature_vectors(case, settings, days), _online_store(case, settings)]
 
 
 def _view(case: UseCase, view: FeatureView, days: DailyPartitionsDefinition) -> AssetsDefinition:
-    @asset(
-        name=view.name,
-        description=view.description,
-        group_name=FEATURES,
-        owners=[case.owner],
+    @described(
+        case,
+        view.name,
+        view.description,
+        group=FEATURES,
         kinds={"feast", "parquet"},
-        partitions_def=days,
+        days=days,
         backfill_policy=ONE_RUN,
-        deps=sorted({TRANSACTIONS, view.stream}),
+        deps=sorted({case.event.dataset, view.stream}),
     )
     def feature_view(
         context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource
     ) -> Iterator[Reported]:
         made = days_of(context)
         opened = lake.open()
-        require_validated(opened, TRANSACTIONS, made)
+        require_validated(opened, case.event.dataset, made)
         plan = _view_plan(feature_store.plan(case.feature_service), view.name)
-        summary = _Summary([aggregate.name for aggregate in plan.aggregates])
-        days = feature_store.engine(opened).view_by_day(plan, TRANSACTIONS, "transaction_id", made)
+        summary = Summary([aggregate.name for aggregate in plan.aggregates])
+        days = feature_store.engine(opened).view_by_day(plan, case.event.dataset, case.event.id, made)
         written = write_by_day(opened, view.name, summary.of(days))
-        yield from reported(context, view.name, written, dict.fromkeys(made, summary.metadata(made)))
+        yield from reported(context, view.name, written, dict.fromkeys(made, _told(summary, made)))
 
     return feature_view
 
 
-def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDefinition:
+def _feature_vectors(case: UseCase, settings: Settings, days: DailyPartitionsDefinition) -> AssetsDefinition:
     nulls = warning(
         FEATURE_VECTORS,
         "null_rates",
@@ -89,18 +77,17 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
         f"The counts of {SAMPLE} rows, recounted one by one from what was known then.",
         days,
     )
-    sources = [TRANSACTIONS, *(view.name for view in case.views)]
+    ranges_of = case.ranges_within(settings.bounds)
+    sources = [case.event.dataset, *(view.name for view in case.views)]
 
-    @asset(
-        name=FEATURE_VECTORS,
-        description=(
-            "The whole vector of each transaction, by the feature service: what training reads, and what"
-            " serving must have computed."
-        ),
-        group_name=FEATURES,
-        owners=[case.owner],
+    @described(
+        case,
+        FEATURE_VECTORS,
+        f"The whole vector of each {Words.of(case).event}, by the feature service: what training reads, and"
+        " what serving must have computed.",
+        group=FEATURES,
         kinds={"feast", "parquet"},
-        partitions_def=days,
+        days=days,
         backfill_policy=ONE_RUN,
         deps=sources,
         check_specs=[nulls, ranges, look_ahead],
@@ -111,13 +98,13 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
         made = days_of(context)
         opened = lake.open()
         plan = feature_store.plan(case.feature_service)
-        require_validated(opened, TRANSACTIONS, made)
-        summary = _Summary(plan.features)
+        require_validated(opened, case.event.dataset, made)
+        summary = Summary(plan.features)
         written = write_by_day(
-            opened, FEATURE_VECTORS, summary.of((day, join_views(opened, plan, day)) for day in made)
+            opened, FEATURE_VECTORS, summary.of((day, join_views(case, opened, plan, day)) for day in made)
         )
-        empty, outside = summary.empty(), summary.outside(case.ranges)
-        counted, wrong = recount(opened, plan, made[-1])
+        empty, outside = summary.empty(), summary.outside(ranges_of)
+        counted, wrong = recount(case, opened, plan, made[-1])
         # Of what was made together the checks say one thing: a view is without its stream on all days, and
         # one day speaks for the counts.
         checked: list[AssetCheckResult] = [
@@ -133,7 +120,7 @@ def _feature_vectors(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDe
             context,
             FEATURE_VECTORS,
             written,
-            dict.fromkeys(made, summary.metadata(made)),
+            dict.fromkeys(made, _told(summary, made)),
             dict.fromkeys(made, checked),
         )
 
@@ -149,24 +136,21 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
         None,
     )
 
-    @asset(
-        name=ONLINE_STORE,
-        description=(
-            "The events that online windows still reach, made anew beside the state that serves and put in"
-            " its place in one step."
-        ),
-        group_name=FEATURES,
-        owners=[case.owner],
+    @described(
+        case,
+        ONLINE_STORE,
+        "The events that online windows still reach, made anew beside the state that serves and put in its"
+        " place in one step.",
+        group=FEATURES,
         kinds={"sqlite"},
-        deps=[TRANSACTIONS, VERDICTS],
+        deps=list(case.datasets),
         check_specs=[fresh],
     )
     def online_store(
         context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource
     ) -> MaterializeResult:
-        made = rebuild_online(
-            case.subject, lake.open(), feature_store.plan(case.feature_service), settings, context.log.info
-        )
+        plan = feature_store.plan(case.feature_service)
+        made = rebuild_online(case, lake.open(), plan, settings, context.log.info)
         stale = {
             v.name: h
             for v in made.views
@@ -190,134 +174,13 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
     return online_store
 
 
-def join_views(lake: Lake, plan: FeaturePlan, day: str) -> pa.Table:
-    """The vectors of a day's transactions: the columns of every view side by side, then what depends on the
-    request.
-
-    Views keep the rows of `transactions` in order; one that does not is a `LakeError`, since a join by
-    position would lie.
-    """
-    table = lake.read(TRANSACTIONS, [day], ENTITY_COLUMNS)
-    ids = table.column("transaction_id")
-    values: dict[str, pa.ChunkedArray] = {}
-    for view in plan.views:
-        columns = [aggregate.name for aggregate in view.aggregates]
-        part = lake.read(view.name, [day], ["transaction_id", *columns])
-        if not part.column("transaction_id").equals(ids):
-            raise LakeError(
-                f"{view.name}: its rows for {day} are not those of {TRANSACTIONS}; materialize it again"
-            )
-        if absent := [name for name in columns if name not in part.column_names]:
-            raise LakeError(
-                f"{view.name}: {day} has no {', '.join(absent)}, which was declared later; materialize it"
-                " again"
-            )
-        values.update({name: part.column(name) for name in columns})
-    request = {
-        "amount": table.column("amount"),
-        "event_time_us": pc.cast(table.column("event_timestamp"), pa.int64()),
-    }
-    for step in plan.on_demand:
-        given = {name: {**values, **request}[name].to_pylist() for name in step.inputs}
-        values |= {
-            name: pa.chunked_array([pa.array(column, pa.float64())])
-            for name, column in over_columns(step.load(), given).items()
-        }
-    for name in plan.features:
-        table = table.append_column(name, pc.cast(values[name], pa.float64()))
-    return table
-
-
-def recount(lake: Lake, plan: FeaturePlan, day: str) -> tuple[int, list[str]]:
-    """Recount `count` features of a day's evenly spread rows without the engine: how many rows, and a line
-    for each value that differs.
-    """
-    counted = [
-        (view, aggregate)
-        for view in plan.views
-        for aggregate in view.aggregates
-        if aggregate.function == "count"
-    ]
-    newest = lake.read(FEATURE_VECTORS, [day])
-    spread = pa.array(range(0, newest.num_rows, max(1, newest.num_rows // SAMPLE)), pa.int64())
-    rows = newest.take(spread[:SAMPLE]).to_pylist()
-    wrong: list[str] = []
-    if not rows:
-        return 0, wrong
-    for view in dict.fromkeys(view for view, _ in counted):
-        oldest = min(to_us(row["event_timestamp"]) for row in rows) - view.reach_us  # of a late row, too
-        reached = lake.between(view.stream, from_us(oldest).date().isoformat(), day, validated=True)
-        events = lake.read(view.stream, reached, [view.entity, "event_timestamp", "created_timestamp"])
-        by_key: dict[str, list[dict[str, Any]]] = {}
-        for event in events.filter(
-            pc.is_in(events.column(view.entity), pa.array([row[view.asked_by] for row in rows], pa.string()))
-        ).to_pylist():
-            by_key.setdefault(event[view.entity], []).append(event)
-        for row in rows:
-            at = row["event_timestamp"]
-            for aggregate in (a for v, a in counted if v == view):
-                low = from_us(view.lower_us(to_us(at), aggregate.window_us))
-                known = by_key.get(row[view.asked_by], [])
-                n = sum(
-                    low <= event["event_timestamp"] < at and event["created_timestamp"] <= at
-                    for event in known
-                )
-                if n != row[aggregate.name]:
-                    wrong.append(
-                        f"{aggregate.name} of {row['transaction_id']}: {row[aggregate.name]}, counted {n}"
-                    )
-    return len(rows), wrong
-
-
 def _view_plan(plan: FeaturePlan, name: str) -> ViewPlan:
     return next(view for view in plan.views if view.name == name)
 
 
-class _Summary:
-    """What can be said of each feature over tables that pass by one at a time."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._rows, self._values, self._sums = 0, dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
-        self._low, self._high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
-
-    def of(self, tables: Iterable[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.Table]]:
-        for day, table in tables:
-            self._rows += table.num_rows
-            for name in self._sums:
-                column = table.column(name)
-                self._values[name] += table.num_rows - column.null_count
-                self._sums[name] += pc.sum(column).as_py() or 0.0
-                extremes = pc.min_max(column).as_py()
-                if extremes["min"] is not None:
-                    self._low[name] = min(self._low[name], extremes["min"])
-                    self._high[name] = max(self._high[name], extremes["max"])
-            yield day, table
-
-    def metadata(self, days: Sequence[str]) -> dict[str, Any]:
-        """For the UI: a line a feature, and of which days that is."""
-        return {
-            "features": markdown_table(["feature", "mean", "nulls"], self.lines()),
-            "features of": " to ".join(dict.fromkeys((days[0], days[-1]))),
-        }
-
-    def lines(self) -> list[tuple[str, float, str]]:
-        """Mean and share of nulls."""
-        rows = max(self._rows, 1)
-        return [
-            (n, total / max(self._values[n], 1), f"{(self._rows - self._values[n]) / rows:.1%}")
-            for n, total in self._sums.items()
-        ]
-
-    def empty(self) -> list[str]:
-        """The features that are null in every row."""
-        return [name for name, values in self._values.items() if self._rows and not values]
-
-    def outside(self, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-        """The features with a value that is not finite, or beyond its declared range, with their extremes."""
-        found = []
-        for name in (n for n, values in self._values.items() if values):
-            low, high = ranges.get(name, (-math.inf, math.inf))
-            smallest, largest = self._low[name], self._high[name]
-            if smallest < low or largest > high or math.isinf(smallest) or math.isinf(largest):
-                found.append(f"{name} from {smallest} to {largest}")
-        return found
+def _told(summary: Summary, days: Sequence[str]) -> dict[str, Any]:
+    """For the UI: a line a feature, and of which days that is."""
+    return {
+        "features": markdown_table(["feature", "mean", "nulls"], summary.lines()),
+        "features of": " to ".join(dict.fromkeys((days[0], days[-1]))),
+    }

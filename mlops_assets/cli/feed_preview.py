@@ -15,25 +15,27 @@ import pyarrow.compute as pc
 
 from mlops_assets.cli.output import padded
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, Source, SourceError, by_day
+from mlops_assets.core.data.streams import Stream
 from mlops_assets.core.data.validation import validate
-from mlops_assets.core.use_case import Table, UseCase
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.words import Words
 from mlops_assets.resources.environments import Settings
 from mlops_assets.sources.files import Preview
+from mlops_assets.sources.source_kinds import open_source
 
 SAMPLE_ROWS = 1_000
 SHOWN = 5  # of files that are left out
 LABEL_DAYS = 28  # days of labels that are looked at where they have no files of their own
-BEFORE_DAYS = 30  # a label of the sample is looked for among the transactions of so many days before it
+BEFORE_DAYS = 30  # A label of the sample is looked for among the events of so many days before it.
 NO_LABELS = "there is no [source.labels]: no label comes from files, and without labels nothing is learnt"
 
 
 @runtime_checkable
 class Previewed(Protocol):
-    """A source that can show its feeds without reading them to the end."""
+    """A source that can show its streams without reading them to the end."""
 
-    def preview(self, rows: int = ...) -> Preview: ...
-
-    def preview_labels(self, rows: int = ...) -> Preview | None: ...
+    def preview(self, dataset: str, rows: int = ...) -> Preview | None:
+        """The first rows of a stream; None for labels without files of their own."""
 
 
 @dataclass(frozen=True)
@@ -56,37 +58,49 @@ class Look:
 
 
 def look_at_feeds(case: UseCase, settings: Settings, today: date) -> list[Look]:
-    """The transactions' feed and the labels', with all that is wrong with either in `problems`.
+    """The events' feed, the labels' and the further ones, with all that is wrong with one in its `problems`.
 
     Rows of days after tomorrow have not come.
     """
-    source = case.open_source(settings.source, settings.base)
-    looks = []
-    transactions = labels = None
+    source = open_source(case, settings.source, settings.base)
+    events, labels, *feeds = case.streams(settings.bounds)
+    event_rows, look = _events(source, settings, events, today)
+    looks = [look]
     try:
-        transactions = (
-            source.preview(SAMPLE_ROWS)
-            if isinstance(source, Previewed)
-            else _first_days(source, settings, "transactions", 1)
-        )
-        looks.append(_look("transactions", case.event_table, settings, transactions, today))
-        looks[-1].problems.extend(_beside_the_calendar(settings, transactions))
+        looks += _labels(case, source, settings, labels, event_rows, today)
     except SourceError as error:
-        looks.append(_unread("transactions", error))
+        looks.append(_unread(labels.dataset, error))
+    return looks + [_events(source, settings, feed, today)[1] for feed in feeds]
+
+
+def _events(source: Source, settings: Settings, stream: Stream, today: date) -> tuple[Preview | None, Look]:
+    """A stream that has rows of its own, and how it looks."""
     try:
-        labels = source.preview_labels(SAMPLE_ROWS) if isinstance(source, Previewed) else None
-        if labels is None and transactions is not None:
-            labels = _first_days(source, settings, "labels", LABEL_DAYS, transactions.days)
-        if labels is not None:
-            looks.append(_look("labels", case.label_table, settings, labels, today))
-            if transactions is not None and labels.rows.num_rows:
-                _match(source, labels, looks[-1])
-            elif not labels.rows.num_rows:
-                missing = isinstance(source, Previewed) and "labels" not in settings.source
-                looks[-1].notes.append(NO_LABELS if missing else "none in the days that were looked at")
+        rows = source.preview(stream.dataset, SAMPLE_ROWS) if isinstance(source, Previewed) else None
+        rows = rows or _first_days(source, settings, stream.dataset, 1)
+        look = _look(stream, settings, rows, today)
+        look.problems.extend(_beside_the_calendar(settings, stream.dataset, rows))
+        return rows, look
     except SourceError as error:
-        looks.append(_unread("labels", error))
-    return looks
+        return None, _unread(stream.dataset, error)
+
+
+def _labels(
+    case: UseCase, source: Source, settings: Settings, stream: Stream, events: Preview | None, today: date
+) -> list[Look]:
+    """How the labels look; nothing where they come with events that cannot be read."""
+    labels = source.preview(stream.dataset, SAMPLE_ROWS) if isinstance(source, Previewed) else None
+    if labels is None and events is not None:
+        labels = _first_days(source, settings, stream.dataset, LABEL_DAYS, events.days)
+    if labels is None:
+        return []
+    look = _look(stream, settings, labels, today)
+    if events is not None and labels.rows.num_rows:
+        _match(case, source, labels, look)
+    elif not labels.rows.num_rows:
+        missing = isinstance(source, Previewed) and "labels" not in settings.source
+        look.notes.append(NO_LABELS if missing else "none in the days that were looked at")
+    return [look]
 
 
 def shown(looks: list[Look]) -> str:
@@ -122,7 +136,8 @@ def _summary(look: Look) -> str:
     return f"{files}{days}; {look.sampled:,} rows looked at, {look.quarantined:,} would be quarantined"
 
 
-def _look(name: str, feed: Table, settings: Settings, preview: Preview, today: date) -> Look:
+def _look(feed: Stream, settings: Settings, preview: Preview, today: date) -> Look:
+    name = feed.dataset
     counts, examples, quarantined = Counter[str](), dict[str, str](), 0
     rows = preview.rows
     if rows.num_rows:
@@ -169,7 +184,7 @@ def _first_days(
 ) -> Preview:
     """Of a source, or labels, that cannot be seen otherwise: what came on the first days."""
     start = known[0] if known else settings.time.start
-    table = getattr(source, name)(start, start + timedelta(days=days - 1))
+    table = source.rows(name, start, start + timedelta(days=days - 1))
     first, last = known or (start, settings.time.end or start)
     columns = {
         column: "as it is"
@@ -179,15 +194,14 @@ def _first_days(
     return Preview((), (), columns, table.slice(0, SAMPLE_ROWS), (first, last), 0)
 
 
-def _beside_the_calendar(settings: Settings, preview: Preview) -> list[str]:
+def _beside_the_calendar(settings: Settings, name: str, preview: Preview) -> list[str]:
     if preview.days is None:
         return []
     (first, last), time = preview.days, settings.time
     if last < time.start or (time.end is not None and first > time.end):
         bounds = f"[time] start = {time.start}" + (f" and end = {time.end}" if time.end else "")
         return [
-            f"transactions: arrived from {first} to {last}, and {bounds}: no row would be read; set start ="
-            f" {first}"
+            f"{name}: arrived from {first} to {last}, and {bounds}: no row would be read; set start = {first}"
         ]
     return []
 
@@ -214,18 +228,18 @@ def _left_out(settings: Settings, rows: pa.Table, today: date) -> list[str]:
     return found
 
 
-def _match(source: Source, labels: Preview, look: Look) -> None:
-    """How many labels of the sample are of a transaction that arrived in the days before them."""
-    days = pc.min_max(labels.rows[ARRIVAL_DAY]).as_py()
+def _match(case: UseCase, source: Source, labels: Preview, look: Look) -> None:
+    """How many labels of the sample are of an event that arrived in the days before them."""
+    words, days = Words.of(case), pc.min_max(labels.rows[ARRIVAL_DAY]).as_py()
     first = days["min"] - timedelta(days=BEFORE_DAYS)
-    known = source.transactions(first, days["max"])["transaction_id"]
-    ids = labels.rows["transaction_id"].drop_null()
+    known = source.rows(case.event.dataset, first, days["max"])[case.event.id]
+    ids = labels.rows[case.event.id].drop_null()
     matched = pc.sum(pc.is_in(ids, value_set=known.combine_chunks())).as_py() or 0
-    among = f"transactions that arrived from {first} to {days['max']}"
+    among = f"{words.events} that arrived from {first} to {days['max']}"
     if len(ids) and len(known) and not matched:
         look.problems.append(
-            f"labels: none of {len(ids):,} is of a transaction: their ids look like {_first(ids)!r}, those of"
-            f" {among} like {_first(known)!r}"
+            f"labels: none of {len(ids):,} is of {_one(words.event)}: their ids look like {_first(ids)!r},"
+            f" those of {among} like {_first(known)!r}"
         )
     elif len(ids):
         look.notes.append(f"{matched:,} of {len(ids):,} labels are of {among}")
@@ -234,6 +248,11 @@ def _match(source: Source, labels: Preview, look: Look) -> None:
 def _example(rows: pa.Table, column: str) -> str:
     value = _first(rows[column].drop_null()) if column in rows.column_names else None
     return "" if value is None else f"{value:%Y-%m-%d %H:%M:%S}" if hasattr(value, "strftime") else str(value)
+
+
+def _one(noun: str) -> str:
+    """A noun with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _first(values: Any) -> Any:

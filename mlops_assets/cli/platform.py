@@ -13,7 +13,7 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import ConfigError, Settings, former_keys, load_settings
 from mlops_assets.resources.home import DATABASE, bring_up
-from mlops_assets.use_cases import USE_CASES
+from mlops_assets.use_cases import find_use_case
 
 CHECKED_BYTES = 200_000_000
 
@@ -28,7 +28,7 @@ def configured() -> Settings:
     One `ConfigError` lists every problem of the configuration, those of the source included. A key that has
     another name now is read, with a line on stderr.
     """
-    settings = load_settings(use_cases=USE_CASES)
+    settings = load_settings(find_case=find_use_case)
     for line in former_keys(settings):
         print(f"mlops: {settings.config_file}: {line}", file=sys.stderr)
     return settings
@@ -36,7 +36,7 @@ def configured() -> Settings:
 
 def case_of(settings: Settings) -> UseCase:
     """The use case that the configuration names."""
-    return USE_CASES[settings.use_case]
+    return find_use_case(settings.case_named, settings.base)
 
 
 def pipeline() -> Any:

@@ -1,13 +1,12 @@
 """Names of the assets and groups of the graph, given in this module alone.
 
-A dataset of the lake goes by the name of its asset.
+A dataset of the lake goes by the name of its asset. The datasets of events and of further feeds are named by
+the use case.
 """
 
 INGEST, FEATURES, MODEL, MONITORING = "ingest", "features", "model", "monitoring"
 
-RAW_TRANSACTIONS, RAW_LABELS = "raw_transactions", "raw_labels"
-TRANSACTIONS, LABELS, VERDICTS = "transactions", "labels", "verdicts"
-QUARANTINED_TRANSACTIONS, QUARANTINED_LABELS = "quarantined_transactions", "quarantined_labels"
+LABELS, VERDICTS = "labels", "verdicts"
 FEATURE_VECTORS, ONLINE_STORE = "feature_vectors", "online_store"
 TRAINING_SET, RECIPE, TRAINED_MODEL = "training_set", "recipe", "trained_model"
 EVALUATION, PROMOTED_VERSION, WALK_FORWARD = "evaluation", "promoted_version", "walk_forward"
@@ -18,3 +17,13 @@ DATA_DRIFT, PREDICTION_DRIFT, BUSINESS_REPORT = (
     "business_report",
 )
 REMEDY = "what to do"  # metadata of a check, told at the end of a run
+
+
+def raw(dataset: str) -> str:
+    """The asset of a stream's rows as they were delivered."""
+    return f"raw_{dataset}"
+
+
+def quarantined(dataset: str) -> str:
+    """The asset of a stream's rows that do not hold."""
+    return f"quarantined_{dataset}"

@@ -1,37 +1,24 @@
-"""A use case: the frozen value that a folder of declarations gives to the machinery. A second
-use case is a second value.
+"""A use case: the frozen value that a folder of declarations gives to the machinery.
+
+It holds values only. The machinery makes schemas, sources, assets and checks of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from datetime import date
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from importlib.util import resolve_name
+from typing import Any
 
 from mlops_assets.core.data.base import Source
+from mlops_assets.core.data.streams import Highest, Stream, event_stream, label_stream, streams_of
 from serving.contract.bounds import Bounds
-from serving.contract.subject import Subject
+from serving.contract.subject import BadSubject, Subject
 
-if TYPE_CHECKING:
-    from pandera.pandas import DataFrameSchema
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of a feed: canonical columns, what an accepted row satisfies, and how repeats
-    are told apart.
-    """
-
-    columns: pa.Schema
-    raw_columns: pa.Schema
-    schema: Callable[[date | None], DataFrameSchema]
-    key: tuple[str, ...]
-    order: tuple[str, ...]
-    prefer: tuple[str, ...] = ()
+# The pydantic class of the table `[source]`, and what opens a source of it.
+SourceKind = tuple[type[Any], Callable[[Any], Source]]
+FILES = "files"
 
 
 @dataclass(frozen=True)
@@ -45,11 +32,14 @@ class FeatureView:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCase(Subject):
-    """The subject, and what only the code location needs.
+    """The subject, and what only the code location needs. No value here opens a file or imports a heavy
+    library.
 
-    No value here opens a file or imports a heavy library.
-
-    `declarations` is the package with the Feast objects.
+    `declarations` is the package with the Feast objects; a leading dot means: in the package of the use case,
+    which is `package`. `drift_columns` are the features that drift is measured on. `ranges` says what values
+    of a feature are possible: its lowest and highest, or the name of the event's Number that it repeats.
+    `sources` are kinds of source beside files, by the name that `[source] kind` gives. Raises `BadSubject`
+    for what cannot be meant.
     """
 
     description: str
@@ -58,13 +48,90 @@ class UseCase(Subject):
     feature_service: str
     views: tuple[FeatureView, ...]
     drift_columns: tuple[str, ...]
-    ranges: Mapping[str, tuple[float, float]]
-    event_table: Table
-    label_table: Table
-    open_source: Callable[[Mapping[str, Any], Path], Source]
-    within: Callable[[UseCase, Bounds], UseCase]  # the use case, held to the bounds of a configuration
+    ranges: Mapping[str, tuple[float, float] | str]
+    sources: Mapping[str, SourceKind] = field(default_factory=dict)
+    package: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.views:
+            raise BadSubject("views: there is none; declare at least one FeatureView")
+        streams = self.datasets
+        for view in self.views:
+            if view.stream not in streams:
+                raise BadSubject(
+                    f"views: {view.name}: stream {view.stream!r} is none of {', '.join(streams)}"
+                )
+        for name, range_ in self.ranges.items():
+            self._check_range(name, range_)
+        if self.labels.maturity % timedelta(days=1):
+            raise BadSubject(
+                f"Labels: maturity = {self.labels.maturity}: verdicts mature by days; use whole days"
+            )
+        if self.declarations.startswith(".") and not self.package:
+            raise BadSubject(
+                f"declarations = {self.declarations!r} is in the package of the use case, and package is"
+                " empty; give package=__package__"
+            )
+        if FILES in self.sources:
+            raise BadSubject(f"sources: {FILES!r} is the platform's own kind; choose another name")
+
+    def _check_range(self, name: str, range_: tuple[float, float] | str) -> None:
+        if isinstance(range_, str):
+            self.event.number(range_)  # BadSubject where it is none
+        elif not range_[0] <= range_[1]:
+            raise BadSubject(f"ranges: {name}: {range_[0]:g} comes after {range_[1]:g}; the lowest is first")
+
+    @property
+    def feast_package(self) -> str:
+        """The full name of the package with the Feast objects."""
+        return resolve_name(self.declarations, self.package)
+
+    @property
+    def named_features(self) -> dict[str, list[str]]:
+        """The views, and the features in `drift_columns` and `ranges`, by the place that names them."""
+        return {
+            "views": [view.name for view in self.views],
+            "drift_columns": list(self.drift_columns),
+            "ranges": list(self.ranges),
+        }
 
     @property
     def subject(self) -> Subject:
         """What travels in the release bundle."""
         return Subject(**{field.name: getattr(self, field.name) for field in fields(Subject)})
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The datasets of the lake that a feature view may aggregate."""
+        return (self.event.dataset, "verdicts", *(feed.name for feed in self.feeds))
+
+    @property
+    def events(self) -> Stream:
+        """The stream of the events, within the declared ranges."""
+        return event_stream(self.event)
+
+    @property
+    def label_rows(self) -> Stream:
+        """The stream of the labels."""
+        return label_stream(self.event, self.labels)
+
+    def streams(self, bounds: Bounds) -> tuple[Stream, ...]:
+        """All streams, events first and labels second, held to the bounds of a configuration."""
+        return streams_of(self, self.highest(bounds))
+
+    def highest(self, bounds: Bounds) -> Highest:
+        """The highest believable value of each believable Number under `bounds`."""
+        return {
+            name: bounds.highest.get(name, self.event.number(name).high) for name in self.event.believable
+        }
+
+    def ranges_within(self, bounds: Bounds) -> dict[str, tuple[float, float]]:
+        """The lowest and highest possible value of features, under `bounds`."""
+        highest = self.highest(bounds)
+
+        def range_of(column: str) -> tuple[float, float]:
+            number = self.event.number(column)
+            return number.low, highest.get(column, number.high)
+
+        return {name: range_of(of) if isinstance(of, str) else of for name, of in self.ranges.items()}

@@ -9,8 +9,8 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from mlops_assets.core.watching.drift import DriftThresholds
 from mlops_assets.core.watching.guard import Guard
 from mlops_assets.errors import PlatformError, listed
 from mlops_assets.sources.listing import beside
+from mlops_assets.sources.source_kinds import open_source
 from serving.contract.bounds import MAX, Bounds, TimeBounds
 
 _NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # They have a meaning in the address of a database
@@ -144,6 +145,8 @@ class Settings:
 
     home: Path
     use_case: str = "fraud"
+    # What the file says where that is no name: a module, or a folder from `base`.
+    case_from: str = ""
     config_file: Path | None = None
     # The text of the file as it was read. A version is recorded with it, however the file changes later
     config_text: str = ""
@@ -164,6 +167,16 @@ class Settings:
     drift: DriftThresholds = field(default_factory=DriftThresholds)
     retraining: Retraining = field(default_factory=Retraining)
     business: Business = field(default_factory=Business)
+
+    @property
+    def case_named(self) -> str:
+        """The name, module or folder of the use case, as the configuration gives it."""
+        return self.case_from or self.use_case
+
+    @property
+    def case_folder(self) -> Path | None:
+        """The folder beside the configuration that holds the use case; None where it is no folder."""
+        return (self.base / self.case_from).resolve() if self.case_from.startswith((".", "/")) else None
 
     @property
     def base(self) -> Path:
@@ -229,17 +242,21 @@ SECTIONS: Mapping[str, type] = {
 }
 
 
+FindCase = Callable[[str, Path], UseCase]
+
+
 def load_settings(
     config: str | os.PathLike[str] | None = None,
     home: str | os.PathLike[str] | None = None,
-    use_cases: Mapping[str, UseCase] | None = None,
+    find_case: FindCase | None = None,
 ) -> Settings:
     """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME`
     names (or `home`; `var` otherwise).
 
-    All that is wrong is one `ConfigError`. What `[source]` may hold only a use case knows: it is checked
-    where `use_cases` are given. For a copy of a configuration that must not touch what the original does,
-    `MLOPS_LAKE` names another lake, and `MLOPS_CONFIG_BASE` the folder that its relative paths start from.
+    All that is wrong is one `ConfigError`. `find_case` finds a use case by what the file says of it and the
+    folder of the file. What `[source]` may hold only the use case knows: it is checked where `find_case` is
+    given. For a copy of a configuration that must not touch what the original does, `MLOPS_LAKE` names
+    another lake, and `MLOPS_CONFIG_BASE` the folder that its relative paths start from.
     """
     where = config or os.environ.get("MLOPS_CONFIG") or None
     root = Path(home or os.environ.get("MLOPS_HOME") or "var").absolute()
@@ -265,7 +282,8 @@ def load_settings(
         config_base=Path(base).absolute() if base else None,
         **given,
     )
-    if problems := problems + _of_use_case(settings, use_cases):
+    settings, wrong = _with_case(settings, find_case)
+    if problems := problems + wrong:
         raise ConfigError(listed(os.fspath(where), problems))
     return settings
 
@@ -358,23 +376,29 @@ def _by_present_names(section: str, values: Any) -> Any:
     return {(new if (new := names.get(key, key)) not in values else key): v for key, v in values.items()}
 
 
-def _of_use_case(settings: Settings, use_cases: Mapping[str, UseCase] | None) -> list[str]:
-    if use_cases is None:
-        return []
-    if (case := use_cases.get(settings.use_case)) is None:
-        return [
-            f"use_case {settings.use_case!r} is not known{nearest(settings.use_case, list(use_cases))}; there"
-            f" is {', '.join(use_cases)}"
-        ]
+def _with_case(settings: Settings, find_case: FindCase | None) -> tuple[Settings, list[str]]:
+    """The settings with the name of their use case, and what is wrong with it or with `[source]`."""
+    if find_case is None:
+        return settings, []
+    try:
+        case = find_case(settings.use_case, settings.base)
+        open_source(case, settings.source, settings.base)
+    except SourceError as error:
+        return settings, list(error.problems)
+    except PlatformError as error:
+        return settings, [str(error)]
+    problems = _unknown_bounds(case, settings.bounds)
+    if case.name == settings.use_case:
+        return settings, problems
+    return replace(settings, use_case=case.name, case_from=settings.use_case), problems
+
+
+def _unknown_bounds(case: UseCase, bounds: Bounds) -> list[str]:
+    """The keys `max_<column>` of `[bounds]` whose column is no believable Number of the event."""
     believable = [f"{MAX}{name}" for name in case.event.believable]
-    known = [one.name for one in fields(TimeBounds)] + believable
-    problems = [
+    known = [*(one.name for one in fields(TimeBounds)), *believable]
+    return [
         f"[bounds] unknown key {key!r}{nearest(key, known)}; known are {', '.join(known)}"
-        for key in (f"{MAX}{name}" for name in settings.bounds.highest)
+        for key in (f"{MAX}{name}" for name in bounds.highest)
         if key not in believable
     ]
-    try:
-        case.open_source(settings.source, settings.base)
-    except SourceError as error:
-        problems += error.problems
-    return problems

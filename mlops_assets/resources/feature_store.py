@@ -9,6 +9,7 @@ from dagster import ConfigurableResource
 from feature_repo.engine.base import Engine
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake
+from mlops_assets.core.named_features import check_named
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 
@@ -17,18 +18,24 @@ class FeatureStoreResource(ConfigurableResource[Any]):
     """A use case's declarations, with their registry and online state under `home`, over the lake at `lake`.
 
     `declarations` is the package with the Feast objects. `joined_by` says which column of the scored event
-    holds a join key of another name.
+    holds a join key of another name. `named` are the views and features that the use case names.
     """
 
     home: str
     lake: str
     declarations: str
     joined_by: dict[str, str]
+    named: dict[str, list[str]]
 
     def plan(self, service: str) -> FeaturePlan:
-        """The declarations behind a feature service as plain data."""
+        """The declarations behind a feature service as plain data.
+
+        Raises `BadSubject` where the use case names a view or a feature that is not declared.
+        """
         joined_by = tuple(sorted(self.joined_by.items()))
-        return _plan(self.home, self.lake, self.declarations, service, joined_by)
+        plan = _plan(self.home, self.lake, self.declarations, service, joined_by)
+        check_named(self.named, self.declarations, [view.name for view in plan.views], plan.features)
+        return plan
 
     def engine(self, lake: Lake) -> Engine:
         """What computes the features of a lake."""
@@ -42,8 +49,9 @@ def feature_store_of(settings: Settings, case: UseCase) -> FeatureStoreResource:
     return FeatureStoreResource(
         home=str(settings.home),
         lake=settings.lake_root,
-        declarations=case.declarations,
+        declarations=case.feast_package,
         joined_by={key.joins: key.name for key in case.event.keys if key.joins != key.name},
+        named=case.named_features,
     )
 
 

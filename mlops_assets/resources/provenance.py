@@ -59,7 +59,17 @@ def provenance(settings: Settings, root: Path = ROOT) -> dict[str, str]:
         "code_digest": code_digest(root),
         "config_digest": settings.digest,
         "lock_digest": lock_digest(root),
+        **_of_case(settings.case_folder),
     }
+
+
+def _of_case(folder: Path | None) -> dict[str, str]:
+    """The commit of the repository that the use case's folder is in; nothing for a use case of this tree."""
+    if folder is None:
+        return {}
+    commit = git(folder, "rev-parse", "HEAD")
+    dirty = str(bool(git(folder, "status", "--porcelain", "--", "."))).lower() if commit else "unknown"
+    return {"use_case_commit": commit or "none", "use_case_dirty": dirty}
 
 
 def unreproducible(tags: Mapping[str, str]) -> str | None:

@@ -122,7 +122,7 @@ class Layout:
         if column in self.configured:
             return None
         if column in self.defaults:
-            return str(self.defaults[column]).lower()
+            return "no value" if self.defaults[column] is None else str(self.defaults[column]).lower()
         if column == self.known and (self.happened is not None or self.by_file):
             stand_in = self.happened or "00:00"
             return f"{stand_in}, not before the day in the file's name" if self.by_file else stand_in

@@ -129,9 +129,7 @@ def beside(path: Path, suffix: str = "") -> str:
 
 
 def named_day(path: str) -> date | None:
-    """The last day in a path, as in `2026-03-01.csv`, `tx_20260301T0615.csv` and
-    `2026/03/01/part-0.parquet`.
-    """
+    """The last day in a path, as in `2026-03-01.csv`, `tx_20260301T0615.csv` and `2026/03/01/part-0.csv`."""
     for year, month, day in reversed(_DAY.findall(path)):
         try:
             return date(int(year), int(month), int(day))

@@ -8,7 +8,7 @@ files that are new or have changed. It is no truth of its own: where it is lost,
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,10 +17,14 @@ from feature_repo.engine.local.parallel import in_order
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.data.base import FileRows, Holdings, Source, SourceError
 from mlops_assets.core.data.completeness import TOGETHER, WAYS, Match, Taken, gone, match_ids, untaken
-from mlops_assets.core.keys import LABELS, RAW_TRANSACTIONS, REMEDY, TRANSACTIONS
+from mlops_assets.core.data.streams import LABEL_TIMESTAMP, Stream
+from mlops_assets.core.keys import LABELS, REMEDY
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.words import Words
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift
-from serving.store.sqlite.decision_log import served_days
+from mlops_assets.resources.serving_log import ServingLog
+from mlops_assets.steps.delivery import taken_by_service
 
 SOURCE_FILES = "source_files"  # a partition a raw dataset
 DAYS_SHOWN = 10
@@ -89,21 +93,22 @@ class Behind:
 
 
 def look(
-    lake: Lake, name: str, source: Source, made: Sequence[str], coming: date | None = None
+    lake: Lake, stream: Stream, source: Source, made: Sequence[str], coming: date | None = None
 ) -> dict[str, FileRows] | None:
-    """What the files of a feed hold of all days that are made, `made` included, and of those after `coming`;
-    None for a source that cannot say.
+    """What the files of a stream hold of all days that are made, `made` included, and of those after
+    `coming`; None for a source that cannot say.
     """
+    name, dataset = stream.raw, stream.dataset
     if not isinstance(source, Holdings):
         return None
     days = sorted({*lake.partitions(name), *made})
     known = _known_files(lake, name)
     try:
-        found = source.holdings(_feed(name), date.fromisoformat(days[0]), date.fromisoformat(days[-1]), known)
+        found = source.holdings(dataset, date.fromisoformat(days[0]), date.fromisoformat(days[-1]), known)
         if coming and any(
             one.rows is None and one.span and one.span[1] > coming.isoformat() for one in found.values()
         ):
-            found = source.holdings(_feed(name), coming + timedelta(days=1), date.max, found)
+            found = source.holdings(dataset, coming + timedelta(days=1), date.max, found)
     except SourceError as error:  # days that the service's log is the source of are made all the same
         return {name: FileRows("", problem=str(error))}
     if found != known:
@@ -124,15 +129,16 @@ def of_day(files: Mapping[str, FileRows] | None, day: str) -> dict[str, Any]:
 def last_to_come(settings: Settings, today: date) -> date | None:
     """The last day whose rows a feed may hold already; None where `[time] end` says which days count.
 
-    It is tomorrow: east of Greenwich the next day has begun, and clocks of tills are minutes off.
+    It is tomorrow: east of Greenwich the next day has begun, and clocks of senders are minutes off.
     """
     return None if settings.time.end else today + timedelta(days=1)
 
 
 def behind(
+    case: UseCase,
     lake: Lake,
     settings: Settings,
-    name: str,
+    stream: Stream,
     files: Mapping[str, FileRows] | None,
     coming: date | None = None,
 ) -> Behind:
@@ -142,10 +148,11 @@ def behind(
 
     Rows of days after `coming` are told as well.
     """
+    name = stream.raw
     days = lake.partitions(name)
     if files is None:
         return Behind({}, {}, days[-1], compared=False)
-    served = served_days(settings.serving_db, "labels" if _feed(name) == "labels" else "events", days)
+    served = taken_by_service(case, ServingLog(settings.serving_db), stream.dataset, days)
     taken = {
         m.partition: Taken(m.rows, m.metadata.get(FILES))
         for m in lake.manifests(name, days)
@@ -198,37 +205,33 @@ def _outside(files: Mapping[str, FileRows], settings: Settings) -> list[str]:
 
 
 class Arrived:
-    """Which labels of some days are about a transaction that has arrived, and when it did: read once for a
-    range of days.
+    """Which labels of some days are about an event that has arrived, and when it did: read once for a range
+    of days.
     """
 
-    def __init__(self, lake: Lake, settings: Settings, made: Sequence[str]) -> None:
+    def __init__(self, case: UseCase, lake: Lake, settings: Settings, made: Sequence[str]) -> None:
+        event = case.event
         self._settings, self._ways, self._looks = settings, (*WAYS, TOGETHER), 0
         window = lake.between(LABELS, shift(made[0], -settings.ingest.volume_window_days), made[-1])
-        self._labels = {day: lake.read(LABELS, [day], ["transaction_id"]).column(0) for day in window}
+        self._labels = {day: lake.read(LABELS, [day], [event.id]).column(0) for day in window}
         wanted = pa.chunked_array(
             [chunk for ids in self._labels.values() for chunk in ids.chunks], pa.string()
         ).unique()
-        days = lake.between(TRANSACTIONS, shift(made[0], -settings.ingest.horizon_days), made[-1])
-        self._ids = dict(
-            zip(
-                days,
-                in_order(lambda day: lake.read(TRANSACTIONS, [day], ["transaction_id"]).column(0), days),
-                strict=True,
-            )
-        )
+        days = lake.between(event.dataset, shift(made[0], -settings.ingest.horizon_days), made[-1])
+        ids = in_order(lambda day: lake.read(event.dataset, [day], [event.id]).column(0), days)
+        self._ids = dict(zip(days, ids, strict=True))
         self._found = {day: ids.filter(pc.is_in(ids, value_set=wanted)) for day, ids in self._ids.items()}
 
     def waiting(self, day: str) -> int:
-        """How many labels of a day are about no transaction that had arrived by its end."""
+        """How many labels of a day are about no event that had arrived by its end."""
         labels = self._labels[day]
         return len(labels) - int(
             pc.sum(pc.is_in(labels, value_set=self._known(self._found, day).combine_chunks())).as_py() or 0
         )
 
     def match(self, day: str) -> tuple[Match, bool]:
-        """How the labels of the days up to `day` match, and whether there were transactions for as long as
-        labels take to come.
+        """How the labels of the days up to `day` match, and whether there were events for as long as labels
+        take to come.
         """
         first = shift(day, -self._settings.ingest.volume_window_days)
         labels = pa.chunked_array(
@@ -252,36 +255,33 @@ class Arrived:
         )
 
 
-def waiting_labels(lake: Lake, settings: Settings, last: str) -> list[tuple[str, int, bool]]:
-    """The labels of the lake, up to its last day, whose transaction has not come yet: its id, when the label
-    became known (us), fraud.
+def waiting_labels(case: UseCase, lake: Lake, settings: Settings, last: str) -> list[tuple[str, int, bool]]:
+    """The labels of the lake, up to its last day, whose event has not come yet.
+
+    Each is the event's id, when the label became known (microseconds since the epoch), and whether it is
+    positive.
     """
-    horizon = settings.ingest.horizon_days
+    horizon, event = settings.ingest.horizon_days, case.event
     days = lake.between(LABELS, shift(last, -horizon), last, validated=True)
     if not days:
         return []
-    labels = lake.read(LABELS, days, ["transaction_id", "label_timestamp", "is_fraud"])
-    here = pc.is_in(labels.column("transaction_id"), pa.array([], pa.string()))
-    for day in lake.between(TRANSACTIONS, shift(last, -2 * horizon), last, validated=True):
-        here = pc.or_(
-            here,
-            pc.is_in(
-                labels.column("transaction_id"),
-                lake.read(TRANSACTIONS, [day], ["transaction_id"]).column(0).combine_chunks(),
-            ),
-        )
+    labels = lake.read(LABELS, days, [event.id, LABEL_TIMESTAMP, case.labels.name])
+    wanted = labels.column(event.id)
+    here = pc.is_in(wanted, pa.array([], pa.string()))
+    for day in lake.between(event.dataset, shift(last, -2 * horizon), last, validated=True):
+        ids = lake.read(event.dataset, [day], [event.id]).column(0).combine_chunks()
+        here = pc.or_(here, pc.is_in(wanted, ids))
     alone = labels.filter(pc.invert(here))
-    return list(
-        zip(*(column.to_pylist() for column in (alone[0], alone[1].cast(pa.int64()), alone[2])), strict=True)
-    )
+    known_us = alone[1].cast(pa.int64())
+    return list(zip(alone[0].to_pylist(), known_us.to_pylist(), alone[2].to_pylist(), strict=True))
 
 
-def match_metadata(found: Match) -> dict[str, Any]:
+def match_metadata(case: UseCase, found: Match) -> dict[str, Any]:
     """For a person: how many labels match, and the two forms side by side where nearly none does."""
-    told: dict[str, Any] = {"labels": found.labels, "of a known transaction": found.matched}
-    if found.labels and found.nearly_none and found.transaction_ids:
+    told: dict[str, Any] = {"labels": found.labels, f"of a known {Words.of(case).event}": found.matched}
+    if found.labels and found.nearly_none and found.event_ids:
         told["ids in labels"] = _quoted(found.label_ids)
-        told["ids in transactions"] = _quoted(found.transaction_ids)
+        told[f"ids in {case.event.dataset}"] = _quoted(found.event_ids)
         told[REMEDY] = (
             "have the feed write the ids in one way, then backfill from the first day of these labels"
         )
@@ -298,10 +298,6 @@ def _known_files(lake: Lake, name: str) -> dict[str, FileRows]:
         path: FileRows(**{**one, "span": tuple(one["span"]) if one["span"] else None})
         for path, one in kept.items()
     }
-
-
-def _feed(name: str) -> Literal["transactions", "labels"]:
-    return "transactions" if name == RAW_TRANSACTIONS else "labels"
 
 
 def _quoted(ids: Sequence[str]) -> str:

@@ -54,6 +54,6 @@ def worth_by_day(case: UseCase, lake: Lake, settings: Settings, as_of: str) -> p
         & (log["event_timestamp"] < pd.Timestamp(shift(split.last_mature_day.isoformat(), 1), tz="UTC"))
     ]
     verdicts = to_frame(lake.read(VERDICTS, lake.between(VERDICTS, first, shift(as_of, -1))))
-    known = latest_verdicts(verdicts, pd.Timestamp(as_of, tz="UTC"))
+    known = latest_verdicts(case, verdicts, pd.Timestamp(as_of, tz="UTC"))
     decisions = log.rename(columns={"prediction_id": case.event.id})
     return business_report(case, decisions, known, settings.costs.reviews_per_day)

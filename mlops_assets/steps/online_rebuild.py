@@ -14,18 +14,19 @@ from feature_repo.online.base import Loaded
 from feature_repo.online.sqlite.rebuild import OnlineRebuild
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.times import HOUR_US, to_us
-from mlops_assets.assets.ingestion import VERDICT_COLUMNS, pending_verdicts
-from mlops_assets.core.keys import TRANSACTIONS, VERDICTS
+from mlops_assets.core.data.verdict_history import verdict_columns
+from mlops_assets.core.keys import VERDICTS
+from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_table
 from mlops_assets.steps.feed_checks import waiting_labels
+from mlops_assets.steps.verdict_making import pending_verdicts
 from serving.contract.events import EventRules
-from serving.contract.subject import Subject
 from serving.store.sqlite.log_tables import create_tables
 
 BUSY_TIMEOUT_S = 60.0
-PAUSE_S = 0.001  # between two small commits: whoever waits for the lock gets it
-# more often, and the disk is waited for; less often, and the WAL grows for as long as the rebuild takes
+PAUSE_S = 0.001  # Between two small commits: whoever waits for the lock gets it.
+# More often, and the disk is waited for. Less often, and the WAL grows for as long as the rebuild takes.
 COMMITS_A_CHECKPOINT = 50
 # The cache holds the tables that are being filled; `_Pause` does the checkpoints.
 PRAGMAS = (
@@ -52,7 +53,7 @@ class Made:
 
 
 def rebuild_online(
-    subject: Subject, lake: Lake, plan: FeaturePlan, settings: Settings, say: Callable[[str], None]
+    case: UseCase, lake: Lake, plan: FeaturePlan, settings: Settings, say: Callable[[str], None]
 ) -> Made:
     """The lake's events, what the old state and the log learnt after it, and the verdicts that silence will
     bring; then the switch.
@@ -62,29 +63,29 @@ def rebuild_online(
     """
     started = time.monotonic()
     settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
-    last = lake.partitions(TRANSACTIONS)[-1]
+    last = lake.partitions(case.event.dataset)[-1]
     lake_end_us = _midnight_us(shift(last, 1))
     with closing(
         sqlite3.connect(settings.serving_db, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     ) as connection:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
-        create_tables(connection, subject)
-        rules = EventRules(subject)
+        create_tables(connection, case.subject)
+        rules = EventRules(case.subject)
         with OnlineRebuild(connection, plan, _Pause(connection)) as rebuild:
             loaded = rebuild.load_lake(lake)
             say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
             carried = rebuild.carry_over(lake_end_us)
-            waiting = waiting_labels(lake, settings, last)
-            # before the log is gone through: a payment that only the service knows may be what one of them
-            # waits for
+            waiting = waiting_labels(case, lake, settings, last)
+            # Before the log is gone through: an event that only the service knows may be what one of them
+            # waits for.
             with rebuild.transaction():
                 rules.keep_waiting(connection, waiting)
             replayed = _replay(rules, rebuild, SqliteOnlineState(connection, plan), lake_end_us, settings)
             say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
-            pending = _reconcile(rebuild, plan, lake, settings, last)
+            pending = _reconcile(case, rebuild, plan, lake, settings, last)
             state = SqliteOnlineState(connection, plan)
-            rebuild.pack(state.last_event_us(TRANSACTIONS) or lake_end_us)
+            rebuild.pack(state.last_event_us(case.event.dataset) or lake_end_us)
             rebuild.switch()
             say("the new state counts")
             state.follow()
@@ -137,34 +138,30 @@ def _replay(
         time.sleep(PAUSE_S)
 
 
-def _reconcile(rebuild: OnlineRebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str) -> int:
-    """Make the verdicts of the lake's transactions what the lake and the labels since say, pending ones
-    included; returns how many are pending.
+def _reconcile(
+    case: UseCase, rebuild: OnlineRebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str
+) -> int:
+    """Make the verdicts of the lake's events what the lake and the labels since say, pending ones included.
 
-    A pending verdict that the old state carried over goes when a label came earlier by way of the lake.
-    Transactions that only the service knows are left to it.
+    Returns how many are pending. A pending verdict that the old state carried over goes when a label came
+    earlier by way of the lake. Events that only the service knows are left to it.
     """
+    dataset, event_id = case.event.dataset, case.event.id
     recent = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
     # Read before the labels are: what a service adds from here on is not gone through, and so not taken for
     # out of date.
     present = rebuild.ids(
         VERDICTS, _midnight_us(recent), _midnight_us(shift(last, 1 + settings.verdicts.maturity_days))
     )
-    pending = to_table(pending_verdicts(lake, settings), VERDICT_COLUMNS).to_pylist()
+    pending = to_table(pending_verdicts(case, lake, settings), verdict_columns(case)).to_pylist()
     known = lake.read(
         VERDICTS,
         lake.between(VERDICTS, recent, last, validated=True) or [last],
-        ["transaction_id", "event_timestamp"],
+        [event_id, "event_timestamp"],
     ).to_pylist()
     wanted = {plan.event_id(VERDICTS, row, to_us(row["event_timestamp"])) for row in chain(pending, known)}
-    subjects = lake.between(
-        TRANSACTIONS, shift(recent, -settings.verdicts.maturity_days), last, validated=True
-    )
-    ids = (
-        set(lake.read(TRANSACTIONS, subjects, ["transaction_id"]).column("transaction_id").to_pylist())
-        if subjects
-        else set()
-    )
+    subjects = lake.between(dataset, shift(recent, -settings.verdicts.maturity_days), last, validated=True)
+    ids = set(lake.read(dataset, subjects, [event_id]).column(0).to_pylist()) if subjects else set()
     rebuild.remove(VERDICTS, [one for one in present if one not in wanted and one.rsplit(":", 1)[0] in ids])
 
     def events() -> Iterator[Loaded]:

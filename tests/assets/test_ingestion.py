@@ -12,12 +12,12 @@ from dagster import AssetsDefinition, AssetSelection, materialize
 from world import ListedSource, World, at, checks, metadata
 
 from feature_repo.lake.datasets import Lake, MissingPartitions
-from mlops_assets.assets.ingestion import known_verdicts
 from mlops_assets.core.data.verdict_history import verdicts_known
 from mlops_assets.graph.checks import markdown_table
 from mlops_assets.pipeline import build_pipeline
 from mlops_assets.resources.environments import ConfigError, Ingest, Settings, load_settings
 from mlops_assets.resources.lake import NotValidated, to_frame
+from mlops_assets.steps.verdict_making import verdicts_of
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 DAY = "2025-03-05"
@@ -85,7 +85,7 @@ def test_the_highest_believable_amount_of_the_configuration_holds_for_validation
         bad["reason"]
         == 'amount: above 5000000, the highest believable amount ([bounds] max_amount) ("5000001.0")'
     )
-    assert FRAUD.within(FRAUD, settings.bounds).ranges["txn_amount"] == (0, 5_000_000)
+    assert FRAUD.ranges_within(settings.bounds)["txn_amount"] == (0, 5_000_000)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,7 @@ def test_the_verdicts_of_a_day_are_those_of_all_that_ever_came(world: World, set
     both = payments.merge(labels, on="transaction_id")
     assert (both["label_timestamp"] < both["created_timestamp"]).any()
     expected = verdicts_known(
+        FRAUD,
         payments,
         labels,
         (),
@@ -245,7 +246,7 @@ def test_the_verdicts_of_a_day_are_those_of_all_that_ever_came(world: World, set
         pd.Timestamp(days[0], tz="UTC"),
         pd.Timestamp("2025-03-18", tz="UTC"),
     )
-    found = [known_verdicts(world.lake, settings, [day]) for day in days]
+    found = [verdicts_of(FRAUD, world.lake, settings, [day]) for day in days]
     pd.testing.assert_frame_equal(pd.concat(found, ignore_index=True), expected, check_dtype=False)
 
 
@@ -258,13 +259,15 @@ def test_a_label_waits_for_as_long_as_the_horizon_however_many_days_are_made_at_
         world.source.pay(f"t{number}", at("2025-03-07", number))
         world.source.report(f"t{number}", at(f"2025-03-{7 + apart:02}", 23))
     world.ingest(days[0], days[-1])
-    together = known_verdicts(world.lake, world.settings, days)
+    together = verdicts_of(FRAUD, world.lake, world.settings, days)
     frauds = together[together["is_fraud"].astype(bool)]
     assert set(frauds["transaction_id"]) == {f"t{number}" for number in range(2, 9)}
     assert len(together) == 11 + 2, (
         "silence of those too far apart, and of the two whose label came after maturity"
     )
-    each = pd.concat([known_verdicts(world.lake, world.settings, [day]) for day in days], ignore_index=True)
+    each = pd.concat(
+        [verdicts_of(FRAUD, world.lake, world.settings, [day]) for day in days], ignore_index=True
+    )
     pd.testing.assert_frame_equal(each, together, check_dtype=False)
 
 

@@ -8,12 +8,14 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from payment_feeds import PAYMENTS, REPORTS, FilesConfig, LabelsConfig
 from world import World, at, checks, metadata, served
 
 from mlops_assets.resources.environments import Settings, Time, Verdicts
+from mlops_assets.sources.file_source import FileSource
 from mlops_assets.sources.files import Folder
 from mlops_assets.steps.feed_checks import Behind, behind, last_to_come, look
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 DAYS = ["2025-03-05", "2025-03-06", "2025-03-07"]
 PAID = "transaction_id,event_timestamp,created_timestamp,customer_id,merchant_id,amount"
@@ -159,10 +161,11 @@ def test_a_day_that_begins_elsewhere_and_the_days_of_a_calendar_with_an_end_are_
     def left(settings: Settings, today: date) -> Behind:
         coming = last_to_come(settings, today)
         return behind(
+            FRAUD,
             world.lake,
             settings,
-            "raw_transactions",
-            look(world.lake, "raw_transactions", feed, DAYS, coming),
+            PAYMENTS,
+            look(world.lake, PAYMENTS, feed, DAYS, coming),
             coming,
         )
 
@@ -187,7 +190,7 @@ def test_labels_that_become_due_later_are_not_ahead(endless: Settings, folder: P
     for today, ahead in ((date(2025, 3, 7), 0), (date(2025, 3, 5), 1)):
         coming = last_to_come(endless, today)
         found = behind(
-            world.lake, endless, "raw_labels", look(world.lake, "raw_labels", feed, DAYS, coming), coming
+            FRAUD, world.lake, endless, REPORTS, look(world.lake, REPORTS, feed, DAYS, coming), coming
         )
         assert len(found.ahead) == ahead
 

@@ -27,6 +27,7 @@ from mlops_assets.resources.feature_store import FeatureStoreResource, feature_s
 from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame
 from mlops_assets.resources.promotion import Lifecycle, NotPromotable
 from mlops_assets.resources.registry import RegistryError, Version
+from mlops_assets.sources.source_kinds import open_source
 from mlops_assets.steps.judge import matrix, unproven_days
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bounds import Bounds
@@ -67,7 +68,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with six weeks ingested and their features, which tests copy."""
     home = tmp_path_factory.mktemp("prepared") / "home"
     settings = bank_settings(home)
-    world = World(settings, FRAUD.open_source(settings.source, Path.cwd()))
+    world = World(settings, open_source(FRAUD, settings.source, Path.cwd()))
     world.ingest(START, END)
     world.features(START, END)
     return home
@@ -77,7 +78,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(prepared: Path, tmp_path: Path) -> World:
     settings = bank_settings(tmp_path / "home")
     shutil.copytree(prepared, settings.home)
-    return World(settings, FRAUD.open_source(settings.source, Path.cwd()))
+    return World(settings, open_source(FRAUD, settings.source, Path.cwd()))
 
 
 def gate(run: ExecuteInProcessResult) -> AssetCheckEvaluation:

@@ -7,10 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from payment_feeds import FilesConfig, LabelsConfig
 
 from mlops_assets.resources.environments import SECTIONS
+from mlops_assets.sources.files_config import TextConfig
 from mlops_assets.use_cases.fraud.simulator import FraudConfig, Scenario, SimulatorConfig
-from mlops_assets.use_cases.fraud.source import FilesConfig, LabelsConfig, TextConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 
@@ -60,7 +61,8 @@ def test_every_key_of_the_sources_is_on_the_page() -> None:
     files, simulator = map(keys, section("source").split('`kind = "simulator"`:'))
     labels = {
         f"labels.{name}"
-        for name in {*LabelsConfig.model_fields} - {"missing", "flags", *TextConfig.model_fields}
+        for name in {field.alias or name for name, field in LabelsConfig.model_fields.items()}
+        - {"missing", "flags", *TextConfig.model_fields}
         | {"encoding"}
     }
     plain = {*FilesConfig.model_fields} - {"kind", "columns", "labels", "flags"}

@@ -25,6 +25,7 @@ from mlops_assets.cli.platform import CommandError
 from mlops_assets.core.data.base import SourceError
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.resources.environments import ConfigError
+from mlops_assets.sources.source_kinds import open_source
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 CUT_OFF = "Compressed file ended before the end-of-stream marker was reached"
@@ -169,11 +170,11 @@ def test_a_cut_off_file_of_a_feed_is_named_by_a_run_and_not_by_the_library_alone
         + b"1,2026-01-01 10:00:00,c,m,3.50\n" * 500
     )
     (tmp_path / "payments.csv.gz").write_bytes(packed[:-20])
-    source = FRAUD.open_source({"kind": "files", "path": "payments.csv.gz"}, tmp_path)
+    source = open_source(FRAUD, {"kind": "files", "path": "payments.csv.gz"}, tmp_path)
 
     @asset
     def payments() -> None:
-        source.transactions(date(2026, 1, 1), date(2026, 1, 1))
+        source.rows("transactions", date(2026, 1, 1), date(2026, 1, 1))
 
     (failed,) = [
         event for event in materialize([payments], raise_on_error=False).all_events if event.is_step_failure

@@ -62,7 +62,7 @@ def test_two_ways_of_writing_an_id_are_told_side_by_side_even_of_a_few(
     )
     assert (found.labels, found.matched, found.cause) == (3, 0, cause)
     assert found.label_ids[0] == label.format(n=1001)
-    assert found.transaction_ids[0] == transaction.format(n=1001)
+    assert found.event_ids[0] == transaction.format(n=1001)
     assert found.broken(old_enough=False)
 
 
@@ -73,5 +73,5 @@ def test_a_feed_that_matches_in_part_or_waits_is_sound() -> None:
     assert strangers.cause is None
     assert not strangers.broken(old_enough=False), "a platform younger than the bank"
     assert strangers.broken(old_enough=True)
-    assert strangers.transaction_ids == ("t0", "t1", "t2")
+    assert strangers.event_ids == ("t0", "t1", "t2")
     assert not Match(0, 0).broken(old_enough=True)

@@ -10,11 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from mlops_assets.core.data.base import Malformed
-from mlops_assets.core.data.parsing import PLAIN, Rules, Unread, UnreadableType, read_column
-from mlops_assets.core.data.validation import CountsDoNotReconcile, Validation, validate
-from mlops_assets.use_cases.fraud.schema import (
+from payment_feeds import (
     LABEL_KEY,
     LABEL_ORDER,
     TRANSACTION_KEY,
@@ -23,6 +19,10 @@ from mlops_assets.use_cases.fraud.schema import (
     labels_schema,
     transactions_schema,
 )
+
+from mlops_assets.core.data.base import Malformed
+from mlops_assets.core.data.parsing import PLAIN, Rules, Unread, UnreadableType, read_column
+from mlops_assets.core.data.validation import CountsDoNotReconcile, Validation, validate
 from serving.contract.bounds import Bounds
 
 TOO_MUCH = "above 1000000, the highest believable amount ([bounds] max_amount)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.core.data.verdict_history import latest_verdicts, verdicts_known
+from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.verdicts import verdict_events
 
 HOUR = 3_600_000_000
@@ -106,6 +108,7 @@ def test_all_at_once_equals_the_rule_applied_to_each(
             for known, fraud in verdict_events(event, own, i in blocked, maturity_us, event + late)
         ]
     found = verdicts_known(
+        FRAUD,
         transactions,
         labels,
         {f"t{i}" for i in blocked},
@@ -131,13 +134,13 @@ def test_day_by_day_gives_the_same_rows_as_the_whole(
     transactions, labels = history(events, said)
     ids = {f"t{i}" for i in blocked}
     days = [EPOCH + pd.Timedelta(days=n) for n in range(30)]
-    whole = verdicts_known(transactions, labels, ids, timedelta(days=7), days[0], days[-1])
+    whole = verdicts_known(FRAUD, transactions, labels, ids, timedelta(days=7), days[0], days[-1])
     parts = []
     for start, end in pairwise(days):
         arrived = transactions[transactions["created_timestamp"] < end]
         parts.append(
             verdicts_known(
-                arrived, labels[labels["label_timestamp"] < end], ids, timedelta(days=7), start, end
+                FRAUD, arrived, labels[labels["label_timestamp"] < end], ids, timedelta(days=7), start, end
             )
         )
     assert pd.concat(parts, ignore_index=True).equals(whole)
@@ -150,6 +153,7 @@ def test_the_latest_verdict_as_of_a_moment_is_the_last_one_before_it(
 ) -> None:
     transactions, labels = history(events, said)
     verdicts = verdicts_known(
+        FRAUD,
         transactions,
         labels,
         (),
@@ -158,7 +162,7 @@ def test_the_latest_verdict_as_of_a_moment_is_the_last_one_before_it(
         EPOCH + pd.Timedelta(days=90),
     )
     as_of = EPOCH + pd.Timedelta(hours=as_of_hours)
-    latest = latest_verdicts(verdicts, as_of).set_index("transaction_id")
+    latest = latest_verdicts(FRAUD, verdicts, as_of).set_index("transaction_id")
     for i, (event, late) in enumerate(events):
         known = [
             v
@@ -177,7 +181,9 @@ def test_the_latest_verdict_as_of_a_moment_is_the_last_one_before_it(
 
 def test_rows_are_those_of_the_verdicts_dataset() -> None:
     transactions, labels = history([(0, 0)], [(0, DAY, True), (5, DAY, True)])
-    found = verdicts_known(transactions, labels, (), timedelta(days=7), EPOCH, EPOCH + pd.Timedelta(days=30))
+    found = verdicts_known(
+        FRAUD, transactions, labels, (), timedelta(days=7), EPOCH, EPOCH + pd.Timedelta(days=30)
+    )
     assert found.columns.tolist() == [
         "transaction_id",
         "customer_id",
@@ -200,14 +206,48 @@ def test_rows_are_those_of_the_verdicts_dataset() -> None:
 def test_without_transactions_or_labels_there_are_no_verdicts_and_the_columns_stay() -> None:
     transactions, labels = history([(0, 0)], [(0, DAY, True)])
     none = verdicts_known(
-        transactions.head(0), labels.head(0), (), timedelta(days=7), EPOCH, EPOCH + pd.Timedelta(days=30)
+        FRAUD,
+        transactions.head(0),
+        labels.head(0),
+        (),
+        timedelta(days=7),
+        EPOCH,
+        EPOCH + pd.Timedelta(days=30),
     )
     assert len(none) == 0
     assert str(none["event_timestamp"].dtype) == "datetime64[us, UTC]"
-    assert latest_verdicts(none, EPOCH).columns.tolist() == ["transaction_id", "is_fraud", "known"]
+    assert latest_verdicts(FRAUD, none, EPOCH).columns.tolist() == ["transaction_id", "is_fraud", "known"]
 
 
 def test_a_transaction_that_occurs_twice_is_named() -> None:
     transactions, labels = history([(0, 0)], [])
     with pytest.raises(ValueError, match="'t0' occurs more than once"):
-        verdicts_known(pd.concat([transactions] * 2), labels, (), timedelta(days=7), EPOCH, EPOCH)
+        verdicts_known(FRAUD, pd.concat([transactions] * 2), labels, (), timedelta(days=7), EPOCH, EPOCH)
+
+
+def test_where_silence_is_unknown_only_labels_are_verdicts() -> None:
+    """An event that nobody answers never gets a verdict, however old it is."""
+    asked = replace(FRAUD, labels=replace(FRAUD.labels, silence="unknown", withheld_by=()))
+    events = pd.DataFrame(
+        {
+            "transaction_id": ["said", "silent"],
+            "event_timestamp": [EPOCH, EPOCH],
+            "created_timestamp": [EPOCH, EPOCH],
+            "customer_id": "c",
+            "merchant_id": "m",
+            "amount": 1.0,
+        }
+    )
+    said = pd.DataFrame(
+        {
+            "transaction_id": ["said"],
+            "is_fraud": [False],
+            "label_timestamp": [EPOCH + pd.Timedelta(days=20)],
+        }
+    )
+    end = EPOCH + pd.Timedelta(days=60)
+    found = verdicts_known(asked, events, said, (), timedelta(days=7), EPOCH, end)
+    assert found[["transaction_id", "is_fraud"]].to_numpy().tolist() == [["said", False]]
+    assert found["event_timestamp"].tolist() == [EPOCH + pd.Timedelta(days=20)]
+    by_silence = verdicts_known(FRAUD, events, said, (), timedelta(days=7), EPOCH, end)
+    assert set(by_silence["transaction_id"]) == {"said", "silent"}

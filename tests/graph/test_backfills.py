@@ -21,9 +21,6 @@ from mlops_assets.core.keys import (
     FEATURE_VECTORS,
     LABELS,
     PREDICTION_LOG,
-    QUARANTINED_LABELS,
-    QUARANTINED_TRANSACTIONS,
-    TRANSACTIONS,
     VERDICTS,
 )
 
@@ -53,10 +50,10 @@ ASSETS = (
     PREDICTION_LOG,
     "raw_transactions",
     "raw_labels",
-    TRANSACTIONS,
-    QUARANTINED_TRANSACTIONS,
+    "transactions",
+    "quarantined_transactions",
     LABELS,
-    QUARANTINED_LABELS,
+    "quarantined_labels",
     VERDICTS,
     "customer_stats",
     "merchant_stats",
@@ -142,8 +139,8 @@ def test_the_command_makes_every_day_of_every_asset_and_nothing_else(commanded: 
     made = content(commanded)
     assert set(made) == set(ASSETS)
     assert all(list(days) == DAYS for days in made.values())
-    assert {name: {valid for _, _, valid in made[name].values()} for name in (TRANSACTIONS, LABELS)} == {
-        TRANSACTIONS: {True},
+    assert {name: {valid for _, _, valid in made[name].values()} for name in ("transactions", LABELS)} == {
+        "transactions": {True},
         LABELS: {True},
     }
 

@@ -39,7 +39,7 @@ GROUPS = {
 }
 CHECKS = {
     "transactions": {"schema", "counts", "volume"},
-    "labels": {"schema", "counts", "volume", "ids_match"},
+    "labels": {"schema", "counts", "volume", "ids_match", "known_later"},
     "raw_transactions": {"nothing_left_behind"},
     "raw_labels": {"nothing_left_behind"},
     "feature_vectors": {"null_rates", "ranges", "no_look_ahead"},

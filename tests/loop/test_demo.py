@@ -15,7 +15,7 @@ import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
 from feature_repo.lake.datasets import Lake
-from mlops_assets.core.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_LOG, TRANSACTIONS
+from mlops_assets.core.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_LOG
 from mlops_assets.pipeline import RETRAINING
 from mlops_assets.sensors.retraining import TRIGGER
 
@@ -79,11 +79,11 @@ def test_the_summary_has_the_fields_that_were_asked_for(played: Played) -> None:
 
 
 def test_the_history_is_long_enough_and_in_the_lake(played: Played) -> None:
-    days = played.lake.partitions(TRANSACTIONS)
+    days = played.lake.partitions("transactions")
     assert played.summary["days"] == len(days) >= 60
     assert (
         played.summary["transactions"]
-        == sum(m.rows for m in played.lake.manifests(TRANSACTIONS, days))
+        == sum(m.rows for m in played.lake.manifests("transactions", days))
         >= 100_000
     )
 

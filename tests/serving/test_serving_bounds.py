@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from payment_feeds import LABEL_KEY, LABEL_ORDER, labels_schema
 from pydantic import TypeAdapter, ValidationError
 from serving_kit import DAY_US, MINUTE_US, START_US, Bench, bounded, paid
 
 from mlops_assets.core.data.validation import validate
-from mlops_assets.use_cases.fraud.schema import LABEL_KEY, LABEL_ORDER, labels_schema
 from serving.messages import BadInput, Label
 from serving.protocols.native.schemas import Id, Time
 from serving.releases import Champion

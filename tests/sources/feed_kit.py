@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from payment_feeds import FilesConfig
 
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
+from mlops_assets.sources.file_source import FileSource
 
 DAY = date(2026, 3, 1)
 COLUMNS = {
@@ -33,7 +34,7 @@ FEED = HEADER + "".join(map(line, (1, 2, 3)))
 
 def ids(path: Path, **settings: object) -> list[str]:
     """The ids that are read; every row has to be whole."""
-    rows = FileSource(FilesConfig(path=str(path), columns=COLUMNS, **settings)).transactions(DAY, DAY)
+    rows = FileSource(FilesConfig(path=str(path), columns=COLUMNS, **settings)).rows("transactions", DAY, DAY)
     for row in rows.to_pylist():
         number = row["transaction_id"]
         assert (row["customer_id"], row["merchant_id"], row["amount"], row["malformed"]) == (

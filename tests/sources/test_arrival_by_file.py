@@ -6,22 +6,24 @@ from datetime import date, datetime
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
-
-from mlops_assets.core.data.base import SourceError, by_day
-from mlops_assets.core.data.validation import Validation, validate
-from mlops_assets.sources.files import Folder
-from mlops_assets.sources.listing import named_day
-from mlops_assets.use_cases.fraud.schema import (
+from payment_feeds import (
     LABEL_KEY,
     LABEL_ORDER,
     TRANSACTION_KEY,
     TRANSACTION_ORDER,
     TRANSACTION_PREFER,
+    FilesConfig,
+    LabelsConfig,
     labels_schema,
     transactions_schema,
 )
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
+from pydantic import ValidationError
+
+from mlops_assets.core.data.base import SourceError, by_day
+from mlops_assets.core.data.validation import Validation, validate
+from mlops_assets.sources.file_source import FileSource
+from mlops_assets.sources.files import Folder
+from mlops_assets.sources.listing import named_day
 
 D1, D2, D3, D9 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 9)
 HEADER = "transaction_id,event_timestamp,customer_id,merchant_id,amount,is_fraud\n"
@@ -38,7 +40,7 @@ def source(path: Path, **settings: object) -> FileSource:
 
 
 def transactions_of(feed: FileSource, day: date) -> Validation:
-    frame = by_day(feed.transactions(day, day), day, day)[day.isoformat()].to_pandas()
+    frame = by_day(feed.rows("transactions", day, day), day, day)[day.isoformat()].to_pandas()
     return validate(
         frame,
         transactions_schema(day),
@@ -49,7 +51,7 @@ def transactions_of(feed: FileSource, day: date) -> Validation:
 
 
 def labels_of(feed: FileSource, day: date) -> Validation:
-    frame = by_day(feed.labels(day, day), day, day)[day.isoformat()].to_pandas()
+    frame = by_day(feed.rows("labels", day, day), day, day)[day.isoformat()].to_pandas()
     return validate(frame, labels_schema(day), key=LABEL_KEY, order=LABEL_ORDER)
 
 
@@ -57,12 +59,12 @@ def test_a_later_file_with_rows_of_days_before_arrives_on_its_own_day(tmp_path: 
     write(tmp_path / "2026-03-01.csv", ("1", "2026-03-01 10:00"), ("2", "2026-03-01 11:00"))
     write(tmp_path / "2026-03-03.csv", ("3", "2026-03-01 12:00"), ("4", "2026-03-03 09:30"))
     by_rows = source(tmp_path, arrival="rows")
-    assert [by_rows.transactions(day, day)["transaction_id"].to_pylist() for day in (D1, D3)] == [
+    assert [by_rows.rows("transactions", day, day)["transaction_id"].to_pylist() for day in (D1, D3)] == [
         ["1", "2", "3"],
         ["4"],
     ]
     feed = source(tmp_path)
-    assert [feed.transactions(day, day)["transaction_id"].to_pylist() for day in (D1, D2, D3)] == [
+    assert [feed.rows("transactions", day, day)["transaction_id"].to_pylist() for day in (D1, D2, D3)] == [
         ["1", "2"],
         [],
         ["3", "4"],
@@ -133,7 +135,7 @@ def test_a_file_without_a_day_in_its_name_is_refused_whatever_its_modification_t
         SourceError,
         match=rf'{name}: its name holds no day, and arrival = "file" .*name it like 2026-03-01\.csv',
     ):
-        source(tmp_path).transactions(D1, D1)
+        source(tmp_path).rows("transactions", D1, D1)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +166,10 @@ def test_only_the_file_of_the_day_is_opened(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(
         Folder, "_read", lambda folder, file: opened.append(file.name) or original(folder, file)
     )
-    assert source(tmp_path).transactions(D3, D3)["transaction_id"].to_pylist() == ["3"]
+    assert source(tmp_path).rows("transactions", D3, D3)["transaction_id"].to_pylist() == ["3"]
     assert opened == [f"{D3}.csv"]
     with pytest.raises(SourceError, match=rf"{D2}\.csv: .* are missing"):
-        source(tmp_path).transactions(D1, D3)
+        source(tmp_path).rows("transactions", D1, D3)
 
 
 # Labels
@@ -199,7 +201,7 @@ def test_label_files_may_say_their_day_in_their_name_only(tmp_path: Path) -> Non
         }
         for number in ("1", "2")
     ]
-    assert feed.labels(D1, D3).num_rows == 0
+    assert feed.rows("labels", D1, D3).num_rows == 0
 
 
 def test_a_label_is_known_on_its_files_day_at_the_earliest_and_never_after_it(tmp_path: Path) -> None:
@@ -235,12 +237,12 @@ def test_a_preview_says_the_days_of_all_files_and_opens_one(
     monkeypatch.setattr(
         Folder, "_read", lambda folder, file: opened.append(file.name) or original(folder, file)
     )
-    preview = source(tmp_path).preview(rows=1)
+    preview = source(tmp_path).preview("transactions", rows=1)
     assert (preview.days, preview.unread, opened) == ((D1, D3), 0, [f"{D1}.csv"])
     assert preview.rows["transaction_id"].to_pylist() == ["1"]
     assert (
         preview.mapping["created_timestamp"]
         == "missing, event_timestamp, not before the day in the file's name"
     )
-    by_rows = source(tmp_path, arrival="rows").preview()
+    by_rows = source(tmp_path, arrival="rows").preview("transactions")
     assert (by_rows.days, by_rows.unread, by_rows.rows.num_rows) == ((D1, D1), 2, 2)

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from payment_feeds import FilesConfig
 
 from mlops_assets.core.data.base import SourceError
 from mlops_assets.sources import delimited
 from mlops_assets.sources.column_layout import Layout
 from mlops_assets.sources.content import ContentError, unpacked
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
+from mlops_assets.sources.file_source import FileSource
 
 DAY = date(2026, 3, 1)
 NAMES = ("transaction_id", "event_timestamp", "customer_id", "note", "merchant_id", "amount", "remark")
@@ -148,7 +149,9 @@ def test_every_row_that_is_written_arrives_at_the_platform(
     path = tmp_path_factory.mktemp("feed") / "feed.csv"
     path.write_bytes(dialect.packed(write(rows, dialect)))
     try:
-        table = FileSource(FilesConfig(path=str(path), encoding=dialect.configured)).transactions(DAY, DAY)
+        table = FileSource(FilesConfig(path=str(path), encoding=dialect.configured)).rows(
+            "transactions", DAY, DAY
+        )
     except SourceError:
         return
     assert table["transaction_id"].to_pylist() == [row[0] for row in rows]

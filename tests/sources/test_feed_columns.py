@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feed_kit import COLUMNS, DAY, FEED, HEADER, ids, line, parquet
+from payment_feeds import FilesConfig
 from pydantic import ValidationError
 
 from mlops_assets.core.data.base import Malformed, SourceError
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
+from mlops_assets.sources.file_source import FileSource
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -51,7 +52,7 @@ def test_an_id_is_composed_of_the_same_parts_from_text_and_from_parquet(tmp_path
         tmp_path / "feed.parquet",
     )
     found = [
-        FileSource(FilesConfig(path=str(tmp_path / name), columns=columns)).transactions(DAY, DAY)
+        FileSource(FilesConfig(path=str(tmp_path / name), columns=columns)).rows("transactions", DAY, DAY)
         for name in ("feed.csv", "feed.parquet")
     ]
     assert [table["transaction_id"].to_pylist() for table in found] == [
@@ -74,7 +75,12 @@ def test_an_amount_is_the_same_part_of_an_id_whatever_holds_it(tmp_path: Path, k
     feed = FileSource(
         FilesConfig(path=str(tmp_path), columns={**COLUMNS, "transaction_id": {"columns": ["ID", "AMOUNT"]}})
     )
-    assert feed.transactions(DAY, DAY)["transaction_id"].to_pylist() == ["a-6.5", "b-6.1", "c--0.25", "d-7"]
+    assert feed.rows("transactions", DAY, DAY)["transaction_id"].to_pylist() == [
+        "a-6.5",
+        "b-6.1",
+        "c--0.25",
+        "d-7",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,8 +101,8 @@ def test_a_time_may_be_units_since_a_moment(
     else:
         (tmp_path / "feed.parquet").write_bytes(parquet(WHEN=[float(number)] * 3))
     columns = {**COLUMNS, "event_timestamp": {"column": "WHEN", "unit": unit, "since": since}}
-    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(
-        DAY, DAY
+    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).rows(
+        "transactions", DAY, DAY
     )
     assert rows["event_timestamp"][0].as_py().isoformat() == time
 
@@ -105,8 +111,8 @@ def test_a_time_may_be_units_since_a_moment(
 def test_a_number_of_units_that_is_no_time_is_kept_for_quarantine(tmp_path: Path, number: str) -> None:
     (tmp_path / "2026-03-01.csv").write_text((HEADER + line(1)).replace("2026-03-01 10:00:00", number))
     columns = {**COLUMNS, "event_timestamp": {"column": "WHEN", "unit": "hours", "since": date(2026, 3, 1)}}
-    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).transactions(
-        DAY, DAY
+    rows = FileSource(FilesConfig.model_validate({"path": str(tmp_path), "columns": columns})).rows(
+        "transactions", DAY, DAY
     )
     assert rows["event_timestamp"].to_pylist() == [None]
     assert [

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from feed_kit import COLUMNS, DAY, FEED, HEADER, ids, line
+from payment_feeds import FilesConfig
 
 from mlops_assets.core.data.base import SourceError
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
+from mlops_assets.sources.file_source import FileSource
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
@@ -30,8 +31,8 @@ def test_a_file_that_is_reached_twice_counts_once_under_its_own_name(tmp_path: P
     (feed / "0-latest.csv").symlink_to("days/2026-03-01.csv")
     (feed / "again").symlink_to("days")
     source = FileSource(FilesConfig(path=str(feed), columns=COLUMNS))
-    assert source.transactions(DAY, DAY).num_rows == 3
-    assert source.preview().files == (str(feed / "days" / "2026-03-01.csv"),)
+    assert source.rows("transactions", DAY, DAY).num_rows == 3
+    assert source.preview("transactions").files == (str(feed / "days" / "2026-03-01.csv"),)
 
 
 def test_a_circle_of_links_ends(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_hidden_and_temporary_names_stay_out(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("half a fi")
     assert ids(tmp_path) == ["1", "2", "3"]
-    assert FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS)).preview().left_out == ()
+    assert FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS)).preview("transactions").left_out == ()
 
 
 def test_what_is_no_table_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,8 +81,8 @@ def test_what_is_no_table_is_left_out_and_named(tmp_path: Path, caplog: pytest.L
     (tmp_path / "notes.docx").write_text("what the columns mean")
     source = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS))
     for _ in range(2):
-        assert source.transactions(DAY, DAY).num_rows == 3
+        assert source.rows("transactions", DAY, DAY).num_rows == 3
     assert [record.getMessage() for record in caplog.records] == [
         f"left out, as its name is not that of a table: {tmp_path / 'notes.docx'}"
     ]
-    assert source.preview().left_out == (str(tmp_path / "notes.docx"),)
+    assert source.preview("transactions").left_out == (str(tmp_path / "notes.docx"),)

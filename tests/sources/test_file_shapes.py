@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feed_kit import COLUMNS, DAY, FEED, HEADER, ids, line, parquet, zstd
+from payment_feeds import FilesConfig
 
 from mlops_assets.core.data.base import Malformed, SourceError
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource
+from mlops_assets.sources.file_source import FileSource
 
 READ: dict[str, tuple[str, bytes]] = {
     "suffix in capitals": ("FEED.CSV", FEED.encode()),
@@ -123,8 +124,8 @@ def test_text_in_the_configured_encoding_keeps_what_a_person_sees(
     tmp_path: Path, encoding: str, shop: str
 ) -> None:
     (tmp_path / "feed.csv").write_bytes((HEADER + line(1).replace("s1", shop)).encode(encoding))
-    rows = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS, encoding=encoding)).transactions(
-        DAY, DAY
+    rows = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS, encoding=encoding)).rows(
+        "transactions", DAY, DAY
     )
     assert rows["merchant_id"].to_pylist() == [shop]
 
@@ -330,7 +331,7 @@ def test_a_value_that_cannot_be_read_has_its_line(tmp_path: Path, note: str, end
     (tmp_path / "feed.csv").write_bytes("".join(rows).replace("\n", end).encode())
     malformed = (
         FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS))
-        .transactions(DAY, DAY)["malformed"]
+        .rows("transactions", DAY, DAY)["malformed"]
         .to_pylist()
     )
     assert [Malformed.decode(text).place if text else None for text in malformed] == [
@@ -344,7 +345,7 @@ def test_a_value_that_cannot_be_read_has_its_row_in_parquet(tmp_path: Path) -> N
     (tmp_path / "feed.parquet").write_bytes(parquet(AMOUNT=["1.25", "two", "3.25"]))
     malformed = (
         FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS))
-        .transactions(DAY, DAY)["malformed"]
+        .rows("transactions", DAY, DAY)["malformed"]
         .to_pylist()
     )
     assert [Malformed.decode(text).place if text else None for text in malformed] == [
@@ -395,7 +396,7 @@ def test_ids_and_amounts_may_be_of_any_numeric_type(tmp_path: Path, kind: pa.Dat
     exact = [Decimal(number) if pa.types.is_decimal(kind) else number for number in (1, 2, 100)]
     numbers = pa.array(np.array(exact, np.float16) if kind == pa.float16() else exact, kind)
     (tmp_path / "feed.parquet").write_bytes(parquet(ID=numbers, CARD=numbers, SHOP=numbers, AMOUNT=numbers))
-    rows = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS)).transactions(DAY, DAY)
+    rows = FileSource(FilesConfig(path=str(tmp_path), columns=COLUMNS)).rows("transactions", DAY, DAY)
     for name in ("transaction_id", "customer_id", "merchant_id"):
         assert rows[name].to_pylist() == ["1", "2", "100"]
     assert rows["amount"].to_pylist() == [1.0, 2.0, 100.0]

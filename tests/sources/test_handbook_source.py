@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from payment_feeds import TRANSACTION_KEY, TRANSACTION_ORDER, FilesConfig, LabelsConfig, transactions_schema
 
 from mlops_assets.core.data.base import by_day
 from mlops_assets.core.data.validation import validate
-from mlops_assets.use_cases.fraud.schema import TRANSACTION_KEY, TRANSACTION_ORDER, transactions_schema
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
+from mlops_assets.sources.file_source import FileSource
 
 COLUMNS = {
     "transaction_id": "TRANSACTION_ID",
@@ -38,7 +38,7 @@ def handbook() -> FileSource:
 
 def test_every_day_of_the_handbook_is_accepted_whole(handbook: FileSource) -> None:
     first, last = date(2018, 4, 1), date(2018, 7, 31)
-    days = by_day(handbook.transactions(first, last), first, last)
+    days = by_day(handbook.rows("transactions", first, last), first, last)
     assert sum(rows.num_rows for rows in days.values()) == 1_169_723
     for day in ("2018-04-01", "2018-07-31"):
         outcome = validate(
@@ -57,13 +57,13 @@ def test_every_day_of_the_handbook_is_accepted_whole(handbook: FileSource) -> No
 
 def test_a_day_of_the_handbook_alone_is_that_day_within_the_range(handbook: FileSource) -> None:
     first, last = date(2018, 4, 5), date(2018, 4, 7)
-    alone = handbook.transactions(date(2018, 4, 6), date(2018, 4, 6))
+    alone = handbook.rows("transactions", date(2018, 4, 6), date(2018, 4, 6))
     assert alone.drop_columns(["arrival_day"]).equals(
-        by_day(handbook.transactions(first, last), first, last)["2018-04-06"]
+        by_day(handbook.rows("transactions", first, last), first, last)["2018-04-06"]
     )
 
 
 def test_every_fraud_of_the_handbook_is_known_a_week_later(handbook: FileSource) -> None:
-    labels = handbook.labels(date(2018, 4, 8), date(2018, 8, 7))
+    labels = handbook.rows("labels", date(2018, 4, 8), date(2018, 8, 7))
     assert labels.num_rows == 9_465
     assert pc.all(labels["is_fraud"]).as_py()

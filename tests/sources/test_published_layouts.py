@@ -12,16 +12,17 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-
-from mlops_assets.core.data.base import Source, SourceError, by_day
-from mlops_assets.core.data.validation import Validation, validate
-from mlops_assets.use_cases.fraud.case import open_source
-from mlops_assets.use_cases.fraud.schema import (
+from payment_feeds import (
     TRANSACTION_KEY,
     TRANSACTION_ORDER,
     TRANSACTION_PREFER,
     transactions_schema,
 )
+
+from mlops_assets.core.data.base import Source, SourceError, by_day
+from mlops_assets.core.data.validation import Validation, validate
+from mlops_assets.sources.source_kinds import open_source
+from mlops_assets.use_cases.fraud.case import FRAUD
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 SPARKOV = (
@@ -39,7 +40,7 @@ def documented(name: str, base: Path) -> Source:
     """The source that the first TOML block after the layout's name in the docs describes."""
     block = re.search(rf"\*\*{name}\*\*.*?```toml\n(.*?)```", DOCUMENTED, re.DOTALL)
     assert block is not None
-    return open_source(tomllib.loads(block[1])["source"], base)
+    return open_source(FRAUD, tomllib.loads(block[1])["source"], base)
 
 
 def write(path: Path, header: str, rows: Sequence[Sequence[object]]) -> None:
@@ -49,7 +50,7 @@ def write(path: Path, header: str, rows: Sequence[Sequence[object]]) -> None:
 
 
 def accepted(source: Source, day: date) -> Validation:
-    frame = by_day(source.transactions(day, day), day, day)[day.isoformat()].to_pandas()
+    frame = by_day(source.rows("transactions", day, day), day, day)[day.isoformat()].to_pandas()
     return validate(
         frame,
         transactions_schema(day),
@@ -109,7 +110,7 @@ def test_sparkov_works_from_its_configuration(tmp_path: Path) -> None:
     )
     assert (first["merchant_id"], first["amount"]) == ('fraud_Doe, Roe and "Sons"', 4.97)
     assert first["event_timestamp"].isoformat() == "2019-01-01T00:00:18+00:00"
-    labels = source.labels(date(2019, 1, 1), date(2019, 1, 31)).to_pylist()
+    labels = source.rows("labels", date(2019, 1, 1), date(2019, 1, 31)).to_pylist()
     assert [(label["transaction_id"][-1], label["label_timestamp"].isoformat()) for label in labels] == [
         ("2", "2019-01-08T00:02:18+00:00")
     ]
@@ -132,7 +133,7 @@ def test_paysim_works_from_its_configuration(tmp_path: Path) -> None:
     ]
     assert first.accepted["amount"].tolist() == [9839.64, 181.0]
     assert second.accepted["event_timestamp"].iloc[0].isoformat() == "2026-01-02T01:00:00+00:00"
-    labels = source.labels(date(2026, 1, 8), date(2026, 1, 9))
+    labels = source.rows("labels", date(2026, 1, 8), date(2026, 1, 9))
     assert labels["transaction_id"].to_pylist() == [
         "1-TRANSFER-C1305486145-C553264065-181",
         "1-TRANSFER-C1305486145-C553264065-181",
@@ -148,6 +149,7 @@ def test_the_credit_card_pca_set_is_refused_with_what_is_missing_and_what_is_the
         "amount": "Amount",
     }
     source = open_source(
+        FRAUD,
         {
             "kind": "files",
             "path": "pca",
@@ -157,7 +159,7 @@ def test_the_credit_card_pca_set_is_refused_with_what_is_missing_and_what_is_the
         tmp_path,
     )
     with pytest.raises(SourceError) as refused:
-        source.transactions(date(2013, 9, 1), date(2013, 9, 1))
+        source.rows("transactions", date(2013, 9, 1), date(2013, 9, 1))
     said = str(refused.value)
     assert said.startswith(
         f"{tmp_path / 'pca' / 'creditcard.csv'}: columns 'customer_id', 'merchant_id' are missing; there are"

@@ -9,11 +9,7 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import ValidationError
-
-from mlops_assets.core.data.base import SourceError, by_day
-from mlops_assets.core.data.validation import validate
-from mlops_assets.use_cases.fraud.schema import (
+from payment_feeds import (
     LABEL_KEY,
     LABEL_ORDER,
     RAW_LABELS,
@@ -23,6 +19,10 @@ from mlops_assets.use_cases.fraud.schema import (
     labels_schema,
     transactions_schema,
 )
+from pydantic import ValidationError
+
+from mlops_assets.core.data.base import SourceError, by_day
+from mlops_assets.core.data.validation import validate
 from mlops_assets.use_cases.fraud.simulator import BankSource, SimulatorConfig
 
 START = date(2026, 1, 1)

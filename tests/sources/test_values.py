@@ -14,10 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from payment_feeds import FilesConfig, LabelsConfig
 from pydantic import ValidationError
 
 from mlops_assets.core.data.base import Malformed, SourceError
-from mlops_assets.use_cases.fraud.source import FilesConfig, FileSource, LabelsConfig
+from mlops_assets.sources.file_source import FileSource
 
 EVER = (date(2000, 1, 1), date(2099, 12, 31))
 ROW = {
@@ -72,7 +73,7 @@ def read(
         }
         | settings
     )
-    rows = FileSource(config).transactions(*EVER)
+    rows = FileSource(config).rows("transactions", *EVER)
     assert rows.num_rows == 1
     (malformed,) = rows["malformed"].to_pylist()
     return rows[column][0].as_py(), malformed and Malformed.decode(malformed)
@@ -410,7 +411,7 @@ def test_a_frame_means_the_same_whether_pandas_writes_it_as_csv_or_as_parquet(tm
     frame.to_parquet(tmp_path / "feed.parquet")
     columns = {"created_timestamp": "created_timestamp", "is_declined": "is_declined"}
     tables = [
-        FileSource(FilesConfig(path=str(tmp_path / name), columns=columns)).transactions(*EVER)
+        FileSource(FilesConfig(path=str(tmp_path / name), columns=columns)).rows("transactions", *EVER)
         for name in ("feed.csv", "feed.parquet")
     ]
     assert tables[0].equals(tables[1])
@@ -431,7 +432,8 @@ def test_days_of_a_local_zone_are_found_although_the_footer_counts_in_local_days
         )
     )
     counts = [
-        feed.transactions(DAY + timedelta(days=n), DAY + timedelta(days=n)).num_rows for n in (-1, 0, 1, 2)
+        feed.rows("transactions", DAY + timedelta(days=n), DAY + timedelta(days=n)).num_rows
+        for n in (-1, 0, 1, 2)
     ]
     assert counts == [0, 1, 1, 0]
 
@@ -453,7 +455,7 @@ def test_a_placeholder_and_a_time_in_another_unit_spoil_their_own_rows_only(
     whole = {name: pa.array([text] * 4) for name, text in ROW.items() if name != "created_timestamp"}
     times = pa.array([real, first, wrong, -wrong], pa.timestamp(unit))
     pq.write_table(pa.table({**whole, "event_timestamp": times}), tmp_path / "2026-03-01.parquet")
-    rows = FileSource(FilesConfig(path=str(tmp_path), timezone=timezone)).transactions(*EVER)
+    rows = FileSource(FilesConfig(path=str(tmp_path), timezone=timezone)).rows("transactions", *EVER)
     assert rows.column("malformed").is_valid().to_pylist() == [False, False, True, True]
     assert rows.column("event_timestamp")[1].as_py() == at("0001-01-01")
     assert (
@@ -476,8 +478,8 @@ def test_label_files_of_their_own_may_write_otherwise_and_the_rest_is_as_in_the_
     feed = FileSource(
         FilesConfig(path=str(tmp_path / "tx.csv"), missing=("?",), timezone="Europe/Berlin", labels=labels)
     )
-    assert feed.transactions(*EVER)["transaction_id"].to_pylist() == [None]
-    rows = feed.labels(*EVER)
+    assert feed.rows("transactions", *EVER)["transaction_id"].to_pylist() == [None]
+    rows = feed.rows("labels", *EVER)
     assert rows["transaction_id"].to_pylist() == ["t1", None, "t2"]
     assert rows["is_fraud"].to_pylist() == [True, False, None]
     assert rows["label_timestamp"].to_pylist() == [

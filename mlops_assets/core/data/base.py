@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -61,12 +61,12 @@ class Malformed:
 class Source(Protocol):
     """Raw rows by the day on which the platform learnt of them. No rows means that nothing was delivered."""
 
-    def transactions(self, first: date, last: date) -> pa.Table:
-        """The rows that arrived from `first` to `last`, both included."""
-        ...
+    def rows(self, dataset: str, first: date, last: date) -> pa.Table:
+        """The rows of a stream that arrived from `first` to `last`, both included, as its raw table.
 
-    def labels(self, first: date, last: date) -> pa.Table:
-        """The labels that arrived (by `label_timestamp`) from `first` to `last`, both included."""
+        `dataset` names a stream of the use case: its events, its labels or a further feed. Labels arrive by
+        `label_timestamp`, other rows by `created_timestamp`.
+        """
         ...
 
 
@@ -77,7 +77,7 @@ class FileRows:
 
     `version` changes when the file does. `rows` is None where nobody asked for days of the file yet. `span`
     is the first and last day of arrival of whatever the file holds, None where it has no rows. `rows` may be
-    of days up to `delay_days` after that: labels become known later than their transactions. `problem` says
+    of days up to `delay_days` after that: labels become known later than their events. `problem` says
     why the file could not be read.
     """
 
@@ -96,10 +96,10 @@ class Holdings(Protocol):
     """
 
     def holdings(
-        self, feed: Literal["transactions", "labels"], first: date, last: date, known: Mapping[str, FileRows]
+        self, dataset: str, first: date, last: date, known: Mapping[str, FileRows]
     ) -> dict[str, FileRows]:
-        """Every file with rows that arrived from `first` to `last`, by name; what `known` says of a file that
-        has not changed is taken for it.
+        """Every file of a stream with rows that arrived from `first` to `last`, by name; what `known` says of
+        a file that has not changed is taken for it.
         """
         ...
 

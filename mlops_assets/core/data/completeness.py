@@ -1,5 +1,5 @@
 """What a feed holds beyond what was taken of it: rows of days that are already made, and labels whose ids
-match no transaction.
+match no event.
 
 Neither is a fault of a single row, so validation cannot see it: all rows are in order, and none of them
 counts.
@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 # A feed that fits matches most of its labels; even a platform of a few days matches some. One label in fifty
 # is chance: short ids repeat.
 NEARLY_NONE = 0.02
-# Without a likely cause: so many labels, and payments for as long as labels take to come. Fewer are those of
-# a platform younger than the bank.
+# Without a likely cause: so many labels, and events for as long as labels take to come. Fewer are those of a
+# platform that is younger than its feed.
 FEWEST = 10
 # A way of writing is the cause if it brings most of the labels home; ids that are alike by chance are a few.
 MOST = 0.5
@@ -49,7 +49,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Match:
-    """How many of some labels are about a transaction that is known, and why not where nearly none is.
+    """How many of some labels are about an event that is known, and why not where nearly none is.
 
     The ids are examples of both forms.
     """
@@ -58,7 +58,7 @@ class Match:
     matched: int
     cause: str | None = None
     label_ids: tuple[str, ...] = ()
-    transaction_ids: tuple[str, ...] = ()
+    event_ids: tuple[str, ...] = ()
 
     @property
     def nearly_none(self) -> bool:
@@ -67,7 +67,7 @@ class Match:
     def broken(self, old_enough: bool) -> bool:
         """Whether the ids are written in two ways.
 
-        `old_enough`: there are payments for as long as labels usually take.
+        `old_enough`: there are events for as long as labels usually take.
         """
         return (
             bool(self.labels)
@@ -123,22 +123,20 @@ def _known_as(files: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted((_PACKED.sub("", path.rsplit("/", 1)[-1]).lower(), rows) for path, rows in files.items())
 
 
-def match_ids(
-    labels: pa.Array, transactions: pa.ChunkedArray, ways: Sequence[str] = (*WAYS, TOGETHER)
-) -> Match:
-    """Compare the ids of labels, each once, with those of transactions.
+def match_ids(labels: pa.Array, events: pa.ChunkedArray, ways: Sequence[str] = (*WAYS, TOGETHER)) -> Match:
+    """Compare the ids of labels, each once, with those of events.
 
     Where nearly none match, look for the one of `ways` of writing that sets them apart.
     """
     labels = pc.unique(labels)
-    known = pc.is_in(labels, value_set=transactions.combine_chunks())
+    known = pc.is_in(labels, value_set=events.combine_chunks())
     matched = int(pc.sum(known).as_py() or 0)
     found = Match(len(labels), matched)
-    if not len(labels) or not len(transactions) or not found.nearly_none:
+    if not len(labels) or not len(events) or not found.nearly_none:
         return found
     alone = labels.filter(pc.invert(known))
     for way in ways:
-        plain, others = _plainly(alone, way), _plainly(transactions.combine_chunks(), way)
+        plain, others = _plainly(alone, way), _plainly(events.combine_chunks(), way)
         alike = pc.is_in(plain, value_set=others)
         if int(pc.sum(alike).as_py() or 0) >= MOST * len(labels):
             pairs = alone.filter(alike).slice(0, SHOWN)
@@ -148,9 +146,9 @@ def match_ids(
                 matched,
                 way,
                 tuple(pairs.to_pylist()),
-                tuple(transactions.combine_chunks().take(partners).to_pylist()),
+                tuple(events.combine_chunks().take(partners).to_pylist()),
             )
-    examples = tuple(transactions.slice(0, SHOWN).to_pylist())
+    examples = tuple(events.slice(0, SHOWN).to_pylist())
     return Match(len(labels), matched, None, tuple(alone.slice(0, SHOWN).to_pylist()), examples)
 
 

@@ -9,6 +9,7 @@ original text.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 from feature_repo.engine.ids import EXACT, ids_of_numbers, why_no_id
 from mlops_assets.errors import PlatformError
 
-Kind = Literal["id", "number", "time", "flag"]
+Kind = Literal["id", "number", "time", "flag", "text"]
 Epoch = Literal["s", "ms", "us"]
 
 TYPES: dict[Kind, pa.DataType] = {
@@ -30,12 +31,14 @@ TYPES: dict[Kind, pa.DataType] = {
     "number": pa.float64(),
     "time": pa.timestamp("us", tz="UTC"),
     "flag": pa.bool_(),
+    "text": pa.string(),
 }
 WORDS: dict[Kind, str] = {
     "id": "an identifier",
     "number": "a number",
     "time": "a time",
     "flag": "true or false",
+    "text": "a text",
 }
 MISSING_WORDS = (
     "NULL",
@@ -151,7 +154,7 @@ def read_column(
         if pa.types.is_float16(array.type) and kind != "id":
             array = array.cast(pa.float32())  # Arrow compares no halves
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-    typed = {"id": _ids, "number": _numbers, "time": _times, "flag": _flags}[kind](array, rules)
+    typed = _READERS[kind](array, rules)
     if typed is None:
         countable = kind == "time" and rules.epoch is None and _is_number(array.type)
         raise UnreadableType(column, array.type, kind, f"; {_epoch_remedy(rules)}" if countable else "")
@@ -358,6 +361,23 @@ def _flags(array: pa.Array, rules: Rules) -> pa.Array | None:
     yes, no = {w.lower() for w in rules.true}, {w.lower() for w in rules.false}
     true = pc.is_in(word, pa.array(sorted(({*TRUE, "1"} - no) | yes)))
     return _where(pc.or_(true, pc.is_in(word, pa.array(sorted(({*FALSE, "0"} - yes) | no)))), true)
+
+
+def _texts(array: pa.Array, rules: Rules) -> pa.Array | None:
+    if pa.types.is_string(array.type):
+        return array
+    if _is_number(array.type) or pa.types.is_boolean(array.type):
+        return array.cast(pa.string())
+    return None
+
+
+_READERS: dict[Kind, Callable[[pa.Array, Rules], pa.Array | None]] = {
+    "id": _ids,
+    "number": _numbers,
+    "time": _times,
+    "flag": _flags,
+    "text": _texts,
+}
 
 
 def _why(value: Any, kind: Kind, rules: Rules) -> str:

@@ -84,8 +84,8 @@ def validate(
 
     Of rows that agree in every column of the schema the first counts and the others are duplicates. Of rows
     that agree in `key` only, the least by `prefer` and then by all the columns is kept, whatever order they
-    came in, and the others are quarantined. A first key column that is in `known` was accepted on another
-    day. Accepted rows are sorted by `order`.
+    came in, and the others are quarantined. A key that is in `known` was accepted on another day. `known` is
+    a `MultiIndex` where the key has several columns. Accepted rows are sorted by `order`.
     """
     raw = raw.reset_index(drop=True)
     kinds = schema_kinds(schema)
@@ -98,7 +98,7 @@ def validate(
     for row, reason, value in _failures(readable, schema):
         reasons.add_row(row, reason, value)
     if known is not None and len(known):
-        reasons.add(frame[key[0]].isin(_as_index(known)).to_numpy(), f"{key[0]}: accepted on another day")
+        reasons.add(_among(frame, key, known), f"{', '.join(key)}: accepted on another day")
     sound = frame[~reasons.mask]
     duplicate, conflicting = _repeats(sound, list(key), list(prefer))
     for row in conflicting:
@@ -166,9 +166,7 @@ class _Reasons:
         )
 
     def summary(self) -> tuple[dict[str, int], dict[str, str]]:
-        """How many rows have each reason, the most frequent first, and the whole reason of the
-        first of them.
-        """
+        """How many rows have each reason, the most frequent first, and the first whole reason of each."""
         counts: dict[str, int] = {}
         examples: dict[str, str] = {}
         for row in sorted(self.found):
@@ -307,6 +305,13 @@ def _quoted(value: object) -> str:
     text = str(value)
     seen = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:LONGEST_QUOTE])
     return f'"{seen}"' if len(text) <= LONGEST_QUOTE else f'"{seen}…"'
+
+
+def _among(frame: pd.DataFrame, key: Sequence[str], known: Known) -> np.ndarray:
+    """Which rows have a key that is known."""
+    if isinstance(known, pd.MultiIndex):
+        return np.asarray(pd.MultiIndex.from_frame(frame[list(key)]).isin(known))
+    return frame[key[0]].isin(_as_index(known)).to_numpy()
 
 
 def _as_index(known: Known) -> pd.Index:

@@ -1,5 +1,6 @@
-"""The verdicts of a whole history at once: `serving.contract.verdicts.verdict_events` for millions of
-transactions.
+"""The verdicts of a whole history at once.
+
+The rule is that of `serving.contract.verdicts.verdict_events`, for millions of events.
 """
 
 from __future__ import annotations
@@ -10,55 +11,71 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+
+from feature_repo.times import DAY_US
+from mlops_assets.core.data.parsing import TYPES
+from mlops_assets.core.data.streams import CREATED_TIMESTAMP, EVENT_TIMESTAMP, LABEL_TIMESTAMP
+from serving.contract.subject import Number, Subject
 
 TIME: Final = "datetime64[us, UTC]"
-DAY_US: Final = 86_400_000_000
+
+
+def verdict_columns(subject: Subject) -> pa.Schema:
+    """The columns of the `verdicts` dataset.
+
+    `event_timestamp` and `created_timestamp` are both when the verdict became known. When the event happened
+    is `{noun}_timestamp`.
+    """
+    event = subject.event
+    return pa.schema(
+        [
+            (event.id, TYPES["id"]),
+            *((key.name, TYPES["id"]) for key in event.keys),
+            (f"{event.noun}_timestamp", TYPES["time"]),
+            (EVENT_TIMESTAMP, TYPES["time"]),
+            (CREATED_TIMESTAMP, TYPES["time"]),
+            (subject.labels.name, TYPES["flag"]),
+            *((column.name, TYPES["number"]) for column in event.columns if isinstance(column, Number)),
+        ]
+    )
 
 
 def verdicts_known(
-    transactions: pd.DataFrame,
+    subject: Subject,
+    events: pd.DataFrame,
     labels: pd.DataFrame,
-    blocked_ids: Iterable[str],
+    withheld_ids: Iterable[str],
     maturity: timedelta,
     start: pd.Timestamp,
     end: pd.Timestamp,
     horizon_days: int | None = None,
 ) -> pd.DataFrame:
-    """The verdicts that became known in [start, end), as rows of the `verdicts` dataset, by the time that
-    they became known.
+    """The verdicts that became known in [start, end), as rows of `verdict_columns`, in the order of becoming
+    known.
 
-    `transactions` must hold whatever can get a verdict then (labelled ones however old), and `labels` all
-    labels of those up to `end`; labels of other transactions are left out: they wait. With `horizon_days` a
-    label and a transaction whose days of arrival (UTC) lie further apart have nothing to do with each other,
-    so that a day's verdicts do not depend on how much is looked at. An id that occurs twice among the
-    transactions is a ValueError.
+    `events` must hold whatever can get a verdict then (labelled ones however old), and `labels` all labels of
+    those up to `end`. Labels of other events wait and are left out. Silence brings no verdict to
+    `withheld_ids`, nor to any event where the use case says that silence is unknown. With `horizon_days` a
+    label and an event whose days of arrival (UTC) lie further apart have nothing to do with each other, so
+    that a day's verdicts do not depend on how much is looked at. Raises `ValueError` for an id that occurs
+    twice among the events.
     """
-    ids = pd.Index(transactions["transaction_id"])
+    ids = pd.Index(events[subject.event.id])
     if not ids.is_unique:
-        raise ValueError(f"transaction {ids[ids.duplicated()][0]!r} occurs more than once")
-    event_us = _us(transactions["event_timestamp"])
-    learnt_us = (
-        np.maximum(_us(transactions["created_timestamp"]), event_us)
-        if "created_timestamp" in transactions
-        else event_us
-    )
+        raise ValueError(f"{subject.event.noun} {ids[ids.duplicated()][0]!r} occurs more than once")
+    event_us = _us(events[EVENT_TIMESTAMP])
+    learnt_us = event_us
+    if CREATED_TIMESTAMP in events:
+        learnt_us = np.maximum(_us(events[CREATED_TIMESTAMP]), event_us)
     matured_us = np.maximum(event_us + maturity // timedelta(microseconds=1), learnt_us)
-    pending = ~ids.isin(pd.Index(list(blocked_ids), dtype=object))
+    if subject.labels.silence == "unknown":
+        pending = np.zeros(len(ids), dtype=bool)
+    else:
+        pending = ~ids.isin(pd.Index(list(withheld_ids), dtype=object))
 
-    position = ids.get_indexer(labels["transaction_id"])
-    label_us, is_fraud = _us(labels["label_timestamp"]), labels["is_fraud"].to_numpy(dtype=bool)
-    here = position >= 0
-    if horizon_days is not None and len(ids):
-        here &= np.abs(label_us // DAY_US - learnt_us[position] // DAY_US) <= horizon_days
-    position, label_us, is_fraud = position[here], label_us[here], is_fraud[here]
-    known_us = np.maximum(label_us, learnt_us[position])
-    order = np.lexsort((~is_fraud, label_us, known_us, position))
-    position, known_us, is_fraud = position[order], known_us[order], is_fraud[order]
-    stands = np.ones(len(position), dtype=bool)  # of what is known at one moment, the latest label
-    stands[:-1] = (position[1:] != position[:-1]) | (known_us[1:] != known_us[:-1])
-    position, known_us, is_fraud = position[stands], known_us[stands], is_fraud[stands]
+    position, known_us, positive = _labels_that_stand(subject, ids, labels, learnt_us, horizon_days)
     pending[position[known_us <= matured_us[position]]] = False
-
     labelled = np.zeros(len(ids), dtype=bool)
     labelled[position] = True
     both, alone = np.flatnonzero(pending & labelled), np.flatnonzero(pending & ~labelled)
@@ -66,50 +83,68 @@ def verdicts_known(
         {
             "position": np.concatenate([position, both]),
             "known_us": np.concatenate([known_us, matured_us[both]]),
-            "is_fraud": np.concatenate([is_fraud, np.zeros(len(both), dtype=bool)]),
+            "positive": np.concatenate([positive, np.zeros(len(both), dtype=bool)]),
         }
     )
     said = said.iloc[np.lexsort((said["known_us"], said["position"]))]
-    adds = (said["position"].diff() != 0) | (said["is_fraud"] != said["is_fraud"].shift())
+    adds = (said["position"].diff() != 0) | (said["positive"] != said["positive"].shift())
     said = said[adds]
-    matured = pd.DataFrame({"position": alone, "known_us": matured_us[alone], "is_fraud": False})
+    matured = pd.DataFrame({"position": alone, "known_us": matured_us[alone], "positive": False})
     first_us, end_us = (int(_us(pd.Series([moment]))[0]) for moment in (start, end))
     found = pd.concat(
         [part[(part["known_us"] >= first_us) & (part["known_us"] < end_us)] for part in (said, matured)]
     )
-    return _rows(transactions, found)
+    return _rows(subject, events, found)
 
 
-def latest_verdicts(verdicts: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
-    """The latest verdict on each transaction that was known before `as_of`: transaction_id, is_fraud, known;
-    by transaction_id.
+def latest_verdicts(subject: Subject, verdicts: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
+    """The latest verdict on each event that was known before `as_of`: the event's id, the label, known; by
+    id.
     """
-    known = verdicts.loc[
-        verdicts["event_timestamp"] < as_of, ["transaction_id", "is_fraud", "event_timestamp"]
-    ]
-    known = known.iloc[np.lexsort((~known["is_fraud"].to_numpy(dtype=bool), known["event_timestamp"]))]
-    latest = known.drop_duplicates("transaction_id", keep="last").rename(columns={"event_timestamp": "known"})
-    return latest.sort_values("transaction_id", ignore_index=True)
+    event_id, label = subject.event.id, subject.labels.name
+    known = verdicts.loc[verdicts[EVENT_TIMESTAMP] < as_of, [event_id, label, EVENT_TIMESTAMP]]
+    known = known.iloc[np.lexsort((~known[label].to_numpy(dtype=bool), known[EVENT_TIMESTAMP]))]
+    latest = known.drop_duplicates(event_id, keep="last").rename(columns={EVENT_TIMESTAMP: "known"})
+    return latest.sort_values(event_id, ignore_index=True)
 
 
-def _rows(transactions: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    of = transactions.iloc[found["position"].to_numpy(dtype=np.int64)].reset_index(drop=True)
-    known = pd.Series(pd.to_datetime(found["known_us"].to_numpy(dtype=np.int64), unit="us", utc=True)).astype(
-        TIME
-    )
+def _labels_that_stand(
+    subject: Subject, ids: pd.Index, labels: pd.DataFrame, learnt_us: np.ndarray, horizon_days: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of what is known of an event at one moment, the latest label: (position among `ids`, when it became
+    known in microseconds, whether it is positive), by position and moment.
+    """
+    position = ids.get_indexer(pd.Index(labels[subject.event.id]))
+    label_us, positive = _us(labels[LABEL_TIMESTAMP]), labels[subject.labels.name].to_numpy(dtype=bool)
+    here = position >= 0
+    if horizon_days is not None and len(ids):
+        here &= np.abs(label_us // DAY_US - learnt_us[position] // DAY_US) <= horizon_days
+    position, label_us, positive = position[here], label_us[here], positive[here]
+    known_us = np.maximum(label_us, learnt_us[position])
+    order = np.lexsort((~positive, label_us, known_us, position))
+    position, known_us, positive = position[order], known_us[order], positive[order]
+    stands = np.ones(len(position), dtype=bool)
+    stands[:-1] = (position[1:] != position[:-1]) | (known_us[1:] != known_us[:-1])
+    return position[stands], known_us[stands], positive[stands]
+
+
+def _rows(subject: Subject, events: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    event = subject.event
+    of = events.iloc[found["position"].to_numpy(dtype=np.int64)].reset_index(drop=True)
+    moments = pd.to_datetime(found["known_us"].to_numpy(dtype=np.int64), unit="us", utc=True)
+    known = pd.Series(moments).astype(TIME)
     rows = pd.DataFrame(
         {
-            "transaction_id": of["transaction_id"],
-            "customer_id": of["customer_id"],
-            "merchant_id": of["merchant_id"],
-            "transaction_timestamp": of["event_timestamp"].astype(TIME),
-            "event_timestamp": known,
-            "created_timestamp": known,
-            "is_fraud": found["is_fraud"].to_numpy(dtype=bool),
-            "amount": of["amount"],
+            event.id: of[event.id],
+            **{key.name: of[key.name] for key in event.keys},
+            f"{event.noun}_timestamp": of[EVENT_TIMESTAMP].astype(TIME),
+            EVENT_TIMESTAMP: known,
+            CREATED_TIMESTAMP: known,
+            subject.labels.name: found["positive"].to_numpy(dtype=bool),
+            **{column.name: of[column.name] for column in event.columns if isinstance(column, Number)},
         }
     )
-    order = np.lexsort((pd.factorize(rows["transaction_id"], sort=True)[0], _us(rows["event_timestamp"])))
+    order = np.lexsort((pd.factorize(rows[event.id], sort=True)[0], _us(rows[EVENT_TIMESTAMP])))
     return rows.iloc[order].reset_index(drop=True)
 
 

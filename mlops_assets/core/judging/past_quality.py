@@ -99,7 +99,7 @@ class Difference:
 
 def known_verdicts(subject: Subject, verdicts: pd.DataFrame) -> pd.Series:
     """The latest verdict on each event (a nullable boolean), by the event's id."""
-    latest = latest_verdicts(verdicts, END)
+    latest = latest_verdicts(subject, verdicts, END)
     return latest.set_index(subject.event.id)[subject.labels.name].astype("boolean")
 
 

@@ -35,7 +35,7 @@ def assemble(
     reproducible.
     """
     as_of, name, label = pd.Timestamp(split.as_of, tz="UTC"), subject.event.id, subject.labels.name
-    known = latest_verdicts(verdicts, as_of)
+    known = latest_verdicts(subject, verdicts, as_of)
     rows = vectors[vectors["created_timestamp"] < as_of].merge(known[[name, label]], on=name, how="inner")
     rows["fold"] = split.label(rows["event_timestamp"])
     rows = rows[rows["fold"].notna()].sort_values(name, kind="stable", ignore_index=True)

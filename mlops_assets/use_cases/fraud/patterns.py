@@ -21,9 +21,7 @@ Stream = Callable[[str, int], np.random.Generator]  # (purpose, day number) -> t
 def compromised_merchants(
     rows: Rows, people: Population, stream: Stream, day: int, starts_per_day: float
 ) -> Rows:
-    """For 5 to 21 days most payments at a merchant are made with copies of cards, of somewhat
-    larger amounts.
-    """
+    """For 5 to 21 days most payments at a merchant are made with copies of cards, of larger amounts."""
     active = np.zeros(people.merchants, dtype=bool)
     for start in range(day - LONGEST_COMPROMISE + 1, day + 1):
         rng = stream("compromise", start)

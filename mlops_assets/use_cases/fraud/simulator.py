@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mlops_assets.core.data.base import SourceError
 from mlops_assets.use_cases.fraud import patterns
+from mlops_assets.use_cases.fraud.payments import PAYMENTS, REPORTS
 from mlops_assets.use_cases.fraud.population import DAY_US, HOUR_US, Population, Rows, populate
-from mlops_assets.use_cases.fraud.schema import RAW_LABELS, RAW_TRANSACTIONS
 
 ScenarioKind = Literal["amount_inflation", "new_fraud_pattern", "cents_for_euros", "missing_feed"]
 EPOCH = date(1970, 1, 1)
@@ -111,10 +111,15 @@ class BankSource:
         self._days: OrderedDict[date, Day] = OrderedDict()
         self._frauds: dict[date, tuple[np.ndarray, np.ndarray]] = {}
 
+    def rows(self, dataset: str, first: date, last: date) -> pa.Table:
+        """The payments or the labels that arrived from `first` to `last`, as a raw table."""
+        return (self.labels if dataset == REPORTS.dataset else self.transactions)(first, last)
+
     def transactions(self, first: date, last: date) -> pa.Table:
+        """The payments that arrived from `first` to `last`."""
         days = [self.day(day) for day in self._dates(first - timedelta(days=LATEST_DAYS), last)]
         if not days:
-            return RAW_TRANSACTIONS.empty_table()
+            return PAYMENTS.raw_columns.empty_table()
         created = np.concatenate([day.created_us for day in days])
         arrival = created // DAY_US
         arrived = (arrival >= (first - EPOCH).days) & (arrival <= (last - EPOCH).days)
@@ -138,7 +143,7 @@ class BankSource:
             "malformed": pa.nulls(len(number), pa.string()),
             "arrival_day": pa.array(arrival[arrived].astype(np.int32)).cast(pa.date32()),
         }
-        return pa.table(columns, schema=RAW_TRANSACTIONS)
+        return pa.table(columns, schema=PAYMENTS.raw_columns)
 
     def labels(self, first: date, last: date) -> pa.Table:
         """Chargebacks: of fraud only, hours to weeks late."""
@@ -238,9 +243,7 @@ class BankSource:
         return self._tell(day, replace(rows, amount=amount))
 
     def _tell(self, day: date, rows: Rows) -> Day:
-        """When the platform learns of each row, of its chargeback, and of an investigation if
-        there is one.
-        """
+        """When the platform learns of each row, of its chargeback, and of an investigation if any."""
         rng, n, made = self._stream("telling", (day - EPOCH).days), len(rows), self.config
         event = (day - EPOCH).days * DAY_US + rows.time_us
         late = rng.random(n) < made.late_share
@@ -296,7 +299,7 @@ def _labels(number: np.ndarray, is_fraud: np.ndarray, known_us: np.ndarray) -> p
         pa.nulls(len(number), pa.string()),
         days,
     ]
-    return pa.table(arrays, schema=RAW_LABELS)
+    return pa.table(arrays, schema=REPORTS.raw_columns)
 
 
 def _ids(letter: str, numbers: np.ndarray) -> pa.Array:

@@ -1,0 +1,59 @@
+"""The raw rows of days: from the service's log where the service took them, else from the source."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlops_assets.core.data.base import ARRIVAL_DAY, Source, by_day
+from mlops_assets.core.data.streams import Stream
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.resources.serving_log import ServingLog
+
+Logged = Literal["events", "labels"]
+
+
+def logged_as(case: UseCase, dataset: str) -> Logged | None:
+    """What the service's log has of a stream; None for a further feed, which the log does not keep."""
+    streams: dict[str, Logged] = {case.event.dataset: "events", case.labels.dataset: "labels"}
+    return streams.get(dataset)
+
+
+def taken_by_service(case: UseCase, log: ServingLog, dataset: str, days: Sequence[str]) -> set[str]:
+    """The days, of `days`, whose rows the service took itself."""
+    what = logged_as(case, dataset)
+    return set() if what is None else log.days_with(what, days)
+
+
+def delivered(
+    case: UseCase, log: ServingLog, source: Source, stream: Stream, days: Sequence[str]
+) -> tuple[dict[str, pa.Table], set[str]]:
+    """One raw table a day, and the days whose table is from the service's log: those that it served.
+
+    The other days are from the source. No day is from both.
+    """
+    served = taken_by_service(case, log, stream.dataset, days)
+    tables = {day: _from_log(case, log, stream, day) for day in served}
+    if others := sorted(set(days) - served):
+        first, last = date.fromisoformat(others[0]), date.fromisoformat(others[-1])
+        rows = by_day(source.rows(stream.dataset, first, last), first, last)
+        tables |= {day: table for day, table in rows.items() if day not in served}
+    return tables, served
+
+
+def _from_log(case: UseCase, log: ServingLog, stream: Stream, day: str) -> pa.Table:
+    """The service's log of a day in the columns of a raw table; ready-made vectors bring no event."""
+    if logged_as(case, stream.dataset) == "labels":
+        rows = log.labels(day)
+    else:
+        rows = log.decisions(day)
+        rows = rows.filter(pc.equal(rows.column("kind"), case.event.noun))
+        rows = rows.rename_columns({"prediction_id": case.event.id})
+    fields = [field for field in stream.raw_columns if field.name != ARRIVAL_DAY]
+    columns = [
+        rows.column(field.name) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
+        for field in fields
+    ]
+    return pa.table(columns, names=[field.name for field in fields])

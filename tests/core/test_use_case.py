@@ -1,0 +1,165 @@
+"""A use case that is wrong is refused when it loads, with its name and the place."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.core.named_features import check_named
+from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.resources.feature_store import feature_store_of
+from mlops_assets.resources.provenance import provenance
+from mlops_assets.use_cases import USE_CASES, UseCaseError, find_use_case
+from mlops_assets.use_cases.fraud.case import FRAUD
+from serving.contract.subject import BadSubject
+
+CASE = """
+from datetime import timedelta
+
+from mlops_assets.core.use_case import FeatureView, UseCase
+from serving.contract.subject import Decisions, Event, Feed, Key, Labels, Number
+
+KEYS = (Key("shop"), Key("voucher", nullable=True))
+RETURNS = UseCase(
+    name="returns",
+    package=__package__,
+    description="Orders that come back.",
+    owner="team:returns",
+    declarations=".features",
+    feature_service="returns_v1",
+    event=Event("order", "orders", "order_id", KEYS, (Number("price"),)),
+    labels=Labels("is_return", "return", "kept", "unknown", timedelta(days=30)),
+    decisions=Decisions("SEND", "ASK", "REFUSE", value="price"),
+    feeds=(Feed("prices", ("shop", "event_timestamp"), (Key("shop"),), (Number("discount"),)),),
+    views=(FeatureView("shop_stats", "orders", "Orders of the shop."),),
+    drift_columns=(),
+    ranges={},
+)
+"""
+CONFIG = """
+use_case = "./{folder}"
+
+[source]
+kind = "files"
+path = "orders"
+{more}
+"""
+FEEDS = '[source.feeds.prices]\npath = "prices"'
+FOLDERS = iter(f"returns_{number}" for number in range(1_000))  # One name is imported once in a process.
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for a use case beside a configuration, which no longer can be imported afterwards."""
+    import sys
+
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    made = tmp_path / next(FOLDERS)
+    made.mkdir()
+    yield made
+    for name in [name for name in sys.modules if name.split(".")[0] == made.name]:
+        del sys.modules[name]
+
+
+def loaded(folder: Path, text: str = CASE, more: str = FEEDS) -> Settings:
+    (folder / "case.py").write_text(text)
+    config = folder.parent / "config.toml"
+    config.write_text(CONFIG.format(folder=folder.name, more=more))
+    return load_settings(config, folder.parent / "var", find_case=find_use_case)
+
+
+def test_a_folder_beside_the_configuration_is_a_use_case(folder: Path) -> None:
+    settings = loaded(folder)
+    assert (settings.use_case, settings.case_named) == ("returns", f"./{folder.name}")
+    case = find_use_case(settings.case_named, settings.base)
+    assert case.feast_package == f"{folder.name}.features"
+    assert feature_store_of(settings, case).declarations == f"{folder.name}.features"
+
+
+def test_a_module_is_a_use_case_and_a_built_in_one_goes_by_its_name(tmp_path: Path) -> None:
+    assert find_use_case("mlops_assets.use_cases.fraud.case", tmp_path) is FRAUD
+    assert find_use_case("fraud", tmp_path) is FRAUD
+    assert "fraud" in USE_CASES
+    with pytest.raises(UseCaseError, match=r"'frauds' is not known; is it fraud\?; there is .*\./returns"):
+        find_use_case("frauds", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        (
+            'owner="team:returns"',
+            'ownr="team:returns"',
+            r"UseCase: unknown key 'ownr'; is it owner\?; known are",
+        ),
+        ('value="price"', 'value="shop"', "Decisions: value: 'shop' is no Number of the event"),
+        ('"SEND", "ASK"', '"ASK", "ASK"', "Decisions: .*'?ASK"),
+        ('(Number("discount"),))', '(Number("discount"),), time="")', "feed 'prices': time = ''; the time"),
+        ('"shop_stats", "orders"', '"shop_stats", "order"', "views: shop_stats: stream 'order' is none of"),
+        ("days=30", "days=30, hours=1", "Labels: maturity = .*; use whole days"),
+        ("ranges={}", 'ranges={"x": "shop"}', "'shop' is no Number of the event"),
+        ("ranges={}", 'ranges={"x": (2.0, 1.0)}', "ranges: x: 2 comes after 1"),
+        ("package=__package__,", "", "declarations = '.features' is in the package of the use case"),
+        ("RETURNS = UseCase(", "RETURNS = dict(", "holds no UseCases; it has to hold one"),
+        ("from datetime", "from datatime", "cannot be imported: No module named 'datatime'"),
+        ("UseCase(\n", "UseCase(\n    =", "case.py, line 9: "),
+    ],
+)
+def test_a_wrong_use_case_is_refused_with_name_and_place(
+    folder: Path, right: str, wrong: str, message: str
+) -> None:
+    assert right in CASE
+    with pytest.raises(ConfigError, match=message) as refused:
+        loaded(folder, CASE.replace(right, wrong, 1))
+    assert f"use_case './{folder.name}'" in str(refused.value)
+    assert str(folder / "case.py") in str(refused.value)
+
+
+def test_a_folder_without_a_case_and_one_with_a_name_that_is_taken_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UseCaseError, match=r"case\.py is not there; it holds the UseCase"):
+        find_use_case("./nothing", tmp_path)
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "case.py").write_text(CASE)
+    with pytest.raises(UseCaseError, match=r"the name 'json' is that of .*; rename the folder"):
+        find_use_case("./json", tmp_path)
+
+
+def test_what_is_wrong_in_the_table_of_a_feed_is_named_with_its_place(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\[source\] feeds: is missing"):
+        loaded(folder, more="")
+    with pytest.raises(ConfigError, match=r"feeds\.prices: unknown column 'discont'; is it discount\?"):
+        loaded(folder, more=FEEDS + '\ncolumns = { discont = "D" }')
+    with pytest.raises(ConfigError, match=r"\[source\] feeds: unknown key 'price'; is it prices\?"):
+        loaded(folder, more=FEEDS + '\n[source.feeds.price]\npath = "p"')
+
+
+def test_a_feature_or_a_view_that_is_not_declared_is_refused(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    assert feature_store_of(settings, FRAUD).plan("fraud_v1").features
+    wrong = replace(FRAUD, drift_columns=("num_txns_8d",))
+    with pytest.raises(BadSubject, match=r"drift_columns: 'num_txns_8d' is no feature .*; is it num_txns_7d"):
+        feature_store_of(settings, wrong).plan("fraud_v1")
+    wrong = replace(FRAUD, views=(replace(FRAUD.views[0], name="customer_stat"), *FRAUD.views[1:]))
+    with pytest.raises(BadSubject, match=r"views: 'customer_stat' is no view .*; is it customer_stats"):
+        feature_store_of(settings, wrong).plan("fraud_v1")
+    with pytest.raises(BadSubject, match="views: 'two' is declared in it; add a FeatureView"):
+        check_named({"views": ["one"]}, "it", ["one", "two"], [])
+
+
+def test_the_commit_of_the_folder_is_on_record(folder: Path) -> None:
+    settings = loaded(folder)
+    assert provenance(settings)["use_case_commit"] == "none"
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "case.py"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    (folder / ".gitignore").write_text("__pycache__\n.gitignore\n")
+    found = provenance(settings)
+    assert (found["use_case_commit"], found["use_case_dirty"]) == (head.strip(), "false")
+    (folder / "case.py").write_text(CASE + "\n")
+    assert provenance(settings)["use_case_dirty"] == "true"
+    assert "use_case_commit" not in provenance(replace(settings, case_from=""))
