@@ -125,9 +125,7 @@ def test_a_bad_row_is_quarantined_with_its_reasons_and_the_good_one_is_accepted(
     assert outcome.reasons == dict.fromkeys(reason.split("; "), 1)
 
 
-def test_the_highest_believable_amount_is_the_configurations_and_the_row_keeps_the_amount_that_was_refused() -> (
-    None
-):
+def test_the_highest_believable_amount_is_configured_and_the_row_keeps_the_refused_amount() -> None:
     schema = transactions_schema(DAY, Bounds(max_amount=92_445_516.64))
     rows = pd.DataFrame(
         [transaction(amount=92_445_516.64), transaction(transaction_id="more", amount=92_445_517)]
