@@ -1,4 +1,4 @@
-"""Data sets that people have, in their form, described by the configuration in docs/data.md and nothing else."""
+"""Data sets that people have, in their form, described by the configuration in docs/data.md alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ SPARKOV = (
     ",trans_date_trans_time,cc_num,merchant,category,amt,first,last,gender,street,city,state,zip,lat,long,city_pop,job,dob,"
     "trans_num,unix_time,merch_lat,merch_long,is_fraud"
 )
-PAYSIM = "step,type,amount,nameOrig,oldbalanceOrg,newbalanceOrig,nameDest,oldbalanceDest,newbalanceDest,isFraud,isFlaggedFraud"
+PAYSIM = (
+    "step,type,amount,nameOrig,oldbalanceOrg,newbalanceOrig,nameDest,oldbalanceDest,newbalanceDest,isFraud,"
+    "isFlaggedFraud"
+)
 PCA = ",".join(["Time", *(f"V{i}" for i in range(1, 29)), "Amount", "Class"])
 
 
