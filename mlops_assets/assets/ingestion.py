@@ -37,15 +37,8 @@ from mlops_assets.resources.lake import LakeResource, to_table, write_days
 from mlops_assets.resources.serving_log import ServingLog
 from mlops_assets.steps.delivery import delivered
 from mlops_assets.steps.early_labels import BELIEVABLE, EarlyLabels
-from mlops_assets.steps.feed_checks import (
-    FROM_LOG,
-    Arrived,
-    behind,
-    last_to_come,
-    look,
-    match_metadata,
-    of_day,
-)
+from mlops_assets.steps.feed_checks import FROM_LOG, behind, last_to_come, look, of_day
+from mlops_assets.steps.label_matches import Arrived, match_metadata
 from mlops_assets.steps.sorted_rows import earlier_arrivals, odd_volumes, sort_day
 from mlops_assets.steps.verdict_making import verdicts_of
 

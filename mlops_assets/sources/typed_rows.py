@@ -119,7 +119,7 @@ def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
 
 
 def _part(table: pa.Table, column: str, rules: Rules) -> Values:
-    """As an id is read, except that an amount may be a part of one: a number with a fraction is its decimal
+    """As an id is read, except that a price may be a part of one: a number with a fraction is its decimal
     text without zeros at its end, so that 6.50 is the same in text, in floats and in decimals.
     """
     raw = table.column(column).combine_chunks()

@@ -19,7 +19,7 @@ from mlops_assets.core.keys import VERDICTS
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_table
-from mlops_assets.steps.feed_checks import waiting_labels
+from mlops_assets.steps.label_matches import waiting_labels
 from mlops_assets.steps.verdict_making import pending_verdicts
 from serving.contract.events import EventRules
 from serving.store.sqlite.log_tables import create_tables

@@ -57,7 +57,7 @@ def test_a_text_with_a_pipe_stays_in_its_cell_of_the_table_of_reasons() -> None:
     assert str(shown.value).splitlines()[-1] == r'| amount: not a number ("12\|5") | 1 |'
 
 
-def test_the_highest_believable_amount_of_the_configuration_holds_for_validation_and_for_feature_ranges(
+def test_the_highest_believable_amount_holds_for_validation_and_for_the_ranges_of_features(
     tmp_path: Path,
 ) -> None:
     lines = [

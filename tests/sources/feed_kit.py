@@ -1,6 +1,4 @@
-"""A feed of three rows, to be written in every shape that a file may have, and its ids as they
-are read back.
-"""
+"""A feed of three rows, to be written in every shape that a file may have, and its ids as they are read."""
 
 from __future__ import annotations
 

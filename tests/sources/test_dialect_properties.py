@@ -1,6 +1,4 @@
-"""Whatever writes a CSV file, and whatever happens to it: the same rows come back, or an error,
-never fewer.
-"""
+"""Whatever happens to a CSV file: the same rows come back, or an error, never fewer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Data sets that people have, in their form, described by the configuration in docs/data.md and
-nothing else.
-"""
+"""Data sets that people have, in their form, described by the configuration in docs/data.md alone."""
 
 from __future__ import annotations
 
@@ -30,8 +28,8 @@ SPARKOV = (
     "trans_num,unix_time,merch_lat,merch_long,is_fraud"
 )
 PAYSIM = (
-    "step,type,amount,nameOrig,oldbalanceOrg,newbalanceOrig,nameDest,oldbalanceDest,newbalanceDest,"
-    "isFraud,isFlaggedFraud"
+    "step,type,amount,nameOrig,oldbalanceOrg,newbalanceOrig,nameDest,oldbalanceDest,newbalanceDest,isFraud,"
+    "isFlaggedFraud"
 )
 PCA = ",".join(["Time", *(f"V{i}" for i in range(1, 29)), "Amount", "Class"])
 

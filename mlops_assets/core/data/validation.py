@@ -45,7 +45,7 @@ class Validation:
     """`quarantined` holds every value as text, as it came, and `reason`: what is wrong, by "; " where it is
     several things.
 
-    A reason is a short text that is the same for all rows, such as `amount: not a number`, and in parentheses
+    A reason is a short text that is the same for all rows, such as `price: not a number`, and in parentheses
     what it is about: the text that stood there, where, and what to do. `reasons` counts the short ones, the
     most frequent first; `examples` has a whole one of each.
     """

@@ -125,8 +125,8 @@ def test_a_bad_row_is_quarantined_with_its_reasons_and_the_good_one_is_accepted(
     assert outcome.reasons == dict.fromkeys(reason.split("; "), 1)
 
 
-def test_the_highest_believable_amount_is_the_configurations_and_the_row_keeps_what_was_refused() -> None:
-    schema = transactions_schema(DAY, Bounds(highest={"amount": 92_445_516.64}))
+def test_the_highest_believable_amount_is_configured_and_the_row_keeps_the_refused_amount() -> None:
+    schema = transactions_schema(DAY, Bounds(max_amount=92_445_516.64))
     rows = pd.DataFrame(
         [transaction(amount=92_445_516.64), transaction(transaction_id="more", amount=92_445_517)]
     )
