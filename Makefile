@@ -37,7 +37,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-#	$(BIN)/python tests/vocabulary.py  # From the merge of all rooms on: no word of a use case in the machinery
+	$(BIN)/python tests/vocabulary.py
 
 dev: $(STAMP)
 	$(BIN)/mlops dev

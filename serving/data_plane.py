@@ -117,7 +117,7 @@ class DataPlane:
         Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for an event too old, too far ahead, or with
         a value that cannot be used.
         """
-        with self._transaction() as (case, champion, state):
+        with self._one_commit() as (case, champion, state):
             return self._event(case, champion, state, scored)
 
     def predict_features(
@@ -127,7 +127,7 @@ class DataPlane:
 
         Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for a feature that is missing or unknown.
         """
-        with self._transaction() as (case, champion, _):
+        with self._one_commit() as (case, champion, _):
             return self._ready(case, champion, ReadyVector(features, prediction_id))
 
     def predict_many(self, rows: Sequence[ScoredEvent | ReadyVector]) -> list[Answer | PlaneError]:
@@ -138,7 +138,7 @@ class DataPlane:
         the whole batch's.
         """
         outcomes: list[Answer | PlaneError] = []
-        with self._transaction() as (case, champion, state):
+        with self._one_commit() as (case, champion, state):
             for row in rows:
                 self._connection.execute("SAVEPOINT one_row")
                 try:
@@ -210,7 +210,7 @@ class DataPlane:
 
         `BadInput` names the first that cannot.
         """
-        with self._transaction() as (_, champion, _state):
+        with self._one_commit() as (_, champion, _state):
             bounds = champion.release.bounds if champion else Bounds()
             check_labels(self._settings.clock, bounds, labels, self._sequence().clock_us)
 
@@ -223,7 +223,7 @@ class DataPlane:
         """
         if not checked:
             self.check_labels(labels)
-        with self._transaction() as (case, champion, state):
+        with self._one_commit() as (case, champion, state):
             if champion is None or state is None:
                 raise NoModel("no model is loaded yet: what a label means for the features cannot be said")
             receipts = [self._add_label(case, champion, state, label) for label in labels]
@@ -257,7 +257,7 @@ class DataPlane:
         `UnknownStream` for a feed that the use case does not declare. `BadInput` names the first event that
         cannot.
         """
-        with self._transaction() as (case, champion, _state):
+        with self._one_commit() as (case, champion, _state):
             declared, at = _feed(case, feed).feed, self._sequence()
             bounds = champion.release.bounds if champion else Bounds()
             now_us = self._wall_us()
@@ -275,7 +275,7 @@ class DataPlane:
         """
         if not checked:
             self.check_events(feed, events)
-        with self._transaction() as (case, champion, state):
+        with self._one_commit() as (case, champion, state):
             if champion is None or state is None:
                 raise NoModel("no model is loaded yet")
             log = _feed(case, feed)
@@ -348,7 +348,7 @@ class DataPlane:
         return _Sequence(last, max(clock_us, self._floor_us), max(newest_us, self._floor_us))
 
     @contextmanager
-    def _transaction(self) -> Iterator[tuple[_Case, Champion | None, SqliteOnlineState | None]]:
+    def _one_commit(self) -> Iterator[tuple[_Case, Champion | None, SqliteOnlineState | None]]:
         """All or nothing, under one champion from beginning to end."""
         with self._lock:
             champion = self._champion()

@@ -1,8 +1,8 @@
 """What a decision and a label mean for the online state.
 
 One rule holds for the service that takes them and for a rebuild that replays its log. The tables of the log
-(`serving.store.sqlite.decision_log`) and the state share a file. Callers own the connection and its
-transactions.
+(`serving.store.sqlite.decision_log`) and the state share a file. Callers own the connection and
+what commits.
 """
 
 from __future__ import annotations

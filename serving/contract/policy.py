@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from serving.contract.subject import Decisions
 
 Decision = str  # a name of the use case's `Decisions`
-USUAL = Decisions(passes="ALLOW", looks="REVIEW", stops="BLOCK")
 
 
 class BadPolicy(ValueError):
@@ -37,7 +36,7 @@ class Policy:
             raise BadPolicy(self.review, self.block)
 
 
-def decide(score: float, policy: Policy, decisions: Decisions = USUAL) -> Decision:
+def decide(score: float, policy: Policy, decisions: Decisions) -> Decision:
     """The decision for a calibrated score, by its name in `decisions`.
 
     A score that is not a number is never let through in silence: it raises `ValueError`.

@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 from serving_kit import PORTABLE, REFERENCE, ROOT, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
+from serving.contract.before_subjects import BEFORE
 from serving.contract.bounds import Bounds
 from serving.contract.bundle import (
     BundleError,
@@ -350,16 +351,16 @@ def test_a_calibrated_score_is_a_probability(margin: float, a: float, b: float) 
     [(0.0, "ALLOW"), (0.4999, "ALLOW"), (0.5, "REVIEW"), (0.8999, "REVIEW"), (0.9, "BLOCK"), (1.0, "BLOCK")],
 )
 def test_a_score_at_a_threshold_belongs_to_the_stricter_side(score: float, decision: str) -> None:
-    assert decide(score, Policy(review=0.5, block=0.9)) == decision
+    assert decide(score, Policy(review=0.5, block=0.9), BEFORE.decisions) == decision
 
 
 def test_equal_thresholds_leave_no_review() -> None:
-    assert [decide(s, Policy(0.5, 0.5)) for s in (0.49, 0.5)] == ["ALLOW", "BLOCK"]
+    assert [decide(s, Policy(0.5, 0.5), BEFORE.decisions) for s in (0.49, 0.5)] == ["ALLOW", "BLOCK"]
 
 
 def test_a_score_that_is_no_number_is_never_allowed() -> None:
     with pytest.raises(ValueError, match="not a number"):
-        decide(math.nan, Policy(0.5, 0.9))
+        decide(math.nan, Policy(0.5, 0.9), BEFORE.decisions)
 
 
 @pytest.mark.parametrize(

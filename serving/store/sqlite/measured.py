@@ -1,8 +1,8 @@
-"""What the service measured of each version, minute by minute: how much it scored, how much of that was not
-ALLOW, what failed, what was slow.
+"""What the service measured of each version, minute by minute: how much it scored, how much of that did not
+pass, what failed, what was slow.
 
 The minutes are the machine's, also where the service runs on event time: an error or a delay happens to a
-process, and not to a payment, and the history of promotions has the machine's times too.
+process, and not to an event, and the history of promotions has the machine's times too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORGET = "DELETE FROM measured WHERE minute_us < min(?, (SELECT min(minute_us) F
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one version: new decisions, those of them that are not ALLOW, and requests that failed while it
+    """Of one version: new decisions, those of them that do not pass, and requests that failed while it
     scored.
 
     `slower` counts, for each of `SLOW_MS`, the decisions that took longer from the stored history to the

@@ -1,4 +1,4 @@
-"""Counts what each version does, in memory; a thread that no payment waits for writes the counts to
+"""Counts what each version does, in memory; a thread that no request waits for writes the counts to
 serving.db, where they outlive the process.
 """
 

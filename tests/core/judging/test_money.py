@@ -15,6 +15,7 @@ from mlops_assets.core.judging.money import (
     reviewed_at_capacity,
 )
 from mlops_assets.use_cases.fraud.case import FRAUD
+from serving.contract.before_subjects import BEFORE
 from serving.contract.policy import decide
 
 scored = st.lists(
@@ -38,7 +39,7 @@ def test_review_is_never_above_block_and_the_reviews_fit_the_team(
         scores, amounts, fraud, days, Costs(review_cost=review, insult_cost=insult, reviews_per_day=capacity)
     )
     assert policy.review <= policy.block
-    assert sum(decide(s, policy) == "REVIEW" for s in scores) <= capacity * len(set(days))
+    assert sum(decide(s, policy, BEFORE.decisions) == "REVIEW" for s in scores) <= capacity * len(set(days))
 
 
 @given(scored)
