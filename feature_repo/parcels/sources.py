@@ -17,6 +17,7 @@ parcels = FileSource(
     tags={
         "event_id": "parcel_id",
         "keys": KEYS,
+        "nullable": "vehicle_id",
         "scale.distance_km": "1",
         "scale.planned_hours": "1",
         "stale_after_hours": "24",
@@ -34,6 +35,7 @@ verdicts = FileSource(
     tags={
         "event_id": "parcel_id,event_timestamp",
         "keys": KEYS,
+        "nullable": "vehicle_id",
         "scale.distance_km": "1",
         "scale.planned_hours": "1",
         "scale.is_late": "0",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from feature_repo.engine.plan import FeaturePlan
-from serving.contract.subject import Number, Subject
+from serving.contract.subject import Flag, Subject
 
 
 def request_fields(subject: Subject) -> tuple[str, ...]:
-    """What the service knows of an event besides its keys: its numbers, and when it happened."""
-    numbers = (column.name for column in subject.event.columns if isinstance(column, Number))
-    return (*numbers, "event_time_us")
+    """What the service knows of an event besides its keys: its numbers, its words, and when it happened."""
+    values = (column.name for column in subject.event.columns if not isinstance(column, Flag))
+    return (*values, "event_time_us")
 
 
 def lacking(

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED
+from mlops_assets.use_cases.parcels.handovers import STREAMS
 
 EPOCH = date(1970, 1, 1)
 HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
@@ -74,6 +75,12 @@ class DeliveryNetwork:
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
         self._day = lru_cache(maxsize=16)(self._make)
+
+    def rows(self, dataset: str, first: date, last: date) -> pa.Table:
+        """The rows of a stream that arrived from `first` to `last`, as its raw table."""
+        made = {"parcels": self.parcels, "labels": self.labels, "road_conditions": self.road_conditions}
+        raw = STREAMS[dataset].raw_columns
+        return made[dataset](first, last).select(raw.names).cast(raw)
 
     def parcels(self, first: date, last: date) -> pa.Table:
         """Parcels at their handover; a few arrive up to a day late."""
