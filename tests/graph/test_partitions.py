@@ -72,7 +72,7 @@ def test_each_partition_of_a_backfill_has_its_own_rows_and_an_evaluation_of_each
             m.partition: m.rows for m in lake.manifests(key.to_user_string(), DAYS)
         }, key
     checks = [key for key in defs.resolve_asset_graph().asset_check_keys if key.asset_key in made]
-    assert len(checks) == 13
+    assert len(checks) == 14
     for check in checks:
         assert [r.partition for r in records(instance, check)] == DAYS[::-1], check
         assert {r.status for r in records(instance, check)} <= {Status.SUCCEEDED, Status.FAILED}, check
