@@ -126,7 +126,7 @@ def test_a_bad_row_is_quarantined_with_its_reasons_and_the_good_one_is_accepted(
 
 
 def test_the_highest_believable_amount_is_configured_and_the_row_keeps_the_refused_amount() -> None:
-    schema = transactions_schema(DAY, Bounds(max_amount=92_445_516.64))
+    schema = transactions_schema(DAY, Bounds(highest={"amount": 92_445_516.64}))
     rows = pd.DataFrame(
         [transaction(amount=92_445_516.64), transaction(transaction_id="more", amount=92_445_517)]
     )
