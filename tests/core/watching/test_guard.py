@@ -28,7 +28,7 @@ from mlops_assets.core.watching.guard import (
     watched,
 )
 from mlops_assets.resources.environments import ConfigError, load_settings
-from serving.store.sqlite.measured import SLOW_MS, Measured
+from serving.store.version_counts import SLOW_MS, Measured
 
 GUARD = Guard()
 USUAL = Reference(5_000, 100)  # 2 %
