@@ -25,9 +25,8 @@ from serving.protocols.native.schemas import (
     ErrorResponse,
     HealthResponse,
     StreamResponse,
-    Wire,
-    wire_of,
 )
+from serving.protocols.native.wire import Wire, wire_of
 from serving.service import Service
 from serving.store.base import StoreBusy
 
