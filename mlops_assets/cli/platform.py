@@ -11,7 +11,8 @@ from typing import Any
 
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import PlatformError
-from mlops_assets.resources.environments import ConfigError, Settings, former_keys, load_settings
+from mlops_assets.resources.config_file import ConfigError, former_keys
+from mlops_assets.resources.environments import Settings, load_settings
 from mlops_assets.resources.home import DATABASE, bring_up
 from mlops_assets.use_cases import find_use_case
 
@@ -29,7 +30,7 @@ def configured() -> Settings:
     another name now is read, with a line on stderr.
     """
     settings = load_settings(find_case=find_use_case)
-    for line in former_keys(settings):
+    for line in former_keys(settings.config_text):
         print(f"mlops: {settings.config_file}: {line}", file=sys.stderr)
     return settings
 

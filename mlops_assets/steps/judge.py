@@ -11,8 +11,8 @@ import pandas as pd
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.judging.baseline import baseline_scores
 from mlops_assets.core.judging.bootstrap import value_of
+from mlops_assets.core.judging.costs import Costs
 from mlops_assets.core.judging.gate import Verdict, barred_now, decide
-from mlops_assets.core.judging.money import Costs
 from mlops_assets.core.judging.servable import lacking
 from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
 from mlops_assets.core.keys import (

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.lake.datasets import Lake
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.costs import Costs
 from mlops_assets.core.judging.past_quality import Difference, difference, policies, quality
 from mlops_assets.core.keys import FEATURE_VECTORS
 from mlops_assets.core.learning.eligible_rows import event_columns

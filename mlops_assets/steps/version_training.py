@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake, Manifest
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.costs import Costs
 from mlops_assets.core.keys import TRAINED_MODEL, TRAINING_SET
 from mlops_assets.core.learning.fits import TrainedModel, train
 from mlops_assets.core.use_case import UseCase

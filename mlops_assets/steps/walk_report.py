@@ -10,7 +10,7 @@ import pandas as pd
 
 from feature_repo.lake.datasets import Lake, Manifest
 from feature_repo.lake.files import write_whole
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.costs import Costs
 from mlops_assets.core.judging.past_quality import CAPACITY, OWN
 from mlops_assets.core.judging.walk_weeks import (
     UNCHANGED,

@@ -15,7 +15,8 @@ from feature_repo.lake.datasets import Lake
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.cli.feed_preview import look_at_feeds
 from mlops_assets.core.use_case import FeatureView, UseCase
-from mlops_assets.resources.environments import Settings, Time, Verdicts
+from mlops_assets.resources.config_sections import Time, Verdicts
+from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.sources.source_kinds import open_source
 from serving.contract.subject import Decisions, Event, Feed, Key, Labels, Number, Text

@@ -13,16 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.engine.ids import EXACT, ids_of_numbers, why_no_id
 from mlops_assets.errors import PlatformError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+UTC = "UTC"
 Kind = Literal["id", "number", "time", "flag", "text"]
 Epoch = Literal["s", "ms", "us"]
 
@@ -94,7 +97,7 @@ class Rules:
     missing: tuple[str, ...] = MISSING_WORDS  # in any case; empty text is always missing
     decimal: str = "."
     thousands: str = ""
-    timezone: str = "UTC"  # of times that name no zone
+    timezone: str = UTC  # of times that name no zone
     epoch: Epoch | None = None  # what a bare number counts since 1970, where a time is expected
     true: tuple[str, ...] = ()  # beside `TRUE`, in any case
     false: tuple[str, ...] = ()
@@ -116,7 +119,8 @@ class Rules:
         if both := sorted({w.lower() for w in self.true} & {w.lower() for w in self.false}):
             raise ValueError(f'flags: "{both[0]}" is listed as true and as false')
         try:
-            pd.DatetimeIndex([0]).tz_localize(self.timezone)
+            if self.timezone != UTC:
+                _clock([0]).tz_localize(self.timezone)
         except Exception as error:  # each library of zones has its own
             raise ValueError(
                 f'timezone = "{self.timezone}": no such zone; write it like "Europe/Berlin"'
@@ -311,6 +315,13 @@ def _real_days(text: pa.Array) -> pa.Array:
     )
 
 
+def _clock(times: Any) -> pd.DatetimeIndex:
+    """What a clock shows, without its zone. Only zones need pandas, whose import takes long."""
+    import pandas as pd
+
+    return pd.DatetimeIndex(times)
+
+
 def _from_zone(local_us: pa.Array, zone: str, days: pa.Array | None = None) -> pa.Array:
     """Local microseconds as those of UTC; null where the clock of the zone shows the time twice, or never.
 
@@ -321,7 +332,7 @@ def _from_zone(local_us: pa.Array, zone: str, days: pa.Array | None = None) -> p
         return local_us
     given = pc.fill_null(local_us, 0).to_numpy()
     as_it_is = (given < _ZONES_US[0]) | (given >= _ZONES_US[1])
-    local = pd.DatetimeIndex(np.where(as_it_is, 0, given).view("datetime64[us]"))
+    local = _clock(np.where(as_it_is, 0, given).view("datetime64[us]"))
     moments = local.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
     missing = moments.isna()
     if (
@@ -441,7 +452,7 @@ def _time_remedy(value: Any, rules: Rules) -> str:
             else _epoch_remedy(rules)
         )
     if rules.timezone != PLAIN.timezone and re.match(_LOCAL, text) and _is_day(text[:10]):
-        moment = pd.DatetimeIndex(np.array([text], "datetime64[us]"))
+        moment = _clock(np.array([text], "datetime64[us]"))
         twice = moment.tz_localize(rules.timezone, ambiguous=np.array([True]), nonexistent="NaT").notna()[0]
         return (
             f"the clock of {rules.timezone} shows it {'twice' if twice else 'never'}, at a change of daylight"

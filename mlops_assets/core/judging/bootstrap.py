@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_assets.core.judging.costs import Costs
 from mlops_assets.core.judging.measures import Flags, Scores, calibration_bins
-from mlops_assets.core.judging.money import Costs
 from mlops_assets.core.words import Words, several_of_key
 from serving.contract.subject import Subject
 

@@ -26,7 +26,8 @@ from mlops_assets.core.judging.bootstrap import (
     weighted_average_precision,
     weighted_value_saved,
 )
-from mlops_assets.core.judging.money import Costs, reviewed_at_capacity
+from mlops_assets.core.judging.costs import Costs
+from mlops_assets.core.judging.money import reviewed_at_capacity
 from mlops_assets.core.judging.slices import Slice, measure_slices
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words

@@ -14,36 +14,12 @@ from mlops_assets.core.judging.measures import Flags
 from mlops_assets.core.learning.fits import learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Learnable, Learner, Range
+from mlops_assets.core.learning.search_budget import Tuning, TuningError
 from mlops_assets.core.learning.splits import Split, utc_days
 from mlops_assets.core.words import Words
-from mlops_assets.errors import PlatformError
 from serving.contract.subject import Subject
 
 Report = Callable[["Trial", "Trial"], None]  # the trial that has just ended, and the best so far
-
-
-class TuningError(PlatformError, ValueError):
-    """A search that cannot be meant, or rows that it cannot be made on; the message names what is wrong."""
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How long to search, and on what.
-
-    The budget is a number of trials: a limit in seconds would give every machine a recipe of its own.
-    """
-
-    trials: int = 0  # the configured recipe is the first trial; 0: the recipe is taken as it is
-    folds: int = 3  # one week may be a lucky one
-    fold_days: int = 7  # every weekday once
-
-    def __post_init__(self) -> None:
-        if self.trials < 0:
-            raise TuningError(f"trials of {self.trials}: a number from 0 up is needed")
-        if self.folds < 1 or self.fold_days < 1:
-            raise TuningError(
-                f"folds of {self.folds} and fold_days of {self.fold_days}: one of each is the least"
-            )
 
 
 @dataclass(frozen=True)

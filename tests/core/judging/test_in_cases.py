@@ -8,15 +8,10 @@ import pandas as pd
 import pytest
 
 from mlops_assets.core.judging.bootstrap import clusters
-from mlops_assets.core.judging.gate import Gate, decide
-from mlops_assets.core.judging.money import (
-    NEVER,
-    BadCosts,
-    Costs,
-    GivenCosts,
-    business_report,
-    policy_from_costs,
-)
+from mlops_assets.core.judging.costs import BadCosts, Costs, GivenCosts
+from mlops_assets.core.judging.gate import decide
+from mlops_assets.core.judging.gate_thresholds import Gate
+from mlops_assets.core.judging.money import NEVER, business_report, policy_from_costs
 from mlops_assets.core.judging.past_quality import with_verdicts
 from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
 from mlops_assets.core.learning.eligible_rows import event_columns

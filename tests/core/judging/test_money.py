@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_assets.core.judging.costs import BadCosts, Costs
 from mlops_assets.core.judging.measures import UndefinedMetric
 from mlops_assets.core.judging.money import (
-    BadCosts,
     ConflictingVerdicts,
-    Costs,
     business_report,
     policy_from_costs,
     report_columns,
