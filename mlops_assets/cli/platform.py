@@ -14,6 +14,7 @@ from mlops_assets.errors import PlatformError
 from mlops_assets.resources.config_file import ConfigError, former_keys
 from mlops_assets.resources.environments import Settings, load_settings
 from mlops_assets.resources.home import DATABASE, bring_up
+from mlops_assets.resources.home_owner import Owner
 from mlops_assets.use_cases import find_use_case
 
 CHECKED_BYTES = 200_000_000
@@ -26,12 +27,14 @@ class CommandError(PlatformError):
 def configured() -> Settings:
     """The settings of this command.
 
-    One `ConfigError` lists every problem of the configuration, those of the source included. A key that has
-    another name now is read, with a line on stderr.
+    One `ConfigError` lists every problem of the configuration, those of the source included. `ForeignHome`
+    where the home belongs to another use case. A key that has another name today is read, with a line on
+    stderr.
     """
     settings = load_settings(find_case=find_use_case)
     for line in former_keys(settings.config_text):
         print(f"mlops: {settings.config_file}: {line}", file=sys.stderr)
+    Owner.of(case_of(settings)).check(settings.home)
     return settings
 
 
@@ -48,12 +51,16 @@ def pipeline() -> Any:
 
 
 def prepare(settings: Settings) -> None:
-    """Load the definitions, so that a wrong configuration is refused first. Then make Dagster's instance."""
+    """Make Dagster's instance, and note whose home it is.
+
+    The definitions are loaded first, so that a wrong configuration changes nothing.
+    """
     from mlops_assets.cli.instance import prepare_instance
 
     pipeline()
     check_writable(settings.home)
     prepare_instance(settings.home)
+    Owner.of(case_of(settings)).claim(settings.home)
 
 
 def check_writable(home: Path) -> None:

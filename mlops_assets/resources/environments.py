@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,11 @@ class Settings:
 
     @property
     def case_folder(self) -> Path | None:
-        """The folder beside the configuration that holds the use case; None where it is no folder."""
-        return (self.base / self.case_from).resolve() if self.case_from.startswith((".", "/")) else None
+        """The folder of a use case that is a folder or a module; None for one of the platform's own."""
+        if self.case_from.startswith((".", "/")):
+            return (self.base / self.case_from).resolve()
+        module = find_spec(self.case_from) if self.case_from else None
+        return Path(module.origin).parent if module and module.origin else None
 
     @property
     def base(self) -> Path:

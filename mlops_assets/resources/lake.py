@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -9,7 +10,10 @@ import pyarrow.compute as pc
 from dagster import ConfigurableResource
 
 from feature_repo.lake.datasets import Lake, LakeError, Manifest
+from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import PlatformError
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.home_owner import Owner
 
 
 class NotValidated(PlatformError, LakeError):
@@ -17,16 +21,35 @@ class NotValidated(PlatformError, LakeError):
 
 
 class LakeResource(ConfigurableResource[Lake]):
-    """Immutable Parquet files and one manifest a partition, under `root`.
+    """The lake of a home: immutable Parquet files and one manifest a partition, under `root`.
 
-    `root` is a folder or an fsspec address such as s3://bucket/prefix.
+    `root` is a folder or an fsspec address such as s3://bucket/prefix. `home` has to belong to `use_case`.
+    `declarations` is the package of its feature declarations.
     """
 
     root: str
+    home: str
+    use_case: str
+    declarations: str
 
     def open(self) -> Lake:
-        """The lake itself. Nothing is read or made yet."""
+        """The lake. Nothing of the lake is read or made yet.
+
+        From then on the home belongs to the use case. Raises `ForeignHome` where the home belongs to another
+        one.
+        """
+        Owner(self.use_case, self.declarations).claim(Path(self.home))
         return Lake(self.root)
+
+
+def lake_of(settings: Settings, case: UseCase) -> LakeResource:
+    """The lake of the platform's home, for the use case."""
+    return LakeResource(
+        root=settings.lake_root,
+        home=str(settings.home),
+        use_case=case.name,
+        declarations=case.feast_package,
+    )
 
 
 def write_days(
