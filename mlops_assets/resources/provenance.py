@@ -64,28 +64,43 @@ def provenance(settings: Settings, root: Path = ROOT) -> dict[str, str]:
 
 
 def _of_case(folder: Path | None) -> dict[str, str]:
-    """The commit of the repository that the use case's folder is in; nothing for a use case of this tree."""
-    if folder is None:
+    """The commit of the repository that holds the use case; nothing for one of the platform's own.
+
+    The use case is dirty where git sees a change in its folder, or a Python file that git does not track.
+    """
+    if folder is None or folder.is_relative_to(ROOT / "mlops_assets"):
         return {}
     commit = git(folder, "rev-parse", "HEAD")
-    dirty = str(bool(git(folder, "status", "--porcelain", "--", "."))).lower() if commit else "unknown"
-    return {"use_case_commit": commit or "none", "use_case_dirty": dirty}
+    changed = git(folder, "status", "--porcelain", "--", ".", ":(exclude)*__pycache__*") if commit else ""
+    untracked = git(folder, "ls-files", "--others", "--", "*.py") if commit else ""
+    return {
+        "use_case_commit": commit or "none",
+        "use_case_dirty": str(bool(changed or untracked)).lower() if commit else "unknown",
+    }
 
 
 def unreproducible(tags: Mapping[str, str]) -> str | None:
     """Why nobody else could make the version with these tags again; None where they could.
 
-    The version's code has to be one commit and nothing else.
+    The version's code has to be one commit and nothing else. So has its use case, where that has a repository
+    of its own.
     """
-    if (commit := tags.get("git_commit", "none")) == "none":
+    why = _no_commit("its code", tags.get("git_commit", "none"), tags.get("git_dirty"))
+    if why is None and "use_case_commit" in tags:
+        why = _no_commit("its use case", tags["use_case_commit"], tags.get("use_case_dirty"))
+    return why
+
+
+def _no_commit(what: str, commit: str, dirty: str | None) -> str | None:
+    if commit == "none":
         return (
-            "nobody can rebuild it: it was trained outside a git checkout, so that there is no commit of its"
-            " code"
+            f"nobody can rebuild it: {what} was outside a git checkout when it was trained, so that no commit"
+            f" holds {what}"
         )
-    if tags.get("git_dirty") != "false":
+    if dirty != "false":
         return (
             f"nobody can rebuild it: the tree of commit {commit[:12]} was dirty when it was trained, and what"
-            " was changed there is not recorded"
+            f" was changed there in {what} is not recorded"
         )
     return None
 

@@ -38,6 +38,9 @@ def differing_code(record: Record, code: Path, rebuilt: Record | None) -> list[s
             f"commit {commit} has "
             + ("a dirty tree: what was changed is not recorded" if dirty else "code of another digest")
         )
+    of_case = [one.code.get("use_case_commit", "none")[:12] for one in (record, rebuilt or record)]
+    if of_case[0] != of_case[1]:
+        differs.append(f"use case of commit {of_case[0]} against {of_case[1]}")
     if lock_digest(code) != record.code["lock_digest"]:
         differs.append("lock file")
     now = rebuilt.runtime if rebuilt else record.runtime
