@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,19 +11,11 @@ from mlops_assets.core.data.streams import Stream
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.serving_log import ServingLog
 
-Logged = Literal["events", "labels"]
-
-
-def logged_as(case: UseCase, dataset: str) -> Logged | None:
-    """What the service's log has of a stream; None for a further feed, which the log does not keep."""
-    streams: dict[str, Logged] = {case.event.dataset: "events", case.labels.dataset: "labels"}
-    return streams.get(dataset)
-
 
 def taken_by_service(case: UseCase, log: ServingLog, dataset: str, days: Sequence[str]) -> set[str]:
     """The days, of `days`, whose rows the service took itself."""
-    what = logged_as(case, dataset)
-    return set() if what is None else log.days_with(what, days)
+    names = {case.event.dataset: "events", case.labels.dataset: "labels"}
+    return log.days_with(names.get(dataset, dataset), days)
 
 
 def delivered(
@@ -45,7 +36,10 @@ def delivered(
 
 def _from_log(case: UseCase, log: ServingLog, stream: Stream, day: str) -> pa.Table:
     """The service's log of a day in the columns of a raw table; ready-made vectors bring no event."""
-    if logged_as(case, stream.dataset) == "labels":
+    feeds = {feed.name: feed for feed in case.feeds}
+    if stream.dataset in feeds:
+        rows = log.feed(feeds[stream.dataset], day)
+    elif stream.dataset == case.labels.dataset:
         rows = log.labels(day)
     else:
         rows = log.decisions(day)
