@@ -50,17 +50,17 @@ def in_a_process_of_its_own() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from serving.clock import check_home
+    from serving.home_check import check_home
     from serving.settings import BadSetting, from_arguments
-    from serving.store.sqlite.database import open_database
-    from serving.store.sqlite.log_tables import LogError
+    from serving.store.base import BadStore
+    from serving.store.opening import serving_store
 
     try:
         settings = from_arguments(arguments)
         check_home(settings, time.time_ns() // 1_000)
         # Each worker would tell of a full disk with a traceback, and be started again.
-        open_database(settings.database, settings.fsync).close()
-    except (BadSetting, LogError) as error:
+        serving_store(settings.database, settings.fsync).close()
+    except (BadSetting, BadStore) as error:
         print(f"error: {error}", file=sys.stderr)
         return COULD_NOT_START
     return serve(settings)

@@ -7,7 +7,7 @@ from starlette.routing import Route
 
 from serving.access.middleware import Door
 from serving.champion_registry import Registry
-from serving.protocols.native.refusals import add_handlers
+from serving.protocols.native.error_responses import add_handlers
 from serving.protocols.native.routes import add_routes
 from serving.service import Service
 from serving.settings import ServingSettings

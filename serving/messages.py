@@ -17,10 +17,6 @@ class NoModel(PlaneError):
     """Nothing can serve yet."""
 
 
-class StoreBusy(PlaneError):
-    """Another process holds the lock of serving.db. Nothing happened; the request may be tried again."""
-
-
 class Conflict(PlaneError):
     """The id was answered before, for another payload."""
 

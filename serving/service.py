@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -22,7 +23,8 @@ from serving.data_plane import DataPlane
 from serving.metrics import Metrics
 from serving.releases import Follower
 from serving.settings import ServingSettings
-from serving.store.sqlite.database import state_check, tidy_until
+from serving.store.opening import serving_store
+from serving.store.upkeep import state_check, tidy_until
 
 ORPHAN_TIMEOUT_S = 40  # more than the grace for what is in flight
 log = logging.getLogger("serving")
@@ -36,13 +38,20 @@ class Service:
         self.draining = False
         self.metrics = Metrics()
         registry = registry or MlflowRegistry(settings.tracking_uri, settings.use_case)
+        # For threads, each of which has a store of its own.
+        self._patient_store = partial(serving_store, settings.database, settings.fsync, patient=True)
         self.follower = Follower(
             settings,
             registry,
-            state_check(settings.database, settings.fsync),
+            state_check(self._patient_store),
             lambda outcome: self.metrics.swaps[outcome].inc(),
         )
-        self.plane = DataPlane(settings, lambda: self.follower.current, lambda: time.time_ns() // 1_000)
+        self.plane = DataPlane(
+            settings,
+            serving_store(settings.database, settings.fsync),
+            lambda: self.follower.current,
+            lambda: time.time_ns() // 1_000,
+        )
 
     @asynccontextmanager
     async def running(self, app: Any) -> AsyncIterator[None]:
@@ -50,7 +59,7 @@ class Service:
         stop = threading.Event()
         tidying = threading.Thread(
             target=tidy_until,
-            args=(stop, self.settings.database, self._release, self.plane.tally, self.settings.fsync),
+            args=(stop, self._patient_store, self._release, self.plane.counts),
             name="tidying",
             daemon=True,
         )

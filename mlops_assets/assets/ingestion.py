@@ -34,13 +34,13 @@ from mlops_assets.graph.headers import described
 from mlops_assets.graph.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, to_table, write_days
-from mlops_assets.resources.serving_log import ServingLog
 from mlops_assets.steps.delivery import delivered
 from mlops_assets.steps.early_labels import BELIEVABLE, EarlyLabels
 from mlops_assets.steps.feed_checks import FROM_LOG, behind, last_to_come, look, of_day
 from mlops_assets.steps.label_matches import Arrived, match_metadata
 from mlops_assets.steps.sorted_rows import earlier_arrivals, odd_volumes, sort_day
 from mlops_assets.steps.verdict_making import verdicts_of
+from serving.store.opening import serving_log
 
 REASONS_SHOWN = 10
 
@@ -77,7 +77,7 @@ def _raw(case: UseCase, settings: Settings, stream: Stream, source: Source) -> A
         made, opened = days_of(context), lake.open()
         coming = last_to_come(settings, datetime.now(UTC).date())
         files = look(opened, stream, source, made, coming)
-        tables, served = delivered(case, ServingLog(settings.serving_db), source, stream, made)
+        tables, served = delivered(case, serving_log(settings.serving_db), source, stream, made)
         written = [
             opened.write(
                 name, day, tables[day], metadata={FROM_LOG: True} if day in served else of_day(files, day)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.compute as pc
 from dagster import DefaultSensorStatus, SensorDefinition, SensorResult, SkipReason, sensor
 
+from feature_repo.times import to_us
 from mlops_assets.core.lifecycle.champions import GUARD
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.guard import COMPARED_DAYS, Guard, Reference, judge, watched
@@ -42,8 +43,8 @@ def guard_sensor(case: UseCase, guard: Guard) -> SensorDefinition:
         if isinstance(found, str):
             return SkipReason(found)
         log = serving_log.open()
-        served = log.measured(found.version, found.since)
-        before = log.measured(found.before, found.since - timedelta(days=COMPARED_DAYS))
+        served = log.measured(found.version, to_us(found.since))
+        before = log.measured(found.before, to_us(found.since - timedelta(days=COMPARED_DAYS)))
         # Below that the reference says nothing, and MLflow need not be asked.
         reference = (
             _reference(case, registry, found.version)

@@ -9,13 +9,7 @@ import pyarrow.compute as pc
 from mlops_assets.core.data.base import ARRIVAL_DAY, Source, by_day
 from mlops_assets.core.data.streams import Stream
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.resources.serving_log import ServingLog
-
-
-def taken_by_service(case: UseCase, log: ServingLog, dataset: str, days: Sequence[str]) -> set[str]:
-    """The days, of `days`, whose rows the service took itself."""
-    names = {case.event.dataset: "events", case.labels.dataset: "labels"}
-    return log.days_with(names.get(dataset, dataset), days)
+from serving.store.base import ServingLog
 
 
 def delivered(
@@ -25,7 +19,7 @@ def delivered(
 
     The other days are from the source. No day is from both.
     """
-    served = taken_by_service(case, log, stream.dataset, days)
+    served = log.served_days(case, stream.dataset, days)
     tables = {day: _from_log(case, log, stream, day) for day in served}
     if others := sorted(set(days) - served):
         first, last = date.fromisoformat(others[0]), date.fromisoformat(others[-1])
@@ -36,15 +30,15 @@ def delivered(
 
 def _from_log(case: UseCase, log: ServingLog, stream: Stream, day: str) -> pa.Table:
     """The service's log of a day in the columns of a raw table; ready-made vectors bring no event."""
-    feeds = {feed.name: feed for feed in case.feeds}
-    if stream.dataset in feeds:
-        rows = log.feed(feeds[stream.dataset], day)
-    elif stream.dataset == case.labels.dataset:
-        rows = log.labels(day)
-    else:
-        rows = log.decisions(day)
+    if stream.dataset == case.event.dataset:
+        rows = log.decisions(day, case)
         rows = rows.filter(pc.equal(rows.column("kind"), case.event.noun))
         rows = rows.rename_columns({"prediction_id": case.event.id})
+    elif stream.dataset == case.labels.dataset:
+        rows = log.labels(day, case)
+    else:
+        (feed,) = (feed for feed in case.feeds if feed.name == stream.dataset)
+        rows = log.feed_events(day, feed)
     fields = [field for field in stream.raw_columns if field.name != ARRIVAL_DAY]
     columns = [
         rows.column(field.name) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)

@@ -11,7 +11,7 @@ from feature_repo.lake.datasets import Lake, Manifest
 from mlops_assets.core.keys import PREDICTION_LOG
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.lake import write_days
-from mlops_assets.resources.serving_log import ServingLog
+from serving.store.base import ServingLog
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,8 @@ class ServedDay:
 
 
 def write_log(case: UseCase, lake: Lake, log: ServingLog, days: Sequence[str]) -> dict[str, ServedDay]:
-    """Copy the decisions of the days from the service's log, and count them, by day.
-
-    Days before the first decision have the same columns as those after it.
-    """
-    tables = {day: log.decisions(day, case.subject) for day in days}
+    """Copy the decisions of the days from the service's log, and count them, by day."""
+    tables = {day: log.decisions(day, case) for day in days}
     written = write_days(
         lake, PREDICTION_LOG, pa.concat_tables(tables.values()), "created_timestamp", list(days)
     )

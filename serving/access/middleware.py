@@ -11,6 +11,7 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.errors import ServingError
 from serving.metrics import HUNG_UP, UNMATCHED, Metrics
 from serving.settings import Limits, is_loopback
 
@@ -18,7 +19,7 @@ PROBES = "/health"
 JSON = b"application/json"
 
 
-class BodyTooLarge(Exception):
+class BodyTooLarge(ServingError):
     """The request's body is over the limit."""
 
     def __init__(self, limit: int) -> None:

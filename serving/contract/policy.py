@@ -7,11 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serving.contract.subject import Decisions
+from serving.errors import ServingError
 
 Decision = str  # a name of the use case's `Decisions`
 
 
-class BadPolicy(ValueError):
+class BadPolicy(ServingError, ValueError):
     """Thresholds that cannot be meant: not numbers, outside 0 to 1, or in the wrong order."""
 
     def __init__(self, review: float, block: float) -> None:

@@ -23,7 +23,7 @@ from mlops_assets.core.lifecycle.champions import (
     moved_to,
 )
 from mlops_assets.errors import PlatformError
-from serving.store.sqlite.measured import KEPT_DAYS, SLOW_MS, Measured
+from serving.store.version_counts import KEPT_DAYS, SLOW_MS, Measured
 
 COMPARED_DAYS = 7  # before the promotion, on which the predecessor is looked at: every day of the week once
 # A week is looked at 20,000 times: one false alarm in fifty weeks of a version that lies exactly at its

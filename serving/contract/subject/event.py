@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -126,6 +127,10 @@ class Feed:
     def names(self) -> tuple[str, ...]:
         """Keys, then columns."""
         return (*(key.name for key in self.keys), *(column.name for column in self.columns))
+
+    def event_id(self, event_us: int, values: Mapping[str, object]) -> str:
+        """The id of an event: the columns that identify it, joined by colons, its time in microseconds."""
+        return ":".join(str(event_us if name == "event_timestamp" else values[name]) for name in self.id)
 
 
 @dataclass(frozen=True)

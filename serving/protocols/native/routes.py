@@ -18,17 +18,17 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 
 from serving.contract.subject import Subject
-from serving.messages import NoModel, StoreBusy
+from serving.messages import NoModel
 from serving.metrics import STREAM_EVENTS
-from serving.protocols.native.refusals import json_response, unavailable
+from serving.protocols.native.error_responses import json_response, unavailable
 from serving.protocols.native.schemas import (
     ErrorResponse,
     HealthResponse,
     StreamResponse,
-    Wire,
-    wire_of,
 )
+from serving.protocols.native.wire import Wire, wire_of
 from serving.service import Service
+from serving.store.base import StoreBusy
 
 ROWS_AT_ONCE = 20  # About 2 ms of work, after which others get their turn.
 RETRY_EVERY_S = 0.002

@@ -9,12 +9,10 @@ import sqlite3
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.generations import standing, tables_of
 from feature_repo.online.sqlite.queries import table_name
-
-# Events that say a moment before it is believed: one is a typing error, two its repetition.
-AGREE = 3
+from serving.store.base import AGREE
 
 
-def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
+def lacks(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
     """Why the stored events cannot serve a plan: a column that was never stored with them, or a stream that
     has none while others do.
     """

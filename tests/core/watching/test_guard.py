@@ -29,7 +29,7 @@ from mlops_assets.core.watching.guard import (
 )
 from mlops_assets.resources.config_file import ConfigError
 from mlops_assets.resources.environments import load_settings
-from serving.store.sqlite.measured import SLOW_MS, Measured
+from serving.store.version_counts import SLOW_MS, Measured
 
 GUARD = Guard()
 USUAL = Reference(5_000, 100)  # 2 %

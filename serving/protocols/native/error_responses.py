@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from serving.access.middleware import BodyTooLarge
-from serving.messages import BadInput, Conflict, NoModel, StoreBusy, UnknownStream
+from serving.messages import BadInput, Conflict, NoModel, UnknownStream
 from serving.metrics import Metrics
+from serving.store.base import StoreBusy
 
 RETRY_AFTER_S = "1"
 _TIME = 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 
 import orjson
 
+from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import OnlineState
 from feature_repo.times import SECOND_US
+from serving.contract.policy import decide
 from serving.contract.records import Reason
 from serving.contract.scorers.base import Scorer
 from serving.contract.subject import Event, Flag, Number
 from serving.messages import BadInput, ScoredEvent
+from serving.releases import Champion
 
 REASONS = 3  # An analyst reads no more of them.
 
@@ -58,6 +62,16 @@ def in_order(features: Vector, names: Sequence[str]) -> dict[str, float | None]:
     return {name: features[name] for name in names}
 
 
+def score(champion: Champion, vector: Vector) -> tuple[float, str, tuple[Reason, ...]]:
+    """The calibrated score of a vector, the decision, and the reasons, none for a decision that passes."""
+    release = champion.release
+    row = [math.nan if value is None else value for value in vector.values()]
+    found = champion.scorer.score_one(row)
+    decision = decide(found, release.policy, release.subject.decisions)
+    passes = decision == release.subject.decisions.passes
+    return found, decision, () if passes else reasons(champion.scorer, vector, row)
+
+
 def reasons(scorer: Scorer, vector: Vector, row: Sequence[float]) -> tuple[Reason, ...]:
     """The features that pushed the score up most, the strongest first; at most `REASONS`."""
     contributions = scorer.contributions(row)
@@ -77,6 +91,18 @@ def freshness_of(state: OnlineState, at_us: int) -> dict[str, float | None]:
     }
     ages = {stream: None if us is None else (at_us - us) / SECOND_US for stream, us in newest.items()}
     return {view.name: ages[view.stream] for view in state.plan.views}
+
+
+def is_degraded(plan: FeaturePlan, freshness: Mapping[str, float | None]) -> bool:
+    """Whether a view's newest event is older than the view's declaration allows, or missing.
+
+    A ready-made vector has no freshness, and is never degraded.
+    """
+    for view in plan.views if freshness else ():
+        age = freshness[view.name]
+        if view.stale_us and (age is None or age > view.stale_us / SECOND_US):
+            return True
+    return False
 
 
 def payload_digest(kind: str, payload: object) -> bytes:
