@@ -15,7 +15,7 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.serving_log import ServingLogResource
-from mlops_assets.steps.served_vectors import rows_schema, write_parity
+from mlops_assets.steps.monitoring.served_vectors import rows_schema, write_parity
 
 
 def feature_parity_asset(

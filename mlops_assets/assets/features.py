@@ -23,9 +23,9 @@ from mlops_assets.graph.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, require_validated
-from mlops_assets.steps.feature_summary import Summary
-from mlops_assets.steps.joined_views import SAMPLE, join_views, recount
-from mlops_assets.steps.online_rebuild import rebuild_online
+from mlops_assets.steps.features.feature_summary import Summary
+from mlops_assets.steps.features.joined_views import SAMPLE, join_views, recount
+from mlops_assets.steps.features.online_rebuild import rebuild_online
 
 
 def feature_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:

@@ -35,12 +35,12 @@ from mlops_assets.graph.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, to_table, write_days
 from mlops_assets.resources.serving_log import ServingLog
-from mlops_assets.steps.delivery import delivered
-from mlops_assets.steps.early_labels import BELIEVABLE, EarlyLabels
-from mlops_assets.steps.feed_checks import FROM_LOG, behind, last_to_come, look, of_day
-from mlops_assets.steps.label_matches import Arrived, match_metadata
-from mlops_assets.steps.sorted_rows import earlier_arrivals, odd_volumes, sort_day
-from mlops_assets.steps.verdict_making import verdicts_of
+from mlops_assets.steps.ingest.delivery import delivered
+from mlops_assets.steps.ingest.early_labels import BELIEVABLE, EarlyLabels
+from mlops_assets.steps.ingest.feed_checks import FROM_LOG, behind, last_to_come, look, of_day
+from mlops_assets.steps.ingest.label_matches import Arrived, match_metadata
+from mlops_assets.steps.ingest.sorted_rows import earlier_arrivals, odd_volumes, sort_day
+from mlops_assets.steps.ingest.verdict_making import verdicts_of
 
 REASONS_SHOWN = 10
 

@@ -18,7 +18,7 @@ from dagster import (
 
 from feature_repo.lake.datasets import Lake
 from mlops_assets.assets.feature_parity import feature_parity_asset
-from mlops_assets.core.judging.money import report_columns
+from mlops_assets.core.judging.measuring.money import report_columns
 from mlops_assets.core.keys import (
     BUSINESS_REPORT,
     DATA_DRIFT,
@@ -36,9 +36,9 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry
 from mlops_assets.resources.serving_log import ServingLogResource
-from mlops_assets.steps.drift_of_day import DriftOfDay, feature_drift, score_drift
-from mlops_assets.steps.matured_days import REPORTED_DAYS, write_business_report
-from mlops_assets.steps.served_days import ServedDay, write_log
+from mlops_assets.steps.monitoring.drift_of_day import DriftOfDay, feature_drift, score_drift
+from mlops_assets.steps.monitoring.matured_days import REPORTED_DAYS, write_business_report
+from mlops_assets.steps.monitoring.served_days import ServedDay, write_log
 
 ReportDrift = Callable[[UseCase, Lake, ModelRegistry, Settings, str], DriftOfDay]
 

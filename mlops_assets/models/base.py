@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from mlops_assets.core.judging.measures import Scores
+from mlops_assets.core.judging.measuring.measures import Scores
 from mlops_assets.core.learning.learner import Learner, Matrix
 from serving.contract.bundle import Release
 

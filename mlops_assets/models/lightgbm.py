@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlops_assets.core.judging.measures import Flags, Scores
+from mlops_assets.core.judging.measuring.measures import Flags, Scores
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import ChosenRounds, Learnable, Matrix, Progress, Range
 from serving.contract.bundle import Release

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from mlops_assets.core.config_tables import alike
-from mlops_assets.core.data.parsing import PLAIN, Kind, Rules
-from mlops_assets.sources.content import ContentError
+from mlops_assets.core.data.values.column_values import PLAIN, Kind, Rules
+from mlops_assets.sources.formats.content import ContentError
 
 Unit = Literal["seconds", "minutes", "hours", "days"]
 SECONDS: dict[Unit, int] = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": 86_400}

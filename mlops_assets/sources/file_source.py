@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, FileRows
-from mlops_assets.core.data.parsing import Rules
 from mlops_assets.core.data.streams import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
@@ -24,8 +23,9 @@ from mlops_assets.core.data.streams import (
     feed_stream,
     label_stream,
 )
+from mlops_assets.core.data.values.column_values import Rules
 from mlops_assets.sources.column_layout import Layout
-from mlops_assets.sources.files import Folder, Preview
+from mlops_assets.sources.feed_folder import Folder, Preview
 from mlops_assets.sources.files_config import FeedConfig, FilesConfig
 from serving.contract.subject import Event, Feed, Flag, Key, Number, Text
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from mlops_assets.core.config_tables import nearest
-from mlops_assets.core.data.parsing import PLAIN, Epoch, Kind, Rules
 from mlops_assets.core.data.streams import Stream, event_stream, feed_stream, label_stream
+from mlops_assets.core.data.values.column_values import PLAIN, Epoch, Kind, Rules
 from mlops_assets.sources.column_layout import Composed, Origin, Since
 from serving.contract.subject import BadSubject, Event, Feed, Labels, Subject
 

@@ -17,7 +17,7 @@ from mlops_assets.graph.checks import markdown_table
 from mlops_assets.pipeline import build_pipeline
 from mlops_assets.resources.environments import ConfigError, Ingest, Settings, load_settings
 from mlops_assets.resources.lake import NotValidated, to_frame
-from mlops_assets.steps.verdict_making import verdicts_of
+from mlops_assets.steps.ingest.verdict_making import verdicts_of
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 DAY = "2025-03-05"

@@ -12,9 +12,9 @@ from payment_feeds import PAYMENTS, REPORTS, FilesConfig, LabelsConfig
 from world import World, at, checks, metadata, served
 
 from mlops_assets.resources.environments import Settings, Time, Verdicts
+from mlops_assets.sources.feed_folder import Folder
 from mlops_assets.sources.file_source import FileSource
-from mlops_assets.sources.files import Folder
-from mlops_assets.steps.feed_checks import Behind, behind, last_to_come, look
+from mlops_assets.steps.ingest.feed_checks import Behind, behind, last_to_come, look
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 DAYS = ["2025-03-05", "2025-03-06", "2025-03-07"]

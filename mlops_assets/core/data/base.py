@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.core.data.parsing import Unread
+from mlops_assets.core.data.values.column_values import Unread
 from mlops_assets.errors import PlatformError
 
 ARRIVAL_DAY = "arrival_day"

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_assets.core.judging import measures as m
-from mlops_assets.core.judging.bootstrap import (
+from mlops_assets.core.judging.measuring import measures as m
+from mlops_assets.core.judging.measuring.bootstrap import (
     Codes,
     Drawn,
     calibration_by_chance,
@@ -26,8 +26,8 @@ from mlops_assets.core.judging.bootstrap import (
     weighted_average_precision,
     weighted_value_saved,
 )
-from mlops_assets.core.judging.money import Costs, reviewed_at_capacity
-from mlops_assets.core.judging.slices import Slice, measure_slices
+from mlops_assets.core.judging.measuring.money import Costs, reviewed_at_capacity
+from mlops_assets.core.judging.measuring.slices import Slice, measure_slices
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject

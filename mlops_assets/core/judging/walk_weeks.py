@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 import pandas as pd
 
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.measuring.money import Costs
 from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,

@@ -13,8 +13,8 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from mlops_assets.core.judging.bootstrap import value_of
-from mlops_assets.core.judging.measures import (
+from mlops_assets.core.judging.measuring.bootstrap import value_of
+from mlops_assets.core.judging.measuring.measures import (
     Flags,
     Scores,
     average_precision,
@@ -23,7 +23,7 @@ from mlops_assets.core.judging.measures import (
     recall_at_fpr,
     roc_auc,
 )
-from mlops_assets.core.judging.money import Costs, policy_from_costs
+from mlops_assets.core.judging.measuring.money import Costs, policy_from_costs
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Fitted, Learnable, Learner, Progress
 from mlops_assets.core.learning.splits import Split, utc_days

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops_assets.core.judging.measures import Flags
+from mlops_assets.core.judging.measuring.measures import Flags
 from mlops_assets.core.learning.fits import learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Learnable, Learner, Range

@@ -21,8 +21,8 @@ from payment_feeds import (
 )
 
 from mlops_assets.core.data.base import Malformed
-from mlops_assets.core.data.parsing import PLAIN, Rules, Unread, UnreadableType, read_column
 from mlops_assets.core.data.validation import CountsDoNotReconcile, Validation, validate
+from mlops_assets.core.data.values.column_values import PLAIN, Rules, Unread, UnreadableType, read_column
 from serving.contract.bounds import Bounds
 
 TOO_MUCH = "above 1000000, the highest believable amount ([bounds] max_amount)"

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, ViewPlan
-from mlops_assets.core.judging.baseline import baseline_scores
-from mlops_assets.core.judging.bootstrap import calibration_by_chance, clusters, paired_bootstrap
 from mlops_assets.core.judging.gate import Gate, Verdict, decide
-from mlops_assets.core.judging.measures import Scores, relative_calibration_error
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.measuring.baseline import baseline_scores
+from mlops_assets.core.judging.measuring.bootstrap import calibration_by_chance, clusters, paired_bootstrap
+from mlops_assets.core.judging.measuring.measures import Scores, relative_calibration_error
+from mlops_assets.core.judging.measuring.money import Costs
 from mlops_assets.core.judging.servable import lacking
 from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
 from mlops_assets.core.learning.fits import TrainedModel, TrainingError, train

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.core.judging.bootstrap import clusters
 from mlops_assets.core.judging.gate import Gate, decide
-from mlops_assets.core.judging.money import (
+from mlops_assets.core.judging.measuring.bootstrap import clusters
+from mlops_assets.core.judging.measuring.money import (
     NEVER,
     BadCosts,
     Costs,

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.core.judging.gate import Verdict
+from mlops_assets.core.judging.measuring.money import Costs
 from mlops_assets.core.judging.model_card import Facts, body, model_card, shortened
-from mlops_assets.core.judging.money import Costs
 from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
 from mlops_assets.use_cases.fraud.case import FRAUD
 

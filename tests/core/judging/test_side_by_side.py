@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.judging.baseline import baseline_scores
-from mlops_assets.core.judging.bootstrap import paired_bootstrap, weighted_value_saved
-from mlops_assets.core.judging.measures import Scores, UndefinedMetric, average_precision
-from mlops_assets.core.judging.money import Costs, reviewed_at_capacity
+from mlops_assets.core.judging.measuring.baseline import baseline_scores
+from mlops_assets.core.judging.measuring.bootstrap import paired_bootstrap, weighted_value_saved
+from mlops_assets.core.judging.measuring.measures import Scores, UndefinedMetric, average_precision
+from mlops_assets.core.judging.measuring.money import Costs, reviewed_at_capacity
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.subject import Bands

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.measuring.money import Costs
 from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,

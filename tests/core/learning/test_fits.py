@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.measuring.money import Costs
 from mlops_assets.core.learning.fits import (
     IDENTITY,
     TrainedModel,

@@ -1,0 +1,44 @@
+"""What the first version has to beat: a plain model of the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.core.judging.measuring import measures as m
+from serving.contract.subject import Subject
+
+TIME_BOUND_ROWS = 100_000  # a logistic regression of a dozen features gains nothing from more
+
+
+def baseline_scores(
+    subject: Subject, train: pd.DataFrame, holdout: pd.DataFrame, features: Sequence[str], seed: int
+) -> m.Scores:
+    """The scores on the holdout that the first version has to beat.
+
+    They are those of a logistic regression on imputed (median) and standardized features, trained on at most
+    100,000 rows, drawn by `seed`. Raises `UndefinedMetric` where they hold one class only.
+    """
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if len(train) > TIME_BOUND_ROWS:
+        train = train.iloc[
+            np.sort(np.random.default_rng(seed).choice(len(train), TIME_BOUND_ROWS, replace=False))
+        ]
+    matrices = [part[list(features)].to_numpy(dtype=np.float64) for part in (train, holdout)]
+    flags, _ = m.both_classes("the baseline", train[subject.labels.name], np.zeros(len(train)))
+    model = make_pipeline(
+        SimpleImputer(strategy="median", keep_empty_features=True),
+        StandardScaler(),
+        LogisticRegression(max_iter=1_000),
+    )
+    return (
+        np.asarray(model.fit(matrices[0], flags).predict_proba(matrices[1])[:, 1], dtype=np.float64)
+        if len(holdout)
+        else np.empty(0)
+    )

@@ -1,0 +1,243 @@
+"""Scores in the unit that a use case counts in: what a decision costs, the thresholds that cost least, and
+what was caught and missed.
+
+The unit is that of the value column, such as a currency, or cases where there is no such column. What is
+unknown stays unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.core.judging.measuring.measures import Flags, Scores, UndefinedMetric, numbers
+from mlops_assets.core.learning.splits import utc_days
+from mlops_assets.core.words import Words, as_column
+from mlops_assets.errors import PlatformError
+from serving.contract.policy import Policy
+from serving.contract.subject import Subject
+
+NEVER = 2.0  # a threshold that no score reaches
+
+
+class BadCosts(PlatformError, ValueError):
+    """A cost that is no cost, or that nobody gives; the message names it."""
+
+
+class ConflictingVerdicts(PlatformError, ValueError):
+    """Two verdicts of one event where only the latest may stand."""
+
+
+@dataclass(frozen=True)
+class GivenCosts:
+    """`[costs]` of a configuration, in the unit of the decisions. None: the use case's own figure.
+
+    The risk analyst owns these figures.
+    """
+
+    missed_share: float | None = None  # of an event's value, lost where a positive passes
+    review_cost: float | None = None
+    insult_cost: float | None = None  # of stopping a negative
+    # what the team gets through in a day; the handbook's precision@100 assumes the same
+    reviews_per_day: int = 100
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What decisions cost, in the unit of the value column, or in cases."""
+
+    missed_share: float = 1.0
+    review_cost: float = 3.0
+    insult_cost: float = 30.0
+    reviews_per_day: int = 100
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def of(cls, subject: Subject, given: GivenCosts) -> Costs:
+        """The costs that count: those of the configuration, the use case's where it gives none.
+
+        Raises `BadCosts` where neither says what a decision costs.
+        """
+        own = subject.decisions.costs
+        defaults = {
+            "missed_share": own and own.missed_share,
+            "review_cost": own and own.review,
+            "insult_cost": own and own.insult,
+        }
+        chosen = {
+            name: default if getattr(given, name) is None else getattr(given, name)
+            for name, default in defaults.items()
+        }
+        if missing := [name for name, value in chosen.items() if value is None]:
+            raise BadCosts(
+                f"the use case {subject.name!r} declares no costs, and [costs] has no {missing[0]}; give it"
+                " there, or declare `Costs` in the decisions of the use case"
+            )
+        return cls(reviews_per_day=given.reviews_per_day, **chosen)  # type: ignore[arg-type]
+
+    @property
+    def block_from(self) -> float:
+        """The probability from which stopping costs less than a review: (1 - p) * insult < review.
+
+        Above 1 means never.
+        """
+        return 0.0 if self.insult_cost <= self.review_cost else 1 - self.review_cost / self.insult_cost
+
+
+def policy_from_costs(
+    scores: Any, values: Any, positive: Any, days: Any, costs: Costs, *, stops: bool = True
+) -> Policy:
+    """The thresholds that would have cost least on rows with known verdicts.
+
+    `scores` are calibrated probabilities, `values` what a missed positive loses in each row. Without `stops`
+    there is no decision that stops, and the block threshold is `NEVER`.
+
+    Stopping starts where both the probability and these rows say that it costs less than reviewing. Reviewing
+    starts where reviewing what lies between would have saved most, and never so low that more than
+    `reviews_per_day` would be reviewed on an average day (what one day has too many the next one takes).
+    Where nothing is worth a review, the two are equal. Raises `UndefinedMetric` where there are no rows or
+    scores that are not numbers.
+    """
+    flags, ranks = numbers("the policy", positive, scores)
+    order = np.argsort(-ranks, kind="stable")
+    ranked, hits = ranks[order], flags[order]
+    loss = np.where(hits, costs.missed_share * np.asarray(values, dtype=np.float64)[order], 0.0)
+    ends = _tie_ends(ranked)  # a threshold takes equal scores together
+
+    block = _block_threshold(ranked, hits, ends, costs) if stops else NEVER
+    blocked = int((ranked >= block).sum())
+    room = blocked + math.floor(costs.reviews_per_day * len(np.unique(np.asarray(days))))
+    within = ends[(ends >= blocked) & (ends < room)]
+    gain = np.cumsum(loss - costs.review_cost)
+    gains = gain[within] - (gain[blocked - 1] if blocked else 0.0)
+    if not len(within) or gains.max() <= 0:
+        return Policy(review=block, block=block)
+    return Policy(review=float(ranked[within[int(np.argmax(gains))]]), block=block)
+
+
+def reviewed_at_capacity(scores: Any, days: Any, reviews_per_day: int) -> Flags:
+    """Which rows a team would look at that takes the highest scores of each day.
+
+    It is the same effort for every model, whatever its scale. Ties go by the order of the rows.
+    """
+    frame = pd.DataFrame({"day": np.asarray(days), "score": -np.asarray(scores, dtype=np.float64)})
+    return (frame.groupby("day")["score"].rank(method="first") <= reviews_per_day).to_numpy(dtype=bool)
+
+
+def report_columns(subject: Subject) -> tuple[str, ...]:
+    """The columns of `business_report`, such as "day", "events", "cases", "late_cases", "caught_cases"."""
+    words = Words.of(subject)
+    columns = (
+        "day", as_column(words.events), words.worth, words.of_positives(), words.of_positives("caught"),
+        words.of_positives("missed"), "caught_share", "reviews", "not_reviewed", "blocked", "insulted",
+        "unknown", words.of_positives("unknown"),
+    )  # fmt: skip
+    return tuple(dict.fromkeys(columns))  # the events of a use case may themselves be called cases
+
+
+def business_report(
+    subject: Subject,
+    decisions: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    reviews_per_day: int | None,
+    decimals: int = 2,
+) -> pd.DataFrame:
+    """One row a day of the events, by `report_columns`: what was caught and missed, on what is known.
+
+    `decisions`: the event's id, event_timestamp, the value column, decision, the score. `verdicts`: the
+    event's id and the label, the latest of each event. An event without a verdict counts as unknown, never as
+    negative. A positive is caught where it was stopped, or is among the `reviews_per_day` highest scores of
+    its day's reviews: a team does not get through more, and what is not reviewed passes (None: all of them
+    are done, and no score is needed). `caught_share` is null on a day without known positives. Values add up
+    exactly, at `decimals` digits. Raises `ConflictingVerdicts` and `UndefinedMetric`.
+    """
+    words, value, name = Words.of(subject), subject.decisions.value, subject.event.id
+    if twice := verdicts.loc[verdicts[name].duplicated(), name].tolist():
+        raise ConflictingVerdicts(
+            f"{len(twice):,} {words.events} have more than one verdict, {twice[0]} among them"
+        )
+    values = pd.Series(1.0, decisions.index) if value is None else decisions[value].astype("float64")
+    if bad := int((~np.isfinite(values)).sum()):
+        raise UndefinedMetric(
+            "the business report", f"{bad:,} of {len(decisions):,} {words.values} are not numbers"
+        )
+    scale = 10**decimals
+    minor = (values * scale).round().astype("int64")
+    known = verdicts.set_index(name)[subject.labels.name].astype("boolean")
+    verdict = decisions[name].map(known).astype("boolean")
+    days = utc_days(decisions["event_timestamp"]).dt.strftime("%Y-%m-%d")
+    rows = _outcomes(subject, decisions, verdict, minor, days, reviews_per_day)
+    report = rows.groupby("day", sort=True).sum().reset_index()
+    positive, caught, missed = (words.of_positives(what) for what in ("", "caught", "missed"))
+    report[positive] = report[caught] + report[missed]
+    report["caught_share"] = report[caught] / report[positive].where(report[positive] > 0)
+    worth = [words.worth, positive, caught, missed, words.of_positives("unknown")]
+    report[worth] = report[worth] / scale
+    return report[list(report_columns(subject))]
+
+
+def _outcomes(
+    subject: Subject,
+    decisions: pd.DataFrame,
+    verdict: pd.Series,
+    minor: pd.Series,
+    days: pd.Series,
+    reviews_per_day: int | None,
+) -> pd.DataFrame:
+    """A row an event, with what is to be summed up by day; values in minor units."""
+    words = Words.of(subject)
+    positive, negative, unknown = verdict.fillna(False), ~verdict.fillna(True), verdict.isna()
+    asked = decisions["decision"] == subject.decisions.looks
+    blocked = decisions["decision"] == subject.decisions.stops
+    reviewed = asked
+    if reviews_per_day is not None:
+        scores = decisions[subject.score].astype("float64").where(asked)  # null if not asked for
+        reviewed = asked & (scores.groupby(days).rank(method="first", ascending=False) <= reviews_per_day)
+    stopped = reviewed | blocked
+    return pd.DataFrame(
+        {
+            "day": days,
+            as_column(words.events): 1,
+            words.worth: minor,
+            words.of_positives("caught"): minor.where(positive & stopped, 0),
+            words.of_positives("missed"): minor.where(positive & ~stopped, 0),
+            "reviews": reviewed.astype("int64"),
+            "not_reviewed": (asked & ~reviewed).astype("int64"),
+            "blocked": blocked.astype("int64"),
+            "insulted": (blocked & negative).astype("int64"),
+            "unknown": unknown.astype("int64"),
+            words.of_positives("unknown"): minor.where(unknown, 0),
+        }
+    )
+
+
+def _block_threshold(ranked: Scores, positive: Flags, ends: Any, costs: Costs) -> float:
+    over_reviewing = np.cumsum(np.where(positive, costs.review_cost, costs.review_cost - costs.insult_cost))[
+        ends
+    ]
+    best = int(np.argmax(over_reviewing))
+    evidence = (
+        float(ranked[ends[best]]) if over_reviewing[best] > 0 else float(np.nextafter(ranked[0], math.inf))
+    )
+    return max(evidence, costs.block_from)
+
+
+def _check(costs: Costs | GivenCosts) -> None:
+    for field in fields(costs):
+        value = getattr(costs, field.name)
+        if value is not None and (not math.isfinite(value) or value < 0):
+            raise BadCosts(f"{field.name} of {value!r}: a number from 0 up is needed")
+
+
+def _tie_ends(ranked: Scores) -> Any:
+    """Positions of the last row of each run of equal values."""
+    return np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)

@@ -1,0 +1,86 @@
+"""One Parquet file: its wanted columns, and the days that its footer tells without reading a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlops_assets.core.data.values.column_values import PLAIN
+from mlops_assets.sources.column_layout import Layout
+from mlops_assets.sources.formats.content import ContentError, Raw
+
+
+def read(handle: IO[bytes], layout: Layout) -> Raw:
+    with _opened(handle) as parquet:
+        names = list(parquet.schema_arrow.names)
+        columns = layout.chosen(names)
+        # A thread of Arrow's that still holds the Python file as the interpreter ends would abort the
+        # process.
+        table = parquet.read(columns=columns, use_threads=False)
+        return Raw(table, names, row_numbers)
+
+
+def row_numbers(rows: np.ndarray) -> list[str]:
+    return [f"row {row + 1}" for row in rows.tolist()]
+
+
+def days_of_footer(handle: IO[bytes], layout: Layout) -> tuple[date, date] | None:
+    """First and last day of arrival, where the statistics of the column that says it are complete."""
+    with _opened(handle) as parquet:
+        column = layout.arrival_column(list(parquet.schema_arrow.names))
+        try:
+            days = _days(parquet.metadata, column) if isinstance(column, str) else None
+            if days is None or layout.rules.timezone == PLAIN.timezone:
+                return days
+            return days[0] - timedelta(days=1), days[1] + timedelta(
+                days=1
+            )  # the footer's days may be those of local clocks
+        except (
+            OverflowError,
+            ValueError,
+        ):  # a moment that Python has no date for, such as one in another unit
+            return None
+
+
+@contextmanager
+def _opened(handle: IO[bytes]) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(handle) as parquet:
+            yield parquet
+    except (OSError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ContentError(
+            f"cannot be read as Parquet ({reason}); it may be cut off: fetch it again"
+        ) from error
+
+
+def _days(metadata: pq.FileMetaData, column: str) -> tuple[date, date] | None:
+    schema = metadata.schema.to_arrow_schema()
+    position = next(
+        (i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column), None
+    )
+    if position is None or not pa.types.is_timestamp(schema.field(schema.get_field_index(column)).type):
+        return None
+    days = []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(position).statistics
+        if (
+            statistics is None
+            or not statistics.has_min_max
+            or not statistics.has_null_count
+            or statistics.null_count
+        ):
+            return None
+        days += [_day(statistics.min), _day(statistics.max)]
+    return (min(days), max(days)) if days else None
+
+
+def _day(value: datetime) -> date:
+    offset = value.utcoffset()
+    return (value.replace(tzinfo=None) - offset if offset else value).date()
