@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from mlops_assets.core.config_tables import alike
-from mlops_assets.core.data.values.column_values import PLAIN, Kind, Rules
+from mlops_assets.core.data.values.value_rules import USUAL, Kind, Rules
 from mlops_assets.sources.formats.content import ContentError
 
 Unit = Literal["seconds", "minutes", "hours", "days"]
@@ -90,7 +90,7 @@ class Layout:
     by_file: bool = False
     encoding: str = "utf-8"
     purposes: Mapping[str, str] = field(default_factory=dict)
-    rules: Rules = PLAIN
+    rules: Rules = USUAL
     says: tuple[str, bool] | None = None
 
     @property

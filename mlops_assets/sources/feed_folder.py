@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, FileRows, SourceError
-from mlops_assets.core.data.values.column_values import TYPES
+from mlops_assets.core.data.values.value_rules import TYPES
 from mlops_assets.sources import listing
 from mlops_assets.sources.column_layout import Layout, described
 from mlops_assets.sources.formats import content, delimited, parquet

@@ -23,7 +23,7 @@ from mlops_assets.core.data.streams import (
     feed_stream,
     label_stream,
 )
-from mlops_assets.core.data.values.column_values import Rules
+from mlops_assets.core.data.values.value_rules import Rules
 from mlops_assets.sources.column_layout import Layout
 from mlops_assets.sources.feed_folder import Folder, Preview
 from mlops_assets.sources.files_config import FeedConfig, FilesConfig

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from mlops_assets.core.config_tables import nearest
 from mlops_assets.core.data.streams import Stream, event_stream, feed_stream, label_stream
-from mlops_assets.core.data.values.column_values import PLAIN, Epoch, Kind, Rules
+from mlops_assets.core.data.values.value_rules import USUAL, Epoch, Kind, Rules
 from mlops_assets.sources.column_layout import Composed, Origin, Since
 from serving.contract.subject import BadSubject, Event, Feed, Labels, Subject
 
@@ -63,7 +63,7 @@ class TextConfig(BaseModel):
         values = {name: getattr(self, name) for name in TextConfig.model_fields}
         return {name: value for name, value in values.items() if value is not None}
 
-    def rules(self, section: str, base: Rules = PLAIN) -> Rules:
+    def rules(self, section: str, base: Rules = USUAL) -> Rules:
         """The rules of `base`, changed by what is set here; `section` is named in errors."""
         said = {field.name for field in fields(Rules)}
         changes: dict[str, Any] = {name: value for name, value in self.text.items() if name in said}

@@ -12,14 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, Malformed, SourceError
-from mlops_assets.core.data.values.column_values import (
-    TYPES,
-    Kind,
-    Rules,
-    Unread,
-    UnreadableType,
-    read_column,
-)
+from mlops_assets.core.data.values.column_values import Unread, UnreadableType, read_column
+from mlops_assets.core.data.values.value_rules import TYPES, Kind, Rules
 from mlops_assets.sources.column_layout import SECONDS, Composed, Layout, Origin, Since, described
 from mlops_assets.sources.formats.content import Raw
 from mlops_assets.sources.listing import DataFile

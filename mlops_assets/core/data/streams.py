@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED
-from mlops_assets.core.data.values.column_values import TYPES, Kind
+from mlops_assets.core.data.values.value_rules import TYPES, Kind
 from mlops_assets.core.keys import quarantined, raw
 from serving.contract.subject import Event, Feed, Key, Labels, Number, Subject, Text
 from serving.contract.subject.event import TEXT_LENGTH, Column

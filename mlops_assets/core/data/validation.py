@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_assets.core.data.base import MALFORMED, Malformed, SourceError
-from mlops_assets.core.data.values.column_values import TYPES, WORDS, Kind, Unread, read_column
+from mlops_assets.core.data.values.column_values import Unread, read_column
+from mlops_assets.core.data.values.value_rules import TYPES, WORDS, Kind
 from mlops_assets.errors import PlatformError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from feature_repo.times import DAY_US
 from mlops_assets.core.data.streams import CREATED_TIMESTAMP, EVENT_TIMESTAMP, LABEL_TIMESTAMP
-from mlops_assets.core.data.values.column_values import TYPES
+from mlops_assets.core.data.values.value_rules import TYPES
 from serving.contract.subject import Number, Subject
 
 TIME: Final = "datetime64[us, UTC]"

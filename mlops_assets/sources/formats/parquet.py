@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlops_assets.core.data.values.column_values import PLAIN
+from mlops_assets.core.data.values.value_rules import USUAL
 from mlops_assets.sources.column_layout import Layout
 from mlops_assets.sources.formats.content import ContentError, Raw
 
@@ -36,7 +36,7 @@ def days_of_footer(handle: IO[bytes], layout: Layout) -> tuple[date, date] | Non
         column = layout.arrival_column(list(parquet.schema_arrow.names))
         try:
             days = _days(parquet.metadata, column) if isinstance(column, str) else None
-            if days is None or layout.rules.timezone == PLAIN.timezone:
+            if days is None or layout.rules.timezone == USUAL.timezone:
                 return days
             return days[0] - timedelta(days=1), days[1] + timedelta(
                 days=1

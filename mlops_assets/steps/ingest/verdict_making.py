@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from feature_repo.engine.local.parallel import in_order
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.data.streams import CREATED_TIMESTAMP, EVENT_TIMESTAMP, LABEL_TIMESTAMP
-from mlops_assets.core.data.values.column_values import TYPES
+from mlops_assets.core.data.values.value_rules import TYPES
 from mlops_assets.core.data.verdict_history import verdicts_known
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
