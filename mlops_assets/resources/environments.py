@@ -20,7 +20,7 @@ from annotated_types import Ge, Le
 
 from mlops_assets.core.config_tables import nearest, read_table
 from mlops_assets.core.data.base import SourceError
-from mlops_assets.core.judging.gate import Gate
+from mlops_assets.core.judging.gate_thresholds import Gate
 from mlops_assets.core.judging.measuring.money import GivenCosts
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.tuning import Tuning

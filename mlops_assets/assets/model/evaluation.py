@@ -5,7 +5,7 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
 
-from mlops_assets.core.judging.measuring.money import Costs
+from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.judging.model_card import body
 from mlops_assets.core.keys import EVALUATION, MODEL, TRAINED_MODEL, TRAINING_SET
 from mlops_assets.core.use_case import UseCase
@@ -57,7 +57,7 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
             case,
             judged.holdout,
             judged.scores,
-            Costs.of(case, settings.costs),
+            AppliedCosts.of(case, settings.costs),
             judged.fit.features,
             judged.explained,
             judged.contributions,

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict
 from mlops_assets.core.judging.markdown import bullets, code, number, plain, share, table
-from mlops_assets.core.judging.side_by_side import Evaluation
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject
 

@@ -23,7 +23,7 @@ from mlops_assets.core.judging.measuring.measures import (
     recall_at_fpr,
     roc_auc,
 )
-from mlops_assets.core.judging.measuring.money import Costs, policy_from_costs
+from mlops_assets.core.judging.measuring.money import AppliedCosts, policy_from_costs
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Fitted, Learnable, Learner, Progress
 from mlops_assets.core.learning.splits import Split, utc_days
@@ -70,7 +70,7 @@ def train(
     features: Sequence[str],
     split: Split,
     recipe: Recipe,
-    costs: Costs,
+    costs: AppliedCosts,
     progress: Progress | None = None,
 ) -> TrainedModel:
     """Both fits of the recipe on the rows of `eligible_rows.assemble`.
@@ -237,7 +237,7 @@ def _tail_from(days: pd.Series, flags: Flags, at_most: int, positive: str) -> da
 
 
 def _metrics(
-    subject: Subject, held: pd.DataFrame, days: pd.Series, scores: Scores, costs: Costs
+    subject: Subject, held: pd.DataFrame, days: pd.Series, scores: Scores, costs: AppliedCosts
 ) -> dict[str, float]:
     flags, inspected = held[subject.labels.name].to_numpy(dtype=bool), subject.inspected
     metrics = {

@@ -9,12 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.lake.datasets import Lake
+from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict, barred_now, decide
 from mlops_assets.core.judging.measuring.baseline import baseline_scores
 from mlops_assets.core.judging.measuring.bootstrap import value_of
-from mlops_assets.core.judging.measuring.money import Costs
+from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.judging.servable import lacking
-from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
+from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.keys import (
     FEATURE_PARITY,
     FEATURE_VECTORS,
@@ -81,7 +82,7 @@ def judge(
         scores["candidate"],
         scores.get("champion"),
         scores.get("baseline"),
-        Costs.of(case, settings.costs),
+        AppliedCosts.of(case, settings.costs),
         k=settings.model.precision_k,
         seed=settings.model.seed,
         train=train_rows,

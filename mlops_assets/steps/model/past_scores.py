@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.lake.datasets import Lake
-from mlops_assets.core.judging.measuring.money import Costs
-from mlops_assets.core.judging.past_quality import Difference, difference, policies, quality
+from mlops_assets.core.judging.measuring.money import AppliedCosts
+from mlops_assets.core.judging.past_quality import PrecisionDifference, difference, policies, quality
 from mlops_assets.core.keys import FEATURE_VECTORS
 from mlops_assets.core.learning.eligible_rows import event_columns
 from mlops_assets.core.learning.splits import utc_days
@@ -56,7 +56,7 @@ class Comparison:
     unknown: int
     left_out: int
     versions: Mapping[str, Mapping[str, Any]]
-    difference: Difference
+    difference: PrecisionDifference
 
     def to_dict(self, case: UseCase) -> dict[str, Any]:
         """Plain values, positives by the use case's word."""
@@ -91,7 +91,11 @@ def compare_days(
     arrived = past_days(case, lake, settings, first).events(day_range(first, last), features)
     learnt = pd.Timestamp(max(last_day for _, _, last_day in used.values()))
     rows = arrived[utc_days(arrived["event_timestamp"]) > learnt]
-    verdicts, costs, events = rows[case.labels.name], Costs.of(case, settings.costs), Words.of(case).events
+    verdicts, costs, events = (
+        rows[case.labels.name],
+        AppliedCosts.of(case, settings.costs),
+        Words.of(case).events,
+    )
     if not verdicts.notna().any():
         raise NothingKnown(f"from {first} to {last}: none of {len(rows):,} {events} has a verdict yet")
     scored = {number: judge.score(rows) for number, judge in judges.items()}

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake, Manifest
-from mlops_assets.core.judging.measuring.money import Costs
+from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.keys import TRAINED_MODEL, TRAINING_SET
 from mlops_assets.core.learning.fits import TrainedModel, train
 from mlops_assets.core.use_case import UseCase
@@ -68,7 +68,7 @@ class _Making:
     settings: Settings
     plan: FeaturePlan
     rows: pd.DataFrame
-    costs: Costs
+    costs: AppliedCosts
     tags: Mapping[str, str]
     params: Mapping[str, Any]
 
@@ -86,7 +86,7 @@ def train_version(
     """Train on the training set and the recipe of the day, register the version, and note it in the lake."""
     rows = to_frame(read_validated(lake, TRAINING_SET, [as_of]))
     recipe, split = recipe_of(lake, settings, as_of), split_of(settings, as_of)
-    costs, code = Costs.of(case, settings.costs), provenance(settings)
+    costs, code = AppliedCosts.of(case, settings.costs), provenance(settings)
     tags = {
         "as_of": as_of,
         "last_day": split.last_mature_day.isoformat(),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from feature_repo.lake.datasets import Lake, Manifest
 from feature_repo.lake.files import write_whole
-from mlops_assets.core.judging.measuring.money import Costs
+from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.judging.past_quality import CAPACITY, OWN
 from mlops_assets.core.judging.walk_weeks import (
     UNCHANGED,
@@ -72,7 +72,7 @@ def walked(
     """
     lake.manifests(TRAINED_MODEL, as_of_days)  # the error names all the days that are missing
     past, weeks, first = past_days(case, lake, settings, as_of_days[0]), [], None
-    costs, k = Costs.of(case, settings.costs), settings.model.precision_k
+    costs, k = AppliedCosts.of(case, settings.costs), settings.model.precision_k
     for as_of in as_of_days:
         version = trained_version(lake, as_of)
         own = judge_of(registry.release(registry.version(version)))

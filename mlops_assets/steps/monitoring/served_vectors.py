@@ -26,7 +26,7 @@ from mlops_assets.core.keys import (
     VERDICTS,
 )
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.core.watching.parity import Difference, Parity, compare, total
+from mlops_assets.core.watching.parity import Mismatch, Parity, compare, total
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.resources.serving_log import ServingLog
@@ -301,7 +301,7 @@ def overtaken(
     return found
 
 
-def _row(case: UseCase, plan: FeaturePlan, served: Served, one: Difference) -> dict[str, Any]:
+def _row(case: UseCase, plan: FeaturePlan, served: Served, one: Mismatch) -> dict[str, Any]:
     """A difference, with whose history the feature is of."""
     asked = next(
         (view.asked_by for view in plan.views if any(a.name == one.feature for a in view.aggregates)), None

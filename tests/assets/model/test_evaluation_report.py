@@ -17,8 +17,8 @@ import yaml
 from dagster import materialize
 from world import ListedSource, World, checks, metadata
 
-from mlops_assets.core.judging.gate import Gate
-from mlops_assets.core.judging.measuring.money import Costs
+from mlops_assets.core.judging.gate_thresholds import Gate
+from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.keys import FEATURE_VECTORS, TRAINING_SET
 from mlops_assets.core.learning.hyperparameters import Recipe
@@ -277,7 +277,7 @@ def test_money_by_capacity_is_what_the_evaluation_measures_at_each_of_them(prepa
     curve = saved_by_capacity(held["event_timestamp"], fraud, held["amount"].to_numpy(), scores, 300)
     assert len(curve) == 301
     for reviews in (0, 1, 50, 299):
-        costs = replace(Costs.of(FRAUD, prepared.world.settings.costs), reviews_per_day=reviews)
+        costs = replace(AppliedCosts.of(FRAUD, prepared.world.settings.costs), reviews_per_day=reviews)
         measured = evaluate(FRAUD, held, scores, None, None, costs, k=5, seed=0, resamples=2)
         assert curve[reviews] == pytest.approx(measured.metrics["candidate"]["money_saved"])
 
@@ -297,7 +297,7 @@ def test_a_holdout_without_fraud_or_scores_that_are_no_numbers_has_no_pictures(p
     rows = vectors(prepared.world.settings, AS_OF).head(100)
     explained = matrix(rows, fit.features)
     pushed = model_family().contributions(fit, explained)
-    given = (Costs.of(FRAUD, prepared.world.settings.costs), fit.features, explained, pushed)
+    given = (AppliedCosts.of(FRAUD, prepared.world.settings.costs), fit.features, explained, pushed)
     assert pictures(FRAUD, rows.assign(is_fraud=False), {"candidate": np.full(100, 0.5)}, *given) == {}
     assert pictures(FRAUD, rows.assign(is_fraud=True), {"candidate": np.full(100, np.nan)}, *given) == {}
     assert set(pictures(FRAUD, rows.assign(is_fraud=True), {"candidate": np.full(100, 0.5)}, *given)) == set(

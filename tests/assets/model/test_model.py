@@ -16,7 +16,7 @@ from world import ListedSource, World, checks, metadata
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake, MissingPartitions
-from mlops_assets.core.judging.gate import Gate
+from mlops_assets.core.judging.gate_thresholds import Gate
 from mlops_assets.core.judging.measuring.measures import UndefinedMetric
 from mlops_assets.core.learning.fits import TrainingError
 from mlops_assets.core.learning.hyperparameters import Recipe

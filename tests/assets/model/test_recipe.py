@@ -16,7 +16,7 @@ import pytest
 from dagster import materialize
 from world import ListedSource, World, metadata
 
-from mlops_assets.core.judging.measuring.money import Costs
+from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.learning.fits import train
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.tuning import Tuning, TuningError
@@ -120,7 +120,7 @@ def test_the_version_is_trained_with_what_the_search_found_and_the_record_says_s
         searched.registry.release(version).features,
         split_of(settings, AS_OF),
         recipe,
-        Costs.of(FRAUD, settings.costs),
+        AppliedCosts.of(FRAUD, settings.costs),
     )
     assert searched.registry.release(version).model_text == expected.release_text
     record, logged = searched.registry.record(version).recipe, study_and_training(searched)[1].data.params
@@ -246,6 +246,6 @@ def test_without_trials_the_configured_recipe_trains_any_training_set_and_mlflow
             release.features,
             split_of(settings, AS_OF),
             settings.recipe,
-            Costs.of(FRAUD, settings.costs),
+            AppliedCosts.of(FRAUD, settings.costs),
         ).release_text
     )

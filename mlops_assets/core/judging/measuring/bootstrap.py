@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_assets.core.judging.measuring.measures import Flags, Scores, calibration_bins
-from mlops_assets.core.judging.measuring.money import Costs
+from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.words import Words, several_of_key
 from serving.contract.subject import Subject
 
@@ -157,7 +157,7 @@ def weighted_average_precision(positive: Flags, scores: Scores, groups: Codes) -
 
 
 def weighted_value_saved(
-    values: Scores, positive: Flags, scores: Scores, days: pd.Series, costs: Costs, groups: Codes
+    values: Scores, positive: Flags, scores: Scores, days: pd.Series, costs: AppliedCosts, groups: Codes
 ) -> Statistic:
     """What reviewing the highest scores of each day saves, as a function of the groups' weights.
 

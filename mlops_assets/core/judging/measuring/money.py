@@ -50,7 +50,7 @@ class GivenCosts:
 
 
 @dataclass(frozen=True)
-class Costs:
+class AppliedCosts:
     """What decisions cost, in the unit of the value column, or in cases."""
 
     missed_share: float = 1.0
@@ -62,7 +62,7 @@ class Costs:
         _check(self)
 
     @classmethod
-    def of(cls, subject: Subject, given: GivenCosts) -> Costs:
+    def of(cls, subject: Subject, given: GivenCosts) -> AppliedCosts:
         """The costs that count: those of the configuration, the use case's where it gives none.
 
         Raises `BadCosts` where neither says what a decision costs.
@@ -94,7 +94,7 @@ class Costs:
 
 
 def policy_from_costs(
-    scores: Any, values: Any, positive: Any, days: Any, costs: Costs, *, stops: bool = True
+    scores: Any, values: Any, positive: Any, days: Any, costs: AppliedCosts, *, stops: bool = True
 ) -> Policy:
     """The thresholds that would have cost least on rows with known verdicts.
 
@@ -220,7 +220,7 @@ def _outcomes(
     )
 
 
-def _block_threshold(ranked: Scores, positive: Flags, ends: Any, costs: Costs) -> float:
+def _block_threshold(ranked: Scores, positive: Flags, ends: Any, costs: AppliedCosts) -> float:
     over_reviewing = np.cumsum(np.where(positive, costs.review_cost, costs.review_cost - costs.insult_cost))[
         ends
     ]
@@ -231,7 +231,7 @@ def _block_threshold(ranked: Scores, positive: Flags, ends: Any, costs: Costs) -
     return max(evidence, costs.block_from)
 
 
-def _check(costs: Costs | GivenCosts) -> None:
+def _check(costs: AppliedCosts | GivenCosts) -> None:
     for field in fields(costs):
         value = getattr(costs, field.name)
         if value is not None and (not math.isfinite(value) or value < 0):

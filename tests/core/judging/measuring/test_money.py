@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from mlops_assets.core.judging.measuring.measures import UndefinedMetric
 from mlops_assets.core.judging.measuring.money import (
+    AppliedCosts,
     BadCosts,
     ConflictingVerdicts,
-    Costs,
     business_report,
     policy_from_costs,
     report_columns,
@@ -36,7 +36,11 @@ def test_review_is_never_above_block_and_the_reviews_fit_the_team(
 ) -> None:
     scores, amounts, fraud, days = zip(*table, strict=True)
     policy = policy_from_costs(
-        scores, amounts, fraud, days, Costs(review_cost=review, insult_cost=insult, reviews_per_day=capacity)
+        scores,
+        amounts,
+        fraud,
+        days,
+        AppliedCosts(review_cost=review, insult_cost=insult, reviews_per_day=capacity),
     )
     assert policy.review <= policy.block
     assert sum(decide(s, policy, BEFORE.decisions) == "REVIEW" for s in scores) <= capacity * len(set(days))
@@ -47,7 +51,7 @@ def test_no_other_review_threshold_within_capacity_would_have_cost_less(
     table: list[tuple[float, float, bool, int]],
 ) -> None:
     scores, amounts, fraud, days = zip(*table, strict=True)
-    costs = Costs(review_cost=5, insult_cost=50, reviews_per_day=2)
+    costs = AppliedCosts(review_cost=5, insult_cost=50, reviews_per_day=2)
     policy = policy_from_costs(scores, amounts, fraud, days, costs)
 
     def saved(threshold: float) -> float:
@@ -60,7 +64,7 @@ def test_no_other_review_threshold_within_capacity_would_have_cost_less(
 
 
 def test_block_starts_where_blocking_costs_less_than_reviewing() -> None:
-    costs = Costs(review_cost=5, insult_cost=50, reviews_per_day=100)
+    costs = AppliedCosts(review_cost=5, insult_cost=50, reviews_per_day=100)
     scores = np.r_[np.full(50, 0.98), np.full(50, 0.92), np.full(50, 0.5), np.full(100, 0.01)]
     fraud = np.r_[np.ones(50), np.ones(44), np.zeros(6), np.ones(25), np.zeros(25), np.zeros(100)].astype(
         bool
@@ -73,22 +77,22 @@ def test_block_starts_where_blocking_costs_less_than_reviewing() -> None:
 
 def test_a_lucky_handful_does_not_start_blocking_at_low_probabilities() -> None:
     policy = policy_from_costs(
-        [0.3, 0.2, 0.1], [100.0, 100.0, 100.0], [True, False, False], [1, 1, 1], Costs()
+        [0.3, 0.2, 0.1], [100.0, 100.0, 100.0], [True, False, False], [1, 1, 1], AppliedCosts()
     )
-    assert policy.block >= Costs().block_from
+    assert policy.block >= AppliedCosts().block_from
     assert policy.review == 0.3
 
 
 def test_where_nothing_is_worth_a_review_nothing_is_reviewed() -> None:
-    policy = policy_from_costs([0.3, 0.2], [100.0, 100.0], [False, False], [1, 1], Costs())
+    policy = policy_from_costs([0.3, 0.2], [100.0, 100.0], [False, False], [1, 1], AppliedCosts())
     assert policy.review == policy.block > 0.3
 
 
 def test_the_policy_of_nothing_is_undefined() -> None:
     with pytest.raises(UndefinedMetric, match="the policy is undefined: there are no rows"):
-        policy_from_costs([], [], [], [], Costs())
+        policy_from_costs([], [], [], [], AppliedCosts())
     with pytest.raises(UndefinedMetric, match="1 of 1 scores"):
-        policy_from_costs([float("nan")], [1.0], [True], [1], Costs())
+        policy_from_costs([float("nan")], [1.0], [True], [1], AppliedCosts())
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_the_policy_of_nothing_is_undefined() -> None:
 )
 def test_a_cost_below_nothing_is_refused_by_name(costs: dict[str, float]) -> None:
     with pytest.raises(BadCosts, match=f"{next(iter(costs))} of"):
-        Costs(**costs)  # type: ignore[arg-type]
+        AppliedCosts(**costs)  # type: ignore[arg-type]
 
 
 def test_the_team_looks_at_the_highest_scores_of_each_day() -> None:
