@@ -67,8 +67,7 @@ def _prediction_log(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDef
         case,
         PREDICTION_LOG,
         "Every decision that the service made on the day: what it was asked, the vector it computed, the"
-        " score, and"
-        " by which version.",
+        " score, and by which version.",
         group=MONITORING,
         kinds={"sqlite", "parquet"},
         days=days,
@@ -118,8 +117,7 @@ def _data_drift_report(
         feature_drift,
         DATA_DRIFT,
         "The day's served features against those of the days after the training of the version that served"
-        " most"
-        " (Evidently, population stability index).",
+        " most (Evidently, population stability index).",
         enough="Enough was served on the day to say anything; what cannot be tested is not called quiet.",
         quiet=(
             "no_data_drift",
@@ -201,8 +199,7 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     days, words = as_of_days(settings.time.start, settings.time.end), Words.of(case)
     claim = (
         f"At least the configured share of {words.positive} {words.worth} was stopped on the newest mature"
-        " day; no"
-        " verdict, no claim."
+        " day; no verdict, no claim."
     )
     caught = warning(BUSINESS_REPORT, f"{as_column(words.positive)}_caught", claim, days)
     reach = REPORTED_DAYS + settings.verdicts.maturity_days + 1
@@ -211,9 +208,8 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         BUSINESS_REPORT,
-        f"{words.positive.capitalize()} caught and missed in {words.worth} on served days that had matured"
-        " by then;"
-        " what has no verdict is unknown.",
+        f"{words.positive.capitalize()} caught and missed in {words.worth} on served days that had matured by"
+        " then; what has no verdict is unknown.",
         group=MONITORING,
         kinds={"parquet"},
         days=days,

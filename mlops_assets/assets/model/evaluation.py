@@ -40,8 +40,7 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         case,
         EVALUATION,
         "Candidate and champion on the same held-out days, neither on what it was trained on, and the"
-        " verdict of"
-        " the gate.",
+        " verdict of the gate.",
         group=MODEL,
         kinds={"python"},
         days=days,

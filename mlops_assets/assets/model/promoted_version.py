@@ -26,8 +26,7 @@ def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinitio
         case,
         PROMOTED_VERSION,
         "The version that became champion as of the day. Where the gate refused, there is none: the run"
-        " succeeds"
-        " and the champion stays.",
+        " succeeds and the champion stays.",
         group=MODEL,
         kinds={"mlflow"},
         days=as_of_days(settings.time.start, settings.time.end),

@@ -26,8 +26,7 @@ def recipe_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         case,
         RECIPE,
         "How the version of the day is trained: the configured recipe, or the best of as many trials as"
-        " [tuning]"
-        " allows.",
+        " [tuning] allows.",
         group=MODEL,
         kinds={"optuna", "mlflow"},
         days=as_of_days(settings.time.start, settings.time.end),

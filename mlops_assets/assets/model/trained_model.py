@@ -29,8 +29,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         case,
         TRAINED_MODEL,
         "One registered version: the fit that is measured on the holdout, and the release fit that is"
-        " served, with"
-        " its policy.",
+        " served, with its policy.",
         group=MODEL,
         kinds={model_family().name, "mlflow"},
         days=as_of_days(settings.time.start, settings.time.end),

@@ -43,8 +43,7 @@ def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         case,
         TRAINING_SET,
         f"Mature {words.events} with their latest verdict as of the day, in a training fold and a holdout of"
-        " the"
-        " last mature days.",
+        " the last mature days.",
         group=MODEL,
         kinds={"parquet"},
         days=days,

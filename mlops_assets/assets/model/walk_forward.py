@@ -32,8 +32,7 @@ def walk_forward_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         case,
         WALK_FORWARD,
         "Versions of past as-of days on the days that each would have served: quality over time, and what"
-        " each"
-        " policy would have caught.",
+        " each policy would have caught.",
         group=MODEL,
         kinds={"parquet"},
         deps=[TRAINED_MODEL, FEATURE_VECTORS, VERDICTS],

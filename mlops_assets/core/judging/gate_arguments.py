@@ -115,8 +115,7 @@ def about_saved(evaluation: Evaluation, gate: Gate, words: Words) -> Argument:
     good = own >= other * (1 - gate.max_money_loss_share)  # false for NaN as well
     figures = (
         f"at {evaluation.reviews_per_day:,} reviews a day it saves {own:,.{digits}f}{unit}, the"
-        f" {evaluation.reference}"
-        f" {other:,.{digits}f}"
+        f" {evaluation.reference} {other:,.{digits}f}"
     )
     return Argument(good, figures + ("" if good else f": more than {gate.max_money_loss_share:.0%} less"))
 

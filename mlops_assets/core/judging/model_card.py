@@ -149,8 +149,7 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         "### Training data",
         bullets(
             f"{words.events.capitalize()} up to {tags['last_day']}, each with the latest verdict that was"
-            " known before"
-            f" {tags['as_of']}; training set {code(tags['training_set_digest'])}",
+            f" known before {tags['as_of']}; training set {code(tags['training_set_digest'])}",
             (
                 f"Made of what had arrived from {min(days)} to {max(days)}; SHA-256 of every file is in"
                 " `provenance.json`"
@@ -167,9 +166,8 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         ),
         "## Evaluation",
         (
-            f"On {evaluation.rows:,} {words.events}{_of_groups(evaluation)} from"
-            f" {evaluation.first_day} to {evaluation.last_day}, {evaluation.positives:,} of them"
-            f" {plain(words.positive)}"
+            f"On {evaluation.rows:,} {words.events}{_of_groups(evaluation)} from {evaluation.first_day} to"
+            f" {evaluation.last_day}, {evaluation.positives:,} of them {plain(words.positive)}"
             f" ({share(evaluation.positive_share)}), which no fit that is compared here was trained on."
             f" Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of {evaluation.resampled}."
         ),

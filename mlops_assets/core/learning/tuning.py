@@ -182,8 +182,7 @@ def _part(known: Learnable, days: Any, fold: Fold, words: Words) -> tuple[Flags,
         if (positives := int(known.flags[rows].sum())) in (0, int(rows.sum())):
             raise TuningError(
                 f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: ask for longer or"
-                " fewer folds in"
-                " [tuning], or for trials = 0"
+                " fewer folds in [tuning], or for trials = 0"
             )
     return head, measured
 

@@ -191,11 +191,8 @@ def _note(case: UseCase) -> str:
     unknown = "or was blocked and never investigated" if withheld else "or has no label"
     return (
         f"Each version on the {words.events} that arrived from its as-of day to the day before the next one,"
-        " none"
-        f" of which it was trained on. Quality is that of {words.events} with a verdict; what is not mature,"
-        f" {unknown}, is unknown. {words.worth.capitalize()} is of mature days. Own thresholds: as the"
-        " version"
-        " decides. At capacity: the highest scores of each day, as many as can be reviewed. Never retrained:"
-        " the"
-        " first version, kept."
+        f" none of which it was trained on. Quality is that of {words.events} with a verdict; what is not"
+        f" mature, {unknown}, is unknown. {words.worth.capitalize()} is of mature days. Own thresholds: as"
+        " the version decides. At capacity: the highest scores of each day, as many as can be reviewed."
+        " Never retrained: the first version, kept."
     )

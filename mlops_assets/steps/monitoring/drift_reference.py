@@ -49,8 +49,7 @@ class DriftReference:
     def __str__(self) -> str:
         return (
             f"{self.table.num_rows:,} {self.events} from {self.first} to {self.last}, scored by the"
-            f" {self.fit}"
-            " fit"
+            f" {self.fit} fit"
         )
 
 
@@ -95,8 +94,7 @@ def why_not_compared(case: UseCase, number: str, release: Release) -> str | None
         )
     return (
         f"too few {Words.of(case).events} came between the last day that version {number} was trained on and"
-        " its as-of day, "
-        f"so that its reference has the scores of its {release.reference_fit} fit"
+        f" its as-of day, so that its reference has the scores of its {release.reference_fit} fit"
     )
 
 
