@@ -39,7 +39,7 @@ PRAGMAS = (
 
 
 @dataclass(frozen=True)
-class Made:
+class RebuiltState:
     """What a rebuild put in place: how many events, by where they came from (a pending verdict may be newer
     than the lake, too), and how long each stream had been silent at the end of the lake's last day.
     """
@@ -54,7 +54,7 @@ class Made:
 
 def rebuild_online(
     case: UseCase, lake: Lake, plan: FeaturePlan, settings: Settings, say: Callable[[str], None]
-) -> Made:
+) -> RebuiltState:
     """The lake's events, what the old state and the log learnt after it, and the verdicts that silence will
     bring; then the switch.
 
@@ -95,7 +95,7 @@ def rebuild_online(
     counts = {f"{stream} of the lake": n for stream, n in loaded.items()} | {
         f"newer {stream}": n for stream, n in carried.items()
     }
-    return Made(
+    return RebuiltState(
         views=plan.views,
         events=events,
         counts={**counts, "pending verdicts": pending, "labels that wait": len(waiting)},

@@ -48,7 +48,7 @@ GOLDEN_ROWS = 20  # rows whose exact scores travel with the model
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedVersion:
     """A registered version: its fits, its drift reference, the digest of its bundle, and its line in the
     lake.
     """
@@ -82,7 +82,7 @@ def train_version(
     as_of: str,
     run_id: str,
     log: logging.Logger,
-) -> Trained:
+) -> TrainedVersion:
     """Train on the training set and the recipe of the day, register the version, and note it in the lake."""
     rows = to_frame(read_validated(lake, TRAINING_SET, [as_of]))
     recipe, split = recipe_of(lake, settings, as_of), split_of(settings, as_of)
@@ -131,7 +131,7 @@ def train_version(
         pa.table({"version": [version.version], "run_id": [version.run_id], "bundle_digest": [bundle]}),
         validated=True,
     )
-    return Trained(version, model, reference, bundle, manifest)
+    return TrainedVersion(version, model, reference, bundle, manifest)
 
 
 def trained_version(lake: Lake, as_of: str) -> str:

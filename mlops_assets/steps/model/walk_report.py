@@ -36,7 +36,7 @@ POLICIES = {OWN: "own thresholds", CAPACITY: "at capacity", UNCHANGED: "never re
 
 
 @dataclass(frozen=True)
-class Walked:
+class WalkReport:
     """A walk-forward in the lake: its weeks as `walk_weeks.table` has them, and its title."""
 
     manifest: Manifest
@@ -46,12 +46,12 @@ class Walked:
 
 def write_walk(
     case: UseCase, lake: Lake, registry: ModelRegistry, settings: Settings, first: str, last: str, step: int
-) -> Walked:
+) -> WalkReport:
     """Measure the versions of a walk, and write a row a week."""
     as_of = steps(first, last, step)
     weeks = table(case, walked(case, lake, settings, registry, as_of, step))
     manifest = lake.write(WALK_FORWARD, walk_partition(first, last, step), to_table(weeks), validated=True)
-    return Walked(manifest, weeks, f"Walk-forward as of {as_of[0]} to {as_of[-1]}, every {step} days")
+    return WalkReport(manifest, weeks, f"Walk-forward as of {as_of[0]} to {as_of[-1]}, every {step} days")
 
 
 def walk_partition(first: str, last: str, step: int) -> str:
@@ -138,7 +138,7 @@ def walk_lines() -> dict[str, tuple[dict[str, str], str]]:
 
 
 def write_page(
-    case: UseCase, settings: Settings, walk: Walked, tables: Tables, pictures: Mapping[str, str]
+    case: UseCase, settings: Settings, walk: WalkReport, tables: Tables, pictures: Mapping[str, str]
 ) -> Path:
     """Write the report as one page without links, pictures as data URIs; returns where it is."""
     title = walk.title
