@@ -1,8 +1,7 @@
-"""The model group, as of a day: training set, recipe, trained version, its evaluation, and promotion behind
-the gate.
+"""The model group, as of a day: training set, recipe, trained version, evaluation, and promotion.
 
-Nothing here runs by itself: a sensor, a person or a backfill asks for it. What a step hands on is an exact
-version, never "the latest".
+No automation condition starts these assets. A sensor, a person or a backfill asks for them. Each step hands
+on an exact version, never "the latest".
 """
 
 from dagster import AssetsDefinition
@@ -18,7 +17,7 @@ from mlops_assets.resources.environments import Settings
 
 
 def model_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
-    """The assets of the group, in the order of a training; the walk-forward last."""
+    """The assets of the group in the order of a training. The walk-forward is last."""
     makers = (
         training_set_asset,
         recipe_asset,

@@ -32,15 +32,15 @@ def evaluation_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     gate = warning(
         EVALUATION,
         "gate",
-        "The verdict on this exact version, with its reasons; a refusal is a result, and the champion stays.",
+        "The verdict on this exact version, with its reasons. After a refusal the champion stays.",
         days,
     )
 
     @described(
         case,
         EVALUATION,
-        "Candidate and champion on the same held-out days, neither on what it was trained on, and the"
-        " verdict of the gate.",
+        "Candidate and champion on the same held-out days, which neither was trained on, and the verdict of"
+        " the gate.",
         group=MODEL,
         kinds={"python"},
         days=days,

@@ -1,4 +1,4 @@
-"""The version that became champion as of the day, where the gate agreed."""
+"""The version that became champion as of the day. It exists only where the gate agreed."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,8 +25,8 @@ def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinitio
     @described(
         case,
         PROMOTED_VERSION,
-        "The version that became champion as of the day. Where the gate refused, there is none: the run"
-        " succeeds and the champion stays.",
+        "The version that became champion as of the day. After a refusal by the gate there is none: the run"
+        " succeeds, and the champion stays.",
         group=MODEL,
         kinds={"mlflow"},
         days=as_of_days(settings.time.start, settings.time.end),

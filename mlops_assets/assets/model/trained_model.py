@@ -18,7 +18,7 @@ SHOWN_FEATURES = 15
 
 
 def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
-    """The asset `trained_model`, which also reads the days after its training for the drift reference."""
+    """The asset `trained_model`. It also reads the days after its training, for the drift reference."""
     unseen = (
         [AssetDep(FEATURE_VECTORS, partition_mapping=before_as_of(days))]
         if (days := settings.verdicts.maturity_days)
@@ -28,8 +28,8 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         TRAINED_MODEL,
-        "One registered version: the fit that is measured on the holdout, and the release fit that is"
-        " served, with its policy.",
+        "One registered version: the evaluation fit, which is measured on the holdout, and the release fit,"
+        " which serves, with its policy.",
         group=MODEL,
         kinds={model_family().name, "mlflow"},
         days=as_of_days(settings.time.start, settings.time.end),

@@ -23,17 +23,17 @@ from mlops_assets.steps.model.training_rows import write_training_set
 
 
 def training_set_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
-    """The asset `training_set`, downstream of what it reads and of the reports that ask for a retraining."""
+    """The asset `training_set`, downstream of its inputs and of the reports that ask for a retraining."""
     days, words = as_of_days(settings.time.start, settings.time.end), Words.of(case)
     enough = blocking(
         TRAINING_SET,
         "enough_positives",
-        f"Both folds hold enough {words.positives} to learn from and to measure on.",
+        f"Both folds hold enough {words.positives} for training and for measurement.",
         days,
     )
     reach = settings.model.train_days + settings.verdicts.maturity_days + 1
     inputs = [AssetDep(name, partition_mapping=before_as_of(reach)) for name in (FEATURE_VECTORS, VERDICTS)]
-    # Dependencies without arguments: a retraining stands downstream of the reports that asked for it.
+    # The reports are no arguments. They show in the lineage what asked for a retraining.
     lineage = [
         AssetDep(name, partition_mapping=before_as_of(1))
         for name in (DATA_DRIFT, PREDICTION_DRIFT, FEATURE_PARITY)

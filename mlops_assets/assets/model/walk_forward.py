@@ -1,4 +1,4 @@
-"""What retraining would have brought: the version of each as-of day on the days that it would have served."""
+"""The gain from retraining: the version of each as-of day on the days that it would have served."""
 
 from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue
 from pydantic import Field
@@ -15,9 +15,9 @@ from mlops_assets.steps.model.walk_report import Tables, walk_lines, walk_tables
 
 
 class Walk(Config):
-    """As-of days: every `step` days from `first` on, `last` at the latest.
+    """As-of days: every `step` days from `first` to `last`.
 
-    A version of each has to be there, by `mlops backfill --group model`.
+    Each needs a version. `mlops backfill --group model` trains the missing versions.
     """
 
     first: str = Field(description="first as-of day, such as 2018-05-23")

@@ -1,4 +1,4 @@
-"""What can be said of each feature over the tables of several days."""
+"""Statistics of each feature over the tables of several days."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,14 +8,14 @@ import pyarrow.compute as pc
 
 
 class Summary:
-    """What can be said of each feature over tables that pass by one at a time."""
+    """Mean, nulls and extremes of each feature, over tables that pass one at a time."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._rows, self._values, self._sums = 0, dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
         self._low, self._high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
 
     def of(self, tables: Iterable[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.Table]]:
-        """The tables as they are, each counted when it passes."""
+        """The same tables. Each is counted as it passes."""
         for day, table in tables:
             self._rows += table.num_rows
             for name in self._sums:
@@ -29,7 +29,7 @@ class Summary:
             yield day, table
 
     def lines(self) -> list[tuple[str, float, str]]:
-        """Mean and share of nulls."""
+        """Name, mean and share of nulls of each feature."""
         rows = max(self._rows, 1)
         return [
             (n, total / max(self._values[n], 1), f"{(self._rows - self._values[n]) / rows:.1%}")
@@ -41,7 +41,7 @@ class Summary:
         return [name for name, values in self._values.items() if self._rows and not values]
 
     def outside(self, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-        """The features with a value that is not finite, or beyond its declared range, with their extremes."""
+        """The features with an infinite value or a value outside their range, with their extremes."""
         found = []
         for name in (n for n, values in self._values.items() if values):
             low, high = ranges.get(name, (-math.inf, math.inf))

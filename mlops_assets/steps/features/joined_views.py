@@ -1,4 +1,4 @@
-"""The whole vectors of a day, joined from its views, and the recount of some of their counts."""
+"""The feature vectors of a day, joined from its views, and a recount of some counts."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from mlops_assets.core.keys import FEATURE_VECTORS
 from mlops_assets.core.use_case import UseCase
 from serving.contract.subject import Number
 
-SAMPLE = 50  # Rows whose counts are recounted one by one, in every run.
+SAMPLE = 50  # rows that every run recounts one by one
 
 
 def join_views(case: UseCase, lake: Lake, plan: FeaturePlan, day: str) -> pa.Table:
     """The vectors of a day's events: the columns of the event, then every feature of the plan as float64.
 
-    Views keep the rows of the events in order. One that does not is a `LakeError`, since a join by position
-    would be wrong.
+    Views are joined by position. Raises `LakeError` where the rows of a view are not those of the events, or
+    where a view lacks a feature.
     """
     event = case.event
     keys = [key.name for key in event.keys]
@@ -56,8 +56,9 @@ def join_views(case: UseCase, lake: Lake, plan: FeaturePlan, day: str) -> pa.Tab
 
 
 def recount(case: UseCase, lake: Lake, plan: FeaturePlan, day: str) -> tuple[int, list[str]]:
-    """Recount `count` features of a day's evenly spread rows without the engine: how many rows, and a line
-    for each value that differs.
+    """Recount the `count` features of evenly spread rows of a day without the engine.
+
+    Returns the number of rows, and a line for each value that differs.
     """
     counted = [
         (view, aggregate)
@@ -72,7 +73,9 @@ def recount(case: UseCase, lake: Lake, plan: FeaturePlan, day: str) -> tuple[int
     if not rows:
         return 0, wrong
     for view in dict.fromkeys(view for view, _ in counted):
-        oldest = min(to_us(row["event_timestamp"]) for row in rows) - view.reach_us  # of a late row, too
+        oldest = (
+            min(to_us(row["event_timestamp"]) for row in rows) - view.reach_us
+        )  # The day can have late rows.
         reached = lake.between(view.stream, from_us(oldest).date().isoformat(), day, validated=True)
         events = lake.read(view.stream, reached, [view.entity, "event_timestamp", "created_timestamp"])
         by_key: dict[str, list[dict[str, Any]]] = {}
@@ -82,7 +85,7 @@ def recount(case: UseCase, lake: Lake, plan: FeaturePlan, day: str) -> tuple[int
             at = row["event_timestamp"]
             for aggregate in (a for v, a in counted if v == view):
                 low = from_us(view.lower_us(to_us(at), aggregate.window_us))
-                known = by_key.get(row[view.asked_by], [])  # A null key is in nobody's history.
+                known = by_key.get(row[view.asked_by], [])  # A null key has no history.
                 n = sum(
                     low <= event["event_timestamp"] < at and event["created_timestamp"] <= at
                     for event in known
@@ -95,5 +98,5 @@ def recount(case: UseCase, lake: Lake, plan: FeaturePlan, day: str) -> tuple[int
 
 
 def _keys(rows: list[dict[str, Any]], view: ViewPlan) -> pa.Array:
-    """The keys that the rows are looked up by, without null."""
+    """The keys of the rows in a view, without null."""
     return pa.array([row[view.asked_by] for row in rows], pa.string()).drop_null()

@@ -1,4 +1,4 @@
-"""The online state made anew from the lake and the service's log, while the service goes on."""
+"""A new online state from the lake and the service's log, built while the service runs."""
 
 import sqlite3
 import time
@@ -25,8 +25,8 @@ from serving.contract.events import EventRules
 from serving.store.sqlite.log_tables import create_tables
 
 BUSY_TIMEOUT_S = 60.0
-PAUSE_S = 0.001  # Between two small commits: whoever waits for the lock gets it.
-# More often, and the disk is waited for. Less often, and the WAL grows for as long as the rebuild takes.
+PAUSE_S = 0.001  # Between two small commits. A writer that waits for the lock gets it.
+# More checkpoints would wait for the disk. Fewer would let the WAL grow during the whole rebuild.
 COMMITS_A_CHECKPOINT = 50
 # The cache holds the tables that are being filled; `_Pause` does the checkpoints.
 PRAGMAS = (
@@ -40,8 +40,11 @@ PRAGMAS = (
 
 @dataclass(frozen=True)
 class RebuiltState:
-    """What a rebuild put in place: how many events, by where they came from (a pending verdict may be newer
-    than the lake, too), and how long each stream had been silent at the end of the lake's last day.
+    """What a rebuild put in place.
+
+    `counts` are the events by their origin. A pending verdict may be newer than the lake. `silent_h` has, by
+    stream, the hours from its newest event to the end of the lake's last day; None for a stream without
+    events. `refused` counts events that the state could not take.
     """
 
     views: tuple[ViewPlan, ...]
@@ -51,15 +54,25 @@ class RebuiltState:
     refused: int
     seconds: float
 
+    @property
+    def stale_views(self) -> list[str]:
+        """The views whose stream has no event, or was silent for longer than the view allows."""
+        return [
+            view.name
+            for view in self.views
+            if (hours := self.silent_h[view.stream]) is None
+            or (view.stale_us and hours * HOUR_US > view.stale_us)
+        ]
+
 
 def rebuild_online(
     case: UseCase, lake: Lake, plan: FeaturePlan, settings: Settings, say: Callable[[str], None]
 ) -> RebuiltState:
-    """The lake's events, what the old state and the log learnt after it, and the verdicts that silence will
-    bring; then the switch.
+    """Build a new state and switch to it.
 
-    A service that writes meanwhile writes to both states, and is never kept waiting for longer than a small
-    commit.
+    It gets the events of the lake, the newer events of the old state and of the log, and the verdicts that
+    silence will bring. A running service writes to both states, and waits at most for one small commit.
+    `say` takes lines about the progress.
     """
     started = time.monotonic()
     settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
@@ -77,17 +90,17 @@ def rebuild_online(
             say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
             carried = rebuild.carry_over(lake_end_us)
             waiting = waiting_labels(case, lake, settings, last)
-            # Before the log is gone through: an event that only the service knows may be what one of them
-            # waits for.
+            # This comes before the replay of the log: a label may wait for an event that only the service
+            # knows.
             with rebuild.transaction():
                 rules.keep_waiting(connection, waiting)
             replayed = _replay(rules, rebuild, SqliteOnlineState(connection, plan), lake_end_us, settings)
-            say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
+            say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were replayed")
             pending = _reconcile(case, rebuild, plan, lake, settings, last)
             state = SqliteOnlineState(connection, plan)
             rebuild.pack(state.last_event_us(case.event.dataset) or lake_end_us)
             rebuild.switch()
-            say("the new state counts")
+            say("the new state serves")
             state.follow()
             newest = {stream: state.newest_us(stream, lake_end_us) for stream in loaded}
             events = sum(state.count(stream) for stream in loaded)
@@ -108,7 +121,7 @@ def rebuild_online(
 
 
 class _Pause:
-    """Between two commits: lets others write, and moves what was committed into the file."""
+    """A pause between two commits, in which others write and committed pages move into the file."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection, self._commits = connection, 0
@@ -123,7 +136,7 @@ class _Pause:
 def _replay(
     rules: EventRules, rebuild: OnlineRebuild, state: SqliteOnlineState, since_us: int, settings: Settings
 ) -> int:
-    """The log says again what the old state should have known, in case it did not."""
+    """Replay the log, in case the old state lacks an event. Returns the number of rows replayed."""
     steps, rows = (
         rules.replay(state.connection, state, since_us, settings.maturity // timedelta(microseconds=1)),
         0,
@@ -141,15 +154,15 @@ def _replay(
 def _reconcile(
     case: UseCase, rebuild: OnlineRebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str
 ) -> int:
-    """Make the verdicts of the lake's events what the lake and the labels since say, pending ones included.
+    """Bring the verdicts of the lake's events in line with the lake and the newer labels.
 
-    Returns how many are pending. A pending verdict that the old state carried over goes when a label came
-    earlier by way of the lake. Events that only the service knows are left to it.
+    Returns the number of pending verdicts. A pending verdict from the old state is removed where the lake has
+    an earlier label. Verdicts of events that only the service knows stay unchanged.
     """
     dataset, event_id = case.event.dataset, case.event.id
     recent = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
-    # Read before the labels are: what a service adds from here on is not gone through, and so not taken for
-    # out of date.
+    # This is read before the labels. Verdicts that a service adds later are not compared, so none of them is
+    # taken for outdated.
     present = rebuild.ids(
         VERDICTS, _midnight_us(recent), _midnight_us(shift(last, 1 + settings.verdicts.maturity_days))
     )

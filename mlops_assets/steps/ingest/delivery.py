@@ -1,4 +1,4 @@
-"""The raw rows of days: from the service's log where the service took them, else from the source."""
+"""The raw rows of days, from the service's log for served days and from the source for all others."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -16,13 +16,13 @@ Logged = Literal["events", "labels"]
 
 
 def logged_as(case: UseCase, dataset: str) -> Logged | None:
-    """What the service's log has of a stream; None for a further feed, which the log does not keep."""
+    """The part of the service's log that holds a stream. None for a further feed."""
     streams: dict[str, Logged] = {case.event.dataset: "events", case.labels.dataset: "labels"}
     return streams.get(dataset)
 
 
 def taken_by_service(case: UseCase, log: ServingLog, dataset: str, days: Sequence[str]) -> set[str]:
-    """The days, of `days`, whose rows the service took itself."""
+    """The days, among `days`, whose rows are in the service's log."""
     what = logged_as(case, dataset)
     return set() if what is None else log.days_with(what, days)
 
@@ -30,9 +30,9 @@ def taken_by_service(case: UseCase, log: ServingLog, dataset: str, days: Sequenc
 def delivered(
     case: UseCase, log: ServingLog, source: Source, stream: Stream, days: Sequence[str]
 ) -> tuple[dict[str, pa.Table], set[str]]:
-    """One raw table a day, and the days whose table is from the service's log: those that it served.
+    """A raw table for each day, and the served days. Tables of served days come from the service's log.
 
-    The other days are from the source. No day is from both.
+    Tables of all other days come from the source. Raises `SourceError` where the source cannot be read.
     """
     served = taken_by_service(case, log, stream.dataset, days)
     tables = {day: _from_log(case, log, stream, day) for day in served}
@@ -44,7 +44,7 @@ def delivered(
 
 
 def _from_log(case: UseCase, log: ServingLog, stream: Stream, day: str) -> pa.Table:
-    """The service's log of a day in the columns of a raw table; ready-made vectors bring no event."""
+    """The service's log of a day as a raw table. A request with a ready vector has no event."""
     if logged_as(case, stream.dataset) == "labels":
         rows = log.labels(day)
     else:

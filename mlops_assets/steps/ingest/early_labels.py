@@ -1,4 +1,4 @@
-"""Labels that are known at their event's own time: a sign that the feed tells what only the future knows."""
+"""Labels that are known at the time of their event. They are a sign that the feed leaks the future."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,34 +16,34 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift
 
-BELIEVABLE = 0.05  # A few are noticed on the spot. More are labels without a time of their own.
+BELIEVABLE = 0.05  # A few positives are noticed at once. More such labels have no time of their own.
 FEWEST = 5  # Fewer early labels are chance.
-AT_ONCE_US = MINUTE_US  # Some feeds cut their times to the minute.
+AT_ONCE_US = MINUTE_US  # Some feeds round their times down to the minute.
 
 
 @dataclass(frozen=True)
 class Early:
-    """How many of some labels became known at the time of their event."""
+    """The number of some labels, and how many became known at the time of their event."""
 
     labels: int
     early: int
 
     @property
     def share(self) -> float:
-        """From 0 to 1; 0 where there is no label."""
+        """The share of early labels, from 0 to 1; 0 without labels."""
         return self.early / self.labels if self.labels else 0.0
 
     @property
     def leak(self) -> bool:
-        """Whether there are more than one can believe."""
+        """Whether the share of early labels is too large to be believed."""
         return self.early >= FEWEST and self.share > BELIEVABLE
 
     def metadata(self) -> dict[str, Any]:
-        """For a person: the count, the share, and what to do where there are too many."""
+        """The counts and the share for the UI, and what to do about a leak."""
         told: dict[str, Any] = {"labels": self.labels, "known at once": self.early, "share": self.share}
         if self.leak:
             told[REMEDY] = (
-                "find out when these labels really became known, and give that as label_timestamp or as"
+                "find out when these labels really became known, and give that time as label_timestamp or as"
                 " delay_days in [source.labels]; then backfill from the first day of these labels. Until then"
                 " features and training see answers that nobody has at that time"
             )
@@ -51,10 +51,10 @@ class Early:
 
 
 class EarlyLabels:
-    """The early labels of a range of days, counted once.
+    """The early labels of a range of days.
 
-    A label is compared with the events that arrived on its own day and on the day before. An event that
-    arrived later or earlier is not counted, for a label at its own time comes with it.
+    A label is compared with the events that arrived on its own day and on the day before. Other events cannot
+    have an early label, because such a label arrives with its event.
     """
 
     def __init__(self, case: UseCase, lake: Lake, settings: Settings, made: Sequence[str]) -> None:
@@ -63,13 +63,13 @@ class EarlyLabels:
         self._counts = dict(zip(days, in_order(self._of_day, days), strict=True))
 
     def up_to(self, day: str) -> Early:
-        """The labels of the days of the window that ends with `day`."""
+        """The count of the labels in the window of days that ends with `day`."""
         first = shift(day, -self._window)
         found = [counts for one, counts in self._counts.items() if first <= one <= day]
         return Early(sum(labels for labels, _ in found), sum(early for _, early in found))
 
     def _of_day(self, day: str) -> tuple[int, int]:
-        """All labels of a day, and those that are early."""
+        """The number of labels of a day, and of its early labels."""
         lake, event = self._lake, self._case.event
         labels = lake.read(self._case.labels.dataset, [day], [event.id, LABEL_TIMESTAMP])
         days = lake.between(event.dataset, shift(day, -1), day)

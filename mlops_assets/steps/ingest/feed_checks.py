@@ -1,8 +1,7 @@
-"""What a feed holds beyond what was taken of it, looked at in each ingest run: rows of days that are already
-made, or that have not come.
+"""The rows of a feed that no ingested day has: late rows of past days, and rows of future days.
 
-What is known of files is kept in the lake as the metadata of an empty partition, so that a run reads only the
-files that are new or have changed. It is no truth of its own: where it is lost, every file is read once more.
+Each ingest run checks for them. The lake keeps what is known of each file as the metadata of an empty
+partition, so that a run reads only new and changed files. Without this metadata, every file is read again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.serving_log import ServingLog
 from mlops_assets.steps.ingest.delivery import taken_by_service
 
-SOURCE_FILES = "source_files"  # a partition a raw dataset
+SOURCE_FILES = "source_files"  # has a partition for each raw dataset
 DAYS_SHOWN = 10
 FROM_LOG = "from the service's log"
 FILES = "files"
@@ -30,30 +29,30 @@ FILES = "files"
 
 @dataclass(frozen=True)
 class Behind:
-    """Rows that the source holds of days that were made without them, by day (fewer rows are negative), and
-    the files that nobody could read.
+    """The difference between a source and the ingested days.
 
-    `ahead` are rows of days that have not come, by file and day. `outside` says which rows of files that were
-    read `[time]` leaves out.
+    `rows` has, by day, how many more rows the source holds than were ingested (negative: fewer). `unread` are
+    files that cannot be read, with the reason. `ahead` are rows of future days, by file and day. `outside`
+    has a line for the rows that `[time]` leaves out. `compared` is false for a source without files.
     """
 
     rows: Mapping[str, int]
     unread: Mapping[str, str]
     last_made: str
-    compared: bool = True  # whether the source can say what it holds at all
+    compared: bool = True
     ahead: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     outside: Sequence[str] = ()
-    gone: Sequence[str] = ()  # files that the days to make again were taken from
+    gone: Sequence[str] = ()  # missing files that the days to ingest again came from
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.unread or self.ahead)
 
     def metadata(self) -> dict[str, Any]:
-        """For a person: which days, how many rows, and what to do."""
+        """Days, rows, files and what to do, for the UI."""
         if not self.compared:
-            return {"compared": "nothing: this source makes its rows as they are asked for"}
+            return {"compared": "nothing: this source generates its rows on demand"}
         days = [
-            f"{day}: {abs(n):,} {'more' if n > 0 else 'fewer'} than were taken"
+            f"{day}: {abs(n):,} {'more' if n > 0 else 'fewer'} than were ingested"
             for day, n in self.rows.items()
         ]
         told: dict[str, Any] = {"rows": sum(self.rows.values()), "days": _few(days)}
@@ -61,13 +60,13 @@ class Behind:
             told["files that cannot be read"] = _few([*self.unread.values()])
         remedies = []
         if self.ahead:
-            told["rows of days that have not come"] = _few(
+            told["rows of future days"] = _few(
                 [f"{path}: {_by_day(days)}" for path, days in self.ahead.items()]
             )
             files = _few([*self.ahead])
             remedies.append(
-                f"mend the times in {files}, or move the file away until its days come: rows of days that"
-                " have not come are in no count"
+                f"correct the times in {files}, or move the file away until its days come: rows of future"
+                " days are in no count"
             )
         if self.outside:
             told["left out by [time]"] = _few(self.outside)
@@ -75,11 +74,11 @@ class Behind:
             first = min(self.rows)
             if self.gone:
                 remedies.append(
-                    f"put back {_few(self.gone)} first: the days are made from the files that are there"
+                    f"put back {_few(self.gone)} first: days are ingested from the files that exist"
                 )
             remedies.append(
-                f"`mlops backfill --from {first} --to {self.last_made}` makes these days and all that looks"
-                " back on them again; or deliver late rows in files named for the day on which they come,"
+                f"`mlops backfill --from {first} --to {self.last_made}` ingests these days again, with all"
+                " days that look back on them; or deliver late rows in files named for their day of arrival,"
                 ' with arrival = "file" in [source]'
             )
         if remedies:
@@ -90,8 +89,9 @@ class Behind:
 def look(
     lake: Lake, stream: Stream, source: Source, made: Sequence[str], coming: date | None = None
 ) -> dict[str, FileRows] | None:
-    """What the files of a stream hold of all days that are made, `made` included, and of those after
-    `coming`; None for a source that cannot say.
+    """What each file of a stream holds of the ingested days, `made` among them, and of days after `coming`.
+
+    None for a source without files.
     """
     name, dataset = stream.raw, stream.dataset
     if not isinstance(source, Holdings):
@@ -104,7 +104,7 @@ def look(
             one.rows is None and one.span and one.span[1] > coming.isoformat() for one in found.values()
         ):
             found = source.holdings(dataset, coming + timedelta(days=1), date.max, found)
-    except SourceError as error:  # days that the service's log is the source of are made all the same
+    except SourceError as error:  # Served days can still be ingested from the service's log.
         return {name: FileRows("", problem=str(error))}
     if found != known:
         metadata = {FILES: {path: asdict(rows) for path, rows in found.items()}}
@@ -113,7 +113,7 @@ def look(
 
 
 def of_day(files: Mapping[str, FileRows] | None, day: str) -> dict[str, Any]:
-    """What the raw manifest of a day keeps of the files that its rows came from."""
+    """The metadata for the raw manifest of a day: rows by file."""
     return (
         {}
         if files is None
@@ -122,9 +122,9 @@ def of_day(files: Mapping[str, FileRows] | None, day: str) -> dict[str, Any]:
 
 
 def last_to_come(settings: Settings, today: date) -> date | None:
-    """The last day whose rows a feed may hold already; None where `[time] end` says which days count.
+    """The last day whose rows a feed may already hold: tomorrow. None where `[time] end` is configured.
 
-    It is tomorrow: east of Greenwich the next day has begun, and clocks of senders are minutes off.
+    East of Greenwich the next day has begun, and clocks of senders can be minutes off.
     """
     return None if settings.time.end else today + timedelta(days=1)
 
@@ -137,11 +137,9 @@ def behind(
     files: Mapping[str, FileRows] | None,
     coming: date | None = None,
 ) -> Behind:
-    """Compare what the files hold with what was taken.
+    """Compare the files with the ingested days, and find rows of days after `coming`.
 
-    A day that the service's log was the source of is none of the files' business.
-
-    Rows of days after `coming` are told as well.
+    Days that came from the service's log are not compared.
     """
     name = stream.raw
     days = lake.partitions(name)
@@ -181,8 +179,9 @@ def _ahead(files: Mapping[str, FileRows], coming: date) -> dict[str, dict[str, i
 
 
 def _outside(files: Mapping[str, FileRows], settings: Settings) -> list[str]:
-    """Rows that no day of the calendar has, of files that have rows of other days as well: a person may mean
-    that, or not know of it.
+    """A line for the rows outside the calendar, for each file that also has rows within it.
+
+    A person may intend that, or may not know of it.
     """
     start, end = settings.time.start.isoformat(), settings.time.end.isoformat() if settings.time.end else None
     found = []
@@ -209,7 +208,7 @@ def _known_files(lake: Lake, name: str) -> dict[str, FileRows]:
 
 
 def _by_day(rows: Mapping[str, int]) -> str:
-    """The rows of some days in words: of one day, or from the first to the last."""
+    """The number of rows in words, with their first and last day."""
     first, last, total = min(rows), max(rows), sum(rows.values())
     return f"{total:,} row{'s' * (total != 1)} of {first}" + (f" to {last}" if last != first else "")
 

@@ -1,4 +1,4 @@
-"""Which labels are about events that are here, looked at in each ingest run."""
+"""Which labels belong to events of the lake. Each ingest run looks at that."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,13 +16,11 @@ from mlops_assets.core.words import Words
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift
 
-LOOKS = 3  # Days on which every way of writing an id is tried.
+LOOKS = 3  # days on which every way of writing an id is tried
 
 
 class Arrived:
-    """Which labels of some days are about an event that has arrived, and when it did: read once for a range
-    of days.
-    """
+    """The labels of a range of days, and the ids of the events that had arrived by each day."""
 
     def __init__(self, case: UseCase, lake: Lake, settings: Settings, made: Sequence[str]) -> None:
         event = case.event
@@ -38,27 +36,24 @@ class Arrived:
         self._found = {day: ids.filter(pc.is_in(ids, value_set=wanted)) for day, ids in self._ids.items()}
 
     def waiting(self, day: str) -> int:
-        """How many labels of a day are about no event that had arrived by its end."""
+        """The number of labels of a day whose event had not arrived by the end of the day."""
         labels = self._labels[day]
         return len(labels) - int(
             pc.sum(pc.is_in(labels, value_set=self._known(self._found, day).combine_chunks())).as_py() or 0
         )
 
     def match(self, day: str) -> tuple[Match, bool]:
-        """How the labels of the days up to `day` match, and whether there were events for as long as labels
-        take to come.
-        """
+        """How the labels of the days up to `day` match, and whether events go back a whole maturity."""
         first = shift(day, -self._settings.ingest.volume_window_days)
         labels = pa.chunked_array(
             [c for one, ids in self._labels.items() if first <= one <= day for c in ids.chunks], pa.string()
         ).combine_chunks()
         found = match_ids(labels, self._known(self._found, day))
-        if found.nearly_none and len(labels):  # only then are all the other ids of interest
+        if found.nearly_none and len(labels):  # Only then are the other ids needed.
             found = match_ids(labels, self._known(self._ids, day), self._ways)
             self._looks += 1
-            if (
-                found.cause or self._looks == LOOKS
-            ):  # the days of a broken feed are broken alike; to try each way on each day takes minutes
+            # All days of a broken feed are broken in one way. Trying every way on each day takes minutes.
+            if found.cause or self._looks == LOOKS:
                 self._ways = (found.cause,) if found.cause else ()
         begun = min((one for one, ids in self._ids.items() if len(ids)), default=day)
         return found, begun <= shift(day, -self._settings.verdicts.maturity_days)
@@ -71,7 +66,7 @@ class Arrived:
 
 
 def waiting_labels(case: UseCase, lake: Lake, settings: Settings, last: str) -> list[tuple[str, int, bool]]:
-    """The labels of the lake, up to its last day, whose event has not come yet.
+    """The labels of the lake up to the day `last` whose event has not arrived.
 
     Each is the event's id, when the label became known (microseconds since the epoch), and whether it is
     positive.
@@ -92,13 +87,13 @@ def waiting_labels(case: UseCase, lake: Lake, settings: Settings, last: str) -> 
 
 
 def match_metadata(case: UseCase, found: Match) -> dict[str, Any]:
-    """For a person: how many labels match, and the two forms side by side where nearly none does."""
+    """The number of matches for the UI, and examples of both forms of an id where nearly none match."""
     told: dict[str, Any] = {"labels": found.labels, f"of a known {Words.of(case).event}": found.matched}
     if found.labels and found.nearly_none and found.event_ids:
         told["ids in labels"] = _quoted(found.label_ids)
         told[f"ids in {case.event.dataset}"] = _quoted(found.event_ids)
         told[REMEDY] = (
-            "have the feed write the ids in one way, then backfill from the first day of these labels"
+            "make the feed write the ids in one form, then backfill from the first day of these labels"
         )
         told["likely cause"] = (
             f"{found.cause}: the two agree without it" if found.cause else "none found; compare the two forms"

@@ -1,4 +1,4 @@
-"""The raw rows of a day sorted into accepted, duplicate and quarantined, and days of an odd volume."""
+"""The raw rows of a day sorted into accepted, duplicate and quarantined, and days with an odd volume."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -16,11 +16,11 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 
-DAYS_TO_COMPARE = 3  # With fewer days before it, nothing is usual yet.
+DAYS_TO_COMPARE = 3  # With fewer days before it, a day has no usual volume.
 
 
 class Arrivals:
-    """The keys of a stream that were accepted on each day, read once for a whole range of days."""
+    """The accepted keys of a stream by day, read once for a range of days."""
 
     def __init__(self, lake: Lake, stream: Stream, first: str, last: str) -> None:
         self._dataset, self._key = stream.dataset, list(stream.key)
@@ -30,12 +30,15 @@ class Arrivals:
         self._types = pa.schema([stream.columns.field(name) for name in stream.key])
 
     def add(self, day: str, accepted: pd.DataFrame) -> None:
-        """What was accepted on a day that was not read."""
+        """Add the accepted rows of a further day."""
         columns = [pa.array(accepted[name], self._types.field(name).type) for name in self._key]
         self._rows[day] = pa.table(columns, names=self._key)
 
     def among(self, raw: pa.Table, first: str, last: str) -> Known:
-        """The keys that were accepted from `first` to `last`, both included; of one column those of `raw`."""
+        """The keys that were accepted from `first` to `last`, both included.
+
+        A key of one column is among them only if `raw` has it.
+        """
         found = [rows for day, rows in self._rows.items() if first <= day <= last]
         every = pa.concat_tables([self._types.empty_table(), *found])
         if len(self._key) > 1:
@@ -46,7 +49,7 @@ class Arrivals:
 
 
 def earlier_arrivals(lake: Lake, settings: Settings, stream: Stream, first: str) -> Arrivals | None:
-    """The keys of the days before `first`; None for a stream whose rows may say the same again."""
+    """The accepted keys of the days before `first`. None for a stream that may repeat a key."""
     if not stream.once:
         return None
     return Arrivals(lake, stream, shift(first, -settings.ingest.horizon_days), shift(first, -1))
@@ -57,9 +60,8 @@ def sort_day(
 ) -> Validation:
     """Sort the raw rows of a day.
 
-    With `arrivals`, a key that one of the days before has is not accepted again, and what is accepted is
-    added to them. A label is accepted whether its event is here or not: verdicts match the two whenever both
-    are.
+    With `arrivals`, a key of an earlier day is not accepted again, and the accepted keys are added to
+    `arrivals`. A label is accepted before its event arrives. Verdicts match the two once both have arrived.
     """
     table = lake.read(stream.raw, [day])
     horizon = shift(day, -settings.ingest.horizon_days)
@@ -80,9 +82,10 @@ def sort_day(
 def odd_volumes(
     case: UseCase, lake: Lake, settings: Settings, dataset: str, written: Sequence[Manifest]
 ) -> dict[str, str]:
-    """Days without rows, or with many times the median of the days before them, each with a sentence.
+    """The days with an odd number of rows, each with a sentence.
 
-    Labels begin only when the first have been reported. Every other stream has rows from its first day on.
+    A day is odd without rows, or far from the median of the days before it. A stream has rows from its first
+    day on. Only labels begin later, with the first report.
     """
     window_days, ingest = settings.ingest.volume_window_days, settings.ingest
     window = lake.between(dataset, shift(written[0].partition, -window_days), written[-1].partition)

@@ -1,4 +1,4 @@
-"""The verdicts of days, from the validated events and labels of the lake."""
+"""The verdicts of days from the validated events and labels of the lake."""
 
 from collections.abc import Sequence
 
@@ -22,16 +22,16 @@ TIME = TYPES["time"]
 
 
 def verdicts_of(case: UseCase, lake: Lake, settings: Settings, days: Sequence[str]) -> pd.DataFrame:
-    """The verdicts that became known on `days`, from validated events and labels.
+    """The verdicts that became known on `days`, as rows of `verdict_columns`.
 
-    An event whose decision withholds the label gets none by silence. Raises `NotValidated` where no day of
-    the events or of the labels has passed validation.
+    Silence brings no verdict to an event whose decision withholds the label. Raises `NotValidated` where no
+    day of the events or of the labels has passed validation.
     """
     horizon = settings.ingest.horizon_days
     first = shift(days[0], -horizon)
     start, end = _midnight(days[0]), _midnight(shift(days[-1], 1))
     event_id = case.event.id
-    # A label may have waited for as long as an event that gets a verdict now has been known.
+    # A label can have waited for its event as long as the horizon.
     labels = _validated_rows(lake, case.labels.dataset, shift(first, -horizon), days[-1], _label(case))
     new = labels.filter(_within(labels.column(LABEL_TIMESTAMP), start, end)).column(event_id)
     subjects = _subjects(case, lake, settings, first, days, new)
@@ -43,9 +43,9 @@ def verdicts_of(case: UseCase, lake: Lake, settings: Settings, days: Sequence[st
 
 
 def pending_verdicts(case: UseCase, lake: Lake, settings: Settings) -> pd.DataFrame:
-    """The verdicts that silence will bring after the lake's last day.
+    """The verdicts that silence will bring after the lake's last day, as rows of `verdict_columns`.
 
-    The lake's labels and the service's newest ones are taken into account.
+    They take account of the lake's labels and of the newest labels in the service's log.
     """
     last = lake.partitions(case.event.dataset)[-1]
     start = _midnight(shift(last, 1))
@@ -81,11 +81,10 @@ def _label(case: UseCase) -> list[str]:
 def _subjects(
     case: UseCase, lake: Lake, settings: Settings, first: str, days: Sequence[str], labelled: pa.ChunkedArray
 ) -> pa.Table:
-    """The events since `first` that can get a verdict on `days`: they mature then, or the platform learns of
-    them then, or of a label.
+    """The events since `first` that can get a verdict on `days`.
 
-    Only an event with a new label can have arrived longer ago than the maturity. Of older days, the ids are
-    enough to tell.
+    These events mature on the days, arrive on them, or have a label from them. An event that arrived longer
+    ago than the maturity needs a new label. For such old days only the ids are read at first.
     """
     dataset, event_id, columns = case.event.dataset, case.event.id, _event(case)
     recent = shift(days[0], -settings.verdicts.maturity_days)
@@ -112,10 +111,7 @@ def _validated_rows(lake: Lake, dataset: str, first: str, last: str, columns: Se
 
 
 def _validated_days(lake: Lake, dataset: str, first: str, last: str) -> list[str]:
-    """The days that passed validation.
-
-    A day that did not is left out, as a day without a feed is, and stops nothing.
-    """
+    """The days that passed validation. Other days are left out, like days without a feed."""
     days = lake.between(dataset, first, last, validated=True)
     if not days:
         raise NotValidated(f"{dataset}: no day from {first} to {last} has passed validation")
@@ -127,7 +123,7 @@ def _any_in(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> bool:
 
 
 def _within(times: pa.ChunkedArray, start: pd.Timestamp, end: pd.Timestamp) -> pa.ChunkedArray:
-    """Which of the times lie in [start, end)."""
+    """Whether each time lies in [start, end)."""
     return pc.and_(pc.greater_equal(times, pa.scalar(start, TIME)), pc.less(times, pa.scalar(end, TIME)))
 
 

@@ -1,4 +1,4 @@
-"""The events after whose decision silence says nothing, such as those that were stopped."""
+"""The events whose decision withholds their label, such as stopped events."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,11 +10,10 @@ from mlops_assets.resources.serving_log import ServingLog
 
 
 def withheld_ids(case: UseCase, lake: Lake, log: ServingLog, first: str, last: str) -> set[str]:
-    """The ids of the events from `first` to `last` whose decision withholds the label, by the log in the
-    lake.
+    """The ids of the events from `first` to `last` whose decision withholds the label.
 
-    The lake has the log also where the service's own file is gone. Raises `MissingPartitions` for a day that
-    the service took events on and that is not in `prediction_log` yet: its decisions are not known.
+    Decisions are read from the lake's copy of the log, which outlives the service's own file. Raises
+    `MissingPartitions` for a served day that is not in `prediction_log` yet.
     """
     served = {day for day in log.days_with("events") if first <= day <= last}
     days = sorted(served.union(lake.between(PREDICTION_LOG, first, last)))
