@@ -20,7 +20,7 @@ from mlops_assets.core.data.validation import validate
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.words import Words
 from mlops_assets.resources.environments import Settings
-from mlops_assets.sources.files import Preview
+from mlops_assets.sources.feed_folder import Preview
 from mlops_assets.sources.source_kinds import open_source
 
 SAMPLE_ROWS = 1_000

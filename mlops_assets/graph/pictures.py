@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_assets.core.judging.bootstrap import value_of
-from mlops_assets.core.judging.costs import Costs
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.measuring.bootstrap import value_of
 from mlops_assets.core.learning.tuning import Study
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject
@@ -31,7 +31,7 @@ def pictures(
     subject: Subject,
     holdout: pd.DataFrame,
     scores: Scores,
-    costs: Costs,
+    costs: AppliedCosts,
     features: Sequence[str],
     explained: npt.NDArray[np.float64],
     pushed: npt.NDArray[np.float64],
@@ -147,7 +147,7 @@ def reliability(
     return total / rows, rows, positives
 
 
-def value_saved(subject: Subject, holdout: pd.DataFrame, scores: Scores, costs: Costs) -> bytes:
+def value_saved(subject: Subject, holdout: pd.DataFrame, scores: Scores, costs: AppliedCosts) -> bytes:
     """What reviewing the highest scores of each day would have saved, at every number of reviews.
 
     The numbers go up to three times the configured capacity.

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict
-from mlops_assets.core.judging.markdown import bullets, code, number, plain, share, table
-from mlops_assets.core.judging.side_by_side import Evaluation
+from mlops_assets.core.judging.markdown import bullets, code, escaped, number, share, table
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject
 
@@ -108,13 +108,13 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         tags["git_dirty"], ", and whether there were changes is not known"
     )
     sections = [
-        f"# Model card of {plain(facts.name)}",
-        plain(facts.description),
+        f"# Model card of {escaped(facts.name)}",
+        escaped(facts.description),
         "## Model details",
         bullets(
-            f"Owner: {plain(facts.owner)}",
-            f"Model: {plain(facts.made_by)}, with Platt's scaling, so that a score is a probability of"
-            f" {plain(words.positive)}",
+            f"Owner: {escaped(facts.owner)}",
+            f"Model: {escaped(facts.made_by)}, with Platt's scaling, so that a score is a probability of"
+            f" {escaped(words.positive)}",
             f"Made as of {tags['as_of']}: of nothing that was known later",
             f"License: {LICENSE}",
             f"Verdict of the gate: it **{decided}**",
@@ -122,7 +122,7 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         "## Uses",
         "### Direct use",
         (
-            f"Scores for: {plain(facts.description)} The version's policy allows what scores below"
+            f"Scores for: {escaped(facts.description)} The version's policy allows what scores below"
             f" {facts.review:.4f}"
             + (
                 f", sends to review what scores from there on, and blocks from {facts.block:.4f}."
@@ -132,7 +132,7 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         ),
         "### Out-of-scope use",
         (
-            f"Features computed otherwise than by the feature service {plain(tags['feature_service'])} (plan"
+            f"Features computed otherwise than by the feature service {escaped(tags['feature_service'])} (plan"
             f" {code(tags['plan_digest'])}), and {words.events} unlike those from {evaluation.first_day} to"
             f" {evaluation.last_day}: the drift reports say when that is so."
         ),
@@ -149,8 +149,7 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
         "### Training data",
         bullets(
             f"{words.events.capitalize()} up to {tags['last_day']}, each with the latest verdict that was"
-            " known before"
-            f" {tags['as_of']}; training set {code(tags['training_set_digest'])}",
+            f" known before {tags['as_of']}; training set {code(tags['training_set_digest'])}",
             (
                 f"Made of what had arrived from {min(days)} to {max(days)}; SHA-256 of every file is in"
                 " `provenance.json`"
@@ -158,35 +157,34 @@ def body(facts: Facts, evaluation: Evaluation, verdict: Verdict) -> str:
                 else ""
             ),
             f"For the evaluation: up to {tags['evaluation_last_day']}, {evaluation.train_rows or 0:,} rows, "
-            f"{share(evaluation.train_positive_share)} of them {plain(words.positive)}",
+            f"{share(evaluation.train_positive_share)} of them {escaped(words.positive)}",
             f"{len(facts.features)} features: {', '.join(code(name) for name in facts.features)}",
         ),
         "### Training procedure",
         table(
-            ("setting", "value"), sorted((plain(str(k)), code(str(v))) for k, v in record["recipe"].items())
+            ("setting", "value"), sorted((escaped(str(k)), code(str(v))) for k, v in record["recipe"].items())
         ),
         "## Evaluation",
         (
-            f"On {evaluation.rows:,} {words.events}{_of_groups(evaluation)} from"
-            f" {evaluation.first_day} to {evaluation.last_day}, {evaluation.positives:,} of them"
-            f" {plain(words.positive)}"
+            f"On {evaluation.rows:,} {words.events}{_of_groups(evaluation)} from {evaluation.first_day} to"
+            f" {evaluation.last_day}, {evaluation.positives:,} of them {escaped(words.positive)}"
             f" ({share(evaluation.positive_share)}), which no fit that is compared here was trained on."
             f" Intervals hold 90 % of {len(evaluation.bootstrap)} resamples of {evaluation.resampled}."
         ),
         _results(evaluation, reference, words),
         f"### Verdict\n\nThe version {decided}:",
-        bullets(*(plain(reason) for reason in verdict.reasons)),
+        bullets(*(escaped(reason) for reason in verdict.reasons)),
         "## Technical specifications",
         bullets(
             f"Code: commit {code(tags['git_commit'])}{dirty}",
             f"Lock file: {code(tags['lock_digest'])}; configuration: {code(tags['config_digest'])}",
             f"Bundle: {code(tags['bundle_digest'])}",
             *(
-                f"Model text of the {plain(kind)} fit: {code(digest)}"
+                f"Model text of the {escaped(kind)} fit: {code(digest)}"
                 for kind, digest in record["models"].items()
             ),
             "Computed with"
-            f" {', '.join(f'{plain(name)} {plain(number)}' for name, number in record['runtime'].items())}",
+            f" {', '.join(f'{escaped(name)} {escaped(number)}' for name, number in record['runtime'].items())}",
             f"To make it again and compare: `mlops reproduce {facts.version}`",
         ),
     ]
@@ -247,7 +245,7 @@ def _results(evaluation: Evaluation, reference: str, words: Words) -> str:
         value = evaluation.metrics.get(who, {}).get(kind, math.nan)
         if not math.isfinite(value):
             return (
-                f"undefined: {plain(evaluation.undefined[f'{who}.{kind}'])}"
+                f"undefined: {escaped(evaluation.undefined[f'{who}.{kind}'])}"
                 if f"{who}.{kind}" in evaluation.undefined
                 else "none"
             )
@@ -270,20 +268,20 @@ def _results(evaluation: Evaluation, reference: str, words: Words) -> str:
         for kind, name in _named(evaluation, words).items()
         if kind in evaluation.metrics["candidate"]
     ]
-    return table(("metric", "this version", plain(reference), "difference"), rows)
+    return table(("metric", "this version", escaped(reference), "difference"), rows)
 
 
 def _slices(evaluation: Evaluation, reference: str, words: Words) -> str:
     rows = [
         (
-            plain(one.name),
+            escaped(one.name),
             f"{one.rows:,}",
             f"{one.positives:,}",
             *("undefined" if v is None else f"{v:.4f}" for v in (one.candidate, one.reference)),
         )
         for one in evaluation.slices
     ]
-    return table((words.events, "rows", words.positives, "this version", plain(reference)), rows)
+    return table((words.events, "rows", words.positives, "this version", escaped(reference)), rows)
 
 
 def _unknown(evaluation: Evaluation, subject: Subject) -> str:

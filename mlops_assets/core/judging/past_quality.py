@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_assets.core.data.verdict_history import latest_verdicts
-from mlops_assets.core.judging import measures as m
-from mlops_assets.core.judging.bootstrap import clusters, paired_bootstrap
-from mlops_assets.core.judging.costs import Costs
-from mlops_assets.core.judging.money import business_report, reviewed_at_capacity
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.measuring import measures as m
+from mlops_assets.core.judging.measuring.bootstrap import clusters, paired_bootstrap
+from mlops_assets.core.judging.measuring.money import business_report, reviewed_at_capacity
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words, as_column
 from serving.contract.policy import Policy, decide
@@ -76,7 +76,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PrecisionDifference:
     """Average precision of one version minus that of another on the same events, with a percentile interval.
 
     `resampled` names those of the `clusters` that let it vary most, and `clusters` how many groups each has.
@@ -170,7 +170,7 @@ def by_capacity(
     return np.where(reviewed, subject.decisions.looks, subject.decisions.passes)
 
 
-def caught(subject: Subject, rows: pd.DataFrame, decisions: npt.NDArray[Any], costs: Costs) -> Caught:
+def caught(subject: Subject, rows: pd.DataFrame, decisions: npt.NDArray[Any], costs: AppliedCosts) -> Caught:
     """What the decisions would have come to on the mature rows of `with_verdicts`."""
     words = Words.of(subject)
     made = rows.assign(decision=decisions)[rows["mature"].to_numpy(dtype=bool)]
@@ -193,7 +193,7 @@ def caught(subject: Subject, rows: pd.DataFrame, decisions: npt.NDArray[Any], co
     )
 
 
-def policies(subject: Subject, rows: pd.DataFrame, scored: Scored, costs: Costs) -> dict[str, Caught]:
+def policies(subject: Subject, rows: pd.DataFrame, scored: Scored, costs: AppliedCosts) -> dict[str, Caught]:
     """What a version would have caught by its own thresholds, and what a team with its highest scores."""
     own = by_thresholds(subject, rows, scored, costs.reviews_per_day)
     capacity = by_capacity(subject, rows, scored.scores, costs.reviews_per_day)
@@ -210,7 +210,7 @@ def difference(
     other: m.Scores,
     seed: int,
     confidence: float = 0.95,
-) -> Difference:
+) -> PrecisionDifference:
     """How much better `one` ranks the rows that have a verdict than `other`."""
     labels = rows[subject.labels.name]
     known = labels.notna().to_numpy(dtype=bool)
@@ -219,13 +219,13 @@ def difference(
     counts = {name: len(np.unique(codes)) for name, codes in groups.items()}
     own, others = (_defined(partial(m.average_precision, flags, scores[known])) for scores in (one, other))
     if own is None or others is None:
-        return Difference(None, None, None, confidence, 0, next(iter(groups)), counts)
+        return PrecisionDifference(None, None, None, confidence, 0, next(iter(groups)), counts)
     by, drawn = paired_bootstrap(flags, one[known], other[known], groups, seed, RESAMPLES)
     low, high = (
         None if np.isnan(drawn).any() else float(np.quantile(drawn, q))
         for q in ((1 - confidence) / 2, (1 + confidence) / 2)
     )
-    return Difference(own - others, low, high, confidence, RESAMPLES, by, counts)
+    return PrecisionDifference(own - others, low, high, confidence, RESAMPLES, by, counts)
 
 
 def stored_names(subject: Subject) -> dict[str, str]:

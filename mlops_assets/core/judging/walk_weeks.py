@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 import pandas as pd
 
-from mlops_assets.core.judging.costs import Costs
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,
@@ -76,7 +76,7 @@ def week(
     rows: pd.DataFrame,
     own: Scored,
     first: Scored,
-    costs: Costs,
+    costs: AppliedCosts,
     k: int,
 ) -> Week:
     """Measure one version of a walk, `own`, and the walk's `first` one, on the rows of `with_verdicts` that

@@ -13,9 +13,9 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from mlops_assets.core.judging.bootstrap import value_of
-from mlops_assets.core.judging.costs import Costs
-from mlops_assets.core.judging.measures import (
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.measuring.bootstrap import value_of
+from mlops_assets.core.judging.measuring.measures import (
     Flags,
     Scores,
     average_precision,
@@ -24,7 +24,7 @@ from mlops_assets.core.judging.measures import (
     recall_at_fpr,
     roc_auc,
 )
-from mlops_assets.core.judging.money import policy_from_costs
+from mlops_assets.core.judging.measuring.money import policy_from_costs
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Fitted, Learnable, Learner, Progress
 from mlops_assets.core.learning.splits import Split, utc_days
@@ -71,7 +71,7 @@ def train(
     features: Sequence[str],
     split: Split,
     recipe: Recipe,
-    costs: Costs,
+    costs: AppliedCosts,
     progress: Progress | None = None,
 ) -> TrainedModel:
     """Both fits of the recipe on the rows of `eligible_rows.assemble`.
@@ -238,7 +238,7 @@ def _tail_from(days: pd.Series, flags: Flags, at_most: int, positive: str) -> da
 
 
 def _metrics(
-    subject: Subject, held: pd.DataFrame, days: pd.Series, scores: Scores, costs: Costs
+    subject: Subject, held: pd.DataFrame, days: pd.Series, scores: Scores, costs: AppliedCosts
 ) -> dict[str, float]:
     flags, inspected = held[subject.labels.name].to_numpy(dtype=bool), subject.inspected
     metrics = {

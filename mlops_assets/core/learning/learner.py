@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlops_assets.core.judging.measures import Flags, Scores
+from mlops_assets.core.judging.measuring.measures import Flags, Scores
 from mlops_assets.core.learning.hyperparameters import Recipe
 
 Matrix = npt.NDArray[np.float64]

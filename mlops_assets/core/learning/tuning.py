@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops_assets.core.judging.measures import Flags
+from mlops_assets.core.judging.measuring.measures import Flags
 from mlops_assets.core.learning.fits import learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Learnable, Learner, Range
@@ -158,8 +158,7 @@ def _part(known: Learnable, days: Any, fold: Fold, words: Words) -> tuple[Flags,
         if (positives := int(known.flags[rows].sum())) in (0, int(rows.sum())):
             raise TuningError(
                 f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: ask for longer or"
-                " fewer folds in"
-                " [tuning], or for trials = 0"
+                " fewer folds in [tuning], or for trials = 0"
             )
     return head, measured
 

@@ -16,7 +16,7 @@ AsRead = Callable[[Sequence[str]], Iterable[pd.DataFrame]]
 
 
 @dataclass(frozen=True)
-class Difference:
+class Mismatch:
     """One value of a served vector that is another value offline.
 
     `event_id` is the id of the decision's event. `late_s` is None where nothing explains the difference.
@@ -38,7 +38,7 @@ class Parity:
     explained_late: int  # values that differ because something was committed after the decision had read
     late_s: float  # the longest that the clocks had known such a thing before the decision that lacked it
     missing: int  # logged vectors that could not be recomputed: unproven, so not clean
-    examples: tuple[Difference, ...]  # unexplained ones first
+    examples: tuple[Mismatch, ...]  # unexplained ones first
 
     @property
     def clean(self) -> bool:
@@ -93,7 +93,7 @@ def compare(
         ),
         missing=len(one) - len(ids),
         examples=tuple(
-            Difference(
+            Mismatch(
                 str(ids[r]),
                 features[c],
                 _plain(left[r, c]),

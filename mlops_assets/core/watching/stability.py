@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_assets.core.judging.measures import UndefinedMetric
+from mlops_assets.core.judging.measuring.measures import UndefinedMetric
 
 BINS = 10  # deciles of the reference, for which the customary limits of the index were found
 

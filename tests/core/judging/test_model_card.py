@@ -11,10 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.judging.costs import Costs
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict
 from mlops_assets.core.judging.model_card import Facts, body, model_card, shortened
-from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
+from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 DIGEST = "ab" * 32
@@ -71,7 +72,16 @@ def measured() -> Evaluation:
         for width in (0.3, 0.6)
     )
     return evaluate(
-        FRAUD, holdout, own, other, None, Costs(), k=20, seed=0, train=holdout, unknown_values=[10.0, 20.5]
+        FRAUD,
+        holdout,
+        own,
+        other,
+        None,
+        AppliedCosts(),
+        k=20,
+        seed=0,
+        train=holdout,
+        unknown_values=[10.0, 20.5],
     )
 
 
