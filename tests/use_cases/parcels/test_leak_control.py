@@ -29,7 +29,7 @@ class Learnt:
 
 
 def learnt(home: Home, leak: bool) -> Learnt:
-    home.configure(network_toml(parcels_per_day=150, leak=leak))
+    home.configure(network_toml(parcels_per_day=220, leak=leak))
     home.mlops("backfill", "--from", FIRST, "--to", LAST)
     told = home.mlops("train", "--as-of", AS_OF)
     (score,) = re.findall(r"average precision (\d\.\d+) against", " ".join(told["reasons"]))
