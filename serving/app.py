@@ -14,8 +14,9 @@ from serving.settings import ServingSettings
 
 
 def create_app(settings: ServingSettings, registry: Registry | None = None) -> FastAPI:
-    """An application with parts of its own; the follower starts, and everything stops, with the application's
-    lifespan.
+    """An application with its own parts.
+
+    Its threads start and stop with its lifespan. `BadStore` where the home's store cannot be opened.
     """
     service = Service(settings, registry)
     app = FastAPI(title=f"{settings.use_case}: scoring", version="1", lifespan=service.running)

@@ -21,8 +21,8 @@ log = logging.getLogger("serving.clock")
 def lake_end_us(settings: ServingSettings) -> int:
     """Midnight after the newest day of the lake's events, in microseconds since the epoch; 0 without any.
 
-    It takes three rows to reach a day. Where the lake cannot be read, a warning says so: the service needs
-    nothing else of it.
+    A day counts from its third row on. Where the lake cannot be read, a warning says so. The service needs
+    nothing else of the lake.
     """
     try:
         lake, rows, newest = Lake(settings.lake_root), 0, ""
@@ -41,7 +41,7 @@ def lake_end_us(settings: ServingSettings) -> int:
 
 
 def as_of_us(release: Release) -> int:
-    """The day as of which a version was trained, in microseconds since the epoch; 0 where it does not say.
+    """The day as of which a version was trained, in microseconds since the epoch; 0 where it names none.
 
     No event that the version scores is much older.
     """

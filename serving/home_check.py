@@ -1,6 +1,4 @@
-"""Before anything is served: whether a home and the service's clock belong together, and where event time
-goes on.
-"""
+"""What is checked before anything is served: whether the home's newest day and the service's clock agree."""
 
 from __future__ import annotations
 

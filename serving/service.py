@@ -1,5 +1,6 @@
-"""The parts of a running service, and how it starts and stops: readiness goes first, what is in flight
-finishes, then the door closes.
+"""The parts of a running service, and how the service starts and stops.
+
+At a stop, readiness goes first, requests in flight are answered, then the socket closes.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from serving.settings import ServingSettings
 from serving.store.opening import serving_store
 from serving.store.upkeep import state_check, tidy_until
 
-ORPHAN_TIMEOUT_S = 40  # more than the grace for what is in flight
+ORPHAN_TIMEOUT_S = 40  # More than the grace for requests in flight.
 log = logging.getLogger("serving")
 
 
 class Service:
-    """One process's service: settings, counters, the follower of the registry, the data plane."""
+    """The service of one process: settings, counters, the follower of the registry, the data plane."""
 
     def __init__(self, settings: ServingSettings, registry: Registry | None = None) -> None:
         self.settings = settings
@@ -55,6 +56,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self, app: Any) -> AsyncIterator[None]:
+        """The lifespan of the application: starts the threads, and stops everything at the end."""
         self.follower.start()
         stop = threading.Event()
         tidying = threading.Thread(
@@ -80,10 +82,9 @@ class Service:
         return champion.release if champion else None
 
     def _end_with_the_supervisor(self) -> None:
-        """A worker whose supervisor was killed closes its door at once, for the next supervisor needs the
-        port.
+        """Stop a worker whose supervisor was killed, because the next supervisor needs the port.
 
-        What is in flight finishes within the grace that the server gives at SIGTERM.
+        Requests in flight are answered within the grace that the server gives at SIGTERM.
         """
         supervisor = multiprocessing.parent_process()
         if supervisor is None or threading.current_thread() is not threading.main_thread():
@@ -101,8 +102,9 @@ class Service:
         threading.Thread(target=watch, name="supervisor", daemon=True).start()
 
     def _drain_before_exit(self) -> None:
-        """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a
-        balancer can turn away in between.
+        """On SIGTERM answer 503 on readiness first, and hand the signal to the server a moment later.
+
+        A load balancer can turn away in between.
         """
         if threading.current_thread() is not threading.main_thread():
             return

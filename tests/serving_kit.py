@@ -94,7 +94,7 @@ def tiny_release(plan: FeaturePlan, seed: int = 0, policy: Policy | None = None,
 
 
 REFERENCE = pa.table({"score": [0.1, 0.2]})
-PORTABLE = b"the service never reads it"
+ONNX_FILE = b"the service never reads it"
 
 
 @dataclass
@@ -121,7 +121,7 @@ class TinyRegistry:
         from mlflow import MlflowClient
 
         (self.home / "mlflow").mkdir(parents=True, exist_ok=True)
-        written = write_release(release, scratch / "bundle", REFERENCE, PORTABLE)
+        written = write_release(release, scratch / "bundle", REFERENCE, ONNX_FILE)
         if spoil:
             spoil(scratch / "bundle")
         client = MlflowClient(self.uri, self.uri)

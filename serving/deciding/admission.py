@@ -1,7 +1,7 @@
-"""What an event or a label may say.
+"""Which events and labels the service accepts.
 
-Ingest takes what this lets through. An event that ingest would quarantine has already been decided on, and
-the features of training and service would differ by it.
+Ingest accepts the same. Otherwise ingest would quarantine an event that was decided on, and the features of
+training and service would differ by it.
 """
 
 from __future__ import annotations

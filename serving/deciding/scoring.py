@@ -1,4 +1,4 @@
-"""From an event or a ready-made vector to what a scorer takes, and what is told beside the score."""
+"""From an event or a ready-made vector to a score, a decision and the reasons for it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from serving.contract.subject import Event, Flag, Number
 from serving.messages import BadInput, ScoredEvent
 from serving.releases import Champion
 
-REASONS = 3  # An analyst reads no more of them.
+REASONS = 3  # An analyst reads no more.
 
 Vector = Mapping[str, float | None]
 
 
 class EventInputs:
-    """What the features of an event are computed from, by the event's declaration."""
+    """The inputs of an event's features, by the event's declaration."""
 
     def __init__(self, event: Event) -> None:
-        # A view goes by the join key, which may have another name than the event's column.
+        # A view is asked by the join key, which may have another name than the event's column.
         self._keys = tuple({(join, key.name) for key in event.keys for join in (key.name, key.joins)})
-        # A flag is no input of a feature of the row.
+        # On-demand features take numbers and texts, and no flags.
         self._inputs = tuple(column.name for column in event.columns if not isinstance(column, Flag))
         numbers = {column.name for column in event.columns if isinstance(column, Number)}
         self._own = tuple((name, name in numbers) for name in event.names[1:])
@@ -42,7 +42,10 @@ class EventInputs:
         ]
 
     def vector(self, state: OnlineState, scored: ScoredEvent) -> dict[str, float | None]:
-        """The service's vector in its order, from the state as it is; `BadEvent` for a value of no use."""
+        """The service's vector in its order, from the state as it is.
+
+        Raises `BadEvent` for a value that the features cannot use.
+        """
         values = scored.values
         inputs = {name: values[name] for name in self._inputs}
         inputs["event_time_us"] = scored.event_us
@@ -84,7 +87,7 @@ def reasons(scorer: Scorer, vector: Vector, row: Sequence[float]) -> tuple[Reaso
 
 
 def freshness_of(state: OnlineState, at_us: int) -> dict[str, float | None]:
-    """How many seconds before a moment the newest event of each view's stream was; None: there is none."""
+    """How many seconds before a moment each view's newest event was; None where there is none."""
     newest = {
         stream: state.newest_us(stream, at_us)
         for stream in dict.fromkeys(view.stream for view in state.plan.views)

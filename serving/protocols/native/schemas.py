@@ -21,15 +21,14 @@ from serving.contract.subject.event import LARGEST, TEXT_LENGTH
 
 MAX_FEATURES = 2_000
 
-FIRST_MOMENT = datetime(
-    2000, 1, 1, tzinfo=UTC
-)  # ingest takes what is before it for a clock that was never set
-LAST_MOMENT = datetime.max.replace(tzinfo=UTC)  # what is after it in UTC cannot be told
+# Ingest takes a time before this one for a clock that was never set.
+FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)  # Python has no later time.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def _clean(value: str) -> str:
-    """Ingest trims ids, so that one with a blank at its end would be another one there."""
+    """Ingest trims ids. An id with a blank at its end would be another id there."""
     if value != value.strip() or CONTROL.search(value):
         raise ValueError("an id neither begins nor ends with white space, and holds no control character")
     return value
@@ -46,8 +45,8 @@ def _set_clock(moment: datetime) -> datetime:
 Id = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
 Time = Annotated[AwareDatetime, AfterValidator(_set_clock)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-# What the engine can count with: sums of squares of hundredths stay far inside its integers. The range of a
-# value is the release's to say.
+# Sums of squares of hundredths stay far inside the integers of the feature engine. The range of a column
+# stands in the release.
 Countable = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Word = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH), AfterValidator(_clean)]
 
@@ -132,8 +131,6 @@ class ErrorItem(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The shape of every refusal. Of the input it names at most a number or a moment that is
-    beyond a bound.
-    """
+    """The shape of every refusal. Of the input it names at most a number or a moment beyond a bound."""
 
     detail: list[ErrorItem]

@@ -28,7 +28,7 @@ MAX_EVENTS = 1_000  # Of a further feed, in a request.
 
 
 class Wire:
-    """The messages of one use case: its noun, its columns and its words, as models and as plain values."""
+    """The messages of one use case, as models and as values."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject, self._event = subject, subject.event
@@ -121,7 +121,7 @@ def _stream_model(feed: Feed) -> type[BaseModel]:
 
 
 def _stream_event(name: str, fields: dict[str, Any], stream: Event | Feed) -> type[BaseModel]:
-    """One event of a stream: `fields`, its times, its keys and its columns, what is required first."""
+    """One event of a stream: `fields`, its times, its keys and its columns. Required fields come first."""
     fields = {**fields, "event_timestamp": (Time, ...)}
     for key in stream.keys:
         fields[key.name] = (Id | None, None) if key.nullable else (Id, ...)

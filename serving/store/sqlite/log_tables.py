@@ -1,8 +1,8 @@
 """The tables of the service's log, and what earlier versions of the file lacked.
 
-The columns of decisions and labels follow from the use case, whose subject stands in the file. Files of
-before have none: theirs is `BEFORE`. The log shares `serving.db` with the online state, so that a decision,
-its event and its id commit in one transaction.
+The columns of decisions and labels follow from the use case, whose subject stands in the file. Earlier files
+have no subject, and belong to `BEFORE`. The log shares `serving.db` with the online state, so that a
+decision, its event and its id commit in one transaction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from serving.contract.subject.event import Event
 from serving.store.base import BadStore, Position
 
 SCHEMA_VERSION = 5
-FIRST_WITH_SUBJECT = 5  # Files of before belong to `BEFORE`.
+FIRST_WITH_SUBJECT = 5  # Earlier files belong to `BEFORE`.
 
 SHARED = """
 CREATE TABLE IF NOT EXISTS sequence (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL,
@@ -46,11 +46,11 @@ DROP INDEX labels_once;
 def create_tables(connection: sqlite3.Connection, subject: Subject | None = None) -> Subject | None:
     """Make the tables that are missing; returns the subject of the file, None where none is known yet.
 
-    An older file is brought up to this version. With `subject` the tables of its decisions and labels are
-    made too. `BadStore` for a file of a newer version or of another use case.
+    A file of an earlier version is brought up to this one. With `subject` the tables of its decisions and
+    labels are made too. `BadStore` for a file of a newer version or of another use case.
     """
     if version_of(connection) == SCHEMA_VERSION and (known := _stored(connection)) == subject:
-        return known  # Most openings: nothing to write, so no lock to wait for.
+        return known  # Most openings write nothing, and wait for no lock.
     with transaction(connection):  # Two workers that start at once migrate one after the other.
         version = version_of(connection)
         for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
@@ -85,7 +85,7 @@ def position_of(connection: sqlite3.Connection) -> Position:
 
 
 def _hold(connection: sqlite3.Connection, subject: Subject, stored: Subject | None) -> None:
-    """Make the tables of a subject, with the columns that a later declaration of it added."""
+    """Make the tables of a subject, and the columns that a later declaration of the use case added."""
     check_subject(subject, stored)
     _run(connection, _tables(subject))
     _add_columns(connection, "decisions", subject.event)
@@ -188,6 +188,6 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:
-    """Statement by statement: `executescript` would commit first."""
+    """Run each statement alone, because `executescript` would commit first."""
     for statement in script.split(";"):
         connection.execute(statement)

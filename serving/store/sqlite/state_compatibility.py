@@ -1,6 +1,4 @@
-"""What the stored events are good for: whether they can serve another plan, and which moment they have
-reached.
-"""
+"""Whether the stored events can serve a plan, and which moment they have reached."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ from serving.store.base import AGREE
 
 
 def lacks(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
-    """Why the stored events cannot serve a plan: a column that was never stored with them, or a stream that
-    has none while others do.
+    """Why the stored events cannot serve a plan, a line each.
+
+    A column was never stored, or a stream has no event while others have.
     """
     current = standing(connection).current
     shared = {table_name(name, current) for name in ("packs", "removed")}
@@ -42,14 +41,12 @@ def lacks(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
 
 
 def agreed_us(connection: sqlite3.Connection, stream: str, events: int = AGREE) -> int:
-    """The moment that so many events of a stream of the online state have reached; 0 where
-    there are fewer.
-    """
+    """The moment that so many events of a stream have reached; 0 where there are fewer."""
     try:
         generation = standing(connection).current
         if (table := table_name(stream, generation)) not in tables_of(connection, generation):
             return 0
-    except sqlite3.OperationalError:  # a log without a state
+    except sqlite3.OperationalError:  # A log without a state.
         return 0
     row = connection.execute(
         f"SELECT event_us FROM {table} ORDER BY event_us DESC LIMIT 1 OFFSET ?", (events - 1,)
