@@ -1,10 +1,8 @@
-"""Feeds that come as files: which files hold rows of which days of arrival, and what stands in them, read
-once and typed.
+"""A feed as a folder of files: the arrival days of each file, and its typed rows.
 
-A file is opened for a range of days only where its Parquet footer, its name (`by_file`) or a first reading
-say that it holds rows of them. Rows without a readable time belong to the day in the file's name, or to that
-of the row above. A file that cannot be read fails the day in its name only, or every day where its name has
-none.
+A file is read for a range of days only if its Parquet footer, its name (`by_file`) or a first reading say
+that it has rows of these days. A row without a readable time belongs to the day in the file's name, or to the
+day of the row above. An unreadable file fails the day in its name, or every day if its name has no day.
 """
 
 from __future__ import annotations
@@ -38,10 +36,9 @@ T = TypeVar("T")
 class Preview:
     """A feed before its first backfill.
 
-    `mapping` says where each canonical column is found, in words; `rows` are the first ones, raw and typed.
-
-    `days` are the first and last day of arrival of what was looked at: every file whose name or footer says
-    its days, and the first one. Of `unread` further files nobody knows before they are read.
+    `mapping` has the place of each canonical column in words. `rows` are the first rows, raw and typed.
+    `days` are the first and the last arrival day in the first file and in every file whose name or footer
+    tells its days. `unread` is the number of all other files.
     """
 
     files: tuple[str, ...]
@@ -62,8 +59,10 @@ class Folder:
         self._told: set[str] = set()
 
     def rows(self, first: date, last: date) -> pa.Table:
-        """Typed rows that arrived from `first` to `last`, in the order of the files, with `malformed` and
-        `arrival_day`.
+        """The typed rows that arrived from `first` to `last`, in the order of the files.
+
+        They have the columns `malformed` and `arrival_day`. Raises `SourceError` for a file that cannot be
+        read.
         """
         tables = []
         for file in self._files():
@@ -80,9 +79,9 @@ class Folder:
         return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def preview(self, rows: int) -> Preview:
-        """What the feed looks like, from its names and footers and from its first file that has rows.
+        """The feed by its names, footers, and first file with rows.
 
-        `SourceError` as for `rows`.
+        `rows` is the most rows to show. Raises `SourceError` as in `rows`.
         """
         files = self._files()
         table, names, opened = self.schema.empty_table(), self.layout.wanted, 0
@@ -113,12 +112,10 @@ class Folder:
         counted: Callable[[pa.Table], pa.Table] | None = None,
         delay_days: int = 0,
     ) -> dict[str, FileRows]:
-        """How many rows arrived on which day, by file.
+        """The number of rows by arrival day, for each file.
 
-        Only files that are new or have changed since `known` are read.
-
-        `counted` makes of a file's rows those that count, which may arrive up to `delay_days` later than the
-        file's own rows.
+        Only files that are new or have changed since `known` are read. `counted` derives the rows to count
+        from the rows of a file. They arrive up to `delay_days` after the rows of the file.
         """
         found = {}
         for file in self._files():
@@ -148,6 +145,7 @@ class Folder:
 
     @property
     def schema(self) -> pa.Schema:
+        """The columns of `rows`."""
         columns = [(name, TYPES[kind]) for name, kind in self.layout.kinds.items()]
         return pa.schema([*columns, (MALFORMED, pa.string()), (ARRIVAL_DAY, pa.date32())])
 
@@ -156,7 +154,7 @@ class Folder:
         for path in self._listing.left_out:
             if path not in self._told:
                 self._told.add(path)
-                _log.warning("left out, as its name is not that of a table: %s", path)
+                _log.warning("left out, because its name is not the name of a table: %s", path)
         if self.layout.by_file and (
             nameless := [file.path for file in self._listing.files if file.named_day is None]
         ):
@@ -167,7 +165,10 @@ class Folder:
         return self._listing.files
 
     def _span_or_skip(self, file: DataFile, first: date, last: date) -> tuple[date, date] | None:
-        """The first and last day of arrival in a file, None where it has no rows."""
+        """The first and the last arrival day in a file. None without rows, or if the file is unreadable.
+
+        An unreadable file is an error only for the day in its name.
+        """
         try:
             if file not in self._spans:
                 self._spans[file] = self._span(file)
@@ -175,7 +176,7 @@ class Folder:
         except SourceError as error:
             if file.named_day is None or first <= file.named_day <= last:
                 raise
-            _log.warning("left out, as its name is of another day: %s", error)
+            _log.warning("left out, because its name has another day: %s", error)
             return None
 
     def _span(self, file: DataFile) -> tuple[date, date] | None:
@@ -185,9 +186,7 @@ class Folder:
         return _extremes(table) if table.num_rows else None
 
     def _told_span(self, file: DataFile) -> tuple[date, date] | None:
-        """From the name where it is what counts, or from a Parquet footer, where that is complete and
-        plausible.
-        """
+        """The span that the name of the file (`by_file`) or a complete, plausible Parquet footer tells."""
         if self.layout.by_file:
             return (file.named_day, file.named_day) if file.named_day is not None else None
 
@@ -220,7 +219,7 @@ class Folder:
         return delimited.read(text, self.layout)
 
     def _opened(self, file: DataFile, use: Callable[[IO[bytes]], T]) -> T:
-        """What `use` makes of the file; every error names the file, and the place where there is one."""
+        """The result of `use` on the open file. Raises `SourceError` with the file and the place in it."""
         if file.size == 0:
             raise SourceError(f"{file.path}: is empty, without even a header")
         try:
@@ -251,6 +250,6 @@ def _extremes(table: pa.Table) -> tuple[date, date]:
 
 
 def _counts(rows: pa.Table) -> dict[str, int]:
-    """Rows by day of arrival."""
+    """The number of rows by arrival day."""
     counts = pc.value_counts(rows.column(ARRIVAL_DAY)).to_pylist()
     return {str(entry["values"]): int(entry["counts"]) for entry in counts}

@@ -14,42 +14,40 @@ from mlops_assets.core.judging.measuring.slices import Slice
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the gate decides on.
+    """The figures that the gate decides on.
 
-    An undefined metric is NaN here, with its reason in `undefined`, and a NaN is a refusal.
+    An undefined metric is NaN, with its reason in `undefined`. The gate refuses a candidate with NaN.
     """
 
     rows: int
     positives: int
-    clusters: Mapping[str, int]  # how many groups there are, under names such as "routes"
-    resampled: str  # of `clusters`, those by which the difference varies most
+    clusters: Mapping[str, int]  # the number of groups, by names such as "routes"
+    resampled: str  # the name of the `clusters` by which the difference varies most
     first_day: str
     last_day: str
     k: int
     reviews_per_day: int
     reference: str  # "champion", "baseline" where there is none, or "none"
-    metrics: Mapping[str, Mapping[str, float]]  # of "candidate", "champion", "baseline", as far as given
+    metrics: Mapping[str, Mapping[str, float]]  # by "candidate", "champion", "baseline", as given
     undefined: Mapping[str, str]
     difference: float  # average precision, candidate minus reference
-    bootstrap: tuple[float, ...]  # the same on each resample
-    # 90 %, of the two's average precision and value saved, and of the difference of each
+    bootstrap: tuple[float, ...]  # the difference on each resample
+    # 90 % intervals of average precision and value saved: of both models and of their difference
     intervals: Mapping[str, tuple[float, float]]
     slices: tuple[Slice, ...]
-    # the candidate's relative calibration error, were its scores right, on each draw of labels
+    # the relative calibration error that correct scores show by chance, on each draw of labels
     calibration_by_chance: tuple[float, ...] = ()
-    # events of the same days without a verdict: no figure here is about them
+    # events of the same days without a verdict, which no other figure covers
     unknown_rows: int | None = None
     unknown_value: float | None = None  # the sum of their values; None where cases are counted
     train_rows: int | None = None
     train_positive_share: float | None = None
-    # how many times larger, or smaller, than expected the values are; see `evaluate`
+    # the factor between the values and the expected values, see `evaluate`
     value_factor: float | None = None
     value: str | None = None  # the name of the value column
 
     def lower_bound(self, confidence: float) -> float:
-        """Below which the true difference lies with a chance of at most 1 - confidence (percentile bootstrap,
-        one-sided); NaN if undefined.
-        """
+        """The one-sided lower bound of the difference by percentile bootstrap. NaN where it is undefined."""
         return float(np.quantile(self.bootstrap, 1 - confidence)) if self.bootstrap else math.nan
 
     @property
@@ -59,27 +57,27 @@ class Evaluation:
 
     @property
     def unknown_share(self) -> float | None:
-        """The share of events without a verdict on the holdout's days; None where it was not asked."""
+        """The share of events without a verdict on the holdout's days. None where these were not counted."""
         total = self.rows + (self.unknown_rows or 0)
         return None if self.unknown_rows is None or not total else self.unknown_rows / total
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, NaN as null, the resamples as their quantiles.
+        """The values for JSON, with null for NaN and quantiles for resamples.
 
-        The counts of `clusters` stand beside the other values, and the value column gives its name to what is
-        about it, as in "unknown_weight" and "weight_factor".
+        The counts of `clusters` are at the top level. Figures about the value column have its name, such as
+        "unknown_weight" and "weight_factor".
         """
-        plain = {**asdict(self), "unknown_share": self.unknown_share}
-        plain |= plain.pop("clusters")
-        name, unknown, factor = (plain.pop(key) for key in ("value", "unknown_value", "value_factor"))
+        values = {**asdict(self), "unknown_share": self.unknown_share}
+        values |= values.pop("clusters")
+        name, unknown, factor = (values.pop(key) for key in ("value", "unknown_value", "value_factor"))
         if name is not None:
-            plain |= {f"unknown_{name}": unknown, f"{name}_factor": factor}
-        plain |= {name: _quantiles(getattr(self, name)) for name in ("bootstrap", "calibration_by_chance")}
-        plain["slices"] = [
+            values |= {f"unknown_{name}": unknown, f"{name}_factor": factor}
+        values |= {name: _quantiles(getattr(self, name)) for name in ("bootstrap", "calibration_by_chance")}
+        values["slices"] = [
             {**asdict(one), "difference": one.difference, "bootstrap": _quantiles(one.bootstrap)}
             for one in self.slices
         ]
-        return _without_nan(plain)
+        return _without_nan(values)
 
 
 def _quantiles(resamples: Sequence[float]) -> dict[str, float | None]:

@@ -1,7 +1,7 @@
-"""What a file is, told by its first bytes: a suffix may be missing, or lie.
+"""The kind of a file by its first bytes. Its suffix can be missing or wrong.
 
-A reader of one kind of file (`delimited`, `parquet`) gives `Raw`; what it cannot read is `ContentError`, with
-the place in the file.
+The reader of each kind of file (`delimited`, `parquet`) returns `Raw`, and raises `ContentError` with the
+place in the file.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _FOREIGN = {
 
 
 class ContentError(PlatformError):
-    """What cannot be read in a file, without the file's name.
+    """A problem in the content of a file. The message does not name the file.
 
-    `place` is a line or a row of it, None where it is the file as a whole.
+    `place` is a line or a row; None for the file as a whole.
     """
 
     def __init__(self, what: str, place: str | None = None) -> None:
@@ -46,18 +46,21 @@ class ContentError(PlatformError):
 
 @dataclass(frozen=True)
 class Raw:
-    """The wanted columns of one file under the feed's names, as they stand there.
+    """The wanted columns of one file, with the names and values of the feed.
 
-    `places` says where rows (from 0) are, for people: `line 14`.
+    `places` returns the places of rows (from 0) in words, such as `line 14`.
     """
 
     table: pa.Table
-    names: list[str]  # of all the columns that the file has
+    names: list[str]  # all columns of the file
     places: Callable[[np.ndarray], list[str]]
 
 
 def unpacked(content: bytes) -> bytes:
-    """The content without its compression, however often it was compressed."""
+    """The content without its compression, up to three layers of it.
+
+    Raises `ContentError` for damaged compression and for a file of a foreign kind.
+    """
     for _ in range(3):
         packing = next((name for magic, name in _PACKINGS.items() if content.startswith(magic)), None)
         if packing is None:

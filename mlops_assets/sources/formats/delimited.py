@@ -1,9 +1,7 @@
-"""One CSV file, in the dialect that it is in: Arrow reads it where its quoting is beyond doubt, Python's
-strict reader where it is not.
+"""One CSV file in any dialect. Arrow reads a file with sound quoting, Python's strict reader any other file.
 
-Arrow alone takes text after a closing quote for part of the value, and the rest of a file for one value where
-a quote is not closed. So every quote is looked at first, and the rows that Arrow gives are counted against
-the lines of the file.
+Arrow takes text after a closing quote for a part of the value. It takes the rest of a file for one value if a
+quote is not closed. Therefore every quote is checked, and Arrow's rows are counted against the lines.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ Swallowed = Callable[[str, str], bool]
 
 
 def read(content: bytes, layout: Layout) -> Raw:
+    """The wanted columns of a CSV file as text. Raises `ContentError` with the line."""
     text = utf8(content, layout.encoding, layout.rules.section)
     header = read_header(text, layout.wanted)
     columns = layout.chosen(header.names, ONE_NAME if len(header.names) == 1 else NO_NAME)
@@ -44,11 +43,10 @@ def read(content: bytes, layout: Layout) -> Raw:
 
 
 def _like_a_row(header: Header, telling: list[str]) -> Swallowed:
-    """Whether a line on which a quoted value goes on is a row by its looks: stray quotes make one value of
-    what is between them.
+    """A test whether a line inside a quoted value looks like a row. Stray quotes join the rows between them.
 
-    `telling` are columns in which every row has a digit. A row may end a value of its first column; then the
-    line on which that value began (`opening`) is no row.
+    `telling` are columns in which every row has a digit. A row can end a quoted value in its first column.
+    Then the line on which that value began (`opening`) is no row.
     """
     positions = [header.names.index(name) for name in telling]
     separators = len(header.names) - 1
@@ -60,7 +58,7 @@ def _like_a_row(header: Header, telling: list[str]) -> Swallowed:
             return False
         try:
             values = next(csv.reader([line], delimiter=header.delimiter), [])
-        except csv.Error:  # a value beyond what the reader takes
+        except csv.Error:  # a value beyond the limit of the reader
             return False
         return len(values) == len(header.names) and all(any(map(str.isdigit, values[at])) for at in positions)
 
@@ -69,21 +67,24 @@ def _like_a_row(header: Header, telling: list[str]) -> Swallowed:
 
 def _about_swallowed(line: int, begin: int) -> ContentError:
     what = (
-        f"looks like a row, but stands within a quoted value of the row that begins on line {begin}; close"
-        " that quote, or take it out"
+        f"looks like a row, but is inside a quoted value of the row that begins on line {begin}; close that"
+        " quote, or remove it"
     )
     return ContentError(what, f"line {line}")
 
 
-# The fast way
+# With Arrow
 
 
 def _by_arrow(text: bytes, header: Header, columns: list[str], swallowed: Swallowed) -> pa.Table | None:
-    """The columns as Arrow reads them; None where that could be wrong, or where Arrow refuses."""
+    """The columns as Arrow reads them. None where they could be wrong, or where Arrow refuses.
+
+    Raises `ContentError` for a row inside a quoted value.
+    """
     if len(text) == header.begin:
         return pa.table({name: pa.array([], pa.string()) for name in columns})
     quotes = text.find(b'"', header.begin) >= 0
-    with ThreadPoolExecutor(1) as beside:  # the look at the quotes takes no time of its own while Arrow reads
+    with ThreadPoolExecutor(1) as beside:  # The check runs while Arrow reads.
         sound = beside.submit(quoting.are_sound, text, header.begin, header.delimiter) if quotes else None
         table = _arrow_table(text, header, columns, quotes)
         if table is None or (sound is not None and not sound.result()):
@@ -127,7 +128,7 @@ def _refuse_swallowed(text: bytes, header: Header, lines: quoting.Lines, swallow
             raise _about_swallowed(header.line + line, header.line + opening)
 
 
-# The exact way
+# With Python's strict reader
 
 
 def _by_line(
@@ -135,7 +136,7 @@ def _by_line(
 ) -> tuple[pa.Table, np.ndarray]:
     """The columns, and the line on which each row begins.
 
-    Whatever is no row of the header's width is a `ContentError`.
+    Raises `ContentError` for a row that has not as many values as the header.
     """
     positions = [header.names.index(name) for name in columns]
     values: list[list[str]] = [[] for _ in columns]
@@ -152,7 +153,7 @@ def _by_line(
 
 def _records(text: bytes, header: Header, swallowed: Swallowed) -> Iterator[tuple[int, list[str]]]:
     width = len(header.names)
-    taken: list[str] = []  # the lines of the record that is read
+    taken: list[str] = []  # the lines of the current record
     reader = strict_reader(_noted(text[header.begin :].decode(), taken), header.delimiter)
     while True:
         line = header.line + reader.line_num
@@ -180,7 +181,7 @@ def _noted(text: str, taken: list[str]) -> Iterator[str]:
 
 
 def _at_the_end(text: bytes, begin: int, lines: int) -> bool:
-    """Whether so many lines after `begin` are all, and the last of them has no end."""
+    """Whether the text has that many lines after `begin`, and the last line has no line end."""
     return not text.endswith((b"\n", b"\r")) and lines == len(LINE_END.findall(text, begin)) + 1
 
 

@@ -1,6 +1,4 @@
-"""The dialect of a CSV file, told by what it is: its encoding, the line that is the header, and the separator
-that gives the wanted names.
-"""
+"""The dialect of a CSV file, from its content: encoding, header line, and separator."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from typing import Any
 from mlops_assets.sources.formats.content import ContentError
 
 DELIMITERS = (",", ";", "\t", "|")
-_BOMS = (  # those of UTF-32 begin like those of UTF-16
+_BOMS = (  # UTF-32 comes first, because its BOM begins like that of UTF-16.
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -23,7 +21,7 @@ _BOMS = (  # those of UTF-32 begin like those of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 LINE_END = re.compile(rb"\r\n|\r|\n")
-_BLANK = re.compile(rb'[ \t,;|"]*(?:\r\n|\r|\n)')  # a spreadsheet writes an empty row as separators
+_BLANK = re.compile(rb'[ \t,;|"]*(?:\r\n|\r|\n)')  # Spreadsheets write an empty row as separators.
 _SEP = re.compile(rb'"?sep=([\x09\x20\x21\x23-\x7e])"?[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)
 _SOMETHING = re.compile(rb"\S")
 _HEADER_BYTES = 1 << 20
@@ -31,7 +29,7 @@ _HEADER_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Header:
-    """`begin` is where the rows begin, in bytes; `line` is the number of their first line."""
+    """The header of a file. `begin` is the byte at which the rows begin, `line` the number of that line."""
 
     names: list[str]
     delimiter: str
@@ -42,7 +40,8 @@ class Header:
 def utf8(content: bytes, encoding: str, section: str) -> bytes:
     """The text as UTF-8 without a BOM.
 
-    A BOM says more of the encoding than the configuration does, whose `section` an error names.
+    A BOM counts more than the configured encoding. Raises `ContentError` for bytes that are no text. The
+    message names the `section` of the configuration.
     """
     bom, encoding = next(
         ((bom, name) for bom, name in _BOMS if content.startswith(bom)), (b"", codecs.lookup(encoding).name)
@@ -73,7 +72,10 @@ def utf8(content: bytes, encoding: str, section: str) -> bytes:
 
 
 def read_header(text: bytes, wanted: Collection[str]) -> Header:
-    """The first line that is not blank, separated by whatever gives most of the wanted names."""
+    """The header: the first line that is not blank, with the separator that gives the most wanted names.
+
+    Raises `ContentError` for an empty file and for a header that cannot be read.
+    """
     begin, line = 0, 1
     candidates: tuple[str, ...] = DELIMITERS
     while before := _SEP.match(text, begin) or _BLANK.match(text, begin):
@@ -104,6 +106,7 @@ def _score(names: Sequence[str], wanted: Collection[str]) -> tuple[int, int]:
 
 
 def strict_reader(lines: Iterable[str], delimiter: str) -> Any:
+    """Python's CSV reader, which raises `csv.Error` for unsound quoting."""
     return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=delimiter != " ")
 
 

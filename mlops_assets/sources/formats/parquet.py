@@ -1,4 +1,4 @@
-"""One Parquet file: its wanted columns, and the days that its footer tells without reading a row."""
+"""One Parquet file: its wanted columns, and the arrival days in its footer."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from mlops_assets.sources.formats.content import ContentError, Raw
 
 
 def read(handle: IO[bytes], layout: Layout) -> Raw:
+    """The wanted columns of a Parquet file. Raises `ContentError`."""
     with _opened(handle) as parquet:
         names = list(parquet.schema_arrow.names)
         columns = layout.chosen(names)
-        # A thread of Arrow's that still holds the Python file as the interpreter ends would abort the
-        # process.
+        # A thread of Arrow that holds the Python file at the end of the interpreter would abort the process.
         table = parquet.read(columns=columns, use_threads=False)
         return Raw(table, names, row_numbers)
 
 
 def row_numbers(rows: np.ndarray) -> list[str]:
+    """The places of rows (from 0) in words, such as `row 1`."""
     return [f"row {row + 1}" for row in rows.tolist()]
 
 
 def days_of_footer(handle: IO[bytes], layout: Layout) -> tuple[date, date] | None:
-    """First and last day of arrival, where the statistics of the column that says it are complete."""
+    """The first and the last arrival day by the footer. None where its statistics are incomplete.
+
+    Raises `ContentError`.
+    """
     with _opened(handle) as parquet:
         column = layout.arrival_column(list(parquet.schema_arrow.names))
         try:
             days = _days(parquet.metadata, column) if isinstance(column, str) else None
             if days is None or layout.rules.timezone == USUAL.timezone:
                 return days
-            return days[0] - timedelta(days=1), days[1] + timedelta(
-                days=1
-            )  # the footer's days may be those of local clocks
-        except (
-            OverflowError,
-            ValueError,
-        ):  # a moment that Python has no date for, such as one in another unit
+            # The footer can have days of a local clock.
+            return days[0] - timedelta(days=1), days[1] + timedelta(days=1)
+        except (OverflowError, ValueError):  # Python's datetime cannot hold the value.
             return None
 
 

@@ -1,8 +1,7 @@
-"""What the bytes of a CSV file say of its quotes and lines, without a reader: what a reader's rows are held
-against.
+"""The quotes and lines of a CSV file, counted in its bytes. They check the rows of a reader.
 
-Text is UTF-8, where neither a quote nor an end of line is ever a part of another character. Positions are
-bytes, lines count from 0.
+Text is UTF-8. In UTF-8 no other character contains the byte of a quote or of a line end. Positions are in
+bytes. Lines count from 0.
 """
 
 from __future__ import annotations
@@ -12,15 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 _QUOTE, _CR, _LF = (ord(character) for character in '"\r\n')
-_CHUNK = 1 << 20  # bytes that are looked at in one go: about what a cache holds
+_CHUNK = 1 << 20  # bytes that are checked at once, about the size of a cache
 
 
 def are_sound(text: bytes, begin: int, delimiter: str) -> bool:
-    """Whether every quote from `begin` opens a value, closes one or stands twice within one, and the last one
-    that opens is closed.
+    """Whether every quote from `begin` on opens a value, closes a value, or is doubled within a value.
+
+    The last opening quote must be closed too.
     """
     content = np.frombuffer(text, np.uint8)
-    beside = np.zeros(256, bool)  # what may stand before a quote that opens, and after one that closes
+    beside = np.zeros(256, bool)  # bytes before an opening quote and after a closing quote
     beside[[ord(delimiter), _CR, _LF, _QUOTE]] = True
     within = 0
     for chunk in range(begin, len(content), _CHUNK):
@@ -40,9 +40,9 @@ def are_sound(text: bytes, begin: int, delimiter: str) -> bool:
 
 
 def lines_of(text: bytes, begin: int) -> int | None:
-    """The lines from `begin`, blank ones among them; None where some end in CR alone.
+    """The number of lines from `begin` on, blank lines included. None where some line ends in CR alone.
 
-    As many rows mean that every line is a row.
+    Every line is a row where a reader finds as many rows.
     """
     if text.find(b"\r", begin) >= 0 and text.count(b"\r", begin) != text.count(b"\r\n", begin):
         return None
@@ -55,18 +55,19 @@ def lines_of(text: bytes, begin: int) -> int | None:
 
 @dataclass(frozen=True)
 class Lines:
-    """Where each line from `begin` starts and ends, and whether a row begins on it or a quoted value goes on.
+    """The start and the end of each line of a text with sound quotes.
 
-    Quotes have to be sound.
+    A line `within` quotes continues a quoted value. A row begins on every other line that is not `blank`.
     """
 
     starts: np.ndarray
     ends: np.ndarray
-    within: np.ndarray  # the line begins within quotes
+    within: np.ndarray  # the line begins inside quotes
     blank: np.ndarray
 
     @classmethod
     def of(cls, text: bytes, begin: int) -> Lines:
+        """The lines of a text from the byte `begin` on."""
         content = np.frombuffer(text, np.uint8)
         ends = _line_ends(content, begin)
         starts = np.concatenate([[begin], ends[:-1] + 1]).astype(np.int64)
@@ -84,7 +85,10 @@ class Lines:
 
 
 def _line_ends(content: np.ndarray, begin: int) -> np.ndarray:
-    """Of LF, CR LF and CR alone; the end of the text where its last line has none."""
+    """The positions of the line ends LF, CR LF and CR.
+
+    The end of the text is one of them if its last line has no line end.
+    """
     breaks = content[begin:] == _LF
     returns = np.flatnonzero(content[begin:] == _CR) + begin
     alone = returns[content[np.minimum(returns + 1, len(content) - 1)] != _LF]

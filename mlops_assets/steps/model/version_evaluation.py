@@ -14,7 +14,8 @@ import pyarrow as pa
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict
-from mlops_assets.core.judging.model_card import Facts, model_card
+from mlops_assets.core.judging.reporting.model_card import model_card
+from mlops_assets.core.judging.reporting.version_facts import Facts
 from mlops_assets.core.keys import EVALUATION, TRAINING_SET
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.words import Words

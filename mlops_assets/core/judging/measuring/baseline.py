@@ -1,4 +1,4 @@
-"""What the first version has to beat: a plain model of the same rows."""
+"""The model that the first version has to beat: a logistic regression on the same rows."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pandas as pd
 from mlops_assets.core.judging.measuring import measures as m
 from serving.contract.subject import Subject
 
-TIME_BOUND_ROWS = 100_000  # a logistic regression of a dozen features gains nothing from more
+TIME_BOUND_ROWS = 100_000  # A logistic regression of a dozen features gains nothing from more rows.
 
 
 def baseline_scores(
     subject: Subject, train: pd.DataFrame, holdout: pd.DataFrame, features: Sequence[str], seed: int
 ) -> m.Scores:
-    """The scores on the holdout that the first version has to beat.
+    """The scores of the baseline on the holdout, from 0 to 1, a score for each row.
 
-    They are those of a logistic regression on imputed (median) and standardized features, trained on at most
-    100,000 rows, drawn by `seed`. Raises `UndefinedMetric` where they hold one class only.
+    The baseline is a logistic regression on imputed (median) and standardized features. It is trained on at
+    most 100,000 rows, drawn by `seed`. Raises `UndefinedMetric` where the training rows have one class only.
     """
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression

@@ -1,5 +1,5 @@
-"""How much of a figure is luck: the same figure on resamples of whole groups of events, or on labels that are
-drawn from the scores.
+"""How much of a figure is chance: the figure on resamples of whole groups, or on labels drawn from the
+scores.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.words import Words, several_of_key
 from serving.contract.subject import Subject
 
-Codes = npt.NDArray[Any]  # of each row's group, from 0 without gaps
-Statistic = Callable[[Codes], float]  # of how often each group was drawn
+Codes = npt.NDArray[Any]  # the group of each row, from 0 without gaps
+Statistic = Callable[[Codes], float]  # takes how often each group was drawn
 Drawn = npt.NDArray[np.float64]  # a statistic on each draw
-# Quantiles. The lower end is what the gate calls 95 % confidence, which is one-sided.
+# Quantiles. The gate's one-sided confidence of 95 % is the lower end.
 INTERVAL = (0.05, 0.95)
 
 
 def clusters(subject: Subject, rows: pd.DataFrame) -> dict[str, Codes]:
     """The group of each row, by each key of `subject.clusters`, under names such as "routes".
 
-    Rows that share such a key are not independent: positives come in bursts. A row whose key is null is a
-    group of its own. Without clusters every row is, under the plural of the event's noun.
+    Rows that share such a key are not independent, because positives come in bursts. A row with a null key is
+    a group of its own. Without clusters every row is its own group, under the plural of the event's noun.
+    The codes of the groups count from 0 without gaps.
     """
     if not subject.clusters:
         return {Words.of(subject).events: np.arange(len(rows))}
@@ -44,7 +45,7 @@ def _groups(keys: pd.Series) -> Codes:
 
 
 def value_of(subject: Subject, rows: pd.DataFrame) -> Scores:
-    """What a missed positive loses in each row, in the unit of `decisions`; 1 where cases are counted."""
+    """The loss of a missed positive in each row, in the unit of `decisions`; 1 where cases are counted."""
     value = subject.decisions.value
     return np.ones(len(rows)) if value is None else rows[value].to_numpy(dtype=np.float64)
 
@@ -52,7 +53,7 @@ def value_of(subject: Subject, rows: pd.DataFrame) -> Scores:
 def resample(
     statistics: Mapping[str, Statistic], groups: Codes, seed: int, resamples: int
 ) -> dict[str, Drawn]:
-    """Each statistic on the same draws, with replacement, of as many groups as there are."""
+    """Each statistic on the same draws. A draw takes as many groups as there are, with replacement."""
     random = np.random.default_rng(seed)
     count = int(groups.max()) + 1
     found = {name: np.empty(resamples) for name in statistics}
@@ -64,10 +65,10 @@ def resample(
 
 
 def most_varied(drawn: Mapping[str, Mapping[str, Drawn]], statistic: str) -> str:
-    """The name of those `clusters` whose resamples of a statistic differ most.
+    """The name of the `clusters` whose resamples of a statistic differ most.
 
-    What makes positives come in bursts is not known beforehand, and resamples that tear the bursts apart take
-    luck for proof. Clusters with a draw that is not a number go first.
+    Nobody knows beforehand which key makes positives come in bursts. Resamples that tear bursts apart take
+    chance for proof. Clusters with a draw that is not a number come before all others.
     """
     spread = {by: float(np.std(found[statistic])) for by, found in drawn.items()}
     return max(spread, key=lambda by: spread[by] if math.isfinite(spread[by]) else math.inf)
@@ -76,7 +77,7 @@ def most_varied(drawn: Mapping[str, Mapping[str, Drawn]], statistic: str) -> str
 def paired_bootstrap(
     positive: Flags, one: Scores, other: Scores, groups: Mapping[str, Codes], seed: int, resamples: int
 ) -> tuple[str, Drawn]:
-    """The grouping that lets the difference of average precision vary most, and that difference on each draw.
+    """The grouping by which the difference of average precision varies most, and the difference on each draw.
 
     The difference is `one` minus `other`. A draw without any positive gives NaN.
     """
@@ -95,19 +96,18 @@ def paired_bootstrap(
 def calibration_by_chance(
     positive: Flags, scores: Scores, groups: Iterable[Codes], seed: int, draws: int = 1_000
 ) -> tuple[float, ...]:
-    """The `relative_calibration_error` of right scores, once for each of `draws`.
+    """The `relative_calibration_error` that correct scores show by chance, once for each of `draws`.
 
-    Positives are drawn from the scores, so that nothing but chance is off. This is the consistency resampling
-    of Bröcker and Smith (Weather and Forecasting, 2007) by `calibration_bins`. Positives of one group come
-    together, so that n rows tell no more than n / `design_effect` independent rows: as many are drawn, with
-    the largest effect of the `groups`. The share and the mean score that the error is relative to stay those
-    of the rows given.
+    Positives are drawn from the scores. This is the consistency resampling of Bröcker and Smith (Weather and
+    Forecasting, 2007) with `calibration_bins`. Positives of one group come together, so n rows are worth
+    n / `design_effect` independent rows. That many rows are drawn, with the largest effect of the `groups`.
+    The error is relative to the share and the mean score of the given rows.
     """
     bins = calibration_bins(scores)
     _, bins = np.unique(bins, return_inverse=True)
     rows = np.bincount(bins)
     expected, positives = np.bincount(bins, weights=scores), np.bincount(bins, weights=positive)
-    # About what the bin came to, or a wrong level would pass for a burst.
+    # The residuals are relative to the share in the bin. Otherwise a wrong level would look like a burst.
     residuals = positive - scores - ((positives - expected) / rows)[bins]
     effect = max([1.0, *(design_effect(residuals, codes) for codes in groups)])
     independent = np.maximum(1, np.rint(rows / effect)).astype(np.int64)
@@ -119,29 +119,31 @@ def calibration_by_chance(
 
 
 def design_effect(residuals: Scores, groups: Codes) -> float:
-    """By how much the variance of a sum is larger than if rows were independent (Kish, Survey Sampling,
-    1965): sum over groups of (sum of r)^2 over the sum of r^2.
+    """The variance of the sum of residuals over the variance for independent rows.
+
+    It is the sum over groups of (sum of r)^2, over the sum of r^2 (Kish, Survey Sampling, 1965).
     """
     total = float(np.sum(residuals**2))
     return float(np.sum(np.bincount(groups, weights=residuals) ** 2)) / total if total > 0 else 1.0
 
 
 def interval(values: Drawn) -> tuple[float, float]:
-    """The percentile interval of resampled values; NaN if one of them is."""
+    """The lower and the upper end of the percentile interval. NaN if any value is NaN."""
     low, high = np.quantile(values, INTERVAL)
     return float(low), float(high)
 
 
 def weighted_average_precision(positive: Flags, scores: Scores, groups: Codes) -> Statistic:
-    """Average precision as a function of the groups' weights: sorted once, then two cumulative sums for each
-    draw.
+    """Average precision as a function of how often each group was drawn.
+
+    Rows are sorted once. Each draw takes two cumulative sums. A draw without a positive gives NaN.
     """
     order = np.argsort(-scores, kind="stable")
     ranked, codes, positives = scores[order], groups[order], np.flatnonzero(positive[order])
     ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     positive_codes = codes[positives]
-    # Precision matters only at thresholds that catch another positive: the end of the run of equal scores
-    # that holds it.
+    # Precision counts only at thresholds that catch a further positive. Such a threshold is the end of its
+    # run of equal scores.
     at = ends[np.searchsorted(ends, positives)]
     last_caught = np.searchsorted(positives, at, side="right") - 1
 
@@ -159,15 +161,13 @@ def weighted_average_precision(positive: Flags, scores: Scores, groups: Codes) -
 def weighted_value_saved(
     values: Scores, positive: Flags, scores: Scores, days: pd.Series, costs: AppliedCosts, groups: Codes
 ) -> Statistic:
-    """What reviewing the highest scores of each day saves, as a function of the groups' weights.
+    """The value that reviews of the highest scores of each day save, by how often each group was drawn.
 
-    Each event of a group that is drawn twice takes two reviews, and what was just within the day's capacity
-    may fall out of it. The result is in the unit of `values`.
+    An event of a group that is drawn twice takes two reviews, and pushes other events out of the capacity of
+    the day. The result is in the unit of `values`.
     """
     day = pd.factorize(days, use_na_sentinel=False)[0]
-    order = np.lexsort(
-        (-scores, day)
-    )  # stable: ties go by the order of the rows, as in `reviewed_at_capacity`
+    order = np.lexsort((-scores, day))  # Ties keep the order of the rows, as in `reviewed_at_capacity`.
     codes, positives = groups[order], np.flatnonzero(positive[order])
     losses, first_of_day = (
         costs.missed_share * values[order][positives],

@@ -1,7 +1,7 @@
-"""What "good" means: each number by its published definition.
+"""Measures of scores, each by its published definition.
 
-An undefined number is an `UndefinedMetric`, never a 0.0 that looks like a result. `positive` holds a flag a
-row, `scores` a number a row; shares and precisions are from 0 to 1.
+An undefined measure raises `UndefinedMetric`. It never returns a 0.0 that looks like a result. `positive` has
+a flag for each row, `scores` a number for each row. Shares and precisions are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 class UndefinedMetric(PlatformError, ValueError):
-    """A metric that these rows do not define: no rows, one class only, scores that are not numbers."""
+    """A measure without a value: there are no rows, one class only, or scores that are not numbers."""
 
     def __init__(self, metric: str, why: str) -> None:
         self.metric, self.why = metric, why
@@ -27,8 +27,9 @@ class UndefinedMetric(PlatformError, ValueError):
 
 
 def average_precision(positive: Any, scores: Any) -> float:
-    """Sum over thresholds of (R_n - R_{n-1}) * P_n, without interpolation (scikit-learn's
-    `average_precision_score`).
+    """Average precision: the sum over thresholds of (R_n - R_{n-1}) * P_n, without interpolation.
+
+    It is scikit-learn's `average_precision_score`. Raises `UndefinedMetric`.
     """
     from sklearn.metrics import average_precision_score
 
@@ -37,8 +38,9 @@ def average_precision(positive: Any, scores: Any) -> float:
 
 
 def roc_auc(positive: Any, scores: Any) -> float:
-    """The chance that a positive scores above a negative, ties counting one half (Mann-Whitney U / (n+ *
-    n-)).
+    """The probability that a positive scores above a negative, where a tie counts one half.
+
+    It is Mann-Whitney's U / (n+ * n-). Raises `UndefinedMetric`.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -47,8 +49,9 @@ def roc_auc(positive: Any, scores: Any) -> float:
 
 
 def recall_at_fpr(positive: Any, scores: Any, max_fpr: float = 0.01) -> float:
-    """The largest TP / P over thresholds whose FP / N does not exceed `max_fpr` (no interpolation between
-    thresholds).
+    """The largest TP / P over the thresholds whose FP / N is at most `max_fpr`, without interpolation.
+
+    Raises `UndefinedMetric`.
     """
     from sklearn.metrics import roc_curve
 
@@ -60,10 +63,10 @@ def recall_at_fpr(positive: Any, scores: Any, max_fpr: float = 0.01) -> float:
 def precision_at_k(days: Any, keys: Any, positive: Any, scores: Any, k: int) -> float:
     """Precision top-k of Le Borgne et al. (2022), chapter 4 of the book that docs/handbook.md is about.
 
-    Per day, the k keys with the highest maximum score are investigated. The day's precision is the number of
-    keys among them with at least one positive that day, over k, also where fewer than k keys are left. A key
-    that was found is taken out of the days that follow. The result is the mean over days. Ties are broken by
-    the key's name, which the book leaves open.
+    The k keys with the highest maximum score of a day are investigated. The precision of the day is the
+    number of these keys with a positive on the day, over k, even if fewer than k keys are left. A key with a
+    found positive does not count on later days. The result is the mean over days. The key's name breaks ties,
+    which the book leaves open. Raises `UndefinedMetric`.
     """
     flags, values = both_classes("precision at k", positive, scores)
     if k < 1:
@@ -84,8 +87,10 @@ def precision_at_k(days: Any, keys: Any, positive: Any, scores: Any, k: int) -> 
 
 
 def expected_calibration_error(positive: Any, scores: Any, bins: int = 10) -> float:
-    """Sum over `calibration_bins` of (n_b / n) * |mean score - share of positives| (Naeini et al., AAAI
-    2015), for scores that claim to be probabilities.
+    """The mean difference of score and share of positives, for scores that are probabilities.
+
+    It is the sum over `calibration_bins` of (n_b / n) * |mean score - share of positives| (Naeini et al.,
+    AAAI 2015). Raises `UndefinedMetric`.
     """
     flags, values = numbers("calibration error", positive, scores)
     group = calibration_bins(values, bins)
@@ -94,11 +99,10 @@ def expected_calibration_error(positive: Any, scores: Any, bins: int = 10) -> fl
 
 
 def calibration_bins(scores: Scores, bins: int = 10) -> npt.NDArray[np.int64]:
-    """The bin of each row.
+    """The bin of each row, from 0.
 
-    Bins hold equal numbers of rows (Nixon et al., 2019): of equal width, the first would hold nearly
-    everything where positives are rare. Equal scores share a bin, that of their mean rank, so that a score
-    that most rows have does not take all others into its own.
+    Bins have equal numbers of rows (Nixon et al., 2019). With bins of equal width and rare positives, the
+    first bin would hold nearly all rows. Equal scores share the bin of their mean rank.
     """
     place = pd.Series(scores).rank().to_numpy() - 0.5
     return (place * bins // max(1, len(scores))).astype(np.int64)
@@ -107,8 +111,8 @@ def calibration_bins(scores: Scores, bins: int = 10) -> npt.NDArray[np.int64]:
 def relative_calibration_error(positive: Any, scores: Any) -> float:
     """`expected_calibration_error` over the share of positives or the mean score, whichever is smaller.
 
-    An absolute error says little where positives are rare: scores of 0 throughout would have one of 0.01.
-    Scores that are too high, or too low, by a factor f throughout have f - 1 here, either way.
+    An absolute error means little for rare positives: scores of 0 can have an error of 0.01. Scores that are
+    all too high or all too low by a factor f have a relative error of f - 1. Raises `UndefinedMetric`.
     """
     error = expected_calibration_error(positive, scores)
     scale = min(float(np.mean(np.asarray(positive, dtype=bool))), float(np.mean(scores)))
@@ -120,7 +124,11 @@ def relative_calibration_error(positive: Any, scores: Any) -> float:
 
 
 def value_saved(values: Any, positive: Any, caught: Any) -> float:
-    """The sum of the values of the positives that were `caught` (a flag a row), in the unit of the values."""
+    """The sum of the values of the positives that were `caught` (a flag for each row), in the unit of the
+    values.
+
+    Raises `UndefinedMetric` for values that are not numbers.
+    """
     worth, flags = np.asarray(values, dtype=np.float64), np.asarray(positive, dtype=bool)
     if bad := int((~np.isfinite(worth)).sum()):
         raise UndefinedMetric("the value saved", f"{bad} values are not numbers")
@@ -128,7 +136,11 @@ def value_saved(values: Any, positive: Any, caught: Any) -> float:
 
 
 def numbers(metric: str, positive: Any, scores: Any) -> tuple[Flags, Scores]:
-    """Flags and scores as arrays of one length, or `UndefinedMetric`."""
+    """Flags and scores as arrays of equal length.
+
+    Raises `UndefinedMetric` for no rows or scores that are not numbers, and `ValueError` for lengths that
+    differ.
+    """
     flags, values = np.asarray(positive, dtype=bool), np.asarray(scores, dtype=np.float64)
     if len(flags) != len(values):
         raise ValueError(f"{metric}: {len(flags):,} labels and {len(values):,} scores")
@@ -140,7 +152,7 @@ def numbers(metric: str, positive: Any, scores: Any) -> tuple[Flags, Scores]:
 
 
 def both_classes(metric: str, positive: Any, scores: Any) -> tuple[Flags, Scores]:
-    """As `numbers`, for metrics that need a positive and a negative."""
+    """Flags and scores as from `numbers`. Raises `UndefinedMetric` also where a class is missing."""
     flags, values = numbers(metric, positive, scores)
     positives = int(flags.sum())
     if positives in (0, len(flags)):

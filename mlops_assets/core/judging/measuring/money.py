@@ -1,8 +1,7 @@
-"""Scores in the unit that a use case counts in: what a decision costs, the thresholds that cost least, and
-what was caught and missed.
+"""The costs of decisions, the thresholds with the lowest costs, and the value caught and missed.
 
-The unit is that of the value column, such as a currency, or cases where there is no such column. What is
-unknown stays unknown.
+The unit is the unit of the value column, such as a currency. Without a value column it is cases. Events
+without a verdict are counted as unknown.
 """
 
 from __future__ import annotations
@@ -21,28 +20,28 @@ from mlops_assets.errors import PlatformError
 from serving.contract.policy import Policy
 from serving.contract.subject import Subject
 
-NEVER = 2.0  # a threshold that no score reaches
+NEVER = 2.0  # a threshold above all scores
 
 
 class BadCosts(PlatformError, ValueError):
-    """A cost that is no cost, or that nobody gives; the message names it."""
+    """A negative, infinite or missing cost. The message names it."""
 
 
 class ConflictingVerdicts(PlatformError, ValueError):
-    """Two verdicts of one event where only the latest may stand."""
+    """Two verdicts on one event, where only the latest may be given."""
 
 
 @dataclass(frozen=True)
 class GivenCosts:
-    """`[costs]` of a configuration, in the unit of the decisions. None: the use case's own figure.
+    """The table `[costs]`, in the unit of the decisions. None stands for the figure of the use case.
 
     The risk analyst owns these figures.
     """
 
-    missed_share: float | None = None  # of an event's value, lost where a positive passes
+    missed_share: float | None = None  # the share of an event's value that a missed positive loses
     review_cost: float | None = None
     insult_cost: float | None = None  # of stopping a negative
-    # what the team gets through in a day; the handbook's precision@100 assumes the same
+    # The capacity of the team. The handbook's precision@100 assumes the same.
     reviews_per_day: int = 100
 
     def __post_init__(self) -> None:
@@ -51,7 +50,10 @@ class GivenCosts:
 
 @dataclass(frozen=True)
 class AppliedCosts:
-    """What decisions cost, in the unit of the value column, or in cases."""
+    """The costs that count for decisions, in the unit of the value column, or in cases.
+
+    Raises `BadCosts` for a cost that is negative or infinite.
+    """
 
     missed_share: float = 1.0
     review_cost: float = 3.0
@@ -63,9 +65,9 @@ class AppliedCosts:
 
     @classmethod
     def of(cls, subject: Subject, given: GivenCosts) -> AppliedCosts:
-        """The costs that count: those of the configuration, the use case's where it gives none.
+        """The configured costs, with those of the use case where none are configured.
 
-        Raises `BadCosts` where neither says what a decision costs.
+        Raises `BadCosts` where a cost is in neither.
         """
         own = subject.decisions.costs
         defaults = {
@@ -79,7 +81,7 @@ class AppliedCosts:
         }
         if missing := [name for name, value in chosen.items() if value is None]:
             raise BadCosts(
-                f"the use case {subject.name!r} declares no costs, and [costs] has no {missing[0]}; give it"
+                f"the use case {subject.name!r} declares no costs, and [costs] has no {missing[0]}; set it"
                 " there, or declare `Costs` in the decisions of the use case"
             )
         return cls(reviews_per_day=given.reviews_per_day, **chosen)  # type: ignore[arg-type]
@@ -88,7 +90,7 @@ class AppliedCosts:
     def block_from(self) -> float:
         """The probability from which stopping costs less than a review: (1 - p) * insult < review.
 
-        Above 1 means never.
+        It is 0 where a stop never costs more than a review.
         """
         return 0.0 if self.insult_cost <= self.review_cost else 1 - self.review_cost / self.insult_cost
 
@@ -98,20 +100,19 @@ def policy_from_costs(
 ) -> Policy:
     """The thresholds that would have cost least on rows with known verdicts.
 
-    `scores` are calibrated probabilities, `values` what a missed positive loses in each row. Without `stops`
-    there is no decision that stops, and the block threshold is `NEVER`.
+    `scores` are calibrated probabilities. `values` are the losses of a missed positive. Without `stops` there
+    is no decision that stops, and the block threshold is `NEVER`.
 
-    Stopping starts where both the probability and these rows say that it costs less than reviewing. Reviewing
-    starts where reviewing what lies between would have saved most, and never so low that more than
-    `reviews_per_day` would be reviewed on an average day (what one day has too many the next one takes).
-    Where nothing is worth a review, the two are equal. Raises `UndefinedMetric` where there are no rows or
-    scores that are not numbers.
+    The block threshold is the higher of two scores: the probability from which stopping costs less than
+    reviewing, and the cheapest threshold on these rows. The review threshold is the score at which reviews
+    save most. It allows at most `reviews_per_day` reviews on an average day. The two are equal where no
+    review pays. Raises `UndefinedMetric` for no rows and for scores that are not numbers.
     """
     flags, ranks = numbers("the policy", positive, scores)
     order = np.argsort(-ranks, kind="stable")
     ranked, hits = ranks[order], flags[order]
     loss = np.where(hits, costs.missed_share * np.asarray(values, dtype=np.float64)[order], 0.0)
-    ends = _tie_ends(ranked)  # a threshold takes equal scores together
+    ends = _tie_ends(ranked)  # A threshold cannot separate equal scores.
 
     block = _block_threshold(ranked, hits, ends, costs) if stops else NEVER
     blocked = int((ranked >= block).sum())
@@ -125,9 +126,9 @@ def policy_from_costs(
 
 
 def reviewed_at_capacity(scores: Any, days: Any, reviews_per_day: int) -> Flags:
-    """Which rows a team would look at that takes the highest scores of each day.
+    """Whether a team reviews each row, if it reviews the highest scores of each day.
 
-    It is the same effort for every model, whatever its scale. Ties go by the order of the rows.
+    The effort is equal for all models, whatever the scale of their scores. Ties keep the order of the rows.
     """
     frame = pd.DataFrame({"day": np.asarray(days), "score": -np.asarray(scores, dtype=np.float64)})
     return (frame.groupby("day")["score"].rank(method="first") <= reviews_per_day).to_numpy(dtype=bool)
@@ -141,7 +142,7 @@ def report_columns(subject: Subject) -> tuple[str, ...]:
         words.of_positives("missed"), "caught_share", "reviews", "not_reviewed", "blocked", "insulted",
         "unknown", words.of_positives("unknown"),
     )  # fmt: skip
-    return tuple(dict.fromkeys(columns))  # the events of a use case may themselves be called cases
+    return tuple(dict.fromkeys(columns))  # The events of a use case can be called cases.
 
 
 def business_report(
@@ -151,14 +152,15 @@ def business_report(
     reviews_per_day: int | None,
     decimals: int = 2,
 ) -> pd.DataFrame:
-    """One row a day of the events, by `report_columns`: what was caught and missed, on what is known.
+    """The value caught and missed by day of the events, with the columns `report_columns`.
 
-    `decisions`: the event's id, event_timestamp, the value column, decision, the score. `verdicts`: the
-    event's id and the label, the latest of each event. An event without a verdict counts as unknown, never as
-    negative. A positive is caught where it was stopped, or is among the `reviews_per_day` highest scores of
-    its day's reviews: a team does not get through more, and what is not reviewed passes (None: all of them
-    are done, and no score is needed). `caught_share` is null on a day without known positives. Values add up
-    exactly, at `decimals` digits. Raises `ConflictingVerdicts` and `UndefinedMetric`.
+    `decisions` has the event's id, event_timestamp, the value column, decision and the score. `verdicts` has
+    the event's id and the label, one row for each event. An event without a verdict is unknown, never
+    negative. A positive is caught if it was stopped or reviewed. The team reviews the `reviews_per_day`
+    highest scores among the reviews of a day, and all other events pass. With None the team reviews all, and
+    no score is needed. `caught_share` is null on a day without known positives. Values are summed exactly,
+    with `decimals` digits. Raises `ConflictingVerdicts`, and `UndefinedMetric` for values that are not
+    numbers.
     """
     words, value, name = Words.of(subject), subject.decisions.value, subject.event.id
     if twice := verdicts.loc[verdicts[name].duplicated(), name].tolist():
@@ -193,14 +195,14 @@ def _outcomes(
     days: pd.Series,
     reviews_per_day: int | None,
 ) -> pd.DataFrame:
-    """A row an event, with what is to be summed up by day; values in minor units."""
+    """A row for each event with the figures to sum by day. Values are in minor units."""
     words = Words.of(subject)
     positive, negative, unknown = verdict.fillna(False), ~verdict.fillna(True), verdict.isna()
     asked = decisions["decision"] == subject.decisions.looks
     blocked = decisions["decision"] == subject.decisions.stops
     reviewed = asked
     if reviews_per_day is not None:
-        scores = decisions[subject.score].astype("float64").where(asked)  # null if not asked for
+        scores = decisions[subject.score].astype("float64").where(asked)  # null without a review
         reviewed = asked & (scores.groupby(days).rank(method="first", ascending=False) <= reviews_per_day)
     stopped = reviewed | blocked
     return pd.DataFrame(
@@ -239,5 +241,5 @@ def _check(costs: AppliedCosts | GivenCosts) -> None:
 
 
 def _tie_ends(ranked: Scores) -> Any:
-    """Positions of the last row of each run of equal values."""
+    """The positions of the last row of each run of equal values."""
     return np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)

@@ -1,7 +1,6 @@
-"""Where a model is good and where it is not: groups of events, each with its size and how sure its figures
-are.
+"""The quality of a model in groups of events, each with its size and the certainty of its figures.
 
-The use case declares the groups: bands of a number, and keys that the training days had seen or not.
+The use case declares the groups: bands of a number, and keys that the training days had or had not.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from serving.contract.subject import Bands, Known, Subject
 class Slice:
     """Average precision within one group of events.
 
-    A figure is null where the group does not define it: read the sizes first. `bootstrap` is candidate minus
-    reference on each resample of the group's clusters that holds a positive.
+    A figure is null where the group does not define it. `bootstrap` is candidate minus reference on each
+    resample of the group's clusters that has a positive.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Slice:
         return None if self.candidate is None or self.reference is None else self.candidate - self.reference
 
     def bound(self, quantile: float) -> float:
-        """Below which the difference lies with that chance (percentile bootstrap); NaN: it is undefined."""
+        """The quantile of the difference (percentile bootstrap). NaN where the difference is undefined."""
         return float(np.quantile(self.bootstrap, quantile)) if self.bootstrap else math.nan
 
 
@@ -54,7 +53,7 @@ def measure_slices(
 ) -> tuple[Slice, ...]:
     """Both models on each group of `subject.slices`, in that order.
 
-    Groups by what the training days had seen need the rows of `train`.
+    Groups by known keys need the rows of `train`.
     """
     flags = holdout[subject.labels.name].to_numpy(dtype=bool)
     groups: dict[str, m.Flags] = {}
@@ -123,7 +122,7 @@ def _measure(
     own, other = precision(candidate), precision(reference)
     differences: tuple[float, ...] = ()
     if reference is not None and own is not None and other is not None:
-        # Where one group had most of the positives, some draws are without any, which says nothing of the
+        # Where one cluster has most of the positives, some draws have none. These draws do not compare the
         # models.
         by_key = clusters(subject, holdout[inside])
         _, drawn = paired_bootstrap(

@@ -1,4 +1,4 @@
-"""Markdown that shows text and figures as they are, whatever they hold."""
+"""Markdown for text and figures, with every special character escaped."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from collections.abc import Iterable, Sequence
 
 
 def number(value: float, sign: str = "") -> str:
-    """A figure with four decimals, a large one with two; `sign` = "+" shows the sign of positive figures."""
+    """A figure with four decimals, or two for a large figure.
+
+    `sign` = "+" shows the sign of positive figures.
+    """
     return f"{value:{sign},.2f}" if abs(value) >= 100 else f"{value:{sign}.4f}"
 
 
 def share(value: float | None) -> str:
-    """A share from 0 to 1 in percent, or that it is not known."""
+    """A share from 0 to 1 in percent, or the words for an unknown share."""
     return "of an unknown share" if value is None or not math.isfinite(value) else f"{value:.2%}"
 
 
 def bullets(*items: str) -> str:
-    """A list; empty items are left out."""
+    """A list without its empty items."""
     return "\n".join(f"- {item}" for item in items if item)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already."""
+    """A table. Its cells are Markdown."""
     return "\n".join(
         [
             f"| {' | '.join(header)} |",
@@ -33,11 +36,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+def escaped(text: str) -> str:
+    """Text on one line that Markdown shows literally."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
 
 
 def code(text: str) -> str:
-    """An identifier as code; what would end the code, or the cell of a table, is shown as plain text."""
-    return f"`{text}`" if text and not re.search(r"[`|\s]", text) else plain(text)
+    """An identifier as code, or escaped text where it would end the code or the cell of a table."""
+    return f"`{text}`" if text and not re.search(r"[`|\s]", text) else escaped(text)
