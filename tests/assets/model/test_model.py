@@ -414,7 +414,7 @@ def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(
     run = lenient.train(shift(AS_OF, 1))
     assert (
         gate(run).metadata["reasons"].value
-        == "the service cannot compute its features, for it has not the stream verdicts (for merchant_stats)"
+        == "the service cannot compute its features: it lacks the stream verdicts (for merchant_stats)"
     )
 
 
