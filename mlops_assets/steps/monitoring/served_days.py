@@ -1,4 +1,4 @@
-"""The decisions of days, as the service put them on record, in the lake; and what they say of the service."""
+"""The recorded decisions of the service, copied to the lake and counted by day."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ from mlops_assets.resources.serving_log import ServingLog
 
 @dataclass(frozen=True)
 class ServedDay:
-    """A day of the log in the lake.
+    """A day of the service's log in the lake.
 
-    `decisions` counts each decision. `oldest` has, by view, the greatest age in hours that its newest event
-    had when an event was decided; None where there was no event at some time.
+    `decisions` counts each decision. `oldest` has, by view, the greatest age of its newest event at a
+    decision, in hours; None where a decision found no event.
     """
 
     manifest: Manifest
@@ -30,7 +30,7 @@ class ServedDay:
 
 
 def write_log(lake: Lake, log: ServingLog, days: Sequence[str]) -> dict[str, ServedDay]:
-    """Copy the decisions of the days from the service's log, and count them, by day."""
+    """Copy the decisions of the days from the service's log to the lake, and count them by day."""
     tables = {day: log.decisions(day) for day in days}
     written = write_days(
         lake, PREDICTION_LOG, pa.concat_tables(tables.values()), "created_timestamp", list(days)
@@ -39,9 +39,9 @@ def write_log(lake: Lake, log: ServingLog, days: Sequence[str]) -> dict[str, Ser
 
 
 def oldest_events(freshness: Sequence[str | None]) -> dict[str, float | None]:
-    """For each view, the greatest age in hours that its newest event had when an event was decided.
+    """The greatest age of the newest event at a decision, in hours, by view.
 
-    It is None where there was no event at some time. `freshness` holds the log's JSON of a decision each.
+    It is None where a decision found no event. `freshness` has the log's JSON of each decision.
     """
     oldest: dict[str, float | None] = {}
     for text in set(freshness) - {None}:

@@ -187,7 +187,7 @@ def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: Wo
     ) as missing:
         world.make("training_set", "2025-04-20")
     assert str(missing.value).endswith(
-        "`mlops backfill --from 2025-04-14 --to 2025-04-19` brings what is missing"
+        "`mlops backfill --from 2025-04-14 --to 2025-04-19` makes the missing days"
     )
 
 
