@@ -56,7 +56,7 @@ FILES = {
     "mlops_assets/resources/environments.py": {"fraud"},  # The use case of a configuration that names none
     "feature_repo/online/base.py": {"transaction"},  # The interface speaks of the store's transactions
     "mlops_assets/steps/model/version_evaluation.py": {"card"},  # It makes the model card
-    "mlops_assets/core/judging/model_card.py": {"card"},  # The module of the model card
+    "mlops_assets/core/judging/reporting/model_card.py": {"card"},  # The module of the model card
     "mlops_assets/resources/registry.py": {"card"},  # It logs the model card
     "mlops_assets/assets/model/promoted_version.py": {"card"},  # It links to the model card
 }

@@ -70,14 +70,14 @@ def about_values(evaluation: Evaluation, gate: Gate, words: Words) -> list[Argum
 
 
 def about_metrics(evaluation: Evaluation) -> list[Argument]:
-    """The metrics that are not numbers. Something was not measured where a metric is not a number."""
+    """The metrics without a value. Such a metric was not measured."""
     arguments = []
     for who, metrics in evaluation.metrics.items():
         if who not in ("candidate", evaluation.reference):
             continue
         for name, value in metrics.items():
             if not math.isfinite(value):
-                why = evaluation.undefined.get(f"{who}.{name}", "it came out as not a number")
+                why = evaluation.undefined.get(f"{who}.{name}", "its value is not a number")
                 arguments.append(Argument(False, f"{name} of the {who} is undefined: {why}", hard=True))
     return arguments
 
@@ -100,7 +100,7 @@ def about_better(evaluation: Evaluation, gate: Gate, words: Words) -> Argument:
     resamples = f"{len(evaluation.bootstrap)} resamples of {count:,} {evaluation.resampled}"
     if math.isnan(bound) and math.isfinite(evaluation.difference):
         return Argument(
-            False, f"{figures}; of {resamples} some hold no {words.positive} at all: nothing is proven"
+            False, f"{figures}; some of {resamples} have no {words.positive} at all: nothing is proven"
         )
     interval = f"at {gate.confidence:.0%} confidence it is at least {bound:+.4f}, over {resamples}"
     proven = "" if good else f": not proven to be more than {gate.min_gain:g}"
@@ -161,7 +161,7 @@ def about_calibration(evaluation: Evaluation, gate: Gate, words: Words) -> list[
         evaluation.calibration_by_chance,
     )
     if not math.isfinite(error):
-        return []  # `metrics` has said so
+        return []  # `about_metrics` reports it.
     low, high = (
         float(np.quantile(chance, q)) if chance else math.nan for q in (1 - gate.confidence, gate.confidence)
     )
@@ -169,12 +169,12 @@ def about_calibration(evaluation: Evaluation, gate: Gate, words: Words) -> list[
         f"its scores are off from the observed shares of {words.positive} by {error:.0%} (at most"
         f" {gate.max_calibration_error:.0%})"
     )
-    found = f"{figures}; those of a calibrated model are by {low:.0%} to {high:.0%} here, by chance"
+    found = f"{figures}; scores of a calibrated model are off by {low:.0%} to {high:.0%} by chance"
     if error <= gate.max_calibration_error:
         return [Argument(True, found)]
     if error <= high:  # false for NaN as well
         return [Argument(True, f"{found}: this may be chance")]
-    return [Argument(False, f"{found}: they are no probabilities")]
+    return [Argument(False, f"{found}: the scores are no probabilities")]
 
 
 def about_features(
@@ -183,7 +183,7 @@ def about_features(
     """Whether the service can compute the features of the candidate."""
     if missing:
         return Argument(
-            False, f"the service cannot compute its features, for it has not {', '.join(missing)}", hard=True
+            False, f"the service cannot compute its features: it lacks {', '.join(missing)}", hard=True
         )
     if serving is None:
         return Argument(

@@ -1,6 +1,4 @@
-"""Candidate, champion and baseline on the same mature rows, with intervals that say how much of a difference
-is luck.
-"""
+"""Candidate, champion and baseline on the same mature rows, with intervals for the effect of chance."""
 
 from __future__ import annotations
 
@@ -48,15 +46,15 @@ def evaluate(
     expected_values: npt.ArrayLike | None = None,
     unknown_values: npt.ArrayLike | None = None,
 ) -> Evaluation:
-    """Measure the scores on the mature rows of E, `holdout`, whose order they have.
+    """Measure the scores on the mature rows `holdout`. Scores are in the order of the rows.
 
     `holdout` has the event's keys, the columns of slices and value, event_timestamp and the label. `train`
-    (the same columns) is what the candidate's evaluation fit was trained on, `expected_values` what values
-    are known to look like, such as those of the champion's holdout. With them the evaluation says whether
-    labels and values are believable, which no comparison of two models on the same spoilt rows can say.
-    `value_factor` is the largest ratio, either way, of the mean or the median of the values in E or in
-    `train` to the expected one (to `train`'s, where nothing else is expected). `unknown_values` are those of
-    the events of the same days that have no verdict. Raises `ValueError` where scores and rows differ in
+    has the same columns, for the rows that the candidate's evaluation fit was trained on. `expected_values`
+    are believable values, such as those of the champion's holdout. They show whether labels and values are
+    believable, which no comparison of two models on the same bad rows can show. `value_factor` is the largest
+    ratio, in either direction, of the mean or the median of the values of `holdout` or `train` to the
+    expected one. Without expected values it compares `holdout` with `train`. `unknown_values` are the values
+    of the events of the same days without a verdict. Raises `ValueError` where scores and rows differ in
     number.
     """
     flags, values_of_rows = holdout[subject.labels.name].to_numpy(dtype=bool), value_of(subject, holdout)

@@ -85,7 +85,10 @@ class Lines:
 
 
 def _line_ends(content: np.ndarray, begin: int) -> np.ndarray:
-    """The positions of the line ends LF, CR LF and CR, and of the end of the text if its last line has none."""
+    """The positions of the line ends LF, CR LF and CR.
+
+    The end of the text is one of them if its last line has no line end.
+    """
     breaks = content[begin:] == _LF
     returns = np.flatnonzero(content[begin:] == _CR) + begin
     alone = returns[content[np.minimum(returns + 1, len(content) - 1)] != _LF]

@@ -1,4 +1,4 @@
-"""How a candidate is judged: against whom, on which rows, and what else counts against it."""
+"""The judgement of a candidate: its reference, the holdout, and what else counts against it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ from serving.contract.subject import Number
 
 
 def split_of(settings: Settings, as_of: str) -> Split:
-    """How the days before `as_of` are used."""
+    """The folds of the days before `as_of`, by the configuration."""
     model = settings.model
     usable = settings.time.start + timedelta(days=model.warm_up_days)
     return Split(
@@ -61,8 +61,9 @@ def judge(
 ) -> tuple[Evaluation, Verdict, dict[str, npt.NDArray[np.float64]]]:
     """Measure the candidate against the champion on the holdout, and let the gate decide.
 
-    The scores of both come with the evaluation and the verdict. The baseline stands in where there is no
-    champion, or none that can be measured on these rows: then the gate refuses and says why.
+    Returns the evaluation, the verdict, and the scores on the holdout by name. The baseline stands in where
+    there is no champion, or where the champion cannot be measured on these rows. In the second case the gate
+    refuses and says why.
     """
     holdout, train_rows = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
     fit = registry.evaluation_fit(candidate)
@@ -106,9 +107,9 @@ def judge(
 
 @dataclass(frozen=True)
 class _Rival:
-    """The champion as a candidate is held against it: its release, and its scores where they may be compared.
+    """The champion in a comparison: its release, and its scores if they may be compared.
 
-    `expected` are the values of the holdout that it was measured on.
+    `expected` are the values of the holdout on which the champion was measured.
     """
 
     serving: Release | None = None
@@ -126,8 +127,8 @@ def _rival_of(
     holdout: pd.DataFrame,
 ) -> _Rival:
     serving, expected, objections = registry.release(champion), None, []
-    # No gate has seen the days of the drift reference. Cents for euros there would refuse every sound
-    # candidate.
+    # The values come from the holdout, which a gate has seen. No gate has seen the days of the release fit's
+    # drift reference. Cents for euros on these days would refuse every sound candidate.
     if value := case.decisions.value:
         expected = registry.reference(champion, EVALUATION_FIT).column(value).to_numpy()
     if champion.as_of > candidate.as_of:
@@ -146,9 +147,9 @@ def _rival_of(
 def why_not_comparable(
     champion: Version, features: tuple[str, ...], columns: Collection[str], holdout: pd.DataFrame
 ) -> list[str]:
-    """What keeps the champion from being measured on the holdout.
+    """The reasons why the champion cannot be measured on the holdout, each in words.
 
-    Features may be gone, or both its fits may have been trained on the days.
+    The training set can lack a feature, or both fits of the champion have seen the days.
     """
     why = []
     if gone := [name for name in features if name not in columns]:
@@ -163,10 +164,7 @@ def why_not_comparable(
 
 
 def latches(candidate: Version) -> list[str]:
-    """The decisions that keep every machine from promoting the version.
-
-    A person has refused it, or it was rolled back.
-    """
+    """The decisions after which only a person may promote the version: a refusal by a person, a rollback."""
     return [
         f"it was {candidate.tags[tag]}: only a person promotes it again"
         for tag in (ROLLED_BACK, DECLINED)
@@ -177,9 +175,9 @@ def latches(candidate: Version) -> list[str]:
 def standing_against(
     case: UseCase, settings: Settings, lake: Lake, registry: ModelRegistry, candidate: Version
 ) -> list[str]:
-    """What forbids a version to serve now, whatever was true when it was judged.
+    """The reasons why a version may not serve today, whatever the gate decided earlier.
 
-    It is features that serving lacks, and parity that is not clean.
+    They are inputs that serving lacks, and days without clean parity.
     """
     champion = registry.champion()
     serving = registry.release(champion).plan if champion else None
@@ -188,10 +186,7 @@ def standing_against(
 
 
 def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:
-    """The columns that the service stores of an event of each stream.
-
-    Its times are not among them: windows go by them, nothing aggregates them.
-    """
+    """The columns that the service stores of an event, by stream. Times are not among them."""
     event, numbers = case.event, (c.name for c in case.event.columns if isinstance(c, Number))
     verdict = (event.id, *(key.name for key in event.keys), *numbers, case.labels.name)
     feeds = {feed.name: feed.names for feed in case.feeds}
@@ -199,9 +194,9 @@ def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:
 
 
 def flat(measured: Evaluation) -> dict[str, float]:
-    """The numbers of an evaluation by name, as MLflow keeps them.
+    """The numbers of an evaluation by name, for MLflow.
 
-    What is undefined is left out, and stands among the gate's reasons.
+    Undefined numbers are left out. The gate names them in its reasons.
     """
     values = {
         f"{who}.{name}": value for who, metrics in measured.metrics.items() for name, value in metrics.items()
@@ -223,14 +218,14 @@ def flat(measured: Evaluation) -> dict[str, float]:
 
 
 def matrix(rows: pd.DataFrame, features: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """The model's input: float64, NaN for null, columns in the order of the features."""
+    """The input of a model: float64 [rows, features], with NaN for null."""
     return rows.loc[:, list(features)].to_numpy("float64")
 
 
 def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version | None) -> list[str]:
     """The served days before `as_of` that have no clean parity report, each with the reason.
 
-    They begin with the holdout, or with the champion's own day where that is later.
+    The days begin with the holdout, or with the champion's as-of day if that is later.
     """
     first = max(split_of(settings, as_of).holdout_first.isoformat(), champion.as_of if champion else "")
     unproven = []
@@ -249,9 +244,9 @@ def unproven_days(lake: Lake, settings: Settings, as_of: str, champion: Version 
 def values_without_verdict(
     case: UseCase, lake: Lake, settings: Settings, as_of: str, holdout: pd.DataFrame
 ) -> npt.NDArray[np.float64]:
-    """The values of the events of the holdout's days that had arrived before `as_of` and have no verdict.
+    """The values of the events of the holdout's days that arrived before `as_of` and have no verdict.
 
-    No label came, and silence says nothing of them. The value of each is 1 where cases are counted.
+    They have no label, and silence gave no verdict. Each value is 1 where cases are counted.
     """
     split = split_of(settings, as_of)
     days = lake.between(FEATURE_VECTORS, split.holdout_first.isoformat(), shift(as_of, -1), validated=True)
@@ -270,10 +265,9 @@ def _saw(last_day: str, holdout: pd.DataFrame) -> bool:
 
 
 def check_same_data(candidate: Version, digest: str) -> None:
-    """Raise `RegistryError` where the training set of the day is not the one that the version was trained on.
+    """Raise `RegistryError` where the version was trained on another training set than that of the day.
 
-    A version is judged on the holdout of its own training set: of another one it is not known what it was
-    trained on.
+    A version is judged on the holdout of its own training set. Another holdout can have its training rows.
     """
     if (own := candidate.tags.get("training_set_digest")) != digest:
         raise RegistryError(

@@ -1,4 +1,4 @@
-"""Events of past days with what is known of them now, for a version that is asked how it would have done."""
+"""Events of past days with their verdicts of today, to measure a version on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from serving.contract.scorers.lightgbm import Scorer
 
 @dataclass(frozen=True)
 class PastDays:
-    """A lake as it stands: the latest verdicts that it has, and the last day whose events all have theirs."""
+    """The latest verdicts of a lake, and the last day whose events are all mature."""
 
     case: UseCase
     lake: Lake
@@ -28,10 +28,7 @@ class PastDays:
     mature_until: date
 
     def events(self, days: Sequence[str], features: Sequence[str]) -> pd.DataFrame:
-        """What arrived on the days, with these features, and the verdicts as `with_verdicts` gives them.
-
-        No days are no rows.
-        """
+        """The events that arrived on the days, with the features and the columns of `with_verdicts`."""
         times = ("event_timestamp", "created_timestamp")
         columns = list(dict.fromkeys([*event_columns(self.case), *times, *features]))
         rows = (
@@ -43,9 +40,9 @@ class PastDays:
 
 
 def past_days(case: UseCase, lake: Lake, settings: Settings, first: str) -> PastDays:
-    """Read the verdicts that became known from the day `first` on, for all events that arrived since.
+    """Read the verdicts that became known from the day `first` on.
 
-    Raises `MissingPartitions` where there are none.
+    Raises `MissingPartitions` where there are no such verdicts.
     """
     days = lake.between(VERDICTS, first, "9999", validated=True)
     if not days:
@@ -57,13 +54,13 @@ def past_days(case: UseCase, lake: Lake, settings: Settings, first: str) -> Past
 
 @dataclass(frozen=True)
 class Judge:
-    """A release whose model is parsed once, for many days."""
+    """A release with its model parsed, for scores of many days."""
 
     release: Release
     scorer: Scorer
 
     def score(self, rows: pd.DataFrame) -> Scored:
-        """The calibrated scores of the rows, in their order, with the release's thresholds."""
+        """The calibrated scores of the rows, in their order, and the policy of the release."""
         return Scored(self.scorer.score(matrix(rows, self.release.features)), self.release.policy)
 
 

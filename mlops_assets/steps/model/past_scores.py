@@ -1,4 +1,4 @@
-"""Scores of past days with exact versions, from the same vectors that training reads."""
+"""Scores of past days by exact versions, from the vectors that training reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from serving.contract.scorers.lightgbm import Scorer
 
 
 def score_days(case: UseCase, lake: Lake, release: Release, first: str, last: str) -> pa.Table:
-    """One row an event that arrived from `first` to `last`, with its calibrated probability as the score."""
+    """A row for each event that arrived from `first` to `last`, with its calibrated score."""
     name, *others = event_columns(case)
     told = [name, "event_timestamp", *others]
     vectors = read_validated(
@@ -43,18 +43,16 @@ def score_days(case: UseCase, lake: Lake, release: Release, first: str, last: st
 
 
 class NothingKnown(PlatformError, ValueError):
-    """No event of the days has a verdict yet, so there is nothing to measure on."""
-
-    """No event of the days has a verdict yet, so that there is nothing to measure on."""
+    """No event of the days has a verdict yet, so nothing can be measured."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two versions on the same events: `rows` with a verdict, `positives` of them, and `unknown` without one
-    that counts.
+    """Two versions on the same events.
 
-    Those `left_out` came late, from days that one of the fits was trained on. `versions` has, by version, the
-    fit that was used, its quality, and what each policy would have caught.
+    `rows` events have a verdict, `positives` of them a positive one. `unknown` events have no verdict that
+    counts. `left_out` events came late, from days that one of the fits was trained on. `versions` has, by
+    version, the measured fit, its quality, and the results of each policy.
     """
 
     rows: int
@@ -65,7 +63,7 @@ class Comparison:
     difference: PrecisionDifference
 
     def to_dict(self, case: UseCase) -> dict[str, Any]:
-        """Plain values, positives by the use case's word."""
+        """The values for JSON, with the use case's word for positives."""
         return {
             "rows": self.rows,
             as_column(Words.of(case).positives): self.positives,
@@ -86,10 +84,10 @@ def compare_days(
     first: str,
     last: str,
 ) -> Comparison:
-    """Both versions on the events that arrived from `first` to `last`, neither on days that it was trained
-    on.
+    """Compare two versions on the events that arrived from `first` to `last`.
 
-    Raises `RegistryError` where a version has seen the days, and `NothingKnown` where no verdict counts yet.
+    No version is measured on days that it was trained on. Raises `RegistryError` where both fits of a version
+    have seen the days, and `NothingKnown` where no verdict counts yet.
     """
     used = {version.version: _unseen(registry, version, first) for version in (one, other)}
     judges = {number: judge_of(release) for number, (_, release, _) in used.items()}
@@ -129,9 +127,9 @@ def compare_days(
 
 
 def _unseen(registry: ModelRegistry, version: Version, first: str) -> tuple[str, Release, str]:
-    """The fit of the version that ended before the day `first`, by name, with its last day.
+    """A fit of the version that has not seen the day `first`: its name, the fit, and its last day.
 
-    It is the release fit where that ended before.
+    The release fit is preferred.
     """
     if (last := version.tags["last_day"]) < first:
         return "release", registry.release(version), last

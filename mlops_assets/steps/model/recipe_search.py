@@ -1,4 +1,4 @@
-"""The recipe that the version as of a day is trained with: the configured one, or the best of a search."""
+"""The recipe of the version as of a day: the configured recipe, or the best recipe of a search."""
 
 import csv
 import io
@@ -25,14 +25,12 @@ from mlops_assets.steps.model.judge import split_of
 
 
 class StaleRecipe(PlatformError, ValueError):
-    """The recipe of a day was searched on other rows, or for another configuration, than those that are to be
-    trained with it.
-    """
+    """The recipe of a day belongs to another training set or to another configuration."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """A search on record: its study, the picture of it, and the MLflow run that holds both."""
+    """A search on record: its study, its picture, and the MLflow run with both."""
 
     study: Study
     picture: Any
@@ -40,7 +38,7 @@ class Searched:
 
 
 def write_configured(lake: Lake, settings: Settings, as_of: str) -> None:
-    """Put on record that the version of the day takes the configured recipe."""
+    """Write the configured recipe as the recipe of the day."""
     _write(lake, settings, as_of, settings.recipe, None)
 
 
@@ -55,10 +53,10 @@ def write_searched(
     log: logging.Logger,
     draw: Callable[[Study], Any],
 ) -> Searched:
-    """Search as `[tuning]` says on the training set of the day, and put the best recipe on record.
+    """Search on the training set of the day by `[tuning]`, and write the best recipe.
 
-    The search is an MLflow run of its own. Under the id of the Dagster run the training, which comes next,
-    would take up this very MLflow run. `draw` makes the picture of the study.
+    The search has its own MLflow run. The training continues an MLflow run with the id of its Dagster run, so
+    the run of the search has another id. `draw` makes the picture of the study. Raises `TuningError`.
     """
     rows = to_frame(read_validated(lake, TRAINING_SET, [as_of]))
     digest = lake.manifests(TRAINING_SET, [as_of])[0].digest
@@ -87,16 +85,12 @@ def write_searched(
 
 
 def recipe_of(lake: Lake, settings: Settings, as_of: str) -> Recipe:
-    """What to train with as of the day.
-
-    Raises `StaleRecipe` for a recipe that was searched on another training set, or made for another
-    configuration.
-    """
+    """The recipe of the day. Raises `StaleRecipe` for another training set or another configuration."""
     (found,) = lake.read(RECIPE, [as_of]).to_pylist()
     if found["asked"] != _asked(settings):
         raise StaleRecipe(
-            f"{RECIPE}: {as_of} was made for another [recipe] or [tuning] than is configured now; materialize"
-            " it again"
+            f"{RECIPE}: {as_of} was made with another [recipe] or [tuning] than the configured one;"
+            " materialize it again"
         )
     now = lake.manifests(TRAINING_SET, [as_of])[0].digest
     if found["training_set"] not in (None, now):
@@ -108,7 +102,10 @@ def recipe_of(lake: Lake, settings: Settings, as_of: str) -> Recipe:
 
 
 def _write(lake: Lake, settings: Settings, as_of: str, recipe: Recipe, training_set: str | None) -> None:
-    """`training_set` is the digest of what the recipe was searched on; a configured recipe fits any rows."""
+    """Write a recipe.
+
+    `training_set` is the digest of the rows of its search, None for a configured recipe.
+    """
     columns = {
         "recipe": [json.dumps(asdict(recipe))],
         "asked": [_asked(settings)],
@@ -128,7 +125,7 @@ def _progress(settings: Settings, trial: Trial, best: Trial) -> str:
 
 
 def _log(mlflow: Any, study: Study, picture: Any) -> None:
-    """Put the study into the active MLflow run: its outcome, every trial, and how the search went."""
+    """Log the study in the active MLflow run: the best recipe, all trials, and the picture."""
     for trial in study.trials:
         if not trial.given_up:
             mlflow.log_metric("log_loss", trial.loss, step=trial.number + 1)
@@ -144,7 +141,7 @@ def _log(mlflow: Any, study: Study, picture: Any) -> None:
 
 
 def _trials(study: Study) -> str:
-    """One line a trial; a fold that a trial did not come to is empty."""
+    """A line for each trial as CSV. The folds that a trial did not reach are empty."""
     written = csv.writer(text := io.StringIO(), lineterminator="\n")
     folds = (f"log_loss {fold.first} to {fold.last}" for fold in study.folds)
     written.writerow(["trial", "log_loss", "given_up", *study.configured.searched, *folds])

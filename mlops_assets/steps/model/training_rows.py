@@ -1,4 +1,4 @@
-"""The rows that a version as of a day learns from and is measured on, read from the lake."""
+"""The rows of the lake that a version as of a day is trained and measured on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,14 @@ from mlops_assets.steps.model.judge import split_of
 
 
 class MissingDays(PlatformError, MissingPartitions):
-    """Arrival days that a training reads were never materialized; the message has the command that brings
-    them.
-    """
+    """Arrival days that a training reads are missing. The message has the command that makes them."""
 
     def __init__(self, dataset: str, days: Sequence[str], as_of: str, first: str) -> None:
         super().__init__(dataset, days)
         self.args = (
             (
                 f"as of {as_of} the arrival days {first} to {shift(as_of, -1)} are read, and {self}; "
-                f"`mlops backfill --from {min(days)} --to {max(days)}` brings what is missing"
+                f"`mlops backfill --from {min(days)} --to {max(days)}` makes the missing days"
             ),
         )
 
@@ -36,7 +34,7 @@ class WrittenRows:
     """A training set in the lake.
 
     `positives` and `rows` are by fold. `left_out` are the days whose feed did not pass validation. `by_day`
-    holds (day, rows, positives) of the last fortnight.
+    has (day, rows, positives) of the last fortnight.
     """
 
     manifest: Manifest
@@ -50,8 +48,9 @@ class WrittenRows:
 def write_training_set(
     case: UseCase, lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]
 ) -> WrittenRows:
-    """Assemble the training set of the day and write it; it is validated where both folds have enough
-    positives.
+    """Assemble the training set of the day and write it.
+
+    It is marked as validated where both folds have enough positives. Raises as `training_days`.
     """
     rows, label = training_rows(case, lake, settings, as_of, features), case.labels.name
     folds = {fold: rows.loc[rows["fold"] == fold, label] for fold in ("train", "holdout")}
@@ -72,7 +71,7 @@ def write_training_set(
 def training_rows(
     case: UseCase, lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]
 ) -> pd.DataFrame:
-    """What had arrived before `as_of` on the days of `training_days`, assembled."""
+    """The rows of `eligible_rows.assemble` from the days of `training_days`."""
     split, days = split_of(settings, as_of), training_days(case, lake, settings, as_of)
     columns = ["event_timestamp", "created_timestamp", *event_columns(case), *features]
     vectors = read_validated(lake, FEATURE_VECTORS, days, list(dict.fromkeys(columns)))
@@ -83,9 +82,9 @@ def training_rows(
 def training_days(case: UseCase, lake: Lake, settings: Settings, as_of: str) -> list[str]:
     """The arrival days that are read as of `as_of`.
 
-    A day whose feed did not pass validation is left out, as its features and verdicts were not made: it
-    freezes no training. Raises `NothingToLearn` where no training day is among the days, and `MissingDays`
-    where one was never made.
+    A day whose feed did not pass validation has no features and no verdicts. It is left out, and stops no
+    training. Raises `NothingToLearn` where no training day is left, and `MissingDays` for days that were
+    never materialized.
     """
     split, last = split_of(settings, as_of), shift(as_of, -1)
     if not split.has_training_days:
@@ -101,7 +100,7 @@ def training_days(case: UseCase, lake: Lake, settings: Settings, as_of: str) -> 
 
 
 def broken_days(case: UseCase, lake: Lake, first: str, last: str) -> list[str]:
-    """The days from `first` to `last` whose events are there and did not pass validation."""
+    """The days from `first` to `last` with events that did not pass validation."""
     dataset = case.event.dataset
     return sorted(
         set(lake.between(dataset, first, last)) - set(lake.between(dataset, first, last, validated=True))
@@ -111,5 +110,5 @@ def broken_days(case: UseCase, lake: Lake, first: str, last: str) -> list[str]:
 def training_set_digest(
     case: UseCase, lake: Lake, settings: Settings, as_of: str, features: tuple[str, ...]
 ) -> str:
-    """The digest that the training set of the day has on the lake as it stands."""
+    """The digest of the training set of the day, assembled from the present lake."""
     return digest_of([encode(to_table(training_rows(case, lake, settings, as_of, features)))[1]])

@@ -1,4 +1,4 @@
-"""The evaluation of the version as of a day: measured, judged, put on record in MLflow and in the lake."""
+"""The evaluation of the version as of a day: measured, judged, and recorded in MLflow and in the lake."""
 
 import csv
 import io
@@ -14,7 +14,8 @@ import pyarrow as pa
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict
-from mlops_assets.core.judging.model_card import Facts, model_card
+from mlops_assets.core.judging.reporting.model_card import model_card
+from mlops_assets.core.judging.reporting.version_facts import Facts
 from mlops_assets.core.keys import EVALUATION, TRAINING_SET
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.words import Words
@@ -33,7 +34,7 @@ from mlops_assets.steps.model.judge import (
 from mlops_assets.steps.model.version_training import trained_version
 from serving.contract.bundle import Release
 
-# Exact contributions take a millisecond a row and a hundred trees; their means are stable long before.
+# Exact contributions take a millisecond for a row and a hundred trees. Their means need no more rows.
 EXPLAINED_ROWS = 1_000
 
 
@@ -41,8 +42,9 @@ EXPLAINED_ROWS = 1_000
 class Judged:
     """A version with its evaluation and verdict.
 
-    `scores` are those of candidate and reference on `holdout`, `fit` is what was measured, `explained` are
-    rows of its input, evenly spread, and `contributions` what each feature added to their margins.
+    `scores` are the scores on `holdout`, of the candidate and its reference. `fit` is the measured fit.
+    `explained` are evenly spread rows of its input, and `contributions` those of each feature to their
+    log-odds, both [rows, features].
     """
 
     candidate: Version
@@ -130,7 +132,10 @@ def slice_columns(words: Words) -> tuple[str, ...]:
 
 
 def slice_rows(measured: Evaluation) -> list[tuple[object, ...]]:
-    """A row a slice, by `slice_columns`; `from` and `to` hold 90 % of the resampled differences."""
+    """A row for each slice, by `slice_columns`.
+
+    `from` and `to` contain 90 % of the resampled differences.
+    """
     return [
         (
             s.name,
@@ -165,7 +170,7 @@ def _facts(case: UseCase, registry: ModelRegistry, candidate: Version, champion:
 
 
 def _files(judged: Judged, pictures: Mapping[str, bytes]) -> dict[str, bytes]:
-    """What lies beside the model in MLflow: all figures, the slices for a spreadsheet, the pictures."""
+    """The files of the evaluation in MLflow: all figures, the slices for a spreadsheet, and the pictures."""
     measured = judged.evaluation
     table = io.StringIO()
     csv.writer(table).writerows([slice_columns(judged.facts.words), *slice_rows(measured)])

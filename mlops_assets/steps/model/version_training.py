@@ -1,6 +1,4 @@
-"""One version as of a day: both fits, the two bundles, the record of what they were made from, and the
-registration.
-"""
+"""One version as of a day: both fits, the two bundles, the record of their inputs, and the registration."""
 
 import logging
 import tempfile
@@ -46,14 +44,12 @@ from mlops_assets.steps.monitoring.drift_reference import (
 from serving.contract.bundle import Release, write_release
 from serving.contract.scorers.lightgbm import Calibrator, Scorer
 
-GOLDEN_ROWS = 20  # rows whose exact scores travel with the model
+GOLDEN_ROWS = 20  # rows that travel with the model, with their exact scores
 
 
 @dataclass(frozen=True)
 class TrainedVersion:
-    """A registered version: its fits, its drift reference, the digest of its bundle, and its line in the
-    lake.
-    """
+    """A registered version: its fits, its drift reference, the digest of its bundle, and its manifest."""
 
     version: Version
     model: TrainedModel
@@ -64,7 +60,7 @@ class TrainedVersion:
 
 @dataclass(frozen=True)
 class _Making:
-    """What a version is made from, and what is put on record of it."""
+    """The inputs of a version, and its tags and parameters in MLflow."""
 
     case: UseCase
     settings: Settings
@@ -85,7 +81,10 @@ def train_version(
     run_id: str,
     log: logging.Logger,
 ) -> TrainedVersion:
-    """Train on the training set and the recipe of the day, register the version, and note it in the lake."""
+    """Train on the training set with the recipe of the day, register the version, and write it to the lake.
+
+    `run_id` is the Dagster run. Raises `StaleRecipe` and `TrainingError`.
+    """
     rows = to_frame(read_validated(lake, TRAINING_SET, [as_of]))
     recipe, split = recipe_of(lake, settings, as_of), split_of(settings, as_of)
     costs, code = AppliedCosts.of(case, settings.costs), provenance(settings)
@@ -137,7 +136,7 @@ def train_version(
 
 
 def trained_version(lake: Lake, as_of: str) -> str:
-    """The number of the exact version that was trained as of the day."""
+    """The number of the version that was trained as of the day."""
     return str(lake.read(TRAINED_MODEL, [as_of]).column("version")[0].as_py())
 
 
@@ -167,7 +166,10 @@ def _record(making: _Making, lake: Lake, code: dict[str, str], model: TrainedMod
 def _write_bundles(
     making: _Making, model: TrainedModel, reference: DriftReference, holdout: DriftReference, folder: Path
 ) -> tuple[str, dict[str, str]]:
-    """Write the bundle that serves and the measured one; returns the first's digest, and tags of both."""
+    """Write the bundles of the release fit and of the evaluation fit.
+
+    Returns the digest of the first, and the tags with both digests.
+    """
     score, family = making.case.score, model_family()
     served = _release(making, model, model.release_text, model.calibrator, reference)
     measured = _release(making, model, model.evaluation_text, model.evaluation_calibrator, holdout)

@@ -31,14 +31,14 @@ from mlops_assets.steps.model.past_days import judge_of, past_days
 from mlops_assets.steps.model.version_training import trained_version
 
 Cells = Sequence[Sequence[object]]
-Tables = Mapping[str, Cells]  # by their titles, each with its header first
+Tables = Mapping[str, Cells]  # by title; the first row of each is its header
 
 POLICIES = {OWN: "own thresholds", CAPACITY: "at capacity", UNCHANGED: "never retrained"}
 
 
 @dataclass(frozen=True)
 class WalkReport:
-    """A walk-forward in the lake: its weeks as `walk_weeks.table` has them, and its title."""
+    """A walk-forward in the lake: its weeks from `walk_weeks.table`, and its title."""
 
     manifest: Manifest
     weeks: pd.DataFrame
@@ -48,7 +48,10 @@ class WalkReport:
 def write_walk(
     case: UseCase, lake: Lake, registry: ModelRegistry, settings: Settings, first: str, last: str, step: int
 ) -> WalkReport:
-    """Measure the versions of a walk, and write a row a week."""
+    """Measure the versions of a walk-forward, and write a row for each week.
+
+    Raises `BadWalk` for impossible days, and `MissingPartitions` for days without a version.
+    """
     as_of = steps(first, last, step)
     weeks = table(case, walked(case, lake, settings, registry, as_of, step))
     manifest = lake.write(WALK_FORWARD, walk_partition(first, last, step), to_table(weeks), validated=True)
@@ -56,7 +59,7 @@ def write_walk(
 
 
 def walk_partition(first: str, last: str, step: int) -> str:
-    """The partition of the report, which names its days: walks over other days stand beside it."""
+    """The partition of the report. Its name has the days, so that each walk-forward has its own."""
     return f"{first}_to_{last}_step_{step}"
 
 
@@ -68,10 +71,11 @@ def walked(
     as_of_days: Sequence[str],
     step: int,
 ) -> list[Week]:
-    """Measure the version of each as-of day on what arrived in the `step` days from it on, as far as the lake
-    has them.
+    """Measure the version of each as-of day on the events of the `step` arrival days from that day on.
+
+    Days that the lake does not have are left out.
     """
-    lake.manifests(TRAINED_MODEL, as_of_days)  # the error names all the days that are missing
+    lake.manifests(TRAINED_MODEL, as_of_days)  # Raises an error with all missing days.
     past, weeks, first = past_days(case, lake, settings, as_of_days[0]), [], None
     costs, k = AppliedCosts.of(case, settings.costs), settings.model.precision_k
     for as_of in as_of_days:
@@ -87,9 +91,9 @@ def walked(
 
 
 def walk_tables(case: UseCase, weeks: pd.DataFrame, k: int) -> Tables:
-    """The report for people, of a frame as `walk_weeks.table` makes it.
+    """The tables of the report, from a frame of `walk_weeks.table`.
 
-    The last line of a table by as-of day has the means.
+    The last row of a table by as-of day has the means.
     """
     words, average, stops = Words.of(case), means(weeks), case.decisions.stops
     quality = {
@@ -129,7 +133,7 @@ def walk_tables(case: UseCase, weeks: pd.DataFrame, k: int) -> Tables:
 
 
 def walk_lines() -> dict[str, tuple[dict[str, str], str]]:
-    """The pictures of a walk by title: columns by the words of the legend, and the label of the axis."""
+    """The pictures of a walk-forward by title: columns by their words in the legend, and the axis label."""
     quality = {"retrained": "average_precision", POLICIES[UNCHANGED]: f"{UNCHANGED}.average_precision"}
     cost = {name: f"{policy}.cost" for policy, name in POLICIES.items()}
     return {
@@ -141,7 +145,7 @@ def walk_lines() -> dict[str, tuple[dict[str, str], str]]:
 def write_page(
     case: UseCase, settings: Settings, walk: WalkReport, tables: Tables, pictures: Mapping[str, str]
 ) -> Path:
-    """Write the report as one page without links, pictures as data URIs; returns where it is."""
+    """Write the report as one HTML page with its pictures inside. Returns its path."""
     title = walk.title
     head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>{STYLE}"
     parts = [f"{head}<h1>{html.escape(title)}</h1><p>{html.escape(_note(case))}</p>"]
@@ -158,7 +162,7 @@ def write_page(
 
 
 def shown(value: Any) -> str:
-    """A number for people."""
+    """A number in words."""
     if isinstance(value, str):
         return value
     if value is None or pd.isna(value):

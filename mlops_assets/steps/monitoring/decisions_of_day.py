@@ -33,11 +33,11 @@ NEVER = 1 << 62  # a sequence number after all others
 
 
 class DecisionsOfDay:
-    """What the service decided on one arrival day, and what each decision can have known by its sequence
-    number.
+    """The decisions of one arrival day, and the events that each decision can have known.
 
-    The day before belongs to it. A client's clock that is ahead puts an event into the day to come, and
-    labels of a file reach the service with the rebuild after their day.
+    A decision knew what was committed before its sequence number. The events of the day before are read too.
+    A client's clock can be ahead, which puts an event into the next day. Labels of a file reach the service
+    with the rebuild after their day.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class DecisionsOfDay:
         }
 
     def vectors(self) -> Iterable[tuple[pd.DataFrame, list[str]]]:
-        """The served vectors, a frame and its features for each set of features that a version served.
+        """The served vectors: a frame with its features, for each set of features that a version served.
 
-        Features that are no longer declared are left out.
+        Features that are no longer declared are left out of the features.
         """
         served: dict[tuple[str, ...], list[dict[str, object]]] = {}
         for name, text in zip(self._log["prediction_id"], self._log["features"], strict=True):
@@ -85,10 +85,10 @@ class DecisionsOfDay:
             yield pd.DataFrame(rows).astype(dict.fromkeys(known, "float64")), known
 
     def as_read(self, ids: Sequence[str]) -> Iterable[pd.DataFrame]:
-        """The vectors of some decisions, from what had been committed when each was made.
+        """The vectors of some decisions, computed from the events that were committed before each decision.
 
-        Labels of a file reach the service with the rebuild that follows their day. A decision may have been
-        made before that rebuild or after it.
+        Labels of a file reach the service with the rebuild after their day. A decision can have been made
+        before that rebuild or after it. There is a frame for each possibility.
         """
         asked = self._log[self._log["prediction_id"].isin(list(ids))]
         events = {view.stream: self._events(view, asked) for view in self._plan.views}
@@ -119,9 +119,9 @@ class DecisionsOfDay:
     def _seen(
         self, events: pa.Table, view: ViewPlan, decision: Mapping[Any, Any], labels: pd.DataFrame
     ) -> pa.Table:
-        """The events of the decision's key, less those that were committed after it had read."""
+        """The events of the decision's key without those that were committed after the decision."""
         of_key = events.filter(pc.equal(events.column(view.entity), decision[view.asked_by]))
-        if self._id not in of_key.column_names:  # A feed's rows, which no decision brings
+        if self._id not in of_key.column_names:  # The rows of a further feed come with no decision.
             return of_key
         later = self._known.loc[self._known["seq"] > decision["read_seq"], "prediction_id"]
         of_key = of_key.filter(pc.invert(pc.is_in(of_key.column(self._id), pa.array(later, pa.string()))))
@@ -129,7 +129,7 @@ class DecisionsOfDay:
         return self._without(of_key, hidden) if len(hidden) else of_key
 
     def _without(self, verdicts: pa.Table, hidden: pd.DataFrame) -> pa.Table:
-        """The verdicts as the one rule gives them without some of the labels."""
+        """The verdicts by the rule of `serving.contract.verdicts`, without the `hidden` labels."""
         changed = pc.is_in(verdicts.column(self._id), pa.array(hidden[self._id].unique(), pa.string()))
         about = {str(row[self._id]): row for row in verdicts.filter(changed).to_pylist()}
         unread = set(zip(hidden[self._id], hidden["label_timestamp"], hidden[self._label], strict=True))
@@ -149,8 +149,9 @@ class DecisionsOfDay:
 
     @cached_property
     def _stories(self) -> dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]]:
-        """By event that the two days' labels are about: when it was learnt of, whether its label is withheld,
-        and all of its labels.
+        """The history of each event with a label of the two days, by id.
+
+        It is the arrival of the event, whether its decision withholds the label, and all of its labels.
         """
         horizon = self._settings.ingest.horizon_days
         first = shift(self._days[0], -horizon)
@@ -168,7 +169,7 @@ class DecisionsOfDay:
         return stories
 
     def _of(self, dataset: str, first: str, ids: pa.Array, columns: list[str]) -> list[dict[str, Any]]:
-        """The rows of some events in the validated days since `first`."""
+        """The rows of the events `ids` in the validated days since `first`."""
         days = self._lake.between(dataset, first, self._day, validated=True)
         tables = [self._lake.read(dataset, [day], columns) for day in days]
         return [
@@ -176,7 +177,10 @@ class DecisionsOfDay:
         ]
 
     def _all_labels(self) -> pd.DataFrame:
-        """The labels of the two days, with when the service took each: never, where a file brought it."""
+        """The labels of the two days with their sequence number in the log.
+
+        Labels from a file have `NEVER`.
+        """
         return pd.concat([self._labels_of(day).assign(day=day) for day in self._days], ignore_index=True)
 
     def _labels_of(self, day: str) -> pd.DataFrame:
@@ -188,7 +192,7 @@ class DecisionsOfDay:
         return to_frame(self._lake.read(LABELS, made, columns)).assign(seq=NEVER)
 
     def _events(self, view: ViewPlan, asked: pd.DataFrame) -> pa.Table:
-        """What the lake holds of a stream for the keys of some decisions, as far back as a window reaches."""
+        """The events of a view's stream for the keys of the decisions, as far back as its windows reach."""
         views = [one for one in self._plan.views if one.stream == view.stream]
         reach = max(one.reach_us for one in views)
         first = from_us(to_us(asked["event_timestamp"].min()) - reach).date().isoformat()
@@ -205,7 +209,7 @@ class DecisionsOfDay:
         return table.filter(anyone)
 
     def _with_keys(self, labels: pd.DataFrame) -> pd.DataFrame:
-        """The labels as events that are known at their time, with the keys of what they are about."""
+        """The labels as events at their own time, with the keys of their events."""
         made = self._lake.between(VERDICTS, self._days[0], self._day)
         entities = list(dict.fromkeys(entity for _, entity in self._histories))
         keys = to_frame(self._lake.read(VERDICTS, made, [self._id, *entities]))

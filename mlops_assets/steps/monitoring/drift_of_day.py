@@ -1,4 +1,4 @@
-"""What was served on a day against what the version that served takes as normal: features, and scores."""
+"""The drift of a day: served features and scores against the reference of the version that served."""
 
 import json
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from mlops_assets.steps.monitoring.drift_reference import why_not_compared
 class DriftOfDay:
     """A drift report in the lake.
 
-    `version` is the one that served most of the day. `columns` has each tested column with its index, the
-    largest first. `page` is where Evidently's page lies, if there is one.
+    `version` is the version that served most of the day. `columns` has each tested column with its index,
+    the largest first. `page` is the path of Evidently's page; None without a page.
     """
 
     manifest: Manifest
@@ -35,14 +35,14 @@ class DriftOfDay:
 
     @property
     def enough(self) -> bool:
-        """Every column could be tested."""
+        """Whether every column was tested."""
         return self.report.tested and not self.report.untested
 
 
 def feature_drift(
     case: UseCase, lake: Lake, registry: ModelRegistry, settings: Settings, day: str
 ) -> DriftOfDay:
-    """Write the report on the day's served features, against the days after the training."""
+    """Write the drift of the served features of a day, against the days after the training."""
     columns = list(case.drift_columns)
     current, version = served_of_day(case, lake, day, columns)
     reference = to_frame(registry.reference(registry.version(version))) if version else current
@@ -53,7 +53,7 @@ def feature_drift(
 def score_drift(
     case: UseCase, lake: Lake, registry: ModelRegistry, settings: Settings, day: str
 ) -> DriftOfDay:
-    """Write the report on the day's scores, against those of the same fit on the days after its training."""
+    """Write the drift of the scores of a day, against the same fit on the days after its training."""
     version, report = scores_against_reference(case, lake, registry, settings, day)
     return _write(lake, PREDICTION_DRIFT, day, version, report, settings.home)
 
@@ -61,16 +61,16 @@ def score_drift(
 def scores_against_reference(
     case: UseCase, lake: Lake, registry: ModelRegistry, settings: Settings, day: str
 ) -> tuple[str | None, DriftReport]:
-    """The version that served most of the day, and its scores against its reference.
+    """The version that served most of the day, and the drift of its scores from its reference.
 
-    It is not tested where two fits gave them.
+    Scores of two different fits are not compared.
     """
     score = case.score
     served, number = served_of_day(case, lake, day, [score])
     if number is None:
         return None, prediction_drift(served[score], served[score], settings.drift, name=score)
     version = registry.version(number)
-    # On the day of a swap, what the other version gave is no drift of this one.
+    # On the day of a swap, scores of the other version are left out.
     scores = served.loc[served["model_version"] == number, score]
     reference = registry.reference(version).column(score).to_pandas()
     if why := why_not_compared(case, number, registry.release(version)):
@@ -81,10 +81,10 @@ def scores_against_reference(
 def served_of_day(
     case: UseCase, lake: Lake, day: str, columns: Sequence[str]
 ) -> tuple[pd.DataFrame, str | None]:
-    """What was served on the day, with the `model_version` of each row, and the version that served most.
+    """The served columns of a day with `model_version`, and the version that served most.
 
-    Nothing and no version where nothing was served, or where the day's events did not pass validation:
-    garbage is no drift.
+    No rows and no version where nothing was served, or where the events of the day did not pass validation.
+    Invalid data are no drift.
     """
     log = lake.read(PREDICTION_LOG, [day], ["features", case.score, "model_version"])
     feed = lake.manifest(case.event.dataset, day)
@@ -105,7 +105,7 @@ def served_of_day(
 def _write(
     lake: Lake, name: str, day: str, version: str | None, report: DriftReport, home: Path
 ) -> DriftOfDay:
-    """Store the numbers in the lake, and the page beside the other reports."""
+    """Write the figures to the lake, and the page to the reports of the home."""
     columns = tuple(sorted(report.columns.items(), key=lambda item: -item[1]))
     table = pa.table(
         {

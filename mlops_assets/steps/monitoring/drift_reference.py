@@ -1,8 +1,8 @@
-"""What a version takes as normal: events of days that a fit did not see, with the scores of that very fit.
+"""The drift reference of a version: events of days that a fit did not see, with the scores of that fit.
 
-The drift reports and the guard measure against it. A fit knows the rows that it was trained on, and two fits
-of one recipe give the same events scores of their own. A distance from either of these says nothing of the
-world.
+The drift reports and the guard compare served events with it. A fit scores its training rows differently from
+other rows, and two fits of one recipe give different scores. References of these kinds would show differences
+that are no drift.
 """
 
 from dataclasses import dataclass
@@ -24,15 +24,16 @@ from mlops_assets.steps.model.training_rows import broken_days
 from serving.contract.bundle import Release
 from serving.contract.scorers.lightgbm import Scorer
 
-RELEASE_FIT, EVALUATION_FIT = "release", "evaluation"  # whose scores a reference has; the release fit serves
-MOST_ROWS = 5_000  # a PSI over ten bins is stable from a few thousand
+RELEASE_FIT, EVALUATION_FIT = "release", "evaluation"  # the fit that gave the scores of a reference
+MOST_ROWS = 5_000  # A PSI over ten bins is stable from a few thousand rows.
 
 
 @dataclass(frozen=True)
 class DriftReference:
-    """`table` has the value column, the features and the score of events, in the order of time.
+    """The events of a reference in the order of time, with the value column, the features and the score.
 
-    `fit` gave the scores. `first` and `last` are the days of the events (UTC). `events` is the word for them.
+    `fit` is the fit that gave the scores. `first` and `last` are days of events (UTC). `events` is the word
+    for the events.
     """
 
     table: pa.Table
@@ -43,7 +44,7 @@ class DriftReference:
 
     @property
     def facts(self) -> dict[str, object]:
-        """As the bundle keeps them."""
+        """The facts in the bundle."""
         return {"fit": self.fit, "first": self.first, "last": self.last, "rows": self.table.num_rows}
 
     def __str__(self) -> str:
@@ -56,10 +57,10 @@ class DriftReference:
 def release_reference(
     case: UseCase, lake: Lake, settings: Settings, as_of: str, model: TrainedModel
 ) -> DriftReference | None:
-    """What the release fit gives on the days after its training, M + 1 to D - 1. No label is needed.
+    """The scores of the release fit on the days after its training, M + 1 to D - 1. They need no labels.
 
-    None where these days have fewer events than `[drift] min_rows`, as with a maturity of 0 days. As in a
-    training set, a day that did not pass validation is left out, and a missing one is `MissingPartitions`.
+    None where these days have fewer events than `[drift] min_rows`, as with a maturity of 0 days. A day that
+    did not pass validation is left out. Raises `MissingPartitions` for a missing day.
     """
     mature = split_of(settings, as_of).last_mature_day.isoformat()
     first, last = shift(mature, 1), shift(as_of, -1)
@@ -68,7 +69,7 @@ def release_reference(
         return None
     columns = dict.fromkeys([case.event.id, "event_timestamp", *_value(case), *model.features])
     rows = to_frame(read_validated(lake, FEATURE_VECTORS, days, list(columns)))
-    # An event of an earlier day that came late may be among the rows of the training.
+    # A late event of an earlier day can be a training row.
     rows = rows[utc_days(rows["event_timestamp"]).between(pd.Timestamp(first), pd.Timestamp(last))]
     if len(rows) < settings.drift.min_rows:
         return None
@@ -76,15 +77,15 @@ def release_reference(
 
 
 def evaluation_reference(case: UseCase, rows: pd.DataFrame, model: TrainedModel) -> DriftReference:
-    """What the evaluation fit gives on the holdout of the training set `rows`.
+    """The scores of the evaluation fit on the holdout of the training set `rows`.
 
-    The gate has seen these values, and the policy was found on these scores.
+    The gate has checked these values, and the policy comes from these scores.
     """
     return _scored(case, rows[rows["fold"] == "holdout"], model, model.evaluation_text, EVALUATION_FIT)
 
 
 def why_not_compared(case: UseCase, number: str, release: Release) -> str | None:
-    """Why the version's scores cannot be compared with those of its reference; None: one fit gave both."""
+    """Why the scores of the version cannot be compared with its reference. None where they can."""
     if release.reference_fit == RELEASE_FIT:
         return None
     if release.reference_fit is None:
@@ -103,12 +104,12 @@ def _value(case: UseCase) -> list[str]:
 
 
 def _scored(case: UseCase, rows: pd.DataFrame, model: TrainedModel, text: str, fit: str) -> DriftReference:
-    """At most MOST_ROWS of the rows, evenly spread over time, with the scores of the model `text`."""
+    """At most MOST_ROWS rows, evenly spread over time, with the scores of the model `text`."""
     ordered = rows.sort_values(["event_timestamp", case.event.id], kind="stable")
     days = utc_days(ordered["event_timestamp"]).dt.date
     size = min(MOST_ROWS, len(ordered))
     sample = ordered.iloc[np.arange(size) * len(ordered) // max(size, 1)]
     scores = Scorer(text, model.calibrator).score(matrix(sample, model.features))
-    columns = dict.fromkeys([*_value(case), *model.features, case.score])  # the value may itself be a feature
+    columns = dict.fromkeys([*_value(case), *model.features, case.score])  # The value can be a feature too.
     table = to_table(sample.assign(**{case.score: scores})[list(columns)])
     return DriftReference(table, fit, str(days.iloc[0]), str(days.iloc[-1]), Words.of(case).events)

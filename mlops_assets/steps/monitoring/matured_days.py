@@ -1,4 +1,4 @@
-"""What served days were worth once their labels had matured."""
+"""The business report: the value caught and missed on served days with mature labels."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -14,14 +14,15 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import day_range, shift, to_frame, to_table
 
-REPORTED_DAYS = 30  # served days that a business report looks back on
+REPORTED_DAYS = 30  # served days in a business report
 
 
 @dataclass(frozen=True)
 class Matured:
-    """The business report in the lake, a row a day.
+    """The business report in the lake, with a row for each day.
 
-    `newest` is the newest mature day, and `share` what was caught on it; None where there is no claim.
+    `newest` is the newest mature day. `share` is the share caught on that day, from 0 to 1; None without
+    known positives.
     """
 
     manifest: Manifest
@@ -31,7 +32,7 @@ class Matured:
 
 
 def write_business_report(case: UseCase, lake: Lake, settings: Settings, as_of: str) -> Matured:
-    """Write what was caught and missed on the served days that had matured before `as_of`."""
+    """Write the business report of the served days that had matured before `as_of`."""
     by_day = worth_by_day(case, lake, settings, as_of)
     manifest = lake.write(BUSINESS_REPORT, as_of, to_table(by_day), validated=True)
     newest = by_day.iloc[-1] if len(by_day) else None
@@ -40,7 +41,7 @@ def write_business_report(case: UseCase, lake: Lake, settings: Settings, as_of: 
 
 
 def worth_by_day(case: UseCase, lake: Lake, settings: Settings, as_of: str) -> pd.DataFrame:
-    """The business report by served day, for the days that had matured before `as_of`."""
+    """The business report by served day, of the days that had matured before `as_of`."""
     split = Split(date.fromisoformat(as_of), settings.verdicts.maturity_days, 1, REPORTED_DAYS)
     first = max(split.train_first.isoformat(), settings.time.start.isoformat())
     made = lake.between(PREDICTION_LOG, first, shift(as_of, -1))

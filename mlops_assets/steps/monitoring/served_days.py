@@ -1,4 +1,4 @@
-"""The decisions of days, as the service put them on record, in the lake; and what they say of the service."""
+"""The recorded decisions of the service, copied to the lake and counted by day."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from serving.store.base import ServingLog
 
 @dataclass(frozen=True)
 class ServedDay:
-    """A day of the log in the lake.
+    """A day of the service's log in the lake.
 
-    `decisions` counts each decision. `oldest` has, by view, the greatest age in hours that its newest event
-    had when an event was decided; None where there was no event at some time.
+    `decisions` counts each decision. `oldest` has, by view, the greatest age of its newest event at a
+    decision, in hours; None where a decision found no event.
     """
 
     manifest: Manifest
@@ -40,9 +40,9 @@ def write_log(case: UseCase, lake: Lake, log: ServingLog, days: Sequence[str]) -
 
 
 def oldest_events(freshness: Sequence[str | None]) -> dict[str, float | None]:
-    """For each view, the greatest age in hours that its newest event had when an event was decided.
+    """The greatest age of the newest event at a decision, in hours, by view.
 
-    It is None where there was no event at some time. `freshness` holds the log's JSON of a decision each.
+    It is None where a decision found no event. `freshness` has the log's JSON of each decision.
     """
     oldest: dict[str, float | None] = {}
     for text in set(freshness) - {None}:

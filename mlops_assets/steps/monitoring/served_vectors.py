@@ -1,5 +1,6 @@
-"""What the service decided on a day, and what each decision can have known: training/serving skew as a
-number.
+"""Parity of a day: each served vector against the offline vector.
+
+It gives training/serving skew as a number.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from mlops_assets.steps.monitoring.decisions_of_day import DecisionsOfDay
 
 
 def rows_schema(case: UseCase) -> pa.Schema:
-    """The columns of the dataset `feature_parity`: a difference a row."""
+    """The columns of the dataset `feature_parity`, with a row for each difference."""
     return pa.schema(
         [
             (case.event.id, pa.string()),
@@ -38,7 +39,7 @@ def rows_schema(case: UseCase) -> pa.Schema:
 
 @dataclass(frozen=True)
 class ParityOfDay:
-    """What parity found on a day, with a row of `rows_schema` an example."""
+    """The parity of a day in the lake. `examples` are rows of `rows_schema`."""
 
     manifest: Manifest
     found: Parity
@@ -49,7 +50,7 @@ class ParityOfDay:
 def write_parity(
     case: UseCase, lake: Lake, log: ServingLog, settings: Settings, plan: FeaturePlan, day: str
 ) -> ParityOfDay:
-    """Compare each vector that was served on the day with the offline one, and write what differs."""
+    """Compare each served vector of the day with the offline vector, and write the differences."""
     served = DecisionsOfDay(case, lake, log, settings, plan, day)
     recomputed = to_frame(lake.read(FEATURE_VECTORS, [day], [case.event.id, *plan.features]))
     found = total(
@@ -70,7 +71,7 @@ def write_parity(
 
 
 def _row(case: UseCase, plan: FeaturePlan, served: DecisionsOfDay, one: Mismatch) -> dict[str, Any]:
-    """A difference, with whose history the feature is of."""
+    """A difference as a row of `rows_schema`, with the key whose history the feature is about."""
     asked = next(
         (view.asked_by for view in plan.views if any(a.name == one.feature for a in view.aggregates)), None
     )

@@ -189,7 +189,7 @@ def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: Wo
     ) as missing:
         world.make("training_set", "2025-04-20")
     assert str(missing.value).endswith(
-        "`mlops backfill --from 2025-04-14 --to 2025-04-19` brings what is missing"
+        "`mlops backfill --from 2025-04-14 --to 2025-04-19` makes the missing days"
     )
 
 
@@ -416,7 +416,7 @@ def test_a_candidate_on_a_stream_that_serving_does_not_have_is_refused(
     run = lenient.train(shift(AS_OF, 1))
     assert (
         gate(run).metadata["reasons"].value
-        == "the service cannot compute its features, for it has not the stream verdicts (for merchant_stats)"
+        == "the service cannot compute its features: it lacks the stream verdicts (for merchant_stats)"
     )
 
 

@@ -203,7 +203,7 @@ def test_a_recipe_that_was_made_for_another_configuration_trains_nothing(
     changed = World(replace(world.settings, **change), ListedSource())
     with pytest.raises(
         StaleRecipe,
-        match=r"recipe: 2025-04-10 was made for another \[recipe\] or \[tuning\] than is configured now",
+        match=r"recipe: 2025-04-10 was made with another \[recipe\] or \[tuning\] than the configured one",
     ):
         changed.make("trained_model", AS_OF)
 

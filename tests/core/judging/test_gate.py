@@ -172,7 +172,7 @@ def test_another_vector_that_the_service_can_compute_is_promotable_and_said(
 @pytest.mark.parametrize("serving", [FEATURES, None])
 def test_what_the_service_lacks_is_a_refusal(better: Evaluation, serving: tuple[str, ...] | None) -> None:
     verdict = judge(better, champion_features=serving, missing=["the stream devices (for device_stats)"])
-    why = ("the service cannot compute its features, for it has not the stream devices (for device_stats)",)
+    why = ("the service cannot compute its features: it lacks the stream devices (for device_stats)",)
     assert verdict == Verdict(False, why, barred=why)
 
 
@@ -459,7 +459,7 @@ def test_the_verdict_on_calibration_says_the_error_the_limit_and_what_chance_com
         )
         figures = f"its scores are off from the observed shares of fraud by {error:.0%} (at most 50%)"
         assert reason.startswith(
-            f"{figures}; those of a calibrated model are by {low:.0%} to {high:.0%} here, by chance"
+            f"{figures}; scores of a calibrated model are off by {low:.0%} to {high:.0%} by chance"
         )
         ends.add(
             (bool(error <= 0.5), bool(error <= high), verdict.promote, reason.rpartition(", by chance")[2])
@@ -505,7 +505,7 @@ def test_frauds_of_two_merchants_prove_nothing_and_a_person_may_say_otherwise() 
     assert not verdict.promote
     assert len(verdict.reasons) == 1
     assert (
-        "of 200 resamples of 502 merchants some hold no fraud at all: nothing is proven" in verdict.reasons[0]
+        "some of 200 resamples of 502 merchants have no fraud at all: nothing is proven" in verdict.reasons[0]
     )
     assert verdict.barred == ()
 

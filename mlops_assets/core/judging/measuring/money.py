@@ -35,10 +35,10 @@ def policy_from_costs(
     `scores` are calibrated probabilities. `values` are the losses of a missed positive. Without `stops` there
     is no decision that stops, and the block threshold is `NEVER`.
 
-    The block threshold is the lowest score at which stopping costs less than reviewing, both by the
-    probability and on these rows. The review threshold is the score at which reviews save most. It allows at
-    most `reviews_per_day` reviews on an average day. The two are equal where no review pays. Raises
-    `UndefinedMetric` for no rows and for scores that are not numbers.
+    The block threshold is the higher of two scores: the probability from which stopping costs less than
+    reviewing, and the cheapest threshold on these rows. The review threshold is the score at which reviews
+    save most. It allows at most `reviews_per_day` reviews on an average day. The two are equal where no
+    review pays. Raises `UndefinedMetric` for no rows and for scores that are not numbers.
     """
     flags, ranks = numbers("the policy", positive, scores)
     order = np.argsort(-ranks, kind="stable")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict
-from mlops_assets.core.judging.model_card import Facts, body, model_card, shortened
+from mlops_assets.core.judging.reporting.model_card import body, model_card, shortened
+from mlops_assets.core.judging.reporting.version_facts import Facts
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.use_cases.fraud.case import FRAUD
 
@@ -156,7 +157,7 @@ def test_the_card_has_its_sections_the_verdict_and_how_to_make_the_version_again
         "from 2023-11-01 to 2024-01-31",
         "| rounds | `97` |",
         "commit `0123456789`\n",
-        "sends to review what scores from there on, and blocks from 0.9000",
+        "sends higher scores to review, and blocks from 0.9000",
         *(f"`{digest}`" for digest in FACTS.tags.values() if len(digest) == 64),
         *(f"`{digest}`" for digest in FACTS.record["models"].values()),
     ):
