@@ -1,4 +1,4 @@
-"""What Feast gets for a historical question: an answer that is computed when somebody asks for it."""
+"""The result of a historical question: an answer that is computed when it is used."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Columns = dict[str, pa.ChunkedArray]
 
 
 class LakeRetrievalJob(RetrievalJob):
-    """A retrieval that runs when its result is asked for, on-demand features included.
+    """A retrieval that runs when its result is used, on-demand features included.
 
-    `evaluate` gives the features' columns, a value for each of `rows`.
+    `evaluate` gives the columns of the features, a value for each of `rows`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class LakeRetrievalJob(RetrievalJob):
         )
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
-        """The rows with their features. Feast's own way would take the rows' columns to Arrow and back."""
+        """The rows with their features. Feast's own way would convert the rows' columns to Arrow and back."""
         return (
             super().to_df(validation_reference, timeout)
             if validation_reference
@@ -54,7 +54,7 @@ class LakeRetrievalJob(RetrievalJob):
 
     @property
     def on_demand_feature_views(self) -> list[Any]:
-        return []  # None that Feast would still have to compute.
+        return []  # Empty: Feast has nothing left to compute.
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
@@ -62,7 +62,7 @@ class LakeRetrievalJob(RetrievalJob):
 
 
 class SourceRows(RetrievalJob):
-    """Rows of a dataset as they are, read when they are asked for."""
+    """Rows of a dataset, unchanged, read when they are used."""
 
     def __init__(self, evaluate: Callable[[], pa.Table]) -> None:
         self._evaluate = evaluate
