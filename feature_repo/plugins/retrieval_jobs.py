@@ -50,14 +50,17 @@ class LakeRetrievalJob(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
+        """Whether the names of features begin with the name of their view."""
         return self._full_feature_names
 
     @property
     def on_demand_feature_views(self) -> list[Any]:
-        return []  # Empty: Feast has nothing left to compute.
+        """Empty: the rows have their on-demand features already, so Feast computes none."""
+        return []
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
+        """What was asked for; None where Feast did not say it."""
         return self._metadata
 
 
@@ -75,12 +78,15 @@ class SourceRows(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
+        """False: the columns keep their names."""
         return False
 
     @property
     def on_demand_feature_views(self) -> list[Any]:
+        """Empty: a source has none."""
         return []
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
+        """None: nothing was asked for beyond the rows."""
         return None
