@@ -1,4 +1,4 @@
-"""A configuration file: its text, its sections as values, and all that is wrong with them."""
+"""A configuration file: its text, its sections as values, and its problems."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 @dataclass(frozen=True)
 class Time:
-    """The days that exist: arrival days from `start` to `end`, both included; as-of days a day later."""
+    """The days of the platform: arrival days from `start` to `end`, both included; as-of days a day later."""
 
     start: date = date(2026, 1, 1)
     end: date | None = None
@@ -34,45 +34,46 @@ class Time:
 
 @dataclass(frozen=True)
 class Storage:
-    """Where the lake is."""
+    """The place of the lake."""
 
     lake: str = ""  # An fsspec address such as s3://bucket/prefix. Empty: the folder lake/ of the home
 
 
 @dataclass(frozen=True)
 class Ingest:
-    """What a day of a feed has to look like before anything is made of it."""
+    """What a day of a feed has to look like before anything is made from it."""
 
-    # Above this share the feed itself is broken, and what is downstream must wait
+    # Above this share the feed is broken, and everything downstream waits
     max_quarantined_share: Share = 0.05
     # A day's rows are compared with the median of this many days before it
     volume_window_days: Annotated[int, Ge(1)] = 14
-    # Below it, a feed broke off in its first hours. A quiet Sunday stays above it
+    # A feed that broke off in its first hours is below this ratio. A quiet Sunday is above it
     min_volume_ratio: Annotated[float, Ge(0)] = 0.1
-    # A feed delivered several times exceeds it. A busy Saturday does not
+    # A feed that was delivered several times exceeds this ratio. A busy Saturday does not
     max_volume_ratio: Annotated[float, Ge(1)] = 5.0
-    # Ids are compared, and labels taken, this far back. Labels rarely come later
+    # Ids are compared, and labels are accepted, for events of so many days. Labels rarely come later
     horizon_days: Annotated[int, Ge(1)] = 120
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """When silence counts as an answer."""
+    """When an event without a label counts as negative."""
 
-    # An event without a label by then counts as negative
+    # An event that has no label after so many days counts as negative
     maturity_days: Annotated[int, Ge(0)] = 7
 
 
 @dataclass(frozen=True)
 class Model:
-    """Which days a version learns from, and which it is measured on."""
+    """Which days a version learns from, and which days it is measured on."""
 
     holdout_days: Annotated[int, Ge(1)] = 7
     train_days: Annotated[int, Ge(2)] = 90
-    # Nothing is learnt from the platform's first days. Their windows are emptier than all later ones
+    # No version learns from the platform's first days, because their windows are emptier than all later
+    # windows
     warm_up_days: Annotated[int, Ge(0)] = 14
     seed: Annotated[int, Ge(0)] = 7
-    # What a team can look at in a day, as in the published card precision@100
+    # Events that a team can review in a day, as in the published measure precision@100
     precision_k: Annotated[int, Ge(1)] = 100
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ class Model:
 class Retraining:
     """How often drift may ask for a retraining."""
 
-    # As-of days between two retrainings that drift asks for. With 0, one day could be trained for twice
+    # As-of days between two retrainings that drift asks for. With 0, drift could ask for one day twice
     cooldown_days: int = 3
 
     def __post_init__(self) -> None:
@@ -101,7 +102,7 @@ class Retraining:
 class Business:
     """When the business report asks a person to look."""
 
-    # Of the value of positives, on the newest mature day. Below it a person should look
+    # Of the value of the positives, on the newest mature day. A person should look at a smaller share
     min_caught_share: Share = 0.5
 
 
@@ -109,7 +110,7 @@ class Business:
 class Serving:
     """What `mlops serve` does with a home whose newest day is far from the service's clock."""
 
-    # After so long without an event most windows are empty, and the model scores what it was not trained on
+    # After so many days without an event most windows are empty, and the model never learnt such events
     far_days: int = 30
     when_far: Literal["refuse", "warn"] = "refuse"  # "warn" is for a person who continues after a long pause
 

@@ -1,6 +1,6 @@
-"""The settings of the platform. This module alone reads the environment of the code location.
+"""The settings of the platform. Only this module reads the environment of the code location.
 
-The environment says where the state lives, and which TOML file configures everything else.
+The environment gives the folder of the state and the TOML file that configures everything else.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from mlops_assets.resources.config_sections import (
 from mlops_assets.sources.source_kinds import open_source
 from serving.contract.bounds import MAX, Bounds, TimeBounds
 
-_NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # They have a meaning in the address of a database
+_NO_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}")  # Both have a meaning in the address of a database
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a person may configure, checked. The use case checks its own part, `source`."""
+    """Everything that a person may configure, checked. Only the use case can check `source`."""
 
     home: Path
     use_case: str = "fraud"
-    # What the file says where that is no name: a module, or a folder from `base`.
+    # The text of `use_case` in the file where it is no name: a module, or a folder from `base`
     case_from: str = ""
     config_file: Path | None = None
-    # The text of the file as it was read. A version is recorded with it, however the file changes later
+    # The text of the file when it was read. It is recorded with a version, so later changes do not matter
     config_text: str = ""
     config_base: Path | None = None
     time: Time = field(default_factory=Time)
@@ -99,7 +99,7 @@ class Settings:
 
     @property
     def maturity(self) -> timedelta:
-        """How long after its event a verdict is final."""
+        """The time after an event when its verdict is final."""
         return timedelta(days=self.verdicts.maturity_days)
 
     @property
@@ -109,12 +109,12 @@ class Settings:
 
     @property
     def history_file(self) -> Path:
-        """The history of decisions."""
+        """The file of the history of decisions."""
         return self.home / "history.jsonl"
 
     @property
     def serving_db(self) -> Path:
-        """The database of the service: its log and the online state."""
+        """The file of the service: its log and the online state."""
         return self.home / "serving" / "serving.db"
 
     @property
@@ -131,13 +131,13 @@ def load_settings(
     home: str | os.PathLike[str] | None = None,
     find_case: FindCase | None = None,
 ) -> Settings:
-    """Read the configuration that `MLOPS_CONFIG` names (or `config`) and the state folder that `MLOPS_HOME`
-    names (or `home`; `var` otherwise).
+    """The settings from the configuration file and the environment.
 
-    All that is wrong is one `ConfigError`. `find_case` finds a use case by what the file says of it and the
-    folder of the file. What `[source]` may hold only the use case knows: it is checked where `find_case` is
-    given. For a copy of a configuration that must not touch what the original does, `MLOPS_LAKE` names
-    another lake, and `MLOPS_CONFIG_BASE` the folder that its relative paths start from.
+    `config` or `MLOPS_CONFIG` names the file. `home` or `MLOPS_HOME` names the folder of the state, `var` by
+    default. One `ConfigError` lists all problems. `find_case` finds a use case from the text of `use_case`
+    and the folder of the file. Only the use case knows what `[source]` may hold, so `[source]` is checked
+    where `find_case` is given. A copy of a configuration must not touch the state of the original:
+    `MLOPS_LAKE` names another lake for it, and `MLOPS_CONFIG_BASE` the folder where its relative paths start.
     """
     where = config or os.environ.get("MLOPS_CONFIG") or None
     root = Path(home or os.environ.get("MLOPS_HOME") or "var").absolute()
@@ -170,7 +170,7 @@ def load_settings(
 
 
 def _with_case(settings: Settings, find_case: FindCase | None) -> tuple[Settings, list[str]]:
-    """The settings with the name of their use case, and what is wrong with it or with `[source]`."""
+    """The settings with the name of their use case, and the problems of the use case and of `[source]`."""
     if find_case is None:
         return settings, []
     try:

@@ -1,4 +1,4 @@
-"""A home on disk: a folder that can be copied, and one lock for what is made in it first.
+"""A home on disk: a folder that can be copied, its format, and the lock for its preparation.
 
 MLflow's database names the places of artifacts relative to its own folder. Homes of format 1 have absolute
 places, and a copy of such a home would write into the original. These places are rewritten once.
@@ -24,7 +24,7 @@ from feature_repo.online.sqlite.transactions import transaction
 from mlops_assets.errors import PlatformError
 
 LAYOUT, LOCK = "home.json", "prepare.lock"
-FORMAT = 2  # Format 1 had no such file, and absolute places
+FORMAT = 2  # Format 1 had no such file and absolute places
 ARTIFACTS = "artifacts"  # In MLflow's folder, beside its database
 DATABASE = Path("mlflow", "mlflow.db")
 # MLflow's columns with places of artifacts. `source` is models:/m-…, runs:/… or a path that a person gave.
@@ -44,7 +44,7 @@ class HomeError(PlatformError):
 
 @contextmanager
 def preparing(home: Path) -> Iterator[None]:
-    """One process at a time makes what a home lacks. A killed process holds no lock.
+    """Let one process at a time make the missing parts of a home. A killed process holds no lock.
 
     A caller looks first without the lock, so that nobody waits for a prepared home, and again under the lock.
     """
@@ -113,7 +113,7 @@ def read_layout(home: Path) -> dict[str, Any]:
 def write_layout(home: Path, **facts: str) -> None:
     """Note that the home has this format, and `facts` such as its use case.
 
-    Facts that the file holds already stay. The caller holds the lock of `preparing`.
+    Facts that are in the file already stay. The caller holds the lock of `preparing`.
     """
     layout = read_layout(home)
     wanted = {**layout, "format": FORMAT, **facts}
@@ -127,7 +127,7 @@ def is_absolute(place: str) -> bool:
 
 
 def local_place(folder: Path, place: str) -> Path | None:
-    """The path of artifacts on this machine. `place` is as MLflow's database in `folder` holds it.
+    """The path of artifacts on this machine. `place` has the form of MLflow's database in `folder`.
 
     None where the place is on a remote store.
     """

@@ -40,14 +40,14 @@ class Owner:
 
     @classmethod
     def of(cls, case: UseCase) -> Owner:
-        """The owner that a use case would be."""
+        """The use case as the owner of a home."""
         return cls(case.name, case.feast_package)
 
     def check(self, home: Path) -> None:
-        """Raises `ForeignHome` where the home belongs to another use case. Writes nothing.
+        """Raise `ForeignHome` where the home belongs to another use case. Nothing is written.
 
-        A home of an earlier version does not name its use case. Then the service's log, the registry or the
-        feature store tells, in this order. A home that holds none of them belongs to nobody yet.
+        A home of an earlier version does not name its use case. The service's log, the registry or the
+        feature store then names it, in this order. A home that holds none of them has no owner yet.
         """
         found = read_layout(home).get(USE_CASE) or self._found_in(home)
         if found and found != self.name:
@@ -71,7 +71,7 @@ class Owner:
         return _of_log(home) or self._of_registry(home) or self._of_features(home)
 
     def _of_registry(self, home: Path) -> str | None:
-        """The name of a registered model, which is that of its use case."""
+        """The name of a registered model, which is the name of its use case."""
         database = home / DATABASE
         if not has_content(database):
             return None
@@ -83,7 +83,7 @@ class Owner:
         return self.name if self.name in names else next(iter(names), None)
 
     def _of_features(self, home: Path) -> str | None:
-        """Whose declarations the feature store holds. The first stores did not say it."""
+        """The use case whose declarations the feature store holds. The first stores did not name it."""
         applied = home / "feast" / "applied"
         if not applied.exists():
             return None
