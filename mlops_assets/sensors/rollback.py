@@ -1,4 +1,4 @@
-"""The sensor that rolls a promoted version back when what the service measured of it leaves its guard."""
+"""The sensor that rolls a promoted version back when its measurements leave the limits of the guard."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -29,8 +29,8 @@ def guard_sensor(case: UseCase, guard: Guard) -> SensorDefinition:
         minimum_interval_seconds=EVERY_S,
         default_status=DefaultSensorStatus.RUNNING,
         description=(
-            "Rolls a newly promoted version back when its scores, errors or latency leave their guard;"
-            " nothing promotes it again by itself."
+            "Rolls a newly promoted version back when its scores, errors or latency leave the limits of the"
+            " guard. Only a person promotes it again."
         ),
     )
     def guard_champion(
@@ -74,10 +74,10 @@ def guard_sensor(case: UseCase, guard: Guard) -> SensorDefinition:
 
 
 def _reference(case: UseCase, registry: ModelRegistry, number: str) -> Reference:
-    """How many rows the version takes as normal, and of how many of them its policy lets not pass.
+    """The rows of the version's drift reference, and how many of them its policy does not let pass.
 
-    A reference with the scores of the evaluation fit counts too. The policy was found on these scores, and
-    the limits are several times wider than what two fits of one recipe differ by.
+    Scores of the evaluation fit serve as well. The policy was chosen on these scores, and the limits of the
+    guard are several times wider than the difference of two fits of one recipe.
     """
     version = registry.version(number)
     scores = registry.reference(version).column(case.score)

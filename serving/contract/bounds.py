@@ -46,18 +46,22 @@ class TimeBounds:
 
     @property
     def lateness_us(self) -> int:
+        """How late an event may come, in microseconds."""
         return self.lateness_days * DAY_US
 
     @property
     def ahead_wall_us(self) -> int:
+        """How far an event may lie ahead of the wall clock, in microseconds."""
         return round(self.ahead_minutes * MINUTE_US)
 
     @property
     def ahead_event_us(self) -> int:
+        """How far an event may lie ahead of the newest event, in microseconds."""
         return round(self.ahead_days * DAY_US)
 
     @property
     def ahead_label_us(self) -> int:
+        """How far a label may lie ahead of the clock, in microseconds."""
         return round(self.label_ahead_days * DAY_US)
 
 

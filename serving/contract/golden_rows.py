@@ -28,6 +28,7 @@ def check_golden(release: Release, directory: Path) -> None:
 
 
 def main() -> int:
+    """Score the golden rows of the bundle that the first argument names. Returns the exit code."""
     directory = Path(sys.argv[1])
     try:
         check_golden(load_release(directory), directory)

@@ -18,8 +18,9 @@ from feature_repo.times import HOUR_US, midnight_us
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.cli.feed_preview import look_at_feeds
 from mlops_assets.core.use_case import FeatureView, UseCase
-from mlops_assets.resources.environments import Settings, Time, Verdicts
-from mlops_assets.resources.lake import LakeResource
+from mlops_assets.resources.config_sections import Time, Verdicts
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import lake_of
 from mlops_assets.sources.source_kinds import open_source
 from serving.contract.subject import Decisions, Event, Feed, Key, Labels, Number, Text
 from serving.store.base import FeedEventRow
@@ -79,7 +80,7 @@ class Shop:
         }
         for name in names:
             with build_asset_context(partition_key_range=PartitionKeyRange(FIRST, THIRD)) as context:
-                outcome = list(made[name](context, lake=LakeResource(root=self.settings.lake_root)))
+                outcome = list(made[name](context, lake=lake_of(self.settings, CASE)))
         return outcome
 
     def rows(self, name: str, *columns: str) -> list[tuple[Any, ...]]:

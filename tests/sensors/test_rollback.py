@@ -155,9 +155,7 @@ def test_a_version_that_leaves_its_guard_is_rolled_back_once_and_not_promoted_ag
     }  # fmt: skip
 
     watch.serve("1", 600, alarms=360)  # the same again
-    assert (
-        watch.tick() == "version 1 serves after a rollback: one that was gone back to is not left by itself"
-    )
+    assert watch.tick() == "version 1 serves after a rollback: the guard does not roll such a version back"
     shelf.judge(shelf.registry.version("2"), promote=True, against="1")
     refused = shelf.gate("2")
     assert (refused["kind"], shelf.champion) == ("refused", "1")
@@ -188,9 +186,7 @@ def test_a_champion_with_no_predecessor_is_told_and_not_rolled_back(watch: Watch
     assert alone.tick() == "there is no champion"
     alone.promote(alone.shelf.candidate())
     alone.serve("1", 600, alarms=600, errors=600)
-    assert (
-        alone.tick() == "version 1 has no predecessor to go back to: it is not rolled back, whatever it does"
-    )
+    assert alone.tick() == "version 1 has no predecessor: a rollback is not possible"
     assert alone.shelf.champion == "1"
 
 
@@ -214,7 +210,7 @@ def test_a_person_who_takes_the_guards_rollback_back_has_the_last_word(watch: Wa
     watch.serve("2", 600, alarms=360)
     watch.tick()
     watch.shelf.lifecycle.approve("2", datetime.now(UTC), "anna", "a wave of fraud, the alarms are right")
-    assert "anna has promoted it again: that is a person's to take back" in watch.tick()
+    assert "anna has promoted it again: only a person rolls it back" in watch.tick()
     assert watch.shelf.champion == "2"
 
 

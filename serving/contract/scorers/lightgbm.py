@@ -34,6 +34,7 @@ class Calibrator:
             raise ValueError(f"a calibrator needs finite numbers: a={self.a!r}, b={self.b!r}")
 
     def one(self, margin: float) -> float:
+        """The probability for one margin."""
         x = self.a * margin + self.b
         if x >= 0:
             return 1.0 / (1.0 + math.exp(-x))

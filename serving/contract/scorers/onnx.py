@@ -48,6 +48,7 @@ class Scorer:
         return np.array([self.score_one(row) for row in matrix.tolist()], dtype=np.float64)
 
     def score_one(self, values: Sequence[float]) -> float:
+        """The probability for one vector. `ValueError` for a vector of another length."""
         self._check_width(len(values))
         return float(self._scores(np.array([values], dtype=np.float64))[0])
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from serving.contract.subject.problems import BadSubject, check_name, check_once
 
-Kind = Literal["id", "time", "number", "flag", "text"]  # the kinds of `mlops_assets.core.data.parsing`
+Kind = Literal["id", "time", "number", "flag", "text"]  # as a feed is read by
 TEXT_LENGTH = 200  # characters of an id or a text, at most
 # Sums of squares of the hundredths of a number stay inside the integers that the feature engine counts with.
 LARGEST = 1e10
