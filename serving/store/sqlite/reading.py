@@ -57,6 +57,7 @@ class SqliteServingLog(ServingLog):
         with open_read_only(self._file, table) as connection:
             if connection is None:
                 return set()
+            check_subject(subject, subject_of_log(connection))
             if days is not None:
                 return {
                     day

@@ -373,6 +373,7 @@ def test_a_log_belongs_to_the_use_case_that_was_held_first(opened: Opened, plan:
         lambda: opened.store.hold(BEFORE, plan),
         lambda: opened.log.decisions(FIRST, BEFORE),
         lambda: opened.log.labels(FIRST, BEFORE),
+        lambda: opened.log.served_days(BEFORE, "transactions"),
     ):
         with pytest.raises(BadStore, match="holds decisions of the use case 'parcels', not of 'fraud'"):
             ask()
