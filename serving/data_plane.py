@@ -159,7 +159,9 @@ class DataPlane:
 
     def _moment(self) -> Moment:
         """Where the log and the clocks stand, within a commit."""
-        return Moment(self._settings.clock, self._store.position(), self._floor_us, self._wall_us())
+        position, floor_us = self._store.position(), self._floor_us
+        clock_us, newest_us = max(position.clock_us, floor_us), max(position.newest_us, floor_us)
+        return Moment(self._settings.clock, position, clock_us, newest_us, self._wall_us())
 
     @contextmanager
     def _one_commit(self) -> Iterator[tuple[Recorder, Champion | None]]:

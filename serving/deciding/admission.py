@@ -22,26 +22,17 @@ Place = tuple[str | int, ...]
 
 
 class Moment(NamedTuple):
-    """Where the log and the clocks stand when a request is answered.
+    """Where the log and the clocks stand when a request is answered, in microseconds since the epoch.
 
-    `floor_us` is what the home and the release say of event time. `now_us` is the machine's clock. Both are
-    microseconds since the epoch.
+    `clock_us` is event time, as everything that became known has turned it. `newest_us` is when the newest
+    event happened. Neither is before what the home and the release say. `now_us` is the machine's clock.
     """
 
     clock: Clock
     position: Position
-    floor_us: int
+    clock_us: int
+    newest_us: int
     now_us: int
-
-    @property
-    def clock_us(self) -> int:
-        """Event time, as what became known has turned it."""
-        return max(self.position.clock_us, self.floor_us)
-
-    @property
-    def newest_us(self) -> int:
-        """When the newest event happened."""
-        return max(self.position.newest_us, self.floor_us)
 
 
 def check_event(event: Event, bounds: Bounds, scored: ScoredEvent, at: Moment) -> None:

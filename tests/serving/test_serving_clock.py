@@ -178,7 +178,7 @@ def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_s
 )
 def test_a_refusal_names_the_moment_the_bound_and_its_key(clock: str, event_us: int, named: str) -> None:
     bounds = Bounds(lateness_days=30, ahead_minutes=15, ahead_days=14)
-    at = Moment(clock, Position(0, START_US, START_US), 0, START_US)  # type: ignore[arg-type]
+    at = Moment(clock, Position(0, START_US, START_US), START_US, START_US, START_US)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=f"^{from_us(event_us):%Y-%m-%d}.* is {named}"):
         check_event(BEFORE.event, bounds, paid(0, event_us), at)
     late = paid(0, START_US - 29 * DAY_US)
