@@ -49,7 +49,7 @@ def pictures(
         "precision and recall": precision_and_recall(flags, scores, words),
         "calibration": calibration(flags, scores, words),
         f"{words.worth} saved": value_saved(subject, holdout, scores, costs),
-        "what it leans on": contributions(features, explained, pushed, words),
+        "feature contributions": contributions(features, explained, pushed, words),
     }
 
 
@@ -206,7 +206,7 @@ def contributions(
     size = np.abs(pushed).mean(axis=0)
     top = np.argsort(-size, kind="stable")[:SHOWN_FEATURES][::-1]
     figure, axes = _axes(
-        f"what it leans on, {len(rows):,} {words.events}",
+        f"feature contributions, {len(rows):,} {words.events}",
         "mean |contribution| to the log-odds",
         "",
         height=4.2,
