@@ -20,7 +20,8 @@ from dagster import (
     multi_asset,
 )
 
-from feature_repo.lake.datasets import Lake, Manifest
+from feature_repo.lake.datasets import Lake
+from feature_repo.lake.manifests import Manifest
 from mlops_assets.core.data.base import Source
 from mlops_assets.core.data.streams import Stream
 from mlops_assets.core.data.validation import Validation
@@ -33,13 +34,13 @@ from mlops_assets.graph.headers import described
 from mlops_assets.graph.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, to_table, write_days
-from mlops_assets.resources.serving_log import ServingLog
 from mlops_assets.steps.ingest.delivery import delivered
 from mlops_assets.steps.ingest.early_labels import BELIEVABLE, EarlyLabels
 from mlops_assets.steps.ingest.feed_checks import FROM_LOG, behind, last_to_come, look, of_day
 from mlops_assets.steps.ingest.label_matches import Arrived, match_metadata
 from mlops_assets.steps.ingest.sorted_rows import earlier_arrivals, odd_volumes, sort_day
 from mlops_assets.steps.ingest.verdict_making import verdicts_of
+from serving.store.opening import serving_log
 
 REASONS_SHOWN = 10
 
@@ -76,7 +77,7 @@ def _raw(case: UseCase, settings: Settings, stream: Stream, source: Source) -> A
         made, opened = days_of(context), lake.open()
         coming = last_to_come(settings, datetime.now(UTC).date())
         files = look(opened, stream, source, made, coming)
-        tables, served = delivered(case, ServingLog(settings.serving_db), source, stream, made)
+        tables, served = delivered(case, serving_log(settings.serving_db), source, stream, made)
         written = [
             opened.write(
                 name, day, tables[day], metadata={FROM_LOG: True} if day in served else of_day(files, day)

@@ -77,7 +77,7 @@ def _prediction_log(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDef
     def prediction_log(
         context: AssetExecutionContext, lake: LakeResource, serving_log: ServingLogResource
     ) -> Iterator[Reported]:
-        made = write_log(lake.open(), serving_log.open(), days_of(context))
+        made = write_log(case, lake.open(), serving_log.open(), days_of(context))
         yield from reported(
             context,
             PREDICTION_LOG,

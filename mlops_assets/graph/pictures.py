@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.measuring.bootstrap import value_of
-from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.learning.tuning import Study
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject

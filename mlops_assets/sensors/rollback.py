@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.compute as pc
 from dagster import DefaultSensorStatus, SensorDefinition, SensorResult, SkipReason, sensor
 
+from feature_repo.times import to_us
 from mlops_assets.core.lifecycle.champions import GUARD
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.guard import COMPARED_DAYS, Guard, Reference, Watched, judge, watched
@@ -41,8 +42,9 @@ def guard_sensor(case: UseCase, guard: Guard) -> SensorDefinition:
         found = watched(decisions.entries(), now := datetime.now(UTC), guard)
         if isinstance(found, str):
             return SkipReason(found)
-        served = serving_log.open().measured(found.version, found.since)
-        before = serving_log.open().measured(found.before, found.since - timedelta(days=COMPARED_DAYS))
+        served = serving_log.open().measured(found.version, to_us(found.since))
+        compared_us = to_us(found.since - timedelta(days=COMPARED_DAYS))
+        before = serving_log.open().measured(found.before, compared_us)
         # With fewer requests the reference proves nothing, and MLflow is not asked.
         enough = served.scored >= guard.min_requests
         reference = _reference(case, registry, found.version) if enough else Reference(0, 0)

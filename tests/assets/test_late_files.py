@@ -11,7 +11,8 @@ import pytest
 from payment_feeds import PAYMENTS, REPORTS, FilesConfig, LabelsConfig
 from world import World, at, checks, metadata, served
 
-from mlops_assets.resources.environments import Settings, Time, Verdicts
+from mlops_assets.resources.config_sections import Time, Verdicts
+from mlops_assets.resources.environments import Settings
 from mlops_assets.sources.feed_folder import Folder
 from mlops_assets.sources.file_source import FileSource
 from mlops_assets.steps.ingest.feed_checks import Behind, behind, last_to_come, look

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bundle import BundleError
 from serving.settings import ServingSettings
-from serving.store.sqlite.database import open_database
-from serving.store.sqlite.version_counts import Tally
+from serving.store.opening import serving_store
+from serving.store.version_counts import VersionCounts
 
 pytestmark = pytest.mark.slow
 USUAL = [0.1] * 980 + [0.6] * 20  # of the reference 2 % are not ALLOW
@@ -51,13 +52,13 @@ class Watch:
         assert self.shelf.lifecycle.follow_the_gate(number, datetime.now(UTC), "run")["kind"] == "promoted"
 
     def serve(self, version: str, count: int, alarms: int = 0, errors: int = 0, slow: int = 0) -> None:
-        tally = Tally()
+        counts = VersionCounts()
         for number in range(count):
-            tally.scored(version, number < alarms, 0.2 if number < slow else 0.0003)
+            counts.scored(version, number < alarms, 0.2 if number < slow else 0.0003)
         for _ in range(errors):
-            tally.failed(version)
-        with closing(open_database(ServingSettings(self.shelf.home).database)) as connection:
-            tally.write(connection, to_us(datetime.now(UTC)))
+            counts.failed(version)
+        with closing(serving_store(ServingSettings(self.shelf.home).database)) as store:
+            counts.write(partial(store.add_measured, to_us(datetime.now(UTC))))
 
     def tick(self) -> str:
         """What the tick says."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue
 
-from mlops_assets.core.judging.measuring.money import AppliedCosts
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.reporting.model_card import body
 from mlops_assets.core.keys import EVALUATION, MODEL, TRAINED_MODEL, TRAINING_SET
 from mlops_assets.core.use_case import UseCase

@@ -18,13 +18,14 @@ from mlops_assets.cli.platform import (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("version", type=version, metavar="VERSION", help="a registered version")
-    parser.add_argument("other", type=version, metavar="OTHER", help="the one that it is compared with")
+    parser.add_argument("other", type=version, metavar="OTHER", help="the version that it is compared with")
     add_days(parser, "arrival day")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Quality of both, the difference with its interval, and what each policy would have caught.
+    """The quality of both versions, the difference with its interval, and what each policy would have caught.
 
     Prints a table, or returns the numbers as data.
     """

@@ -10,6 +10,7 @@ from mlops_assets.cli.platform import CommandError, case_of, configured, registr
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument(
         "version", type=version, metavar="VERSION", help="a registered version that was evaluated"
     )
@@ -20,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The decision as the history has it.
+    """The decision, as the history has it.
 
     A person may overrule the gate's judgement, and nothing that would break serving or trust.
     """

@@ -19,6 +19,7 @@ from mlops_assets.cli.platform import (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     add_days(parser, "arrival day")
     parser.add_argument("--out", type=Path, required=True, action=Once, metavar="FILE")
     which = parser.add_mutually_exclusive_group()
@@ -29,7 +30,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the scores of the events that arrived in the range. The file appears whole or not at all."""
+    """Write the scores of the events that arrived in the range.
+
+    The file appears as a whole or not at all.
+    """
     import pyarrow.parquet as pq
 
     from feature_repo.lake.datasets import Lake

@@ -10,6 +10,7 @@ from mlops_assets.cli.platform import case_of, check_as_of, configured, prepare,
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument(
         "--as-of",
         type=day,
@@ -26,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The version and the gate's verdict on it. A refusal is a result and no failure."""
+    """The version, and the verdict of the gate on it. A refusal is a result and no failure."""
     from dagster import DagsterInstance
 
     from feature_repo.lake.datasets import Lake

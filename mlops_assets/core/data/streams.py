@@ -11,7 +11,6 @@ from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED
@@ -21,6 +20,7 @@ from serving.contract.subject import Event, Feed, Key, Labels, Number, Subject, 
 from serving.contract.subject.event import TEXT_LENGTH, Column
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pandera.pandas import Check, DataFrameSchema, Hypothesis
 
 FIRST_DAY = date(2000, 1, 1)  # A time before it comes from a clock that was never set.
@@ -205,6 +205,7 @@ def _column(column: Column, believable: Highest) -> Any:
 
 
 def _time_checks(arrival_day: date | None) -> list[Check | Hypothesis]:
+    import pandas as pd
     import pandera.pandas as pa
 
     checks: list[Check | Hypothesis] = [

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_assets.core.data.verdict_history import latest_verdicts
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.measuring import measures as m
 from mlops_assets.core.judging.measuring.bootstrap import clusters, paired_bootstrap
-from mlops_assets.core.judging.measuring.money import AppliedCosts, business_report, reviewed_at_capacity
+from mlops_assets.core.judging.measuring.money import business_report, reviewed_at_capacity
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words, as_column
 from serving.contract.policy import Policy, decide

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.measuring import measures as m
 from mlops_assets.core.judging.measuring.bootstrap import (
@@ -23,7 +24,7 @@ from mlops_assets.core.judging.measuring.bootstrap import (
     weighted_average_precision,
     weighted_value_saved,
 )
-from mlops_assets.core.judging.measuring.money import AppliedCosts, reviewed_at_capacity
+from mlops_assets.core.judging.measuring.money import reviewed_at_capacity
 from mlops_assets.core.judging.measuring.slices import measure_slices
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 import pandas as pd
 
-from mlops_assets.core.judging.measuring.money import AppliedCosts
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,

@@ -13,6 +13,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.measuring.bootstrap import value_of
 from mlops_assets.core.judging.measuring.measures import (
     Flags,
@@ -23,7 +24,7 @@ from mlops_assets.core.judging.measuring.measures import (
     recall_at_fpr,
     roc_auc,
 )
-from mlops_assets.core.judging.measuring.money import AppliedCosts, policy_from_costs
+from mlops_assets.core.judging.measuring.money import policy_from_costs
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Fitted, Learnable, Learner, Progress
 from mlops_assets.core.learning.splits import Split, utc_days

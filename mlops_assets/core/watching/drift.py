@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from annotated_types import Ge, Gt, Le
 
 from mlops_assets.core.watching.drift_page import PAGE_ROWS
 from mlops_assets.core.watching.drift_page import page as page_of
+from mlops_assets.core.watching.drift_thresholds import DriftThresholds
 from mlops_assets.core.watching.stability import known as known_values
 from mlops_assets.core.watching.stability import psi_of_known
-
-
-@dataclass(frozen=True)
-class DriftThresholds:
-    """The thresholds of drift, each with its reason."""
-
-    # Siddiqi, Credit Risk Scorecards (2006): no shift below 0.1, a significant one from 0.2 (others: 0.25).
-    psi: Annotated[float, Gt(0)] = 0.2
-    # Of the columns. One column can move by chance, two of ten have a common cause.
-    drift_share: Annotated[float, Gt(0), Le(1)] = 0.2
-    # Of the rows. The index compares values only, and a column that becomes null is drift too.
-    null_shift: Annotated[float, Gt(0), Le(1)] = 0.2
-    # Chance gives an index of about 9 / rows, here 0.045, and less than 0.1 on 95 of 100 days.
-    min_rows: Annotated[int, Ge(1)] = 200
 
 
 @dataclass(frozen=True)

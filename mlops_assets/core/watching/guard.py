@@ -22,7 +22,7 @@ from mlops_assets.core.lifecycle.champions import (
     moved_to,
 )
 from mlops_assets.errors import PlatformError
-from serving.store.sqlite.measured import KEPT_DAYS, SLOW_MS, Measured
+from serving.store.version_counts import KEPT_DAYS, SLOW_MS, Measured
 
 COMPARED_DAYS = 7  # days before the promotion that measure the predecessor, each weekday once
 # The guard looks 20,000 times a week. A version exactly at its limit has one false alarm in fifty weeks.

@@ -1,9 +1,7 @@
 """A new online state from the lake and the service's log, built while the service runs."""
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -11,8 +9,6 @@ from itertools import chain
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.base import Loaded
-from feature_repo.online.sqlite.rebuild import OnlineRebuild
-from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.times import HOUR_US, to_us
 from mlops_assets.core.data.verdict_history import verdict_columns
 from mlops_assets.core.keys import VERDICTS
@@ -21,21 +17,8 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_table
 from mlops_assets.steps.ingest.label_matches import waiting_labels
 from mlops_assets.steps.ingest.verdict_making import pending_verdicts
-from serving.contract.events import EventRules
-from serving.store.sqlite.log_tables import create_tables
-
-BUSY_TIMEOUT_S = 60.0
-PAUSE_S = 0.001  # Between two small commits. A writer that waits for the lock gets it.
-# More checkpoints would wait for the disk. Fewer would let the WAL grow during the whole rebuild.
-COMMITS_A_CHECKPOINT = 50
-# The cache holds the tables that are being filled; `_Pause` does the checkpoints.
-PRAGMAS = (
-    "journal_mode = WAL",
-    "synchronous = NORMAL",
-    "wal_autocheckpoint = 0",
-    "cache_size = -400000",
-    "mmap_size = 1073741824",
-)
+from serving.store.base import StateRebuild
+from serving.store.opening import state_rebuild
 
 
 @dataclass(frozen=True)
@@ -75,36 +58,25 @@ def rebuild_online(
     `say` takes lines about the progress.
     """
     started = time.monotonic()
-    settings.serving_db.parent.mkdir(parents=True, exist_ok=True)
     last = lake.partitions(case.event.dataset)[-1]
     lake_end_us = _midnight_us(shift(last, 1))
-    with closing(
-        sqlite3.connect(settings.serving_db, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    ) as connection:
-        for pragma in PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-        create_tables(connection, case.subject)
-        rules = EventRules(case.subject)
-        with OnlineRebuild(connection, plan, _Pause(connection)) as rebuild:
-            loaded = rebuild.load_lake(lake)
-            say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
-            carried = rebuild.carry_over(lake_end_us)
-            waiting = waiting_labels(case, lake, settings, last)
-            # This comes before the replay of the log: a label may wait for an event that only the service
-            # knows.
-            with rebuild.transaction():
-                rules.keep_waiting(connection, waiting)
-            replayed = _replay(rules, rebuild, SqliteOnlineState(connection, plan), lake_end_us, settings)
-            say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were replayed")
-            pending = _reconcile(case, rebuild, plan, lake, settings, last)
-            state = SqliteOnlineState(connection, plan)
-            rebuild.pack(state.last_event_us(case.event.dataset) or lake_end_us)
-            rebuild.switch()
-            say("the new state serves")
-            state.follow()
-            newest = {stream: state.newest_us(stream, lake_end_us) for stream in loaded}
-            events = sum(state.count(stream) for stream in loaded)
-            refused = sum(count for count, _ in state.refusals().values())
+    with state_rebuild(settings.serving_db, case.subject, plan) as rebuild:
+        loaded = rebuild.load_lake(lake)
+        say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
+        carried = rebuild.carry_over(lake_end_us)
+        waiting = waiting_labels(case, lake, settings, last)
+        # Before the log is replayed: an event that only the service knows may be what a label waits for.
+        rebuild.keep_waiting(waiting)
+        replayed = rebuild.replay(lake_end_us, settings.maturity // timedelta(microseconds=1))
+        say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
+        pending = _reconcile(case, rebuild, plan, lake, settings, last)
+        rebuild.pack(rebuild.counting().last_event_us(case.event.dataset) or lake_end_us)
+        rebuild.switch()
+        say("the new state counts")
+        state = rebuild.counting()
+        newest = {stream: state.newest_us(stream, lake_end_us) for stream in loaded}
+        events = sum(state.count(stream) for stream in loaded)
+        refused = sum(count for count, _ in state.refusals().values())
     counts = {f"{stream} of the lake": n for stream, n in loaded.items()} | {
         f"newer {stream}": n for stream, n in carried.items()
     }
@@ -120,39 +92,8 @@ def rebuild_online(
     )
 
 
-class _Pause:
-    """A pause between two commits, in which others write and committed pages move into the file."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection, self._commits = connection, 0
-
-    def __call__(self) -> None:
-        self._commits += 1
-        if self._commits % COMMITS_A_CHECKPOINT == 0:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        time.sleep(PAUSE_S)
-
-
-def _replay(
-    rules: EventRules, rebuild: OnlineRebuild, state: SqliteOnlineState, since_us: int, settings: Settings
-) -> int:
-    """Replay the log, in case the old state lacks an event. Returns the number of rows replayed."""
-    steps, rows = (
-        rules.replay(state.connection, state, since_us, settings.maturity // timedelta(microseconds=1)),
-        0,
-    )
-    while True:
-        with rebuild.transaction():
-            state.follow()
-            step = next(steps, None)
-        if step is None:
-            return rows
-        rows += step
-        time.sleep(PAUSE_S)
-
-
 def _reconcile(
-    case: UseCase, rebuild: OnlineRebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str
+    case: UseCase, rebuild: StateRebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str
 ) -> int:
     """Bring the verdicts of the lake's events in line with the lake and the newer labels.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,21 +9,7 @@ import pyarrow.compute as pc
 from mlops_assets.core.data.base import ARRIVAL_DAY, Source, by_day
 from mlops_assets.core.data.streams import Stream
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.resources.serving_log import ServingLog
-
-Logged = Literal["events", "labels"]
-
-
-def logged_as(case: UseCase, dataset: str) -> Logged | None:
-    """The part of the service's log that holds a stream. None for a further feed."""
-    streams: dict[str, Logged] = {case.event.dataset: "events", case.labels.dataset: "labels"}
-    return streams.get(dataset)
-
-
-def taken_by_service(case: UseCase, log: ServingLog, dataset: str, days: Sequence[str]) -> set[str]:
-    """The days, among `days`, whose rows are in the service's log."""
-    what = logged_as(case, dataset)
-    return set() if what is None else log.days_with(what, days)
+from serving.store.base import ServingLog
 
 
 def delivered(
@@ -34,7 +19,7 @@ def delivered(
 
     Tables of all other days come from the source. Raises `SourceError` where the source cannot be read.
     """
-    served = taken_by_service(case, log, stream.dataset, days)
+    served = log.served_days(case, stream.dataset, days)
     tables = {day: _from_log(case, log, stream, day) for day in served}
     if others := sorted(set(days) - served):
         first, last = date.fromisoformat(others[0]), date.fromisoformat(others[-1])
@@ -44,13 +29,16 @@ def delivered(
 
 
 def _from_log(case: UseCase, log: ServingLog, stream: Stream, day: str) -> pa.Table:
-    """The service's log of a day as a raw table. A request with a ready vector has no event."""
-    if logged_as(case, stream.dataset) == "labels":
-        rows = log.labels(day)
-    else:
-        rows = log.decisions(day)
+    """The service's log of a day in the columns of a raw table; ready-made vectors bring no event."""
+    if stream.dataset == case.event.dataset:
+        rows = log.decisions(day, case)
         rows = rows.filter(pc.equal(rows.column("kind"), case.event.noun))
         rows = rows.rename_columns({"prediction_id": case.event.id})
+    elif stream.dataset == case.labels.dataset:
+        rows = log.labels(day, case)
+    else:
+        (feed,) = (feed for feed in case.feeds if feed.name == stream.dataset)
+        rows = log.feed_events(day, feed)
     fields = [field for field in stream.raw_columns if field.name != ARRIVAL_DAY]
     columns = [
         rows.column(field.name) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)

@@ -18,8 +18,7 @@ from mlops_assets.core.data.streams import Stream
 from mlops_assets.core.keys import REMEDY
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.serving_log import ServingLog
-from mlops_assets.steps.ingest.delivery import taken_by_service
+from serving.store.opening import serving_log
 
 SOURCE_FILES = "source_files"  # has a partition for each raw dataset
 DAYS_SHOWN = 10
@@ -145,7 +144,7 @@ def behind(
     days = lake.partitions(name)
     if files is None:
         return Behind({}, {}, days[-1], compared=False)
-    served = taken_by_service(case, ServingLog(settings.serving_db), stream.dataset, days)
+    served = serving_log(settings.serving_db).served_days(case, stream.dataset, days)
     taken = {
         m.partition: Taken(m.rows, m.metadata.get(FILES))
         for m in lake.manifests(name, days)

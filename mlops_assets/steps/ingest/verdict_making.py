@@ -14,9 +14,9 @@ from mlops_assets.core.data.verdict_history import verdicts_known
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import NotValidated, shift, to_frame
-from mlops_assets.resources.serving_log import ServingLog
 from mlops_assets.steps.ingest.withheld_labels import withheld_ids
 from serving.contract.subject import Number
+from serving.store.opening import serving_log
 
 TIME = TYPES["time"]
 
@@ -36,7 +36,7 @@ def verdicts_of(case: UseCase, lake: Lake, settings: Settings, days: Sequence[st
     new = labels.filter(_within(labels.column(LABEL_TIMESTAMP), start, end)).column(event_id)
     subjects = _subjects(case, lake, settings, first, days, new)
     about = labels.filter(pc.is_in(labels.column(event_id), value_set=subjects.column(event_id)))
-    withheld = withheld_ids(case, lake, ServingLog(settings.serving_db), first, days[-1])
+    withheld = withheld_ids(case, lake, serving_log(settings.serving_db), first, days[-1])
     return verdicts_known(
         case, to_frame(subjects), to_frame(about), withheld, settings.maturity, start, end, horizon
     )
@@ -50,8 +50,8 @@ def pending_verdicts(case: UseCase, lake: Lake, settings: Settings) -> pd.DataFr
     last = lake.partitions(case.event.dataset)[-1]
     start = _midnight(shift(last, 1))
     first = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
-    log = ServingLog(settings.serving_db)
-    newest = [log.labels(shift(last, n)) for n in range(1, settings.verdicts.maturity_days + 2)]
+    log = serving_log(settings.serving_db)
+    newest = [log.labels(shift(last, n), case) for n in range(1, settings.verdicts.maturity_days + 2)]
     waited, columns = shift(first, -settings.ingest.horizon_days), _label(case)
     kept = _validated_rows(lake, case.labels.dataset, waited, last, columns)
     labels = pa.concat_tables([kept, *(table.select(columns) for table in newest)])

@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.keys import PREDICTION_LOG
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.resources.serving_log import ServingLog
+from serving.store.base import ServingLog
 
 
 def withheld_ids(case: UseCase, lake: Lake, log: ServingLog, first: str, last: str) -> set[str]:
@@ -15,7 +15,7 @@ def withheld_ids(case: UseCase, lake: Lake, log: ServingLog, first: str, last: s
     Decisions are read from the lake's copy of the log, which outlives the service's own file. Raises
     `MissingPartitions` for a served day that is not in `prediction_log` yet.
     """
-    served = {day for day in log.days_with("events") if first <= day <= last}
+    served = {day for day in log.served_days(case, case.event.dataset) if first <= day <= last}
     days = sorted(served.union(lake.between(PREDICTION_LOG, first, last)))
     names, noun = pa.array(case.labels.withheld_by, pa.string()), case.event.noun
     withheld: set[str] = set()

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.lake.datasets import Lake
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict, barred_now, decide
 from mlops_assets.core.judging.measuring.baseline import baseline_scores
 from mlops_assets.core.judging.measuring.bootstrap import value_of
-from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.judging.servable import lacking
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.keys import (
@@ -29,7 +29,8 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.resources.provenance import unreproducible
-from mlops_assets.resources.registry import EVALUATION_FIT, ModelRegistry, RegistryError, Version
+from mlops_assets.resources.registry import EVALUATION_FIT, ModelRegistry
+from mlops_assets.resources.registry_records import RegistryError, Version
 from serving.contract.bundle import Release
 from serving.contract.scorers.lightgbm import Scorer
 from serving.contract.subject import Number

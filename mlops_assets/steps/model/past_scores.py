@@ -8,8 +8,13 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.lake.datasets import Lake
-from mlops_assets.core.judging.measuring.money import AppliedCosts
-from mlops_assets.core.judging.past_quality import PrecisionDifference, difference, policies, quality
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.past_quality import (
+    PrecisionDifference,
+    difference,
+    policies,
+    quality,
+)
 from mlops_assets.core.keys import FEATURE_VECTORS
 from mlops_assets.core.learning.eligible_rows import event_columns
 from mlops_assets.core.learning.splits import utc_days
@@ -18,7 +23,8 @@ from mlops_assets.core.words import Words, as_column
 from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import day_range, read_validated, to_frame
-from mlops_assets.resources.registry import ModelRegistry, RegistryError, Version
+from mlops_assets.resources.registry import ModelRegistry
+from mlops_assets.resources.registry_records import RegistryError, Version
 from mlops_assets.steps.model.judge import matrix
 from mlops_assets.steps.model.past_days import judge_of, past_days
 from serving.contract.bundle import Release

@@ -12,8 +12,9 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.engine.plan import FeaturePlan
-from feature_repo.lake.datasets import Lake, Manifest
-from mlops_assets.core.judging.measuring.money import AppliedCosts
+from feature_repo.lake.datasets import Lake
+from feature_repo.lake.manifests import Manifest
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.keys import TRAINED_MODEL, TRAINING_SET
 from mlops_assets.core.learning.fits import TrainedModel, train
 from mlops_assets.core.use_case import UseCase
@@ -31,7 +32,8 @@ from mlops_assets.resources.provenance import (
     provenance,
     runtime,
 )
-from mlops_assets.resources.registry import BUNDLE, EVALUATION_FIT, ModelRegistry, Version, digest_tag
+from mlops_assets.resources.registry import BUNDLE, EVALUATION_FIT, ModelRegistry, digest_tag
+from mlops_assets.resources.registry_records import Version
 from mlops_assets.steps.model.judge import matrix, split_of
 from mlops_assets.steps.model.recipe_search import recipe_of
 from mlops_assets.steps.monitoring.drift_reference import (

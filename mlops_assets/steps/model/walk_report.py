@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from feature_repo.lake.datasets import Lake, Manifest
+from feature_repo.lake.datasets import Lake
 from feature_repo.lake.files import write_whole
-from mlops_assets.core.judging.measuring.money import AppliedCosts
+from feature_repo.lake.manifests import Manifest
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.past_quality import CAPACITY, OWN
 from mlops_assets.core.judging.walk_weeks import (
     UNCHANGED,

@@ -24,10 +24,10 @@ from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
-from mlops_assets.resources.serving_log import ServingLog
 from mlops_assets.steps.ingest.withheld_labels import withheld_ids
 from serving.contract.subject import Number
 from serving.contract.verdicts import verdict_events
+from serving.store.base import ServingLog
 
 NEVER = 1 << 62  # a sequence number after all others
 
@@ -185,9 +185,9 @@ class DecisionsOfDay:
 
     def _labels_of(self, day: str) -> pd.DataFrame:
         columns = [self._id, self._label, "label_timestamp"]
-        log = to_frame(self._serving.labels(day).select(["seq", *columns]))
+        log = to_frame(self._serving.labels(day, self._case).select(["seq", *columns]))
         made = self._lake.between(LABELS, day, day, validated=True)
-        if self._serving.days_with("labels", [day]) or not made:
+        if self._serving.served_days(self._case, self._case.labels.dataset, [day]) or not made:
             return log
         return to_frame(self._lake.read(LABELS, made, columns)).assign(seq=NEVER)
 

@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from feature_repo.lake.datasets import Lake, Manifest
 from mlops_assets.core.keys import PREDICTION_LOG
+from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.lake import write_days
-from mlops_assets.resources.serving_log import ServingLog
+from serving.store.base import ServingLog
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class ServedDay:
     oldest: Mapping[str, float | None]
 
 
-def write_log(lake: Lake, log: ServingLog, days: Sequence[str]) -> dict[str, ServedDay]:
-    """Copy the decisions of the days from the service's log to the lake, and count them by day."""
-    tables = {day: log.decisions(day) for day in days}
+def write_log(case: UseCase, lake: Lake, log: ServingLog, days: Sequence[str]) -> dict[str, ServedDay]:
+    """Copy the decisions of the days from the service's log, and count them, by day."""
+    tables = {day: log.decisions(day, case) for day in days}
     written = write_days(
         lake, PREDICTION_LOG, pa.concat_tables(tables.values()), "created_timestamp", list(days)
     )

@@ -17,14 +17,15 @@ import yaml
 from dagster import materialize
 from world import ListedSource, World, checks, metadata
 
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.gate_thresholds import Gate
-from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.keys import FEATURE_VECTORS, TRAINING_SET
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.graph.pictures import pictures, reliability, saved_by_capacity
 from mlops_assets.models import model_family
-from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
+from mlops_assets.resources.config_sections import Model, Time, Verdicts
+from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.lake import day_range, shift, to_table
 from mlops_assets.steps.model.judge import matrix, split_of

@@ -15,18 +15,20 @@ from dagster import AssetCheckEvaluation, AssetCheckSeverity, ExecuteInProcessRe
 from world import ListedSource, World, checks, metadata
 
 from feature_repo.engine.plan import FeaturePlan
-from feature_repo.lake.datasets import Lake, MissingPartitions
+from feature_repo.errors import MissingPartitions
+from feature_repo.lake.datasets import Lake
 from mlops_assets.core.judging.gate_thresholds import Gate
 from mlops_assets.core.judging.measuring.measures import UndefinedMetric
 from mlops_assets.core.learning.fits import TrainingError
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.splits import NothingToLearn
+from mlops_assets.resources.config_sections import Model, Time, Verdicts
 from mlops_assets.resources.decision_history import History
-from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
+from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource, feature_store_of
 from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame
 from mlops_assets.resources.promotion import Lifecycle, NotPromotable
-from mlops_assets.resources.registry import RegistryError, Version
+from mlops_assets.resources.registry_records import RegistryError, Version
 from mlops_assets.sources.source_kinds import open_source
 from mlops_assets.steps.model.judge import matrix, unproven_days
 from mlops_assets.use_cases.fraud.case import FRAUD

@@ -16,13 +16,14 @@ import pytest
 from dagster import materialize
 from world import ListedSource, World, metadata
 
-from mlops_assets.core.judging.measuring.money import AppliedCosts
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.learning.fits import train
 from mlops_assets.core.learning.hyperparameters import Recipe
-from mlops_assets.core.learning.tuning import Tuning, TuningError
+from mlops_assets.core.learning.search_budget import Tuning, TuningError
 from mlops_assets.models import model_family
 from mlops_assets.models.lightgbm import SPACE
-from mlops_assets.resources.environments import Model, Settings, Time, Verdicts
+from mlops_assets.resources.config_sections import Model, Time, Verdicts
+from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.lake import NotValidated, day_range, shift, to_frame, to_table
 from mlops_assets.steps.model.judge import split_of

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, ViewPlan
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict, decide
 from mlops_assets.core.judging.gate_thresholds import Gate
 from mlops_assets.core.judging.measuring.baseline import baseline_scores
 from mlops_assets.core.judging.measuring.bootstrap import calibration_by_chance, clusters, paired_bootstrap
 from mlops_assets.core.judging.measuring.measures import Scores, relative_calibration_error
-from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.judging.servable import lacking
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.learning.fits import TrainedModel, TrainingError, train
@@ -462,7 +462,7 @@ def test_the_verdict_on_calibration_says_the_error_the_limit_and_what_chance_com
             f"{figures}; scores of a calibrated model are off by {low:.0%} to {high:.0%} by chance"
         )
         ends.add(
-            (bool(error <= 0.5), bool(error <= high), verdict.promote, reason.rpartition(", by chance")[2])
+            (bool(error <= 0.5), bool(error <= high), verdict.promote, reason.rpartition(" by chance")[2])
         )
     assert ends == {(True, True, True, ""), (False, True, True, ": this may be chance")}
 

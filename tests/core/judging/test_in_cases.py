@@ -7,18 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlops_assets.core.judging.costs import AppliedCosts, BadCosts, GivenCosts
 from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import decide
 from mlops_assets.core.judging.gate_thresholds import Gate
 from mlops_assets.core.judging.measuring.bootstrap import clusters
-from mlops_assets.core.judging.measuring.money import (
-    NEVER,
-    AppliedCosts,
-    BadCosts,
-    GivenCosts,
-    business_report,
-    policy_from_costs,
-)
+from mlops_assets.core.judging.measuring.money import NEVER, business_report, policy_from_costs
 from mlops_assets.core.judging.past_quality import with_verdicts
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.learning.eligible_rows import event_columns

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.measuring.baseline import baseline_scores
 from mlops_assets.core.judging.measuring.bootstrap import paired_bootstrap, weighted_value_saved
 from mlops_assets.core.judging.measuring.measures import Scores, UndefinedMetric, average_precision
-from mlops_assets.core.judging.measuring.money import AppliedCosts, reviewed_at_capacity
+from mlops_assets.core.judging.measuring.money import reviewed_at_capacity
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.subject import Bands

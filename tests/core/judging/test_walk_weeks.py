@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.core.judging.measuring.money import AppliedCosts
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,

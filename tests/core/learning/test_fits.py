@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from mlops_assets.core.judging.measuring.money import AppliedCosts
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.learning.fits import (
     IDENTITY,
     TrainedModel,

@@ -27,8 +27,9 @@ from mlops_assets.core.watching.guard import (
     judge,
     watched,
 )
-from mlops_assets.resources.environments import ConfigError, load_settings
-from serving.store.sqlite.measured import SLOW_MS, Measured
+from mlops_assets.resources.config_file import ConfigError
+from mlops_assets.resources.environments import load_settings
+from serving.store.version_counts import SLOW_MS, Measured
 
 GUARD = Guard()
 USUAL = Reference(5_000, 100)  # 2 %

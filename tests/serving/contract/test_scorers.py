@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving_kit import PORTABLE as UNREAD
+from serving_kit import ONNX_FILE as UNREAD
 from serving_kit import REFERENCE, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan

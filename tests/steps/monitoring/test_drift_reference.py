@@ -13,8 +13,9 @@ from world import at
 
 from feature_repo.lake.datasets import Lake, MissingPartitions
 from mlops_assets.core.learning.fits import TrainedModel
-from mlops_assets.core.watching.drift import DriftThresholds
-from mlops_assets.resources.environments import Settings, Verdicts
+from mlops_assets.core.watching.drift_thresholds import DriftThresholds
+from mlops_assets.resources.config_sections import Verdicts
+from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import day_range, shift, to_frame, to_table
 from mlops_assets.steps.monitoring.drift_reference import MOST_ROWS, evaluation_reference, release_reference
 from mlops_assets.use_cases.fraud.case import FRAUD

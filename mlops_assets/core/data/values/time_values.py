@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_assets.core.data.values.arrow_text import is_number, kept_where
 from mlops_assets.core.data.values.value_rules import TYPES, USUAL, Epoch, Rules
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MICROSECONDS: dict[Epoch, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 # 2200-01-01. A number that gives a later time counts another unit.
@@ -51,7 +53,7 @@ def time_remedy(value: Any, rules: Rules) -> str:
             else epoch_remedy(rules)
         )
     if rules.timezone != USUAL.timezone and re.match(_LOCAL, text) and _is_day(text[:10]):
-        moment = pd.DatetimeIndex(np.array([text], "datetime64[us]"))
+        moment = _clock(np.array([text], "datetime64[us]"))
         twice = moment.tz_localize(rules.timezone, ambiguous=np.array([True]), nonexistent="NaT").notna()[0]
         return (
             f"the clock of {rules.timezone} shows it {'twice' if twice else 'never'}, at a change of daylight"
@@ -113,6 +115,13 @@ def _real_days(text: pa.Array) -> pa.Array:
     return pc.is_in(day, value_set=days.filter(real))
 
 
+def _clock(times: Any) -> pd.DatetimeIndex:
+    """What a clock shows, without its zone. Only zones need pandas, whose import takes long."""
+    import pandas as pd
+
+    return pd.DatetimeIndex(times)
+
+
 def _from_zone(local_us: pa.Array, zone: str, days: pa.Array | None = None) -> pa.Array:
     """Local microseconds as microseconds in UTC. Null where the zone's clock shows the time twice or never.
 
@@ -123,7 +132,7 @@ def _from_zone(local_us: pa.Array, zone: str, days: pa.Array | None = None) -> p
         return local_us
     given = pc.fill_null(local_us, 0).to_numpy()
     unconverted = (given < _ZONES_US[0]) | (given >= _ZONES_US[1])
-    local = pd.DatetimeIndex(np.where(unconverted, 0, given).view("datetime64[us]"))
+    local = _clock(np.where(unconverted, 0, given).view("datetime64[us]"))
     moments = local.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
     missing = moments.isna()
     if days is not None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
 import pyarrow as pa
 
 Kind = Literal["id", "number", "time", "flag", "text"]
 Epoch = Literal["s", "ms", "us"]
+UTC = "UTC"
 
 TYPES: dict[Kind, pa.DataType] = {
     "id": pa.string(),
@@ -42,7 +42,7 @@ class Rules:
     missing: tuple[str, ...] = MISSING_WORDS  # In any case. Empty text is always missing.
     decimal: str = "."
     thousands: str = ""
-    timezone: str = "UTC"  # of times without a zone
+    timezone: str = UTC  # of times without a zone
     epoch: Epoch | None = None  # the unit of a bare number since 1970, where a time is expected
     true: tuple[str, ...] = ()  # in addition to `TRUE`, in any case
     false: tuple[str, ...] = ()
@@ -64,7 +64,10 @@ class Rules:
         if both := sorted({w.lower() for w in self.true} & {w.lower() for w in self.false}):
             raise ValueError(f'flags: "{both[0]}" is listed as true and as false')
         try:
-            pd.DatetimeIndex([0]).tz_localize(self.timezone)
+            if self.timezone != UTC:
+                import pandas as pd  # Its import takes long, and most configurations name no zone.
+
+                pd.DatetimeIndex([0]).tz_localize(self.timezone)
         except Exception as error:  # Each library of time zones raises its own class.
             raise ValueError(
                 f'timezone = "{self.timezone}": no such zone; write it like "Europe/Berlin"'

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.measuring.measures import Flags, Scores, calibration_bins
-from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.words import Words, several_of_key
 from serving.contract.subject import Subject
 

@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_assets.core.judging.costs import AppliedCosts, BadCosts
 from mlops_assets.core.judging.measuring.measures import UndefinedMetric
 from mlops_assets.core.judging.measuring.money import (
-    AppliedCosts,
-    BadCosts,
     ConflictingVerdicts,
     business_report,
     policy_from_costs,

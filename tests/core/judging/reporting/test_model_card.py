@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.evaluation_record import Evaluation
 from mlops_assets.core.judging.gate import Verdict
-from mlops_assets.core.judging.measuring.money import AppliedCosts
 from mlops_assets.core.judging.reporting.model_card import body, model_card, shortened
 from mlops_assets.core.judging.reporting.version_facts import Facts
 from mlops_assets.core.judging.side_by_side import evaluate

@@ -10,11 +10,10 @@ from serving_kit import paid as payment
 
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.before_subjects import BEFORE
-from serving.contract.events import EventRules
 from serving.contract.verdicts import verdict_events
 from serving.messages import Label
 from serving.releases import Champion
-from serving.store.sqlite.decision_log import read_labels, served_days
+from serving.store.sqlite.event_log import SqliteEventLog
 from serving.store.sqlite.log_tables import create_tables
 
 
@@ -48,14 +47,14 @@ def test_the_same_label_again_changes_nothing(bench: Bench) -> None:
     bench.plane.add_labels([label])
     (again,) = bench.plane.add_labels([label])
     assert again.duplicate
-    assert read_labels(bench.settings.database, "2018-04-02").num_rows == 1
-    assert served_days(bench.settings.database, "labels") == {"2018-04-02"}
+    assert bench.labels("2018-04-02").num_rows == 1
+    assert bench.log.served_days(BEFORE, "labels") == {"2018-04-02"}
 
 
 def test_a_label_that_comes_before_its_transaction_counts_from_the_transaction_on(bench: Bench) -> None:
     (receipt,) = bench.plane.add_labels([Label("t0", True, START_US - DAY_US)])
     assert not receipt.known
-    assert read_labels(bench.settings.database, "2018-03-31")["known"].to_pylist() == [False]
+    assert bench.labels("2018-03-31")["known"].to_pylist() == [False]
     bench.plane.predict_event(payment(0))
     assert bench.verdicts("t0") == [(START_US, True)]
 
@@ -67,14 +66,14 @@ def test_a_label_that_waits_in_the_lake_is_known_when_its_transaction_is_and_is_
     bench.connection.execute("DROP TABLE waiting_labels")
     bench.connection.execute("PRAGMA user_version = 3")
     create_tables(bench.connection, BEFORE)  # a file of the version before
-    EventRules(BEFORE).keep_waiting(
-        bench.connection,
+    waiting = SqliteEventLog(bench.connection, BEFORE)
+    waiting.keep_waiting(
         [("t0", START_US - 9 * DAY_US, True), ("t0", START_US - 8 * DAY_US, True), ("t1", START_US, True)],
     )
     bench.plane.predict_event(payment(0))
     assert bench.verdicts("t0") == [(START_US, True)]
-    assert served_days(bench.settings.database, "labels") == set()
-    EventRules(BEFORE).keep_waiting(bench.connection, [])
+    assert bench.log.served_days(BEFORE, "labels") == set()
+    waiting.keep_waiting([])
     bench.plane.predict_event(payment(1))
     assert bench.verdicts("t1") == [(START_US + MINUTE_US + 7 * DAY_US, False)]
 
@@ -143,7 +142,7 @@ def test_a_label_that_comes_late_does_not_change_what_was_known_before(bench: Be
     late = Label("t0", True, START_US + DAY_US)
     bench.plane.add_labels([late])
     assert bench.verdicts("t0") == [(START_US + 5 * DAY_US, True)]
-    assert read_labels(bench.settings.database, "2018-04-06").num_rows == 1
+    assert bench.labels("2018-04-06").num_rows == 1
     (again,) = bench.plane.add_labels([late])
     assert again.duplicate
 

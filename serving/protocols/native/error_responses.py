@@ -1,7 +1,7 @@
 """Refusals as responses: type, place and message of each problem.
 
-What a client sent is not repeated: a NaN echoed into JSON would make the answer a 500. Only a finite number
-or a moment that is beyond a bound is named.
+A response repeats nothing that a client sent, because a NaN would make the response a 500. The exception is a
+finite number or a moment that is beyond a bound.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from serving.access.middleware import BodyTooLarge
-from serving.messages import BadInput, Conflict, NoModel, StoreBusy, UnknownStream
+from serving.messages import BadInput, Conflict, NoModel, UnknownStream
 from serving.metrics import Metrics
+from serving.store.base import StoreBusy
 
 RETRY_AFTER_S = "1"
 _TIME = 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'
-# By pydantic's name of the problem: what it says itself names types, and no example.
+# By pydantic's name of the problem. Pydantic's own message names types, and gives no example.
 EXPECTED = {
     "string_type": 'expected a string, such as "12345"',
     "float_type": "expected a number without quotes, such as 12.5",
@@ -39,12 +40,14 @@ EXPECTED = {
 
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON response."""
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
 def refusal(
     status: int, kind: str, where: Sequence[str | int], message: str, headers: dict[str, str] | None = None
 ) -> Response:
+    """A refusal with one problem: its type, its place in the request, and what is wrong."""
     return json_response({"detail": [{"type": kind, "loc": list(where), "msg": message}]}, status, headers)
 
 
@@ -53,10 +56,13 @@ def _problem(kind: str, where: Sequence[str | int], message: str) -> dict[str, o
 
 
 def unavailable(kind: str, message: str) -> Response:
+    """A 503 that says when to come again."""
     return refusal(503, kind, (), message, {"Retry-After": RETRY_AFTER_S})
 
 
 def add_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer each error of the service with its status, and count it."""
+
     @app.exception_handler(ValidationError)
     async def invalid(request: Request, error: ValidationError) -> Response:
         problems = error.errors(include_url=False, include_context=False, include_input=False)

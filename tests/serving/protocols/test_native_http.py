@@ -20,11 +20,18 @@ from typing import Any
 
 import httpx
 import pytest
-from serving_kit import Running, TinyRegistry, free_port, payment, tiny_release
+from serving_kit import (
+    Running,
+    TinyRegistry,
+    free_port,
+    logged_decisions,
+    logged_labels,
+    payment,
+    tiny_release,
+)
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.__main__ import main
-from serving.store.sqlite.decision_log import read_decisions, read_labels
 
 pytestmark = pytest.mark.slow
 
@@ -183,7 +190,7 @@ def test_labels_over_the_cap_or_without_a_time_are_refused_at_the_field(served: 
         422,
         ["body", "labels", 30, "label_timestamp"],
     )
-    assert read_labels(served.home / "serving" / "serving.db", "2018-04-02").num_rows == 0
+    assert logged_labels(served.home / "serving" / "serving.db", "2018-04-02").num_rows == 0
     answer = served.client.post("/labels", json={"labels": [{**label, "is_fraud": 1}]})
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "labels", 0, "is_fraud"])
 
@@ -308,7 +315,7 @@ def test_one_id_raced_over_http_is_one_row_and_one_answer(served: Running) -> No
     ids = [
         i
         for day in days
-        for i in read_decisions(served.home / "serving" / "serving.db", day)["prediction_id"].to_pylist()
+        for i in logged_decisions(served.home / "serving" / "serving.db", day)["prediction_id"].to_pylist()
     ]
     assert ids.count("t300") == 1
 
@@ -325,7 +332,7 @@ def test_an_answer_that_was_lost_in_a_crash_is_given_again(
     second = launch(home, "--clock", "event")
     second.wait()
     assert second.client.post("/predict", json={"transaction": payment(1)}).text == given
-    assert read_decisions(home / "serving" / "serving.db", "2018-04-01").num_rows == 1
+    assert logged_decisions(home / "serving" / "serving.db", "2018-04-01").num_rows == 1
 
 
 def test_a_client_that_hangs_up_is_counted_as_499_and_leaves_nothing(
@@ -357,7 +364,7 @@ def test_a_client_that_hangs_up_is_counted_as_499_and_leaves_nothing(
     wait_for_metric(service, 'serving_requests_total{route="/predict",status="499"} 3.0')
     holder.execute("ROLLBACK")
     holder.close()
-    assert read_decisions(service.home / "serving" / "serving.db", "2018-04-01")[
+    assert logged_decisions(service.home / "serving" / "serving.db", "2018-04-01")[
         "prediction_id"
     ].to_pylist() == ["t0"]
     assert service.client.post("/predict", json={"transaction": payment(4)}).status_code == 200
@@ -416,7 +423,7 @@ def test_at_sigterm_readiness_goes_first_and_what_is_in_flight_finishes(
     answers = [read_all(connection) for connection, _ in open_requests]
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
     assert service.process.wait(20) == 0
-    assert read_decisions(service.home / "serving" / "serving.db", "2018-04-01").num_rows == 50
+    assert logged_decisions(service.home / "serving" / "serving.db", "2018-04-01").num_rows == 50
 
 
 # Fault 9 and 24, as far as a lock goes.
@@ -564,7 +571,7 @@ def test_two_workers_share_the_log_and_answer_alike(
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(ask, range(120)))
     assert len(set(answers)) == 30
-    assert sorted(read_decisions(home / "serving" / "serving.db", "2018-04-01")["seq"].to_pylist()) == list(
+    assert sorted(logged_decisions(home / "serving" / "serving.db", "2018-04-01")["seq"].to_pylist()) == list(
         range(1, 31)
     )
     assert service.stop() == 0

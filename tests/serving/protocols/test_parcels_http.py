@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from parcel_kit import parcels_plan, parcels_release
+from parcel_kit import PARCELS, parcels_plan, parcels_release
 
 from serving.app import create_app
 from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
 from serving.settings import ServingSettings
-from serving.store.sqlite.decision_log import read_decisions, read_labels
+from serving.store.opening import serving_log
 
 PARCEL: dict[str, Any] = {
     "parcel_id": "p1",
@@ -37,7 +37,7 @@ class Door:
         release = parcels_release(parcels_plan(), review=0.0)
         settings = ServingSettings(home, use_case="parcels", clock="event")
         self.app = create_app(settings)
-        self.service, self.database = self.app.state.service, settings.database
+        self.service, self.log = self.app.state.service, serving_log(settings.database)
         scorer = Scorer(release.model_text, release.calibrator)
         self.champion = Champion("1", "d" * 64, release, scorer)
 
@@ -77,7 +77,7 @@ def test_a_parcel_is_answered_by_its_own_names_and_logged_by_them(door: Door) ->
         "freshness",
     ]
     assert (answer.json()["prediction_id"], answer.json()["decision"]) == ("p1", "WARN")
-    (row,) = read_decisions(door.database, "2018-04-01").to_pylist()
+    (row,) = door.log.decisions("2018-04-01", PARCELS).to_pylist()
     assert (row["kind"], row["vehicle_id"], row["service_level"]) == ("parcel", None, "standard")
     assert row["score"] == answer.json()["score"]
     without = door.post("/predict", parcel={**PARCEL, "vehicle_id": None, "service_level": "standard"})
@@ -119,7 +119,7 @@ def test_labels_go_by_the_names_of_the_use_case(door: Door) -> None:
     answer = door.post("/labels", labels=[label, {**label, "parcel_id": "nobody"}]).json()
     assert (answer["accepted"], answer["unknown"]) == (2, 1)
     assert answer["labels"][0] == {"parcel_id": "p1", "known": True, "duplicate": False}
-    assert read_labels(door.database, "2018-04-02")["is_late"].to_pylist() == [True, True]
+    assert door.log.labels("2018-04-02", PARCELS)["is_late"].to_pylist() == [True, True]
 
 
 def test_events_of_a_feed_are_strict_and_counted(door: Door) -> None:

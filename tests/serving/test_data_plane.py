@@ -16,19 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving_kit import BLOCK_ALL, DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, deciding
+from serving_kit import (
+    BLOCK_ALL,
+    DAY_US,
+    MINUTE_US,
+    REVIEW_ALL,
+    START_US,
+    Bench,
+    deciding,
+    logged_decisions,
+)
 from serving_kit import paid as payment
 
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.before_subjects import BEFORE
 from serving.data_plane import DataPlane
-from serving.messages import BadInput, Conflict, Label, NoModel, ScoredEvent, StoreBusy
+from serving.messages import BadInput, Conflict, Label, NoModel, ScoredEvent
 from serving.releases import Champion
-from serving.store.sqlite.database import tidy_until
-from serving.store.sqlite.decision_log import read_decisions, read_labels, served_days
-from serving.store.sqlite.log_tables import create_tables
+from serving.store.base import BadStore, StoreBusy
 from serving.store.sqlite.pruning import BEFORE_FORGETTING, ROWS_A_COMMIT, prune
-from serving.store.sqlite.state_compatibility import missing
+from serving.store.sqlite.writing import SqliteServingStore
+from serving.store.upkeep import tidy_until
 
 
 def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: Bench) -> None:
@@ -74,7 +82,7 @@ def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(
     bench: Bench, champion: Champion
 ) -> None:
     answers = [bench.plane.predict_event(payment(n)) for n in range(3)]
-    rows = read_decisions(bench.settings.database, "2018-04-01").to_pylist()
+    rows = bench.decisions("2018-04-01").to_pylist()
     assert [r["seq"] for r in rows] == [1, 2, 3]
     assert [r["read_seq"] for r in rows] == [0, 1, 2]
     for row, answer in zip(rows, answers, strict=True):
@@ -86,14 +94,8 @@ def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(
             == answer.score
         )
         assert row["created_timestamp"] == row["event_timestamp"]
-    assert served_days(bench.settings.database) == {"2018-04-01"}
-    assert read_decisions(bench.settings.database, "2018-04-02").num_rows == 0
-
-
-def test_the_log_of_a_service_that_never_ran_is_empty(tmp_path: Path) -> None:
-    assert served_days(tmp_path / "serving.db") == set()
-    assert read_decisions(tmp_path / "serving.db", "2018-04-01").num_rows == 0
-    assert read_labels(tmp_path / "serving.db", "2018-04-01").num_rows == 0
+    assert bench.log.served_days(BEFORE, "transactions") == {"2018-04-01"}
+    assert bench.decisions("2018-04-02").num_rows == 0
 
 
 def test_the_same_id_gets_its_stored_answer_even_after_a_swap(bench: Bench, champion: Champion) -> None:
@@ -110,7 +112,7 @@ def test_the_same_id_with_another_payload_is_a_conflict_and_changes_nothing(benc
         bench.plane.predict_event(payment(1, amount=11))
     with pytest.raises(Conflict):
         bench.plane.predict_features({}, "t1")
-    assert read_decisions(bench.settings.database, "2018-04-01").num_rows == 1
+    assert bench.decisions("2018-04-01").num_rows == 1
 
 
 def test_one_id_raced_by_threads_is_decided_once(bench: Bench) -> None:
@@ -127,18 +129,19 @@ def test_one_id_raced_by_threads_is_decided_once(bench: Bench) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert read_decisions(bench.settings.database, "2018-04-01").num_rows == 20
+    assert bench.decisions("2018-04-01").num_rows == 20
     assert sum(not a.repeated for a in answers) == 20
     assert len({(a.prediction_id, a.score) for a in answers}) == 20
 
 
 def test_two_connections_as_two_workers_decide_an_id_once(bench: Bench, champion: Champion) -> None:
-    other = DataPlane(bench.settings, lambda: champion, lambda: START_US)
+    store = SqliteServingStore(bench.settings.database)
+    other = DataPlane(bench.settings, store, lambda: champion, lambda: START_US)
     first = bench.plane.predict_event(payment(1))
     assert other.predict_event(payment(1)) == replace(first, repeated=True)
     other.predict_event(payment(2))
     bench.plane.predict_event(payment(3))
-    assert read_decisions(bench.settings.database, "2018-04-01")["read_seq"].to_pylist() == [0, 1, 2]
+    assert bench.decisions("2018-04-01")["read_seq"].to_pylist() == [0, 1, 2]
     other.close()
 
 
@@ -160,13 +163,11 @@ def test_a_request_that_fails_half_way_leaves_nothing(bench: Bench, monkeypatch:
         bench.plane.predict_event(payment(2))
     monkeypatch.undo()
     assert bench.plane.predict_event(payment(3)).repeated is False
-    assert read_decisions(bench.settings.database, "2018-04-01")["prediction_id"].to_pylist() == ["t1", "t3"]
-    assert (
-        json.loads(read_decisions(bench.settings.database, "2018-04-01")["features"][1].as_py())[
-            "num_txns_1d"
-        ]
-        == 1
-    )
+    assert bench.decisions("2018-04-01")["prediction_id"].to_pylist() == [
+        "t1",
+        "t3",
+    ]
+    assert json.loads(bench.decisions("2018-04-01")["features"][1].as_py())["num_txns_1d"] == 1
 
 
 def test_a_first_request_that_fails_does_not_spoil_the_state(bench: Bench) -> None:
@@ -236,39 +237,8 @@ def test_an_answer_says_how_old_each_view_is_and_whether_that_is_too_old(bench: 
     assert bench.plane.predict_event(payment(3, START_US + 8 * DAY_US + 70_000_000)) == replace(
         stale, repeated=True
     )
-    rows = read_decisions(bench.settings.database, "2018-04-09").to_pylist()
+    rows = bench.decisions("2018-04-09").to_pylist()
     assert [(row["degraded"], json.loads(row["freshness"])) for row in rows] == [(True, stale.freshness)]
-
-
-def test_a_log_of_the_version_before_is_brought_up_to_date_and_readable_before_that(bench: Bench) -> None:
-    bench.plane.predict_event(payment(0))
-    bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])
-    for statement in (
-        "DROP INDEX labels_once",
-        "ALTER TABLE labels DROP COLUMN given_us",
-        "CREATE UNIQUE INDEX labels_once ON labels (transaction_id, label_us, is_fraud)",
-        "ALTER TABLE decisions DROP COLUMN freshness",
-        "PRAGMA user_version = 1",
-    ):
-        bench.connection.execute(statement)
-    assert read_decisions(bench.settings.database, "2018-04-01")["freshness"].to_pylist() == [None]
-    create_tables(bench.connection, BEFORE)
-    assert read_decisions(bench.settings.database, "2018-04-01")["freshness"].to_pylist() == ["{}"]
-    assert [r.duplicate for r in bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])] == [True]
-
-
-def test_a_plan_that_needs_a_column_the_state_never_stored_has_a_reason_against_it(
-    bench: Bench, champion: Champion
-) -> None:
-    plan = champion.release.plan
-    first, *others = plan.views
-    other = replace(
-        plan, views=(replace(first, aggregates=(replace(first.aggregates[0], column="mcc"),)), *others)
-    )
-    assert missing(bench.connection, other) == []
-    bench.plane.predict_event(payment(0))
-    assert missing(bench.connection, plan) == []
-    assert missing(bench.connection, other) == ["the column mcc of the stream transactions is not stored"]
 
 
 def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
@@ -359,9 +329,9 @@ def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion
     bench.turn(START_US + 200 * DAY_US)
     for number in range(1, BEFORE_FORGETTING + 1):
         bench.plane.predict_event(payment(number, START_US + 200 * DAY_US + number))
-    stop = threading.Event()
+    stop, opened = threading.Event(), partial(SqliteServingStore, bench.settings.database, patient=True)
     thread = threading.Thread(
-        target=tidy_until, args=(stop, bench.settings.database, lambda: champion.release, bench.plane.tally)
+        target=tidy_until, args=(stop, opened, lambda: champion.release, bench.plane.counts)
     )
     thread.start()
     try:
@@ -380,7 +350,7 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(
 ) -> None:
     for day in (0, 0, 1, 3, 20):
         bench.turn(START_US + day * DAY_US)
-        bench.plane.predict_event(payment(bench.plane._sequence().last, START_US + day * DAY_US))
+        bench.plane.predict_event(payment(bench.store.position().last, START_US + day * DAY_US))
     bench.plane.add_labels([Label("t0", True, START_US + 21 * DAY_US)])
     bench.plane.predict_features(
         dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment"
@@ -392,7 +362,7 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(
         " freshness FROM decisions WHERE seq = 1",
         ((1_000 + n,) for n in range(5_000)),
     )
-    database, connect = bench.settings.database, sqlite3.connect
+    connect = sqlite3.connect
     steps: list[int] = []
 
     def counting(*arguments: Any, **options: Any) -> sqlite3.Connection:
@@ -401,10 +371,11 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(
         return connection
 
     monkeypatch.setattr(sqlite3, "connect", counting)
-    assert served_days(database) == {"2018-04-01", "2018-04-02", "2018-04-04", "2018-04-21"}
-    assert served_days(database, "events", ["2018-04-02", "2018-04-03", "2018-04-22"]) == {"2018-04-02"}
-    assert served_days(database, "labels") == {"2018-04-22"}
-    assert served_days(database, "labels", []) == set()
+    events = partial(bench.log.served_days, BEFORE, "transactions")
+    assert events() == {"2018-04-01", "2018-04-02", "2018-04-04", "2018-04-21"}
+    assert events(["2018-04-02", "2018-04-03", "2018-04-22"]) == {"2018-04-02"}
+    assert bench.log.served_days(BEFORE, "labels") == {"2018-04-22"}
+    assert bench.log.served_days(BEFORE, "labels", []) == set()
     assert (
         len(steps) < 20
     )  # hundreds of the machine's instructions; a look at every row takes tens of thousands
@@ -432,7 +403,5 @@ def make_newer(database: Path) -> None:
 )
 def test_a_log_that_is_none_is_said_so(tmp_path: Path, spoil: Callable[[Path], None], named: str) -> None:
     spoil(tmp_path / "serving.db")
-    from serving.store.sqlite.log_tables import LogError
-
-    with pytest.raises(LogError, match=named):
-        read_decisions(tmp_path / "serving.db", "2018-04-01")
+    with pytest.raises(BadStore, match=named):
+        logged_decisions(tmp_path / "serving.db", "2018-04-01")

@@ -14,13 +14,10 @@ from serving_kit import DAY_US, MINUTE_US, START_US, Bench
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
-from serving.contract.before_subjects import BEFORE
 from serving.contract.events import EventRules
 from serving.contract.scorers.lightgbm import Scorer
 from serving.messages import BadInput, NoModel, UnknownStream
 from serving.releases import Champion
-from serving.store.sqlite.decision_log import read_feed, served_days
-from serving.store.sqlite.log_tables import LogError, create_tables
 
 FEED, HOUR_US = "road_conditions", 60 * MINUTE_US
 (ROADS,) = PARCELS.feeds
@@ -86,20 +83,19 @@ def test_the_same_event_changes_nothing_and_other_values_under_its_id_are_a_conf
     assert outcomes == ["accepted", "duplicate", "conflict"]
     bench.plane.predict_event(parcel(1))
     assert vector(bench, "p1")["congestion_now"] == 0.25
-    assert read_feed(bench.settings.database, ROADS, "2018-04-01").num_rows == 1
+    assert bench.log.feed_events("2018-04-01", ROADS).num_rows == 1
 
 
 def test_the_log_has_the_events_of_a_day_in_their_columns(bench: Bench) -> None:
-    database = bench.settings.database
-    assert read_feed(database, ROADS, "2018-04-01").num_rows == 0
+    assert bench.log.feed_events("2018-04-01", ROADS).num_rows == 0
     bench.plane.add_events(FEED, [condition(START_US, 0.25), condition(START_US + DAY_US, 0.5)])
-    (row,) = read_feed(database, ROADS, "2018-04-01").to_pylist()
+    (row,) = bench.log.feed_events("2018-04-01", ROADS).to_pylist()
     moment = row.pop("event_timestamp")
     assert (moment.isoformat(), row.pop("created_timestamp")) == ("2018-04-01T00:00:00+00:00", moment)
     assert row == {"seq": 1, "depot": "north", "congestion": 0.25, "temperature_c": 4.0, "snow_cm": 0.0}
-    assert served_days(database, FEED) == {"2018-04-01", "2018-04-02"}
-    assert served_days(database, FEED, ["2018-04-02", "2018-04-03"]) == {"2018-04-02"}
-    assert served_days(database) == set()
+    assert bench.log.served_days(PARCELS, FEED) == {"2018-04-01", "2018-04-02"}
+    assert bench.log.served_days(PARCELS, FEED, ["2018-04-02", "2018-04-03"]) == {"2018-04-02"}
+    assert bench.log.served_days(PARCELS, "parcels") == set()
 
 
 def test_an_event_that_came_late_is_known_after_every_decision_before_it(bench: Bench) -> None:
@@ -154,16 +150,9 @@ def test_a_replay_of_the_log_gives_another_state_the_same_events(bench: Bench, p
     SqliteOnlineState.create_tables(other)
     state = SqliteOnlineState(other, plan)
     for _ in range(2):  # again changes nothing
-        steps = list(EventRules(PARCELS).replay(bench.connection, state, START_US, 2 * DAY_US))
+        steps = list(EventRules(PARCELS).replay(bench.store, state, START_US, 2 * DAY_US))
         assert sum(steps) == 151
         assert (state.count(FEED), state.count("parcels")) == (150, 1)
-    later = list(EventRules(PARCELS).replay(bench.connection, state, START_US + DAY_US, 0))
+    later = list(EventRules(PARCELS).replay(bench.store, state, START_US + DAY_US, 0))
     assert (state.newest_us(FEED, START_US + DAY_US), later) == (START_US + 149 * MINUTE_US, [])
     other.close()
-
-
-def test_a_home_belongs_to_the_use_case_that_was_served_first(bench: Bench) -> None:
-    bench.plane.predict_event(parcel(0))
-    with pytest.raises(LogError, match="holds decisions of the use case 'parcels', not of 'fraud'"):
-        create_tables(bench.connection, BEFORE)
-    assert create_tables(bench.connection) == PARCELS

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from serving_kit import PORTABLE, REFERENCE, ROOT, tiny_release
+from serving_kit import ONNX_FILE, REFERENCE, ROOT, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract.before_subjects import BEFORE
@@ -45,12 +45,12 @@ def release(plan: FeaturePlan) -> Release:
 
 @pytest.fixture
 def bundle(release: Release, tmp_path: Path) -> Path:
-    write_release(release, tmp_path / "bundle", REFERENCE, PORTABLE)
+    write_release(release, tmp_path / "bundle", REFERENCE, ONNX_FILE)
     return tmp_path / "bundle"
 
 
 def test_a_bundle_comes_back_as_it_was_written(release: Release, tmp_path: Path) -> None:
-    digest = write_release(release, tmp_path / "bundle", REFERENCE, PORTABLE)
+    digest = write_release(release, tmp_path / "bundle", REFERENCE, ONNX_FILE)
     assert load_release(tmp_path / "bundle") == release
     assert load_reference(tmp_path / "bundle").equals(REFERENCE)
     assert verify_digests(tmp_path / "bundle") == digest
@@ -63,7 +63,7 @@ def test_a_bundle_carries_the_bounds_of_its_training(release: Release, tmp_path:
             highest={"amount": 5e6}, lateness_days=30, ahead_minutes=15, ahead_days=14, label_ahead_days=60
         ),
     )
-    write_release(made, tmp_path / "bundle", REFERENCE, PORTABLE)
+    write_release(made, tmp_path / "bundle", REFERENCE, ONNX_FILE)
     assert load_release(tmp_path / "bundle").bounds == made.bounds
 
 
@@ -105,10 +105,10 @@ def sealed(bundle: Path, facts: str, number: int) -> None:
 def test_the_same_release_has_the_same_digest_and_another_model_another(
     release: Release, plan: FeaturePlan, tmp_path: Path
 ) -> None:
-    first = write_release(release, tmp_path / "a", REFERENCE, PORTABLE)
-    assert write_release(release, tmp_path / "b", REFERENCE, PORTABLE) == first
-    assert write_release(tiny_release(plan, seed=1), tmp_path / "c", REFERENCE, PORTABLE) != first
-    assert write_release(release, tmp_path / "d", REFERENCE, PORTABLE + b" either") != first
+    first = write_release(release, tmp_path / "a", REFERENCE, ONNX_FILE)
+    assert write_release(release, tmp_path / "b", REFERENCE, ONNX_FILE) == first
+    assert write_release(tiny_release(plan, seed=1), tmp_path / "c", REFERENCE, ONNX_FILE) != first
+    assert write_release(release, tmp_path / "d", REFERENCE, ONNX_FILE + b" either") != first
 
 
 def test_a_bundle_holds_five_plain_files_and_no_pickle(bundle: Path) -> None:
@@ -218,11 +218,11 @@ def test_another_order_of_features_is_refused_when_written_and_when_read(
 ) -> None:
     swapped = (release.features[1], release.features[0], *release.features[2:])
     with pytest.raises(BundleError, match=f"'{swapped[0]}' against '{release.features[0]}' at position 0"):
-        write_release(replace(release, features=swapped), tmp_path / "a", REFERENCE, PORTABLE)
+        write_release(replace(release, features=swapped), tmp_path / "a", REFERENCE, ONNX_FILE)
     other_plan = replace(release.plan, features=swapped)
     with pytest.raises(BundleError, match="differ from the model's"):
         write_release(
-            replace(release, features=swapped, plan=other_plan), tmp_path / "b", REFERENCE, PORTABLE
+            replace(release, features=swapped, plan=other_plan), tmp_path / "b", REFERENCE, ONNX_FILE
         )
 
 
@@ -233,7 +233,7 @@ def test_a_feature_more_than_the_model_has_is_refused(release: Release, tmp_path
             replace(release, features=more, plan=replace(release.plan, features=more)),
             tmp_path / "a",
             REFERENCE,
-            PORTABLE,
+            ONNX_FILE,
         )
 
 
@@ -261,7 +261,7 @@ def test_a_bundle_cannot_name_code_that_is_no_declared_transform(
             replace(release, plan=replace(release.plan, on_demand=(foreign,))),
             tmp_path / "a",
             REFERENCE,
-            PORTABLE,
+            ONNX_FILE,
         )
 
 
@@ -274,7 +274,7 @@ def test_golden_rows_pass_in_a_process_of_their_own(bundle: Path) -> None:
 def test_a_model_that_scores_otherwise_than_recorded_is_refused(release: Release, tmp_path: Path) -> None:
     vectors, scores = release.golden
     wrong = replace(release, golden=(vectors, [*scores[:-1], math.nextafter(scores[-1], 1)]))
-    write_release(wrong, tmp_path / "a", REFERENCE, PORTABLE)
+    write_release(wrong, tmp_path / "a", REFERENCE, ONNX_FILE)
     with pytest.raises(BundleError, match="golden row 19 scores"):
         check_release(tmp_path / "a", 60)
 
@@ -299,7 +299,7 @@ def test_a_model_that_was_damaged_before_it_was_packed_harms_only_the_checking_p
         "no_tree": without_last_tree(text),
     }[damage]
     assert spoiled != text
-    write_release(replace(release, model_text=spoiled), tmp_path / "a", REFERENCE, PORTABLE)
+    write_release(replace(release, model_text=spoiled), tmp_path / "a", REFERENCE, ONNX_FILE)
     with pytest.raises(BundleError):
         check_release(tmp_path / "a", 6)
 

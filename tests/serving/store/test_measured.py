@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,23 @@ import pytest
 from serving_kit import Bench, Running, TinyRegistry, paid, payment, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
-from feature_repo.times import DAY_US
+from feature_repo.times import DAY_US, MINUTE_US
 from serving.contract.bundle import Release, as_row
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
-from serving.store.sqlite.database import open_database
-from serving.store.sqlite.decision_log import read_decisions
+from serving.store.base import StoreBusy
+from serving.store.opening import serving_log
 from serving.store.sqlite.log_tables import create_tables
-from serving.store.sqlite.measured import KEPT_DAYS, MINUTE_US, read_measured
-from serving.store.sqlite.version_counts import Tally
+from serving.store.sqlite.writing import SqliteServingStore
+from serving.store.version_counts import KEPT_DAYS, Counts, VersionCounts
 
 NOW_US = 1_780_000_000_000_000
 Vector = dict[str, Any]
+
+
+def now(bench: Bench) -> Callable[[Counts], None]:
+    return partial(bench.store.add_measured, NOW_US)
 
 
 def failing_release(plan: FeaturePlan) -> tuple[Release, Vector, Vector]:
@@ -80,38 +84,38 @@ def test_decisions_alarms_and_failures_of_a_version_are_counted_and_nothing_that
     for number in range(3):
         send({"features": bad, "prediction_id": f"bad{number}"}, 500)
     db, deadline = home / "serving" / "serving.db", time.monotonic() + 20
-    while read_measured(db, version, 0).scored < 5:
+    while serving_log(db).measured(version, 0).scored < 5:
         assert time.monotonic() < deadline, "it is written while the service runs"
         time.sleep(0.05)
     send({"features": bad}, 500)
     service.stop()  # what is left is written before it ends
-    found = read_measured(db, version, 0)
+    found = serving_log(db).measured(version, 0)
     assert (found.scored, found.alarms, found.errors) == (5, 5, 4)
     assert 0 <= found.slower_than(1_000) <= found.slower_than(1) <= 5
     now_us = time.time_ns() // 1_000  # the machine's clock, and not that of the events
-    assert read_measured(db, version, now_us - 5 * MINUTE_US) == found
-    nothing = read_measured(db, version, now_us + MINUTE_US)
-    assert nothing == read_measured(db, "another", 0)
+    assert serving_log(db).measured(version, now_us - 5 * MINUTE_US) == found
+    nothing = serving_log(db).measured(version, now_us + MINUTE_US)
+    assert nothing == serving_log(db).measured("another", 0)
     assert (nothing.scored, nothing.errors) == (0, 0)
 
 
 def test_several_workers_add_to_the_same_counts(bench: Bench) -> None:
-    other, tally = open_database(bench.settings.database), Tally()
+    other, counts = SqliteServingStore(bench.settings.database), VersionCounts()
     bench.plane.predict_event(paid(0))
-    tally.scored("1", True, 0.0)
-    bench.plane.tally.write(bench.connection, NOW_US)
-    tally.write(other, NOW_US)
+    counts.scored("1", True, 0.0)
+    bench.plane.counts.write(now(bench))
+    counts.write(partial(other.add_measured, NOW_US))
     other.close()
-    found = read_measured(bench.settings.database, "1", 0)
+    found = bench.log.measured("1", 0)
     assert (found.scored, found.alarms) == (2, 1)
 
 
 def test_the_time_that_a_score_takes_falls_between_two_limits(bench: Bench) -> None:
-    tally = bench.plane.tally
+    counts = bench.plane.counts
     for seconds in (0.0002, 0.001, 0.0011, 0.03, 0.3, 7.0):
-        tally.scored("9", False, seconds)
-    tally.write(bench.connection, NOW_US)
-    found = read_measured(bench.settings.database, "9", NOW_US)
+        counts.scored("9", False, seconds)
+    counts.write(now(bench))
+    found = bench.log.measured("9", NOW_US)
     assert {ms: found.slower_than(ms) for ms in (1, 2, 25, 50, 250, 1_000)} == {
         1: 4,
         2: 3,
@@ -125,29 +129,27 @@ def test_the_time_that_a_score_takes_falls_between_two_limits(bench: Bench) -> N
 
 def test_counts_that_cannot_be_written_are_kept_for_the_next_time(bench: Bench) -> None:
     bench.plane.predict_event(paid(0))
-    other = open_database(bench.settings.database)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        bench.plane.tally.write(bench.connection, NOW_US)
-    bench.plane.tally.failed("1")
-    other.execute("ROLLBACK")
+    other = SqliteServingStore(bench.settings.database)
+    with other.one_commit(), pytest.raises(StoreBusy):
+        bench.plane.counts.write(now(bench))
+    bench.plane.counts.failed("1")
     other.close()
-    bench.plane.tally.write(bench.connection, NOW_US)
-    bench.plane.tally.write(bench.connection, NOW_US)
-    found = read_measured(bench.settings.database, "1", 0)
+    bench.plane.counts.write(now(bench))
+    bench.plane.counts.write(now(bench))
+    found = bench.log.measured("1", 0)
     assert (found.scored, found.errors) == (1, 1)
 
 
 def test_no_count_is_lost_between_threads(bench: Bench) -> None:
-    tally, stop = Tally(), threading.Event()
+    counts, stop = VersionCounts(), threading.Event()
 
     def count() -> None:
         for _ in range(5_000):
-            tally.scored("1", True, 0.0)
+            counts.scored("1", True, 0.0)
 
     def write() -> None:
         while not stop.is_set():
-            tally.write(bench.connection, NOW_US)
+            counts.write(now(bench))
 
     threads = [threading.Thread(target=count) for _ in range(3)]
     writer = threading.Thread(target=write)
@@ -157,8 +159,8 @@ def test_no_count_is_lost_between_threads(bench: Bench) -> None:
         thread.join()
     stop.set()
     writer.join()
-    tally.write(bench.connection, NOW_US)
-    found = read_measured(bench.settings.database, "1", 0)
+    counts.write(now(bench))
+    found = bench.log.measured("1", 0)
     assert (found.scored, found.alarms) == (15_000, 15_000)
 
 
@@ -170,13 +172,13 @@ def test_what_is_older_than_it_is_kept_for_is_forgotten_an_hour_at_a_time(bench:
         ]
 
     for minute in range(180):
-        bench.plane.tally.failed("1")
-        bench.plane.tally.write(bench.connection, NOW_US + minute * MINUTE_US)
+        bench.plane.counts.failed("1")
+        bench.plane.counts.write(partial(bench.store.add_measured, NOW_US + minute * MINUTE_US))
     later = NOW_US + KEPT_DAYS * DAY_US + 120 * MINUTE_US
     left = []
     for _ in range(4):
-        bench.plane.tally.failed("1")
-        bench.plane.tally.write(bench.connection, later)
+        bench.plane.counts.failed("1")
+        bench.plane.counts.write(partial(bench.store.add_measured, later))
         left.append(len(minutes()) - 1)
     assert left == [120, 60, 60, 60]
     assert minutes()[0] == (NOW_US + 120 * MINUTE_US) // MINUTE_US * MINUTE_US
@@ -188,10 +190,10 @@ def test_a_file_of_the_version_before_gets_the_counts_and_none_has_none(
     bench.plane.predict_event(paid(0))
     bench.connection.execute("DROP TABLE measured")
     bench.connection.execute("PRAGMA user_version = 2")
-    nothing = read_measured(tmp_path / "nowhere" / "serving.db", "1", 0)
+    nothing = serving_log(tmp_path / "nowhere" / "serving.db").measured("1", 0)
     assert (nothing.scored, nothing.slower_than(1)) == (0, 0)
-    assert read_measured(bench.settings.database, "1", 0) == nothing
+    assert bench.log.measured("1", 0) == nothing
     create_tables(bench.connection)
-    bench.plane.tally.write(bench.connection, NOW_US)
-    assert read_measured(bench.settings.database, "1", 0).scored == 1
-    assert read_decisions(bench.settings.database, "2018-04-01").num_rows == 1
+    bench.plane.counts.write(now(bench))
+    assert bench.log.measured("1", 0).scored == 1
+    assert bench.decisions("2018-04-01").num_rows == 1
