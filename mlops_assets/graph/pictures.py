@@ -36,11 +36,10 @@ def pictures(
     explained: npt.NDArray[np.float64],
     pushed: npt.NDArray[np.float64],
 ) -> dict[str, bytes]:
-    """The pictures of an evaluation as PNG, by name. Empty where the holdout has no positive or an undefined
-    score.
+    """The pictures of an evaluation as PNG, by name.
 
-    `explained` are rows of the model's input, and `pushed` the contributions of each feature to their
-    log-odds.
+    There are none where the holdout has no positive, or an undefined score. `explained` are rows of the
+    model's input, and `pushed` the contributions of each feature to their log-odds.
     """
     flags, words = holdout[subject.labels.name].to_numpy(dtype=bool), Words.of(subject)
     if not flags.any() or not all(np.isfinite(values).all() for values in scores.values()):

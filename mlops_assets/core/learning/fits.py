@@ -1,6 +1,4 @@
-"""Two fits of one recipe: the evaluation fit, which is measured on the holdout, and the release fit for
-serving.
-"""
+"""Two fits of one recipe: the evaluation fit for the holdout, and the release fit for serving."""
 
 from __future__ import annotations
 
