@@ -20,7 +20,7 @@ from mlops_assets.core.data.validation import validate
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.words import Words
 from mlops_assets.resources.environments import Settings
-from mlops_assets.sources.files import Preview
+from mlops_assets.sources.feed_folder import Preview
 from mlops_assets.sources.source_kinds import open_source
 
 SAMPLE_ROWS = 1_000
@@ -156,7 +156,9 @@ def _look(feed: Stream, settings: Settings, preview: Preview, today: date) -> Lo
                 counts.update(found.reasons)
                 examples = {**found.examples, **examples}
                 quarantined += len(found.quarantined)
-    notes = [f"left out, as its name is not that of a table: {path}" for path in preview.left_out[:SHOWN]]
+    notes = [
+        f"left out, because its name is not the name of a table: {path}" for path in preview.left_out[:SHOWN]
+    ]
     if preview.unread:
         notes.append(f"{preview.unread:,} more files have days that are known once they are read")
     notes += _left_out(settings, rows, today)

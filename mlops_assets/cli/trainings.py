@@ -99,7 +99,7 @@ def evaluate_as_of(settings: Settings, lake: Lake, instance: DagsterInstance, as
     """
     from mlops_assets.cli.instance import RunFailed
     from mlops_assets.core.keys import EVALUATION, RECIPE, TRAINED_MODEL, TRAINING_SET
-    from mlops_assets.steps.version_training import trained_version
+    from mlops_assets.steps.model.version_training import trained_version
 
     made = made_already(settings, lake, as_of)
     if made and made.evaluated:
@@ -144,7 +144,7 @@ def undecided(settings: Settings, lake: Lake, as_of: str) -> list[str] | None:
 def _training_set_digest(settings: Settings, lake: Lake, as_of: str) -> str:
     """The digest that the training set of the day would have. Nothing is written."""
     from mlops_assets.resources.feature_store import feature_store_of
-    from mlops_assets.steps.training_rows import training_set_digest
+    from mlops_assets.steps.model.training_rows import training_set_digest
 
     case = case_of(settings)
     plan = feature_store_of(settings, case).plan(case.feature_service)

@@ -22,7 +22,7 @@ from mlops_assets.resources.home import (
     write_layout,
 )
 from serving.contract.before_subjects import BEFORE
-from serving.store.sqlite.log_tables import open_read_only, subject_of_log
+from serving.store.opening import serving_log
 
 USE_CASE = "use_case"  # The key in home.json
 
@@ -95,6 +95,5 @@ class Owner:
 
 def _of_log(home: Path) -> str | None:
     """The use case whose decisions the service's log holds."""
-    with open_read_only(home / "serving" / "serving.db", "sequence") as connection:
-        subject = subject_of_log(connection) if connection is not None else None
+    subject = serving_log(home / "serving" / "serving.db").subject()
     return subject.name if subject else None

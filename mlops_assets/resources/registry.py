@@ -16,7 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 from dagster import ConfigurableResource
 
-from mlops_assets.core.judging.model_card import shortened
+from mlops_assets.core.judging.reporting.model_card import shortened
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.home import ARTIFACTS, local_place

@@ -296,7 +296,7 @@ def test_the_report_can_be_made_without_the_command_also_past_what_the_lake_has(
 ) -> None:
     from dagster import materialize
 
-    from mlops_assets.assets.walk_forward import walk_forward_asset
+    from mlops_assets.assets.model.walk_forward import walk_forward_asset
     from mlops_assets.resources.environments import load_settings
     from mlops_assets.resources.lake import lake_of
     from mlops_assets.resources.registry import registry_of

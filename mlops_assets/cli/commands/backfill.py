@@ -106,8 +106,8 @@ def walk_forward(first: str, last: str, step: int, as_json: bool) -> dict[str, A
     from mlops_assets.core.judging.walk_weeks import means, steps
     from mlops_assets.pipeline import WALK
     from mlops_assets.resources.lake import to_frame
-    from mlops_assets.steps.training_rows import training_days
-    from mlops_assets.steps.walk_report import walk_partition, walk_tables
+    from mlops_assets.steps.model.training_rows import training_days
+    from mlops_assets.steps.model.walk_report import walk_partition, walk_tables
 
     settings = configured()
     case, as_of_days = case_of(settings), steps(first, last, step)

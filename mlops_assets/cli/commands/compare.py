@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     """
     from feature_repo.lake.datasets import Lake
     from mlops_assets.resources.registry import registry_of
-    from mlops_assets.steps.past_scores import compare_days
+    from mlops_assets.steps.model.past_scores import compare_days
 
     settings, one, other = configured(), options.version, options.other
     check_range(settings, options.first, options.last)
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
 
 def _side_by_side(compared: Mapping[str, Any]) -> str:
     from mlops_assets.cli.output import padded, readable
-    from mlops_assets.steps.walk_report import shown
+    from mlops_assets.steps.model.walk_report import shown
 
     sides, gap = dict(compared["versions"]), compared["difference"]
     for number, side in sides.items():

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise CommandError(f"there is no version {number}: {untrained(settings)}")
     if options.refuse:
         return reported(settings, lifecycle, lifecycle.decline(number, now(), person(), options.reason))
-    from mlops_assets.steps.judge import standing_against
+    from mlops_assets.steps.model.judge import standing_against
 
     lake, chosen = Lake(settings.lake_root), lifecycle.registry.version(number)
     barred = standing_against(case_of(settings), settings, lake, lifecycle.registry, chosen)

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from feature_repo.lake.datasets import Lake
     from feature_repo.lake.files import write_whole
     from mlops_assets.resources.registry import registry_of
-    from mlops_assets.steps.past_scores import score_days
+    from mlops_assets.steps.model.past_scores import score_days
 
     settings, out = configured(), options.out
     check_range(settings, options.first, options.last)
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _trained(lake: Any, as_of: str) -> str:
     """The version that was trained as of the day."""
     from mlops_assets.core.keys import TRAINED_MODEL
-    from mlops_assets.steps.version_training import trained_version
+    from mlops_assets.steps.model.version_training import trained_version
 
     if lake.manifest(TRAINED_MODEL, as_of) is None:
         remedy = f"`mlops train --as-of {as_of}` trains that version"

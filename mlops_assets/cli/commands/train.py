@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from mlops_assets.cli.trainings import one_at_a_time, retrain, undecided
     from mlops_assets.core.keys import EVALUATION, TRAINING_SET
     from mlops_assets.resources.promotion import lifecycle_of
-    from mlops_assets.steps.training_rows import training_days
+    from mlops_assets.steps.model.training_rows import training_days
 
     settings, as_of = configured(), options.as_of
     check_as_of(settings, as_of)

@@ -14,7 +14,7 @@ from mlops_assets.core.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_DRIFT
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import to_table
 from mlops_assets.resources.registry import Version
-from mlops_assets.steps.matured_days import worth_by_day
+from mlops_assets.steps.monitoring.matured_days import worth_by_day
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 if TYPE_CHECKING:

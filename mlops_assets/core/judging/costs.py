@@ -10,20 +10,20 @@ from serving.contract.subject import Subject
 
 
 class BadCosts(PlatformError, ValueError):
-    """A cost that is no cost, or that nobody gives; the message names it."""
+    """A negative, infinite or missing cost. The message names it."""
 
 
 @dataclass(frozen=True)
 class GivenCosts:
-    """`[costs]` of a configuration, in the unit of the decisions. None: the use case's own figure.
+    """The table `[costs]`, in the unit of the decisions. None stands for the figure of the use case.
 
     The risk analyst owns these figures.
     """
 
-    missed_share: float | None = None  # of an event's value, lost where a positive passes
+    missed_share: float | None = None  # the share of an event's value that a missed positive loses
     review_cost: float | None = None
     insult_cost: float | None = None  # of stopping a negative
-    # what the team gets through in a day; the handbook's precision@100 assumes the same
+    # The capacity of the team. The handbook's precision@100 assumes the same.
     reviews_per_day: int = 100
 
     def __post_init__(self) -> None:
@@ -31,8 +31,11 @@ class GivenCosts:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What decisions cost, in the unit of the value column, or in cases."""
+class AppliedCosts:
+    """The costs that count for decisions, in the unit of the value column, or in cases.
+
+    Raises `BadCosts` for a cost that is negative or infinite.
+    """
 
     missed_share: float = 1.0
     review_cost: float = 3.0
@@ -43,10 +46,10 @@ class Costs:
         _check(self)
 
     @classmethod
-    def of(cls, subject: Subject, given: GivenCosts) -> Costs:
-        """The costs that count: those of the configuration, the use case's where it gives none.
+    def of(cls, subject: Subject, given: GivenCosts) -> AppliedCosts:
+        """The configured costs, with those of the use case where none are configured.
 
-        Raises `BadCosts` where neither says what a decision costs.
+        Raises `BadCosts` where a cost is in neither.
         """
         own = subject.decisions.costs
         defaults = {
@@ -60,7 +63,7 @@ class Costs:
         }
         if missing := [name for name, value in chosen.items() if value is None]:
             raise BadCosts(
-                f"the use case {subject.name!r} declares no costs, and [costs] has no {missing[0]}; give it"
+                f"the use case {subject.name!r} declares no costs, and [costs] has no {missing[0]}; set it"
                 " there, or declare `Costs` in the decisions of the use case"
             )
         return cls(reviews_per_day=given.reviews_per_day, **chosen)  # type: ignore[arg-type]
@@ -69,12 +72,12 @@ class Costs:
     def block_from(self) -> float:
         """The probability from which stopping costs less than a review: (1 - p) * insult < review.
 
-        Above 1 means never.
+        It is 0 where a stop never costs more than a review.
         """
         return 0.0 if self.insult_cost <= self.review_cost else 1 - self.review_cost / self.insult_cost
 
 
-def _check(costs: Costs | GivenCosts) -> None:
+def _check(costs: AppliedCosts | GivenCosts) -> None:
     for field in fields(costs):
         value = getattr(costs, field.name)
         if value is not None and (not math.isfinite(value) or value < 0):

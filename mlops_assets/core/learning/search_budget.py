@@ -1,4 +1,4 @@
-"""How long the search for a better recipe may take."""
+"""The budget of the search for a better recipe."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from mlops_assets.errors import PlatformError
 
 
 class TuningError(PlatformError, ValueError):
-    """A search that cannot be meant, or rows that it cannot be made on; the message names what is wrong."""
+    """An impossible search, or rows that do not allow one. The message names the problem."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How long to search, and on what.
+    """The budget and the folds of a search. A limit in seconds would give each machine another recipe.
 
-    The budget is a number of trials: a limit in seconds would give every machine a recipe of its own.
+    Raises `TuningError` for impossible numbers.
     """
 
-    trials: int = 0  # the configured recipe is the first trial; 0: the recipe is taken as it is
-    folds: int = 3  # one week may be a lucky one
-    fold_days: int = 7  # every weekday once
+    trials: int = 0  # The configured recipe is the first trial. With 0 there is no search.
+    folds: int = 3  # A single week can be good by chance.
+    fold_days: int = 7  # each weekday once
 
     def __post_init__(self) -> None:
         if self.trials < 0:

@@ -1,4 +1,4 @@
-"""The thresholds of drift, each beside its reason."""
+"""The thresholds of drift, each with its reason."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from annotated_types import Ge, Gt, Le
 
 @dataclass(frozen=True)
 class DriftThresholds:
-    """The thresholds, each beside its reason."""
+    """The thresholds of drift, each with its reason."""
 
-    # Siddiqi, Credit Risk Scorecards (2006): under 0.1 no shift, from 0.2 (others say 0.25) a significant one
+    # Siddiqi, Credit Risk Scorecards (2006): no shift below 0.1, a significant one from 0.2 (others: 0.25).
     psi: Annotated[float, Gt(0)] = 0.2
-    # of the columns: one alone can move by itself, two of ten are a cause in common
+    # Of the columns. One column can move by chance, two of ten have a common cause.
     drift_share: Annotated[float, Gt(0), Le(1)] = 0.2
-    # of the rows: the index compares values only, a column that goes missing is drift too
+    # Of the rows. The index compares values only, and a column that becomes null is drift too.
     null_shift: Annotated[float, Gt(0), Le(1)] = 0.2
-    # chance alone gives about 9 / rows: 0.045, and under 0.1 in 95 of 100 days
+    # Chance gives an index of about 9 / rows, here 0.045, and less than 0.1 on 95 of 100 days.
     min_rows: Annotated[int, Ge(1)] = 200

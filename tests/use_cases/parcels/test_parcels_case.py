@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow.compute as pc
 import pytest
 from parcel_kit import parcels_plan, parcels_release
+from stores import ListStore
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake
@@ -26,7 +27,8 @@ from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.times import to_us
 from mlops_assets.pipeline import build_pipeline
 from mlops_assets.resources.environments import Settings
-from mlops_assets.steps.joined_views import SAMPLE, recount
+from mlops_assets.resources.feature_store import feature_store_of
+from mlops_assets.steps.features.joined_views import SAMPLE, recount
 from mlops_assets.use_cases import USE_CASES
 from serving.app import create_app
 from serving.contract.scorers.lightgbm import Scorer
@@ -35,7 +37,19 @@ from serving.settings import ServingSettings
 
 ROOT = Path(__file__).parents[3]
 FIRST, LAST = "2026-01-01", "2026-01-08"
-CONFIG = (ROOT / "docs" / "parcels.toml").read_text().replace("parcels_per_day = 400", "parcels_per_day = 60")
+WINTER = """
+[[source.scenarios]]
+kind = "winter"
+from = 2026-01-05
+to = 2026-03-31
+
+[verdicts]"""
+CONFIG = (
+    (ROOT / "docs" / "parcels.toml")
+    .read_text()
+    .replace("parcels_per_day = 400", "parcels_per_day = 60\ntold_late = 0.05")
+    .replace("[verdicts]", WINTER)
+)
 
 
 def test_the_graph_has_the_streams_and_views_of_the_use_case(settings: Settings) -> None:
@@ -93,6 +107,66 @@ def test_a_parcel_without_vehicle_has_an_empty_history(lake: Lake) -> None:
     assert (none["vehicle_num_parcels_1d"] == 0).all()
     assert none["vehicle_late_rate_28d"].isna().all()
     assert vectors.loc[vectors["vehicle_id"].notna(), "vehicle_num_parcels_1d"].max() > 0
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """An event of the lake."""
+
+    stream: str
+    event_us: int
+    created_us: int
+    columns: dict[str, Any]
+
+
+def arrived(lake: Lake, plan: FeaturePlan) -> list[Arrived]:
+    """The events of all streams that the plan reads, in the order in which they became known."""
+    found = []
+    for stream in sorted({view.stream for view in plan.views}):
+        for row in lake.read(stream, lake.partitions(stream)).to_pylist():
+            times = to_us(row["event_timestamp"]), to_us(row["created_timestamp"])
+            found.append(Arrived(stream, *times, row))
+    return sorted(found, key=lambda one: one.created_us)
+
+
+@pytest.mark.slow
+def test_every_feature_of_a_parcel_is_what_brute_force_finds_offline_and_online(
+    lake: Lake, tmp_path: Path
+) -> None:
+    case = USE_CASES["parcels"]
+    plan = feature_store_of(Settings(home=tmp_path), case).plan(case.feature_service)
+    vectors = lake.read("feature_vectors", lake.partitions("feature_vectors")).to_pylist()
+    offline = {row["parcel_id"]: {name: row[name] for name in plan.features} for row in vectors}
+    parcels = [one for one in arrived(lake, plan) if one.stream == "parcels"]
+    told_late = [one for one in parcels if one.created_us > one.event_us]
+    on_foot = [one for one in parcels if one.columns["vehicle_id"] is None]
+    asked = {one.columns["parcel_id"]: one for one in (*parcels[::9], *told_late[:15], *on_foot[::6])}
+    assert len(told_late) >= 15
+    assert len(on_foot) >= 60
+
+    definition, online = ListStore(plan), state_in_memory(plan)
+    waiting = arrived(lake, plan)
+    found: dict[str, set[bool]] = {name: set() for name in plan.features}
+    for name, parcel in sorted(asked.items(), key=lambda one: one[1].event_us):
+        while waiting and waiting[0].created_us <= parcel.event_us:
+            event = waiting.pop(0)
+            event_id = plan.event_id(event.stream, event.columns, event.event_us)
+            for store in (definition, online):
+                store.push(event.stream, event_id, event.columns, event.event_us, event.created_us)
+        keys = {key: parcel.columns[key] for key in plan.keys}
+        request = {**parcel.columns, "event_time_us": parcel.event_us}
+        expected = definition.vector(keys, parcel.event_us, request)
+        assert online.vector(keys, parcel.event_us, request) == expected
+        assert offline[name] == expected
+        for feature, value in expected.items():
+            found[feature].add(value is not None and value != 0)
+    assert all(True in values for values in found.values()), "each feature says something of some parcel"
+
+
+def state_in_memory(plan: FeaturePlan) -> SqliteOnlineState:
+    connection = sqlite3.connect(":memory:")
+    SqliteOnlineState.create_tables(connection)
+    return SqliteOnlineState(connection, plan)
 
 
 @pytest.mark.slow
@@ -173,24 +247,3 @@ def play(plan: FeaturePlan, lake: Lake, home: Path) -> Path:
     asyncio.run(sent())
     app.state.service.plane.close()
     return settings.database
-
-
-@pytest.mark.slow
-def test_features_are_what_brute_force_finds(lake: Lake) -> None:
-    vectors, parcels = frame(lake, "feature_vectors"), frame(lake, "parcels")
-    verdicts, roads = frame(lake, "verdicts"), frame(lake, "road_conditions")
-    of_parcel = parcels.set_index("parcel_id")
-    hour = pd.Timedelta(hours=1)
-    for row in vectors.sample(60, random_state=1).to_dict("records"):
-        parcel = of_parcel.loc[row["parcel_id"]]
-        at = parcel["event_timestamp"]
-        reports = roads[(roads["depot"] == parcel["origin"]) & (roads["created_timestamp"] <= at)]
-        known = reports[(reports["event_timestamp"] < at) & (reports["event_timestamp"] >= at - 6 * hour)]
-        expected = None if known.empty else known.sort_values("event_timestamp")["congestion"].iloc[-1]
-        assert (None if pd.isna(row["congestion_now"]) else row["congestion_now"]) == expected
-        begin = (at - pd.Timedelta(days=7)).floor("h")
-        seen = verdicts[(verdicts["carrier"] == parcel["carrier"]) & (verdicts["event_timestamp"] < at)]
-        seen = seen[seen["event_timestamp"] >= begin]
-        assert row["carrier_num_verdicts_7d"] == len(seen)
-        if len(seen):
-            assert row["carrier_late_rate_7d"] == pytest.approx(seen["is_late"].mean(), rel=1e-12)
