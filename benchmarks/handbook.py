@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mlops_assets.core.judging.measures import average_precision, precision_at_k, roc_auc
+from mlops_assets.core.judging.measuring.measures import average_precision, precision_at_k, roc_auc
 from mlops_assets.resources.lake import day_range
 
 ROOT = Path(__file__).parents[1]

@@ -31,12 +31,12 @@ from feature_repo.errors import FeatureError
 from feature_repo.lake.files import write_whole
 from feature_repo.plugins.registry_store import DamagedRegistry, locked, set_aside
 
-# Feast says so each time it reads a declaration; the versions that the project is tested with are pinned.
+# Feast warns each time it reads a declaration. The project pins the versions that it is tested with.
 warnings.filterwarnings("ignore", message="(Stream|On demand) feature views are", category=RuntimeWarning)
 
 REPO = Path(__file__).parent
-# Modules of declarations, in the order in which Feast gets to know what they declare; others come after
-# these.
+# Modules of declarations, in the order in which Feast is told of their objects. All other modules come
+# after these.
 DECLARING = ("entities", "sources", "views", "services")
 VIEWS = (FeatureView, OnDemandFeatureView)  # A stream view is a FeatureView.
 KINDS = (Entity, DataSource, *VIEWS, FeatureService)
@@ -53,7 +53,7 @@ class OtherUseCase(FeatureError):
 
 
 class NoDeclarations(FeatureError):
-    """A package of declarations is not there, or declares no feature service."""
+    """A package of declarations does not exist, or declares no feature service."""
 
 
 class BadDeclaration(FeatureError):
@@ -61,11 +61,12 @@ class BadDeclaration(FeatureError):
 
 
 def open_store(home: Path, declarations: str, lake: str | None = None) -> FeatureStore:
-    """The store whose state is under `home`; `lake` says where the lake is, if not there.
+    """The feature store of a home, with `declarations` applied.
 
-    `declarations` is the package with the Feast objects of the use case. They are applied if they changed;
-    two processes that open a store at once apply them one after the other. A damaged registry is set aside,
-    and the last good one takes its place.
+    `lake` is the place of the lake, where it is not in the home. `declarations` is the package with the Feast
+    objects of the use case. They are applied where they changed. Two processes that open a store at once
+    apply them one after the other. A damaged registry is set aside, and the last good registry takes its
+    place.
 
     Raises `OtherUseCase` where the home holds other declarations, `NoDeclarations` where the package has
     none, and `BadDeclaration` for one that Feast refuses.
@@ -113,7 +114,7 @@ def declared_plan(declarations: str, service: str, joined_by: Mapping[str, str])
 
 
 def _mark(path: Path) -> tuple[str, str]:
-    """Whose declarations were applied, and their digest; homes of before say no owner."""
+    """The package whose declarations were applied, and their digest. Older homes have no package."""
     owner, _, digest = path.read_text().strip().rpartition(" ") if path.exists() else ("", "", "")
     return owner, digest
 
@@ -131,9 +132,9 @@ def _open(home: Path, lake: str | None) -> FeatureStore:
 
 
 def _apply(store: FeatureStore, declared: list[Any]) -> None:
-    """Everything declared, and nothing that is declared no longer."""
+    """Apply everything that is declared, and remove what is no longer declared."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # That stream and on-demand views are experimental.
+        warnings.simplefilter("ignore", RuntimeWarning)  # Stream and on-demand views are experimental
         kept = {
             (isinstance(o, FeatureService), o.name)
             for o in declared
@@ -180,7 +181,7 @@ def _declared(modules: list[ModuleType]) -> list[Any]:
 
 
 def _digest(modules: list[ModuleType]) -> str:
-    """Of what the declarations say: a change of any of their files, or of Feast, applies them again."""
+    """A digest of the declarations. A change of a file, or of Feast, applies them again."""
     files = sorted({module.__file__ for module in modules if module.__file__})
     content = [feast_version, *(Path(file).read_text() for file in files)]
     return hashlib.sha256("\0".join(content).encode()).hexdigest()

@@ -1,10 +1,11 @@
-"""The sensor that rolls a promoted version back when what the service measured of it leaves its guard."""
+"""The sensor that rolls a promoted version back when its measurements leave the limits of the guard."""
 
 from datetime import UTC, datetime, timedelta
 
 import pyarrow.compute as pc
 from dagster import DefaultSensorStatus, SensorDefinition, SensorResult, SkipReason, sensor
 
+from feature_repo.times import to_us
 from mlops_assets.core.lifecycle.champions import GUARD
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.guard import COMPARED_DAYS, Guard, Reference, judge, watched
@@ -28,8 +29,8 @@ def guard_sensor(case: UseCase, guard: Guard) -> SensorDefinition:
         minimum_interval_seconds=EVERY_S,
         default_status=DefaultSensorStatus.RUNNING,
         description=(
-            "Rolls a newly promoted version back when its scores, errors or latency leave their guard;"
-            " nothing promotes it again by itself."
+            "Rolls a newly promoted version back when its scores, errors or latency leave the limits of the"
+            " guard. Only a person promotes it again."
         ),
     )
     def guard_champion(
@@ -42,8 +43,8 @@ def guard_sensor(case: UseCase, guard: Guard) -> SensorDefinition:
         if isinstance(found, str):
             return SkipReason(found)
         log = serving_log.open()
-        served = log.measured(found.version, found.since)
-        before = log.measured(found.before, found.since - timedelta(days=COMPARED_DAYS))
+        served = log.measured(found.version, to_us(found.since))
+        before = log.measured(found.before, to_us(found.since - timedelta(days=COMPARED_DAYS)))
         # Below that the reference says nothing, and MLflow need not be asked.
         reference = (
             _reference(case, registry, found.version)
@@ -73,10 +74,10 @@ def guard_sensor(case: UseCase, guard: Guard) -> SensorDefinition:
 
 
 def _reference(case: UseCase, registry: ModelRegistry, number: str) -> Reference:
-    """How many rows the version takes as normal, and of how many of them its policy lets not pass.
+    """The rows of the version's drift reference, and how many of them its policy does not let pass.
 
-    A reference with the scores of the evaluation fit counts too. The policy was found on these scores, and
-    the limits are several times wider than what two fits of one recipe differ by.
+    Scores of the evaluation fit serve as well. The policy was chosen on these scores, and the limits of the
+    guard are several times wider than the difference of two fits of one recipe.
     """
     version = registry.version(number)
     scores = registry.reference(version).column(case.score)

@@ -338,7 +338,7 @@ def test_an_as_of_day_without_data_names_the_days_that_are_missing_and_what_brin
         line
         == "mlops: as of 2025-04-02 the arrival days 2025-03-15 to 2025-04-01 are read, and feature_vectors:"
         " nothing materialized for 2025-03-15, 2025-03-16, 2025-03-17 and 15 more; `mlops backfill --from"
-        " 2025-03-15 --to 2025-04-01` brings what is missing"
+        " 2025-03-15 --to 2025-04-01` makes the missing days"
     )
     assert not platform.home.exists()
 

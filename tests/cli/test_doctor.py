@@ -11,7 +11,8 @@ import pytest
 
 from mlops_assets.cli.command_line import main
 from mlops_assets.cli.feed_preview import Look, look_at_feeds, shown
-from mlops_assets.resources.environments import Settings, Time
+from mlops_assets.resources.config_sections import Time
+from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 COLUMNS = {

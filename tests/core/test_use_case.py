@@ -12,7 +12,8 @@ import pytest
 from mlops_assets.cli.commands.doctor import declared_features
 from mlops_assets.cli.platform import CommandError
 from mlops_assets.core.named_features import check_named
-from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.resources.config_file import ConfigError
+from mlops_assets.resources.environments import Settings, load_settings
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.provenance import provenance
 from mlops_assets.use_cases import USE_CASES, UseCaseError, find_use_case

@@ -23,7 +23,7 @@ from mlops_assets.resources.decision_history import History, HistoryError
 from mlops_assets.resources.promotion import NotPromotable, Overtaken
 from mlops_assets.resources.registry import EVALUATION_TAG
 from mlops_assets.resources.registry_records import HEAD_TAG, RegistryError
-from mlops_assets.steps.drift_of_day import served_of_day
+from mlops_assets.steps.monitoring.drift_of_day import served_of_day
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bundle import BundleError
 

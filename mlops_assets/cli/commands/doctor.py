@@ -1,4 +1,4 @@
-"""`mlops doctor`: what the platform needs, check by check, and a look at the feeds."""
+"""`mlops doctor`: check everything that the platform needs, and look at the feeds."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ LIBRARIES = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """The command takes no arguments."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
     """Print each check with its outcome, or return the outcomes as data.
 
-    The first check that fails is a `CommandError` that says what to do. Of the feeds, one `CommandError`
-    lists every problem.
+    The first check that fails is a `CommandError` that says what to do. One `CommandError` lists every
+    problem of the feeds.
     """
     import ctypes.util
     import importlib.metadata
@@ -87,7 +87,7 @@ def declared_features(settings: Settings, case: UseCase) -> str:
 
 
 def _lightgbm_loads() -> bool:
-    """Whether LightGBM can be imported, tried in a process of its own; `CommandError` where it cannot."""
+    """Import LightGBM in a process of its own. `CommandError` where that fails."""
     loaded = subprocess.run(
         [sys.executable, "-c", "import lightgbm"], capture_output=True, text=True, check=False
     )

@@ -17,8 +17,9 @@ from test_fits import FEATURES, LEARNER, RECIPE, SPLIT, make_rows
 
 from mlops_assets.core.learning.fits import learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
+from mlops_assets.core.learning.search_budget import Tuning, TuningError
 from mlops_assets.core.learning.splits import Split
-from mlops_assets.core.learning.tuning import Fold, Study, Trial, Tuning, TuningError, folds_of, search
+from mlops_assets.core.learning.tuning import Fold, Study, Trial, folds_of, search
 from mlops_assets.models.lightgbm import SPACE
 from mlops_assets.use_cases.fraud.case import FRAUD
 

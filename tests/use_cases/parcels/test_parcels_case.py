@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
+from parcel_kit import parcels_plan, parcels_release
 from stores import ListStore
 
 from feature_repo.engine.plan import FeaturePlan
@@ -22,7 +28,12 @@ from feature_repo.times import to_us
 from mlops_assets.pipeline import build_pipeline
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
+from mlops_assets.steps.features.joined_views import SAMPLE, recount
 from mlops_assets.use_cases import USE_CASES
+from serving.app import create_app
+from serving.contract.scorers.lightgbm import Scorer
+from serving.releases import Champion
+from serving.settings import ServingSettings
 
 ROOT = Path(__file__).parents[3]
 FIRST, LAST = "2026-01-01", "2026-01-08"
@@ -156,3 +167,78 @@ def state_in_memory(plan: FeaturePlan) -> SqliteOnlineState:
     connection = sqlite3.connect(":memory:")
     SqliteOnlineState.create_tables(connection)
     return SqliteOnlineState(connection, plan)
+
+
+@pytest.mark.slow
+def test_the_recount_finds_null_keys_without_events_and_a_wrong_count_of_one(
+    lake: Lake, tmp_path: Path
+) -> None:
+    plan, case = parcels_plan(), USE_CASES["parcels"]
+    vectors = lake.read("feature_vectors", [LAST])
+    nobody = vectors.filter(vectors["vehicle_id"].is_null())
+    assert 0 < nobody.num_rows < SAMPLE
+    shutil.copytree(lake.root, tmp_path / "lake")
+    other = Lake(str(tmp_path / "lake"))
+    other.write("feature_vectors", LAST, nobody, validated=True)
+    assert recount(case, other, plan, LAST) == (nobody.num_rows, [])
+    feature = "vehicle_num_parcels_1d"
+    place = nobody.column_names.index(feature)
+    one_more = nobody.set_column(place, feature, pc.add(nobody[feature], 1.0))
+    other.write("feature_vectors", LAST, one_more, validated=True)
+    counted, wrong = recount(case, other, plan, LAST)
+    assert (counted, len(wrong)) == (nobody.num_rows, nobody.num_rows)
+    assert wrong[0] == f"{feature} of {nobody['parcel_id'][0]}: 1.0, counted 0"
+
+
+@pytest.mark.slow
+def test_the_rebuilt_online_state_is_that_of_the_same_events_over_http(lake: Lake, tmp_path: Path) -> None:
+    """Both states answer alike for every key, a null vehicle among them, at moments of every day."""
+    plan, parcels = parcels_plan(), frame(lake, "parcels")
+    played = play(plan, lake, tmp_path)
+    rebuilt = Path(lake.root).parent / "serving" / "serving.db"
+    keys = parcels[["carrier", "origin", "route", "vehicle_id"]].sample(60, random_state=2)
+    asked: list[dict[str, str | None]] = [
+        {str(name): value if isinstance(value, str) else None for name, value in row.items()}
+        for row in keys.to_dict("records")
+    ]
+    assert any(row["vehicle_id"] is None for row in asked)
+    with closing(sqlite3.connect(rebuilt)) as one, closing(sqlite3.connect(played)) as other:
+        of_lake, live = SqliteOnlineState(one, plan), SqliteOnlineState(other, plan)
+        for stream in ("parcels", "verdicts", "road_conditions"):
+            assert live.count(stream) == of_lake.count(stream) > 100
+        roads = 0
+        for moment in pd.date_range(FIRST, LAST, freq="17h", tz="UTC")[2:]:
+            for row in asked:
+                values = of_lake.aggregates(row, to_us(moment))
+                assert live.aggregates(row, to_us(moment)) == values
+                roads += values["congestion_now"] is not None
+        assert roads > 100
+
+
+def play(plan: FeaturePlan, lake: Lake, home: Path) -> Path:
+    """Send the lake's rows over HTTP in the order in which they became known. The service's database."""
+    settings = ServingSettings(home, use_case="parcels", clock="event")
+    app = create_app(settings)
+    release = replace(parcels_release(plan), subject=USE_CASES["parcels"].subject)
+    scorer = Scorer(release.model_text, release.calibrator)
+    app.state.service.follower.current = Champion("1", "d" * 64, release, scorer)
+    messages: list[tuple[datetime, str, dict[str, Any]]] = []
+    for dataset, known, path, wrap in (
+        ("road_conditions", "created_timestamp", "/streams/road_conditions", lambda row: {"events": [row]}),
+        ("labels", "label_timestamp", "/labels", lambda row: {"labels": [row]}),
+        ("parcels", "created_timestamp", "/predict", lambda row: {"parcel": row}),
+    ):
+        for row in lake.read(dataset, lake.partitions(dataset)).to_pylist():
+            body = {name: v.isoformat() if isinstance(v, datetime) else v for name, v in row.items()}
+            messages.append((row[known], path, wrap(body)))
+
+    async def sent() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            for _, path, body in sorted(messages, key=lambda one: one[0]):
+                answer = await client.post(path, json=body)
+                assert answer.status_code == 200, answer.text
+
+    asyncio.run(sent())
+    app.state.service.plane.close()
+    return settings.database
