@@ -123,7 +123,7 @@ def test_a_wrong_use_case_is_refused_with_name_and_place(
 
 
 def test_a_folder_without_a_case_and_one_with_a_name_that_is_taken_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UseCaseError, match=r"case\.py is not there; it holds the UseCase"):
+    with pytest.raises(UseCaseError, match=r"case\.py does not exist; it has to hold the UseCase"):
         find_use_case("./nothing", tmp_path)
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "case.py").write_text(CASE)
