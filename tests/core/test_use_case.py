@@ -105,7 +105,7 @@ def test_a_module_is_a_use_case_and_a_built_in_one_goes_by_its_name(tmp_path: Pa
         ('"shop_stats", "orders"', '"shop_stats", "order"', "views: shop_stats: stream 'order' is none of"),
         ("days=30", "days=30, hours=1", "Labels: maturity = .*; use whole days"),
         ("ranges={}", 'ranges={"x": "shop"}', "'shop' is no Number of the event"),
-        ("ranges={}", 'ranges={"x": (2.0, 1.0)}', "ranges: x: 2 comes after 1"),
+        ("ranges={}", 'ranges={"x": (2.0, 1.0)}', "ranges: x: 2 is above 1"),
         ("package=__package__,", "", "declarations = '.features' is in the package of the use case"),
         ("RETURNS = UseCase(", "RETURNS = dict(", "holds no UseCases; it has to hold one"),
         ("from datetime", "from datatime", "cannot be imported: No module named 'datatime'"),

@@ -68,9 +68,8 @@ class Subject:
     score: str = "score"  # The score's name on the native wire and in the log.
     feeds: tuple[Feed, ...] = ()
     slices: tuple[Slice, ...] = ()
-    clusters: tuple[
-        str, ...
-    ] = ()  # Keys whose events are resampled together, because luck comes in bursts along them.
+    # Keys along which luck comes in bursts. The events of such a key are resampled together.
+    clusters: tuple[str, ...] = ()
     inspected: Inspected | None = None  # Without it precision at k is not measured.
 
     def __post_init__(self) -> None:
