@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import pkgutil
+import traceback
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from feast import FeatureService, FeatureStore, FeatureView, OnDemandFeatureView, RepoConfig
+from feast import (
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    OnDemandFeatureView,
+    RepoConfig,
+    StreamFeatureView,
+)
 from feast import __version__ as feast_version
 from feast.data_source import DataSource
 from feast.entity import Entity
 
+from feature_repo.engine.from_feast import plan_from_feast
+from feature_repo.engine.plan import FeaturePlan
 from feature_repo.errors import FeatureError
 from feature_repo.lake.files import write_whole
 from feature_repo.plugins.registry_store import DamagedRegistry, locked, set_aside
@@ -44,6 +56,10 @@ class NoDeclarations(FeatureError):
     """A package of declarations does not exist, or declares no feature service."""
 
 
+class BadDeclaration(FeatureError):
+    """Feast refuses a declaration; the message has the file and the line."""
+
+
 def open_store(home: Path, declarations: str, lake: str | None = None) -> FeatureStore:
     """The feature store of a home, with `declarations` applied.
 
@@ -52,8 +68,8 @@ def open_store(home: Path, declarations: str, lake: str | None = None) -> Featur
     apply them one after the other. A damaged registry is set aside, and the last good registry takes its
     place.
 
-    Raises `OtherUseCase` where the home holds other declarations, and `NoDeclarations` where the package has
-    none.
+    Raises `OtherUseCase` where the home holds other declarations, `NoDeclarations` where the package has
+    none, and `BadDeclaration` for one that Feast refuses.
     """
     home = Path(home).absolute()
     modules = _modules(declarations)
@@ -73,6 +89,28 @@ def open_store(home: Path, declarations: str, lake: str | None = None) -> Featur
             _apply(store, _declared(modules))
             write_whole(mark, f"{declarations} {digest}".encode())
     return store
+
+
+def declared_plan(declarations: str, service: str, joined_by: Mapping[str, str]) -> FeaturePlan:
+    """The plan of a feature service as the package declares it, without a home and without a registry.
+
+    `joined_by` is that of `plan_from_feast`. Raises `NoDeclarations` where the package or the service is not
+    there, `BadDeclaration` for what Feast refuses, and `PlanError` for what the engine cannot compute.
+    """
+    declared = _declared(_modules(declarations))
+    services = {one.name: one for one in declared if isinstance(one, FeatureService)}
+    if service not in services:
+        raise NoDeclarations(
+            f"{declarations}: no FeatureService is named {service!r}; there is {', '.join(services)}"
+        )
+    store = SimpleNamespace(
+        get_feature_service=services.__getitem__,
+        list_stream_feature_views=lambda: [one for one in declared if isinstance(one, StreamFeatureView)],
+        list_on_demand_feature_views=lambda: [
+            one for one in declared if isinstance(one, OnDemandFeatureView)
+        ],
+    )
+    return plan_from_feast(store, service, joined_by)
 
 
 def _mark(path: Path) -> tuple[str, str]:
@@ -112,14 +150,26 @@ def _modules(declarations: str) -> list[ModuleType]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
-            package = importlib.import_module(declarations)
+            package = _imported(declarations)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{declarations}.".startswith(f"{error.name}."):
                 raise
             raise NoDeclarations(f"{declarations}: no such package of feature declarations") from error
         names = [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", ()))]
         ordered = [*(n for n in DECLARING if n in names), *(n for n in names if n not in DECLARING)]
-        return [package, *(importlib.import_module(f"{declarations}.{name}") for name in ordered)]
+        return [package, *(_imported(f"{declarations}.{name}") for name in ordered)]
+
+
+def _imported(module: str) -> ModuleType:
+    """The module; `BadDeclaration` with the line at which Feast refuses a declaration of it."""
+    try:
+        return importlib.import_module(module)
+    except ValueError as error:
+        spec = importlib.util.find_spec(module)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if spec and frame.filename == spec.origin]
+        place = f"{spec.origin}, line {lines[-1]}" if spec and lines else module
+        raise BadDeclaration(f"{place}: {error}") from error
 
 
 def _declared(modules: list[ModuleType]) -> list[Any]:

@@ -53,7 +53,7 @@ def id_or_as_is(value: Any) -> Any:
         return value
 
 
-def plain_value(value: Any) -> Any:
+def cell_or_none(value: Any) -> Any:
     """A cell, with None for the missing values of pandas.
 
     NaN stays NaN, because a NaN in a column of numbers is an error and no null.

@@ -18,7 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_repo.engine.local.materialized_views import MaterializedView, row_times
 from feature_repo.plugins import finished_values
-from feature_repo.plugins.cells import frame_times, id_or_as_is, plain_value
+from feature_repo.plugins.cells import cell_or_none, frame_times, id_or_as_is
 from feature_repo.plugins.pushes import AHEAD_US
 from feature_repo.plugins.refusals import Refusals, now_us
 from feature_repo.times import EPOCH, to_us
@@ -35,7 +35,7 @@ def pushed_values(
     bad: dict[int, tuple[str, object]] = {}
     for name, kind in {**dict.fromkeys(materialized.keys, pa.string()), **materialized.types}.items():
         source = materialized.sources[name]
-        given = [plain_value(v) for v in frame[source].tolist()] if source in frame.columns else None
+        given = [cell_or_none(v) for v in frame[source].tolist()] if source in frame.columns else None
         if given is None:
             bad |= {i: (source, None) for i in range(len(frame)) if i not in bad}
             given = [None] * len(frame)
@@ -47,7 +47,7 @@ def pushed_values(
     for time in materialized.times:
         us, known = frame_times(frame, time)
         for i in np.flatnonzero(~known).tolist():
-            value = plain_value(frame[time].iloc[i]) if time in frame.columns else None
+            value = cell_or_none(frame[time].iloc[i]) if time in frame.columns else None
             if time == materialized.event_time or value is not None:
                 bad.setdefault(i, (time, value))
         columns[time] = pa.array(us, pa.timestamp("us", "UTC"), mask=~known)

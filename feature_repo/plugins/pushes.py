@@ -12,7 +12,7 @@ import pandas as pd
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.online.base import OnlineState
-from feature_repo.plugins.cells import frame_times, id_or_as_is, plain_value
+from feature_repo.plugins.cells import cell_or_none, frame_times, id_or_as_is
 from feature_repo.plugins.refusals import Refusals, RefusedPush, now_us
 from feature_repo.times import DAY_US, from_us
 
@@ -57,7 +57,7 @@ def push_events(
     latest_us = now_us() + AHEAD_US
     times = FrameTimes(frame)
     for i, row in enumerate(frame.to_dict("records")):
-        event = {str(name): plain_value(value) for name, value in row.items()}
+        event = {str(name): cell_or_none(value) for name, value in row.items()}
         try:
             at_us, created_us = times.of(i, event, latest_us)
             for name in names:

@@ -37,7 +37,7 @@ from mlops_assets.resources.lake import LakeResource, to_table, write_days
 from mlops_assets.steps.ingest.delivery import delivered
 from mlops_assets.steps.ingest.early_labels import BELIEVABLE, EarlyLabels
 from mlops_assets.steps.ingest.feed_checks import FROM_LOG, behind, last_to_come, look, of_day
-from mlops_assets.steps.ingest.label_matches import Arrived, match_metadata
+from mlops_assets.steps.ingest.label_matches import ArrivedLabels, match_metadata
 from mlops_assets.steps.ingest.sorted_rows import earlier_arrivals, odd_volumes, sort_day
 from mlops_assets.steps.ingest.verdict_making import verdicts_of
 from serving.store.opening import serving_log
@@ -215,7 +215,7 @@ class _Checks:
     def _add_labels(
         self, lake: Lake, told: dict[str, dict[str, Any]], checked: dict[str, list[AssetCheckResult]]
     ) -> None:
-        arrived = Arrived(self.case, lake, self.settings, list(told))
+        arrived = ArrivedLabels(self.case, lake, self.settings, list(told))
         early = EarlyLabels(self.case, lake, self.settings, list(told))
         waiting = f"waiting for their {Words.of(self.case).event}"
         for day in told:

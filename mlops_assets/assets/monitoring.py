@@ -1,6 +1,4 @@
-"""The monitoring group: what was served, whether it was computed correctly, whether the data have drifted,
-and what it was worth.
-"""
+"""The monitoring group: the log of decisions, parity, drift, and the business report."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

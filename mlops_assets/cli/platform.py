@@ -137,7 +137,7 @@ def registry_exists(settings: Settings) -> bool:
 def untrained(settings: Settings) -> str:
     """The message that nothing was trained, with the remedy."""
     if not settings.home.exists():
-        return f"nothing was trained in {settings.home}, which is not there: MLOPS_HOME names the home"
+        return f"nothing was trained in {settings.home}, which does not exist; MLOPS_HOME names the home"
     return (
         f"nothing was trained in {settings.home}: `mlops train --as-of DAY` does, once `mlops backfill` has"
         " brought the days before it"

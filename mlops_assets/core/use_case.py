@@ -79,7 +79,9 @@ class UseCase(Subject):
         if isinstance(range_, str):
             self.event.number(range_)  # Raises BadSubject for an unknown Number.
         elif not range_[0] <= range_[1]:
-            raise BadSubject(f"ranges: {name}: {range_[0]:g} comes after {range_[1]:g}; the lowest is first")
+            raise BadSubject(
+                f"ranges: {name}: {range_[0]:g} is above {range_[1]:g}; give the lowest value first"
+            )
 
     @property
     def feast_package(self) -> str:

@@ -36,11 +36,10 @@ def pictures(
     explained: npt.NDArray[np.float64],
     pushed: npt.NDArray[np.float64],
 ) -> dict[str, bytes]:
-    """The pictures of an evaluation as PNG, by name. Empty where the holdout has no positive or an undefined
-    score.
+    """The pictures of an evaluation as PNG, by name.
 
-    `explained` are rows of the model's input, and `pushed` the contributions of each feature to their
-    log-odds.
+    There are none where the holdout has no positive, or an undefined score. `explained` are rows of the
+    model's input, and `pushed` the contributions of each feature to their log-odds.
     """
     flags, words = holdout[subject.labels.name].to_numpy(dtype=bool), Words.of(subject)
     if not flags.any() or not all(np.isfinite(values).all() for values in scores.values()):
@@ -49,7 +48,7 @@ def pictures(
         "precision and recall": precision_and_recall(flags, scores, words),
         "calibration": calibration(flags, scores, words),
         f"{words.worth} saved": value_saved(subject, holdout, scores, costs),
-        "what it leans on": contributions(features, explained, pushed, words),
+        "feature contributions": contributions(features, explained, pushed, words),
     }
 
 
@@ -206,7 +205,7 @@ def contributions(
     size = np.abs(pushed).mean(axis=0)
     top = np.argsort(-size, kind="stable")[:SHOWN_FEATURES][::-1]
     figure, axes = _axes(
-        f"what it leans on, {len(rows):,} {words.events}",
+        f"feature contributions, {len(rows):,} {words.events}",
         "mean |contribution| to the log-odds",
         "",
         height=4.2,

@@ -31,8 +31,8 @@ def fail_dead_runs(instance: DagsterInstance) -> list[str]:
             why = f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone"
         elif run.status in BEGINNING and PROCESS not in run.tags and _age(record) > START_TIMEOUT:
             why = (
-                f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s: what was to execute this run"
-                " is gone"
+                f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s: the process that should"
+                " execute this run is gone"
             )
         else:
             continue

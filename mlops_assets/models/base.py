@@ -27,9 +27,7 @@ class ModelFamily(Learner, Protocol):
         ...
 
     def contributions(self, fit: Release, rows: Matrix) -> Scores:
-        """The contribution of each feature to the log-odds of each row: [rows, features], without the
-        constant.
-        """
+        """The contribution of each feature to the log-odds, without the constant: [rows, features]."""
         ...
 
     def export(self, release: Release, score: str) -> bytes:

@@ -135,12 +135,12 @@ def score_with_onnx(content: bytes, matrix: Numbers) -> Numbers:
 def _refuse_unexpressible(model: Mapping[str, Any]) -> None:
     if model["num_tree_per_iteration"] != 1:
         raise OnnxExportError(
-            f"the model has {model['num_tree_per_iteration']} outputs; the ONNX file is made of models"
-            " with one"
+            f"the model has {model['num_tree_per_iteration']} outputs; only a model with one output can be"
+            " exported"
         )
     if model["average_output"]:
         raise OnnxExportError(
-            "the model averages its trees (a random forest); the ONNX file is made of models that add them up"
+            "the model averages its trees (a random forest); only a model that adds its trees can be exported"
         )
 
 
@@ -172,16 +172,16 @@ class _Trees:
         if "leaf_value" in node:
             if "leaf_coeff" in node:
                 raise OnnxExportError(
-                    "the model has linear functions in its leaves; the ONNX file is made of models with"
-                    " constants in them"
+                    "the model has linear functions in its leaves; only a model with constants in its"
+                    " leaves can be exported"
                 )
             self.leaves.append(float(node["leaf_value"]))
             return len(self.leaves) - 1, 1
         feature, rule, missing = int(node["split_feature"]), node["decision_type"], node["missing_type"]
         if rule != "<=":
             raise OnnxExportError(
-                f"feature {feature} is split by {rule} {node['threshold']}: the ONNX file is made of models"
-                " without categories"
+                f"feature {feature} is split by {rule} {node['threshold']}: only a model without"
+                " categories can be exported"
             )
         if self.missing.setdefault(feature, missing) != missing:
             raise OnnxExportError(

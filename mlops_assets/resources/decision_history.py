@@ -97,8 +97,8 @@ class History:
             )
         if _head(digests[: known.rows]) != known:
             raise HistoryError(
-                f"{self.path}: line {known.rows} is another one than MLflow knows of: the file was written"
-                " again"
+                f"{self.path}: line {known.rows} is not the line that MLflow knows of: the file was"
+                " written again"
             )
         return rows[known.rows :]
 

@@ -136,12 +136,12 @@ class DecisionSteps:
             self.registry.version(moved_to(row) or row["version"])
         except RegistryError as error:
             raise RegistryError(
-                f"{place}, and {error}: MLflow's database is not the one that this history belongs to"
+                f"{place}, and {error}: MLflow's database does not belong to this history"
             ) from error
         if serves != row.get("serves", serves):
             raise RegistryError(
-                f"{place}, which is another one in MLflow: its database is not the one that this history"
-                " belongs to"
+                f"{place}, which is another version in MLflow: MLflow's database does not belong to this"
+                " history"
             )
 
     def _noted(self) -> str | None:

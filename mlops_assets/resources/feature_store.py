@@ -42,6 +42,14 @@ class FeatureStoreResource(ConfigurableResource[Any]):
         check_named(self.named, self.declarations, [view.name for view in plan.views], plan.features)
         return plan
 
+    def declared(self, service: str) -> FeaturePlan:
+        """The same plan straight from the declarations. Nothing is opened and nothing is written."""
+        from feature_repo.store import declared_plan
+
+        plan = declared_plan(self.declarations, service, self.joined_by)
+        check_named(self.named, self.declarations, [view.name for view in plan.views], plan.features)
+        return plan
+
     def engine(self, lake: Lake) -> Engine:
         """The engine that computes the features of a lake."""
         from feature_repo.engine.local.engine import LocalEngine

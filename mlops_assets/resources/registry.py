@@ -28,8 +28,8 @@ from serving.contract.bundle import Release, load_reference, load_release, verif
 
 PREVIOUS = "previous"  # The alias of the champion before, to which a rollback returns
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
-# Artifacts of a version's run. The card's file name is that of Hugging Face.
-EVALUATION, CARD = "evaluation", "card/README.md"
+# Artifacts of a version's run. The model card has the file name of Hugging Face.
+EVALUATION, MODEL_CARD = "evaluation", "card/README.md"
 DESCRIPTION = 5_000  # Characters of a version's description that MLflow keeps on every kind of database
 LONGEST_TRAINING = timedelta(days=1)  # Dagster ends a launched run after a day as well
 DATASET_DIGEST = 36  # Characters that MLflow keeps. The tag training_set_digest has all of them
@@ -160,18 +160,20 @@ class ModelRegistry(ConfigurableResource[Any]):
             self.name, version.version, EVALUATION_TAG, json.dumps(exact, sort_keys=True)
         )
 
-    def log_report(self, version: Version, files: Mapping[str, bytes], card: str) -> None:
+    def log_report(self, version: Version, files: Mapping[str, bytes], model_card: str) -> None:
         """Log the files of an evaluation, by name, and the model card as artifacts of the version's run.
 
-        The description of the version is the card, shortened to the length that MLflow keeps.
+        The description of the version is the model card, shortened to the length that MLflow keeps.
         """
         client = self.client()
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
             client.log_artifacts(version.run_id, folder, artifact_path=EVALUATION)
-        client.log_text(version.run_id, card, CARD)
-        described = shortened(card, DESCRIPTION, f"The whole card is the artifact `{CARD}` of the run.")
+        client.log_text(version.run_id, model_card, MODEL_CARD)
+        described = shortened(
+            model_card, DESCRIPTION, f"The whole card is the artifact `{MODEL_CARD}` of the run."
+        )
         client.update_model_version(self.name, version.version, description=described)
 
     def version(self, number: str) -> Version:
@@ -214,8 +216,8 @@ class ModelRegistry(ConfigurableResource[Any]):
         """
         if (recorded := version.tags.get(RECORD_DIGEST)) is None:
             raise RegistryError(
-                f"version {version.version}: what it was made from is not recorded; it was trained before"
-                " that was kept"
+                f"version {version.version}: what it was made from is not recorded; it is from a time without"
+                " such records"
             )
         try:
             text = self._artifacts(version, RECORD).read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from dagster import DefaultSensorStatus, SensorDefinition, SensorResult, SkipRea
 from feature_repo.times import to_us
 from mlops_assets.core.lifecycle.champions import GUARD
 from mlops_assets.core.use_case import UseCase
-from mlops_assets.core.watching.guard import COMPARED_DAYS, Guard, Reference, judge, watched
+from mlops_assets.core.watching.guard import COMPARED_DAYS, Guard, Reference, Watched, judge, watched
 from mlops_assets.graph.checks import observed_decision
 from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.promotion import Lifecycle, Overtaken
@@ -42,35 +42,31 @@ def guard_sensor(case: UseCase, guard: Guard) -> SensorDefinition:
         found = watched(decisions.entries(), now := datetime.now(UTC), guard)
         if isinstance(found, str):
             return SkipReason(found)
-        log = serving_log.open()
-        served = log.measured(found.version, to_us(found.since))
-        before = log.measured(found.before, to_us(found.since - timedelta(days=COMPARED_DAYS)))
-        # Below that the reference says nothing, and MLflow need not be asked.
-        reference = (
-            _reference(case, registry, found.version)
-            if served.scored >= guard.min_requests
-            else Reference(0, 0)
-        )
+        served = serving_log.open().measured(found.version, to_us(found.since))
+        compared_us = to_us(found.since - timedelta(days=COMPARED_DAYS))
+        before = serving_log.open().measured(found.before, compared_us)
+        # With fewer requests the reference proves nothing, and MLflow is not asked.
+        enough = served.scored >= guard.min_requests
+        reference = _reference(case, registry, found.version) if enough else Reference(0, 0)
         judgement = judge(served, before, reference, guard, case.decisions.passes)
         seen = f"version {found.version} since {found.since.isoformat()}: {judgement.note}"
         if not judgement.breaches:
-            shared = "".join(
-                f"; outside its guard, as version {found.before} was before it: {text}"
-                for text in judgement.shared
-            )
-            return SkipReason(seen + shared)
+            return SkipReason(seen + "".join(_shared(found, text) for text in judgement.shared))
         why = "; ".join(judgement.breaches)
         try:
             row = Lifecycle(registry, decisions).roll_back(now, GUARD, why, version=found.version)
         except Overtaken as overtaken:
             return SkipReason(f"{seen}. It left its guard ({why}), but {overtaken}")
         observed = observed_decision(row, decisions.line(row), requests=served.scored + served.errors)
-        return SensorResult(
-            asset_events=[observed],
-            skip_reason=SkipReason(f"version {row['version']} was rolled back to {row['to']}: {why}"),
-        )
+        rolled_back = SkipReason(f"version {row['version']} was rolled back to {row['to']}: {why}")
+        return SensorResult(asset_events=[observed], skip_reason=rolled_back)
 
     return guard_champion
+
+
+def _shared(found: Watched, text: str) -> str:
+    """A breach that the predecessor had too, in words."""
+    return f"; outside its guard, as version {found.before} was before it: {text}"
 
 
 def _reference(case: UseCase, registry: ModelRegistry, number: str) -> Reference:

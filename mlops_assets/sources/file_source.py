@@ -78,10 +78,9 @@ class FileSource:
     def holdings(
         self, dataset: str, first: date, last: date, known: Mapping[str, FileRows]
     ) -> dict[str, FileRows]:
-        """The number of rows by arrival day, for each file of a stream. They are the rows that `rows`
-        returns.
+        """The number of rows by arrival day, for each file of a stream. Raises `SourceError`.
 
-        Raises `SourceError`.
+        The counted rows are those that `rows` returns.
         """
         if dataset != self._label.dataset:
             return self._folders[dataset].holdings(first, last, known)

@@ -1,8 +1,7 @@
-"""The files of a folder that belong to the feed, by their names. Links are followed, and each file counts
-once.
+"""The files of a folder that belong to the feed, by their names.
 
-Files that are no tables are left out and listed, so that a person can see why their rows are missing. A table
-in an unknown packing is an error.
+Links are followed, and each file counts once. Files that are no tables are left out and listed, so that a
+person can see why their rows are missing. A table in an unknown packing is an error.
 """
 
 from __future__ import annotations

@@ -60,14 +60,16 @@ def find_use_case(named: str, base: Path) -> UseCase:
         return _only_case(named, named)
     there = list(USE_CASES)
     raise UseCaseError(
-        f"use_case {named!r} is not known{nearest(named, there)}; there is {', '.join(there)}. Of your own"
-        " give its module, or its folder with a dot and a slash before it, such as ./returns"
+        f"use_case {named!r} is not known{nearest(named, there)}; there is {', '.join(there)}. Name your own"
+        " use case as a module, or as a folder that begins with ./, such as ./returns"
     )
 
 
 def _of_folder(named: str, folder: Path) -> UseCase:
     if not (folder / f"{CASE}.py").is_file():
-        raise UseCaseError(f"use_case {named!r}: {folder / f'{CASE}.py'} is not there; it holds the UseCase")
+        raise UseCaseError(
+            f"use_case {named!r}: {folder / f'{CASE}.py'} does not exist; it has to hold the UseCase"
+        )
     if not folder.name.isidentifier():
         raise UseCaseError(
             f"use_case {named!r}: {folder.name!r} cannot be imported; use letters, digits and _ in the"

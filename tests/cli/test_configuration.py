@@ -128,7 +128,10 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
             "[source] kind 'simulatr' is not known; is it simulator?; there are simulator, files.",
         ),
         (GOOD.replace('kind = "simulator"', ""), "[source] kind: is missing; there are simulator, files"),
-        (GOOD.replace('"simulator"', '"kafka"'), "comes in as files that are exported from it"),
+        (
+            GOOD.replace('"simulator"', '"kafka"'),
+            "such as a database or a queue, export files and read these",
+        ),
         ("use_case = 'frauds'\n" + GOOD, "use_case 'frauds' is not known; is it fraud?; there is fraud"),
         ("use_case = 3\n" + GOOD, "use_case has to be a name, not 3"),
         (

@@ -113,7 +113,7 @@ def test_code_without_a_commit_is_rebuilt_from_the_same_code_only(repository: Pa
     (repository / "serving" / "later.py").write_text("")
     with (
         pytest.raises(
-            CannotReproduce, match=r"outside a git checkout, and the code in .*repository is not that"
+            CannotReproduce, match=r"outside a git checkout, and the code in .*repository is other code"
         ),
         checkout(recorded, repository, tmp_path / "code", silence),
     ):

@@ -197,7 +197,7 @@ def test_a_file_that_scores_a_golden_row_otherwise_is_refused() -> None:
     [
         (
             {"categories": [2], "min_data_per_group": 5},
-            r"feature 2 is split by == .*: the ONNX file is made of models without categories",
+            r"feature 2 is split by == .*: only a model without categories can be exported",
         ),
         ({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, "averages its trees"),
         ({"objective": "regression", "linear_tree": True}, "linear functions in its leaves"),

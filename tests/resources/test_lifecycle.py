@@ -393,7 +393,7 @@ def test_a_database_that_was_made_anew_is_not_taken_for_the_one_that_was_decided
     number = anew.candidate(promote=False, seed=100)
     shutil.copy(shelf.lifecycle.history.path, anew.lifecycle.history.path)
     with pytest.raises(
-        RegistryError, match=r"history\.jsonl: line 1 is on version 1, which is another one in MLflow"
+        RegistryError, match=r"history\.jsonl: line 1 is on version 1, which is another version in MLflow"
     ):
         anew.gate(number)
     assert anew.champion is None

@@ -16,7 +16,7 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.history_resource import HistoryResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.promotion import Lifecycle
-from mlops_assets.resources.registry import CARD, ModelRegistry
+from mlops_assets.resources.registry import MODEL_CARD, ModelRegistry
 
 
 def promoted_version_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
@@ -64,6 +64,6 @@ def _told(row: Row, number: str, registry: ModelRegistry) -> dict[str, Any]:
         "version": number,
         "replaced": row["champion"] or "none",
         "by": row.get("by", GATE),
-        "model card": f"{CARD} of the MLflow run {registry.version(number).run_id}",
+        "model card": f"{MODEL_CARD} of the MLflow run {registry.version(number).run_id}",
         "reasons": MetadataValue.md("\n".join(f"- {r}" for r in row["reasons"])),
     }

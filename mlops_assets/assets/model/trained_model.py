@@ -43,7 +43,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
     ) -> MaterializeResult:
         plan, as_of, run = feature_store.plan(case.feature_service), context.partition_key, run_of(context)
         made = train_version(case, lake.open(), registry, settings, plan, as_of, run, context.log)
-        leans = sorted(made.model.importance.items(), key=lambda item: -item[1])[:SHOWN_FEATURES]
+        importance = sorted(made.model.importance.items(), key=lambda item: -item[1])[:SHOWN_FEATURES]
         return MaterializeResult(
             metadata={
                 "version": made.version.version,
@@ -52,7 +52,7 @@ def trained_model_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
                 "record": made.manifest.digest,
                 "rounds": made.model.rounds,
                 "drift reference": str(made.reference),
-                "leans on": markdown_table(["feature", "share of gain"], leans),
+                "importance": markdown_table(["feature", "share of gain"], importance),
                 **{name: float(value) for name, value in made.model.metrics.items()},
             }
         )

@@ -14,7 +14,7 @@ from mlops_assets.resources.registry import ModelRegistry
 from mlops_assets.steps.model.walk_report import Tables, walk_lines, walk_tables, write_page, write_walk
 
 
-class Walk(Config):
+class WalkDays(Config):
     """As-of days: every `step` days from `first` to `last`.
 
     Each needs a version. `mlops backfill --group model` trains the missing versions.
@@ -38,7 +38,7 @@ def walk_forward_asset(case: UseCase, settings: Settings) -> AssetsDefinition:
         deps=[TRAINED_MODEL, FEATURE_VECTORS, VERDICTS],
     )
     def walk_forward(
-        context: AssetExecutionContext, config: Walk, lake: LakeResource, registry: ModelRegistry
+        context: AssetExecutionContext, config: WalkDays, lake: LakeResource, registry: ModelRegistry
     ) -> MaterializeResult:
         walk = write_walk(case, lake.open(), registry, settings, config.first, config.last, config.step)
         tables = walk_tables(case, walk.weeks, settings.model.precision_k)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from feature_repo.errors import FeatureError
 from mlops_assets.cli.output import readable
 from mlops_assets.cli.platform import (
     CommandError,
@@ -18,7 +19,10 @@ from mlops_assets.cli.platform import (
     configured,
     pipeline,
 )
+from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import listed
+from mlops_assets.resources.environments import Settings
+from serving.contract.subject import BadSubject
 
 LIBRARIES = (
     "dagster",
@@ -61,6 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     check_writable(settings.home)
     findings |= {"home": str(settings.home), "databases": check_databases(settings.home)}
     findings["graph"] = f"{len(list(pipeline().resolve_all_asset_specs()))} assets"
+    findings["features"] = declared_features(settings, case_of(settings))
     findings["lightgbm_loads"] = _lightgbm_loads()
     looks = look_at_feeds(case_of(settings), settings, datetime.now(UTC).date())
     if not options.json:
@@ -68,6 +73,17 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     if problems := [problem for look in looks for problem in look.problems]:
         raise CommandError(listed("the feeds", problems) if problems[1:] else problems[0])
     return findings | {"feeds": [asdict(look) for look in looks]} if options.json else None
+
+
+def declared_features(settings: Settings, case: UseCase) -> str:
+    """How many features the use case's service has; `CommandError` where it names what is not declared."""
+    from mlops_assets.resources.feature_store import feature_store_of
+
+    try:
+        plan = feature_store_of(settings, case).declared(case.feature_service)
+    except (BadSubject, FeatureError) as error:
+        raise CommandError(f"use_case {settings.case_named!r}: {error}") from error
+    return f"{len(plan.features)} of {plan.service}"
 
 
 def _lightgbm_loads() -> bool:

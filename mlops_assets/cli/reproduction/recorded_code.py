@@ -34,8 +34,7 @@ def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]
         return
     if commit == "none":
         raise CannotReproduce(
-            f"it was trained outside a git checkout, and the code in {root} is not that which it was trained"
-            " with"
+            f"it was trained outside a git checkout, and the code in {root} is other code than its own"
         )
     if not git(root, "rev-parse", "--git-dir"):
         raise CannotReproduce(

@@ -51,15 +51,14 @@ def verdicts_known(
     end: pd.Timestamp,
     horizon_days: int | None = None,
 ) -> pd.DataFrame:
-    """The verdicts that became known in [start, end), as rows of `verdict_columns`, by the time of becoming
-    known and by id.
+    """The verdicts that became known in [start, end), as rows of `verdict_columns`.
 
-    `events` must hold every event that can get a verdict in that time, labelled events of any age among them.
-    `labels` must hold all labels of these events up to `end`. Labels of other events are left out. Silence
-    brings no verdict to `withheld_ids`, and none at all where the use case declares silence as unknown. With
-    `horizon_days`, a label does not count for an event if their days of arrival (UTC) lie further apart.
-    Otherwise the verdicts of a day would depend on how many days are read. Raises `ValueError` for an id that
-    occurs twice among the events.
+    Rows are sorted by the time of becoming known and by id. `events` must hold every event that can get a
+    verdict in that time, labelled events of any age among them. `labels` must hold all labels of these events
+    up to `end`. Labels of other events are left out. Silence brings no verdict to `withheld_ids`, and none at
+    all where the use case declares silence as unknown. With `horizon_days`, a label does not count for an
+    event if their days of arrival (UTC) lie further apart. Otherwise the verdicts of a day would depend on
+    how many days are read. Raises `ValueError` for an id that occurs twice among the events.
     """
     ids = pd.Index(events[subject.event.id])
     if not ids.is_unique:

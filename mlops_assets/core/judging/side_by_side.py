@@ -82,20 +82,12 @@ def evaluate(
     counted = subject.decisions.value is None
 
     sure = [name for name in compared if math.isfinite(compared[name])]
-    resampled = (
-        {
-            by: _resample(saved, sure, flags, values_of_rows, scores, days, costs, codes, seed, resamples)
-            for by, codes in groups.items()
-        }
-        if sure
-        else {}
-    )
-    for drawn in resampled.values() if usable else ():
-        for metric in ("average_precision", saved):
-            drawn[f"difference.{metric}"] = drawn[f"candidate.{metric}"] - drawn[f"{reference}.{metric}"]
-    judged = "difference" if usable else sure[0] if sure else ""
-    by = most_varied(resampled, f"{judged}.average_precision") if sure else next(iter(groups))
-    drawn = resampled.get(by, {})
+    resampled = {
+        by: _resample(saved, sure, flags, values_of_rows, scores, days, costs, codes, seed, resamples)
+        for by, codes in (groups.items() if sure else ())
+    }
+    by, drawn = _most_varied(resampled, saved, sure, reference if usable else None)
+    by = by or next(iter(groups))
 
     return Evaluation(
         rows=len(holdout),
@@ -121,11 +113,7 @@ def evaluate(
         unknown_rows=None if unknown is None else len(unknown),
         unknown_value=None if unknown is None or counted else math.fsum(unknown),
         train_rows=None if train is None else len(train),
-        train_positive_share=None
-        if train is None
-        else float(train[subject.labels.name].mean())
-        if len(train)
-        else math.nan,
+        train_positive_share=None if train is None else _share(train[subject.labels.name]),
         value_factor=None
         if counted
         else _value_factor(
@@ -133,6 +121,27 @@ def evaluate(
         ),
         value=subject.decisions.value,
     )
+
+
+def _share(labels: pd.Series) -> float:
+    return float(labels.mean()) if len(labels) else math.nan
+
+
+def _most_varied(
+    resampled: Mapping[str, dict[str, Drawn]], saved: str, sure: Sequence[str], reference: str | None
+) -> tuple[str, dict[str, Drawn]]:
+    """The clusters by which the judged figure varies most, and their resamples. Empty without resamples.
+
+    With a reference, the differences are added to the resamples, and the difference is the judged figure.
+    """
+    if not sure:
+        return "", {}
+    for drawn in resampled.values() if reference else ():
+        for metric in ("average_precision", saved):
+            drawn[f"difference.{metric}"] = drawn[f"candidate.{metric}"] - drawn[f"{reference}.{metric}"]
+    judged = "difference" if reference else sure[0]
+    by = most_varied(resampled, f"{judged}.average_precision")
+    return by, resampled[by]
 
 
 def _resample(

@@ -66,7 +66,7 @@ def steps(first: str, last: str, step: int) -> list[str]:
     if begin > end:
         raise BadWalk(f"from {first} to {last}: the first day is after the last one")
     if step < 1:
-        raise BadWalk(f"a step of {step} days")
+        raise BadWalk(f"a step of {step} days: at least 1 is needed")
     return [(begin + timedelta(days=n)).isoformat() for n in range(0, (end - begin).days + 1, step)]
 
 

@@ -1,6 +1,4 @@
-"""Two fits of one recipe: the evaluation fit, which is measured on the holdout, and the release fit for
-serving.
-"""
+"""Two fits of one recipe: the evaluation fit for the holdout, and the release fit for serving."""
 
 from __future__ import annotations
 
@@ -187,8 +185,8 @@ def _check(subject: Subject, rows: pd.DataFrame, features: tuple[str, ...], spli
     if (strayed := rows["fold"].fillna("none") != split.label(rows["event_timestamp"]).fillna("none")).any():
         row = rows[strayed].iloc[0]
         raise TrainingError(
-            f"{words.event} {row[name]} of {row['event_timestamp']} is marked {row['fold']!r}: not"
-            f" as of {split.as_of}"
+            f"{words.event} {row[name]} of {row['event_timestamp']} is marked {row['fold']!r},"
+            f" which is not its fold as of {split.as_of}"
         )
     if outside := int(rows["fold"].isna().sum()):
         raise TrainingError(

@@ -51,5 +51,5 @@ class Recipe:
             raise BadRecipe(f"tolerance of {self.tolerance!r}: a number from 0 up is needed")
         if self.tail_days < 1 or self.max_rounds < 1:
             raise BadRecipe(
-                f"tail_days of {self.tail_days} and max_rounds of {self.max_rounds}: one of each is the least"
+                f"tail_days of {self.tail_days} and max_rounds of {self.max_rounds}: each must be at least 1"
             )

@@ -27,5 +27,5 @@ class Tuning:
             raise TuningError(f"trials of {self.trials}: a number from 0 up is needed")
         if self.folds < 1 or self.fold_days < 1:
             raise TuningError(
-                f"folds of {self.folds} and fold_days of {self.fold_days}: one of each is the least"
+                f"folds of {self.folds} and fold_days of {self.fold_days}: each must be at least 1"
             )

@@ -34,9 +34,9 @@ class Split:
         if isinstance(self.as_of, datetime) or not isinstance(self.as_of, date):
             raise BadSplit(f"as of {self.as_of!r}: a date is needed")
         if self.maturity_days < 0:
-            raise BadSplit(f"a maturity of {self.maturity_days} days")
+            raise BadSplit(f"a maturity of {self.maturity_days} days: at least 0 is needed")
         if self.holdout_days < 1:
-            raise BadSplit(f"a holdout of {self.holdout_days} days")
+            raise BadSplit(f"a holdout of {self.holdout_days} days: at least 1 is needed")
         if self.train_days <= self.holdout_days:
             raise BadSplit(
                 f"a training period of {self.train_days} days leaves nothing before a holdout of"
@@ -119,7 +119,9 @@ class NothingToLearn(BadSplit):
             ),
         )
         days = (
-            f"arrival days {min(there)} to {max(there)} are there" if there else "no arrival day is there yet"
+            f"the lake has arrival days {min(there)} to {max(there)}"
+            if there
+            else "the lake has no arrival day yet"
         )
         whats = ", ".join(f"{which} are {what} ({key})" for which, what, key, number in kept if number)
         late = (
@@ -128,8 +130,8 @@ class NothingToLearn(BadSplit):
             else ""
         )
         super().__init__(
-            f"as of {split.as_of}: nothing to learn from: {days}; of the days from {start} on {whats}: "
-            f"the first as-of day with a training day is {first}{late}"
+            f"as of {split.as_of}: nothing to learn from; {days}. Of the days from {start} on, {whats}. The"
+            f" first as-of day with a training day is {first}{late}"
         )
 
 

@@ -139,8 +139,8 @@ def folds_of(split: Split, tuning: Tuning) -> tuple[Fold, ...]:
     if there < needed:
         raise TuningError(
             f"as of {split.as_of} there are {max(0, there)} training days; {tuning.folds} folds of"
-            f" {tuning.fold_days} days, and as many before the first as one has, are {needed}: ask for fewer"
-            " or shorter folds in [tuning], or for trials = 0"
+            f" {tuning.fold_days} days, and as many days before the first fold, need {needed}: set fewer or"
+            " shorter folds in [tuning], or trials = 0"
         )
     after = split.evaluation_last + timedelta(days=1)
     starts = [after - timedelta(days=tuning.fold_days * n) for n in range(tuning.folds, 0, -1)]
@@ -156,7 +156,7 @@ def _part(known: Learnable, days: Any, fold: Fold, words: Words) -> tuple[Flags,
     ):
         if (positives := int(known.flags[rows].sum())) in (0, int(rows.sum())):
             raise TuningError(
-                f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: ask for longer or"
+                f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: set longer or"
                 " fewer folds in [tuning], or for trials = 0"
             )
     return head, measured

@@ -19,7 +19,7 @@ from mlops_assets.resources.lake import shift
 LOOKS = 3  # days on which every way of writing an id is tried
 
 
-class Arrived:
+class ArrivedLabels:
     """The labels of a range of days, and the ids of the events that had arrived by each day."""
 
     def __init__(self, case: UseCase, lake: Lake, settings: Settings, made: Sequence[str]) -> None:

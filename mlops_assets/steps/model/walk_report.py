@@ -193,11 +193,11 @@ STYLE = (
 
 def _note(case: UseCase) -> str:
     words, withheld = Words.of(case), case.labels.withheld_by
-    unknown = "or was blocked and never investigated" if withheld else "or has no label"
+    unknown = ", or were blocked and never investigated," if withheld else ", or have no label,"
     return (
-        f"Each version on the {words.events} that arrived from its as-of day to the day before the next one,"
-        f" none of which it was trained on. Quality is that of {words.events} with a verdict; what is not"
-        f" mature, {unknown}, is unknown. {words.worth.capitalize()} is of mature days. Own thresholds: as"
-        " the version decides. At capacity: the highest scores of each day, as many as can be reviewed."
-        " Never retrained: the first version, kept."
+        f"Each version is measured on the {words.events} that arrived from its as-of day to the day before"
+        f" the next as-of day. It was trained on none of them. Quality covers {words.events} with a verdict."
+        f" {words.events.capitalize()} that are not mature{unknown} are unknown. {words.worth.capitalize()}"
+        " covers mature days. Own thresholds: the decisions of the version. At capacity: reviews of the"
+        " highest scores of each day, as many as the team can do. Never retrained: the first version, kept."
     )

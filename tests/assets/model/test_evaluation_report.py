@@ -33,7 +33,7 @@ from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.scorers.lightgbm import Scorer
 
 AS_OF, NEXT = "2025-04-10", "2025-04-11"
-PICTURES = ("precision and recall", "calibration", "money saved", "what it leans on")
+PICTURES = ("precision and recall", "calibration", "money saved", "feature contributions")
 pytestmark = pytest.mark.slow
 
 

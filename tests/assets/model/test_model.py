@@ -196,10 +196,7 @@ def test_an_as_of_day_without_the_days_before_it_names_what_is_missing(world: Wo
 def test_an_as_of_day_without_a_training_day_says_which_is_the_first_one(world: World) -> None:
     with pytest.raises(
         NothingToLearn,
-        match=(
-            "as of 2025-03-05: nothing to learn from: arrival days 2025-03-01 to 2025-03-04 are there; of the"
-            " days"
-        ),
+        match=("as of 2025-03-05: nothing to learn from; the lake has arrival days 2025-03-01 to 2025-03-04"),
     ):
         world.make("training_set", "2025-03-05")
 

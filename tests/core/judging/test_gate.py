@@ -462,7 +462,7 @@ def test_the_verdict_on_calibration_says_the_error_the_limit_and_what_chance_com
             f"{figures}; scores of a calibrated model are off by {low:.0%} to {high:.0%} by chance"
         )
         ends.add(
-            (bool(error <= 0.5), bool(error <= high), verdict.promote, reason.rpartition(", by chance")[2])
+            (bool(error <= 0.5), bool(error <= high), verdict.promote, reason.rpartition(" by chance")[2])
         )
     assert ends == {(True, True, True, ""), (False, True, True, ": this may be chance")}
 

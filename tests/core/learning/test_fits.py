@@ -199,7 +199,7 @@ def train_fold(rows: pd.DataFrame) -> pd.Series:
             "3 of 840 rows have no verdict",
         ),
         (lambda r: pd.concat([r, r.head(1)]), "transaction t00000 is in the training set more than once"),
-        (lambda r: r.assign(fold="train"), "is marked 'train': not as of 2024-02-01"),
+        (lambda r: r.assign(fold="train"), "is marked 'train', which is not its fold as of 2024-02-01"),
         (
             lambda r: r.assign(
                 is_fraud=r["is_fraud"] & (~train_fold(r) | (r["event_timestamp"].dt.day == 12))
@@ -219,7 +219,9 @@ def test_a_row_that_is_not_mature_is_refused(rows: pd.DataFrame) -> None:
     early = rows.head(1).assign(
         transaction_id="early", event_timestamp=pd.Timestamp("2024-01-30", tz="UTC"), is_fraud=True
     )
-    with pytest.raises(TrainingError, match=r"transaction early of 2024-01-30 .* not as of 2024-02-01"):
+    with pytest.raises(
+        TrainingError, match=r"transaction early of 2024-01-30 .* not its fold as of 2024-02-01"
+    ):
         train(FRAUD, LEARNER, pd.concat([rows, early]), FEATURES, SPLIT, RECIPE, AppliedCosts())
 
 

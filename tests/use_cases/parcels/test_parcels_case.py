@@ -192,11 +192,15 @@ def test_the_recount_finds_null_keys_without_events_and_a_wrong_count_of_one(
 
 @pytest.mark.slow
 def test_the_rebuilt_online_state_is_that_of_the_same_events_over_http(lake: Lake, tmp_path: Path) -> None:
-    """Both states answer alike for every key, a null vehicle among them, at moments of every day."""
-    plan, parcels = parcels_plan(), frame(lake, "parcels")
+    """Both answer alike for every key, a null vehicle among them, from the lake's last day on.
+
+    The rebuild loads only what a window can still reach on that day.
+    """
+    plan, parcels, last = parcels_plan(), frame(lake, "parcels"), pd.Timestamp(LAST, tz="UTC")
     played = play(plan, lake, tmp_path)
     rebuilt = Path(lake.root).parent / "serving" / "serving.db"
     keys = parcels[["carrier", "origin", "route", "vehicle_id"]].sample(60, random_state=2)
+    keys = keys.rename(columns={"origin": "depot"})
     asked: list[dict[str, str | None]] = [
         {str(name): value if isinstance(value, str) else None for name, value in row.items()}
         for row in keys.to_dict("records")
@@ -205,9 +209,11 @@ def test_the_rebuilt_online_state_is_that_of_the_same_events_over_http(lake: Lak
     with closing(sqlite3.connect(rebuilt)) as one, closing(sqlite3.connect(played)) as other:
         of_lake, live = SqliteOnlineState(one, plan), SqliteOnlineState(other, plan)
         for stream in ("parcels", "verdicts", "road_conditions"):
-            assert live.count(stream) == of_lake.count(stream) > 100
+            newest = of_lake.ids(stream, to_us(last), to_us(last + pd.Timedelta(days=9)))
+            assert sorted(newest) == sorted(live.ids(stream, to_us(last), to_us(last + pd.Timedelta(days=9))))
+            assert len(newest) > 10
         roads = 0
-        for moment in pd.date_range(FIRST, LAST, freq="17h", tz="UTC")[2:]:
+        for moment in pd.date_range(last, periods=18, freq="2h"):
             for row in asked:
                 values = of_lake.aggregates(row, to_us(moment))
                 assert live.aggregates(row, to_us(moment)) == values

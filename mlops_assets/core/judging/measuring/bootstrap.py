@@ -1,6 +1,4 @@
-"""How much of a figure is chance: the figure on resamples of whole groups, or on labels drawn from the
-scores.
-"""
+"""The effect of chance on a figure: resamples of whole groups, and labels drawn from the scores."""
 
 from __future__ import annotations
 

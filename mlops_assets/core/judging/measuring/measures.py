@@ -124,10 +124,9 @@ def relative_calibration_error(positive: Any, scores: Any) -> float:
 
 
 def value_saved(values: Any, positive: Any, caught: Any) -> float:
-    """The sum of the values of the positives that were `caught` (a flag for each row), in the unit of the
-    values.
+    """The sum of the values of the caught positives, in the unit of the values.
 
-    Raises `UndefinedMetric` for values that are not numbers.
+    `caught` has a flag for each row. Raises `UndefinedMetric` for values that are not numbers.
     """
     worth, flags = np.asarray(values, dtype=np.float64), np.asarray(positive, dtype=bool)
     if bad := int((~np.isfinite(worth)).sum()):
