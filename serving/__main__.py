@@ -135,7 +135,7 @@ def _serve_with_workers(config: Any) -> int:
 
 
 class _blocked:
-    """Block Ctrl-C. Processes started meanwhile never see it, and this process sees it afterwards."""
+    """Block Ctrl-C. Processes that start within never see it, and this process sees it afterwards."""
 
     def __enter__(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -29,7 +29,7 @@ UNMATCHED = "unmatched"
 
 
 class Metrics:
-    """One process's counters, on a registry of its own."""
+    """The counters of one process."""
 
     def __init__(self) -> None:
         # A `_created` beside every counter would double the series.

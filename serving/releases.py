@@ -168,7 +168,7 @@ class Follower:
     def _fetch(self, named: Named, directory: Path) -> None:
         """Download beside the final place, verify, and move in one step.
 
-        Another worker may have done the same meanwhile.
+        Another worker may do the same at the same time.
         """
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = directory.parent / f".{named.digest}.{uuid.uuid4().hex}"

@@ -39,7 +39,7 @@ class Service:
         self.draining = False
         self.metrics = Metrics()
         registry = registry or MlflowRegistry(settings.tracking_uri, settings.use_case)
-        # For threads, each of which has a store of its own.
+        # Each thread opens its own store, which may wait longer for the lock.
         self._patient_store = partial(serving_store, settings.database, settings.fsync, patient=True)
         self.follower = Follower(
             settings,

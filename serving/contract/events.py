@@ -1,7 +1,7 @@
 """What a decision and a label mean for the online state.
 
 One rule holds for the service that takes them and for a rebuild that replays its log. The rules read the log
-through `EventLog`, which each serving store implements. Whoever calls them owns what commits.
+through `EventLog`, which each serving store implements. Their caller commits.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class EventRules:
         """Bring into a state what the log took at or after a moment.
 
         Yields the number of rows after each few, so that a caller can commit. A second replay changes
-        nothing, and neither does a service that writes the same events meanwhile.
+        nothing. A service may write the same events during a replay.
         """
         for events in log.events_since(since_us):
             for logged in events:
@@ -172,7 +172,7 @@ class EventRules:
     def _replay_event(self, log: EventLog, state: OnlineState, record: EventRecord) -> None:
         labels = log.labels_of(str(record.event[self.subject.event.id]))
         self.add_event(state, record, labels)
-        if labels:  # The service may have taken the event before it was known that one of them waits.
+        if labels:  # The service may have taken the event before it knew of a label that waits.
             self.add_labels(state, record, [], labels)
 
     def _record(self, logged: LoggedEvent) -> EventRecord:

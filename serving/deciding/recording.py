@@ -107,16 +107,16 @@ class Recorder:
         store, state = self._store, self._store.state
         record = self._rules.record_of(store, state, label.event_id, champion.maturity_us)
         before = store.labels_of(label.event_id)
-        # A label is known no sooner than what was known already: a decision that was made without it must not
-        # seem to have known it. Each label of an event has a moment of its own, for two at once would be one
-        # event.
+        # A label is recorded as known no sooner than everything that was known already: no earlier decision
+        # must seem to have known it. Each label of an event has another moment, because two verdicts at one
+        # moment would have one id.
         label_us = at.now_us if label.label_us is None else max(label.label_us, at.clock_us)
         label_us = max(label_us, before[-1][0] + 1) if before else label_us
         known, seq = record is not None, at.position.last + 1
         row = LabelRow(seq, label.event_id, label.positive, label_us, known, label.label_us)
         if not store.add_label(row):
             return LabelReceipt(label.event_id, known, duplicate=True)
-        # A label turns no clock: what is known of an event later on is no evidence of what time it is.
+        # A label turns no clock, because its time is no evidence of what time it is.
         store.move_to(at.position._replace(last=seq))
         if record is not None:
             self._rules.add_labels(state, record, before, [(label_us, label.positive)])
@@ -141,7 +141,7 @@ class Recorder:
             self._rules.add_feed_event(self._store.state, feed, event.values, event.event_us, created_us)
         except BadEvent as error:
             raise BadInput("bad_value", ("events", error.field), str(error)) from error
-        # An event of a further feed turns no clock: it is no evidence of what time it is for the scored ones.
+        # An event of a further feed turns no clock, because its time is no evidence of what time it is.
         self._store.move_to(at.position._replace(last=seq))
         return FeedReceipt(event_id, "accepted")
 

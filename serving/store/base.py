@@ -1,8 +1,7 @@
 """The seam of serving stores: the service's log and the online state, which commit together.
 
-`ServingLog` is the reading half. Assets, commands and sensors look through it at what was served.
-`ServingStore` is the writing half, for the service. `StateRebuild` puts a new online state in the place of
-the old one while the service goes on.
+`ServingLog` is the reading half, for assets, commands and sensors. `ServingStore` is the writing half, for
+the service. `StateRebuild` replaces the online state while the service goes on.
 
 Each store is a sibling folder of this module. `tests/serving/store/test_serving_stores.py` runs on every one.
 Days are UTC, such as "2026-03-01". Moments are whole microseconds since the epoch, in UTC.
@@ -96,10 +95,10 @@ class FeedEventRow(NamedTuple):
 
 
 class ServingLog(Protocol):
-    """What the service put on record, for those who read it.
+    """What the service put on record.
 
     - A reader sees what was committed before it asked, and nothing of an open commit.
-    - A reader writes nothing. It waits for no writer, and no writer waits for it.
+    - A reader writes nothing. No reader waits for a writer, and no writer waits for a reader.
     - A store that no service ever made reads as empty.
     - A store of an earlier version is read as it is. What it lacks is null.
     - `BadStore` where the store cannot be read, is of a newer version, or of another use case than the
@@ -141,16 +140,17 @@ class ServingLog(Protocol):
 
 
 class ServingStore(EventLog, Protocol):
-    """The log and the online state, as the one who serves writes them.
+    """The log and the online state, as the service writes them.
 
-    - What is written within `one_commit` is there as a whole, or not at all. Outside of it nothing is
-      written, except by `hold`, `add_measured`, `forget` and `tidy`, which commit on their own.
+    - What is written within `one_commit` is there as a whole, or not at all. Only `hold`, `add_measured`,
+      `forget` and `tidy` are called outside of `one_commit`, and each of them commits.
     - Several processes may have a store open. Their commits come one after the other.
     - One thread at a time uses an opened store.
     - A store of an earlier version is brought up to this one when it is opened. Nothing in it is lost.
-    - `StoreBusy` where another process holds the lock for too long. `StoreError` for whatever else the store
-      cannot do, as on a full disk. Within `one_commit` the store's own library may raise its own errors
-      (`owns`); `one_commit` raises them as `StoreError`.
+    - `StoreBusy` where another process holds the lock for too long. `StoreError` for anything else that the
+      store cannot do, as on a full disk.
+    - Within `one_commit` a method may raise an error of the store's library (`owns`). That error leaves
+      `one_commit` as a `StoreError`.
     """
 
     @property
@@ -212,26 +212,26 @@ class ServingStore(EventLog, Protocol):
     ) -> int:
         """Forget the events that no window of a plan reaches any more; returns how many.
 
-        The newest event of `stream` says what time it is, and late events are kept for as long as they may
-        come. Commits a few at a time, and asks `pause` in between, which may wait. True ends the work, and
-        the rest is found again.
+        The newest events of `stream` say what time it is. Events are kept for `lateness_us` longer, because
+        late events may come. The deletions are many small commits. `pause` is called between two commits,
+        and may wait. Where `pause` returns True the work ends, and the next call finds the rest.
         """
 
     def tidy(self) -> None:
         """Do the housekeeping that no request should have to do."""
 
     def owns(self, error: Exception) -> bool:
-        """Whether an error comes from the store's own library, and not from who uses the store."""
+        """Whether an error comes from the store's library, and not from the caller."""
 
     def close(self) -> None:
-        """Let go of the store. Nothing can be asked after it."""
+        """Close the store. No other method may be called afterwards."""
 
 
 class StateRebuild(Protocol):
-    """A new online state, filled beside the one that serves, in commits so small that no request waits.
+    """A new online state, filled beside the serving state in commits so small that no request waits.
 
-    The old state goes on where nobody calls `switch`, and where the process dies. From the beginning on,
-    whatever the service pushes or removes goes to both states.
+    The serving state goes on until `switch`, also where the process dies. From the beginning of the rebuild
+    on, the service pushes to both states and removes from both.
     """
 
     def load_lake(self, lake: Lake) -> dict[str, int]:
@@ -247,8 +247,9 @@ class StateRebuild(Protocol):
         """The ids of the new state's events from `from_us` up to, not including, `to_us`."""
 
     def carry_over(self, since_us: int) -> dict[str, int]:
-        """Take over the events that the old state learnt at or after a moment and the new one does not have;
-        returns their number by stream.
+        """Copy the events that the old state learnt at or after a moment and the new state lacks.
+
+        Returns their number by stream.
         """
 
     def keep_waiting(self, labels: Iterable[tuple[str, int, bool]]) -> None:
@@ -268,7 +269,7 @@ class StateRebuild(Protocol):
         """Prepare every key for questions from a moment on."""
 
     def switch(self) -> None:
-        """Make the new state the one that counts."""
+        """Let the new state serve."""
 
-    def counting(self) -> OnlineState:
-        """The state that counts now, for questions only."""
+    def serving(self) -> OnlineState:
+        """The state that serves now, for questions only."""

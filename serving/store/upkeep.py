@@ -1,4 +1,4 @@
-"""What is done on a store beside the requests: housekeeping, and whether the store can serve a release."""
+"""What threads do on a store: housekeeping, and the check whether the store can serve a release."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def tidy_until(
     release: Callable[[], Release | None],
     counts: VersionCounts,
 ) -> None:
-    """For a thread, so that no request has to do it, until `stop` is set.
+    """Do the store's housekeeping until `stop` is set. It runs in a thread, so that no request has to do it.
 
-    Writes what was counted, does the store's housekeeping, and forgets the events that no window of the
-    release reaches. What the store refuses is tried again.
+    Writes the counts, forgets the events that no window of the release reaches, and tidies. What the store
+    refuses is tried again half a second later.
     """
     with contextlib.closing(opened()) as store:
         last = False

@@ -70,10 +70,10 @@ def rebuild_online(
         replayed = rebuild.replay(lake_end_us, settings.maturity // timedelta(microseconds=1))
         say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
         pending = _reconcile(case, rebuild, plan, lake, settings, last)
-        rebuild.pack(rebuild.counting().last_event_us(case.event.dataset) or lake_end_us)
+        rebuild.pack(rebuild.serving().last_event_us(case.event.dataset) or lake_end_us)
         rebuild.switch()
         say("the new state counts")
-        state = rebuild.counting()
+        state = rebuild.serving()
         newest = {stream: state.newest_us(stream, lake_end_us) for stream in loaded}
         events = sum(state.count(stream) for stream in loaded)
         refused = sum(count for count, _ in state.refusals().values())

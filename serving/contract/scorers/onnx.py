@@ -1,4 +1,4 @@
-"""From a vector to a calibrated score by ONNX Runtime, for bundles whose family has no scorer of its own."""
+"""From a vector to a calibrated score by ONNX Runtime, for bundles of the family `onnx`."""
 
 from __future__ import annotations
 

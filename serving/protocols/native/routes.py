@@ -183,7 +183,7 @@ async def _in_parts(
 
 
 async def _patiently(work: Callable[[], Result], service: Service, request: Request | None = None) -> Result:
-    """Wait for the lock of the store up to the deadline, and let other requests go on meanwhile.
+    """Wait for the lock of the store up to the deadline. Other requests go on while this one waits.
 
     With `request`, wait no longer than its client does. `StoreBusy` at the deadline.
     """

@@ -12,8 +12,8 @@ from serving.store.base import BadStore, StoreBusy, StoreError
 from serving.store.sqlite.log_tables import create_tables, version_of
 
 OPENING_TIMEOUT_MS = 10_000  # Several workers open the file at once.
-# Another worker's commit takes a tenth of a millisecond. Longer waits are the transport's, which can do other
-# work meanwhile.
+# Another worker's commit takes a tenth of a millisecond. The transport waits longer, because it can do other
+# work at the same time.
 BUSY_TIMEOUT_MS = 5
 READING_TIMEOUT_S = 10.0
 MAPPED_BYTES = 1 << 30  # Of the file, read without a copy: a key's pack in half the time.

@@ -18,7 +18,7 @@ from serving.store.sqlite.event_log import SqliteEventLog
 from serving.store.sqlite.log_tables import create_tables
 
 BUSY_TIMEOUT_S = 60.0
-PAUSE_S = 0.001  # Between two small commits: whoever waits for the lock gets it.
+PAUSE_S = 0.001  # Between two small commits, so that a waiting request gets the lock.
 # More often, and the disk is waited for. Less often, and the WAL grows for as long as the rebuild takes.
 COMMITS_A_CHECKPOINT = 50
 # The cache holds the tables that are being filled; `_Pause` does the checkpoints.
@@ -32,7 +32,7 @@ PRAGMAS = (
 
 
 class SqliteStateRebuild(OnlineRebuild):
-    """The `StateRebuild` of a file, over a connection of its own."""
+    """The `StateRebuild` of a file, over a connection that nobody else uses."""
 
     def __init__(self, connection: sqlite3.Connection, subject: Subject, plan: FeaturePlan) -> None:
         super().__init__(connection, plan, _Pause(connection))
@@ -45,7 +45,7 @@ class SqliteStateRebuild(OnlineRebuild):
 
     def replay(self, since_us: int, maturity_us: int) -> int:
         """The log says again what the old state should have known, in case it did not."""
-        state, replayed = self.counting(), 0
+        state, replayed = self.serving(), 0
         steps = self._rules.replay(self._log, state, since_us, maturity_us)
         while True:
             with self.transaction():
@@ -56,8 +56,8 @@ class SqliteStateRebuild(OnlineRebuild):
             replayed += rows
             time.sleep(PAUSE_S)
 
-    def counting(self) -> SqliteOnlineState:
-        """The state that counts now, over the same connection."""
+    def serving(self) -> SqliteOnlineState:
+        """Over the same connection."""
         return SqliteOnlineState(self._connection, self._plan)
 
 
@@ -82,7 +82,7 @@ def rebuilding(file: Path, subject: Subject, plan: FeaturePlan) -> Iterator[Sqli
 
 
 class _Pause:
-    """Between two commits: lets others write, and moves what was committed into the file."""
+    """Called between two commits. Lets others write, and moves what was committed into the file."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection, self._commits = connection, 0

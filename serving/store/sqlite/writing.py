@@ -82,7 +82,7 @@ class SqliteServingStore(ServingStore):
 
     @contextlib.contextmanager
     def one_commit(self) -> Iterator[None]:
-        """Takes the write lock at once. The state follows a rebuild that has put a new one in place."""
+        """Takes the write lock at once. After a rebuild the state goes over to the new one."""
         try:
             with transaction(self.connection):
                 if self._state is not None:
@@ -145,15 +145,15 @@ class SqliteServingStore(ServingStore):
         return self._held.events.labels_of(event_id)
 
     def events_since(self, since_us: int) -> Iterator[Sequence[LoggedEvent]]:
-        """A few at a time, each part from a query of its own."""
+        """A query for each few rows."""
         return self._held.events.events_since(since_us)
 
     def labelled_since(self, since_us: int) -> Iterator[Sequence[str]]:
-        """A few at a time, each part from a query of its own."""
+        """A query for each few rows."""
         return self._held.events.labelled_since(since_us)
 
     def feed_events_since(self, feed: Feed, since_us: int) -> Iterator[Sequence[FeedRow]]:
-        """A few at a time, each part from a query of its own."""
+        """A query for each few rows."""
         return self._held.events.feed_events_since(feed, since_us)
 
     def add_measured(self, now_us: int, counts: Counts) -> None:
@@ -164,7 +164,7 @@ class SqliteServingStore(ServingStore):
     def forget(
         self, plan: FeaturePlan, stream: str, lateness_us: int, pause: Callable[[], bool] = lambda: False
     ) -> int:
-        """Deletions fill the WAL, and a request would empty it. So each pause empties it first."""
+        """Each pause moves the deletions from the WAL into the file. Otherwise a request would move them."""
 
         def tidied_pause() -> bool:
             self.tidy()

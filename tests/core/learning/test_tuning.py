@@ -48,7 +48,7 @@ def test_folds_are_the_last_training_days_in_order_without_overlap_and_leave_as_
         with pytest.raises(
             TuningError,
             match=(
-                rf"there are {training_days} training days; {folds} folds of {fold_days} days.* are"
+                rf"there are {training_days} training days; {folds} folds of {fold_days} days.* need"
                 rf" {(folds + 1) * fold_days}"
             ),
         ):

@@ -496,7 +496,7 @@ def test_a_rebuild_takes_over_what_the_log_knows_and_the_open_store_follows(
         assert rebuild.replay(START_US, DAY_US) == 4
         assert rebuild.carry_over(START_US) == {**dict.fromkeys((v.stream for v in plan.views), 0)}
         rebuild.switch()
-        state = rebuild.counting()
+        state = rebuild.serving()
         assert (state.count(STREAM), state.count(ROADS.name), len(state.find_of("verdicts", "p1"))) == (
             2,
             1,
