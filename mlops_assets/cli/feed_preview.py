@@ -101,7 +101,7 @@ def _labels(
         _match(case, source, labels, look)
     elif not labels.rows.num_rows:
         missing = isinstance(source, Previewed) and "labels" not in settings.source
-        look.notes.append(NO_LABELS if missing else "none in the days that were looked at")
+        look.notes.append(NO_LABELS if missing else "no label in the days that were looked at")
     return [look]
 
 
@@ -160,7 +160,7 @@ def _look(feed: Stream, settings: Settings, preview: Preview, today: date) -> Lo
         f"left out, because its name is not the name of a table: {path}" for path in preview.left_out[:SHOWN]
     ]
     if preview.unread:
-        notes.append(f"{preview.unread:,} more files have days that are known once they are read")
+        notes.append(f"{preview.unread:,} more files have to be read before their days are known")
     notes += _left_out(settings, rows, today)
     problems = []
     if rows.num_rows and (share := quarantined / rows.num_rows) > settings.ingest.max_quarantined_share:
@@ -240,8 +240,8 @@ def _match(case: UseCase, source: Source, labels: Preview, look: Look) -> None:
     among = f"{words.events} that arrived from {first} to {days['max']}"
     if len(ids) and len(known) and not matched:
         look.problems.append(
-            f"labels: none of {len(ids):,} is of {_one(words.event)}: their ids look like {_first(ids)!r},"
-            f" those of {among} like {_first(known)!r}"
+            f"labels: none of {len(ids):,} belongs to {_one(words.event)}; their ids look like"
+            f" {_first(ids)!r}, those of {among} like {_first(known)!r}"
         )
     elif len(ids):
         look.notes.append(f"{matched:,} of {len(ids):,} labels are of {among}")

@@ -68,7 +68,7 @@ class RunFailed(PlatformError):
 def prepare_instance(home: Path) -> Path:
     """Make Dagster's folder with settings for one machine, and return it.
 
-    The folder is the one that DAGSTER_HOME names, or `dagster` under `home`. A home of an older format is
+    DAGSTER_HOME names the folder. By default it is `dagster` under `home`. A home of an older format is
     rewritten. A prepared folder is recognized without a lock.
     """
     bring_up(home)

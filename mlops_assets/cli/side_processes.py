@@ -154,7 +154,7 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
     """Send a signal to the session of the process. False where the session is empty."""
     try:
         os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):  # macOS says the second of zombies
+    except (ProcessLookupError, PermissionError):  # macOS raises the second for zombies
         return False
     return True
 

@@ -22,6 +22,7 @@ from mlops_assets.resources.home import (
     write_layout,
 )
 from serving.contract.before_subjects import BEFORE
+from serving.store.base import StoreError
 from serving.store.opening import serving_log
 
 USE_CASE = "use_case"  # The key in home.json
@@ -95,5 +96,8 @@ class Owner:
 
 def _of_log(home: Path) -> str | None:
     """The use case whose decisions the service's log holds."""
-    subject = serving_log(home / "serving" / "serving.db").subject()
+    try:
+        subject = serving_log(home / "serving" / "serving.db").subject()
+    except StoreError:  # The command that needs the log says what is wrong with it
+        return None
     return subject.name if subject else None

@@ -196,9 +196,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         return self._by_alias(CHAMPION)
 
     def release(self, version: Version) -> Release:
-        """The release bundle of a version. `RegistryError` where the bundle is not the one that was
-        registered.
-        """
+        """The release bundle of a version. `RegistryError` where another bundle was registered."""
         return load_release(self._verified(version, BUNDLE))
 
     def reference(self, version: Version, kind: str = BUNDLE) -> pa.Table:

@@ -94,7 +94,7 @@ def test_labels_whose_ids_match_nothing_are_a_problem_that_shows_both_forms(bank
     write_labels(bank, "{:d}")
     (problem,) = looked(bank)["labels"].problems
     assert (
-        problem == "labels: none of 6 is of a transaction: their ids look like '0', "
+        problem == "labels: none of 6 belongs to a transaction; their ids look like '0', "
         "those of transactions that arrived from 2025-12-06 to 2026-01-05 like '00000'"
     )
 

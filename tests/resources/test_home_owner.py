@@ -93,6 +93,17 @@ def test_what_an_older_home_holds_tells_whose_it_is(
     assert json.loads((tmp_path / "home.json").read_text()) == {"format": 2, "use_case": "fraud"}
 
 
+@pytest.mark.parametrize("place", ["serving/serving.db", "mlflow/mlflow.db"])
+def test_a_damaged_database_is_left_to_the_command_that_needs_it(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir()
+    (tmp_path / place).write_bytes(b"what was a database" * 1000)
+    PARCELS.check(tmp_path)
+    (tmp_path / "feast").mkdir()
+    (tmp_path / "feast" / "applied").write_text("feature_repo.fraud 0")
+    with pytest.raises(ForeignHome, match="'fraud'"):
+        PARCELS.check(tmp_path)
+
+
 @pytest.mark.parametrize("words", ["status", "history", "doctor", "serve", "train --as-of 2025-04-10"])
 def test_every_command_refuses_the_home_of_another_use_case(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
