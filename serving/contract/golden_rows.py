@@ -14,7 +14,10 @@ from serving.contract.scorers.base import load_scorer
 
 
 def check_golden(release: Release, directory: Path) -> None:
-    """Every golden row gets exactly its recorded score, in a batch and alone; otherwise `BundleError`."""
+    """Every golden row gets exactly its recorded score, in a batch and alone; otherwise `BundleError`.
+
+    The first row is explained as well, so that a model that cannot be explained is refused.
+    """
     scorer = load_scorer(release, directory)
     if scorer.features != release.features:
         raise BundleError(directory, f"the loaded model has the features {list(scorer.features)}")
@@ -24,6 +27,8 @@ def check_golden(release: Release, directory: Path) -> None:
     for number, (row, score, recorded) in enumerate(zip(rows, batch, expected, strict=True)):
         if not score == scorer.score_one(row) == recorded:
             raise BundleError(directory, f"golden row {number} scores {score!r}, recorded {recorded!r}")
+    for row in rows[:1]:
+        scorer.contributions(row)
 
 
 def main() -> int:
