@@ -202,6 +202,9 @@ class Follower:
             scorer = load_scorer(release, directory)
         except ScorerError as error:
             raise BundleError(directory, str(error)) from error
+        scorer.contributions(
+            [math.nan] * len(scorer.features)
+        )  # Slow the first time: no decision waits for it
         return Champion(version, digest, release, scorer)
 
     def _install(self, champion: Champion) -> None:

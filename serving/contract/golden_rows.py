@@ -15,7 +15,10 @@ from serving.contract.scorers.base import load_scorer
 
 
 def check_golden(release: Release, directory: Path) -> None:
-    """`BundleError` where a golden row gets another score than recorded, in a batch or alone."""
+    """`BundleError` where a golden row gets another score than recorded, in a batch or alone.
+
+    The first row is explained as well, so that a model that cannot be explained is refused.
+    """
     scorer = load_scorer(release, directory)
     if scorer.features != release.features:
         raise BundleError(directory, f"the loaded model has the features {list(scorer.features)}")
@@ -25,6 +28,8 @@ def check_golden(release: Release, directory: Path) -> None:
     for number, (row, score, recorded) in enumerate(zip(rows, batch, expected, strict=True)):
         if not score == scorer.score_one(row) == recorded:
             raise BundleError(directory, f"golden row {number} scores {score!r}, recorded {recorded!r}")
+    for row in rows[:1]:
+        scorer.contributions(row)
 
 
 def main() -> int:

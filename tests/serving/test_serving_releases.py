@@ -14,7 +14,7 @@ from serving_kit import ONNX_FILE, REFERENCE, ROOT, tiny_release
 from feature_repo.engine.plan import FeaturePlan
 from serving.champion_registry import Named
 from serving.contract import bundle as bundles
-from serving.contract.bundle import BundleError, Inconclusive, write_release
+from serving.contract.bundle import BundleError, Inconclusive, as_row, write_release
 from serving.releases import Follower
 from serving.settings import ServingSettings
 
@@ -76,6 +76,21 @@ def test_a_check_that_took_too_long_is_made_again(shelf: Shelf, monkeypatch: pyt
     monkeypatch.setattr("serving.releases.check_release", slow_at_first)
     assert [shelf.poll(after_s=s) for s in (0, 30, 31, 59, 2)] == [None, None, None, None, "1"]
     assert (len(checks), shelf.downloads) == (3, 1)
+
+
+def test_a_release_has_made_its_tables_of_contributions_before_it_serves(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shelf.poll() == "1"
+
+    def late(model_text: str, features: int) -> None:
+        raise AssertionError("a decision waits for the tables")
+
+    monkeypatch.setattr("serving.contract.scorers.lightgbm.Contributions", late)
+    champion = shelf.follower.current
+    assert champion is not None
+    row = as_row(champion.release.golden[0][0])
+    assert len(champion.scorer.contributions(row)) == len(row)
 
 
 def test_damage_is_remembered_until_the_alias_moves(shelf: Shelf, tmp_path: Path, plan: FeaturePlan) -> None:

@@ -44,7 +44,10 @@ class Scorer(Protocol):
         ...
 
     def contributions(self, values: Sequence[float]) -> list[float]:
-        """What each value of one vector added to the log-odds, in the order of `features`."""
+        """What each value of one vector added to the log-odds, in the order of `features`.
+
+        The first call may take some tenths of a second.
+        """
         ...
 
 
