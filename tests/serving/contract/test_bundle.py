@@ -305,7 +305,6 @@ def test_a_model_that_was_damaged_before_it_was_packed_harms_only_the_checking_p
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_model_that_cannot_be_explained_is_refused(release: Release, tmp_path: Path) -> None:
     spoiled = release.model_text.replace("\ninternal_count=", "\ninternal_other=", 1)
     write_release(replace(release, model_text=spoiled), tmp_path / "a", REFERENCE, ONNX_FILE)
