@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mlops_assets.core.judging.measures import average_precision, precision_at_k, roc_auc
+from mlops_assets.core.judging.measuring.measures import average_precision, precision_at_k, roc_auc
 from mlops_assets.resources.lake import day_range
 
 ROOT = Path(__file__).parents[1]
@@ -123,7 +123,7 @@ def run(data: Path, weeks: list[date], first: str, last: str, folder: Path) -> d
         done = mlops([*words], folder)
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 1)
         if done.returncode:
-            raise Failed(f"mlops {words[0]}: {done.stderr.strip().splitlines()[-1]}")
+            raise FailedCommand(f"mlops {words[0]}: {done.stderr.strip().splitlines()[-1]}")
 
     try:
         timed("backfill", "backfill", "--from", first, "--to", ends[weeks[-1]])
@@ -143,7 +143,7 @@ def run(data: Path, weeks: list[date], first: str, last: str, folder: Path) -> d
                     **measure(pq.read_table(scores).to_pandas(), truth, week),
                 }
             )
-    except Failed as error:
+    except FailedCommand as error:
         return {"benchmark": "handbook", "error": str(error), "seconds": seconds}
     means = {
         "reported": [row for row in table if not row["developed_on"]],
@@ -163,7 +163,7 @@ def run(data: Path, weeks: list[date], first: str, last: str, folder: Path) -> d
     }
 
 
-class Failed(Exception):
+class FailedCommand(Exception):
     """A command of the platform failed; the message is its last line."""
 
 

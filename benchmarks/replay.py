@@ -46,7 +46,7 @@ KILL_AFTER_S = 0.2  # of the rebuild
 SLOW_S = 0.25  # what a payment may wait for the lock of the state
 
 
-class Failed(Exception):
+class FailedReplay(Exception):
     """A step that the replay rests on did not work."""
 
 
@@ -89,7 +89,7 @@ def main() -> int:
             for line in text.splitlines()
         )
     with tempfile.TemporaryDirectory() as folder:
-        platform = Platform(Path(folder), text, options.config.parent)
+        platform = ReplayedPlatform(Path(folder), text, options.config.parent)
         if missing := platform.missing_data():
             print(
                 json.dumps(
@@ -105,14 +105,14 @@ def main() -> int:
     return 0 if figures["holds"] else 1
 
 
-def replay(platform: Platform, first: date, last: date, workers: int) -> dict[str, Any]:
+def replay(platform: ReplayedPlatform, first: date, last: date, workers: int) -> dict[str, Any]:
     begin, before = platform.settings.time.start.isoformat(), (first - timedelta(days=1)).isoformat()
     say(f"history: {begin} to {before}")
     platform.mlops("backfill", "--from", begin, "--to", before)
     say(f"the champion, as of {first}")
     trained = platform.mlops("train", "--as-of", first.isoformat())
     if trained["verdict"] != "promoted":
-        raise Failed(f"the gate refused the version that was to serve: {trained['reasons']}")
+        raise FailedReplay(f"the gate refused the version that was to serve: {trained['reasons']}")
     port, log = free_port(), platform.folder / "serving.log"
     words = [
         "serving",
@@ -131,7 +131,7 @@ def replay(platform: Platform, first: date, last: date, workers: int) -> dict[st
         wait_until_ready(service, port, log)
         wait_for_workers(log, workers)
         bad_day = BadDay(platform, first, last, service.pid)
-        traffic = Traffic(port, bad_day)
+        traffic = ReplayTraffic(port, bad_day)
         started = time.monotonic()
         for number, day in enumerate(
             date.fromisoformat(one) for one in day_range(first.isoformat(), last.isoformat())
@@ -180,7 +180,7 @@ def replay(platform: Platform, first: date, last: date, workers: int) -> dict[st
 
 
 @dataclass
-class Platform:
+class ReplayedPlatform:
     """A home of its own with a configuration, and the command on it."""
 
     folder: Path
@@ -213,7 +213,7 @@ class Platform:
             check=False,
         )
         if done.returncode:
-            raise Failed(f"mlops {' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
+            raise FailedReplay(f"mlops {' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
         answer = json.loads(done.stdout.strip().splitlines()[-1])
         return dict(answer)
 
@@ -242,7 +242,7 @@ class BadDay:
     a worker dies meanwhile.
     """
 
-    platform: Platform
+    platform: ReplayedPlatform
     first: date
     last: date
     supervisor: int
@@ -272,7 +272,7 @@ class BadDay:
 
     def join(self) -> None:
         if self._thread is None:
-            raise Failed("the bad day needs at least two days")
+            raise FailedReplay("the bad day needs at least two days")
         self._thread.join()
         if self.error:
             raise self.error
@@ -297,7 +297,7 @@ class BadDay:
 
 
 @dataclass
-class Traffic:
+class ReplayTraffic:
     """Payments over several kept-alive connections, in order but not one after the other; what got no answer
     is sent again.
     """
@@ -366,7 +366,9 @@ class Traffic:
             return 0, str(error).encode()
 
 
-def lost_events(platform: Platform, lake: Lake, traffic: Traffic, first: date, last: date) -> dict[str, int]:
+def lost_events(
+    platform: ReplayedPlatform, lake: Lake, traffic: ReplayTraffic, first: date, last: date
+) -> dict[str, int]:
     """Payments that were answered and are not everywhere where they belong: once in the log, once in the
     lake, once in the online state.
     """
@@ -404,7 +406,7 @@ def wait_for_workers(log: Path, workers: int) -> None:
     until = time.monotonic() + 120
     while log.read_text().count("serving version") < workers:
         if time.monotonic() > until:
-            raise Failed(f"not all of {workers} workers came up: {log.read_text()[-500:]}")
+            raise FailedReplay(f"not all of {workers} workers came up: {log.read_text()[-500:]}")
         time.sleep(0.2)
 
 

@@ -155,8 +155,8 @@ def prepare(as_of: date, folder: Path) -> dict[str, Any]:
     """
     from feature_repo.lake.datasets import Lake
     from mlops_assets.definitions import defs, settings
-    from mlops_assets.steps.judge import split_of
-    from mlops_assets.steps.training_rows import training_rows
+    from mlops_assets.steps.model.judge import split_of
+    from mlops_assets.steps.model.training_rows import training_rows
     from mlops_assets.use_cases.fraud.case import FRAUD
 
     make([*INGEST, *FEATURES], settings.time.start.isoformat(), (as_of - timedelta(days=1)).isoformat())
@@ -181,7 +181,7 @@ def prepare(as_of: date, folder: Path) -> dict[str, Any]:
 def trained(name: str, folder: Path) -> dict[str, Any]:
     import pandas as pd
 
-    from mlops_assets.core.judging.measures import average_precision
+    from mlops_assets.core.judging.measuring.measures import average_precision
 
     rows = pd.read_parquet(folder / "rows.parquet")
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The errors of the feature repository, and the one base that all of them have.
+"""The errors of the feature repository, and the one base of all of them.
 
 An error that only one module raises stands in that module.
 """
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 
 class FeatureError(Exception):
-    """A declaration, an event, the lake or the feature store is wrong; the message names what and where."""
+    """A declaration, an event, the lake or the feature store is wrong. The message names what and where."""
 
 
 class LakeError(FeatureError):
-    """Something about the lake itself is wrong; the message names the dataset and the partition."""
+    """The lake cannot do what was asked for. The message names the dataset and the partition."""
 
 
 class MissingPartitions(LakeError):
@@ -26,4 +26,4 @@ class MissingPartitions(LakeError):
 
 
 class DamagedPartition(LakeError):
-    """A manifest or one of its files does not hold what it says."""
+    """A manifest is damaged, or a file does not hold what its manifest says."""

@@ -1,4 +1,4 @@
-"""Moments as whole microseconds since the epoch, which is how the platform counts time."""
+"""Moments as whole microseconds since the epoch, the unit of time of the platform."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def to_us(moment: datetime) -> int:
-    """Microseconds since the epoch, exactly. A moment without a zone is UTC."""
+    """The moment in microseconds since the epoch, exact. A moment without a zone is UTC."""
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // MICROSECOND
 
 

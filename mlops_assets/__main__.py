@@ -1,4 +1,4 @@
-"""The entry point of `mlops`. What Ctrl-C does is settled before anything else is imported."""
+"""The entry point of `mlops`. It handles Ctrl-C before it imports anything else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._came = self._is_answered = False
-        # A shell has SIGINT ignored for a process in the background. That stays as it is.
+        # A shell lets a process in the background ignore SIGINT. That stays so.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupt)
         self._read, write = os.pipe()
@@ -54,7 +54,7 @@ class Interrupts:
     def came(self) -> bool:
         """Whether Ctrl-C has come since the process began.
 
-        The caller is about to end the command. Another Ctrl-C from here on ends the process at once.
+        The caller is about to end the command. A second Ctrl-C afterwards ends the process at once.
         """
         self._is_answered = True
         try:

@@ -32,7 +32,7 @@ from mlops_assets.graph.partitions import as_of_days
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.history_resource import HistoryResource
-from mlops_assets.resources.lake import LakeResource
+from mlops_assets.resources.lake import lake_of
 from mlops_assets.resources.registry import registry_of
 from mlops_assets.resources.serving_log import ServingLogResource
 from mlops_assets.sensors.retraining import retraining_sensor
@@ -112,7 +112,7 @@ def build_pipeline(case: UseCase, settings: Settings) -> Definitions:
             guard_sensor(case, settings.guard),
         ],
         resources={
-            "lake": LakeResource(root=settings.lake_root),
+            "lake": lake_of(settings, case),
             "feature_store": feature_store_of(settings, case),
             "registry": registry_of(settings),
             "history": HistoryResource(path=str(settings.history_file)),

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from serving.settings import ServingSettings
 
 COULD_NOT_START = 3
-GRACE_S = 30  # for what is in flight at SIGTERM
-INTERRUPTED = 128 + signal.SIGINT  # what a shell makes of a process that Ctrl-C ended
+GRACE_S = 30  # For requests in flight at SIGTERM.
+INTERRUPTED = 128 + signal.SIGINT  # A shell's code for a process that Ctrl-C ended.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -27,8 +27,9 @@ LOGGING = {
 
 
 def in_a_process_of_its_own() -> int:
-    """`main`, where Ctrl-C is exit 130 without a traceback at any moment: during the imports at once, later
-    once requests in flight are answered.
+    """`main` for a process that Ctrl-C ends with exit code 130 and without a traceback, at any moment.
+
+    During the imports the process ends at once. Later it ends once requests in flight are answered.
     """
     came = list[int]()
 
@@ -38,35 +39,37 @@ def in_a_process_of_its_own() -> int:
 
     try:
         signal.signal(signal.SIGINT, note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `mlops serve` blocks it until here
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `mlops serve` blocks Ctrl-C until here.
         code = main()
-    except BaseException:  # a library may have turned the interrupt into an error of its own
+    except BaseException:  # A library may have turned the interrupt into an error of its own.
         if came:
-            # Python's own end would kill the process by the signal where the interrupt met an `exec`
+            # Python's own end would kill the process by the signal where the interrupt met an `exec`.
             _leave()
         raise
-    signal.signal(signal.SIGINT, _leave)  # what is left is Python's own tidying up
+    signal.signal(signal.SIGINT, _leave)  # Only Python's own tidying up is left.
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from serving.clock import check_home
+    """Check the home and serve it; returns the exit code. Each refusal is one line on stderr."""
+    from serving.home_check import check_home
     from serving.settings import BadSetting, from_arguments
-    from serving.store.sqlite.database import open_database
-    from serving.store.sqlite.log_tables import LogError
+    from serving.store.base import BadStore
+    from serving.store.opening import serving_store
 
     try:
         settings = from_arguments(arguments)
         check_home(settings, time.time_ns() // 1_000)
-        # Each worker would tell of a full disk with a traceback, and be started again.
-        open_database(settings.database, settings.fsync).close()
-    except (BadSetting, LogError) as error:
+        # Otherwise each worker would meet a full disk with a traceback, and would be started again.
+        serving_store(settings.database, settings.fsync).close()
+    except (BadSetting, BadStore) as error:
         print(f"error: {error}", file=sys.stderr)
         return COULD_NOT_START
     return serve(settings)
 
 
 def serve(settings: ServingSettings) -> int:
+    """Serve until SIGTERM or Ctrl-C; returns the exit code."""
     import uvicorn
 
     from serving.app import create_app
@@ -82,14 +85,14 @@ def serve(settings: ServingSettings) -> int:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=GRACE_S,
-        # longer than the minute for which load balancers keep an idle connection, so that they hang up first
+        # Load balancers keep an idle connection for a minute. With a longer time here they hang up first.
         timeout_keep_alive=75,
         h11_max_incomplete_event_size=64 * 1024,
     )
     if settings.workers > 1:
         return _serve_with_workers(config)
-    # Once the server has shut down in good order it raises the signal again, which would turn exit 0 into a
-    # death by SIGTERM.
+    # The server raises the signal again once it has shut down in good order. That would turn exit code 0 into
+    # a death by SIGTERM.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     server = uvicorn.Server(config)
     server.run()
@@ -97,15 +100,15 @@ def serve(settings: ServingSettings) -> int:
 
 
 def _serve_with_workers(config: Any) -> int:
-    """Processes of their own behind one socket.
+    """Worker processes behind one socket.
 
-    A terminal sends Ctrl-C to all of them: this one answers it, and asks them to stop.
+    A terminal sends Ctrl-C to all processes. Only this one answers it, and asks the workers to stop.
     """
     from multiprocessing import resource_tracker
 
     from uvicorn.supervisors import Multiprocess
 
-    resource_tracker.ensure_running()  # what starts it unblocks Ctrl-C
+    resource_tracker.ensure_running()  # Whoever starts the tracker unblocks Ctrl-C.
 
     class Workers(Multiprocess):
         interrupted = False
@@ -132,7 +135,7 @@ def _serve_with_workers(config: Any) -> int:
 
 
 class _blocked:
-    """Processes that are started meanwhile never see Ctrl-C; this one sees it afterwards."""
+    """Block Ctrl-C. Processes that start within never see it, and this process sees it afterwards."""
 
     def __enter__(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

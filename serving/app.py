@@ -7,15 +7,16 @@ from starlette.routing import Route
 
 from serving.access.middleware import Door
 from serving.champion_registry import Registry
-from serving.protocols.native.refusals import add_handlers
+from serving.protocols.native.error_responses import add_handlers
 from serving.protocols.native.routes import add_routes
 from serving.service import Service
 from serving.settings import ServingSettings
 
 
 def create_app(settings: ServingSettings, registry: Registry | None = None) -> FastAPI:
-    """An application with parts of its own; the follower starts, and everything stops, with the application's
-    lifespan.
+    """An application with its own parts.
+
+    Its threads start and stop with its lifespan. `BadStore` where the home's store cannot be opened.
     """
     service = Service(settings, registry)
     app = FastAPI(title=f"{settings.use_case}: scoring", version="1", lifespan=service.running)

@@ -21,7 +21,8 @@ BUNDLE = "bundle"  # the artifact directory of the version's run
 DIGEST_TAG = "bundle_digest"
 SQLITE = "sqlite:///"
 
-# MLflow reads it when it is imported. Its other switch, DO_NOT_TRACK, does not know the usual "1".
+# MLflow reads this variable when MLflow is imported. MLflow's other switch, DO_NOT_TRACK, does not know the
+# usual "1".
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
@@ -39,13 +40,19 @@ class Named:
 
 
 class Registry(Protocol):
-    """What the follower needs of a model registry."""
+    """What the follower asks of a model registry."""
 
     def champion(self) -> Named | None:
-        """The version that the alias names; None where it names none. `RegistryDown` when it cannot say."""
+        """The version that the alias names; None where the alias names none.
+
+        `RegistryDown` where the registry cannot be asked.
+        """
 
     def download(self, named: Named, into: Path) -> Path:
-        """Fetch the version's bundle below `into`; returns its directory."""
+        """Fetch the version's bundle below `into`; returns the bundle's directory.
+
+        `RegistryDown` where the bundle cannot be fetched.
+        """
 
 
 class MlflowRegistry:
@@ -56,7 +63,9 @@ class MlflowRegistry:
         self._client: Any = None
 
     def champion(self) -> Named | None:
-        # Asked before every use of the client, which would make an empty registry where one was moved away.
+        """By the alias `champion`."""
+        # The database is asked first, because the client would make an empty registry where one was moved
+        # away.
         if self._uri.startswith(SQLITE) and not _has_champion(
             Path(self._uri.removeprefix(SQLITE)), self._model
         ):
@@ -75,14 +84,14 @@ class MlflowRegistry:
         return Named(str(version.version), version.run_id or "", version.tags.get(DIGEST_TAG, ""))
 
     def download(self, named: Named, into: Path) -> Path:
+        """From the artifacts of the version's run."""
         from mlflow.artifacts import download_artifacts
 
         try:
             place = f"{self._client.get_run(named.run_id).info.artifact_uri}/{BUNDLE}"
             if self._uri.startswith(SQLITE) and not urlparse(place).scheme:
-                place = str(
-                    Path(self._uri.removeprefix(SQLITE)).parent / place
-                )  # relative to the database, wherever the home is
+                # A relative place is relative to the database, wherever the home is.
+                place = str(Path(self._uri.removeprefix(SQLITE)).parent / place)
             return Path(download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=self._uri))
         except Exception as error:
             raise RegistryDown(
@@ -102,8 +111,9 @@ class MlflowRegistry:
 
 
 def _has_champion(database: Path, model: str) -> bool:
-    """Whether an SQLite registry exists and names a champion, asked read-only: MLflow's own client would
-    create or migrate what it finds.
+    """Whether an SQLite registry exists and names a champion.
+
+    The database is only read. MLflow's own client would create or migrate it.
     """
     if not database.exists():
         return False

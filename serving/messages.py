@@ -10,15 +10,11 @@ from serving.errors import ServingError
 
 
 class PlaneError(ServingError):
-    """A request that the plane does not answer with a prediction."""
+    """A request that the data plane does not answer with a prediction."""
 
 
 class NoModel(PlaneError):
     """Nothing can serve yet."""
-
-
-class StoreBusy(PlaneError):
-    """Another process holds the lock of serving.db. Nothing happened; the request may be tried again."""
 
 
 class Conflict(PlaneError):
@@ -39,7 +35,7 @@ class UnknownStream(PlaneError):
 
 
 class BadInput(PlaneError):
-    """A value that the plane refuses.
+    """A value that the data plane refuses.
 
     `kind` is one of the counted refusals, `field` the path in the request.
     """
@@ -53,8 +49,8 @@ class BadInput(PlaneError):
 class ScoredEvent:
     """An event to be decided on.
 
-    `values` holds the keys and columns of the use case by name, each of them there. `event_us` is when the
-    event happened, `created_us` (on event time only) when it came: microseconds since the epoch.
+    `values` holds every key and column of the use case by name. `event_us` is when the event happened.
+    `created_us` is when the event became known, on event time only. Both are microseconds since the epoch.
     """
 
     id: str
@@ -65,7 +61,7 @@ class ScoredEvent:
 
 @dataclass(frozen=True)
 class ReadyVector:
-    """A vector that the client made: exactly the model's features. `prediction_id` makes a repeat safe."""
+    """A vector that the client made of exactly the model's features. `prediction_id` makes a repeat safe."""
 
     features: Mapping[str, float | None]
     prediction_id: str | None = None
@@ -75,8 +71,8 @@ class ReadyVector:
 class FeedEvent:
     """An event of a further feed.
 
-    `values` holds the keys and columns of the feed by name, each of them there. `event_us` is when the event
-    happened, `created_us` (on event time only) when it came: microseconds since the epoch.
+    `values` holds every key and column of the feed by name. `event_us` is when the event happened.
+    `created_us` is when the event became known, on event time only. Both are microseconds since the epoch.
     """
 
     event_us: int
@@ -88,7 +84,7 @@ class FeedEvent:
 class FeedReceipt:
     """What became of an event of a further feed; `event_id` joins the columns that identify it by colons.
 
-    `conflict`: the id is known with other values, and these were not taken.
+    `conflict`: the id is known with other values, and nothing was changed.
     """
 
     event_id: str
@@ -97,7 +93,10 @@ class FeedReceipt:
 
 @dataclass(frozen=True)
 class Label:
-    """What became known of an event. `label_us`, when it did, is given on event time only."""
+    """What became known of an event.
+
+    `label_us` is when it became known, in microseconds since the epoch, on event time only.
+    """
 
     event_id: str
     positive: bool
@@ -106,7 +105,9 @@ class Label:
 
 @dataclass(frozen=True)
 class LabelReceipt:
-    """`known`: the event was found, so its verdict counts from now on. `duplicate`: this very label was here
+    """What became of a label.
+
+    `known`: the event was found, so its verdict counts from now on. `duplicate`: this very label was there
     already.
     """
 

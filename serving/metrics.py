@@ -1,8 +1,8 @@
-"""What Prometheus sees.
+"""The counters for Prometheus.
 
-The number of series is constant: no label ever takes a value from a request, except through a closed list.
+The number of series is constant. No label takes a value from a request, except through a closed list.
 
-With several workers each process counts for itself, and a scrape shows the one that answered it.
+With several workers each process has its own counters, and a scrape shows those of the process that answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import generate_latest
 
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
-HUNG_UP = 499  # no answer: the client had gone. Neither its fault nor ours, so a status of its own
+HUNG_UP = 499  # No answer, because the client had gone. That is neither a 4xx nor a 5xx.
 REFUSALS = (
     "late", "future", "bad_value", "conflict", "store", "overload", "no_model",
     "invalid", "json_invalid", "not_json", "too_large", "foreign_host",
@@ -29,10 +29,11 @@ UNMATCHED = "unmatched"
 
 
 class Metrics:
-    """One process's counters, on a registry of its own."""
+    """The counters of one process."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` beside every counter doubles the series and says nothing
+        # A `_created` beside every counter would double the series.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "serving_requests",
@@ -84,7 +85,7 @@ class Metrics:
         self._by_route: dict[str, Mapping[str, Any]] = {}
 
     def know_decisions(self, names: Iterable[str]) -> None:
-        """Make the series of every decision of the release that serves. The names come from no request."""
+        """Make the series of every decision. The names come from the release that serves."""
         self.decisions = _closed(self._decisions, tuple(names))
 
     def know_routes(self, templates: list[str]) -> None:
@@ -95,6 +96,7 @@ class Metrics:
             }
 
     def request(self, route: str, status: int, seconds: float) -> None:
+        """Count a request by its route's template and the class of its status."""
         of_route = self._by_route.get(route) or self._by_route[UNMATCHED]
         of_route[
             str(HUNG_UP) if status == HUNG_UP else STATUS_CLASSES[min(max(status // 100, 2), 5) - 2]
@@ -103,10 +105,12 @@ class Metrics:
             self._latency.observe(seconds)
 
     def freshness(self, ages: Mapping[str, float | None]) -> None:
+        """Show the ages, in seconds, of the views' newest events; None, for no event, is infinite."""
         for view, age in ages.items():
             self._ages.labels(view).set(math.inf if age is None else age)
 
     def exposition(self) -> bytes:
+        """The page for a scrape."""
         return generate_latest(self.registry)
 
 

@@ -1,6 +1,6 @@
 """Follows the registry's champion: fetch, verify, try, and only then swap one reference.
 
-Whatever goes wrong, the last good release goes on. The registry is asked in the follower's own thread.
+Whatever goes wrong, the release that serves goes on. The follower asks the registry in its own thread.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ log = logging.getLogger("serving.releases")
 LAST_GOOD = "last_good.json"
 DIGEST = re.compile("[0-9a-f]{64}")
 
-# Reasons why the home cannot serve a release; none: it can.
+# Gives the reasons why the home cannot serve a release. An empty list: the home can serve it.
 StateCheck = Callable[[Release], list[str]]
 
 
 @dataclass(frozen=True)
 class Champion:
-    """What serves: a version with its verified release, ready to score.
+    """The version that serves, with its verified release and its scorer.
 
-    Swapped as a whole, so that a response is of one generation.
+    A champion is swapped as a whole, so that one version alone makes each answer.
     """
 
     version: str
@@ -56,11 +56,15 @@ class Champion:
 
     @property
     def maturity_us(self) -> int:
+        """After how many microseconds silence means negative."""
         return round(self.release.maturity_days * DAY_US)
 
 
 class RefusedRelease(ServingError):
-    """The version that the alias names must not serve: for good, until the alias moves, or only now."""
+    """The version that the alias names must not serve.
+
+    `for_good`: until the alias moves. Otherwise the version is tried again after a while.
+    """
 
     def __init__(self, named: Named, why: str, for_good: bool = True) -> None:
         self.named, self.for_good = named, for_good
@@ -68,7 +72,10 @@ class RefusedRelease(ServingError):
 
 
 class Follower:
-    """Keeps `current` at the registry's champion, from a thread of its own."""
+    """Keeps `current` at the registry's champion, from its own thread.
+
+    `trouble` says in one line what is wrong; it is empty where nothing is.
+    """
 
     def __init__(
         self,
@@ -94,16 +101,18 @@ class Follower:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
+        """Follow the registry from now on, in threads."""
         for work in (self._follow, self._fall_back_when_silent):
             thread = threading.Thread(target=work, name=f"releases-{work.__name__.strip('_')}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
+        """Let the threads end."""
         self._stop.set()
 
     def poll(self) -> None:
-        """Ask once, and swap if the alias has moved to something good."""
+        """Ask the registry once, and swap if the alias names another version that is good."""
         try:
             named = self._registry.champion()
             if named is None:
@@ -132,7 +141,7 @@ class Follower:
             self._stop.wait(self._settings.poll_seconds)
 
     def _fall_back_when_silent(self) -> None:
-        """A registry that hangs instead of refusing must not keep a cold start from its copy on disk."""
+        """A registry may hang instead of refusing. A cold start then takes its copy on disk after a while."""
         if not self._stop.wait(self._settings.limits.registry_patience_s) and self.current is None:
             self._take_last_good()
 
@@ -157,8 +166,9 @@ class Follower:
             raise RefusedRelease(named, str(error), for_good=not isinstance(error, Inconclusive)) from error
 
     def _fetch(self, named: Named, directory: Path) -> None:
-        """Download beside the final place, verify, and move in one step; another worker may have done the
-        same meanwhile.
+        """Download beside the final place, verify, and move in one step.
+
+        Another worker may do the same at the same time.
         """
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = directory.parent / f".{named.digest}.{uuid.uuid4().hex}"
@@ -214,7 +224,7 @@ class Follower:
             )
 
     def _take_last_good(self) -> None:
-        """The verified copy of what served last, if there is one and it is still whole."""
+        """Serve the copy of the version that served last, if there is one and its digests hold."""
         path = self._settings.folder / LAST_GOOD
         try:
             record = json.loads(path.read_text())
@@ -237,7 +247,7 @@ class Follower:
         return f"version {self.current.version} goes on" if self.current else "nothing is served yet"
 
     def _say(self, trouble: str) -> None:
-        """Log what is wrong once, not at every poll."""
+        """Log what is wrong once, and not at every poll."""
         if trouble != self.trouble:
             self.trouble = trouble
             log.warning("%s", trouble)

@@ -1,5 +1,6 @@
-"""The parts of a running service, and how it starts and stops: readiness goes first, what is in flight
-finishes, then the door closes.
+"""The parts of a running service, and how the service starts and stops.
+
+At a stop, readiness goes first, requests in flight are answered, then the socket closes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -22,35 +24,44 @@ from serving.data_plane import DataPlane
 from serving.metrics import Metrics
 from serving.releases import Follower
 from serving.settings import ServingSettings
-from serving.store.sqlite.database import state_check, tidy_until
+from serving.store.opening import serving_store
+from serving.store.upkeep import state_check, tidy_until
 
-ORPHAN_TIMEOUT_S = 40  # more than the grace for what is in flight
+ORPHAN_TIMEOUT_S = 40  # More than the grace for requests in flight.
 log = logging.getLogger("serving")
 
 
 class Service:
-    """One process's service: settings, counters, the follower of the registry, the data plane."""
+    """The service of one process: settings, counters, the follower of the registry, the data plane."""
 
     def __init__(self, settings: ServingSettings, registry: Registry | None = None) -> None:
         self.settings = settings
         self.draining = False
         self.metrics = Metrics()
         registry = registry or MlflowRegistry(settings.tracking_uri, settings.use_case)
+        # Each thread opens its own store, which may wait longer for the lock.
+        self._patient_store = partial(serving_store, settings.database, settings.fsync, patient=True)
         self.follower = Follower(
             settings,
             registry,
-            state_check(settings.database, settings.fsync),
+            state_check(self._patient_store),
             lambda outcome: self.metrics.swaps[outcome].inc(),
         )
-        self.plane = DataPlane(settings, lambda: self.follower.current, lambda: time.time_ns() // 1_000)
+        self.plane = DataPlane(
+            settings,
+            serving_store(settings.database, settings.fsync),
+            lambda: self.follower.current,
+            lambda: time.time_ns() // 1_000,
+        )
 
     @asynccontextmanager
     async def running(self, app: Any) -> AsyncIterator[None]:
+        """The lifespan of the application: starts the threads, and stops everything at the end."""
         self.follower.start()
         stop = threading.Event()
         tidying = threading.Thread(
             target=tidy_until,
-            args=(stop, self.settings.database, self._release, self.plane.tally, self.settings.fsync),
+            args=(stop, self._patient_store, self._release, self.plane.counts),
             name="tidying",
             daemon=True,
         )
@@ -71,10 +82,9 @@ class Service:
         return champion.release if champion else None
 
     def _end_with_the_supervisor(self) -> None:
-        """A worker whose supervisor was killed closes its door at once, for the next supervisor needs the
-        port.
+        """Stop a worker whose supervisor was killed, because the next supervisor needs the port.
 
-        What is in flight finishes within the grace that the server gives at SIGTERM.
+        Requests in flight are answered within the grace that the server gives at SIGTERM.
         """
         supervisor = multiprocessing.parent_process()
         if supervisor is None or threading.current_thread() is not threading.main_thread():
@@ -92,8 +102,9 @@ class Service:
         threading.Thread(target=watch, name="supervisor", daemon=True).start()
 
     def _drain_before_exit(self) -> None:
-        """On SIGTERM say 503 on readiness first, and hand the signal to the server a moment later, so that a
-        balancer can turn away in between.
+        """On SIGTERM answer 503 on readiness first, and hand the signal to the server a moment later.
+
+        A load balancer can turn away in between.
         """
         if threading.current_thread() is not threading.main_thread():
             return

@@ -1,4 +1,4 @@
-"""Every setting of the scoring service, as one value that is made at the edge and passed in."""
+"""Every setting of the scoring service, as one value that is made from the command line and passed in."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ class BadSetting(ServingError, ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service refuses of any client, and when it gives up.
+    """What the service refuses of any client, and when the service gives up.
 
-    What it believes of an event is the release's to say (`Bounds`).
+    What is believable of an event stands in the release (`Bounds`).
     """
 
-    body_bytes: int = 1_000_000  # a full batch of labels is 200 kB
-    in_flight: int = 512  # beyond it 503: at 0.4 ms each, the last one would wait 200 ms
-    store_deadline_s: float = 0.25  # for the lock on serving.db; a request does not wait longer
-    check_timeout_s: float = 60.0  # loading LightGBM and scoring the golden rows takes about 4 s
-    retry_s: float = 60.0  # until a release that could not be tried to the end is tried again
-    # a cold start waits this long for a silent registry before it takes the copy on disk
+    body_bytes: int = 1_000_000  # A full batch of labels has 200 kB.
+    in_flight: int = 512  # At 0.4 ms each, the last of them waits 200 ms. One more is answered 503.
+    store_deadline_s: float = 0.25  # How long a request waits for the lock of the store.
+    check_timeout_s: float = 60.0  # Loading LightGBM and scoring the golden rows takes about 4 s.
+    retry_s: float = 60.0  # Until a release that could not be tried to the end is tried again.
+    # How long a cold start waits for a silent registry before it takes the copy on disk.
     registry_patience_s: float = 20.0
 
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """`home` is MLOPS_HOME.
+    """The settings of one service. `home` is MLOPS_HOME. `BadSetting` for a value that cannot be used.
 
-    `clock="event"` lets the newest event be now, for simulated time; `now` is the day from which a person
-    wants it to go on. A home whose newest day is more than `far_days` from the clock is refused at the start,
-    or warned of, as `when_far` says.
+    With `clock="event"` the newest event is now, for simulated time. `now` is the day from which a person
+    wants event time to go on. A home whose newest day is more than `far_days` from the clock is refused at
+    the start, or warned of, as `when_far` says.
 
-    `fsync` makes each commit survive a power cut, at the price of a disk flush each; without it a crash of
-    the process loses nothing, a power cut the last moments.
+    `fsync` makes each commit survive a power cut, at the price of a disk flush each. Without it, a crash of
+    the process loses nothing, and a power cut loses the last moments.
     """
 
     home: Path
     use_case: str = BEFORE.name
-    events: str = BEFORE.event.dataset  # the dataset of events, whose days say how far the lake is
+    events: str = BEFORE.event.dataset  # The dataset of events. Its days say how far the lake is.
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
     clock: Clock = "wall"
     now: date | None = None
-    lake: str = ""  # where its newest day is asked for; empty: the folder lake/ of the home
+    lake: str = ""  # Where the newest day is asked for. Empty: the folder lake/ of the home.
     far_days: int = 30
     when_far: WhenFar = "refuse"
     poll_seconds: float = 2.0
-    registry: str = ""  # MLflow tracking URI; empty: SQLite under home
+    registry: str = ""  # MLflow's tracking URI. Empty: SQLite under the home.
     fsync: bool = False
-    drain_seconds: float = 0.5  # between readiness 503 and the closed door, so that a balancer can see it
+    drain_seconds: float = 0.5  # Between 503 on readiness and the closed socket.
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -81,30 +81,34 @@ class ServingSettings:
             raise BadSetting(f"--poll {self.poll_seconds}: seconds, more than 0")
         if self.now is not None and self.clock != "event":
             raise BadSetting(
-                f"--now {self.now}: only with --clock event; on the wall clock the machine says what time"
-                " it is"
+                f"--now {self.now}: only with --clock event; the wall clock is the machine's own"
             )
         if self.far_days < 1:
             raise BadSetting(f"--far-days {self.far_days}: at least 1")
 
     @property
     def tracking_uri(self) -> str:
+        """Where MLflow's registry is."""
         return self.registry or f"sqlite:///{self.home.resolve()}/mlflow/mlflow.db"
 
     @property
     def lake_root(self) -> str:
+        """Where the lake is."""
         return self.lake or str(self.home / "lake")
 
     @property
     def folder(self) -> Path:
+        """The service's own folder in the home: the store, and copies of bundles."""
         return self.home / "serving"
 
     @property
     def database(self) -> Path:
+        """The file of the store."""
         return self.folder / "serving.db"
 
 
 def is_loopback(host: str) -> bool:
+    """Whether a host name or address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -161,7 +165,7 @@ def from_arguments(
         type=int,
         default=30,
         metavar="DAYS",
-        help="by which the home's newest day may be off the clock",
+        help="how far the home's newest day may be from the clock",
     )
     parser.add_argument(
         "--when-far",

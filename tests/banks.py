@@ -50,8 +50,7 @@ allow_dirty = true
 """
 
 
-# The bank of tests/assets/test_model.py, on which the first version passes the gate and the one of a day
-# later does not.
+# The bank of test_model.py. Its first version passes the gate, and the version of a day later does not.
 BANK = bank(customers=1000, merchants=500, train_days=30, max_rounds=60, gate="min_positives = 15")
 # So small a bank proves no gain: its gate takes a version that is about as good, where what the gate weighs
 # is not the question.

@@ -12,7 +12,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from mlops_assets.resources.environments import Ingest, Model, Retraining, Settings, Time, Verdicts
+from mlops_assets.resources.config_sections import Ingest, Model, Retraining, Time, Verdicts
+from mlops_assets.resources.environments import Settings
 
 ROOT = Path(__file__).parents[1]
 HANDBOOK = ROOT.parent / "shared" / "data" / "handbook"

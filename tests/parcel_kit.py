@@ -5,16 +5,14 @@ Parcels have a nullable key, a key of another join key, two decisions and a furt
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 from serving_kit import MINUTE_US, START_US, tiny_release
 
-from feature_repo.engine.from_feast import plan_from_feast
 from feature_repo.engine.plan import FeaturePlan
+from feature_repo.store import declared_plan
 from serving.contract.bundle import Release
 from serving.contract.policy import Policy
 from serving.contract.subject import Decisions, Event, Feed, Key, Labels, Number, Subject, Text
@@ -59,20 +57,7 @@ PARCELS = Subject(
 
 def parcels_plan() -> FeaturePlan:
     """The plan of the declared feature service, without a registry."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from feast import StreamFeatureView
-        from feast.on_demand_feature_view import OnDemandFeatureView
-
-        from feature_repo.parcels import services, views
-    declared = list(vars(views).values())
-    service = services.parcel_lateness
-    store: Any = SimpleNamespace(
-        get_feature_service=lambda name: service,
-        list_stream_feature_views=lambda: [v for v in declared if isinstance(v, StreamFeatureView)],
-        list_on_demand_feature_views=lambda: [v for v in declared if isinstance(v, OnDemandFeatureView)],
-    )
-    return plan_from_feast(store, service.name)
+    return declared_plan("feature_repo.parcels", "parcel_lateness", {"depot": "origin"})
 
 
 def parcels_release(plan: FeaturePlan, review: float = 0.3) -> Release:

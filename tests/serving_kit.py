@@ -10,15 +10,18 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
 import pyarrow as pa
 
+from feature_repo.engine.from_feast import plan_from_feast
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.before_subjects import BEFORE
@@ -26,16 +29,37 @@ from serving.contract.bounds import Bounds
 from serving.contract.bundle import Release, as_row, write_release
 from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator, Scorer
+from serving.contract.subject import Subject
 from serving.data_plane import DataPlane
 from serving.messages import ScoredEvent
 from serving.releases import Champion
 from serving.settings import Limits, ServingSettings
+from serving.store.base import ServingLog
+from serving.store.opening import serving_log
+from serving.store.sqlite.writing import SqliteServingStore
 
 ROOT = Path(__file__).parents[1]
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
 START_US = 1_522_540_800_000_000  # 2018-04-01
 ALLOW_ALL, BLOCK_ALL, REVIEW_ALL = Policy(2, 3), Policy(0, 0), Policy(0, 2)
 JSON = {"content-type": "application/json"}
+
+
+def fraud_service_plan() -> FeaturePlan:
+    """The fraud service's plan from its Feast declarations, without a registry."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from feast import StreamFeatureView
+        from feast.on_demand_feature_view import OnDemandFeatureView
+
+        from feature_repo.fraud import services, views
+    declared = list(vars(views).values())
+    store = SimpleNamespace(
+        get_feature_service=lambda name: services.fraud_v1,
+        list_stream_feature_views=lambda: [v for v in declared if isinstance(v, StreamFeatureView)],
+        list_on_demand_feature_views=lambda: [v for v in declared if isinstance(v, OnDemandFeatureView)],
+    )
+    return plan_from_feast(store, "fraud_v1")
 
 
 def tiny_release(plan: FeaturePlan, seed: int = 0, policy: Policy | None = None, trees: int = 5) -> Release:
@@ -70,7 +94,7 @@ def tiny_release(plan: FeaturePlan, seed: int = 0, policy: Policy | None = None,
 
 
 REFERENCE = pa.table({"score": [0.1, 0.2]})
-PORTABLE = b"the service never reads it"
+ONNX_FILE = b"the service never reads it"
 
 
 @dataclass
@@ -97,7 +121,7 @@ class TinyRegistry:
         from mlflow import MlflowClient
 
         (self.home / "mlflow").mkdir(parents=True, exist_ok=True)
-        written = write_release(release, scratch / "bundle", REFERENCE, PORTABLE)
+        written = write_release(release, scratch / "bundle", REFERENCE, ONNX_FILE)
         if spoil:
             spoil(scratch / "bundle")
         client = MlflowClient(self.uri, self.uri)
@@ -240,6 +264,16 @@ def transaction(
     return ScoredEvent(name, at_us, values, created_us)
 
 
+def logged_decisions(database: Path, day: str, subject: Subject = BEFORE) -> pa.Table:
+    """The decisions of a day on record."""
+    return serving_log(database).decisions(day, subject)
+
+
+def logged_labels(database: Path, day: str, subject: Subject = BEFORE) -> pa.Table:
+    """The labels of a day on record."""
+    return serving_log(database).labels(day, subject)
+
+
 class Bench:
     """A plane on event time (or a wall clock that the test sets) whose champion can be changed."""
 
@@ -248,15 +282,29 @@ class Bench:
     ) -> None:
         self.settings = ServingSettings(home, clock=clock, limits=limits or Limits())  # type: ignore[arg-type]
         self.champion, self.now_us = champion, START_US
-        self.plane = DataPlane(self.settings, lambda: self.champion, lambda: self.now_us)
+        self.store = SqliteServingStore(self.settings.database)
+        self.plane = DataPlane(self.settings, self.store, lambda: self.champion, lambda: self.now_us)
 
     def turn(self, at_us: int) -> None:
         """Put event time where a person wants it, as `--now` does."""
         self.connection.execute("UPDATE sequence SET clock_us = ?, newest_us = ?", (at_us, at_us))
 
     @property
+    def log(self) -> ServingLog:
+        """What is on record, as others read it."""
+        return serving_log(self.settings.database)
+
+    def decisions(self, day: str) -> pa.Table:
+        """The decisions of a day on record, of the use case before there were others."""
+        return self.log.decisions(day, BEFORE)
+
+    def labels(self, day: str) -> pa.Table:
+        """The labels of a day on record, of the use case before there were others."""
+        return self.log.labels(day, BEFORE)
+
+    @property
     def connection(self) -> sqlite3.Connection:
-        return self.plane._connection
+        return self.store.connection
 
     def verdicts(self, transaction_id: str) -> list[tuple[int, bool]]:
         assert self.champion is not None

@@ -31,7 +31,7 @@ from mlops_assets.resources.decision_history import History
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.history_resource import HistoryResource
-from mlops_assets.resources.lake import LakeResource
+from mlops_assets.resources.lake import lake_of
 from mlops_assets.resources.registry import ModelRegistry, registry_of
 from mlops_assets.resources.serving_log import ServingLogResource
 from mlops_assets.use_cases.fraud.case import FRAUD
@@ -103,7 +103,7 @@ class World:
         self.registry: ModelRegistry = registry_of(settings)
         self.history = History(str(settings.home / "history.jsonl"))
         self.resources = {
-            "lake": LakeResource(root=settings.lake_root),
+            "lake": lake_of(settings, FRAUD),
             "feature_store": feature_store_of(settings, FRAUD),
             "registry": self.registry,
             "history": HistoryResource(path=self.history.path),

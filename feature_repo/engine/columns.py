@@ -1,5 +1,7 @@
-"""Lake columns as arrays that can be aggregated exactly: numbers of a declared scale and whole numbers as
-int64, other floats as integers of a common binary unit.
+"""Columns of the lake as arrays that can be aggregated exactly.
+
+Numbers of a declared scale and whole numbers are int64. Other floats are integers of one binary unit for the
+whole column.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import FeatureError
 
-LARGEST = 2**62  # Of a scaled value: two of them fit an int64.
+LARGEST = 2**62  # The greatest scaled value. The sum of two of them fits an int64.
 
 
 class BadEvent(FeatureError):
-    """A value that no event may carry. `field` names the column, `value` is what it held."""
+    """A value that no event may carry. `field` names the column, `value` is the value."""
 
     def __init__(self, field: str, value: object) -> None:
         self.field, self.value = field, value
@@ -27,11 +29,11 @@ class BadEvent(FeatureError):
 
 @dataclass(frozen=True)
 class ExactColumn:
-    """`values / unit` is what the lake holds.
+    """A column of exact integers. The lake holds `values / unit`.
 
-    `values` are int64, or Python's integers where these are too large, and 0 where `valid` is false.
-    `ordered` compares like the values do. `whole` says that sums of it are whole numbers, `binary` that it
-    holds floats of no declared scale.
+    `values` are int64, or Python's integers where int64 is too small. They are 0 where `valid` is false.
+    `ordered` has the order of the values. `whole` says that the sums of the column are whole numbers.
+    `binary` says that the column holds floats without a declared scale.
     """
 
     values: NDArray[Any]
@@ -60,16 +62,17 @@ class ExactColumn:
         return max(abs(int(self.values.max())), abs(int(self.values.min()))) if len(self.values) else 0
 
     def worst(self, function: str) -> Any:
-        """What loses against every value in `min` or `max`."""
+        """The value that loses against every other value in `min` or `max`."""
         if self.binary:
             return np.inf if function == "min" else -np.inf
         return np.iinfo(np.int64).max if function == "min" else np.iinfo(np.int64).min
 
 
 def number_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
-    """A numeric, boolean or timestamp column as exact integers, times `scale` decimals where it is declared.
+    """A numeric, boolean or timestamp column as exact integers.
 
-    NaN counts as null. Infinite values, values beyond 2^62 and other types raise `BadEvent`.
+    `scale` is the number of decimals that the integers hold; None where no scale is declared. NaN counts as
+    null. Infinite values, values beyond 2^62 and columns of other types raise `BadEvent`.
     """
     kind = array.type
     if pa.types.is_timestamp(kind):
@@ -104,7 +107,7 @@ def microseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 def code_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
-    """Any column as small integers that are equal where the values are."""
+    """Any column as small integers. Equal values have equal integers."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         valid = array.is_valid().to_numpy(zero_copy_only=False)
         codes = pc.fill_null(array.dictionary_encode().indices.cast(pa.int64()), 0).to_numpy(
@@ -118,9 +121,9 @@ def code_column(name: str, array: pa.Array, scale: int | None) -> ExactColumn:
 
 
 def scaled_value(name: str, value: Any, scale: int) -> int | None:
-    """One value as `number_column` holds it, null for None.
+    """One value as the integer that `number_column` holds; None for None.
 
-    NaN, infinity, a value beyond 2^62 and what is no number raise `BadEvent`.
+    `BadEvent` for NaN, infinity, a value beyond 2^62, and a value that is no number.
     """
     if value is None:
         return None
@@ -143,8 +146,9 @@ def _scaled(name: str, floats: NDArray[np.float64], valid: NDArray[np.bool_], sc
 
 
 def _binary(floats: NDArray[np.float64], valid: NDArray[np.bool_]) -> ExactColumn:
-    """Every float64 is an integer times a power of two. With one power for the whole column, sums of floats
-    are sums of integers and lose nothing.
+    """Floats as integers times one power of two. Every float64 is such a product.
+
+    Sums of the integers lose nothing, because the power is the same for the whole column.
     """
     mantissas, exponents = np.frexp(floats)
     integers = np.ldexp(mantissas, 53).astype(np.int64).astype(object)

@@ -1,4 +1,4 @@
-"""What Feast's declarations mean to the engine: feature services as plans, views as what they compute."""
+"""The meaning of Feast's declarations for the engine: feature services as plans, views as aggregates."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from feature_repo.times import HOUR_US, period_us
 def plan_from_feast(store: Any, service_name: str, joined_by: Mapping[str, str] | None = None) -> FeaturePlan:
     """The plan of a registered feature service.
 
-    Views hold what the vector or an on-demand function needs, in the order of their declaration.
-
-    `joined_by` says which column of the scored event holds a join key of another name, as `Key(join=)` of a
-    use case does. `view.with_join_key_map` in the service says the same for one view, and is stronger.
-    Raises `PlanError` for what the engine cannot compute.
+    The plan has the views that the vector or an on-demand function needs, in the order of their declaration.
+    `joined_by` maps a join key to the column of the scored event that holds it, where the names differ, as
+    `Key(join=)` of a use case does. `view.with_join_key_map` in the service does the same for one view and
+    wins. Raises `PlanError` for a declaration that the engine cannot compute.
     """
     service = store.get_feature_service(service_name)
     projections = {p.name: [f.name for f in p.features] for p in service.feature_view_projections}
@@ -47,9 +46,10 @@ def plan_from_feast(store: Any, service_name: str, joined_by: Mapping[str, str] 
 
 
 def view_from_feast(view: Any, wanted: set[str] | None = None) -> ViewPlan:
-    """What the engine needs of a StreamFeatureView; `wanted` limits it to some features.
+    """A StreamFeatureView as the engine computes it; `wanted` limits it to some features.
 
-    Raises `PlanError` where the engine cannot compute the view, or its source does not say what an event is.
+    Raises `PlanError` where the engine cannot compute the view, or the view's source does not say what
+    identifies an event.
     """
     path, tags = _source_of(view)
     if len(view.entity_columns) != 1:
@@ -110,12 +110,12 @@ def _on_demand(view: Any) -> OnDemandPlan:
 
 
 def _read_by(view: Any) -> Sequence[Any]:
-    """The projections of views that an on-demand view reads, in a fixed order."""
+    """The projections of the views that an on-demand view reads, in a fixed order."""
     return [projection for _, projection in sorted(view.source_feature_view_projections.items())]
 
 
 def _asked(view: ViewPlan, renamed: Mapping[str, str]) -> ViewPlan:
-    """The view as the scored event asks it, whose column may have another name than the join key."""
+    """The view with the event's column that holds its key, where the join key has another name."""
     column = renamed.get(view.entity, view.entity)
     return view if column == view.entity else replace(view, asked=column)
 

@@ -1,10 +1,9 @@
-"""A number that stands for an id is its decimal text.
+"""A number that is an id becomes its decimal text, by one rule for files, entity frames, pushes and
+questions.
 
-Files, entity frames, pushes and online questions share this one rule.
-
-Ids are text everywhere in the platform. People hold them as numbers: an int64 column, or a float column
-because pandas makes floats of integers once one of them is missing. A number with a fraction is no id, and
-neither is a float so large that it skips integers.
+Ids are text everywhere in the platform. People hold ids as numbers: as an int64 column, or as a float column
+because pandas makes floats of integers once one of them is missing. A number with a fraction is no id. A
+float so large that it skips integers is no id either.
 """
 
 from __future__ import annotations
@@ -21,7 +20,11 @@ import pyarrow.compute as pc
 
 from feature_repo.errors import FeatureError
 
-EXACT = {16: 2**11, 32: 2**24, 64: 2**53}  # Bits of a float, and from where on it skips integers.
+EXACT = {
+    16: 2**11,
+    32: 2**24,
+    64: 2**53,
+}  # The bits of a float, and the first number from which it skips integers.
 
 
 class NotAnId(FeatureError, ValueError):
@@ -34,9 +37,10 @@ class NotAnId(FeatureError, ValueError):
 
 
 def id_text(value: object) -> str:
-    """One value as an id.
+    """One value as the text of an id.
 
-    Text stays as it is; integers and whole numbers are their decimal text; anything else is `NotAnId`.
+    Text stays unchanged. An integer or a whole number becomes its decimal text. Any other value raises
+    `NotAnId`.
     """
     if isinstance(value, str):
         return value
@@ -57,7 +61,7 @@ def id_text(value: object) -> str:
 
 
 def id_texts(column: str, values: Iterable[Any]) -> list[str]:
-    """`id_text` of each value of a column; `NotAnId` names the first that is none."""
+    """`id_text` of each value of a column. `NotAnId` names the first value that is no id."""
     texts = []
     for row, value in enumerate(values):
         try:
@@ -68,7 +72,7 @@ def id_texts(column: str, values: Iterable[Any]) -> list[str]:
 
 
 def ids_of_numbers(array: pa.Array) -> pa.Array | None:
-    """`id_text` of a column of integers, floats or decimals: null where there is no id.
+    """`id_text` of a column of integers, floats or decimals; null where a value is no id.
 
     None where the column is of another type.
     """
@@ -76,7 +80,7 @@ def ids_of_numbers(array: pa.Array) -> pa.Array | None:
     if pa.types.is_integer(kind):
         return array.cast(pa.string())
     if pa.types.is_floating(kind):
-        array = array.cast(pa.float32()) if kind.bit_width == 16 else array  # Arrow rounds no float16
+        array = array.cast(pa.float32()) if kind.bit_width == 16 else array  # Arrow cannot round a float16
         whole = pc.and_(
             pc.equal(pc.floor(array), array), pc.less(pc.abs(array), float(EXACT[kind.bit_width]))
         )
@@ -90,7 +94,7 @@ def ids_of_numbers(array: pa.Array) -> pa.Array | None:
 
 
 def why_no_id(value: object) -> str:
-    """What keeps a value from being an id, with the remedy."""
+    """Why a value is no id, with the remedy."""
     if value is None or value != value:
         return "not an identifier; it is missing"
     if isinstance(value, (float, np.floating, Decimal)) and math.isfinite(value):

@@ -1,4 +1,4 @@
-"""A feature service as plain data, without Feast: what offline, online and release bundles compute from."""
+"""A feature service without Feast: the plan that offline, online and release bundles compute from."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ RowFunction = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class PlanError(FeatureError):
-    """A declaration that the engine cannot compute; the message names it."""
+    """A declaration that the engine cannot compute. The message names it."""
 
 
 @dataclass(frozen=True)
 class Aggregate:
     """One feature: `function` of `column` over the events of the last `window_us` microseconds.
 
-    `function` is a name of `feature_repo.engine.functions`, whose modules say what each of them gives.
+    `function` is a name of `feature_repo.engine.functions`. The module of a function says what the function
+    gives.
     """
 
     name: str
@@ -47,12 +48,12 @@ class Aggregate:
 
     @property
     def computed_by(self) -> Function:
-        """The function itself."""
+        """The function of that name."""
         return FUNCTIONS[self.function]
 
     @property
     def reads_values(self) -> bool:
-        """Whether the feature needs the column's values, beyond the times of events."""
+        """Whether the feature needs the values of the column, and not only the times of events."""
         return self.computed_by.reads(self.column)
 
 
@@ -62,14 +63,14 @@ class ViewPlan:
 
     - `entity`: the view's join key, a column of the stream.
     - `asked`: the column of the scored event that holds the key, where it has another name than `entity`.
-    - `hop_us`: floors the lower bound of every window (0: exact).
-    - `scales`: the decimals of the exact columns. Another column is aggregated as what it is.
+    - `hop_us`: the lower bound of every window is floored to this number of microseconds (0: exact).
+    - `scales`: the decimals of the exact columns. Every other column is aggregated as it is.
     - `event_id`: the columns that identify an event of the stream.
-    - `keys`: all ids of the stream that a view could go by.
-    - `ttl_us`: a key without an event for so long has no values: every feature is null, counts too (0:
-      never).
-    - `stale_us`: how old the newest event of the whole stream may be before answers that rest on the stream
-      count as degraded (0: any age).
+    - `keys`: all ids of the stream that a view could have as its key.
+    - `ttl_us`: a key without an event for so long has no values. Every feature is then null, counts too (0:
+      no limit).
+    - `stale_us`: when the newest event of the whole stream is older, answers that rest on the stream count as
+      degraded (0: no limit).
     """
 
     name: str
@@ -105,7 +106,7 @@ class ViewPlan:
         return lower // self.hop_us * self.hop_us if self.hop_us else lower
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for the digest and the bundle."""
+        """The plan as JSON values, for the digest and the bundle."""
         return {
             "name": self.name,
             "entity": self.entity,
@@ -117,14 +118,14 @@ class ViewPlan:
             "keys": list(self.keys),
             "ttl_us": self.ttl_us,
             "stale_us": self.stale_us,
-            # Only where it says something: plans of before have no such field, and a plan has a digest.
+            # Written only where it is set. Plans of earlier versions have no such field.
             **({"asked": self.asked} if self.asked else {}),
         }
 
 
 @dataclass(frozen=True)
 class OnDemandPlan:
-    """A function of a row, `module:name`: view features and request fields in, features out.
+    """A function of a row, `module:name`, from view features and request fields to features.
 
     The function gives all its outputs for a row of nulls too.
     """
@@ -135,14 +136,14 @@ class OnDemandPlan:
     outputs: tuple[str, ...]
 
     def load(self) -> RowFunction:
-        """The function itself; `ImportError` or `AttributeError` where the code has none of that name."""
+        """The function. `ImportError` or `AttributeError` where the code has no function of that name."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)
 
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """What has to be computed for one feature service. `features` is the vector, in order."""
+    """Everything to compute for one feature service. `features` is the vector, in order."""
 
     service: str
     views: tuple[ViewPlan, ...]
@@ -150,7 +151,7 @@ class FeaturePlan:
     features: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for the digest and the bundle."""
+        """The plan as JSON values, for the digest and the bundle."""
         return {
             "service": self.service,
             "views": [v.to_dict() for v in self.views],
@@ -162,7 +163,7 @@ class FeaturePlan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeaturePlan:
-        """`to_dict` undone; data of before lack fields that have a default."""
+        """The plan that `to_dict` gave. Plans of earlier versions lack fields that have a default."""
         on_demand = tuple(
             OnDemandPlan(o["name"], o["function"], tuple(o["inputs"]), tuple(o["outputs"]))
             for o in values["on_demand"]
@@ -176,24 +177,24 @@ class FeaturePlan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the plan: equal plans have equal digests."""
+        """SHA-256 of the plan. Equal plans have equal digests."""
         return hashlib.sha256(
             json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()
 
     @property
     def request_fields(self) -> tuple[str, ...]:
-        """What a request has to bring beside its keys: the inputs that no view gives."""
+        """The fields that a request has to have beside its keys: the inputs that no view gives."""
         known = {a.name for v in self.views for a in v.aggregates}
         return tuple(dict.fromkeys(i for o in self.on_demand for i in o.inputs if i not in known))
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The columns of the scored event that its history goes by, in the order of the views."""
+        """The columns of the scored event that hold a key of a view, in the order of the views."""
         return tuple(dict.fromkeys(v.asked_by for v in self.views))
 
     def event_id(self, stream: str, event: Mapping[str, object], event_us: int) -> str:
-        """The id by which the online state knows an event of the stream, from the event's columns.
+        """The id of an event of the stream in the online state, from the event's columns.
 
         Raises `PlanError` for a stream that no view reads.
         """
@@ -204,7 +205,10 @@ class FeaturePlan:
 
 
 def over_columns(function: RowFunction, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """A function of a row, for the rows of some columns of one length: a list for each of its outputs."""
+    """A function of a row, applied to every row of some columns of one length.
+
+    Returns a list for each output of the function.
+    """
     result: dict[str, list[Any]] = {name: [] for name in function(dict.fromkeys(columns))}
     for row in zip(*columns.values(), strict=True):
         for name, value in function(dict(zip(columns, row, strict=True))).items():

@@ -1,6 +1,4 @@
-"""Features that need the scored transaction itself: one plain function of a row, used for training and for a
-single request alike.
-"""
+"""Features that need the scored transaction: one function of a row, for training and for a single request."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +6,7 @@ from typing import Any
 SECOND_US = 1_000_000
 HOUR_US = 3_600 * SECOND_US
 DAY_US = 24 * HOUR_US
-LAST_NIGHT_HOUR = 6  # as in the handbook of fraud detection: night is 0:00 to 6:59
+LAST_NIGHT_HOUR = 6  # Night is 0:00 to 6:59, as in the handbook of fraud detection
 
 
 def transaction_context(row: Mapping[str, Any]) -> dict[str, float | int | None]:
@@ -40,11 +38,11 @@ def transaction_context(row: Mapping[str, Any]) -> dict[str, float | int | None]
     }
 
 
-# NaN is the one value that differs from itself.
+# Only NaN differs from itself.
 
 
 def _ratio(a: Any, b: Any) -> float | None:
-    return None if a is None or not b or a != a or b != b else a / b  # `not b` is null or zero
+    return None if a is None or not b or a != a or b != b else a / b  # `not b`: null or zero
 
 
 def _difference(a: Any, b: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""The things that have a history: customers who pay, merchants who are paid."""
+"""The entities with a history: customers who pay, merchants who are paid."""
 
 from feast import Entity, ValueType
 

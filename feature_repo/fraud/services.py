@@ -1,4 +1,4 @@
-"""The contract that training and serving both ask for by name.
+"""The feature service that training and serving both ask for by name.
 
 The order of its features is the order of the model's vector.
 """

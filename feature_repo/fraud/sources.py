@@ -1,9 +1,12 @@
-"""The streams that features are made of: events in the lake, and the way to push newer ones.
+"""The streams that features are made from: events in the lake, and the way to push newer events.
 
-Tags of a source, read by the engine: `scale.<column>` is the number of decimals that a column is exact to
-(0 for whole numbers and booleans), `event_id` names the columns that together identify an event, `keys` the
-ids that views may go by, `nullable` those of the keys that a pushed event may lack, and `stale_after_hours`
-says how long a stream may be silent before answers that rest on it count as degraded.
+The engine reads these tags of a source:
+
+- `scale.<column>`: the number of decimals that a column is exact to (0 for whole numbers and booleans).
+- `event_id`: the columns that together identify an event.
+- `keys`: the ids that views may have as their key.
+- `nullable`: the keys that a pushed event may lack.
+- `stale_after_hours`: how long a stream may be silent before answers that rest on it count as degraded.
 """
 
 from feast import FileSource, PushSource
@@ -31,7 +34,7 @@ verdicts = FileSource(
     file_format=ParquetFormat(),
     timestamp_field="event_timestamp",
     created_timestamp_column="created_timestamp",
-    # A contradiction is a further verdict on the same transaction: only the two columns together name one.
+    # A contradiction is a second verdict on the same transaction, so only the two columns together name one.
     tags={
         "event_id": "transaction_id,event_timestamp",
         "keys": "customer_id,merchant_id",

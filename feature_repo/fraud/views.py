@@ -1,6 +1,4 @@
-"""Features of the fraud case: windowed aggregations of two streams, and what follows from them once a
-transaction asks.
-"""
+"""Features of the fraud case: aggregations of two streams, and features of the scored transaction."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,7 +16,7 @@ FLAGS = {"is_declined", "is_fraud"}
 
 
 def over(days: tuple[int, ...], function: str, column: str, name: str) -> list[Aggregation]:
-    """The same aggregation over several windows; `{}` in the name stands for the days."""
+    """The same aggregation over several windows. `{}` in the name becomes the number of days."""
     return [
         Aggregation(column=column, function=function, time_window=timedelta(days=d), name=name.format(d))
         for d in days

@@ -1,8 +1,7 @@
-"""The lake is the truth: immutable Parquet files named by their digest, and one manifest a partition that
-says which of them count.
+"""The lake: immutable Parquet files named by their digest, and one manifest a partition that names its files.
 
-A partition changes in one step, when its manifest is moved in place. Readers go by manifests and never by
-globs, so that a killed writer leaves the old content visible and its neighbours untouched.
+A partition changes in one step, when its new manifest is moved in place. Readers read the files of the
+manifest and never search a folder. A killed writer therefore leaves the old content visible.
 """
 
 from __future__ import annotations
@@ -51,9 +50,10 @@ class Lake:
         validated: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> Manifest:
-        """Replace the content of one partition.
+        """Replace the content of one partition. Returns its new manifest.
 
-        Readers see the old content until the manifest moves, and the new one after.
+        Readers see the old content until the manifest is moved in place, and the new content afterwards.
+        `LakeError` where the partition cannot be written.
         """
         content, file = encode(table)
         self._put(f"{dataset}/{partition}/{file.name}", content)
@@ -63,9 +63,9 @@ class Lake:
         return manifest
 
     def manifest(self, dataset: str, partition: str) -> Manifest | None:
-        """The partition's manifest, or None where it was never written.
+        """The partition's manifest; None where the partition was never written.
 
-        A manifest that cannot be read is `DamagedPartition`.
+        `DamagedPartition` where the manifest cannot be read.
         """
         try:
             content = self.fs.cat_file(f"{self._path}/{dataset}/{partition}/{MANIFEST}")
@@ -78,8 +78,9 @@ class Lake:
         return self.between(dataset, "", "\U0010ffff")
 
     def between(self, dataset: str, first: str, last: str, *, validated: bool = False) -> list[str]:
-        """The written partitions from `first` to `last`, both included; with `validated`, only those whose
-        checks have passed.
+        """The written partitions from `first` to `last`, both included, in order.
+
+        With `validated`, only partitions whose checks have passed.
         """
         try:
             names = [
@@ -98,8 +99,9 @@ class Lake:
         return [name for name in names if self.fs.exists(f"{self._path}/{dataset}/{name}/{MANIFEST}")]
 
     def manifests(self, dataset: str, partitions: Iterable[str]) -> list[Manifest]:
-        """The manifests of all the partitions asked for; any that is missing raises `MissingPartitions` with
-        its name.
+        """The manifests of the partitions, in the order of the argument.
+
+        `MissingPartitions` names the partitions that were never written.
         """
         found = {p: self.manifest(dataset, p) for p in partitions}
         if missing := sorted(p for p, m in found.items() if m is None):
@@ -107,7 +109,7 @@ class Lake:
         return [m for m in found.values() if m is not None]
 
     def files(self, dataset: str, partitions: Iterable[str]) -> list[str]:
-        """Full paths of the data files, for engines that read Parquet themselves."""
+        """The full paths of the data files, for engines that read Parquet."""
         return [
             f"{self.root}/{m.dataset}/{m.partition}/{f.name}"
             for m in self.manifests(dataset, partitions)
@@ -115,9 +117,10 @@ class Lake:
         ]
 
     def read(self, dataset: str, partitions: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of the partitions, in the order asked for.
+        """The rows of the partitions, in the order of the argument.
 
-        Partitions never written raise `MissingPartitions`.
+        `MissingPartitions` for partitions that were never written, `DamagedPartition` for files that do not
+        hold what their manifest says. `LakeError` where the partitions have different columns.
         """
         manifests = self.manifests(dataset, partitions)
         if not manifests:
@@ -134,8 +137,8 @@ class Lake:
         place = f"{manifest.dataset}/{manifest.partition}/{file.name}"
         path = f"{self._path}/{place}"
         try:
-            # Arrow's threads may still hold the file as the interpreter ends, which aborts the process if the
-            # file is a Python object.
+            # Arrow's threads may still hold the file when the interpreter ends. The process would abort if
+            # the file were a Python object.
             with pa.OSFile(path) if self._local else self.fs.open(path, "rb") as handle:
                 table, schema = decode(handle, place, file, columns, threads=self._local)
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -145,7 +148,7 @@ class Lake:
         return table
 
     def _put(self, place: str, content: bytes) -> None:
-        """Write one object as a whole, as object stores do in any case."""
+        """Write one object as a whole. Object stores always do."""
         try:
             if self._local:
                 write_whole(f"{self._path}/{place}", content)

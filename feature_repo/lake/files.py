@@ -1,4 +1,4 @@
-"""One data file of the lake: how a table becomes bytes and back, and how a file is put in place whole."""
+"""The files of the lake: how a table becomes bytes and back, and how a file is replaced in one step."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ class LakeFile:
 
 
 def encode(table: pa.Table) -> tuple[bytes, LakeFile]:
-    """A table as the file that the lake would hold. The same rows in the same order give the same bytes."""
+    """The file that the lake would hold for a table, as bytes, and its description.
+
+    The same rows in the same order give the same bytes.
+    """
     buffer = io.BytesIO()
-    # Dictionaries of ids and averages, most of which occur once, take longer to make than all the rest, and
-    # save nothing that zstd does not.
+    # Most ids and averages occur once. A dictionary of them takes longer than the rest of the writing, and
+    # saves nothing beyond zstd.
     pq.write_table(table, buffer, compression="zstd", use_dictionary=False, write_page_checksum=True)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
@@ -38,7 +41,7 @@ def encode(table: pa.Table) -> tuple[bytes, LakeFile]:
 
 
 def stored_schema(content: bytes) -> dict[str, str]:
-    """The columns and types of an encoded table: Parquet renames and rounds some types."""
+    """The columns and types of an encoded table. Parquet renames and rounds some types."""
     return schema_of(pq.read_schema(pa.BufferReader(content)))
 
 
@@ -47,13 +50,13 @@ def decode(
 ) -> tuple[pa.Table, dict[str, str]]:
     """The rows of an open data file, and its whole schema.
 
-    A file of another size or number of rows raises `DamagedPartition`, which names `place`. Arrow's own
-    errors come through.
+    `DamagedPartition` names `place` where the file has another size or number of rows. Arrow's own errors are
+    not caught.
     """
     if (size := handle.seek(0, os.SEEK_END)) != file.bytes:
         raise DamagedPartition(f"{place}: {size} bytes where its manifest says {file.bytes}")
     handle.seek(0)
-    # Without its checksums Parquet does not notice a changed value.
+    # Parquet notices a changed value by its checksums only.
     parquet = pq.ParquetFile(handle, page_checksum_verification=True)
     schema = schema_of(parquet.schema_arrow)
     table = parquet.read(columns=list(columns) if columns is not None else None, use_threads=threads)
@@ -63,15 +66,15 @@ def decode(
 
 
 def schema_of(schema: pa.Schema) -> dict[str, str]:
-    """Columns and their types, as a manifest keeps them."""
+    """The names and types of the columns, as a manifest holds them."""
     return {field.name: str(field.type) for field in schema}
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Put a file in place in one step, and keep it through a power cut. Missing folders are made.
+    """Replace a file in one step that survives a power cut. Missing folders are made.
 
-    A reader sees the old content or the new one, never a part. A failure leaves the old content and no
-    temporary file behind; it raises `OSError`.
+    A reader sees the old content or the new content, never a part. `OSError` where that fails. A failure
+    leaves the old content and no temporary file.
     """
     folder, name = os.path.split(os.fspath(path))
     os.makedirs(folder or ".", exist_ok=True)

@@ -1,6 +1,4 @@
-"""The manifest of a partition: which files count, and what they hold. A partition changes in one step, with
-it.
-"""
+"""The manifest of a partition: which files belong to the partition, and what they hold."""
 
 from __future__ import annotations
 
@@ -19,7 +17,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one partition holds. `validated`: the checks that guard what is downstream have passed."""
+    """What one partition holds.
+
+    `validated`: the checks that have to pass before anything is made from the partition have passed.
+    """
 
     dataset: str
     partition: str
@@ -31,7 +32,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the digests of the files, the same for the same content."""
+        """SHA-256 over the digests of the files. Equal content has an equal digest."""
         return digest_of(self.files)
 
     def to_json(self) -> str:
@@ -40,7 +41,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """`to_json` undone.
+        """The manifest of a text that `to_json` gave.
 
         `ValueError`, `KeyError` or `TypeError` where the text is no manifest of this format.
         """
@@ -51,7 +52,7 @@ class Manifest:
 
 
 def read_manifest(content: bytes, dataset: str, partition: str) -> Manifest:
-    """The manifest that a file of the partition holds; `DamagedPartition` where it holds another or none."""
+    """The manifest in a file of the partition. `DamagedPartition` where the file holds no manifest of it."""
     try:
         manifest = Manifest.from_json(content.decode())
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -23,14 +23,14 @@ def load_day(state: OnlineState, lake: Lake, stream: str, day: str) -> None:
 def reachable_days(plan: FeaturePlan, lake: Lake, until_day: str | None = None) -> dict[str, list[str]]:
     """The validated arrival days of each of the plan's streams that a window can still reach.
 
-    They are reached on the lake's last day, or on `until_day`. A stream that the lake does not have has no
+    The windows end on the last day of the lake, or on `until_day`. A stream that is not in the lake has no
     days.
     """
     days = {
         s: lake.between(s, "", until_day or "9999", validated=True)
         for s in dict.fromkeys(v.stream for v in plan.views)
     }
-    # Streams may end on different days. The earliest end is a moment that somebody could still ask for.
+    # Streams may end on different days. A question may still ask for the earliest of these ends.
     last = min((d[-1] for d in days.values() if d), default="")
     result = {}
     for stream, written in days.items():
@@ -43,12 +43,12 @@ def reachable_days(plan: FeaturePlan, lake: Lake, until_day: str | None = None) 
 
 
 def columns_of(plan: FeaturePlan, stream: str, stored: Iterable[str]) -> frozenset[str]:
-    """Which columns of an event are read: those that are stored of it, and those of its id."""
+    """The columns of an event that are read: the stored columns, and those of its id."""
     return frozenset(stored).union(*(v.event_id for v in plan.views if v.stream == stream))
 
 
 def events_of(plan: FeaturePlan, stream: str, wanted: frozenset[str], table: pa.Table) -> Iterator[Loaded]:
-    """Rows of the lake as events with their ids, in the wanted columns. NaN is null, as offline.
+    """Rows of the lake as events with their ids, in the wanted columns. NaN becomes null, as offline.
 
     `table` has event_timestamp, created_timestamp, and the columns of the stream's event id.
     """

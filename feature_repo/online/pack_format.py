@@ -1,5 +1,6 @@
-"""A pack as bytes. Columns are narrow, and the terms of an entry lie side by side, so that a question unpacks
-one entry and nothing else.
+"""A pack as bytes.
+
+Columns are narrow, and the terms of an entry lie side by side. A question therefore unpacks one entry only.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ CODES = (("b", 2**7 - 1), ("h", 2**15 - 1), ("i", 2**31 - 1), ("q", 2**63 - 1))
 class Pack:
     """Suffix aggregates of a key's events before `upto_us`.
 
-    `times` are tiles or moments in microseconds, ascending. `values` has a row a term; column i is about all
-    events from `times[i]` on. `latest_us` is when the last of the events became known, `newest_us` when the
-    newest one happened.
+    `times` are tiles or moments in microseconds, ascending. `values` has a row for each term. Column i is
+    about all events from `times[i]` on. `latest_us` is when the last of the events became known, `newest_us`
+    when the newest event happened.
     """
 
     upto_us: int
@@ -33,9 +34,9 @@ class Pack:
 
 
 def encode(pack: Pack, unit: int) -> tuple[int, str, bytes, bytes]:
-    """The first time, the layout, the times since the first one in units of `unit`, and the entries.
+    """The first time, the layout, the times since the first time in units of `unit`, and the entries.
 
-    Every column is as narrow as its numbers allow. The layout names the columns' types.
+    Every column is as narrow as its numbers allow. The layout names the types of the columns.
     """
     start = int(pack.times[0]) if len(pack.times) else 0
     times = (pack.times - start) // unit
@@ -47,7 +48,7 @@ def encode(pack: Pack, unit: int) -> tuple[int, str, bytes, bytes]:
 
 
 def decode(stored: Sequence[Any], unit: int) -> Pack:
-    """The pack of a stored row: its three moments, then what `encode` gave."""
+    """The pack of a stored row. The row holds three moments and the result of `encode`."""
     upto_us, latest_us, newest_us, start, layout, offsets, body = stored
     times = np.frombuffer(offsets, layout[0]).astype(np.int64) * unit + start
     records = np.frombuffer(body, _record(layout), len(times))

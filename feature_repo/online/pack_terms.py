@@ -1,7 +1,6 @@
-"""How the features of a window are made of the two parts that a question finds: the suffix of a pack, and the
-events after the pack.
+"""The features of a window from its two parts: the suffix of a pack, and the events after the pack.
 
-The terms of both parts, and how they merge, are the functions' own: see `feature_repo.engine.functions`.
+The functions define the terms of both parts and how they merge: see `feature_repo.engine.functions`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from feature_repo.online.base import Value
 
 
 def is_packed(view: ViewPlan, aggregate: Aggregate) -> bool:
-    """Whether an aggregate comes from packs: those that a few integers say."""
+    """Whether packs can hold an aggregate: a few integers are enough for it."""
     return aggregate.computed_by.in_packs(aggregate.column, view.scales.get(aggregate.column))
 
 
@@ -31,7 +30,7 @@ def terms_of(view: ViewPlan) -> list[Term]:
 
 
 class PackedWindow:
-    """The features of one window. `listed` are those that need the values themselves."""
+    """The features of one window. `listed` are the features that need the values of the events."""
 
     def __init__(self, window_us: int, view: ViewPlan, terms: Sequence[Term], columns: Sequence[str]) -> None:
         self.window_us = window_us
@@ -60,7 +59,7 @@ class PackedWindow:
     ) -> None:
         """Put the features into `result`.
 
-        Terms are merged only where a feature needs them: a window has few of them.
+        Terms are merged only where a feature needs them, because a window has few features.
         """
         for name, finish in self._finishers:
             result[name] = finish(of_pack, of_tail, newest_us, at_us)
@@ -76,7 +75,10 @@ class Listed:
         self._created = len(columns) if aggregate.computed_by.by_creation else 0
 
     def of_rows(self, rows: Sequence[Any], at_us: int) -> Value:
-        """The feature, from rows of `columns`, with the creation after them where a function goes by it."""
+        """The feature, from rows of `columns`.
+
+        A function with `by_creation` finds the time of creation after these columns.
+        """
         place = self._value
         seen = [SeenEvent(row[0], row[self._created], None if place is None else row[place]) for row in rows]
         return self.aggregate.computed_by.define(self.aggregate.column, seen, at_us, self._unit)
@@ -85,7 +87,7 @@ class Listed:
 def merged_suffixes(
     terms: Sequence[Term], one: NDArray[np.int64], other: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """`functions.terms.merged` for whole packs: a row a term, a column an entry."""
+    """`functions.terms.merged` for whole packs, with a row for each term and a column for each entry."""
     ends = np.cumsum([sum(term.kind == kind for term in terms) for kind in NOTHING]).tolist()
     sums, maxima, minima, _ = ends
     return np.concatenate(
@@ -99,7 +101,7 @@ def merged_suffixes(
 
 
 def _later(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of two states in every column the greater one, term by term."""
+    """The greater of two states in every column, term by term."""
     greater, equal = np.zeros(one.shape[1], bool), np.ones(one.shape[1], bool)
     for ours, theirs in zip(one, other, strict=True):
         greater |= equal & (ours > theirs)

@@ -15,14 +15,14 @@ Ints = NDArray[np.int64]
 
 
 def is_null(value: Any) -> bool:
-    """Whether a cell is missing: None, NaN, or what pandas holds in its place."""
+    """Whether a cell is missing: None, NaN, or the missing value of pandas."""
     if value is None or value is pd.NA or value is pd.NaT:
         return True
     return isinstance(value, float | np.floating | Decimal) and bool(value != value)
 
 
 def id_or_null(value: Any, column: str, row: int) -> str | None:
-    """A cell as an id; a missing one is None. `NotAnId` names the column and the row, from 0."""
+    """A cell as an id; None for a missing cell. `NotAnId` names the column and the row, from 0."""
     if is_null(value):
         return None
     try:
@@ -32,7 +32,7 @@ def id_or_null(value: Any, column: str, row: int) -> str | None:
 
 
 def frame_times(frame: pd.DataFrame, name: str) -> tuple[Ints, NDArray[np.bool_]]:
-    """The microseconds of a column, and where it holds a time at all. A time without a zone is UTC."""
+    """The microseconds of a column, and which cells hold a time. A time without a zone is UTC."""
     if name not in frame.columns or pd.api.types.is_numeric_dtype(frame[name].dtype):
         return np.zeros(len(frame), np.int64), np.zeros(len(frame), bool)
     given = frame[name]
@@ -43,8 +43,9 @@ def frame_times(frame: pd.DataFrame, name: str) -> tuple[Ints, NDArray[np.bool_]
 
 
 def id_or_as_is(value: Any) -> Any:
-    """A whole number as its text, a missing value as None, and anything else as it is: its type refuses
-    it.
+    """A whole number as its text, and None for a missing cell.
+
+    Any other value stays as it is, and its type is refused later.
     """
     try:
         return None if is_null(value) else id_text(value)
@@ -52,6 +53,9 @@ def id_or_as_is(value: Any) -> Any:
         return value
 
 
-def plain_value(value: Any) -> Any:
-    """A cell, with None for pandas' own missing values. NaN stays: of a number it is an offence, no null."""
+def cell_or_none(value: Any) -> Any:
+    """A cell, with None for the missing values of pandas.
+
+    NaN stays NaN, because a NaN in a column of numbers is an error and no null.
+    """
     return None if value is pd.NA or value is pd.NaT else value

@@ -1,5 +1,6 @@
-"""The rows that features are asked for: a pandas frame, or SQL over the lake. Each column becomes Arrow once,
-and only where it is used.
+"""The rows that features are asked for: a pandas frame, or SQL over the lake.
+
+Each column becomes Arrow once, when it is first used.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from feature_repo.plugins.cells import id_or_null
 
 
 class EntityError(FeatureError, ValueError):
-    """The rows that features were asked for cannot be used; the message names the column."""
+    """The rows that features were asked for cannot be used. The message names the column."""
 
 
 class EntityRows:
-    """The rows in their own order, with whatever other columns they have.
+    """The rows in their own order, with all their columns.
 
     `at_us` are the moments that features are asked for, in microseconds. Raises `EntityError` for two columns
     of one name, and for a row without a time.
@@ -53,7 +54,7 @@ class EntityRows:
         return cls(rows_from_sql(lake, asked) if isinstance(asked, str) else asked.reset_index(drop=True))
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A column as Arrow; `EntityError` where its values are of different types."""
+        """A column as Arrow. `EntityError` where its values are of different types."""
         if name not in self._columns:
             try:
                 column = (
@@ -71,8 +72,8 @@ class EntityRows:
     def key(self, name: str) -> pa.ChunkedArray:
         """The ids of a column, as text.
 
-        Whole numbers are their decimal text. None and NaN are a null key, which has an empty history. Raises
-        `EntityError` where there is no such column, or where a value is no id.
+        A whole number becomes its decimal text. None and NaN are a null key, which has an empty history.
+        `EntityError` where the column is missing, or where a value is no id.
         """
         if name not in self.names:
             raise EntityError(f"{name}: this key column is missing; there are {', '.join(self.names)}")
@@ -83,7 +84,7 @@ class EntityRows:
     def _ids(self, name: str) -> pa.ChunkedArray:
         try:
             column = self.column(name)
-        except EntityError:  # Text beside numbers.
+        except EntityError:  # The column holds text and numbers.
             try:
                 ids = [id_or_null(value, name, row) for row, value in enumerate(self._given[name])]
             except NotAnId as error:
@@ -106,16 +107,16 @@ class EntityRows:
         return pa.chunked_array([texts])
 
     def with_features(self, features: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-        """The rows as Arrow, with the features behind their own columns."""
+        """The rows as Arrow, with the features after their own columns."""
         return pa.table({**{n: self.column(n) for n in self.names}, **features})
 
     def frame_with_features(self, features: Mapping[str, pa.ChunkedArray]) -> pd.DataFrame:
-        """The same as a frame, in which the columns of a given frame stay as they came."""
+        """The rows as a frame, with the features. The columns of a given frame stay unchanged."""
         given = self._given if isinstance(self._given, pd.DataFrame) else self._given.to_pandas()
         return pd.concat([given, pa.table(dict(features)).to_pandas()], axis=1)
 
     def _moments(self, name: str) -> NDArray[np.int64]:
-        """Microseconds since the epoch. Without a zone they are UTC; nanoseconds are cut off."""
+        """Microseconds since the epoch. A time without a zone is UTC. Nanoseconds are cut off."""
         if not isinstance(self._given, pd.DataFrame) and pa.types.is_timestamp(self._given[name].type):
             if missing := self._given[name].null_count:
                 raise EntityError(f"{name}: {missing} of {len(self._given)} rows have no time")
@@ -138,7 +139,7 @@ class EntityRows:
 
 
 def rows_from_sql(lake: Lake, query: str) -> pa.Table:
-    """The rows of an SQL query, in which every dataset of the lake is a table by its name."""
+    """The rows of an SQL query, in which every dataset of the lake is a table of the same name."""
     import duckdb
 
     with duckdb.connect() as connection:

@@ -1,12 +1,13 @@
-"""What Feast 0.67 lacks around stream views and its registry. `close_gaps` adds it to Feast's FeatureStore,
-for stores that use our provider, however they were opened.
+"""What Feast 0.67 lacks around stream views and its registry.
+
+`close_gaps` adds it to Feast's FeatureStore, for every store that uses the provider of this repo.
 
 - `push` and `write_to_online_store` look for finished feature columns in the pushed frame before they ask the
-  provider, so that raw events never get there.
-- `apply` takes no lock, so that two at once lose parts of one another. Started in the wrong folder, it would
-  empty the registry. It also notes in the declarations what the registry's home has materialized: applied to
-  a second home by the same process, they would claim the same there.
-- `feast feature-views list` leaves out stream views, and fails on an on-demand view that builds on one.
+  provider, so raw events never reach it.
+- `apply` takes no lock, so two at once lose parts of each other. In the wrong folder it would empty the
+  registry. It also notes in the declarations what the home has materialized. The same process would then note
+  it in a second home as well.
+- `feast feature-views list` leaves out stream views, and fails on an on-demand view over a stream view.
   `feast teardown` leaves out stream views, too.
 """
 
@@ -38,7 +39,10 @@ class EmptyApply(FeatureError):
 
 
 def close_gaps() -> None:
-    """Replace the methods that lack something. Idempotent; stores of another provider behave as before."""
+    """Replace the methods of FeatureStore that lack something.
+
+    A second call changes nothing. Stores of another provider behave as before.
+    """
     for replacement in (
         push,
         push_async,
@@ -63,12 +67,12 @@ def push(
     to: PushMode = PushMode.ONLINE,
     **options: Any,
 ) -> None:
-    """Push to all views of the source at once, so that a bad row does not keep the good rows from some views.
+    """Push to all views of the source at once. A bad row then keeps the good rows from no view.
 
     Raises `RefusedPush`, `RefusedRows`, and `NotWritten` for a push to the offline store.
     """
     if to != PushMode.ONLINE:
-        # This imports Feast's offline stores, which most callers never need.
+        # The import loads Feast's offline stores, which most callers never need.
         from feature_repo.plugins.offline_store import NotWritten
 
         raise NotWritten(
@@ -126,13 +130,14 @@ def apply(
     partial: bool = True,
     **options: Any,
 ) -> None:
-    """Apply one at a time, on the registry as it is now. A failure halfway leaves nothing behind, in this
-    process either. Raises `EmptyApply`.
+    """Apply to the present registry, one apply at a time.
+
+    A failure leaves nothing behind, neither in the registry nor in this process. Raises `EmptyApply`.
     """
     given = list(objects) if isinstance(objects, (list, tuple, set)) else [objects]
     with locked(roots.resolve(store.config.registry.path).parent):
         before: set[str] = set()
-        with contextlib.suppress(FileNotFoundError):  # A person may have moved the file away, to start over.
+        with contextlib.suppress(FileNotFoundError):  # A person may have moved the file away to begin again.
             store.refresh_registry()
             before = {v.name for v in store.list_all_feature_views()}
         gone = (
@@ -156,18 +161,18 @@ def apply(
 
 
 def teardown(original: Any, store: Any) -> None:
-    """Feast's teardown, of stream views too."""
+    """Feast's teardown, including stream views."""
     store._get_provider().online_store.teardown(store.config, store.list_stream_feature_views(), [])
     original(store)
 
 
 def list_batch_feature_views(original: Any, store: Any, *arguments: Any, **options: Any) -> list[Any]:
-    """Feast's list, with the stream views."""
+    """Feast's list, including stream views."""
     return [*original(store, *arguments, **options), *store.list_stream_feature_views(*arguments, **options)]
 
 
 def get_feature_view(original: Any, store: Any, name: str, *arguments: Any, **options: Any) -> Any:
-    """A view by its name, be it a stream view."""
+    """A view by its name, including stream views."""
     try:
         return original(store, name, *arguments, **options)
     except FeatureViewNotFoundException:

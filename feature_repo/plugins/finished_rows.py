@@ -1,5 +1,7 @@
-"""Rows of finished values that come in through Feast for materialized views: as a frame, as typed columns,
-or as a write batch of Feast's. Good rows are returned, bad rows are refused by name.
+"""Rows of finished values that come in through Feast for materialized views.
+
+They come as a frame, as typed columns, or as a write batch of Feast. Good rows are returned, bad rows are
+refused by name.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_repo.engine.local.materialized_views import MaterializedView, row_times
 from feature_repo.plugins import finished_values
-from feature_repo.plugins.cells import frame_times, id_or_as_is, plain_value
+from feature_repo.plugins.cells import cell_or_none, frame_times, id_or_as_is
 from feature_repo.plugins.pushes import AHEAD_US
 from feature_repo.plugins.refusals import Refusals, now_us
 from feature_repo.times import EPOCH, to_us
@@ -33,7 +35,7 @@ def pushed_values(
     bad: dict[int, tuple[str, object]] = {}
     for name, kind in {**dict.fromkeys(materialized.keys, pa.string()), **materialized.types}.items():
         source = materialized.sources[name]
-        given = [plain_value(v) for v in frame[source].tolist()] if source in frame.columns else None
+        given = [cell_or_none(v) for v in frame[source].tolist()] if source in frame.columns else None
         if given is None:
             bad |= {i: (source, None) for i in range(len(frame)) if i not in bad}
             given = [None] * len(frame)
@@ -45,7 +47,7 @@ def pushed_values(
     for time in materialized.times:
         us, known = frame_times(frame, time)
         for i in np.flatnonzero(~known).tolist():
-            value = plain_value(frame[time].iloc[i]) if time in frame.columns else None
+            value = cell_or_none(frame[time].iloc[i]) if time in frame.columns else None
             if time == materialized.event_time or value is not None:
                 bad.setdefault(i, (time, value))
         columns[time] = pa.array(us, pa.timestamp("us", "UTC"), mask=~known)
@@ -64,7 +66,7 @@ def good_values(
 ) -> list[finished_values.Row]:
     """The good rows of typed columns.
 
-    Refused are the rows in `bad`, numbers that are not finite, missing ids, and times too far ahead.
+    The rows in `bad`, numbers that are not finite, missing ids, and times too far ahead are refused.
     """
     wrong: dict[int, tuple[str, object]] = {}
     for name in materialized.keys:
@@ -101,9 +103,9 @@ def good_values(
 
 
 def finished_rows(data: Iterable[Any], refusals: Refusals) -> list[finished_values.Row]:
-    """The good rows of a write batch of Feast's: (entity key, features, event time, created time or None).
+    """The good rows of a write batch of Feast: (entity key, features, event time, created time or None).
 
-    Raises `NotAnId` for an entity key that is none.
+    Raises `NotAnId` for an entity key that is no id.
     """
     latest_us, good = now_us() + AHEAD_US, []
     for i, (given, features, event, created) in enumerate(data):
@@ -121,7 +123,7 @@ def finished_rows(data: Iterable[Any], refusals: Refusals) -> list[finished_valu
 def _offence(
     features: Mapping[str, Value], event: datetime | None, created: Any, latest_us: int
 ) -> tuple[str, object] | None:
-    """The field that a row is refused for, and its value; None for a good row."""
+    """The field and the value for which a row is refused; None for a good row."""
     if event is None:
         return "event_timestamp", None
     if max(to_us(event), to_us(created)) > latest_us:
@@ -133,7 +135,7 @@ def _offence(
 
 
 def _typed(source: str, given: list[Any], kind: pa.DataType, bad: dict[int, tuple[str, object]]) -> pa.Array:
-    """A column in its declared type. A value that does not fit is null in it, and is noted in `bad`."""
+    """A column in its declared type. A value that does not fit becomes null and is noted in `bad`."""
     try:
         return pa.array(given, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):

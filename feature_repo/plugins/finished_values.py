@@ -1,8 +1,7 @@
-"""Finished values of materialized views in serving's file: the newest row of each entity, in whatever order
-the rows came.
+"""Finished values of materialized views in the service's file: the newest row of each entity.
 
-Nothing here commits. The table's name does not begin with `online_`, so a rebuild of the online state leaves
-the table alone.
+The order of arrival does not matter. No function commits. The name of the table does not begin with
+`online_`, so a rebuild of the online state leaves the table alone.
 """
 
 from __future__ import annotations
@@ -37,7 +36,9 @@ WHERE (excluded.event_us, excluded.created_us) >= (event_us, created_us)
 
 
 class Row(NamedTuple):
-    """The finished values of one entity, when they were true, and when they became known."""
+    """The finished values of one entity, the time for which they hold, and the time at which they became
+    known.
+    """
 
     entity: EntityKey
     features: Mapping[str, Value]
@@ -46,9 +47,9 @@ class Row(NamedTuple):
 
 
 def write(connection: sqlite3.Connection, view: str, rows: Iterable[Row]) -> None:
-    """Keep each row that is no older than the one of its entity.
+    """Keep each row that is no older than the stored row of its entity.
 
-    Of rows with the same event and created time the last one stays: it is a correction.
+    The last of several rows with the same event and created time stays, as a correction.
     """
     connection.executemany(
         UPSERT, ((view, _key(r.entity), r.event_us, r.created_us, _packed(r.features)) for r in rows)
@@ -60,8 +61,8 @@ def read(
 ) -> list[tuple[datetime | None, Any]]:
     """The time and the features of each entity, as Feast's `online_read` gives them.
 
-    (None, None) where there is no row; the time and None where the row is older than the ttl (0: no row is).
-    A null feature is left out.
+    (None, None) where there is no row. The time and None where the row is older than the ttl (0: no limit). A
+    null feature is left out.
     """
     result: list[tuple[datetime | None, Any]] = []
     for entity in entities:
@@ -96,7 +97,7 @@ def forget(connection: sqlite3.Connection, view: str) -> None:
 def rows_of(
     view: Any, keys: Sequence[str], table: pa.Table, event_us: Iterable[int], created_us: Iterable[int]
 ) -> list[Row]:
-    """A table's keys and features in Feast's own encoding, a row each."""
+    """The keys and features of a table in Feast's own encoding, row by row."""
     ids = [[Value(string_val=v) for v in table[k].to_pylist()] for k in keys] or [
         [Value(string_val=DUMMY_ENTITY_VAL)] * table.num_rows
     ]
@@ -114,7 +115,7 @@ def rows_of(
 
 
 def with_text_ids(entity: EntityKey) -> EntityKey:
-    """The key with whole numbers as their decimal text, which is how keys are stored and looked up.
+    """The key with whole numbers as their decimal text, as keys are stored and looked up.
 
     Raises `NotAnId` for a null, and for a number that is no id.
     """
@@ -126,7 +127,7 @@ def with_text_ids(entity: EntityKey) -> EntityKey:
 
 
 def is_finite(value: Value) -> bool:
-    """False for NaN and for the infinite."""
+    """False for NaN and infinity."""
     kind = value.WhichOneof("val")
     return kind not in ("double_val", "float_val") or math.isfinite(getattr(value, kind))
 

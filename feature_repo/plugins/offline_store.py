@@ -1,5 +1,6 @@
-"""Feast's historical retrieval over the lake: every feature as it was known at the row's own time, in the
-rows' own order.
+"""Feast's historical retrieval over the lake.
+
+Every feature is as it was known at the time of its row. The answer has the order of the rows.
 """
 
 from __future__ import annotations
@@ -33,14 +34,13 @@ from feature_repo.times import day_of, to_us
 
 
 class NotWritten(FeatureError):
-    """Somebody tried to write to the lake through Feast. The platform's assets write its partitions, whole
-    and checked.
-    """
+    """A write to the lake through Feast. Only the platform's assets write partitions, whole and checked."""
 
 
 class LakeOfflineStoreConfig(FeastConfigBaseModel):
-    """The section `offline_store` of feature_store.yaml. `lake` is a folder or an fsspec address, where the
-    lake is not in the home.
+    """The section `offline_store` of feature_store.yaml.
+
+    `lake` is a folder or an fsspec address, where the lake is not in the home.
     """
 
     type: str = "feature_repo.plugins.offline_store.LakeOfflineStore"
@@ -54,9 +54,7 @@ class LakeOfflineStoreConfig(FeastConfigBaseModel):
 
 @dataclass(frozen=True)
 class _Question:
-    """One view, renamed or not: which of its features are asked for, and what the answer's columns are
-    called.
-    """
+    """One view, renamed or not, with the features that are asked for and the names of their columns."""
 
     view: Any
     names: tuple[str, ...]
@@ -95,7 +93,7 @@ class _Question:
 
 
 class LakeOfflineStore(OfflineStore):
-    """What `feature_store.yaml` names as the offline store."""
+    """The offline store that `feature_store.yaml` names."""
 
     supports_filter_by_created_timestamp = True  # And it always does.
 
@@ -110,7 +108,7 @@ class LakeOfflineStore(OfflineStore):
         full_feature_names: bool = False,
         **kwargs: Any,
     ) -> RetrievalJob:
-        """The features at the rows of a frame or an SQL query, computed when the result is asked for.
+        """The features at the rows of a frame or an SQL query, computed when the result is used.
 
         A null key has an empty history. Raises `EntityError` for rows that cannot be used, and `PlanError`
         for a view that cannot be computed.
@@ -135,7 +133,7 @@ class LakeOfflineStore(OfflineStore):
         for question in questions:
             keys.update(question.keys)
             if is_windowed(question.view):
-                _ = question.plan  # A view that cannot be computed is refused now.
+                _ = question.plan  # A view that cannot be computed is refused at once.
         for key in sorted(keys):
             rows.key(key)
         asked = {name for q in (*questions, *on_demand) for name in q.types}
@@ -192,7 +190,10 @@ class LakeOfflineStore(OfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """The newest of these rows for each key, and of several newest the one that was created last."""
+        """The newest row of each key with an event time in the range.
+
+        Of several newest rows, the row that was created last.
+        """
         times = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
         columns = [*join_key_columns, *feature_name_columns, *times]
 
@@ -218,7 +219,7 @@ class LakeOfflineStore(OfflineStore):
         )
 
     def validate_data_source(self, config: RepoConfig, data_source: Any) -> None:
-        """Only the kind of place is checked, because a declaration may come before its first day.
+        """Check the kind of place only. A declaration may exist before its first day of data.
 
         Raises `PlanError` for another place than the lake.
         """
@@ -228,7 +229,7 @@ class LakeOfflineStore(OfflineStore):
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: Any
     ) -> Iterable[tuple[str, str]]:
-        """The columns of the newest day. Feast infers a schema from them where a view declares none.
+        """The columns of the newest day, from which Feast infers a schema where a view declares none.
 
         Raises `LakeError` where there is no day yet.
         """
@@ -242,7 +243,7 @@ class LakeOfflineStore(OfflineStore):
 
 
 def _inputs(view: Any, rows: EntityRows, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-    """The columns that an on-demand view reads. Feast would hand it all columns, as lists."""
+    """The columns that an on-demand view reads. Feast would give it all columns, as lists."""
     request = [f.name for source in view.source_request_sources.values() for f in source.schema]
     if missing := sorted(set(request) - set(rows.names)):
         raise EntityError(

@@ -1,7 +1,7 @@
-"""Feast's online store over serving's one file.
+"""Feast's online store over the one file of the service.
 
-Windowed views are computed from their events at the moment of reading, so that no stored value can be stale.
-Of materialized views the newest finished values are stored, and read within their ttl.
+Windowed views are computed from their events at the moment of reading, so no stored value can be stale.
+Materialized views have the newest finished values stored, which are read within their ttl.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from feature_repo.plugins.finished_rows import finished_rows
 from feature_repo.plugins.refusals import Refusals
 from feature_repo.times import from_us
 
-close_gaps()  # Here, because Feast imports this module with the first look at feature_store.yaml.
+close_gaps()  # Feast imports this module when it first reads feature_store.yaml
 
-WAIT_S = 2.0  # For another writer's transaction.
-ALL = 1 << 62  # Later than every moment, more than every count.
-# A null key on its way through Feast, which sorts keys and fails on a null. No id is this text.
+WAIT_S = 2.0  # The wait for the transaction of another writer.
+ALL = 1 << 62  # Later than every moment, and more than every count.
+# A null key on its way through Feast, which sorts keys and fails on a null. No id has this text.
 NULL_KEY = Value(string_val="\0 no key")
 
 
 class FinishedValues(FeatureError):
-    """Somebody wrote finished feature values for a view whose events are kept."""
+    """A write of finished feature values for a view that keeps events."""
 
 
 class StateLocked(FeatureError):
-    """Another process held the lock on serving's file for longer than this one waits. `path` is the file."""
+    """Another process has held the lock on the service's file for `WAIT_S` seconds. `path` is the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,13 +60,14 @@ class LakeOnlineStoreConfig(FeastConfigBaseModel):
 
     @property
     def database(self) -> Path:
-        """Serving's file, which may not be there yet."""
+        """The service's file, which may not exist yet."""
         return roots.serving_db(roots.resolve(self.home or ""))
 
 
 @contextmanager
 def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[SqliteOnlineState]:
-    """The state of some views on serving's file, in one transaction that is committed if all went well.
+    """The state of some views on the service's file, in one transaction. It is committed if the block
+    succeeds.
 
     Raises `StateLocked` if the transaction cannot begin within `WAIT_S`.
     """
@@ -76,20 +77,20 @@ def writing(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[SqliteOn
 
 @contextmanager
 def reading(database: Path, views: Sequence[ViewPlan] = ()) -> Iterator[SqliteOnlineState]:
-    """The state of some views on serving's file, to read from.
+    """The state of some views on the service's file, for reading.
 
-    Reading waits for no writer. Where tables are missing they are made first, which raises `StateLocked` if
-    it cannot be done within `WAIT_S`.
+    Reading waits for no writer. Missing tables are made first. `StateLocked` if that cannot be done within
+    `WAIT_S`.
     """
     with _connected(database) as connection:
         connection.execute("PRAGMA query_only = ON")
-        # The snapshot begins before the state is opened: a generation that goes meanwhile is still in it.
+        # The snapshot begins before the state is opened, so it holds a generation that is dropped meanwhile.
         with snapshot(connection):
             yield _state_to_read(connection, views)
 
 
 class LakeOnlineStore(OnlineStore):
-    """What `feature_store.yaml` names as the online store."""
+    """The online store that `feature_store.yaml` names."""
 
     def _read_features_per_fv(
         self, config: RepoConfig, grouped_refs: list[Any], join_key_values: dict[str, Any], *rest: Any
@@ -109,8 +110,8 @@ class LakeOnlineStore(OnlineStore):
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
         """The features of each key as of now, because Feast passes no time.
 
-        A value that is null, or of a row older than its ttl, is left out, which Feast calls NOT_FOUND. A null
-        key has an empty history. Raises `StateLocked`, and `NotAnId` for a key that is none.
+        A null value, and a value of a row older than its ttl, is left out, which Feast calls NOT_FOUND. A
+        null key has an empty history. Raises `StateLocked`, and `NotAnId` for a key that is no id.
         """
         now_us = time.time_ns() // 1000
         if not is_windowed(table):
@@ -118,7 +119,7 @@ class LakeOnlineStore(OnlineStore):
                 return finished_values.read(
                     state.connection, table.name, entity_keys, materialized_from_feast(table).ttl_us, now_us
                 )
-        # The whole view: for some of its columns the state would make indexes of their own.
+        # The whole view is read. For some of its columns the state would make further indexes.
         view = view_from_feast(table)
         whole = {f.name for f in table.features if str(f.dtype) == "Int64"}
         with reading(config.online_store.database, [view]) as state:
@@ -134,12 +135,12 @@ class LakeOnlineStore(OnlineStore):
     ) -> None:
         """Write finished values of a materialized view.
 
-        The good rows go in. Then `RefusedRows` is raised if any row was refused. Raises `FinishedValues` for
-        a view whose events are kept.
+        All good rows are written. `RefusedRows` is raised afterwards if any row was refused. Raises
+        `FinishedValues` for a view that keeps events.
         """
         if is_windowed(table):
             raise FinishedValues(
-                f"{table.name}: of this view events are kept, and features computed when asked; push the"
+                f"{table.name}: this view keeps events and computes its features when asked; push the"
                 " events to its source instead"
             )
         refusals = Refusals(len(data))
@@ -157,8 +158,9 @@ class LakeOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Any],
         partial: bool,
     ) -> None:
-        """Does nothing. Tables are made when a state is first opened, so that applying definitions leaves the
-        running service's file alone.
+        """Do nothing. The first opening of a state makes the tables.
+
+        Applying definitions therefore leaves the file of a running service alone.
         """
 
     def plan(self, config: RepoConfig, desired_registry_proto: Any) -> list[Any]:
@@ -166,7 +168,7 @@ class LakeOnlineStore(OnlineStore):
         return []
 
     def teardown(self, config: RepoConfig, tables: Sequence[Any], entities: Sequence[Any]) -> None:
-        """Forget the events and values of these views. The decisions in serving's file stay."""
+        """Forget the events and values of these views. The decisions in the service's file stay."""
         if not config.online_store.database.exists():
             return
         with writing(
@@ -195,7 +197,7 @@ def _connected(database: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(database, timeout=WAIT_S, isolation_level=None)) as connection:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
-            # What is left of the one wait, because SQLite would wait for each statement anew.
+            # The rest of the one wait. SQLite would wait for so long in each statement.
             left_ms = max(1, round((until - time.monotonic()) * 1000))
             connection.execute(f"PRAGMA busy_timeout = {left_ms}")
             yield connection
@@ -229,7 +231,7 @@ def _state_to_read(connection: sqlite3.Connection, views: Sequence[ViewPlan]) ->
 
 
 def _is(error: sqlite3.OperationalError, code: int) -> bool:
-    """Whether an error has a result code, whatever extended codes add to it."""
+    """Whether an error has a result code, with or without an extended code."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
 
 

@@ -1,5 +1,7 @@
-"""Feast's provider for a store of events. Pushed rows and materialized intervals become events of the online
-state, and finished values only where a view is declared over finished rows.
+"""Feast's provider for a store of events.
+
+Pushed rows and materialized intervals become events of the online state. They become finished values only
+where a view is declared over finished rows.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ from feature_repo.plugins.pushes import nullable_keys, push_events
 from feature_repo.plugins.refusals import Refusals
 from feature_repo.times import to_us
 
-AT_ONCE = 1_000  # Events in one commit; others wait for the lock meanwhile.
+AT_ONCE = 1_000  # Events in one commit. Other writers wait for the lock meanwhile.
 EVER = np.iinfo(np.int64)
 log = logging.getLogger(__name__)
 
 
 class LakeProvider(PassthroughProvider):
-    """What `feature_store.yaml` names as the provider."""
+    """The provider that `feature_store.yaml` names."""
 
     def get_online_features(
         self,
@@ -47,7 +49,7 @@ class LakeProvider(PassthroughProvider):
         full_feature_names: bool = False,
         include_feature_view_version_metadata: bool = False,
     ) -> Any:
-        """Feast's answer, with ids as text: Feast would look for 654.0 by the text that Python prints.
+        """Feast's answer, with ids as text. Feast would look for 654.0 by the text that Python prints.
 
         None and NaN are a null key, which has an empty history. Raises `NotAnId` for any other value that is
         no id, with its column and row.
@@ -76,13 +78,13 @@ class LakeProvider(PassthroughProvider):
         self.ingest([feature_view], df)
 
     def ingest(self, feature_views: Iterable[Any], df: pd.DataFrame) -> None:
-        """Take one frame for some views: raw events for windowed views, each stream once, and finished values
-        for materialized ones.
+        """Take one frame for some views: raw events for windowed views, finished values for materialized
+        views.
 
-        Bad rows go to quarantine and are counted by reason: a number that is NaN or infinite, an id or a time
-        that is missing, a time more than a day ahead. All others go in. Then `RefusedRows` is raised where a
-        row was refused. It says how many rows were taken and refused, and names the first offence. A row
-        counts as refused if any of the views refused it.
+        Each stream takes an event once. Bad rows go to quarantine and are counted by reason: a number that is
+        NaN or infinite, a missing id or time, a time more than a day ahead. All other rows are taken.
+        `RefusedRows` is raised afterwards where a row was refused. It says how many rows were taken and
+        refused, and names the first offence. A row counts as refused if any view refused it.
         """
         database = self.repo_config.online_store.database
         refusals = Refusals(len(df))
@@ -113,8 +115,10 @@ class LakeProvider(PassthroughProvider):
         tqdm_builder: Any,
         disable_event_timestamp: bool = False,
     ) -> None:
-        """Bring what became known from `start_date` to `end_date`, both included, from the lake into the
-        online store: the events of a windowed view, the newest values of a materialized one.
+        """Copy what became known from `start_date` to `end_date`, both included, from the lake to the online
+        store.
+
+        A windowed view gets its events, a materialized view its newest values.
         """
         start, end = to_us(start_date), to_us(end_date)
         lake = config.offline_store.open_lake()
@@ -152,9 +156,7 @@ class LakeProvider(PassthroughProvider):
 
 
 def _id_names(features: Any, registry: Any, project: str) -> set[str]:
-    """What ids may be called in an entity row: the entity, its join key, or what a feature service renames it
-    to.
-    """
+    """The names that ids may have in an entity row: entity, join key, or the name in a feature service."""
     entities = registry.list_entities(project, allow_cache=True)
     renamed = (
         name for p in getattr(features, "feature_view_projections", ()) for name in p.join_key_map.values()
@@ -163,8 +165,9 @@ def _id_names(features: Any, registry: Any, project: str) -> set[str]:
 
 
 def _with_text_ids(rows: Any, names: set[str]) -> Any:
-    """Entity rows, or columns of them, with every id as text or None. `NotAnId` names the column and the
-    row.
+    """Entity rows, or columns of them, with every id as text or None.
+
+    `NotAnId` names the column and the row.
     """
     if isinstance(rows, list):
         return [
@@ -183,7 +186,7 @@ def _text_ids(name: str, values: Any) -> Any:
 
 
 def _text_id(name: str, row: int, value: Any) -> Any:
-    """One id as text, in Feast's own form where it came in it."""
+    """One id as text. An id in Feast's own form keeps that form."""
     if isinstance(value, Value):
         kind = value.WhichOneof("val")
         held = None if kind in (None, "null_val") else getattr(value, kind)

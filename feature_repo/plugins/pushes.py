@@ -1,5 +1,6 @@
-"""Events that are pushed through Feast as a frame. Good rows go in, bad rows go to quarantine with a
-reason.
+"""Events that are pushed through Feast as a frame.
+
+Good rows are taken. Bad rows go to quarantine with a reason.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import pandas as pd
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.online.base import OnlineState
-from feature_repo.plugins.cells import frame_times, id_or_as_is, plain_value
+from feature_repo.plugins.cells import cell_or_none, frame_times, id_or_as_is
 from feature_repo.plugins.refusals import Refusals, RefusedPush, now_us
 from feature_repo.times import DAY_US, from_us
 
 AHEAD_US = DAY_US  # Clocks may be a day off. A row that is further ahead is refused.
-NULLABLE = "nullable"  # The tag of a source that names its keys which an event may lack.
+NULLABLE = "nullable"  # The tag of a source with the keys that an event may lack.
 TIMES = ("event_timestamp", "created_timestamp")
 
 
 def as_frame(where: str, given: object) -> pd.DataFrame:
-    """What somebody pushed, if it is a frame with each column once; otherwise `RefusedPush`."""
+    """The pushed value, which has to be a frame with each column once. `RefusedPush` otherwise."""
     if not isinstance(given, pd.DataFrame):
         raise RefusedPush(f"{where}: a push takes a pandas DataFrame, and got {type(given).__name__}")
     if len(twice := given.columns[given.columns.duplicated()]):
@@ -30,7 +31,7 @@ def as_frame(where: str, given: object) -> pd.DataFrame:
 
 
 def nullable_keys(views: Iterable[Any]) -> frozenset[str]:
-    """The keys that an event of these Feast views' source may lack, by the tag of the source."""
+    """The keys that an event of these views may lack, by the tag of their source."""
     tags = (view.batch_source.tags.get(NULLABLE, "") for view in views)
     return frozenset(name for tag in tags for name in tag.split(",") if name)
 
@@ -42,11 +43,11 @@ def push_events(
     refusals: Refusals,
     nullable: frozenset[str] = frozenset(),
 ) -> None:
-    """Add the raw events of one stream, for all views of the state's plan that read it.
+    """Add the raw events of one stream, for all views of the state's plan that read the stream.
 
     An event without created_timestamp was known at once. Nanoseconds are cut off. A key may be missing (None,
-    NaN, or no column) if it is one of `nullable`, or if no view goes by it. The event is then in nobody's
-    history by that key.
+    NaN, or no column) if it is one of `nullable`, or if no view has it as its key. The event is then in no
+    history of that key.
     """
     views = [view for view in state.plan.views if view.stream == stream]
     names = dict.fromkeys(
@@ -56,7 +57,7 @@ def push_events(
     latest_us = now_us() + AHEAD_US
     times = FrameTimes(frame)
     for i, row in enumerate(frame.to_dict("records")):
-        event = {str(name): plain_value(value) for name, value in row.items()}
+        event = {str(name): cell_or_none(value) for name, value in row.items()}
         try:
             at_us, created_us = times.of(i, event, latest_us)
             for name in names:
@@ -69,13 +70,13 @@ def push_events(
 
 
 class FrameTimes:
-    """When the rows of a frame happened, and when they became known."""
+    """The times of the rows of a frame: when each happened, and when it became known."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._event, self._created = (frame_times(frame, name) for name in TIMES)
 
     def of(self, row: int, event: Mapping[str, object], latest_us: int) -> tuple[int, int]:
-        """A row's two moments in microseconds; `BadEvent` for one that no event may have."""
+        """The two times of a row in microseconds. `BadEvent` for a time that no event may have."""
         (at_us, has_time), (created_us, has_created) = (
             (int(us[row]), bool(known[row])) for us, known in (self._event, self._created)
         )
@@ -94,7 +95,7 @@ class FrameTimes:
 
 
 class _Refused(BadEvent):
-    """A value that is refused for a reason which the value alone does not show."""
+    """A refused value whose reason the value alone does not show."""
 
     def __init__(self, field: str, value: object, reason: str) -> None:
         super().__init__(field, value)
@@ -102,7 +103,10 @@ class _Refused(BadEvent):
 
 
 def _key(name: str, value: Any, required: bool) -> str | None:
-    """An id as text, or None for a missing one that is not required; else `BadEvent`."""
+    """An id as text; None for a missing id that is not required.
+
+    `BadEvent` for any other value.
+    """
     found = id_or_as_is(value)
     if found is None and not required:
         return None

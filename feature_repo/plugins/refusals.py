@@ -1,4 +1,4 @@
-"""Rows that came in through Feast and were refused: kept with their reason, and told to whoever sent them."""
+"""Rows that came in through Feast and were refused: how they are kept, and what the sender is told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from feature_repo.online.base import OnlineState
 
 
 class RefusedRows(BadEvent):
-    """Some rows went to quarantine, all others are in.
+    """Some rows went to quarantine. All other rows were taken.
 
     `row` (from 0), `field`, `value` and `reason` are the first offence.
     """
@@ -31,16 +31,16 @@ class RefusedRows(BadEvent):
 
 
 class RefusedPush(FeatureError):
-    """A push that holds no rows that could be read. Nothing was taken.
+    """A push without rows that can be read. Nothing was taken.
 
-    The message says where the push was meant to go, and why it was refused.
+    The message names the target of the push and the reason.
     """
 
 
 class Refusals:
-    """The bad rows of one call, whichever views they were meant for.
+    """The bad rows of one call, for all its views.
 
-    A row that several views refuse counts once. `rows` is how many rows the call has.
+    A row that several views refuse counts once. `rows` is the number of rows of the call.
     """
 
     def __init__(self, rows: int) -> None:
@@ -57,8 +57,9 @@ class Refusals:
         self._new.append((event, f"{field}: {reason}"))
 
     def keep(self, state: OnlineState, stream: str) -> None:
-        """Put what was added since the last time into quarantine, by the name of a stream or a materialized
-        view.
+        """Put the rows that were added since the last call into quarantine.
+
+        `stream` is the name of a stream or of a materialized view.
         """
         at_us = now_us()
         for event, reason in self._new:
@@ -78,7 +79,7 @@ class Refusals:
 
 
 def reason_of(value: object) -> str:
-    """What is wrong with a value, in few words: refusals are counted by it."""
+    """What is wrong with a value, in few words. Refusals are counted by these words."""
     if value is None:
         return "missing"
     if isinstance(value, float) and not math.isfinite(value):

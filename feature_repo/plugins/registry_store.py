@@ -1,10 +1,11 @@
-"""Feast's registry as one file that is replaced as a whole. An apply is seen entirely or not at all, and a
-damaged file is never taken for an empty one.
+"""Feast's registry as one file that is replaced as a whole.
 
-Two files stand beside the registry. `<name>.holds` lists the names that it must hold: a registry that lacks
-some was cut off, or is an old copy. `<name>.good` is the last content that was written. A write takes names
-off the list before the registry changes, and adds names after it. A crash in between leaves a registry that
-holds whatever the list says.
+A reader sees all of an apply or nothing of it. A damaged file is never taken for an empty registry.
+
+Two files stand beside the registry. `<name>.holds` lists the names that the registry has to hold. A registry
+that lacks some of them was cut off, or is an old copy. `<name>.good` is the last content that was written. A
+write removes names from the list before the registry changes, and adds names after it. A crash in between
+leaves a registry that holds everything on the list.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class DamagedRegistry(FeatureError):
 
 
 class RegistryChanged(FeatureError):
-    """Another process wrote the registry between reading and writing; nothing was written."""
+    """Another process wrote the registry between reading and writing. Nothing was written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,25 +59,25 @@ class HomeRegistryStore(FileRegistryStore):
         self._filepath = roots.resolve(registry_config.path)
 
     def get_registry_proto(self) -> RegistryProto:
-        """The registry as it is in the file.
+        """The registry in the file.
 
-        Raises `FileNotFoundError` where there is none, and `DamagedRegistry` where it is not what was
-        written.
+        Raises `FileNotFoundError` where there is no file, and `DamagedRegistry` where the file does not hold
+        the registry that was written.
         """
         if not self._filepath.exists():
             raise FileNotFoundError(self._filepath)
-        # The list is read first. A write between the two reads can only add to what the file holds, or has
-        # shortened the list already.
+        # The list is read first. A write between the two reads can only add to the file, or has shortened the
+        # list already.
         listed = _listed(self._filepath)
         registry = _parsed(self._filepath, self._filepath)
         if listed - names(registry):
-            listed = _listed(self._filepath)  # The write took names away.
+            listed = _listed(self._filepath)  # The write has removed names.
         if lost := sorted(listed - names(registry)):
             raise DamagedRegistry(self._filepath, f"it lacks {', '.join(lost)}, which were applied")
         return registry
 
     def teardown(self) -> None:
-        """Delete the registry and what stands beside it."""
+        """Delete the registry and the two files beside it."""
         for path in (self._filepath, _holds(self._filepath), _good(self._filepath)):
             path.unlink(missing_ok=True)
 
@@ -87,7 +88,7 @@ class HomeRegistryStore(FileRegistryStore):
                 if current.version_id != registry_proto.version_id:
                     if registry_proto.version_id or names(registry_proto):
                         raise RegistryChanged(self._filepath)
-                    # Feast found no file and makes an empty one, but meanwhile there is one.
+                    # Feast found no file and makes an empty registry. Another process has made one meanwhile.
                     registry_proto.CopyFrom(current)
                     return
                 kept = _listed(self._filepath) & names(registry_proto)
@@ -103,8 +104,9 @@ class HomeRegistryStore(FileRegistryStore):
 
 
 def set_aside(path: Path) -> None:
-    """Move a damaged registry to `<name>.damaged`, and put the last good one in its place, if there is
-    one.
+    """Move a damaged registry to `<name>.damaged`.
+
+    The last good registry takes its place, if there is one.
     """
     path.replace(path.with_suffix(".damaged"))
     _holds(path).unlink(missing_ok=True)
@@ -113,7 +115,7 @@ def set_aside(path: Path) -> None:
 
 
 def names(registry: RegistryProto) -> set[str]:
-    """What a registry holds, as `kind name`."""
+    """The contents of a registry, as `kind name`."""
     return {
         f"{kind.removesuffix('s')} {o.name if kind == 'data_sources' else o.spec.name}"
         for kind in KINDS
@@ -125,16 +127,16 @@ def names(registry: RegistryProto) -> set[str]:
 def locked(folder: Path) -> Iterator[None]:
     """Let one process and thread at a time work on a folder, which is made where it is missing.
 
-    Whoever holds the lock may take it again; others wait. The system frees the lock when its process dies.
+    Whoever holds the lock may take it again. Others wait. The system frees the lock when its process dies.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # One instance a file, so that a thread that holds the lock takes it again instead of waiting for itself.
+    # One lock object for each file, so that a thread that holds the lock can take it again.
     with FileLock(folder / "apply.lock", is_singleton=True):
         yield
 
 
 def _parsed(file: Path, registry: Path) -> RegistryProto:
-    """The content of a file; `DamagedRegistry` names the registry where the file holds none."""
+    """The content of a file. `DamagedRegistry` names the registry where the file holds no registry."""
     content = file.read_bytes()
     if not content:
         raise DamagedRegistry(registry, "it is empty")

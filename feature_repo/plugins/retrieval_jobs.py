@@ -1,4 +1,4 @@
-"""What Feast gets for a historical question: an answer that is computed when somebody asks for it."""
+"""The result of a historical question: an answer that is computed when it is used."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Columns = dict[str, pa.ChunkedArray]
 
 
 class LakeRetrievalJob(RetrievalJob):
-    """A retrieval that runs when its result is asked for, on-demand features included.
+    """A retrieval that runs when its result is used, on-demand features included.
 
-    `evaluate` gives the features' columns, a value for each of `rows`.
+    `evaluate` gives the columns of the features, a value for each of `rows`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class LakeRetrievalJob(RetrievalJob):
         )
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
-        """The rows with their features. Feast's own way would take the rows' columns to Arrow and back."""
+        """The rows with their features. Feast's own way would convert the rows' columns to Arrow and back."""
         return (
             super().to_df(validation_reference, timeout)
             if validation_reference
@@ -50,19 +50,22 @@ class LakeRetrievalJob(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
+        """Whether the names of features begin with the name of their view."""
         return self._full_feature_names
 
     @property
     def on_demand_feature_views(self) -> list[Any]:
-        return []  # None that Feast would still have to compute.
+        """Empty: the rows have their on-demand features already, so Feast computes none."""
+        return []
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
+        """What was asked for; None where Feast did not say it."""
         return self._metadata
 
 
 class SourceRows(RetrievalJob):
-    """Rows of a dataset as they are, read when they are asked for."""
+    """Rows of a dataset, unchanged, read when they are used."""
 
     def __init__(self, evaluate: Callable[[], pa.Table]) -> None:
         self._evaluate = evaluate
@@ -75,12 +78,15 @@ class SourceRows(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
+        """False: the columns keep their names."""
         return False
 
     @property
     def on_demand_feature_views(self) -> list[Any]:
+        """Empty: a source has none."""
         return []
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
+        """None: nothing was asked for beyond the rows."""
         return None

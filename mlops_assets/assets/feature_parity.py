@@ -1,4 +1,4 @@
-"""Each served vector against the one computed offline, as an asset: training/serving skew as a number."""
+"""The asset that compares each served vector with the offline vector: training/serving skew as a number."""
 
 from dagster import (
     AssetExecutionContext,
@@ -15,7 +15,7 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.serving_log import ServingLogResource
-from mlops_assets.steps.served_vectors import rows_schema, write_parity
+from mlops_assets.steps.monitoring.served_vectors import rows_schema, write_parity
 
 
 def feature_parity_asset(
@@ -25,15 +25,15 @@ def feature_parity_asset(
     parity = warning(
         FEATURE_PARITY,
         "no_unexplained_mismatch",
-        "Every vector that was served is the vector that training will read, or what its sequence number had"
-        " not read yet explains it.",
+        "Every served vector equals the vector that training reads, or the difference is explained by events"
+        " that were committed after the decision.",
         days,
     )
 
     @described(
         case,
         FEATURE_PARITY,
-        "Each served vector against the one computed offline from the lake: training/serving skew as a"
+        "Each served vector against the vector that is computed from the lake: training/serving skew as a"
         " number.",
         group=MONITORING,
         kinds={"parquet"},

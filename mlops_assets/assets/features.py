@@ -1,4 +1,4 @@
-"""The features group: one asset a view, the whole vector of an event, and the online state."""
+"""The features group: an asset for each view, the feature vector of an event, and the online state."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +13,6 @@ from dagster import (
 
 from feature_repo.engine.local.by_day import write_by_day
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
-from feature_repo.times import HOUR_US
 from mlops_assets.core.keys import FEATURE_VECTORS, FEATURES, ONLINE_STORE
 from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.core.words import Words
@@ -23,13 +22,14 @@ from mlops_assets.graph.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.feature_store import FeatureStoreResource
 from mlops_assets.resources.lake import LakeResource, require_validated
-from mlops_assets.steps.feature_summary import Summary
-from mlops_assets.steps.joined_views import SAMPLE, join_views, recount
-from mlops_assets.steps.online_rebuild import rebuild_online
+from mlops_assets.steps.features.feature_summary import Summary
+from mlops_assets.steps.features.joined_views import SAMPLE
+from mlops_assets.steps.features.online_rebuild import rebuild_online
+from mlops_assets.steps.features.whole_vectors import write_vectors
 
 
 def feature_assets(case: UseCase, settings: Settings) -> list[AssetsDefinition]:
-    """The views, the whole vectors, and the online state."""
+    """The assets of the group: the views, the feature vectors, and the online state."""
     days = arrival_days(settings.time.start, settings.time.end)
     views = [_view(case, view, days) for view in case.views]
     return [*views, _feature_vectors(case, settings, days), _online_store(case, settings)]
@@ -65,7 +65,7 @@ def _feature_vectors(case: UseCase, settings: Settings, days: DailyPartitionsDef
     nulls = warning(
         FEATURE_VECTORS,
         "null_rates",
-        "No feature is null everywhere: that is a view without its stream.",
+        "No feature is null in every row. Such a feature belongs to a view without its stream.",
         days,
     )
     ranges = warning(
@@ -74,17 +74,17 @@ def _feature_vectors(case: UseCase, settings: Settings, days: DailyPartitionsDef
     look_ahead = warning(
         FEATURE_VECTORS,
         "no_look_ahead",
-        f"The counts of {SAMPLE} rows, recounted one by one from what was known then.",
+        f"The counts of {SAMPLE} rows, recounted one by one from what was known at the time of each row.",
         days,
     )
-    ranges_of = case.ranges_within(settings.bounds)
+    possible = case.ranges_within(settings.bounds)
     sources = [case.event.dataset, *(view.name for view in case.views)]
 
     @described(
         case,
         FEATURE_VECTORS,
-        f"The whole vector of each {Words.of(case).event}, by the feature service: what training reads, and"
-        " what serving must have computed.",
+        f"The feature vector of each {Words.of(case).event}, by the feature service. Training reads it, and"
+        " serving must have computed the same.",
         group=FEATURES,
         kinds={"feast", "parquet"},
         days=days,
@@ -96,33 +96,18 @@ def _feature_vectors(case: UseCase, settings: Settings, days: DailyPartitionsDef
         context: AssetExecutionContext, lake: LakeResource, feature_store: FeatureStoreResource
     ) -> Iterator[Reported]:
         made = days_of(context)
-        opened = lake.open()
         plan = feature_store.plan(case.feature_service)
-        require_validated(opened, case.event.dataset, made)
-        summary = Summary(plan.features)
-        written = write_by_day(
-            opened, FEATURE_VECTORS, summary.of((day, join_views(case, opened, plan, day)) for day in made)
-        )
-        empty, outside = summary.empty(), summary.outside(ranges_of)
-        counted, wrong = recount(case, opened, plan, made[-1])
-        # Of what was made together the checks say one thing: a view is without its stream on all days, and
-        # one day speaks for the counts.
+        found = write_vectors(case, lake.open(), plan, made, possible)
+        recounted = {"rows_recounted": found.recounted, "of the day": made[-1]}
+        # All days of a run have the same results: a view lacks its stream on every day, and the last day
+        # stands for the counts of the others.
         checked: list[AssetCheckResult] = [
-            result(nulls, not empty, {"null_everywhere": ", ".join(empty) or "none"}),
-            result(ranges, not outside, {"outside": ", ".join(outside) or "none"}),
-            result(
-                look_ahead,
-                not wrong,
-                {"wrong": "\n".join(wrong[:5]) or "none", "rows_recounted": counted, "of the day": made[-1]},
-            ),
+            result(nulls, not found.always_null, {"null_everywhere": ", ".join(found.always_null) or "none"}),
+            result(ranges, not found.outside, {"outside": ", ".join(found.outside) or "none"}),
+            result(look_ahead, not found.wrong, {"wrong": "\n".join(found.wrong[:5]) or "none", **recounted}),
         ]
-        yield from reported(
-            context,
-            FEATURE_VECTORS,
-            written,
-            dict.fromkeys(made, _told(summary, made)),
-            dict.fromkeys(made, checked),
-        )
+        told = dict.fromkeys(made, _told(found.summary, made))
+        yield from reported(context, FEATURE_VECTORS, found.manifests, told, dict.fromkeys(made, checked))
 
     return feature_vectors
 
@@ -139,8 +124,8 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         ONLINE_STORE,
-        "The events that online windows still reach, made anew beside the state that serves and put in its"
-        " place in one step.",
+        "The events that online windows still reach. A new state is built while the old one serves, and then"
+        " takes its place in one step.",
         group=FEATURES,
         kinds={"sqlite"},
         deps=list(case.datasets),
@@ -151,14 +136,10 @@ def _online_store(case: UseCase, settings: Settings) -> AssetsDefinition:
     ) -> MaterializeResult:
         plan = feature_store.plan(case.feature_service)
         made = rebuild_online(case, lake.open(), plan, settings, context.log.info)
-        stale = {
-            v.name: h
-            for v in made.views
-            if (h := made.silent_h[v.stream]) is None or (v.stale_us and h * HOUR_US > v.stale_us)
-        }
+        stale = made.stale_views
         silent = {
-            f"hours without {stream}": "no event at all" if h is None else h
-            for stream, h in made.silent_h.items()
+            f"hours without {stream}": "no event at all" if hours is None else hours
+            for stream, hours in made.silent_h.items()
         }
         return MaterializeResult(
             metadata={
@@ -179,7 +160,7 @@ def _view_plan(plan: FeaturePlan, name: str) -> ViewPlan:
 
 
 def _told(summary: Summary, days: Sequence[str]) -> dict[str, Any]:
-    """For the UI: a line a feature, and of which days that is."""
+    """The summary for the UI, a line for each feature, and its days."""
     return {
         "features": markdown_table(["feature", "mean", "nulls"], summary.lines()),
         "features of": " to ".join(dict.fromkeys((days[0], days[-1]))),

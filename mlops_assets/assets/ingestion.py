@@ -1,7 +1,6 @@
-"""The ingest group: raw rows as they came, those that hold, those in quarantine, and verdicts.
+"""The ingest group: raw rows, accepted rows, quarantined rows with their reasons, and verdicts.
 
-A row in quarantine has its reasons. A day that the service served comes from its own log; any other day from
-the source. Never from both.
+The rows of a served day come from the service's log. The rows of any other day come from the source.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,8 @@ from dagster import (
     multi_asset,
 )
 
-from feature_repo.lake.datasets import Lake, Manifest
+from feature_repo.lake.datasets import Lake
+from feature_repo.lake.manifests import Manifest
 from mlops_assets.core.data.base import Source
 from mlops_assets.core.data.streams import Stream
 from mlops_assets.core.data.validation import Validation
@@ -34,13 +34,13 @@ from mlops_assets.graph.headers import described
 from mlops_assets.graph.partitions import ONE_RUN, arrival_days, days_of
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource, to_table, write_days
-from mlops_assets.resources.serving_log import ServingLog
-from mlops_assets.steps.delivery import delivered
-from mlops_assets.steps.early_labels import BELIEVABLE, EarlyLabels
-from mlops_assets.steps.feed_checks import FROM_LOG, behind, last_to_come, look, of_day
-from mlops_assets.steps.label_matches import Arrived, match_metadata
-from mlops_assets.steps.sorted_rows import earlier_arrivals, odd_volumes, sort_day
-from mlops_assets.steps.verdict_making import verdicts_of
+from mlops_assets.steps.ingest.delivery import delivered
+from mlops_assets.steps.ingest.early_labels import BELIEVABLE, EarlyLabels
+from mlops_assets.steps.ingest.feed_checks import FROM_LOG, behind, last_to_come, look, of_day
+from mlops_assets.steps.ingest.label_matches import ArrivedLabels, match_metadata
+from mlops_assets.steps.ingest.sorted_rows import earlier_arrivals, odd_volumes, sort_day
+from mlops_assets.steps.ingest.verdict_making import verdicts_of
+from serving.store.opening import serving_log
 
 REASONS_SHOWN = 10
 
@@ -58,8 +58,8 @@ def ingestion_assets(case: UseCase, settings: Settings, source: Source) -> list[
 def _raw(case: UseCase, settings: Settings, stream: Stream, source: Source) -> AssetsDefinition:
     days, name = arrival_days(settings.time.start, settings.time.end), stream.raw
     question = (
-        "Of the days that are made, the source holds the rows that were taken and no others; it holds none of"
-        " days that have not come."
+        "For each ingested day the source holds the ingested rows and no others, and it holds no rows of"
+        " future days."
     )
     taken = warning(name, "nothing_left_behind", question, days)
 
@@ -77,7 +77,7 @@ def _raw(case: UseCase, settings: Settings, stream: Stream, source: Source) -> A
         made, opened = days_of(context), lake.open()
         coming = last_to_come(settings, datetime.now(UTC).date())
         files = look(opened, stream, source, made, coming)
-        tables, served = delivered(case, ServingLog(settings.serving_db), source, stream, made)
+        tables, served = delivered(case, serving_log(settings.serving_db), source, stream, made)
         written = [
             opened.write(
                 name, day, tables[day], metadata={FROM_LOG: True} if day in served else of_day(files, day)
@@ -94,7 +94,7 @@ def _raw(case: UseCase, settings: Settings, stream: Stream, source: Source) -> A
 def _validated(case: UseCase, settings: Settings, stream: Stream) -> AssetsDefinition:
     days = arrival_days(settings.time.start, settings.time.end)
     checks = _Checks.of(case, settings, stream, days)
-    # Labels are matched with the events that are here.
+    # Labels are matched with the events of the lake.
     sources = [stream.raw, case.event.dataset] if stream.dataset == LABELS else [stream.raw]
     common: dict[str, Any] = {
         "deps": sources,
@@ -102,8 +102,8 @@ def _validated(case: UseCase, settings: Settings, stream: Stream) -> AssetsDefin
         "owners": [case.owner],
         "kinds": {"pandera", "parquet"},
     }
-    hold = f"The {stream.dataset} that hold: typed, in range, each once. What is downstream reads these."
-    broken = f"The {stream.dataset} that do not hold, as they came, each with its reasons."
+    hold = f"The accepted {stream.dataset}: typed, in range, each once. Everything downstream reads these."
+    broken = f"The quarantined {stream.dataset} in their original text, each with its reasons."
 
     @multi_asset(
         name=f"validated_{stream.dataset}",
@@ -129,7 +129,10 @@ def _validated(case: UseCase, settings: Settings, stream: Stream) -> AssetsDefin
 def _sort(
     lake: Lake, settings: Settings, stream: Stream, made: Sequence[str]
 ) -> tuple[list[Manifest], list[Manifest], dict[str, Validation]]:
-    """Write the rows of each day that hold, and those that do not."""
+    """Write the accepted and the quarantined rows of each day.
+
+    Returns the manifests of both, and the outcomes by day.
+    """
     good: list[Manifest] = []
     bad: list[Manifest] = []
     outcomes: dict[str, Validation] = {}
@@ -138,8 +141,8 @@ def _sort(
         outcomes[day] = outcome = sort_day(lake, settings, stream, day, arrivals)
         sound = len(outcome.quarantined) <= settings.ingest.max_quarantined_share * outcome.received
         text = pa.schema([(column, pa.string()) for column in outcome.quarantined.columns])
-        # The quarantine comes first: a day is never readable as accepted before what was left out of it is on
-        # record.
+        # The quarantine is written first. Otherwise a reader could see accepted rows without a record of the
+        # rows that were left out.
         left_out, kept = to_table(outcome.quarantined, text), to_table(outcome.accepted, stream.columns)
         bad.append(lake.write(stream.quarantined, day, left_out, metadata=outcome.counts))
         good.append(lake.write(stream.dataset, day, kept, validated=sound, metadata=outcome.counts))
@@ -148,7 +151,7 @@ def _sort(
 
 @dataclass(frozen=True)
 class _Checks:
-    """The checks of a validated stream. Labels have two more: `match` and `early`."""
+    """The checks of a validated stream. Only labels have the checks `match` and `early`."""
 
     case: UseCase
     settings: Settings
@@ -165,13 +168,13 @@ class _Checks:
     ) -> "_Checks":
         name, share = stream.dataset, settings.ingest.max_quarantined_share
         events = case.event.dataset
-        schema = f"Not more than {share:.0%} of a day's rows had to go to quarantine."
+        schema = f"At most {share:.0%} of the rows of a day went to quarantine."
         counts = "Received = accepted + duplicate + quarantined, for every day."
         volume = "Each day has rows, and about as many as the days before it."
         match = (
-            f"The labels of the last days are about {events} that are here, as far as one can expect that."
+            f"The labels of the last days are about {events} of the lake, as far as these can have arrived."
         )
-        early = f"Not more than {BELIEVABLE:.0%} of the labels became known at the time of their event."
+        early = f"At most {BELIEVABLE:.0%} of the labels became known at the time of their event."
         return cls(
             case,
             settings,
@@ -212,7 +215,7 @@ class _Checks:
     def _add_labels(
         self, lake: Lake, told: dict[str, dict[str, Any]], checked: dict[str, list[AssetCheckResult]]
     ) -> None:
-        arrived = Arrived(self.case, lake, self.settings, list(told))
+        arrived = ArrivedLabels(self.case, lake, self.settings, list(told))
         early = EarlyLabels(self.case, lake, self.settings, list(told))
         waiting = f"waiting for their {Words.of(self.case).event}"
         for day in told:
@@ -225,7 +228,7 @@ class _Checks:
 
 
 def _reasons(outcome: Validation) -> MetadataValue:
-    """The most frequent reasons of a day's quarantine, with one whole example of each."""
+    """The most frequent reasons of a day's quarantine, each with one example."""
     shown = list(outcome.reasons.items())[:REASONS_SHOWN]
     rows = [(reason, n, outcome.examples[reason]) for reason, n in shown]
     return markdown_table(["reason", "rows", "such as"], rows)

@@ -1,6 +1,4 @@
-"""The monitoring group: what was served, whether it was computed right, whether the world has moved, and what
-it was worth.
-"""
+"""The monitoring group: the log of decisions, parity, drift, and the business report."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +16,7 @@ from dagster import (
 
 from feature_repo.lake.datasets import Lake
 from mlops_assets.assets.feature_parity import feature_parity_asset
-from mlops_assets.core.judging.money import report_columns
+from mlops_assets.core.judging.measuring.money import report_columns
 from mlops_assets.core.keys import (
     BUSINESS_REPORT,
     DATA_DRIFT,
@@ -36,9 +34,9 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import LakeResource
 from mlops_assets.resources.registry import ModelRegistry
 from mlops_assets.resources.serving_log import ServingLogResource
-from mlops_assets.steps.drift_of_day import DriftOfDay, feature_drift, score_drift
-from mlops_assets.steps.matured_days import REPORTED_DAYS, write_business_report
-from mlops_assets.steps.served_days import ServedDay, write_log
+from mlops_assets.steps.monitoring.drift_of_day import DriftOfDay, feature_drift, score_drift
+from mlops_assets.steps.monitoring.matured_days import REPORTED_DAYS, write_business_report
+from mlops_assets.steps.monitoring.served_days import ServedDay, write_log
 
 ReportDrift = Callable[[UseCase, Lake, ModelRegistry, Settings, str], DriftOfDay]
 
@@ -59,16 +57,15 @@ def _prediction_log(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDef
     answered = warning(
         PREDICTION_LOG,
         "not_degraded",
-        f"No {Words.of(case).event} was decided on a feed that was staler than its declaration allows.",
+        f"No {Words.of(case).event} was decided on a feed that was older than its declaration allows.",
         days,
     )
 
     @described(
         case,
         PREDICTION_LOG,
-        "Every decision that the service made on the day: what it was asked, the vector it computed, the"
-        " score, and"
-        " by which version.",
+        "Every decision that the service made on the day, with its request, feature vector, score and model"
+        " version.",
         group=MONITORING,
         kinds={"sqlite", "parquet"},
         days=days,
@@ -78,7 +75,7 @@ def _prediction_log(case: UseCase, days: DailyPartitionsDefinition) -> AssetsDef
     def prediction_log(
         context: AssetExecutionContext, lake: LakeResource, serving_log: ServingLogResource
     ) -> Iterator[Reported]:
-        made = write_log(lake.open(), serving_log.open(), days_of(context))
+        made = write_log(case, lake.open(), serving_log.open(), days_of(context))
         yield from reported(
             context,
             PREDICTION_LOG,
@@ -117,10 +114,9 @@ def _data_drift_report(
         days,
         feature_drift,
         DATA_DRIFT,
-        "The day's served features against those of the days after the training of the version that served"
-        " most"
-        " (Evidently, population stability index).",
-        enough="Enough was served on the day to say anything; what cannot be tested is not called quiet.",
+        "The served features of the day against those of the days after the training of the version that"
+        " served most (population stability index, with a page by Evidently).",
+        enough="Enough was served on the day to test every column.",
         quiet=(
             "no_data_drift",
             "The served features look like those of the days after the training.",
@@ -137,8 +133,8 @@ def _prediction_drift_report(
         days,
         score_drift,
         PREDICTION_DRIFT,
-        "The day's scores against those that the same version gives the days after its training.",
-        enough="Enough was served, by the fit whose scores the reference has.",
+        "The scores of the day against those of the same version on the days after its training.",
+        enough="Enough was served, and the reference has scores of the same fit.",
         quiet=("no_prediction_drift", "The scores are distributed as on the days after the training."),
     )
 
@@ -171,38 +167,38 @@ def _drift_asset(
     ) -> MaterializeResult:
         day = context.partition_key
         found = report(case, lake.open(), registry, settings, day)
-        said, note = found.report, found.report.note
-        moved = ", ".join(f"{c} {v:.2f}" for c, v in found.columns[:5]) or "none"
-        page = {"report": MetadataValue.path(str(found.page))} if found.page else {}
-        # A day that could not be tested has its own failed check, and asks for no retraining: nothing is
-        # known of it.
+        largest = ", ".join(f"{column} {value:.2f}" for column, value in found.columns[:5]) or "none"
+        told = {"day": day, "share of drifted columns": found.report.share, "largest": largest}
+        # A day that cannot be tested fails its own check. It asks for no retraining, because it proves
+        # nothing.
         return MaterializeResult(
-            metadata={
-                **content([found.manifest]),
-                "columns": markdown_table(["column", "PSI"], found.columns),
-                "note": note or "none",
-                "version": found.version or "none",
-                **page,
-            },
+            metadata=_drift_metadata(found),
             check_results=[
-                result(tested, found.enough, {"reason": note or "enough", "day": day}),
-                result(
-                    drift,
-                    not said.drifted,
-                    {"day": day, "share of drifted columns": said.share, "largest": moved},
-                ),
+                result(tested, found.enough, {"reason": found.report.note or "enough", "day": day}),
+                result(drift, not found.report.drifted, told),
             ],
         )
 
     return drift_report
 
 
+def _drift_metadata(found: DriftOfDay) -> dict[str, Any]:
+    """The drift of a day for a person in the UI."""
+    page = {"report": MetadataValue.path(str(found.page))} if found.page else {}
+    return {
+        **content([found.manifest]),
+        "columns": markdown_table(["column", "PSI"], found.columns),
+        "note": found.report.note or "none",
+        "version": found.version or "none",
+        **page,
+    }
+
+
 def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     days, words = as_of_days(settings.time.start, settings.time.end), Words.of(case)
     claim = (
-        f"At least the configured share of {words.positive} {words.worth} was stopped on the newest mature"
-        " day; no"
-        " verdict, no claim."
+        f"At least the configured share of {words.positive} {words.worth} was caught on the newest mature"
+        " day. Without a verdict the check passes."
     )
     caught = warning(BUSINESS_REPORT, f"{as_column(words.positive)}_caught", claim, days)
     reach = REPORTED_DAYS + settings.verdicts.maturity_days + 1
@@ -211,9 +207,8 @@ def _business_report(case: UseCase, settings: Settings) -> AssetsDefinition:
     @described(
         case,
         BUSINESS_REPORT,
-        f"{words.positive.capitalize()} caught and missed in {words.worth} on served days that had matured"
-        " by then;"
-        " what has no verdict is unknown.",
+        f"{words.positive.capitalize()} caught and missed in {words.worth} on served days that had matured by"
+        " the as-of day. What has no verdict is unknown.",
         group=MONITORING,
         kinds={"parquet"},
         days=days,

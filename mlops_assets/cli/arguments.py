@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 
 class Once(argparse.Action):
-    """An option that may be given once. Plain argparse lets a second value replace the first in silence."""
+    """An option that may be given once. argparse would let a second value replace the first silently."""
 
     def __call__(
         self,
@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose usage errors are one line on stderr and exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Print the usage error as one line on stderr, and exit with 2."""
         print(f"{self.prog}: {message}", file=sys.stderr)
         raise SystemExit(2)
 

@@ -1,8 +1,8 @@
 """The `mlops` command: a thin layer over the assets.
 
-Whatever it does, the Dagster UI and `dagster asset materialize` can do too. A command is a module of
-`mlops_assets.cli.commands` with two functions: `arguments` declares what the command takes, `run` does it and
-returns its outcome. The module is imported when its command is given.
+The Dagster UI and `dagster asset materialize` can do everything that a command does. A command is a module of
+`mlops_assets.cli.commands` with two functions: `arguments` declares the arguments of the command, `run` does
+its work and returns the outcome. The module is imported when its command is given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from mlops_assets.cli.arguments import Once, Parser
 from mlops_assets.errors import is_interrupted, told
 
-# The module has the name of its command, unless another module of the platform has that name.
+# A module has the name of its command, unless another module of the platform has that name.
 MODULES = {"rollback": "roll_back", "rebuild-online": "rebuild_online"}
 COMMANDS = {
     "demo": "the whole loop on a simulated bank: drift becomes a better model",
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None, interrupted: Callable[[], bool]
     """Run one command and return its exit code.
 
     An error is one line on stderr and exit code 1. Wrong usage exits with 2, Ctrl-C with 130. With `--json`
-    the last line on stdout is one object. `interrupted` says whether Ctrl-C has come, where a library has
-    turned the interrupt into an error of its own.
+    the last line on stdout is one object. `interrupted` says whether Ctrl-C has come, because a library may
+    have turned the interrupt into an error.
     """
     try:
         options = parser().parse_args(arguments)
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, interrupted: Callable[[], bool]
             os.environ["MLOPS_CONFIG"] = str(Path(options.config).absolute())
         if options.debug:
             os.environ["MLOPS_TRACEBACK"] = "1"
-        os.environ.setdefault("DO_NOT_TRACK", "true")  # MLflow does not take 1 for a yes
+        os.environ.setdefault("DO_NOT_TRACK", "true")  # MLflow does not take 1 for true
         os.environ.setdefault("FEAST_USAGE", "False")
         _print(options.run(options), options.json)
     except SystemExit:
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None, interrupted: Callable[[], bool]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of `mlops`, with the names and one-line helps of all commands."""
+    """The parser of `mlops`, with the name and the one-line help of each command."""
     top = Parser(
         prog="mlops",
         description=(
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class CommandParser(Parser):
-    """The parser of one command. It imports the command's module when it has something to parse."""
+    """The parser of one command. It imports the module of the command before it parses."""
 
     def __init__(self, *, module: str, **options: Any) -> None:
         super().__init__(**options)
@@ -114,6 +114,7 @@ class CommandParser(Parser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, with the arguments that the module of the command declares."""
         if self._module is not None:
             command = import_module(f"mlops_assets.cli.commands.{self._module}")
             command.arguments(self)

@@ -1,4 +1,4 @@
-"""A person's decision on a version: who took it, and how a person and Dagster's UI are told of it."""
+"""A person's decision on a version: who took it, and how the person and Dagster's UI are told of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def decision(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the history for a person, without its digests."""
+    """A line of the history as a person reads it, without its digests."""
     from mlops_assets.core.lifecycle.champions import kind
 
     names = ("version", "as_of", "champion", "to", "by", "at", "reasons", "overruled")
@@ -23,9 +23,10 @@ def decision(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reported(settings: Settings, lifecycle: Lifecycle, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The decision for a person, after Dagster has it as an observation of `promoted_version`.
+    """The decision as a person reads it. Dagster gets it as an observation of `promoted_version`.
 
-    The history is the truth. Where Dagster cannot be told, the decision stands and stderr gets one line.
+    The history is the truth. The decision stands even where Dagster cannot be told, and stderr gets one line
+    then.
     """
     try:
         _observe(settings, lifecycle, row)

@@ -1,4 +1,4 @@
-"""The feeds before their first backfill: what a few rows of each look like, and what would become of them.
+"""The feeds before their first backfill: some rows of each feed, and what would happen to them.
 
 Nothing is written.
 """
@@ -20,13 +20,13 @@ from mlops_assets.core.data.validation import validate
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.words import Words
 from mlops_assets.resources.environments import Settings
-from mlops_assets.sources.files import Preview
+from mlops_assets.sources.feed_folder import Preview
 from mlops_assets.sources.source_kinds import open_source
 
 SAMPLE_ROWS = 1_000
-SHOWN = 5  # of files that are left out
-LABEL_DAYS = 28  # days of labels that are looked at where they have no files of their own
-BEFORE_DAYS = 30  # A label of the sample is looked for among the events of so many days before it.
+SHOWN = 5  # Names of files that are left out
+LABEL_DAYS = 28  # Days of labels that are looked at where labels have no files of their own
+BEFORE_DAYS = 30  # The event of a label is looked for in so many days before the label.
 NO_LABELS = "there is no [source.labels]: no label comes from files, and without labels nothing is learnt"
 
 
@@ -40,9 +40,10 @@ class Previewed(Protocol):
 
 @dataclass(frozen=True)
 class Look:
-    """One feed as it was found.
+    """One feed, as it was found.
 
-    `mapping` is canonical column -> the feed's name and a value; `reasons` are (rows, why), of the sample.
+    `mapping` is canonical column -> the feed's name and a value. `reasons` are (rows, reason), from the
+    sample.
     """
 
     name: str
@@ -58,9 +59,10 @@ class Look:
 
 
 def look_at_feeds(case: UseCase, settings: Settings, today: date) -> list[Look]:
-    """The events' feed, the labels' and the further ones, with all that is wrong with one in its `problems`.
+    """The feed of the events, the feed of the labels and the further feeds.
 
-    Rows of days after tomorrow have not come.
+    `problems` of a feed lists everything that is wrong with it. Rows after tomorrow count as rows that have
+    not come yet.
     """
     source = open_source(case, settings.source, settings.base)
     events, labels, *feeds = case.streams(settings.bounds)
@@ -74,7 +76,7 @@ def look_at_feeds(case: UseCase, settings: Settings, today: date) -> list[Look]:
 
 
 def _events(source: Source, settings: Settings, stream: Stream, today: date) -> tuple[Preview | None, Look]:
-    """A stream that has rows of its own, and how it looks."""
+    """A stream with rows of its own, and its look."""
     try:
         rows = source.preview(stream.dataset, SAMPLE_ROWS) if isinstance(source, Previewed) else None
         rows = rows or _first_days(source, settings, stream.dataset, 1)
@@ -88,7 +90,7 @@ def _events(source: Source, settings: Settings, stream: Stream, today: date) -> 
 def _labels(
     case: UseCase, source: Source, settings: Settings, stream: Stream, events: Preview | None, today: date
 ) -> list[Look]:
-    """How the labels look; nothing where they come with events that cannot be read."""
+    """The look of the labels; None where they come with events that cannot be read."""
     labels = source.preview(stream.dataset, SAMPLE_ROWS) if isinstance(source, Previewed) else None
     if labels is None and events is not None:
         labels = _first_days(source, settings, stream.dataset, LABEL_DAYS, events.days)
@@ -99,12 +101,12 @@ def _labels(
         _match(case, source, labels, look)
     elif not labels.rows.num_rows:
         missing = isinstance(source, Previewed) and "labels" not in settings.source
-        look.notes.append(NO_LABELS if missing else "none in the days that were looked at")
+        look.notes.append(NO_LABELS if missing else "no label in the days that were looked at")
     return [look]
 
 
 def shown(looks: list[Look]) -> str:
-    """For a person: a table of each feed's columns, and one of what would be quarantined."""
+    """The text for a person: a table of each feed's columns, and a table of the rows for quarantine."""
     parts = []
     for look in looks:
         parts.append(f"\n{look.name}: {_summary(look)}\n")
@@ -154,9 +156,11 @@ def _look(feed: Stream, settings: Settings, preview: Preview, today: date) -> Lo
                 counts.update(found.reasons)
                 examples = {**found.examples, **examples}
                 quarantined += len(found.quarantined)
-    notes = [f"left out, as its name is not that of a table: {path}" for path in preview.left_out[:SHOWN]]
+    notes = [
+        f"left out, because its name is not the name of a table: {path}" for path in preview.left_out[:SHOWN]
+    ]
     if preview.unread:
-        notes.append(f"{preview.unread:,} more files have days that are known once they are read")
+        notes.append(f"{preview.unread:,} more files have to be read before their days are known")
     notes += _left_out(settings, rows, today)
     problems = []
     if rows.num_rows and (share := quarantined / rows.num_rows) > settings.ingest.max_quarantined_share:
@@ -182,7 +186,7 @@ def _unread(name: str, error: SourceError) -> Look:
 def _first_days(
     source: Source, settings: Settings, name: str, days: int, known: tuple[date, date] | None = None
 ) -> Preview:
-    """Of a source, or labels, that cannot be seen otherwise: what came on the first days."""
+    """The rows of the first days, for a source or labels that have no other preview."""
     start = known[0] if known else settings.time.start
     table = source.rows(name, start, start + timedelta(days=days - 1))
     first, last = known or (start, settings.time.end or start)
@@ -207,9 +211,7 @@ def _beside_the_calendar(settings: Settings, name: str, preview: Preview) -> lis
 
 
 def _left_out(settings: Settings, rows: pa.Table, today: date) -> list[str]:
-    """Rows of the sample that are of no day which is made: beside the calendar, or of days that have not
-    come.
-    """
+    """The rows of the sample whose day is outside the calendar, or has not come yet."""
     start, end, days = settings.time.start, settings.time.end, rows[ARRIVAL_DAY]
     last = end or today + timedelta(days=1)
     found = []
@@ -229,7 +231,7 @@ def _left_out(settings: Settings, rows: pa.Table, today: date) -> list[str]:
 
 
 def _match(case: UseCase, source: Source, labels: Preview, look: Look) -> None:
-    """How many labels of the sample are of an event that arrived in the days before them."""
+    """How many labels of the sample belong to an event that arrived in the days before them."""
     words, days = Words.of(case), pc.min_max(labels.rows[ARRIVAL_DAY]).as_py()
     first = days["min"] - timedelta(days=BEFORE_DAYS)
     known = source.rows(case.event.dataset, first, days["max"])[case.event.id]
@@ -238,8 +240,8 @@ def _match(case: UseCase, source: Source, labels: Preview, look: Look) -> None:
     among = f"{words.events} that arrived from {first} to {days['max']}"
     if len(ids) and len(known) and not matched:
         look.problems.append(
-            f"labels: none of {len(ids):,} is of {_one(words.event)}: their ids look like {_first(ids)!r},"
-            f" those of {among} like {_first(known)!r}"
+            f"labels: none of {len(ids):,} belongs to {_one(words.event)}; their ids look like"
+            f" {_first(ids)!r}, those of {among} like {_first(known)!r}"
         )
     elif len(ids):
         look.notes.append(f"{matched:,} of {len(ids):,} labels are of {among}")

@@ -1,4 +1,4 @@
-"""The Dagster instance of a home, and runs of the code location's jobs in this process."""
+"""The Dagster instance of a home, and runs of jobs in this process."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ run_monitoring:
   max_runtime_seconds: 86400
 """
 DATABASES = ("history", "schedules")  # Dagster's own folders
-GIVEN_S = 10.0  # The daemon looks at its queue a few times in that
+GIVEN_S = 10.0  # The daemon looks at its queue a few times in so long
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -68,7 +68,7 @@ class RunFailed(PlatformError):
 def prepare_instance(home: Path) -> Path:
     """Make Dagster's folder with settings for one machine, and return it.
 
-    The folder is the one that DAGSTER_HOME names, or `dagster` under `home`. A home of an older format is
+    DAGSTER_HOME names the folder. By default it is `dagster` under `home`. A home of an older format is
     rewritten. A prepared folder is recognized without a lock.
     """
     bring_up(home)
@@ -87,16 +87,16 @@ def _lacking(folder: Path) -> bool:
 
 
 def _make_databases(folder: Path) -> None:
-    """Make Dagster's databases, then its settings. Each is moved into its place when it is whole.
+    """Make Dagster's databases, then its settings. Each is moved to its place when it is whole.
 
-    What exists already stays as it is.
+    Existing files stay unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place, beside = folder / "dagster.yaml", folder / ".preparing"
-    if place.exists():  # A person's own settings, which may keep the records elsewhere
+    if place.exists():  # Settings of a person, which may keep the records elsewhere
         _open_storages(folder)
         return
-    shutil.rmtree(beside, ignore_errors=True)  # Of a process that was killed here
+    shutil.rmtree(beside, ignore_errors=True)  # The folder of a process that was killed at this point
     beside.mkdir()
     write_whole(beside / place.name, INSTANCE_SETTINGS.encode())
     _open_storages(beside)
@@ -158,7 +158,7 @@ def run_job(
 
 @contextmanager
 def _records_told(instance: DagsterInstance) -> Iterator[None]:
-    """Name the file where Dagster cannot write its records. Dagster's own error names none."""
+    """Name the file where Dagster cannot write its records. Dagster's own error names no file."""
     try:
         yield
     except DBAPIError as error:
@@ -169,9 +169,9 @@ def _records_told(instance: DagsterInstance) -> Iterator[None]:
 
 @contextmanager
 def _helpers_apart() -> Iterator[None]:
-    """Start Dagster's helper processes in sessions of their own. They copy what the steps print.
+    """Start Dagster's helper processes, which copy the output of the steps, in sessions of their own.
 
-    A terminal would send them Ctrl-C as well, and each would print a traceback.
+    A terminal would send Ctrl-C to them as well, and each would print a traceback.
     """
     dagsters: Any = compute_logs
     dagsters.subprocess = SimpleNamespace(Popen=partial(subprocess.Popen, start_new_session=True))
@@ -182,10 +182,10 @@ def _helpers_apart() -> Iterator[None]:
 
 
 def give_way(instance: DagsterInstance, pool: str, patience_s: float = GIVEN_S) -> None:
-    """Wait until no run is queued for the pool, at most `patience_s`. There may be no daemon.
+    """Wait until no run is queued for the pool, at most `patience_s`, because there may be no daemon.
 
-    A run in this process takes a place of the pool without queueing. Several of them, one after the other,
-    would hold up the queued runs until the last one has ended.
+    A run in this process takes a place of the pool without queueing. Several such runs in a row would hold up
+    the queued runs until the last has ended.
     """
     until = time.monotonic() + patience_s
     while time.monotonic() < until and any(

@@ -24,7 +24,7 @@ def readable(outcome: Mapping[str, Any], indent: str = "") -> str:
 def padded(lines: Sequence[Sequence[str]]) -> str:
     """A header and lines of cells as columns.
 
-    A title is broken to the width of the cells below it. The last column is as wide as its cells are.
+    A title is broken to the width of the cells below it. The last column is as wide as its cells.
     """
     titles, *body = lines
     columns = list(zip(*body, strict=True)) or [()] * len(titles)

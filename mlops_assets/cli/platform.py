@@ -1,4 +1,4 @@
-"""The platform that a command works on: its settings, and whether its home can do what was asked for."""
+"""The platform that a command works on: its settings, its use case, and the condition of its home."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import PlatformError
-from mlops_assets.resources.environments import ConfigError, Settings, former_keys, load_settings
+from mlops_assets.resources.config_file import ConfigError, former_keys
+from mlops_assets.resources.environments import Settings, load_settings
 from mlops_assets.resources.home import DATABASE, bring_up
+from mlops_assets.resources.home_owner import Owner
 from mlops_assets.use_cases import find_use_case
 
 CHECKED_BYTES = 200_000_000
@@ -25,12 +27,14 @@ class CommandError(PlatformError):
 def configured() -> Settings:
     """The settings of this command.
 
-    One `ConfigError` lists every problem of the configuration, those of the source included. A key that has
-    another name now is read, with a line on stderr.
+    One `ConfigError` lists every problem of the configuration, those of the source included. `ForeignHome`
+    where the home belongs to another use case. A key that has another name today is read, with a line on
+    stderr.
     """
     settings = load_settings(find_case=find_use_case)
-    for line in former_keys(settings):
+    for line in former_keys(settings.config_text):
         print(f"mlops: {settings.config_file}: {line}", file=sys.stderr)
+    Owner.of(case_of(settings)).check(settings.home)
     return settings
 
 
@@ -40,19 +44,23 @@ def case_of(settings: Settings) -> UseCase:
 
 
 def pipeline() -> Any:
-    """The code location's definitions. A problem of the configuration shows before anything is started."""
+    """The definitions of the code location. A wrong configuration fails here, before anything is started."""
     from mlops_assets.definitions import defs
 
     return defs
 
 
 def prepare(settings: Settings) -> None:
-    """Load the definitions, so that a wrong configuration is refused first. Then make Dagster's instance."""
+    """Make Dagster's instance, and note whose home it is.
+
+    The definitions are loaded first, so that a wrong configuration changes nothing.
+    """
     from mlops_assets.cli.instance import prepare_instance
 
     pipeline()
     check_writable(settings.home)
     prepare_instance(settings.home)
+    Owner.of(case_of(settings)).claim(settings.home)
 
 
 def check_writable(home: Path) -> None:
@@ -69,9 +77,9 @@ def check_writable(home: Path) -> None:
 
 
 def check_databases(home: Path) -> str:
-    """How many databases of the home can be read, and whether its preparation was cut off.
+    """How many databases of the home can be read, in words, and whether its preparation was interrupted.
 
-    A damaged database is `CommandError`.
+    `CommandError` names a damaged database.
     """
     bring_up(home)
     dagster = Path(os.environ.get("DAGSTER_HOME") or home / "dagster")
@@ -94,9 +102,9 @@ def check_databases(home: Path) -> str:
 
 
 def _damage(database: Path) -> str | None:
-    """What SQLite finds wrong with a database; None where it finds nothing.
+    """The damage that SQLite finds in a database; None for a sound database.
 
-    Of a large file only the first page is read. Reading all of it takes minutes.
+    Only the first page of a large file is read, because reading all of it takes minutes.
     """
     question = "PRAGMA quick_check(1)" if database.stat().st_size < CHECKED_BYTES else "PRAGMA schema_version"
     try:
@@ -110,9 +118,9 @@ def _damage(database: Path) -> str | None:
 
 
 def registry_exists(settings: Settings) -> bool:
-    """Whether MLflow's database exists. MLflow itself would make one when it is asked.
+    """Whether MLflow's database exists. MLflow would make a database when it is asked.
 
-    `CommandError` where the database is gone and the history has decisions on its versions. A new database
+    `CommandError` where the database is missing and the history has decisions on its versions. A new database
     would count from version 1 again.
     """
     database, history = Path(settings.tracking_uri.removeprefix("sqlite:///")), settings.history_file
@@ -129,7 +137,7 @@ def registry_exists(settings: Settings) -> bool:
 def untrained(settings: Settings) -> str:
     """The message that nothing was trained, with the remedy."""
     if not settings.home.exists():
-        return f"nothing was trained in {settings.home}, which is not there: MLOPS_HOME names the home"
+        return f"nothing was trained in {settings.home}, which does not exist; MLOPS_HOME names the home"
     return (
         f"nothing was trained in {settings.home}: `mlops train --as-of DAY` does, once `mlops backfill` has"
         " brought the days before it"
@@ -171,7 +179,7 @@ def check_as_of(settings: Settings, *days: str) -> None:
 
 
 def _bound(settings: Settings, early: bool) -> str:
-    """Why no day is earlier, or later."""
+    """Why there is no earlier day, or no later day."""
     if early:
         return f"[time] start = {settings.time.start} is the first arrival day"
     return (

@@ -22,18 +22,21 @@ from mlops_assets.resources.registry import ModelRegistry, registry_of
 from mlops_assets.resources.registry_database import QUIET
 
 LOOPBACK = "127.0.0.1"
-STOP_TIMEOUT_S = 20.0  # For the two themselves
-LEFT_OVER_TIMEOUT_S = 5.0  # For what they leave behind, such as runs that they launched
+STOP_TIMEOUT_S = 20.0  # The time for the two processes to end
+LEFT_OVER_TIMEOUT_S = 5.0  # The time for their children to end, such as runs that they launched
 PORT_PATIENCE_S = ORPHAN_TIMEOUT_S + 2.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DevError(PlatformError):
-    """The two cannot run side by side, or one of them ended. The message says which."""
+    """The two cannot run side by side, or one of them ended. The message names it."""
 
 
 def check_ports(port: int, mlflow_port: int) -> None:
-    """`DevError` where the two could not listen. What a killed `mlops dev` left behind gets time to end."""
+    """`DevError` where Dagster or MLflow could not listen on its port.
+
+    The children of a killed `mlops dev` get time to end.
+    """
     if port == mlflow_port:
         raise DevError(
             f"port {port} is given to both Dagster and MLflow: choose another with --port or --mlflow-port"
@@ -47,7 +50,7 @@ def check_ports(port: int, mlflow_port: int) -> None:
 
 
 def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
-    """Serve both until a signal comes or one of them ends. No process of theirs is left then.
+    """Serve both until a signal comes or one of them ends. None of their processes is left afterwards.
 
     Returns after SIGTERM and SIGHUP. Raises `KeyboardInterrupt` for Ctrl-C, and `DevError` where one of the
     two ended.
@@ -55,7 +58,7 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
     registry = registry_of(settings)
     with DagsterInstance.get() as instance:
         fail_dead_runs(instance)
-    registry.client()  # Makes the database, which MLflow's UI only reads
+    registry.client()  # This makes the database. MLflow's UI only reads it
     registry.end_orphans(datetime.now(UTC))  # The UI then shows no training of a killed process as running
     print(
         f"Dagster will be at http://{LOOPBACK}:{port} in about half a minute, MLflow at"
@@ -76,7 +79,7 @@ def run_dev(settings: Settings, port: int, mlflow_port: int) -> None:
                 for name, process in running.items():
                     if process.poll() is not None:
                         raise DevError(
-                            f"{name} ended with exit code {process.returncode}; what it said stands above"
+                            f"{name} ended with exit code {process.returncode}; its output stands above"
                         )
         finally:
             _stop(list(running.values()))
@@ -132,7 +135,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask each session to end, as a terminal would, and kill what does not end."""
+    """Ask each session to end, as a terminal would, and kill the rest."""
     for process in processes:
         _signal(process, signal.SIGTERM)
     until = time.monotonic() + STOP_TIMEOUT_S
@@ -148,10 +151,10 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
-    """Send a signal to the process's session. False where nothing of the session is left."""
+    """Send a signal to the session of the process. False where the session is empty."""
     try:
         os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):  # macOS says the second of zombies
+    except (ProcessLookupError, PermissionError):  # macOS raises the second for zombies
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Training as of one day: what was made already is not made again."""
+"""Training as of one day. What exists already is not made again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def one_at_a_time(home: Path) -> Iterator[None]:
 class TrainedBefore:
     """The version of an as-of day that was made from today's data, configuration and code.
 
-    `evaluated` says whether that version was measured, and `against` which champion.
+    `evaluated` says whether that version was measured, `against` names the champion it was measured against.
     """
 
     version: str
@@ -93,13 +93,13 @@ def retrain(instance: DagsterInstance, as_of: str, assets: Sequence[str] | None)
 
 
 def evaluate_as_of(settings: Settings, lake: Lake, instance: DagsterInstance, as_of: str) -> str:
-    """Make what one as-of day lacks up to its evaluation, and return what that was in words.
+    """Make the missing assets of one as-of day up to its evaluation. Returns in words what was made.
 
-    Nothing is decided on the version.
+    No decision is taken on the version.
     """
     from mlops_assets.cli.instance import RunFailed
     from mlops_assets.core.keys import EVALUATION, RECIPE, TRAINED_MODEL, TRAINING_SET
-    from mlops_assets.steps.version_training import trained_version
+    from mlops_assets.steps.model.version_training import trained_version
 
     made = made_already(settings, lake, as_of)
     if made and made.evaluated:
@@ -116,11 +116,11 @@ def evaluate_as_of(settings: Settings, lake: Lake, instance: DagsterInstance, as
 
 
 def undecided(settings: Settings, lake: Lake, as_of: str) -> list[str] | None:
-    """The assets that are left of a training which was cut off before its decision; None for all of them.
+    """The assets that are left of a training which stopped before its decision; None for all assets.
 
-    An evaluation against a champion that no longer serves is done again. A walk-forward leaves many of them.
-    `CommandError` where the same data, configuration and code were trained and decided on already. Another
-    training would make the same version.
+    An evaluation against a champion that no longer serves is done again, of which a walk-forward leaves many.
+    `CommandError` where the same data, configuration and code were trained and decided on already, because
+    another training would make the same version.
     """
     from mlops_assets.core.keys import EVALUATION, PROMOTED_VERSION
     from mlops_assets.resources.promotion import lifecycle_of
@@ -142,9 +142,9 @@ def undecided(settings: Settings, lake: Lake, as_of: str) -> list[str] | None:
 
 
 def _training_set_digest(settings: Settings, lake: Lake, as_of: str) -> str:
-    """The digest of the training set that the day would have. Nothing is written."""
+    """The digest that the training set of the day would have. Nothing is written."""
     from mlops_assets.resources.feature_store import feature_store_of
-    from mlops_assets.steps.training_rows import training_set_digest
+    from mlops_assets.steps.model.training_rows import training_set_digest
 
     case = case_of(settings)
     plan = feature_store_of(settings, case).plan(case.feature_service)

@@ -1,4 +1,4 @@
-"""All that is wrong with one table of a configuration file, so that a person mends it once."""
+"""Every problem of one table of a configuration file, so that a person corrects them all at once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ T = TypeVar("T")
 def read_table(
     kind: type[T], values: object, place: str, elsewhere: Mapping[str, str] = types.MappingProxyType({})
 ) -> tuple[T | None, list[str]]:
-    """The dataclass or pydantic model `kind` of a table, or None and each of its problems, with the `place`
-    and the key in front.
+    """The value of a table as `kind`, a dataclass or pydantic model, or None and every problem.
 
-    `elsewhere` says where a key that is unknown here belongs. Bounds are those of `kind`, a dataclass's
-    `__post_init__` among them.
+    Each problem begins with the `place` and the key. `elsewhere` names the table of a key that is unknown
+    here. Bounds are those of `kind`, among them the `__post_init__` of a dataclass.
     """
     if not isinstance(values, Mapping):
         return None, [f"{place} has to be a table, not {values!r}"]
@@ -41,17 +40,20 @@ def read_table(
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """`; is it x?` of the name that is spelt much the same, or nothing."""
+    """`; is it x?` for the name with the most similar spelling, or an empty text."""
     return "".join(f"; is it {near}?" for near in alike(name, names, 1))
 
 
 def alike(name: str, names: Sequence[str], most: int) -> list[str]:
-    """The names that are spelt much the same, whatever their case and punctuation, the nearest first."""
-    plain = {"".join(filter(str.isalnum, other.casefold())): other for other in reversed(names)}
+    """The names with a similar spelling, the most similar first, at most `most`.
+
+    Case and punctuation do not count.
+    """
+    spelt = {"".join(filter(str.isalnum, other.casefold())): other for other in reversed(names)}
     return [
-        plain[match]
+        spelt[match]
         for match in difflib.get_close_matches(
-            "".join(filter(str.isalnum, name.casefold())), plain, n=most, cutoff=0.6
+            "".join(filter(str.isalnum, name.casefold())), spelt, n=most, cutoff=0.6
         )
     ]
 
@@ -82,10 +84,10 @@ def _said(error: Mapping[str, Any]) -> str:
 
 
 def _out_of_bounds(kind: type, values: Mapping[str, Any], unread: Set[str]) -> list[str]:
-    """What `__post_init__` or a model's validator says of the values together.
+    """The problems that `__post_init__` or a model's validator finds in the values together.
 
-    It stops at its first, and so is asked again without the key that it is about. `unread` values are told of
-    already: what is said of one of them would be about its default.
+    A validator stops at its first problem. It is called again without the key of that problem. Problems of
+    `unread` values are left out: they are reported already, and the validator would see their defaults.
     """
     left, said = {key: value for key, value in values.items() if key not in unread}, list[str]()
     while (text := _of_all(kind, left)) and text not in said:
@@ -110,7 +112,7 @@ def _of_all(kind: type, values: Mapping[str, Any]) -> str | None:
 
 
 def _flags_for_numbers(kind: type, values: Mapping[str, Any]) -> list[str]:
-    """pydantic takes true for 1."""
+    """The keys of numbers whose value is true or false, which pydantic takes for 1 or 0."""
     if not is_dataclass(kind):
         return []
     hints = get_type_hints(kind)
@@ -119,8 +121,8 @@ def _flags_for_numbers(kind: type, values: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown(kind: type, values: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
-    """Where keys stand that nobody knows, in tables within the table, too."""
-    if is_dataclass(kind):  # of which pydantic takes any key
+    """The places of unknown keys, in inner tables too."""
+    if is_dataclass(kind):  # pydantic accepts any key for a dataclass.
         return [(key,) for key in values if key not in _names(kind, ())]
     return [error["loc"] for error in _errors(kind, values) if error["type"] == "extra_forbidden"]
 
@@ -135,11 +137,11 @@ def _about_unknown(kind: type, path: Sequence[str | int], elsewhere: Mapping[str
 
 
 def _names(kind: Any, outer: Sequence[str]) -> list[str]:
-    """The keys of the table that `outer` leads to, by the names that a file gives them."""
+    """The keys of the table at `outer`, as a file names them."""
     for step in outer:
         inner = list(_models(_field(kind, step)))
         if not inner:
-            continue  # the number of an entry in a list, or the form of a value
+            continue  # A step can be an index of a list, or a variant of a value.
         kind = inner[0]
     if is_dataclass(kind):
         return [field.name for field in fields(kind)]
@@ -167,7 +169,7 @@ def _drop(values: Any, place: Sequence[str | int]) -> None:
     *outer, name = place
     for step in outer:
         if isinstance(values, Mapping) and step not in values:
-            return  # the form of a value, which pydantic names in the place and the file does not
+            return  # A variant of a value: pydantic names it in the place, and the file has no such key.
         values = values[step]
     if isinstance(values, dict):
         values.pop(name, None)

@@ -1,7 +1,6 @@
-"""Names of the assets and groups of the graph, given in this module alone.
+"""The names of the graph's assets and groups.
 
-A dataset of the lake goes by the name of its asset. The datasets of events and of further feeds are named by
-the use case.
+A dataset of the lake has the name of its asset. The use case names the datasets of events and further feeds.
 """
 
 INGEST, FEATURES, MODEL, MONITORING = "ingest", "features", "model", "monitoring"
@@ -16,7 +15,7 @@ DATA_DRIFT, PREDICTION_DRIFT, BUSINESS_REPORT = (
     "prediction_drift_report",
     "business_report",
 )
-REMEDY = "what to do"  # metadata of a check, told at the end of a run
+REMEDY = "what to do"  # Metadata of a check. The end of a run repeats it.
 
 
 def raw(dataset: str) -> str:
@@ -25,5 +24,5 @@ def raw(dataset: str) -> str:
 
 
 def quarantined(dataset: str) -> str:
-    """The asset of a stream's rows that do not hold."""
+    """The asset of a stream's quarantined rows."""
     return f"quarantined_{dataset}"

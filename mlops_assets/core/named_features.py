@@ -13,8 +13,8 @@ def check_named(
 ) -> None:
     """Raise `BadSubject` where a use case names a view or a feature that its package does not declare.
 
-    `named` holds views under "views", and features under any other place of the use case. A view that is
-    declared and has no FeatureView would have no asset; it is refused as well.
+    `named` holds views under "views", and features under any other place of the use case. A declared view
+    without a FeatureView would have no asset, so it is refused as well.
     """
     for place, names in named.items():
         what, there = ("view", views) if place == "views" else ("feature", features)

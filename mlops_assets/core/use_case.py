@@ -1,6 +1,6 @@
 """A use case: the frozen value that a folder of declarations gives to the machinery.
 
-It holds values only. The machinery makes schemas, sources, assets and checks of them.
+The machinery derives schemas, sources, assets and checks from it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILES = "files"
 
 @dataclass(frozen=True)
 class FeatureView:
-    """One feature view as the graph shows it; `stream` is the lake dataset that it aggregates."""
+    """One feature view as the graph shows it. `stream` is the lake dataset that it aggregates."""
 
     name: str
     stream: str
@@ -32,14 +32,13 @@ class FeatureView:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCase(Subject):
-    """The subject, and what only the code location needs. No value here opens a file or imports a heavy
-    library.
+    """The subject, and what only the code location needs. No value opens a file or imports a heavy library.
 
-    `declarations` is the package with the Feast objects; a leading dot means: in the package of the use case,
-    which is `package`. `drift_columns` are the features that drift is measured on. `ranges` says what values
-    of a feature are possible: its lowest and highest, or the name of the event's Number that it repeats.
-    `sources` are kinds of source beside files, by the name that `[source] kind` gives. Raises `BadSubject`
-    for what cannot be meant.
+    `declarations` is the package with the Feast objects. A leading dot makes it relative to `package`, the
+    package of the use case. Drift is measured on the features `drift_columns`. `ranges` has the lowest and
+    the highest possible value of a feature, or the name of the event's Number with the same range. `sources`
+    are further kinds of source, by their name in `[source] kind`. Raises `BadSubject` for declarations that
+    contradict each other.
     """
 
     description: str
@@ -78,9 +77,11 @@ class UseCase(Subject):
 
     def _check_range(self, name: str, range_: tuple[float, float] | str) -> None:
         if isinstance(range_, str):
-            self.event.number(range_)  # BadSubject where it is none
+            self.event.number(range_)  # Raises BadSubject for an unknown Number.
         elif not range_[0] <= range_[1]:
-            raise BadSubject(f"ranges: {name}: {range_[0]:g} comes after {range_[1]:g}; the lowest is first")
+            raise BadSubject(
+                f"ranges: {name}: {range_[0]:g} is above {range_[1]:g}; give the lowest value first"
+            )
 
     @property
     def feast_package(self) -> str:
@@ -89,7 +90,7 @@ class UseCase(Subject):
 
     @property
     def named_features(self) -> dict[str, list[str]]:
-        """The views, and the features in `drift_columns` and `ranges`, by the place that names them."""
+        """The names of views and features, by the field that names them."""
         return {
             "views": [view.name for view in self.views],
             "drift_columns": list(self.drift_columns),
@@ -98,7 +99,7 @@ class UseCase(Subject):
 
     @property
     def subject(self) -> Subject:
-        """What travels in the release bundle."""
+        """The part of the use case that travels in the release bundle."""
         return Subject(**{field.name: getattr(self, field.name) for field in fields(Subject)})
 
     @property
@@ -108,7 +109,7 @@ class UseCase(Subject):
 
     @property
     def events(self) -> Stream:
-        """The stream of the events, within the declared ranges."""
+        """The stream of the events, with the declared ranges."""
         return event_stream(self.event)
 
     @property
@@ -117,7 +118,7 @@ class UseCase(Subject):
         return label_stream(self.event, self.labels)
 
     def streams(self, bounds: Bounds) -> tuple[Stream, ...]:
-        """All streams, events first and labels second, held to the bounds of a configuration."""
+        """All streams, events first and labels second, with the bounds of a configuration."""
         return streams_of(self, self.highest(bounds))
 
     def highest(self, bounds: Bounds) -> Highest:
@@ -127,7 +128,7 @@ class UseCase(Subject):
         }
 
     def ranges_within(self, bounds: Bounds) -> dict[str, tuple[float, float]]:
-        """The lowest and highest possible value of features, under `bounds`."""
+        """The lowest and highest possible value of each feature with a range, under `bounds`."""
         highest = self.highest(bounds)
 
         def range_of(column: str) -> tuple[float, float]:

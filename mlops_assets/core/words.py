@@ -1,4 +1,4 @@
-"""The words of a use case, as sentences, tables, pictures and stored columns use them."""
+"""The words of a use case, for sentences, tables, pictures and stored columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.contract.subject import Subject
 
 @dataclass(frozen=True)
 class Words:
-    """Words for sentences, and names for stored columns, both from one subject.
+    """Words for sentences and names for stored columns, from one subject.
 
     `worth` is "money" where a missed positive loses a value, and "cases" where positives are counted.
     """
@@ -23,7 +23,7 @@ class Words:
     worth: str
     value: str  # the value column, such as "weight"; "cases" where there is none
     values: str
-    inspected: str  # what a team looks at as a whole, such as "route"; empty: nothing
+    inspected: str  # the key that a team inspects as a whole, such as "route"; empty for none
 
     @classmethod
     def of(cls, subject: Subject) -> Words:
@@ -53,19 +53,22 @@ class Words:
         return f"{self.worth}_saved"
 
     def of_positives(self, what: str = "") -> str:
-        """The stored name of a column about positives: "late_cases" for `what` = "", else "caught_cases"."""
+        """The stored name of a column about positives.
+
+        Examples are "late_cases", and "caught_cases" for `what` = "caught".
+        """
         return f"{what or as_column(self.positive)}_{self.worth}"
 
 
 def plural(noun: str) -> str:
-    """Several of a noun, by the rules of English spelling: "parcels", "deliveries", "boxes"."""
+    """The plural of an English noun: "parcels", "deliveries", "boxes"."""
     if re.search("[^aeiou]y$", noun):
         return f"{noun[:-1]}ies"
     return noun + ("es" if re.search("(s|x|z|ch|sh)$", noun) else "s")
 
 
 def several_of_key(key: str) -> str:
-    """Several things that a key names: "vehicles" for `vehicle_id`, "routes" for `route`."""
+    """The plural for a key: "vehicles" for `vehicle_id`, "routes" for `route`."""
     return plural(key.removesuffix("_id").replace("_", " "))
 
 

@@ -1,8 +1,8 @@
-"""How assets report: checks, results that name the offenders, decisions, and metadata for the UI.
+"""The reports of assets: checks, their results, decisions, and metadata for the UI.
 
-An asset that makes a range of days in one run reports each day on its own: Dagster's single-run backfills
-would put the total of the run on every partition, and would leave the planned evaluation of each partition
-open ("Skipped" in the UI).
+An asset that makes a range of days in one run reports each day separately. Dagster's single-run backfills
+would put the total of the run on every partition. They would also leave the planned evaluation of each
+partition open ("Skipped" in the UI).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ Reported = MaterializeResult[Any] | Output[None] | AssetCheckEvaluation
 def blocking(
     asset: str, name: str, description: str, days: PartitionsDefinition[str] | None
 ) -> AssetCheckSpec:
-    """A check on data: where it fails, nothing downstream runs.
+    """A check on data. If it fails, nothing downstream runs.
 
     `days` is the partitions definition of its asset.
     """
@@ -54,7 +54,7 @@ def blocking(
 def warning(
     asset: str, name: str, description: str, days: PartitionsDefinition[str] | None
 ) -> AssetCheckSpec:
-    """A check that tells and does not stop: drift, money, the verdict of the gate.
+    """A check that only warns, such as drift, money, or the verdict of the gate.
 
     `days` is the partitions definition of its asset.
     """
@@ -62,7 +62,7 @@ def warning(
 
 
 def result(spec: AssetCheckSpec, passed: bool, metadata: Metadata | None = None) -> AssetCheckResult:
-    """The outcome of a check; a check that blocks fails as ERROR, any other as WARN."""
+    """The outcome of a check. A blocking check fails as ERROR, any other check as WARN."""
     return AssetCheckResult(
         passed=bool(passed),
         asset_key=spec.asset_key,
@@ -79,17 +79,16 @@ def reported(
     metadata: Mapping[str, Metadata] | None = None,
     results: Mapping[str, Sequence[AssetCheckResult]] | None = None,
 ) -> Iterator[Reported]:
-    """What an asset yields for the days that it made: each day's content, its `metadata` and the `results` of
-    its checks, on its own partition.
+    """The events that an asset yields for the days that it made, each on the partition of its day.
 
-    `metadata` and `results` are by day. Every day needs a result of every check: a planned evaluation that
-    never comes is shown as skipped.
+    `metadata` and the `results` of checks are by day. Every day needs a result of every check. Dagster shows
+    a planned evaluation without a result as skipped.
     """
     made = sorted(written, key=lambda manifest: manifest.partition)
     about = {m.partition: {**content([m]), **(metadata or {}).get(m.partition, {})} for m in made}
     checked = {day: list((results or {}).get(day, ())) for day in about}
     everything = [one for each in checked.values() for one in each]
-    called = run_of(context) == NO_RUN  # as a function, which has no partitions to report on
+    called = run_of(context) == NO_RUN  # An asset that is called as a function has no partitions.
     if len(made) == 1 or called:
         yield MaterializeResult(
             asset_key=asset,
@@ -103,7 +102,7 @@ def reported(
             asset_key=asset,
             metadata={"made in one run": f"{made[0].partition} to {made[-1].partition} ({len(made)} days)"},
         )
-    if len(made) > 1 or called:  # else Dagster makes outputs and evaluations of the results
+    if len(made) > 1 or called:  # In other cases Dagster derives outputs and evaluations from the results.
         for spec in context.assets_def.check_specs:
             if spec.asset_key == AssetKey(asset):
                 yield Output(None, output_name=spec.get_python_identifier())
@@ -114,8 +113,9 @@ def reported(
 def _evaluations(
     context: AssetExecutionContext, key: AssetKey, checked: Mapping[str, Sequence[AssetCheckResult]]
 ) -> Iterator[AssetCheckEvaluation]:
-    """The results as records of their partitions: of a range, `AssetCheckResult` would become one record
-    without a partition.
+    """The results as records of their partitions.
+
+    Dagster turns an `AssetCheckResult` of a range into one record without a partition.
     """
     just_made = AssetRecordsFilter(asset_key=key, asset_partitions=list(checked))
     targets: dict[str | None, AssetCheckEvaluationTargetMaterializationData] = {}
@@ -139,7 +139,7 @@ def _evaluations(
 
 
 def content(manifests: Iterable[Manifest]) -> dict[str, Any]:
-    """Metadata of what was written: rows, days, bytes and one digest over all of it."""
+    """Metadata of written days: rows, days, bytes, and one digest over all files."""
     written = sorted(manifests, key=lambda m: m.partition)
     return {
         "dagster/row_count": sum(m.rows for m in written),
@@ -152,9 +152,9 @@ def content(manifests: Iterable[Manifest]) -> dict[str, Any]:
 
 
 def observed_decision(row: Metadata, line: int, **more: int) -> AssetObservation:
-    """A line of the history as the UI shows it on `promoted_version`, at the as-of day of its version.
+    """A line of the history as an event of `promoted_version`, at the as-of day of its version.
 
-    A promotion by the gate materializes that asset. Other decisions leave it as it is.
+    A promotion by the gate materializes this asset. Other decisions do not.
     """
     what = kind(row).replace("_", " ") + (f" to {row['to']}" if "to" in row else "")
     listed = {

@@ -1,5 +1,6 @@
-"""What a person sees while a run works: one line when a step is done, and what steps say themselves; errors
-are told at the end, once.
+"""The output of a run for a person: the lines of each step, and a line for its end.
+
+The command prints errors once, at the end.
 """
 
 import logging
@@ -25,7 +26,10 @@ class _Story(logging.Formatter):
 
 
 class _Steps(logging.Filter):
-    """Lines of the steps themselves, the end of each step, and failed checks; nothing of the machinery."""
+    """Passes the lines of steps, the end of each step, and failed checks.
+
+    Dagster's own lines are left out.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +53,7 @@ class _Steps(logging.Filter):
         return False
 
     def _tell(self, check: AssetCheckEvaluation, meta: dict[str, Any]) -> bool:
-        """Of a check that fails on many days of a run the first few days are told, and what to do once."""
+        """Show a check that fails on many days of a run for its first days only, and its remedy once."""
         self._failed[str(meta.get("step_key")), check.check_name] += 1
         times = self._failed[str(meta.get("step_key")), check.check_name]
         day, remedy = f" on {check.partition}" if check.partition else "", check.metadata.get(REMEDY)
@@ -64,7 +68,7 @@ class _Steps(logging.Filter):
 
 @logger
 def story_logger(context: InitLoggerContext) -> logging.Logger:
-    """A line a step on standard error, for people at a terminal."""
+    """A logger for people at a terminal. It writes to standard error."""
     made = logging.Logger("mlops", logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Story())

@@ -1,4 +1,4 @@
-"""Dagster's executor in this process, which first marks the run with the process that executes it."""
+"""Dagster's in-process executor, which first tags the run with its process."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -30,7 +30,8 @@ def _marking(context: InitExecutorContext) -> Executor:
     return _MarkingExecutor(usual.retries, usual.step_dependency_config)
 
 
-# It marks a run whoever launched it. Another process for every step would import the heavy libraries again.
+# Every run gets the tags, whoever launched it. A process for each step would import the heavy libraries
+# again.
 marking_executor = ExecutorDefinition(
     name=in_process_executor.name,
     config_schema=cast(Any, in_process_executor.config_schema),

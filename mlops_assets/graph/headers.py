@@ -1,4 +1,4 @@
-"""What the declarations of all assets have in common, said once."""
+"""The common part of the declarations of all assets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +19,10 @@ def described(
     days: PartitionsDefinition[str] | None = None,
     **more: Any,
 ) -> Callable[[Callable[..., Any]], AssetsDefinition]:
-    """Dagster's `@asset` for an asset of a use case, owned by its owner.
+    """Dagster's `@asset` for an asset of a use case.
 
-    An as-of day of the model group takes the group's pool, so that two trainings do not run at once.
+    The owner of the use case owns the asset. Assets of the model group with as-of days share a pool, so that
+    two trainings never run at once.
     """
     return asset(
         name=name,

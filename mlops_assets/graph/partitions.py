@@ -1,9 +1,9 @@
-"""The two calendars of the graph, and how one looks at the other.
+"""The two calendars of the graph, and the mapping between them.
 
-Arrival days partition what comes in; as-of day D partitions what is made of it and reads arrival days before
-D and nothing else. Between arrival days the graph knows the same day only, although windows look back: in a
-backfill of several assets Dagster would take every later day that looks back on the ones asked for. Readers
-take what the lake has of the days before.
+Arrival days partition ingested data and features. As-of days partition the model assets. As-of day D reads
+the arrival days before D and nothing else. Between assets with arrival days, the graph maps a day to the same
+day only, although windows look back. With a wider mapping, Dagster would add to a backfill every later day
+that looks back on its days. Readers take the earlier days from the lake.
 """
 
 import warnings
@@ -19,12 +19,12 @@ from dagster import (
 from dagster._core.errors import DagsterInvalidPropertyError
 from dagster._utils.warnings import PreviewWarning
 
-# Look-backs that start before the first day, and backfills in one run, are what this graph is built on; a
-# user can do nothing about their being beta.
+# The graph needs look-backs before the first day, and backfills in one run. Both are in beta, and a user can
+# do nothing about that.
 warnings.filterwarnings("ignore", category=BetaWarning)
 warnings.filterwarnings("ignore", category=PreviewWarning)  # checks that have partitions
-# The daily job mixes assets that take a range in one run with reports of one day; the minimum, which the
-# warning announces, is what is wanted.
+# The daily job mixes assets that make a range in one run with reports of one day. The warning announces the
+# smaller of both policies, which is wanted here.
 warnings.filterwarnings(
     "ignore",
     message="Asset job daily materializes assets with varying BackfillPolicies",
@@ -37,14 +37,15 @@ ONE_RUN = BackfillPolicy.single_run()
 
 
 def arrival_days(start: date, end: date | None) -> DailyPartitionsDefinition:
-    """Days on which rows arrived (UTC), `end` included; without an end, every day that is over."""
+    """The arrival days (UTC) from `start` to `end`, both included. Without an end, every day that is over."""
     last = (end + timedelta(days=1)).strftime(DAY_FORMAT) if end else None
     return DailyPartitionsDefinition(start_date=start.strftime(DAY_FORMAT), end_date=last)
 
 
 def as_of_days(start: date, end: date | None) -> DailyPartitionsDefinition:
-    """Days as of which a model is made, from the first one with an arrival day before it; today's exists, for
-    it reads up to yesterday.
+    """The as-of days, from the day after the first arrival day on.
+
+    Today is among them, because it reads the days up to yesterday.
     """
     last = (end + timedelta(days=2)).strftime(DAY_FORMAT) if end else None
     return DailyPartitionsDefinition(
@@ -53,19 +54,19 @@ def as_of_days(start: date, end: date | None) -> DailyPartitionsDefinition:
 
 
 def before_as_of(days: int) -> TimeWindowPartitionMapping:
-    """The `days` arrival days before an as-of day, which itself is not among them."""
+    """The `days` arrival days before an as-of day, without that day."""
     return TimeWindowPartitionMapping(
         start_offset=-days, end_offset=-1, allow_nonexistent_upstream_partitions=True
     )
 
 
 def days_of(context: AssetExecutionContext) -> list[str]:
-    """The partitions that this step is to make, in order: one day, or the range of a backfill in one run."""
+    """The partitions of this step in order: one day, or the range of a backfill in one run."""
     return sorted(context.partition_keys)
 
 
 def run_of(context: AssetExecutionContext) -> str:
-    """The id of the Dagster run; an asset that is called as a function has none."""
+    """The id of the Dagster run, or `NO_RUN` for an asset that is called as a function."""
     try:
         return context.run.run_id
     except DagsterInvalidPropertyError:

@@ -1,4 +1,4 @@
-"""Pictures as PNG, small enough for the UI and legible at that size."""
+"""Pictures as PNG, small enough for the UI and readable at that size."""
 
 import base64
 import io
@@ -9,21 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_assets.core.judging.bootstrap import value_of
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.measuring.bootstrap import value_of
 from mlops_assets.core.learning.tuning import Study
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject
 
-Scores = Mapping[str, npt.NDArray[np.float64]]  # of "candidate", and of "champion" or "baseline"
+Scores = Mapping[str, npt.NDArray[np.float64]]  # by "candidate", and "champion" or "baseline"
 
-# Of a reliability diagram, each with as many expected positives: of bins with equally many rows the last one
-# would hold nearly all positives.
+# Bins of a reliability diagram, with equal numbers of expected positives. With equal numbers of rows, the
+# last bin would have nearly all positives.
 BINS = 8
 SHOWN_FEATURES = 15
-# Rank correlation below which higher values neither raise nor lower the score on the whole
+# With a smaller rank correlation, a feature neither raises nor lowers the score as a whole.
 NO_DIRECTION = 0.2
-ODDS = (0.0002, 0.998)  # shown of a reliability diagram
+ODDS = (0.0002, 0.998)  # the limits of both axes of a reliability diagram
 COLOURS = ("tab:blue", "tab:orange", "tab:green")
 
 
@@ -31,14 +31,15 @@ def pictures(
     subject: Subject,
     holdout: pd.DataFrame,
     scores: Scores,
-    costs: Costs,
+    costs: AppliedCosts,
     features: Sequence[str],
     explained: npt.NDArray[np.float64],
     pushed: npt.NDArray[np.float64],
 ) -> dict[str, bytes]:
-    """The pictures of an evaluation by name, without those that this holdout does not define.
+    """The pictures of an evaluation as PNG, by name.
 
-    `explained` are rows of the model's input, and `pushed` what each feature added to their margins.
+    There are none where the holdout has no positive, or an undefined score. `explained` are rows of the
+    model's input, and `pushed` the contributions of each feature to their log-odds.
     """
     flags, words = holdout[subject.labels.name].to_numpy(dtype=bool), Words.of(subject)
     if not flags.any() or not all(np.isfinite(values).all() for values in scores.values()):
@@ -47,17 +48,17 @@ def pictures(
         "precision and recall": precision_and_recall(flags, scores, words),
         "calibration": calibration(flags, scores, words),
         f"{words.worth} saved": value_saved(subject, holdout, scores, costs),
-        "what it leans on": contributions(features, explained, pushed, words),
+        "feature contributions": contributions(features, explained, pushed, words),
     }
 
 
 def as_markdown(name: str, content: bytes) -> str:
-    """A PNG as Markdown that carries it."""
+    """A PNG as a Markdown image with a data URI."""
     return f"![{name}]({data_uri(content)})"
 
 
 def data_uri(content: bytes) -> str:
-    """For pages and metadata that carry their pictures with them."""
+    """A PNG as a data URI, for pages and metadata that contain their pictures."""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
@@ -68,7 +69,7 @@ def png(figure: Any) -> bytes:
 
 
 def precision_and_recall(flags: npt.NDArray[np.bool_], scores: Scores, words: Words) -> bytes:
-    """Precision over recall of each model, on the holdout."""
+    """Precision over recall of each model on the holdout."""
     from sklearn.metrics import precision_recall_curve
 
     figure, axes = _axes(
@@ -85,9 +86,9 @@ def precision_and_recall(flags: npt.NDArray[np.bool_], scores: Scores, words: Wo
 
 
 def calibration(flags: npt.NDArray[np.bool_], scores: Scores, words: Words) -> bytes:
-    """A reliability diagram on log-odds axes, where rare positives are visible and near certainty too.
+    """A reliability diagram on log-odds axes, which show rare positives and near certainty.
 
-    Bars are 95 % intervals, the numbers positives.
+    Bars are 95 % intervals. Numbers are counts of positives.
     """
     from matplotlib.ticker import FixedLocator
 
@@ -96,7 +97,7 @@ def calibration(flags: npt.NDArray[np.bool_], scores: Scores, words: Words) -> b
         mean, rows, positives = reliability(flags, values)
         centre, half = _wilson(rows, positives)
         share = positives / rows
-        # 0 and 1 have no place on such an axis: of these bins the interval alone is drawn.
+        # A log-odds axis has no 0 and no 1. Such bins have only their interval.
         seen = (share > 0) & (share < 1)
         axes.vlines(
             mean,
@@ -131,9 +132,9 @@ def calibration(flags: npt.NDArray[np.bool_], scores: Scores, words: Words) -> b
 def reliability(
     flags: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[Any], ...]:
-    """Of each bin, from low scores to high: mean score, rows, positives.
+    """The mean score, the rows and the positives of each bin, from low scores to high scores.
 
-    Each bin has as many positives to expect; equal scores share a bin.
+    Bins have equal numbers of expected positives. Equal scores share a bin.
     """
     place = np.unique(scores, return_inverse=True)[1]
     expected = np.bincount(place, weights=scores)
@@ -147,10 +148,10 @@ def reliability(
     return total / rows, rows, positives
 
 
-def value_saved(subject: Subject, holdout: pd.DataFrame, scores: Scores, costs: Costs) -> bytes:
-    """What reviewing the highest scores of each day would have saved, at every number of reviews.
+def value_saved(subject: Subject, holdout: pd.DataFrame, scores: Scores, costs: AppliedCosts) -> bytes:
+    """The value that reviews of the highest scores of each day would have saved, by reviews a day.
 
-    The numbers go up to three times the configured capacity.
+    The axis goes up to three times the configured capacity.
     """
     worth = Words.of(subject).worth
     most = max(3 * costs.reviews_per_day, 10)
@@ -187,7 +188,7 @@ def saved_by_capacity(
     scores: npt.NDArray[np.float64],
     most: int,
 ) -> npt.NDArray[np.float64]:
-    """What is saved with 0, 1, … `most` reviews a day, in the unit of `losses`."""
+    """The value saved with 0, 1, … `most` reviews a day, in the unit of `losses`."""
     day = times.dt.strftime("%Y-%m-%d").to_numpy()
     rank = pd.Series(-scores).groupby(day).rank(method="first").to_numpy(dtype=np.int64)
     within = positive & (rank <= most)
@@ -200,11 +201,11 @@ def contributions(
     pushed: npt.NDArray[np.float64],
     words: Words,
 ) -> bytes:
-    """Mean absolute contributions over the rows; the colour says which way a feature pushes."""
+    """The mean absolute contributions over the rows. The colour shows the direction of a feature."""
     size = np.abs(pushed).mean(axis=0)
     top = np.argsort(-size, kind="stable")[:SHOWN_FEATURES][::-1]
     figure, axes = _axes(
-        f"what it leans on, {len(rows):,} {words.events}",
+        f"feature contributions, {len(rows):,} {words.events}",
         "mean |contribution| to the log-odds",
         "",
         height=4.2,
@@ -223,7 +224,7 @@ def contributions(
 
 
 def search_history(study: Study) -> Any:
-    """A figure of the log loss of each trial, and the best so far."""
+    """A figure with the log loss of each trial and the best log loss so far."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5, 3), dpi=80, layout="constrained")
@@ -239,7 +240,10 @@ def search_history(study: Study) -> Any:
 
 
 def lines(table: pd.DataFrame, by: str, columns: Mapping[str, str], label: str) -> str:
-    """One line a column over the values of `by`, as a data URI; `columns` by the words of the legend."""
+    """A picture with a line for each column over the values of `by`, as a data URI.
+
+    `columns` are by their words in the legend.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3), dpi=80, layout="constrained")
@@ -264,7 +268,7 @@ def _direction(values: npt.NDArray[np.float64], pushed: npt.NDArray[np.float64])
 def _wilson(
     rows: npt.NDArray[np.float64], positives: npt.NDArray[np.float64], z: float = 1.96
 ) -> tuple[Any, Any]:
-    """Centre and half width of Wilson's score interval."""
+    """The centre and the half width of Wilson's score interval."""
     share, weight = positives / rows, 1 + z**2 / rows
     return (share + z**2 / (2 * rows)) / weight, z * np.sqrt(
         share * (1 - share) / rows + z**2 / (4 * rows**2)

@@ -1,4 +1,4 @@
-"""Runs that have not finished: which there are, and the end of those whose process is gone."""
+"""Unfinished runs, and the end of runs whose process is dead."""
 
 import platform
 from datetime import UTC, datetime, timedelta
@@ -15,15 +15,14 @@ IN_FLIGHT = [
     DagsterRunStatus.CANCELING,
 ]
 BEGINNING = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING]
-START_TIMEOUT = timedelta(seconds=180)  # as run monitoring has it in `instance.py`
+START_TIMEOUT = timedelta(seconds=180)  # the timeout of run monitoring in `instance.py`
 
 
 def fail_dead_runs(instance: DagsterInstance) -> list[str]:
-    """Report as failed every unfinished run whose process on this host is gone; returns their ids.
+    """Report every unfinished run as failed whose process on this host is dead. Returns the ids.
 
-    Nobody else does: run monitoring does not see a killed process where Dagster launches runs on its own
-    host. A run that names no process has not begun to work. After `START_TIMEOUT` what was to begin it is
-    gone, too. What waits in the queue may wait.
+    Dagster's run monitoring does not see a killed process on its own host. A run without a process has not
+    begun. After `START_TIMEOUT` its launcher counts as dead too. Queued runs may wait.
     """
     dead = []
     for record in instance.get_run_records(RunsFilter(statuses=IN_FLIGHT)):
@@ -32,8 +31,8 @@ def fail_dead_runs(instance: DagsterInstance) -> list[str]:
             why = f"process {run.tags[PID]} on {run.tags[HOST]}, which executed this run, is gone"
         elif run.status in BEGINNING and PROCESS not in run.tags and _age(record) > START_TIMEOUT:
             why = (
-                f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s: what was to execute this run"
-                " is gone"
+                f"it did not begin within {START_TIMEOUT.total_seconds():.0f} s: the process that should"
+                " execute this run is gone"
             )
         else:
             continue

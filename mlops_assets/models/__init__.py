@@ -1,4 +1,4 @@
-"""The model families that there are, by name."""
+"""The model families by name."""
 
 from mlops_assets.errors import PlatformError
 from mlops_assets.models.base import ModelFamily
@@ -7,11 +7,11 @@ USUAL = "lightgbm"
 
 
 class UnknownFamily(PlatformError, ValueError):
-    """A model family that is not there; the message names those that are."""
+    """An unknown model family. The message names the known families."""
 
 
 def model_family(name: str = USUAL) -> ModelFamily:
-    """The family of that name; its library is imported when it fits. Raises `UnknownFamily`."""
+    """The family of that name. Its library is imported at the first fit. Raises `UnknownFamily`."""
     if name == USUAL:
         from mlops_assets.models.lightgbm import LIGHTGBM
 

@@ -9,27 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from mlops_assets.core.judging.measures import Flags, Scores
+from mlops_assets.core.judging.measuring.measures import Flags, Scores
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import ChosenRounds, Learnable, Matrix, Progress, Range
 from serving.contract.bundle import Release
 
-# Keys of the recipe that choose rows and rounds, and are no parameters of LightGBM.
+# Keys of the recipe that choose rows and rounds. They are no parameters of LightGBM.
 OWN = {"legitimate_share", "max_rounds", "patience", "tolerance", "tail_days"}
 
 SPACE = MappingProxyType(
     {
-        # below it `max_rounds` end before the learning does, above it the first trees decide everything
+        # Lower rates need more than `max_rounds`. With higher rates the first trees decide everything.
         "learning_rate": Range(0.02, 0.2),
-        # of events in three conditions to those in six: for more there are too few positives
+        # From three conditions for a leaf to six. For more there are too few positives.
         "num_leaves": Range(7, 63, whole=True),
-        # a burst of ten positives may be a rule, two hundred are all that some months have
+        # A burst of ten positives can be a rule. Some months have no more than two hundred positives.
         "min_data_in_leaf": Range(10, 200, whole=True),
-        # from no bound beside the one above to leaves of some thousand plain negatives
+        # From almost no bound to leaves of at least some thousand typical negatives.
         "min_sum_hessian_in_leaf": Range(0.1, 50.0),
-        # 1 lets every tree lean on the same aggregate, a tenth leaves some without any
+        # With 1 every tree can use the same aggregate. With a tenth some trees have none.
         "feature_fraction": Range(0.2, 0.9, log=False),
-        # a leaf of fifty positives has a hessian of about ten: from hardly shrunk to a tenth
+        # A leaf of fifty positives has a hessian of about ten. It shrinks hardly, or to a tenth.
         "lambda_l2": Range(1.0, 100.0),
     }
 )
@@ -47,7 +47,7 @@ class Trees:
         return str(self.booster.model_to_string(num_iteration=-1))
 
     def margins(self, matrix: Matrix, rounds: int | None = None) -> Scores:
-        """The log-odds of each row; after so many rounds, or after all."""
+        """The log-odds of each row after that many rounds, or after all rounds."""
         return np.asarray(
             self.booster.predict(matrix, raw_score=True, num_iteration=rounds), dtype=np.float64
         )
@@ -65,7 +65,7 @@ class LightGBM:
 
     @property
     def space(self) -> Mapping[str, Range]:
-        """Where a search looks, each value beside its reason."""
+        """The ranges of a search by the name of the parameter."""
         return SPACE
 
     def choose_rounds(
@@ -79,8 +79,8 @@ class LightGBM:
     ) -> ChosenRounds:
         """Fit on the drawn rows of `head`, and watch the log loss on every row of `tail`.
 
-        The rounds are the fewest within the recipe's tolerance of the best loss. `progress` is told of every
-        fiftieth round.
+        The rounds are the fewest within the recipe's tolerance of the best loss. `progress` gets a line for
+        every fiftieth round.
         """
         import lightgbm
 
@@ -111,7 +111,7 @@ class LightGBM:
     def fit(
         self, rows: Learnable, chosen: Flags, features: tuple[str, ...], recipe: Recipe, rounds: int
     ) -> Trees:
-        """Fit so many rounds on the `chosen` rows that were drawn."""
+        """Fit that many rounds on the drawn rows among the `chosen` rows."""
         import lightgbm
 
         learn = _dataset(rows, chosen, features, recipe)
@@ -127,19 +127,19 @@ class LightGBM:
         return np.asarray(booster.predict(rows, pred_contrib=True), dtype=np.float64)[:, :-1]
 
     def export(self, release: Release, score: str) -> bytes:
-        """The release as an ONNX file; raises `PortableError` for a model that has no equal in ONNX."""
-        from mlops_assets.models.lightgbm_onnx import portable_model
+        """The bytes of the release as an ONNX file. Raises `OnnxExportError`."""
+        from mlops_assets.models.lightgbm_onnx import onnx_file
 
-        return portable_model(release, score)
+        return onnx_file(release, score)
 
     def log_model(self, mlflow: Any, text: str, example: Matrix) -> str:
-        """As a booster of MLflow's own LightGBM flavour, with the version of LightGBM that it needs."""
+        """Log a booster in MLflow's LightGBM flavour, with its version of LightGBM. Returns its URI."""
         import lightgbm
         from mlflow.models import infer_signature
 
         booster = lightgbm.Booster(model_str=text)
         signature = infer_signature(example, booster.predict(example))
-        requirements = [f"lightgbm=={lightgbm.__version__}"]  # MLflow takes ten seconds to infer them
+        requirements = [f"lightgbm=={lightgbm.__version__}"]  # Inferring them would take MLflow ten seconds.
         info = mlflow.lightgbm.log_model(
             booster, name="model", signature=signature, pip_requirements=requirements
         )
@@ -152,14 +152,14 @@ LIGHTGBM = LightGBM()
 def parameters(recipe: Recipe) -> dict[str, Any]:
     """LightGBM's parameters of a recipe.
 
-    There are no class weights: they distort probabilities, and the ranking is none the better for them.
+    There are no class weights. They distort probabilities, and do not improve the ranking.
     """
     return {
         **{name: value for name, value in asdict(recipe).items() if name not in OWN},
         "objective": "binary",
         "metric": "binary_logloss",
         "deterministic": True,
-        # Else LightGBM times both layouts and takes the faster, which is not always the same one.
+        # Otherwise LightGBM measures both layouts and takes the faster one, which is not always the same.
         "force_row_wise": True,
         "verbosity": -1,
     }

@@ -1,9 +1,8 @@
-"""A LightGBM model as an ONNX file, for those who serve elsewhere: one input, one output, the service's
-scores.
+"""A LightGBM model as an ONNX file for other servers: one input, one output, the scores of the service.
 
-Converted here because the usual converter (onnxmltools) writes thresholds as 32-bit floats and takes no other
-input: a value that lies next to a threshold then goes another way through the tree. LightGBM compares
-doubles, and so does ONNX's operator `TreeEnsemble`.
+The usual converter (onnxmltools) writes thresholds and takes inputs as 32-bit floats. A value next to a
+threshold can then take another branch. LightGBM compares doubles, and so does ONNX's operator `TreeEnsemble`,
+which this module writes.
 """
 
 from __future__ import annotations
@@ -22,47 +21,49 @@ from serving.contract.bundle import Release, as_row
 from serving.contract.scorers.lightgbm import Calibrator
 
 INPUT = "features"
-TOLERANCE = 1e-6  # of a score; what is left is the order in which the trees are added up, a few 1e-15
+TOLERANCE = 1e-6  # Of a score. Another order of adding the trees makes a difference of a few 1e-15.
 IR_VERSION, OPSETS = 10, {"": 21, "ai.onnx.ml": 5}  # all of ONNX 1.16, the first with `TreeEnsemble`
-# what LightGBM's dump has for infinity, the threshold that parts nulls from all values
+# LightGBM's dump writes this for infinity, the threshold that separates nulls from all values.
 DUMPED_INFINITY = 1e300
-# LightGBM's kZeroThreshold: a value that is not farther from zero is zero.
+# LightGBM's kZeroThreshold. A value of at most this size counts as zero.
 NEARLY_ZERO = float(np.float32(1e-35))
 
 Numbers = npt.NDArray[np.float64]
 
 
-class PortableError(PlatformError, ValueError):
-    """A model that has no equal as an ONNX file; the message says what is in the way."""
+class OnnxExportError(PlatformError, ValueError):
+    """A model that cannot be an ONNX file with the same scores. The message names the obstacle."""
 
 
-def portable_model(release: Release, score: str) -> bytes:
-    """The release's model and calibrator as an ONNX file whose output is named `score`.
+def onnx_file(release: Release, score: str) -> bytes:
+    """The bytes of the release's model and calibrator as an ONNX file with the output `score`.
 
-    The file gave every golden row its score within `TOLERANCE`; else `PortableError`.
+    The file is tried on the golden rows. Raises `OnnxExportError` where a score differs by more than
+    `TOLERANCE`, or where ONNX cannot express the model.
     """
     content = to_onnx(release.model_text, release.calibrator, score)
     vectors, expected = release.golden
     scores = score_with_onnx(content, np.array([as_row(vector) for vector in vectors], dtype=np.float64))
     for number, (given, recorded) in enumerate(zip(scores.tolist(), expected, strict=True)):
         if not abs(given - recorded) <= TOLERANCE:
-            raise PortableError(
+            raise OnnxExportError(
                 f"golden row {number} scores {given!r} as ONNX, and {recorded!r} in the service"
             )
     return content
 
 
 def to_onnx(model_text: str, calibrator: Calibrator, score: str) -> bytes:
-    """Input `features`: float64 [rows, features] in the model's order, NaN for null.
+    """The bytes of a model and its calibrator as an ONNX file. Equal models give equal bytes.
 
-    Output, named `score`: float64 [rows], calibrated. The names of the features are in the file's metadata
-    under `features`, as a JSON list. Equal models give equal bytes.
+    The input `features` is float64 [rows, features] in the model's order, with NaN for null. The output with
+    the name `score` is float64 [rows], calibrated. The metadata `features` of the file has the names of the
+    features as a JSON list. Raises `OnnxExportError`.
     """
     import lightgbm
     from onnx import TensorProto, helper, numpy_helper
 
     model = lightgbm.Booster(model_str=model_text).dump_model()
-    _refuse_what_has_no_equal(model)
+    _refuse_unexpressible(model)
     names: list[str] = model["feature_names"]
     trees = _Trees()
     for tree in model["tree_info"]:
@@ -91,9 +92,8 @@ def to_onnx(model_text: str, calibrator: Calibrator, score: str) -> bytes:
             aggregate_function=1,  # SUM
             post_transform=0,  # NONE
             tree_roots=trees.roots,
-            nodes_modes=tensor(
-                "nodes_modes", np.zeros(len(trees.splits), dtype=np.uint8)
-            ),  # BRANCH_LEQ, all of them
+            # All splits are BRANCH_LEQ.
+            nodes_modes=tensor("nodes_modes", np.zeros(len(trees.splits), dtype=np.uint8)),
             nodes_featureids=trees.features,
             nodes_splits=tensor("nodes_splits", trees.splits),
             nodes_missing_value_tracks_true=trees.null_is_true,
@@ -123,7 +123,7 @@ def to_onnx(model_text: str, calibrator: Calibrator, score: str) -> bytes:
 
 
 def score_with_onnx(content: bytes, matrix: Numbers) -> Numbers:
-    """What the file gives for the rows [rows, features], by ONNX Runtime: a score a row."""
+    """The scores of an ONNX file for the rows [rows, features], by ONNX Runtime: float64 [rows]."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -132,23 +132,23 @@ def score_with_onnx(content: bytes, matrix: Numbers) -> Numbers:
     return np.asarray(session.run(None, {INPUT: matrix})[0])
 
 
-def _refuse_what_has_no_equal(model: Mapping[str, Any]) -> None:
+def _refuse_unexpressible(model: Mapping[str, Any]) -> None:
     if model["num_tree_per_iteration"] != 1:
-        raise PortableError(
-            f"the model has {model['num_tree_per_iteration']} outputs; the ONNX file is made of models"
-            " with one"
+        raise OnnxExportError(
+            f"the model has {model['num_tree_per_iteration']} outputs; only a model with one output can be"
+            " exported"
         )
     if model["average_output"]:
-        raise PortableError(
-            "the model averages its trees (a random forest); the ONNX file is made of models that add them up"
+        raise OnnxExportError(
+            "the model averages its trees (a random forest); only a model that adds its trees can be exported"
         )
 
 
 @dataclass
 class _Trees:
-    """The trees as the operator's columns: a row a split, then a row a leaf.
+    """The trees as the attributes of the operator, which has a table of splits and a table of leaves.
 
-    A child is its row, and 1 if it is a leaf.
+    A child is a row in one of the tables, with 1 for a leaf and 0 for a split.
     """
 
     roots: list[int] = field(default_factory=list)
@@ -158,40 +158,38 @@ class _Trees:
     true: list[tuple[int, int]] = field(default_factory=list)
     false: list[tuple[int, int]] = field(default_factory=list)
     leaves: list[float] = field(default_factory=list)
-    missing: dict[int, str] = field(
-        default_factory=dict
-    )  # of each feature that is split on, what LightGBM takes as missing
+    missing: dict[int, str] = field(default_factory=dict)  # LightGBM's missing type by feature
 
     def add(self, tree: Mapping[str, Any]) -> None:
         root = len(self.splits)
         self.roots.append(root)
         if self._place(tree)[1]:
-            # A tree of one leaf: by the operator's definition, a split with that leaf on both sides.
+            # The operator defines a tree of one leaf as a split with that leaf on both sides.
             self._split(0, 0.0, True)
             self.true[root] = self.false[root] = (len(self.leaves) - 1, 1)
 
     def _place(self, node: Mapping[str, Any]) -> tuple[int, int]:
         if "leaf_value" in node:
             if "leaf_coeff" in node:
-                raise PortableError(
-                    "the model has linear functions in its leaves; the ONNX file is made of models with"
-                    " constants in them"
+                raise OnnxExportError(
+                    "the model has linear functions in its leaves; only a model with constants in its"
+                    " leaves can be exported"
                 )
             self.leaves.append(float(node["leaf_value"]))
             return len(self.leaves) - 1, 1
         feature, rule, missing = int(node["split_feature"]), node["decision_type"], node["missing_type"]
         if rule != "<=":
-            raise PortableError(
-                f"feature {feature} is split by {rule} {node['threshold']}: the ONNX file is made of models"
-                " without categories"
+            raise OnnxExportError(
+                f"feature {feature} is split by {rule} {node['threshold']}: only a model without"
+                " categories can be exported"
             )
         if self.missing.setdefault(feature, missing) != missing:
-            raise PortableError(
+            raise OnnxExportError(
                 f"feature {feature} is missing as {self.missing[feature]} in one split and as {missing} in"
                 " another"
             )
         threshold = node["threshold"] if node["threshold"] < DUMPED_INFINITY else math.inf
-        # Where nothing was missing in training, LightGBM takes a null as zero.
+        # Where training had no missing value, LightGBM takes a null as zero.
         row = self._split(feature, threshold, threshold >= 0 if missing == "None" else node["default_left"])
         self.true[row], self.false[row] = self._place(node["left_child"]), self._place(node["right_child"])
         return row, 0

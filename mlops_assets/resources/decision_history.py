@@ -1,6 +1,6 @@
 """The history of decisions on versions: a file to which lines are appended.
 
-Each line holds the digest of the line before it, so that no change goes unseen.
+Each line holds the digest of the line before it, so every later change of a line is found.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from filelock import FileLock
 
 from mlops_assets.errors import PlatformError
 
-ORIGIN = "0" * 64  # The first line names it as the digest of the line before
+ORIGIN = "0" * 64  # The first line holds it as the digest of the line before
 
 
 class HistoryError(PlatformError):
-    """The history is not what was written. The message names the file and the line."""
+    """The history does not hold what was written. The message names the file and the line."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,18 @@ class Head:
 class History:
     """The decisions in the file `path`, one JSON object a line.
 
-    A line holds `previous`, the digest of the line before it. It holds `digest`, the SHA-256 of its own
-    canonical JSON without that field. The first lines may be from before there were digests. The first digest
-    after them seals them all. A torn last line, as a crash leaves it, does not count.
+    A line holds `previous`, the digest of the line before it, and `digest`, the SHA-256 of its own canonical
+    JSON without that field. The first lines may have no digests, because earlier versions wrote none. The
+    first digest after them seals all of them. A torn last line, as a crash leaves it, does not count.
     """
 
     path: str
 
     def append(self, entry: Mapping[str, object]) -> dict[str, Any]:
-        """Add one line as a whole and return it. Writers take turns. The line is on disk afterwards."""
+        """Add one line as a whole, and return it.
+
+        Writers wait for each other. The line is on disk when the method returns.
+        """
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         with FileLock(Path(self.path).with_suffix(".lock")), open(self.path, "a+b") as handle:
             handle.seek(0)
@@ -65,7 +68,7 @@ class History:
     def entries(self) -> list[dict[str, Any]]:
         """All lines, the oldest first.
 
-        `HistoryError` where a line was altered, put in, or removed from before the last one.
+        `HistoryError` where a line was altered, inserted, or removed before the last line.
         """
         return self._verified(self._lines(self._read()))[0]
 
@@ -78,10 +81,10 @@ class History:
         return [entry.get("digest") for entry in self.entries()].index(row["digest"]) + 1
 
     def unconfirmed(self, kept_elsewhere: str | None) -> list[dict[str, Any]]:
-        """The lines after the head that `kept_elsewhere` holds as JSON. A crash kept them from being noted.
+        """The lines after the head that `kept_elsewhere` holds as JSON. A crash prevented their note.
 
-        `HistoryError` for what the file itself cannot show: its end is missing, or it was written again from
-        the start.
+        `HistoryError` where the end of the file is missing, or the file was written again from the start. The
+        file alone cannot show either.
         """
         rows, digests = self._verified(self._lines(self._read()))
         if kept_elsewhere is None:
@@ -94,8 +97,8 @@ class History:
             )
         if _head(digests[: known.rows]) != known:
             raise HistoryError(
-                f"{self.path}: line {known.rows} is another one than MLflow knows of: the file was written"
-                " again"
+                f"{self.path}: line {known.rows} is not the line that MLflow knows of: the file was"
+                " written again"
             )
         return rows[known.rows :]
 
@@ -103,7 +106,7 @@ class History:
         return Path(self.path).read_bytes() if Path(self.path).exists() else b""
 
     def _lines(self, content: bytes) -> list[bytes]:
-        """The lines that count. The last one counts unless a crash has torn it."""
+        """The lines that count: all lines, without a last line that a crash has torn."""
         *lines, last = content.split(b"\n")
         return [*lines, *[last] * (_entry(last) is not None)]
 

@@ -49,7 +49,7 @@ class DecisionSteps:
     history: History
 
     def unconfirmed(self) -> Rows:
-        """The lines that a crash left without a note at the registered model.
+        """The lines that have no note at the registered model because of a crash.
 
         `HistoryError` where the history is not whole.
         """
@@ -57,10 +57,10 @@ class DecisionSteps:
 
     @contextmanager
     def settled(self, lenient: bool = False) -> Iterator[Rows]:
-        """The lines of the history under the lock, after what a crash cut off was completed.
+        """The lines of the history under the lock, after the steps that a crash prevented.
 
-        `RegistryError` where no line made the champion. A rollback is `lenient`: it returns to the champion
-        that the history names.
+        `RegistryError` where no line made the champion. With `lenient`, as for a rollback, this is no error:
+        a rollback returns to the champion that the history names.
         """
         place = Path(self.registry.artifact_root).parent / "promotion.lock"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ class DecisionSteps:
                 self._check_same(rows[number - 1], number)
                 self._carry_out(rows[number - 1], rows[:number])
             now, moves = self.registry.champion(), [row for row in rows if moved_to(row)]
-            # Without a digest, a line is of the time when the alias moved first. A crash may have lost it.
+            # Lines without a digest are from a time when the alias moved first. A crash may have lost one.
             if (
                 not lenient
                 and moves
@@ -84,9 +84,9 @@ class DecisionSteps:
             yield rows
 
     def serves(self, version: Version) -> str:
-        """A digest of what decides on an event: plan, model, calibrator and policy.
+        """A digest of everything that decides on an event: plan, model, calibrator and policy.
 
-        Two trainings from the same inputs have the same digest and different numbers.
+        Two trainings from the same inputs have the same digest and different version numbers.
         """
         release = self.registry.release(version)
         decides = [
@@ -98,7 +98,7 @@ class DecisionSteps:
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def once(self, rows: Rows, at: datetime, what: str, entry: Mapping[str, object]) -> dict[str, Any]:
-        """The line of the same decision, recorded now where there is none yet."""
+        """The line of the same decision. It is recorded now where the history has none."""
         return recorded(rows, what, entry) or self.record(rows, at, what, entry)
 
     def record(self, rows: Rows, at: datetime, what: str, entry: Mapping[str, object]) -> dict[str, Any]:
@@ -126,9 +126,9 @@ class DecisionSteps:
         client.set_registered_model_tag(name, HEAD_TAG, self.history.head(len(rows)).to_json())
 
     def _check_same(self, row: Mapping[str, Any], line: int) -> None:
-        """`RegistryError` unless a line that MLflow has no note of is on a version that MLflow has.
+        """`RegistryError` unless MLflow has the version of every line that is not noted there.
 
-        A new database counts from 1 again. Its version of that number was never decided on.
+        A new database counts from version 1 again. No decision was ever taken on its versions.
         """
         place = f"{self.history.path}: line {line} is on version {row['version']}"
         try:
@@ -136,12 +136,12 @@ class DecisionSteps:
             self.registry.version(moved_to(row) or row["version"])
         except RegistryError as error:
             raise RegistryError(
-                f"{place}, and {error}: MLflow's database is not the one that this history belongs to"
+                f"{place}, and {error}: MLflow's database does not belong to this history"
             ) from error
         if serves != row.get("serves", serves):
             raise RegistryError(
-                f"{place}, which is another one in MLflow: its database is not the one that this history"
-                " belongs to"
+                f"{place}, which is another version in MLflow: MLflow's database does not belong to this"
+                " history"
             )
 
     def _noted(self) -> str | None:

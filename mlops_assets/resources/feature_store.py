@@ -1,4 +1,7 @@
-"""Feast as assets use it, opened when the first step needs it: importing Feast takes seconds."""
+"""Feast as assets use it.
+
+Importing Feast takes seconds, so the store is opened when the first step needs it.
+"""
 
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +18,12 @@ from mlops_assets.resources.environments import Settings
 
 
 class FeatureStoreResource(ConfigurableResource[Any]):
-    """A use case's declarations, with their registry and online state under `home`, over the lake at `lake`.
+    """The declarations of a use case, with their registry and online state in `home`, over the lake at
+    `lake`.
 
-    `declarations` is the package with the Feast objects. `joined_by` says which column of the scored event
-    holds a join key of another name. `named` are the views and features that the use case names.
+    `declarations` is the package with the Feast objects. `joined_by` maps a join key to the column of the
+    scored event that holds it, where the names differ. `named` are the views and features that the use case
+    names.
     """
 
     home: str
@@ -28,7 +33,7 @@ class FeatureStoreResource(ConfigurableResource[Any]):
     named: dict[str, list[str]]
 
     def plan(self, service: str) -> FeaturePlan:
-        """The declarations behind a feature service as plain data.
+        """The plan of a feature service.
 
         Raises `BadSubject` where the use case names a view or a feature that is not declared.
         """
@@ -37,8 +42,16 @@ class FeatureStoreResource(ConfigurableResource[Any]):
         check_named(self.named, self.declarations, [view.name for view in plan.views], plan.features)
         return plan
 
+    def declared(self, service: str) -> FeaturePlan:
+        """The same plan straight from the declarations. Nothing is opened and nothing is written."""
+        from feature_repo.store import declared_plan
+
+        plan = declared_plan(self.declarations, service, self.joined_by)
+        check_named(self.named, self.declarations, [view.name for view in plan.views], plan.features)
+        return plan
+
     def engine(self, lake: Lake) -> Engine:
-        """What computes the features of a lake."""
+        """The engine that computes the features of a lake."""
         from feature_repo.engine.local.engine import LocalEngine
 
         return LocalEngine(lake)

@@ -11,5 +11,5 @@ class HistoryResource(ConfigurableResource[History]):
     path: str
 
     def open(self) -> History:
-        """The history itself. The file is made by the first decision."""
+        """The history. The first decision makes its file."""
         return History(self.path)

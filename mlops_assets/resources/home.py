@@ -1,4 +1,4 @@
-"""A home on disk: a folder that can be copied, and one lock for what is made in it first.
+"""A home on disk: a folder that can be copied, its format, and the lock for its preparation.
 
 MLflow's database names the places of artifacts relative to its own folder. Homes of format 1 have absolute
 places, and a copy of such a home would write into the original. These places are rewritten once.
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 from filelock import FileLock
@@ -23,7 +24,7 @@ from feature_repo.online.sqlite.transactions import transaction
 from mlops_assets.errors import PlatformError
 
 LAYOUT, LOCK = "home.json", "prepare.lock"
-FORMAT = 2  # Format 1 had no such file, and absolute places
+FORMAT = 2  # Format 1 had no such file and absolute places
 ARTIFACTS = "artifacts"  # In MLflow's folder, beside its database
 DATABASE = Path("mlflow", "mlflow.db")
 # MLflow's columns with places of artifacts. `source` is models:/m-…, runs:/… or a path that a person gave.
@@ -43,7 +44,7 @@ class HomeError(PlatformError):
 
 @contextmanager
 def preparing(home: Path) -> Iterator[None]:
-    """One process at a time makes what a home lacks. A killed process holds no lock.
+    """Let one process at a time make the missing parts of a home. A killed process holds no lock.
 
     A caller looks first without the lock, so that nobody waits for a prepared home, and again under the lock.
     """
@@ -59,10 +60,14 @@ def bring_up(home: Path) -> None:
     places. `HomeError` for a home of a newer format and for a damaged database.
     """
     database = home / DATABASE
-    if _format(home) == FORMAT or not has_content(database) or not os.access(database, os.W_OK):
+    if (
+        read_layout(home).get("format") == FORMAT
+        or not has_content(database)
+        or not os.access(database, os.W_OK)
+    ):
         return
     with preparing(home):
-        if _format(home) == FORMAT:
+        if read_layout(home):
             return
         try:
             rewritten = make_relative(database)
@@ -82,10 +87,38 @@ def has_content(database: Path) -> bool:
     return database.exists() and database.stat().st_size > 0
 
 
-def write_layout(home: Path) -> None:
-    """Note that the home has this format. The caller holds the lock of `preparing`."""
-    if _format(home) != FORMAT:
-        write_whole(home / LAYOUT, json.dumps({"format": FORMAT}).encode() + b"\n")
+def read_layout(home: Path) -> dict[str, Any]:
+    """What `home.json` says: the number of the format, and the use case. Empty where there is no file.
+
+    `HomeError` for a file that cannot be read, and for a home of a newer format.
+    """
+    place = home / LAYOUT
+    try:
+        layout: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        found = layout["format"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HomeError(
+            f"{place} cannot be read ({error}): delete it, and the next command writes it again"
+        ) from error
+    if not isinstance(found, int) or found > FORMAT:
+        raise HomeError(
+            f"{place}: this home has format {found}, and this version knows formats up to {FORMAT}: use a"
+            " newer version"
+        )
+    return layout
+
+
+def write_layout(home: Path, **facts: str) -> None:
+    """Note that the home has this format, and `facts` such as its use case.
+
+    Facts that are in the file already stay. The caller holds the lock of `preparing`.
+    """
+    layout = read_layout(home)
+    wanted = {**layout, "format": FORMAT, **facts}
+    if wanted != layout:
+        write_whole(home / LAYOUT, json.dumps(wanted).encode() + b"\n")
 
 
 def is_absolute(place: str) -> bool:
@@ -94,7 +127,7 @@ def is_absolute(place: str) -> bool:
 
 
 def local_place(folder: Path, place: str) -> Path | None:
-    """The path of artifacts on this machine. `place` is as MLflow's database in `folder` holds it.
+    """The path of artifacts on this machine. `place` has the form of MLflow's database in `folder`.
 
     None where the place is on a remote store.
     """
@@ -158,22 +191,3 @@ def _shorten_descriptions(artifacts: Path, root: str) -> int:
             write_whole(file, shorter.encode())
             count += 1
     return count
-
-
-def _format(home: Path) -> int | None:
-    """The number of the home's format; None where no file says it."""
-    place = home / LAYOUT
-    try:
-        found = json.loads(place.read_text(encoding="utf-8"))["format"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HomeError(
-            f"{place} cannot be read ({error}): delete it, and the next command writes it again"
-        ) from error
-    if not isinstance(found, int) or found > FORMAT:
-        raise HomeError(
-            f"{place}: this home has format {found}, and this version knows formats up to {FORMAT}: use a"
-            " newer version"
-        )
-    return found

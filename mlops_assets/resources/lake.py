@@ -1,7 +1,8 @@
-"""The lake as assets use it: partitions are days, and a table of many days is written a day at a time."""
+"""The lake as assets use it. Partitions are days, and a table of many days is written day by day."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -9,32 +10,54 @@ import pyarrow.compute as pc
 from dagster import ConfigurableResource
 
 from feature_repo.lake.datasets import Lake, LakeError, Manifest
+from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import PlatformError
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.home_owner import Owner
 
 
 class NotValidated(PlatformError, LakeError):
-    """A partition exists, and the checks that guard what is downstream of it have not passed."""
+    """A partition exists, and its checks have not passed."""
 
 
 class LakeResource(ConfigurableResource[Lake]):
-    """Immutable Parquet files and one manifest a partition, under `root`.
+    """The lake of a home: immutable Parquet files and one manifest a partition, under `root`.
 
-    `root` is a folder or an fsspec address such as s3://bucket/prefix.
+    `root` is a folder or an fsspec address such as s3://bucket/prefix. `home` has to belong to `use_case`.
+    `declarations` is the package of its feature declarations.
     """
 
     root: str
+    home: str
+    use_case: str
+    declarations: str
 
     def open(self) -> Lake:
-        """The lake itself. Nothing is read or made yet."""
+        """The lake. Nothing of the lake is read or made yet.
+
+        The home belongs to the use case afterwards. `ForeignHome` where the home belongs to another use case.
+        """
+        Owner(self.use_case, self.declarations).claim(Path(self.home))
         return Lake(self.root)
+
+
+def lake_of(settings: Settings, case: UseCase) -> LakeResource:
+    """The lake of the platform's home, for the use case."""
+    return LakeResource(
+        root=settings.lake_root,
+        home=str(settings.home),
+        use_case=case.name,
+        declarations=case.feast_package,
+    )
 
 
 def write_days(
     lake: Lake, dataset: str, table: pa.Table, column: str, days: Sequence[str]
 ) -> dict[str, Manifest]:
-    """Write every one of `days`, rows placed by the UTC day of `column`; days without rows are written empty.
+    """Write the rows of every one of `days`, by the UTC day of `column`. Returns the manifest of each day.
 
-    What is written here is made of validated rows, and says so. A row of another day is a `LakeError`.
+    A day without rows is written empty. The days are marked as validated, because their rows are made from
+    validated rows. `LakeError` for a row of another day.
     """
     day = pc.strftime(table.column(column), format="%Y-%m-%d")
     counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(day).to_pylist()}
@@ -56,9 +79,10 @@ def write_days(
 
 
 def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[str] = ()) -> pa.Table:
-    """The rows of `days`, which have to be validated; all columns, or some.
+    """The rows of `days`, with all columns or some.
 
-    A day that was made before a column was declared is a `LakeError` that names both.
+    `NotValidated` for a day whose checks have not passed, `MissingPartitions` for a day that does not exist.
+    `LakeError` for a day that was made before a column was declared; it names both.
     """
     for manifest in require_validated(lake, dataset, days):
         if absent := [column for column in columns if column not in manifest.schema]:
@@ -72,7 +96,7 @@ def read_validated(lake: Lake, dataset: str, days: Sequence[str], columns: Seque
 def require_validated(lake: Lake, dataset: str, days: Sequence[str]) -> list[Manifest]:
     """The manifests of `days`.
 
-    A day whose checks have not passed is `NotValidated`, one that is missing `MissingPartitions`.
+    `NotValidated` for a day whose checks have not passed, `MissingPartitions` for a day that does not exist.
     """
     manifests = lake.manifests(dataset, days)
     if bad := [m.partition for m in manifests if not m.validated]:
@@ -89,7 +113,7 @@ def day_range(first: str, last: str) -> list[str]:
 
 
 def shift(day: str, days: int) -> str:
-    """The ISO date that many days later, or earlier where `days` is negative."""
+    """The ISO date `days` later, or earlier where `days` is negative."""
     return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
 
 

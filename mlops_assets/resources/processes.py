@@ -1,6 +1,6 @@
-"""Processes of this machine: which one executes a run, and children that do not outlive their parent.
+"""Processes of this machine: the process that executes a run, and children that end with their parent.
 
-A killed parent leaves nothing on its ports. The run of a killed process is found out and fails.
+A killed parent leaves nothing on its ports. The run of a killed process is found and fails.
 """
 
 import os
@@ -17,8 +17,10 @@ from typing import IO
 
 import psutil
 
-WATCH_S = 0.5  # How often a process looks for the one that started it
-ORPHAN_TIMEOUT_S = 3  # For what a killed process leaves behind. Its successor needs the same ports
+WATCH_S = 0.5  # How often a process looks whether its parent still runs
+ORPHAN_TIMEOUT_S = (
+    3  # The time for the children of a killed process to end. The next process needs the same ports
+)
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
 
@@ -26,15 +28,15 @@ HOST, PID, PROCESS = "mlops/host", "mlops/pid", "mlops/process"
 def process_tags(run_id: str) -> dict[str, str]:
     """Tags that name the process which executes a run.
 
-    The run's own id is among them. A re-execution takes over the tags and has another process.
+    They include the id of the run. A re-execution copies the tags and has another process.
     """
     return {HOST: platform.node(), PID: str(os.getpid()), PROCESS: f"{run_id}:{_started(os.getpid())}"}
 
 
 def is_gone(run_id: str, tags: Mapping[str, str]) -> bool | None:
-    """Whether the process that `tags` name is gone.
+    """Whether the process that `tags` name has ended.
 
-    None where the tags name no process, another run's process, or one of another host.
+    None where the tags name no process, the process of another run, or a process of another host.
     """
     owner, _, started = tags.get(PROCESS, "").partition(":")
     if owner != run_id or tags.get(HOST) != platform.node():
@@ -50,10 +52,10 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a Python module in a session of its own, and return its process.
 
-    Both of its streams go to `output`, or to the streams of this process. The module and all that it has
-    started end when this process is killed.
+    Both streams of the module go to `output`, or to the streams of this process. The module and all its
+    children end when this process is killed.
     """
-    # Ctrl-C between the start and its result would leave a process that nobody knows of.
+    # Ctrl-C between the start and its result would leave an unknown process.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return subprocess.Popen(
@@ -70,16 +72,16 @@ def start(
 
 
 def run_watched(parent: int, module: str, *words: str) -> None:
-    """Run the module as `python -m` does, until it ends or the process `parent` is gone."""
+    """Run the module as `python -m` does, until the module or the process `parent` has ended."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _end_with(parent: int) -> None:
-    """Ask the whole session of this process to end once the parent is gone, and kill what does not end.
+    """Ask the whole session of this process to end once the parent has ended, and kill what remains.
 
-    A process outside of the session does that. This process may be the first to end.
+    A process outside of the session does that, because this process may be the first to end.
     """
     while os.getppid() == parent:
         time.sleep(WATCH_S)
@@ -99,9 +101,9 @@ def _default_signals() -> None:
 
 
 def _started(pid: int) -> str | None:
-    """A mark of when the process began, in ticks of the system; None where it is gone or a zombie.
+    """A mark of when the process began, in ticks of the system; None where it has ended or is a zombie.
 
-    A later process under the same id has another mark. Linux counts from the machine's start, so that its
+    A later process with the same id has another mark. Linux counts from the start of the machine, so the
     marks do not move when the clock is set.
     """
     try:

@@ -1,6 +1,6 @@
-"""The only code that makes a version champion or takes that back.
+"""The only code that makes a version champion, or reverses that.
 
-It follows the gate's verdict or a person's word, under a lock. Each decision is one line of history.
+A decision follows the gate's verdict or a person's word, under a lock. Each decision is one line of history.
 """
 
 import json
@@ -36,7 +36,7 @@ from mlops_assets.resources.registry import (
 
 
 class Overtaken(RegistryError):
-    """The champion is no longer the one that was decided on."""
+    """Another version has become champion since the decision was prepared."""
 
 
 class NotPromotable(RegistryError):
@@ -73,9 +73,9 @@ class Lifecycle:
     ) -> dict[str, Any]:
         """Do what the gate's verdict on this exact version asks for.
 
-        The version is promoted or refused. It awaits a person where `approval` says so. A decision that was
-        taken already returns its line, and nothing moves. `RegistryError` where the champion is no longer the
-        one that the version was measured against.
+        The version is promoted or refused. It waits for a person where `approval` says so. A decision that
+        was taken already returns its line and changes nothing. `RegistryError` where the champion is no
+        longer the version that this version was measured against.
         """
         with self._steps.settled() as rows:
             judged, now = self._judged(number), self.registry.champion()
@@ -92,7 +92,7 @@ class Lifecycle:
                 and now.version == number
                 and (made := next((row for row in reversed(rows) if moved_to(row) == number), None))
             ):
-                # Promoted by the gate or a person. A repeated evaluation does not refuse what serves.
+                # Promoted by the gate or a person. A repeated evaluation does not refuse the serving version.
                 return made
             if not judged.promote:
                 return self._steps.once(rows, at, REFUSED, {**entry, "reasons": judged.reasons})
@@ -101,7 +101,7 @@ class Lifecycle:
             promoted = {**entry, "reasons": judged.reasons}
             if made := recorded(rows, PROMOTED, promoted):
                 return made
-            if now is not None and now.version == number:  # A crash lost its line
+            if now is not None and now.version == number:  # A crash lost the line
                 return self._steps.record(rows, at, PROMOTED, promoted)
             if older := _older(judged.version, now):
                 return self._steps.once(rows, at, REFUSED, {**entry, "reasons": [older]})
@@ -117,10 +117,10 @@ class Lifecycle:
     def approve(
         self, number: str, at: datetime, by: str, reason: str, barred: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """A person makes the version champion. Its latch is taken off.
+        """A person makes the version champion. Its latch is removed.
 
-        The line names what of the gate's verdict was overruled. `barred` is what stands against the version
-        now, whoever asks. `NotPromotable` where that, or what the verdict bars, is not empty.
+        The line names the reasons of the gate that were overruled. `barred` are the present objections that
+        nobody may overrule. `NotPromotable` where there are such objections, now or in the verdict.
         """
         with self._steps.settled() as rows:
             judged, now = self._judged(number), self.registry.champion()
@@ -161,9 +161,9 @@ class Lifecycle:
             return self._steps.record(rows, at, DECLINED, {**entry, "by": by, "reasons": [reason]})
 
     def roll_back(self, at: datetime, by: str, reason: str, version: str | None = None) -> dict[str, Any]:
-        """The champion before this one serves again, as one bundle. The one that served is latched.
+        """The champion before this champion serves again, as one bundle. The version that served is latched.
 
-        `version` is the one that was found wanting. `Overtaken` where another one serves by now.
+        `version` is the version that was found wanting. `Overtaken` where another version serves by now.
         """
         with self._steps.settled(lenient=True) as rows:
             now = self.registry.champion()
@@ -177,7 +177,7 @@ class Lifecycle:
                 raise RegistryError(
                     f"there is nothing to go back to: no champion before version {now.version} is left"
                 )
-            self.registry.release(self.registry.version(to))  # Raises where it cannot serve
+            self.registry.release(self.registry.version(to))  # Raises where the version cannot serve
             serves = next(
                 (
                     row["serves"]
@@ -185,7 +185,7 @@ class Lifecycle:
                     if row["version"] == now.version and "serves" in row
                 ),
                 None,
-            )  # The line holds it, and the bundle may be damaged
+            )  # The line holds the digest, and the bundle may be damaged
             entry = {
                 "as_of": now.as_of,
                 "version": now.version,
@@ -196,7 +196,7 @@ class Lifecycle:
             return self._steps.record(rows, at, ROLLED_BACK, {**entry, "by": by, "reasons": [reason]})
 
     def unconfirmed(self) -> Rows:
-        """The lines that a crash left without a note at the registered model.
+        """The lines that have no note at the registered model because of a crash.
 
         `HistoryError` where the history is not whole.
         """
@@ -234,7 +234,7 @@ def lifecycle_of(settings: Settings) -> Lifecycle:
 
 
 def _older(version: Version, champion: Version | None) -> str | None:
-    """A walk-forward's older as-of day never replaces a newer champion."""
+    """An older as-of day, as in a walk-forward, never replaces a newer champion."""
     if champion is None or champion.as_of <= version.as_of:
         return None
     return f"the champion is of {champion.as_of}, newer than {version.as_of}: a walk-forward replaces nothing"

@@ -1,4 +1,4 @@
-"""What a model was made from: code, configuration, versions of libraries, and the digests of every day.
+"""What a version was made from: code, configuration, versions of libraries, and the digests of every day.
 
 `mlops reproduce` makes a version again from this record.
 """
@@ -29,24 +29,24 @@ RECORD = "provenance.json"  # An artifact of the version's run
 RECORD_DIGEST = "provenance_digest"  # The tag that holds its digest
 CONFIGURATION = "config.toml"
 FORMAT = 1
-# Digests may depend on the version of each of these.
+# Digests may depend on the versions of these packages.
 COMPUTING = ("lightgbm", "optuna", "numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "pandera", "feast")
 
 Days = Mapping[str, Sequence[str]]  # Day -> SHA-256 of its files
 
 
 class RecordError(PlatformError):
-    """A record cannot be read. The message says which and why."""
+    """A record cannot be read. The message names the record and the reason."""
 
 
 def ingested(subject: Subject) -> tuple[str, ...]:
-    """The datasets that are made before any feature, from cause to effect."""
+    """The datasets that exist before any feature, from cause to effect."""
     streams = (subject.event.dataset, LABELS, *(feed.name for feed in subject.feeds))
     return (PREDICTION_LOG, *(f"raw_{name}" for name in streams), *streams, VERDICTS)
 
 
 def provenance(settings: Settings, root: Path = ROOT) -> dict[str, str]:
-    """Facts to record with every trained version.
+    """The facts of code and configuration that every trained version records, by the name of their tag.
 
     The commit is `none` where `root` is no git checkout, or lies within the checkout of something else.
     """
@@ -64,45 +64,60 @@ def provenance(settings: Settings, root: Path = ROOT) -> dict[str, str]:
 
 
 def _of_case(folder: Path | None) -> dict[str, str]:
-    """The commit of the repository that the use case's folder is in; nothing for a use case of this tree."""
-    if folder is None:
+    """The commit of the repository that holds the use case; nothing for one of the platform's own.
+
+    The use case is dirty where git sees a change in its folder, or a Python file that git does not track.
+    """
+    if folder is None or folder.is_relative_to(ROOT / "mlops_assets"):
         return {}
     commit = git(folder, "rev-parse", "HEAD")
-    dirty = str(bool(git(folder, "status", "--porcelain", "--", "."))).lower() if commit else "unknown"
-    return {"use_case_commit": commit or "none", "use_case_dirty": dirty}
+    changed = git(folder, "status", "--porcelain", "--", ".", ":(exclude)*__pycache__*") if commit else ""
+    untracked = git(folder, "ls-files", "--others", "--", "*.py") if commit else ""
+    return {
+        "use_case_commit": commit or "none",
+        "use_case_dirty": str(bool(changed or untracked)).lower() if commit else "unknown",
+    }
 
 
 def unreproducible(tags: Mapping[str, str]) -> str | None:
     """Why nobody else could make the version with these tags again; None where they could.
 
-    The version's code has to be one commit and nothing else.
+    The code of the version has to be one commit and nothing else. The use case has to be one commit as well,
+    where it has a repository of its own.
     """
-    if (commit := tags.get("git_commit", "none")) == "none":
+    why = _no_commit("its code", tags.get("git_commit", "none"), tags.get("git_dirty"))
+    if why is None and "use_case_commit" in tags:
+        why = _no_commit("its use case", tags["use_case_commit"], tags.get("use_case_dirty"))
+    return why
+
+
+def _no_commit(what: str, commit: str, dirty: str | None) -> str | None:
+    if commit == "none":
         return (
-            "nobody can rebuild it: it was trained outside a git checkout, so that there is no commit of its"
-            " code"
+            f"nobody can rebuild it: {what} was outside a git checkout when it was trained, so that no commit"
+            f" holds {what}"
         )
-    if tags.get("git_dirty") != "false":
+    if dirty != "false":
         return (
             f"nobody can rebuild it: the tree of commit {commit[:12]} was dirty when it was trained, and what"
-            " was changed there is not recorded"
+            f" was changed there in {what} is not recorded"
         )
     return None
 
 
 @dataclass(frozen=True)
 class Record:
-    """All that a version was made from, and the digests of the result.
+    """Everything that a version was made from, and the digests of the result.
 
-    It holds no time and no place that is not needed. The same inputs give the same text.
+    The record holds no time, and a place only where it is needed. The same inputs give the same text.
 
-    `code` is what `provenance` gives. `config` is the text of the configuration, and `config_base` the folder
-    where its relative paths start: relative within the checkout, absolute elsewhere, empty without a
+    `code` is the result of `provenance`. `config` is the text of the configuration. `config_base` is the
+    folder where its relative paths start: relative within the checkout, absolute elsewhere, empty without a
     configuration. `runtime` names the version of Python, the kind of machine and the versions of COMPUTING.
     `recipe` includes the seeds, the calendar of the folds and the number of rounds that was found.
-    `partitions` is dataset -> day -> digests, a dataset before those that are made of it. `unvalidated` is
-    dataset -> days whose checks had not passed. `models` is the SHA-256 of the text of the fit `evaluation`
-    and of the fit `release`.
+    `partitions` is dataset -> day -> digests, from cause to effect. `unvalidated` is dataset -> days whose
+    checks had not passed. `models` is the SHA-256 of the text of the fit `evaluation` and of the fit
+    `release`.
     """
 
     use_case: str
@@ -126,7 +141,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Record:
-        """The record in a text. `RecordError` names `where` for what is none."""
+        """The record in a text. `RecordError` names `where` if the text is no record."""
         try:
             values = json.loads(text)
             if values["format"] != FORMAT:
@@ -144,11 +159,11 @@ class Record:
 def inputs(
     lake: Lake, came_in: Sequence[str], as_of: str, first: str, views: Sequence[str]
 ) -> tuple[dict[str, Days], dict[str, list[str]]]:
-    """What lay in the lake before `as_of`: dataset -> day -> digests of its files, and the unsound days.
+    """The content of the lake before `as_of`: dataset -> day -> digests of its files, and the unsound days.
 
-    `came_in` is what `ingested` gives. Every day of these datasets counts, since ids are compared with all
-    earlier days. Of the features, the days from `first` on count, which are trained on. A day is unsound
-    where its checks had not passed.
+    `came_in` is the result of `ingested`. Every day of these datasets counts, because ids are compared with
+    all earlier days. The features count from the day `first` on, which is the first day of training. A day is
+    unsound where its checks had not passed.
     """
     days: dict[str, Days] = {}
     unvalidated: dict[str, list[str]] = {}

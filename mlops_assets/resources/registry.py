@@ -16,7 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 from dagster import ConfigurableResource
 
-from mlops_assets.core.judging.model_card import shortened
+from mlops_assets.core.judging.reporting.model_card import shortened
 from mlops_assets.errors import is_interrupted, told
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.home import ARTIFACTS, local_place
@@ -26,10 +26,10 @@ from mlops_assets.resources.registry_database import RegistryDatabase, mlflow_li
 from mlops_assets.resources.registry_records import CHAMPION, RegistryError, Version
 from serving.contract.bundle import Release, load_reference, load_release, verify_digests
 
-PREVIOUS = "previous"  # The alias of the champion before, where a rollback goes
+PREVIOUS = "previous"  # The alias of the champion before, to which a rollback returns
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
-# Artifacts of a version's run. The card's file name is that of Hugging Face.
-EVALUATION, CARD = "evaluation", "card/README.md"
+# Artifacts of a version's run. The model card has the file name of Hugging Face.
+EVALUATION, MODEL_CARD = "evaluation", "card/README.md"
 DESCRIPTION = 5_000  # Characters of a version's description that MLflow keeps on every kind of database
 LONGEST_TRAINING = timedelta(days=1)  # Dagster ends a launched run after a day as well
 DATASET_DIGEST = 36  # Characters that MLflow keeps. The tag training_set_digest has all of them
@@ -48,7 +48,7 @@ class ModelRegistry(ConfigurableResource[Any]):
     ) -> Iterator[Any]:
         """The MLflow run of the Dagster run `run_id`, by dagster-mlflow.
 
-        It ends as FINISHED, or as FAILED where the body raises. dagster-mlflow's own hook does that in jobs
+        It ends as FINISHED, or as FAILED where the body raises. The hook of dagster-mlflow ends runs in jobs
         only, and not in a materialization from the UI or the command line. A killed process leaves its run
         RUNNING, and the next training ends that run.
         """
@@ -79,9 +79,10 @@ class ModelRegistry(ConfigurableResource[Any]):
         mlflow.end_run(status="FINISHED")
 
     def end_orphans(self, now: datetime) -> list[str]:
-        """End every abandoned run as FAILED, and return the ids of these runs.
+        """End every abandoned run as FAILED. Returns the ids of these runs.
 
-        A run is abandoned where its process on this host is gone, or where it has run for a day on any host.
+        A run is abandoned where its process on this host has ended, or where it has run for a day on any
+        host.
         """
         if not self._database.exists:
             return []
@@ -132,8 +133,7 @@ class ModelRegistry(ConfigurableResource[Any]):
     ) -> Version:
         """Log the bundle and the model of the active run, and register them as one exact version.
 
-        `log_model` logs the model to the MLflow that it is given, and returns the model's address: a family's
-        `log_model`, with the model's text.
+        `log_model` gets MLflow, logs the model there and returns the address of the model.
         """
         run_id = mlflow.active_run().info.run_id
         mlflow.log_artifacts(str(bundle), artifact_path=BUNDLE)
@@ -150,7 +150,7 @@ class ModelRegistry(ConfigurableResource[Any]):
     ) -> None:
         """Write the metrics of an evaluation to the version's run, and the verdict to the version.
 
-        The verdict names the bundle that it is on.
+        The verdict names the bundle that was judged.
         """
         client = self.client()
         for name, value in metrics.items():
@@ -160,22 +160,24 @@ class ModelRegistry(ConfigurableResource[Any]):
             self.name, version.version, EVALUATION_TAG, json.dumps(exact, sort_keys=True)
         )
 
-    def log_report(self, version: Version, files: Mapping[str, bytes], card: str) -> None:
+    def log_report(self, version: Version, files: Mapping[str, bytes], model_card: str) -> None:
         """Log the files of an evaluation, by name, and the model card as artifacts of the version's run.
 
-        The version's description is the card, shortened to what MLflow keeps.
+        The description of the version is the model card, shortened to the length that MLflow keeps.
         """
         client = self.client()
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
             client.log_artifacts(version.run_id, folder, artifact_path=EVALUATION)
-        client.log_text(version.run_id, card, CARD)
-        described = shortened(card, DESCRIPTION, f"The whole card is the artifact `{CARD}` of the run.")
+        client.log_text(version.run_id, model_card, MODEL_CARD)
+        described = shortened(
+            model_card, DESCRIPTION, f"The whole card is the artifact `{MODEL_CARD}` of the run."
+        )
         client.update_model_version(self.name, version.version, description=described)
 
     def version(self, number: str) -> Version:
-        """One registered version. `RegistryError` where there is none of this number."""
+        """One registered version. `RegistryError` where no version has this number."""
         client = self.client()
         from mlflow.exceptions import MlflowException
 
@@ -189,16 +191,16 @@ class ModelRegistry(ConfigurableResource[Any]):
     def champion(self) -> Version | None:
         """The version that the alias names; None before the first promotion.
 
-        `decision_steps.py` alone moves the alias.
+        Only `decision_steps.py` moves the alias.
         """
         return self._by_alias(CHAMPION)
 
     def release(self, version: Version) -> Release:
-        """The release bundle of a version. `RegistryError` where it is not the bundle that was registered."""
+        """The release bundle of a version. `RegistryError` where another bundle was registered."""
         return load_release(self._verified(version, BUNDLE))
 
     def reference(self, version: Version, kind: str = BUNDLE) -> pa.Table:
-        """The reference rows for drift of this version, or with EVALUATION_FIT those of its holdout."""
+        """The reference rows for drift of a version. With EVALUATION_FIT, those of its holdout."""
         return load_reference(self._verified(version, kind))
 
     def evaluation_fit(self, version: Version) -> Release:
@@ -206,11 +208,14 @@ class ModelRegistry(ConfigurableResource[Any]):
         return load_release(self._verified(version, EVALUATION_FIT))
 
     def record(self, version: Version) -> Record:
-        """What the version was made from. `RegistryError` where it is missing or not what was recorded."""
+        """The record of what the version was made from.
+
+        `RegistryError` where the record is missing, or differs from what was recorded.
+        """
         if (recorded := version.tags.get(RECORD_DIGEST)) is None:
             raise RegistryError(
-                f"version {version.version}: what it was made from is not recorded; it was trained before"
-                " that was kept"
+                f"version {version.version}: what it was made from is not recorded; it is from a time without"
+                " such records"
             )
         try:
             text = self._artifacts(version, RECORD).read_text(encoding="utf-8")
@@ -227,7 +232,7 @@ class ModelRegistry(ConfigurableResource[Any]):
         return record
 
     def _verified(self, version: Version, kind: str) -> Path:
-        """The folder of a bundle. `RegistryError` where its digest is not that of the version's tag."""
+        """The folder of a bundle. `RegistryError` where its digest differs from the tag of the version."""
         found, recorded = (
             verify_digests(directory := self._artifacts(version, kind)),
             version.tags.get(digest_tag(kind)),

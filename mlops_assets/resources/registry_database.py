@@ -34,7 +34,7 @@ class RegistryDatabase:
 
     @property
     def home(self) -> Path:
-        """The home that the registry is in."""
+        """The home of the registry."""
         return Path(self.artifact_root).parents[1]
 
     @property
@@ -44,7 +44,7 @@ class RegistryDatabase:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to ask. A server's database always exists."""
+        """Whether the registry has a database. The database of a server always exists."""
         return self.file is None or has_content(self.file)
 
     def client(self) -> Any:
@@ -63,7 +63,7 @@ class RegistryDatabase:
             if mlflow.get_tracking_uri() != self.tracking_uri:
                 from mlflow.tracking._tracking_service import utils
 
-                # MLflow keeps them by run. On a copy of a home it would go on with the original's.
+                # MLflow keeps the repositories by run. In a copy of a home it would use the old ones.
                 utils._artifact_repos_cache.clear()
             mlflow.set_tracking_uri(self.tracking_uri)
             return mlflow.MlflowClient(self.tracking_uri)
@@ -73,7 +73,7 @@ class RegistryDatabase:
     def make_experiment(self, name: str) -> None:
         """Make the experiment of this name where it does not exist.
 
-        MLflow makes every place that it is given absolute, so the place is made relative at once.
+        MLflow makes every given place absolute, so the place is made relative at once.
         """
         client = self.client()
         found = client.get_experiment_by_name(name)
@@ -86,9 +86,9 @@ class RegistryDatabase:
                 make_relative(self.file)
 
     def _make(self, database: Path) -> None:
-        """Make the database beside its place, and move it there when it is whole.
+        """Make the database under another name, and move it to its place when it is whole.
 
-        A database that was half made could never be finished.
+        A half-made database could never be finished.
         """
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -97,7 +97,7 @@ class RegistryDatabase:
                 return
             database.parent.mkdir(parents=True, exist_ok=True)
             for left in database.parent.glob(f".{database.name}.*"):
-                left.unlink()  # Of a process that was killed here
+                left.unlink()  # The file of a process that was killed at this point
             temporary = database.with_name(f".{database.name}.{os.getpid()}")
             cast(Any, SqlAlchemyStore)(f"{SQLITE}{temporary}", self.artifact_root).engine.dispose()
             make_relative(temporary)
@@ -106,7 +106,7 @@ class RegistryDatabase:
 
 
 def mlflow_library() -> Any:
-    """MLflow, imported with settings under which it sends nothing home and prints no bookkeeping.
+    """MLflow, imported with settings under which it sends no telemetry and prints no bookkeeping.
 
     MLflow reads these settings when it is first imported.
     """

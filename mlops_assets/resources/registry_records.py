@@ -1,7 +1,7 @@
 """Two questions to the model registry, answered from MLflow's database without MLflow.
 
-Importing MLflow takes seconds. `mlops status` and `mlops history` only ask which version is champion and how
-far the history went. A test compares the answers with those of MLflow's own client.
+Importing MLflow takes seconds. `mlops status` and `mlops history` only need the champion and the end of the
+history. A test compares the answers with those of MLflow's own client.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class RegistryError(PlatformError):
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version: MLflow's number, the run that made it, and the facts that decisions rest on."""
+    """One registered version: its number in MLflow, the run that made it, and the tags that decisions rest
+    on.
+    """
 
     version: str
     run_id: str

@@ -1,42 +1,11 @@
-"""What the service put on record, as assets read it: decisions, labels, and what was measured of each
-version.
-"""
+"""What the service put on record, as assets and sensors read it."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
-import pyarrow as pa
 from dagster import ConfigurableResource
 
-from feature_repo.times import to_us
-from serving.store.sqlite.decision_log import read_decisions, read_labels, served_days
-from serving.store.sqlite.measured import Measured, read_measured
-
-
-@dataclass(frozen=True)
-class ServingLog:
-    """The reading half of a serving store. A store that no service ever made reads as empty."""
-
-    file: Path
-
-    def decisions(self, day: str) -> pa.Table:
-        """The decisions that arrived on a day (UTC, of `created_timestamp`), in commit order."""
-        return read_decisions(self.file, day)
-
-    def labels(self, day: str) -> pa.Table:
-        """The labels of a day (UTC, of `label_timestamp`), in commit order."""
-        return read_labels(self.file, day)
-
-    def days_with(self, what: Literal["events", "labels"], days: Collection[str] | None = None) -> set[str]:
-        """The arrival days, of `days` or of all, on which the service took at least one event, or label."""
-        return served_days(self.file, what, days)
-
-    def measured(self, version: str, since: datetime) -> Measured:
-        """What was measured of a version from a moment on."""
-        return read_measured(self.file, version, to_us(since))
+from serving.store.base import ServingLog
+from serving.store.opening import serving_log
 
 
 class ServingLogResource(ConfigurableResource[ServingLog]):
@@ -46,4 +15,4 @@ class ServingLogResource(ConfigurableResource[ServingLog]):
 
     def open(self) -> ServingLog:
         """The log; nothing is read yet."""
-        return ServingLog(Path(self.path))
+        return serving_log(Path(self.path))

@@ -1,4 +1,4 @@
-"""Drift triggers retraining, not a calendar: failed drift checks become one run of the model assets."""
+"""Failed drift checks ask for a retraining: one run of the model assets. No calendar does."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -32,9 +32,9 @@ TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
 
 @dataclass(frozen=True)
 class FailedCheck:
-    """One record of a drift check that failed.
+    """One failed record of a drift check.
 
-    `day` is the arrival day that it is about; None where whoever reported it named none.
+    `day` is the arrival day of the checked data; None where the record names no day.
     """
 
     check: str
@@ -44,10 +44,9 @@ class FailedCheck:
 
 @dataclass(frozen=True)
 class Seen:
-    """Which records of one check were looked at: all up to `through`, and those of `beyond`.
+    """The records of one check that the sensor has looked at: all ids up to `through`, and those in `beyond`.
 
-    A record is planned first and decided later under the same id, so that a lower id can fail after a higher
-    one was seen.
+    A record keeps its id from planning to outcome. A lower id can therefore fail after a higher one.
     """
 
     through: int = 0
@@ -58,19 +57,19 @@ class Seen:
 class Cursor:
     """What the sensor remembers from tick to tick.
 
-    `last_as_of` is the day of its newest request, whatever became of it.
+    `last_as_of` is the as-of day of its newest request, whatever the outcome.
     """
 
     seen: dict[str, Seen] = field(default_factory=dict)
     last_as_of: str | None = None
 
     def to_json(self) -> str:
-        """As Dagster keeps it from tick to tick."""
+        """The text that Dagster stores."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | None) -> "Cursor":
-        """What `to_json` gave; an empty cursor before the first tick."""
+        """The cursor from the text of `to_json`. Before the first tick it is empty."""
         values = json.loads(text) if text else {}
         seen = {
             check: Seen(one["through"], tuple(one["beyond"])) for check, one in values.get("seen", {}).items()
@@ -85,12 +84,11 @@ def retraining_sensor(
     checks: Sequence[AssetCheckKey],
     cooldown_days: int,
 ) -> SensorDefinition:
-    """The sensor that asks for `job_name` when one of `checks` has failed: one retraining in flight, and
-    `cooldown_days` as-of days between two.
+    """The sensor that requests `job_name` when one of `checks` has failed.
 
-    In flight is any unfinished run of `job_name` or of one of its `assets`, however it was started. A
-    walk-forward is not in flight. It works for hours, and its runs of the job end before the promotion, so
-    that it never touches the champion.
+    One retraining is in flight at a time, and `cooldown_days` as-of days lie between two. In flight is any
+    unfinished run of `job_name` or of one of its `assets`, whoever started it. The runs of a walk-forward do
+    not count: they take hours, and they end before the promotion, so they never change the champion.
     """
 
     @sensor(
@@ -100,63 +98,75 @@ def retraining_sensor(
         required_resource_keys={"registry"},
         default_status=DefaultSensorStatus.RUNNING,
         description=(
-            "Requests the model assets when a drift check has failed; each failed record is seen once, and a"
-            " cooldown follows."
+            "Requests the model assets when a drift check has failed. Each failed record counts once, and a"
+            " cooldown follows each request."
         ),
     )
     def retrain_on_drift(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         if fail_dead_runs(context.instance):
-            context.resources.registry.end_orphans(datetime.now(UTC))  # what they left running in MLflow
+            context.resources.registry.end_orphans(datetime.now(UTC))  # the MLflow runs of the dead runs
         if run := _in_flight(context.instance, job_name, assets):
             return SkipReason(
-                f"retraining {run.run_id} is in flight; what failed meanwhile is looked at after it"
+                f"retraining {run.run_id} is in flight; checks that fail meanwhile are looked at after it"
             )
         cursor = Cursor.from_json(context.cursor)
-        seen, failed = dict(cursor.seen), list[tuple[str, FailedCheck]]()
+        seen, failed = dict(cursor.seen), list[FailedCheck]()
         for check in checks:
             name = check.to_user_string()
             seen[name], new = failed_checks(context.instance, check, seen.get(name, Seen()))
-            for one in new:
-                # An error here would come again at each tick, and hold back what can be acted on.
-                if one.day is None:
-                    context.log.warning(
-                        f"{one.check} failed in record {one.record}, which names no arrival day: it asks for"
-                        " nothing"
-                    )
-                elif not as_of_days.has_partition_key(_day_after(one.day)):
-                    context.log.warning(
-                        f"{one.check} failed on {one.day}, after which there is no as-of day: it asks for"
-                        " nothing"
-                    )
-                else:
-                    failed.append((one.day, one))
-        if not failed:
+            failed += [one for one in new if _asks_for_retraining(context, one, as_of_days)]
+        found = _request(failed, cursor, cooldown_days)
+        if isinstance(found, str):
             return SensorResult(
-                cursor=Cursor(seen, cursor.last_as_of).to_json(),
-                skip_reason=SkipReason("no drift check has failed since the last look"),
+                cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason(found)
             )
-        day, newest = max(failed, key=lambda one: (one[0], one[1].record))
-        as_of = _day_after(day)
-        if free := cools_until(cursor.last_as_of, cooldown_days, as_of):
-            reason = (
-                f"{newest.check} failed on {day}, and the retraining as of {cursor.last_as_of} cools down"
-                f" until {free}"
-            )
-            return SensorResult(
-                cursor=Cursor(seen, cursor.last_as_of).to_json(), skip_reason=SkipReason(reason)
-            )
-        request = RunRequest(
-            run_key=f"{newest.check}:{newest.record}",
-            partition_key=as_of,
-            tags={TRIGGER: newest.check, RECORD: str(newest.record), DAY: day},
-        )
-        return SensorResult(run_requests=[request], cursor=Cursor(seen, as_of).to_json())
+        return SensorResult(run_requests=[found], cursor=Cursor(seen, found.partition_key).to_json())
 
     return retrain_on_drift
 
 
+def _asks_for_retraining(
+    context: SensorEvaluationContext, failed: FailedCheck, as_of_days: PartitionsDefinition[str]
+) -> bool:
+    """Whether a retraining can follow the failure. A failure that asks for nothing is logged.
+
+    An error would come again at each tick, and would hold back the other failures.
+    """
+    if failed.day is None:
+        context.log.warning(
+            f"{failed.check} failed in record {failed.record}, which names no arrival day: it asks for"
+            " nothing"
+        )
+        return False
+    if not as_of_days.has_partition_key(_day_after(failed.day)):
+        context.log.warning(
+            f"{failed.check} failed on {failed.day}, after which there is no as-of day: it asks for nothing"
+        )
+        return False
+    return True
+
+
+def _request(failed: Sequence[FailedCheck], cursor: Cursor, cooldown_days: int) -> RunRequest | str:
+    """The run that the newest failure asks for, or why there is none."""
+    if not failed:
+        return "no drift check has failed since the last look"
+    newest = max(failed, key=lambda one: (str(one.day), one.record))
+    day = str(newest.day)
+    as_of = _day_after(day)
+    if free := cools_until(cursor.last_as_of, cooldown_days, as_of):
+        return (
+            f"{newest.check} failed on {day}, and the retraining as of {cursor.last_as_of} cools down until"
+            f" {free}"
+        )
+    return RunRequest(
+        run_key=f"{newest.check}:{newest.record}",
+        partition_key=as_of,
+        tags={TRIGGER: newest.check, RECORD: str(newest.record), DAY: day},
+    )
+
+
 def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str | None:
-    """The first as-of day on which a retraining may be asked for again; None: `as_of` is not before it."""
+    """The first as-of day after the cooldown. None where `as_of` is not before that day."""
     if last_as_of is None:
         return None
     free = (date.fromisoformat(last_as_of) + timedelta(days=cooldown_days)).isoformat()
@@ -166,11 +176,11 @@ def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str |
 def failed_checks(
     instance: DagsterInstance, check: AssetCheckKey, seen: Seen
 ) -> tuple[Seen, list[FailedCheck]]:
-    """What has been looked at now, and the failed records that were not looked at before, the oldest first.
+    """The records that are looked at now, and the new failed records, the oldest first.
 
-    The storage's own method is used, as the public one cannot filter on the sharded default storage. A record
-    that is planned, or has failed in a run that still works, holds the mark back until that run has ended: a
-    retraining reads what else that run makes of the day.
+    Dagster's public method cannot filter on the sharded default storage, so this calls the storage itself. A
+    record of an unfinished run, planned or failed, waits until the run has ended. A retraining also reads the
+    other assets of that run.
     """
     records = []
     before: int | None = None
@@ -195,10 +205,7 @@ def failed_checks(
 
 
 def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[AssetKey]) -> DagsterRun | None:
-    """An unfinished run of the job that may promote, or of any of the assets.
-
-    A person starts the latter in the UI.
-    """
+    """An unfinished run of the job that may promote, or a run of any of the assets from the UI."""
     for run in instance.get_runs(RunsFilter(statuses=IN_FLIGHT)):
         selected = run.asset_selection or set()
         if (
@@ -215,9 +222,9 @@ def _day_after(day: str) -> str:
 
 
 def _day(record: AssetCheckExecutionRecord) -> str | None:
-    """The arrival day that the check was about: its partition, or what its own metadata says.
+    """The arrival day of the checked data, from the record's partition or its metadata.
 
-    Anybody may report a check, and not all name a day.
+    None where the record names no day. A person can report a check without one.
     """
     evaluation = record.event.asset_check_evaluation if record.event else None
     named = evaluation.metadata.get("day") if evaluation else None

@@ -1,6 +1,4 @@
-"""Where each canonical column is found in a feed: under a name, as a time since a moment, or composed of
-several columns.
-"""
+"""The place of each canonical column in a feed: a name, a time since a moment, or several joined columns."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from mlops_assets.core.config_tables import alike
-from mlops_assets.core.data.parsing import PLAIN, Kind, Rules
-from mlops_assets.sources.content import ContentError
+from mlops_assets.core.data.values.value_rules import USUAL, Kind, Rules
+from mlops_assets.sources.formats.content import ContentError
 
 Unit = Literal["seconds", "minutes", "hours", "days"]
 SECONDS: dict[Unit, int] = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": 86_400}
@@ -36,7 +34,7 @@ class Since(BaseModel):
 
 
 class Composed(BaseModel):
-    """An id that a feed does not have but whose parts it has: their texts, joined."""
+    """An id that is joined from the texts of several columns of the feed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,13 +55,14 @@ Origin = Annotated[
 
 
 def feed_names(origin: Origin) -> tuple[str, ...]:
-    """The feed's columns that a canonical one is made of."""
+    """The feed's columns that a canonical column is read from."""
     if isinstance(origin, str):
         return (origin,)
     return (origin.column,) if isinstance(origin, Since) else origin.columns
 
 
 def described(origin: Origin) -> str:
+    """The place of a column in words."""
     if isinstance(origin, str):
         return origin
     if isinstance(origin, Since):
@@ -73,36 +72,37 @@ def described(origin: Origin) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of a feed, and when its rows arrived.
+    """The columns of a feed, and the arrival of its rows.
 
-    `known` is the canonical column that says when a row was learnt of. A feed without it is read by
-    `happened`, where that is given, or by the day in the file's name (`by_file`). `defaults` are of columns
-    that a feed may leave out. `purposes` say what cannot be done without a column. `says` is a flag, and
-    whether false says something too: rows that say nothing are left out, and need no day of arrival.
+    `known` is the canonical column with the time at which the platform learnt of a row. In a feed without it,
+    `happened` or the day in the file's name (`by_file`) stands in. `defaults` are the values of columns that
+    a feed may leave out. `purposes` say, by column, what is impossible without it. `says` is the name of a
+    flag, and whether false is an answer too. Rows without an answer are left out, and need no arrival day.
     """
 
     columns: Mapping[str, Origin]
     kinds: Mapping[str, Kind]
     known: str
     happened: str | None = None
-    configured: frozenset[str] = frozenset()  # these have to be there, even where the feed could do without
+    configured: frozenset[str] = frozenset()  # columns that must exist, even with a default
     defaults: Mapping[str, object] = field(default_factory=dict)
     by_file: bool = False
     encoding: str = "utf-8"
     purposes: Mapping[str, str] = field(default_factory=dict)
-    rules: Rules = PLAIN
+    rules: Rules = USUAL
     says: tuple[str, bool] | None = None
 
     @property
     def wanted(self) -> list[str]:
-        """The feed's names of all the columns that are of use."""
+        """The names of all columns to read, as in the feed."""
         return list(dict.fromkeys(name for column in self.kinds for name in feed_names(self.columns[column])))
 
     def has(self, column: str, names: Sequence[str]) -> bool:
+        """Whether a file with the columns `names` has a canonical column."""
         return all(name in names for name in feed_names(self.columns[column]))
 
     def times(self, names: Sequence[str]) -> list[str]:
-        """The feed's names, of those that are there, in which times stand."""
+        """The columns with times, among the columns `names` of a file."""
         found = [
             name
             for column, kind in self.kinds.items()
@@ -112,13 +112,13 @@ class Layout:
         return [name for name in dict.fromkeys(found) if name in names]
 
     def arrival_column(self, names: Sequence[str]) -> Origin | None:
-        """What says when a row arrived; None where only the file's name does."""
+        """The column with the time of arrival. None where only the file's name has the day."""
         if self.has(self.known, names):
             return self.columns[self.known]
         return self.columns[self.happened] if self.happened is not None else None
 
     def default_of(self, column: str) -> str | None:
-        """What stands in for a column that a feed may leave out, in words; None where it has to be there."""
+        """The default of a column in words. None for a column that must exist."""
         if column in self.configured:
             return None
         if column in self.defaults:
@@ -129,9 +129,10 @@ class Layout:
         return None
 
     def chosen(self, names: Sequence[str], hint: str = "") -> list[str]:
-        """Of a file's columns those to read.
+        """The columns to read, among the columns `names` of a file.
 
-        All that are missing or doubled are one `ContentError`; `hint` is for a file that has none.
+        Raises `ContentError` for missing columns and for columns that occur twice. `hint` is added where the
+        file has none of the columns.
         """
         missing: dict[str, list[str]] = {}  # canonical name -> the feed's
         for column in self.kinds:
@@ -143,9 +144,7 @@ class Layout:
             raise ContentError(self._about_missing(missing, names) + (f"; {hint}" if none and hint else ""))
         chosen = [name for name in self.wanted if name in names]
         if twice := [name for name in chosen if list(names).count(name) > 1]:
-            raise ContentError(
-                f"has more than one column {', '.join(map(repr, twice))}; which one counts cannot be told"
-            )
+            raise ContentError(f"has more than one column {', '.join(map(repr, twice))}; keep one of them")
         return chosen
 
     def _about_missing(self, missing: Mapping[str, Sequence[str]], names: Sequence[str]) -> str:

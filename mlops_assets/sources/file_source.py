@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, FileRows
-from mlops_assets.core.data.parsing import Rules
 from mlops_assets.core.data.streams import (
     CREATED_TIMESTAMP,
     EVENT_TIMESTAMP,
@@ -24,8 +23,9 @@ from mlops_assets.core.data.streams import (
     feed_stream,
     label_stream,
 )
+from mlops_assets.core.data.values.value_rules import Rules
 from mlops_assets.sources.column_layout import Layout
-from mlops_assets.sources.files import Folder, Preview
+from mlops_assets.sources.feed_folder import Folder, Preview
 from mlops_assets.sources.files_config import FeedConfig, FilesConfig
 from serving.contract.subject import Event, Feed, Flag, Key, Number, Text
 
@@ -34,10 +34,7 @@ UTF_8 = "utf-8"
 
 
 class FileSource:
-    """The rows of a `FilesConfig` by their day of arrival.
-
-    What it read it remembers, as long as the files do not change.
-    """
+    """The rows of a `FilesConfig` by their arrival day. It caches what it has read of unchanged files."""
 
     def __init__(self, config: FilesConfig) -> None:
         self.config = config
@@ -55,7 +52,10 @@ class FileSource:
             )
 
     def rows(self, dataset: str, first: date, last: date) -> pa.Table:
-        """The rows of a stream that arrived from `first` to `last`, both included, as a raw table."""
+        """The rows of a stream that arrived from `first` to `last`, both included, as a raw table.
+
+        Raises `SourceError`.
+        """
         stream = self._streams[dataset]
         rows = (
             self._labels(first, last)
@@ -65,8 +65,9 @@ class FileSource:
         return rows.select(stream.raw_columns.names).cast(stream.raw_columns)
 
     def preview(self, dataset: str, rows: int = 1_000) -> Preview | None:
-        """What the files of a stream look like, with their first rows as a raw table; None for labels that
-        have no files of their own.
+        """The files of a stream, with their first rows as a raw table.
+
+        None for labels without files of their own. Raises `SourceError`.
         """
         if dataset != self._label.dataset:
             return _in_form(self._folders[dataset].preview(rows), self._streams[dataset])
@@ -77,9 +78,9 @@ class FileSource:
     def holdings(
         self, dataset: str, first: date, last: date, known: Mapping[str, FileRows]
     ) -> dict[str, FileRows]:
-        """What the files of a stream hold, by day of arrival.
+        """The number of rows by arrival day, for each file of a stream. Raises `SourceError`.
 
-        Nothing is filtered out that `rows` would give.
+        The counted rows are those that `rows` returns.
         """
         if dataset != self._label.dataset:
             return self._folders[dataset].holdings(first, last, known)
@@ -90,8 +91,8 @@ class FileSource:
     def _labels(self, first: date, last: date) -> pa.Table:
         if self._label_folder is None:
             return self._streams[self._label.dataset].raw_columns.empty_table()
-        # A label of a late row is known when its row is, so that arrival less the delay bounds what can be
-        # due.
+        # The label of a late row is known with its row. Rows from before `first` less the delay can therefore
+        # have no label of these days.
         rows = self._as_labels(self._label_folder.rows(first - timedelta(days=self._delay_days), last))
         days = rows[ARRIVAL_DAY]
         return rows.filter(
@@ -100,12 +101,12 @@ class FileSource:
 
     @property
     def _delay_days(self) -> int:
-        """How long after its row a label may become known; 0 where labels have times of their own."""
+        """The days from the arrival of a row to its label, at most. 0 where labels have their own times."""
         labels = self.config.labels
         return math.ceil(labels.delay_days) if labels and labels.delay_days else 0
 
     def _as_labels(self, rows: pa.Table) -> pa.Table:
-        """The rows of the labels' folder that say something, with the day on which that became known."""
+        """The rows of the labels' files that hold a label, with the day on which the label became known."""
         settings = self.config.labels
         if settings is None or settings.path is not None:
             return rows
@@ -143,20 +144,20 @@ def _layout(
 
 
 def _defaults(declared: Event | Feed) -> dict[str, object]:
-    """What stands in for the columns that a feed may leave out."""
+    """The values of the columns that a feed may leave out."""
     absent: dict[str, object] = {key.name: None for key in declared.keys if key.nullable}
     given = (one for one in declared.columns if isinstance(one, Number | Flag | Text))
     return absent | {one.name: one.default for one in given if one.default is not None}
 
 
 def _purpose(key: Key) -> str:
-    """What cannot be done without a key."""
+    """What is impossible without a key."""
     thing = key.name.removesuffix("_id").replace("_", " ")
     return f"no windowed feature of {'an' if thing[0] in 'aeiou' else 'a'} {thing} can be computed"
 
 
 def _label_folder(config: FilesConfig) -> Folder | None:
-    """The files that labels are in, with the columns that say them; None where labels come from no file."""
+    """The files with the labels. None where no file has labels."""
     labels = config.labels
     if labels is None:
         return None
@@ -191,7 +192,7 @@ def _labels_beside_events(config: FilesConfig) -> Layout:
     columns[event_id] = config.columns.get(event_id, event_id)
     if labels.delay_days is None:
         beside = replace(events, columns=columns, kinds=kinds, configured=frozenset(kinds))
-        # Most events are never reported, and have no time of a label.
+        # Most events have no label, and so no time of a label.
         return replace(beside, known=LABEL_TIMESTAMP, happened=None, says=(name, labels.negatives))
     times = (CREATED_TIMESTAMP, EVENT_TIMESTAMP)
     kinds = {one: config.stream.kinds[one] for one in times} | {
@@ -207,7 +208,7 @@ def _in_form(preview: Preview, stream: Stream) -> Preview:
 
 
 def _due(rows: pa.Table, delay_days: float) -> pa.Table:
-    """The rows as labels: known the delay after the event, or when the row itself arrived."""
+    """The rows as labels. A label is known after the delay, but not before its row has arrived."""
     delay = pa.scalar(int(delay_days * DAY_US), pa.duration("us"))
     due, arrived = pc.add(rows[EVENT_TIMESTAMP], delay), rows[CREATED_TIMESTAMP]
     known = pc.if_else(pc.greater(due, arrived), due, arrived)

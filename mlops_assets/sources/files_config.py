@@ -1,4 +1,4 @@
-"""`[source]` of `kind = "files"`, with the names that a use case declares for ids, labels and feeds."""
+"""The table `[source]` of `kind = "files"`, with the names that a use case declares for its columns."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from mlops_assets.core.config_tables import nearest
-from mlops_assets.core.data.parsing import PLAIN, Epoch, Kind, Rules
 from mlops_assets.core.data.streams import Stream, event_stream, feed_stream, label_stream
+from mlops_assets.core.data.values.value_rules import USUAL, Epoch, Kind, Rules
 from mlops_assets.sources.column_layout import Composed, Origin, Since
 from serving.contract.subject import BadSubject, Event, Feed, Labels, Subject
 
-LONGEST_DELAY = 3_650  # days until a label becomes known: more is a number in another unit
+LONGEST_DELAY = 3_650  # Days until a label becomes known. A larger number is in another unit.
 
 Arrival = Literal["rows", "file"]
 
 
 class FlagWords(BaseModel):
-    """What a feed writes for true and for false, beside 1 and 0, true and false, yes and no."""
+    """Further words of a feed for true and for false, in addition to 1 and 0, true and false, yes and no."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,9 +30,9 @@ class FlagWords(BaseModel):
 
 
 class TextConfig(BaseModel):
-    """What the text of a feed means where it is not the usual.
+    """The form of values in a feed, where it differs from the usual form.
 
-    What is left out is usual, or for labels and further feeds as in `[source]`.
+    A key that is not set has its usual value. For labels and further feeds it has the value of `[source]`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +50,7 @@ class TextConfig(BaseModel):
     def _is_an_encoding(cls, value: str | None) -> str | None:
         try:
             if value is not None:
-                "".encode(value)  # Python has codecs that are no encodings of text
+                "".encode(value)  # Some codecs of Python are no text encodings.
             return value
         except LookupError as error:
             raise ValueError(
@@ -59,12 +59,12 @@ class TextConfig(BaseModel):
 
     @property
     def text(self) -> dict[str, Any]:
-        """What is set of it."""
+        """The keys that are set, with their values."""
         values = {name: getattr(self, name) for name in TextConfig.model_fields}
         return {name: value for name, value in values.items() if value is not None}
 
-    def rules(self, section: str, base: Rules = PLAIN) -> Rules:
-        """The rules of `base`, changed by what is set here; `section` is named in errors."""
+    def rules(self, section: str, base: Rules = USUAL) -> Rules:
+        """The rules of `base` with the keys that are set here. Errors name the `section`."""
         said = {field.name for field in fields(Rules)}
         changes: dict[str, Any] = {name: value for name, value in self.text.items() if name in said}
         words: dict[str, Any] = {"true": self.flags.true, "false": self.flags.false} if self.flags else {}
@@ -72,16 +72,15 @@ class TextConfig(BaseModel):
 
 
 class LabelsConfig(TextConfig):
-    """Where labels are and when they became known: columns of the events' own files, or files of their own
-    (`path`).
+    """The place of the labels, and the time at which they become known.
 
-    With `delay_days` a label counts as known that long after its event. `negatives` says whether a 0 in the
-    events' own files is a label: where only positives are reported, it says no more than that nothing was
-    reported. Files of labels are taken as they are. `arrival` is that of files of labels; labels in the
-    events' files arrive as those do.
+    Labels are columns of the events' own files, or have files of their own (`path`). With `delay_days` a
+    label becomes known that long after its event. `negatives` says whether a 0 in the events' own files is a
+    label. Where a feed reports positives only, a 0 means that nothing is reported. `arrival` applies to label
+    files. Labels in the events' files arrive with the events.
 
-    In the file `event_id`, `label` and `negatives` have the use case's own names: the event's id, the label's
-    column, and the word for a negative.
+    In the configuration, `event_id`, `label` and `negatives` have the names of the use case: the event's id,
+    the label's column, and the word for a negative.
     """
 
     stream: ClassVar[Stream]
@@ -97,7 +96,7 @@ class LabelsConfig(TextConfig):
 
     @property
     def origins(self) -> dict[str, Any]:
-        """Canonical column -> where the feed has it, of those that are set."""
+        """The place in the feed by canonical column, for the columns that are set."""
         said = zip(self.stream.kinds, (self.event_id, self.label, self.label_timestamp), strict=True)
         return {name: origin for name, origin in said if origin}
 
@@ -131,7 +130,7 @@ class LabelsConfig(TextConfig):
 
 
 class FeedConfig(TextConfig):
-    """The files of a further feed; the keys mean what they mean in `[source]`."""
+    """The files of a further feed. The keys have the meaning of those in `[source]`."""
 
     stream: ClassVar[Stream]
 
@@ -148,10 +147,9 @@ class FeedConfig(TextConfig):
 class FilesConfig(TextConfig):
     """The files of the events, of their labels, and of further feeds.
 
-    `columns` maps canonical names to the feed's; one that is not named there goes by its canonical name.
-
-    With `arrival = "file"` the day in a file's name is the day on which all of its rows arrived. `encoding`
-    is that of text without a BOM.
+    `columns` maps canonical names to the names in the feed. A column that is not listed has its canonical
+    name. With `arrival = "file"` the day in a file's name is the arrival day of all its rows. `encoding`
+    applies to text without a BOM.
     """
 
     stream: ClassVar[Stream]
@@ -199,7 +197,7 @@ class FilesConfig(TextConfig):
 
     @property
     def label_rules(self) -> Rules:
-        """Those of the events, and what the labels' own files do otherwise."""
+        """The rules of the labels: those of the events, changed by `[source.labels]`."""
         if self.labels is None or self.labels.path is None:
             return self.row_rules
         try:
@@ -208,7 +206,7 @@ class FilesConfig(TextConfig):
             raise ValueError(f"labels: {error}") from error
 
     def feed_rules(self, name: str) -> Rules:
-        """Those of the events, and what the files of a further feed do otherwise."""
+        """The rules of a further feed: those of the events, changed by the feed's own table."""
         try:
             return self.further[name].rules(f"[source.feeds.{name}]", self.row_rules)
         except ValueError as error:
@@ -240,7 +238,7 @@ def _files_config(event: Event, labels: Labels, feeds: tuple[Feed, ...]) -> type
 
 @cache
 def _labels_config(event: Event, labels: Labels) -> type[LabelsConfig]:
-    both = labels.silence == "unknown"  # Then a negative is a label.
+    both = labels.silence == "unknown"  # A negative is a label where silence is unknown.
     names = (event.id, labels.name, labels.negative.replace(" ", "_"))
     if taken := [name for name in names if name in LabelsConfig.model_fields]:
         raise BadSubject(f"Labels: {taken[0]!r} is a key of [source.labels]; choose another name")

@@ -1,7 +1,7 @@
-"""Which files of a folder are the feed: told by their names, with links followed, and each real file once.
+"""The files of a folder that belong to the feed, by their names.
 
-What is no table is left out and named, so that nobody wonders where its rows are. A table in a packing that
-cannot be read is an error.
+Links are followed, and each file counts once. Files that are no tables are left out and listed, so that a
+person can see why their rows are missing. A table in an unknown packing is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlops_assets.core.data.base import SourceError
 
 TABLES = ("parquet", "pq", "csv", "tsv", "tab", "psv")
 PACKINGS = ("gz", "zst", "zstd", "bz2", "xz")
-# Half-written tables and checksums: no rows of the feed are in them.
+# Half-written tables and checksums hold no rows of the feed.
 LEFTOVERS = (
     "tmp",
     "temp",
@@ -45,7 +45,7 @@ _PACKED_TABLE = re.compile(rf"\.({'|'.join(TABLES)})\.(?P<packing>[a-z0-9]+)$", 
 _LEFTOVER = re.compile(rf"(~|\.({'|'.join(LEFTOVERS)}))$", re.IGNORECASE)
 _DAY = re.compile(
     r"(?<!\d)(20\d\d)[-_./]?(0[1-9]|1[0-2])[-_./]?(0[1-9]|[12]\d|3[01])"
-    # a time of the day may follow: 20260301T061500
+    # A time of day may follow, as in 20260301T061500.
     r"(?=T?(?:[01]\d|2[0-3])[0-5]\d(?:[0-5]\d)?(?!\d)|(?!\d))"
 )
 
@@ -54,20 +54,23 @@ _DAY = re.compile(
 class DataFile:
     """One file of the feed.
 
-    `name` is its path below the feed, and `named_day` the last day that it names. `size` is in bytes, -1
-    where a link leads nowhere.
+    `name` is its path below the feed. `named_day` is the last day in this path. `size` is in bytes, and -1
+    for a broken link.
     """
 
     path: str
     name: str
     size: int
-    stamp: str  # changes when the file does
+    stamp: str  # changes with the file
     named_day: date | None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """`left_out` are paths that are no table, and neither hidden nor a leftover of one."""
+    """The files of a feed.
+
+    `left_out` are other visible files that are neither tables nor leftovers of tables.
+    """
 
     files: tuple[DataFile, ...]
     left_out: tuple[str, ...]
@@ -76,7 +79,8 @@ class Listing:
 def find(path: str) -> tuple[Any, Listing]:
     """The filesystem of an address, and its files in the order of their paths.
 
-    An address of a single file is taken whatever its suffix.
+    The address of a single file may have any suffix. Raises `SourceError` where there is no file, or a table
+    in an unknown packing.
     """
     try:
         fs, root = fsspec.core.url_to_fs(path)
@@ -104,14 +108,13 @@ def find(path: str) -> tuple[Any, Listing]:
         there = f"; there are {', '.join(left_out[:5])}" if left_out else ""
         suffixes = ", ".join(f".{suffix}" for suffix in TABLES)
         raise SourceError(
-            f"{path}: holds no file that ends in {suffixes} (as it is, or with"
-            f" .{', .'.join(PACKINGS)}){there}"
+            f"{path}: holds no file that ends in {suffixes} (alone, or with .{', .'.join(PACKINGS)}){there}"
         )
     return fs, Listing(tuple(files), tuple(left_out))
 
 
 def beside(path: Path, suffix: str = "") -> str:
-    """What there is where `path` is not, in words."""
+    """What the nearest folder of a missing path holds, in words. Only files with the `suffix` are listed."""
     folder = path.parent
     while not folder.is_dir():
         folder = folder.parent
@@ -141,7 +144,7 @@ def named_day(path: str) -> date | None:
 def _is_table(path: str, below: str) -> bool:
     if _TABLE.search(below):
         return True
-    if _TEXT.search(below):  # a readme beside the feed is none of its files
+    if _TEXT.search(below):  # A readme is no file of the feed.
         return named_day(below) is not None
     if packed := _PACKED_TABLE.search(below):
         raise SourceError(
@@ -173,10 +176,7 @@ def _stamp(facts: dict[str, Any]) -> str:
 
 
 def _local_files(root: str) -> dict[str, dict[str, Any]]:
-    """Files below a local folder.
-
-    One that is reached twice counts once, under its own path rather than that of a link.
-    """
+    """Files below a local folder. A file that is reached twice counts once, under its own path."""
     if not os.path.isdir(root):
         return {root: _facts(root)} if os.path.lexists(root) else {}
     found: dict[str, dict[str, Any]] = {}
@@ -194,9 +194,9 @@ def _local_files(root: str) -> dict[str, dict[str, Any]]:
 
 
 def _entered(path: str, seen: set[str]) -> Iterator[tuple[str, bool]]:
-    """The files below a path, whose own links are not followed but given as such.
+    """The files and links below a path, with whether each is a link. Links are not followed here.
 
-    What was seen before, by its real path, is skipped.
+    Real paths in `seen` are skipped.
     """
     real = os.path.realpath(path)
     if real in seen:
@@ -220,6 +220,6 @@ def _entered(path: str, seen: set[str]) -> Iterator[tuple[str, bool]]:
 def _facts(path: str) -> dict[str, Any]:
     try:
         stat = os.stat(path)
-    except OSError:  # a link that leads nowhere, or in a circle
+    except OSError:  # a broken or circular link
         return {"size": -1}
     return {"size": stat.st_size, "mtime": stat.st_mtime_ns}

@@ -1,4 +1,4 @@
-"""Which source `[source]` of the configuration asks for: files, or a kind of the use case's own."""
+"""The source that `[source]` of the configuration names: files, or a kind of the use case."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mlops_assets.sources.files_config import FilesConfig, files_config
 def open_source(case: UseCase, values: Mapping[str, Any], base: Path) -> Source:
     """The source that `[source]` describes.
 
-    A relative path starts at `base`, the configuration file's folder. `SourceError` has all that is
-    wrong with the table. Nothing is opened yet.
+    A relative path starts at `base`, the folder of the configuration file. No file is opened. Raises
+    `SourceError` with every problem of the table.
     """
     kinds: dict[str, SourceKind] = {
         **case.sources,
@@ -29,7 +29,7 @@ def open_source(case: UseCase, values: Mapping[str, Any], base: Path) -> Source:
     if kind not in kinds:
         raise SourceError(
             f"[source] kind {kind!r} is not known{nearest(kind, list(kinds))}; there are {', '.join(kinds)}. "
-            "What else there is, such as a database or a queue, comes in as files that are exported from it"
+            "For any other source, such as a database or a queue, export files and read these"
         )
     config_class, opened = kinds[kind]
     config, problems = read_table(config_class, values, "[source]")

@@ -1,6 +1,4 @@
-"""Raw columns of one file become a typed table: canonical names, what could not be read and where, and the
-day on which each row arrived.
-"""
+"""The raw columns of one file as a typed table with canonical names, unread values and arrival days."""
 
 from __future__ import annotations
 
@@ -12,15 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, Malformed, SourceError
-from mlops_assets.core.data.parsing import TYPES, Kind, Rules, Unread, UnreadableType, read_column
+from mlops_assets.core.data.values.column_values import Unread, UnreadableType, read_column
+from mlops_assets.core.data.values.value_rules import TYPES, Kind, Rules
 from mlops_assets.sources.column_layout import SECONDS, Composed, Layout, Origin, Since, described
-from mlops_assets.sources.content import Raw
+from mlops_assets.sources.formats.content import Raw
 from mlops_assets.sources.listing import DataFile
 
-PLAUSIBLE = (
-    date(2000, 1, 1),
-    date(2100, 1, 1),
-)  # a time outside is a placeholder or a broken clock, and says nothing of the day of arrival
+# Any other time is a placeholder or comes from a broken clock. It tells no arrival day.
+PLAUSIBLE = (date(2000, 1, 1), date(2100, 1, 1))
 _MAX_US = 2**62
 _ZEROS_AT_ITS_END = r"^(-?(?:0|[1-9]\d*)\.\d*[1-9])0+$"
 
@@ -28,9 +25,12 @@ Values = tuple[pa.Array, dict[int, Unread]]
 
 
 def typed(raw: Raw, layout: Layout, file: DataFile) -> pa.Table:
-    """The canonical columns, then `malformed` and `arrival_day`."""
+    """The canonical columns, then `malformed` and `arrival_day`.
+
+    Raises `SourceError` for a column of the wrong type, or where no row has an arrival day.
+    """
     rows = raw.table.num_rows
-    if rows == 0:  # an empty column may be of any type
+    if rows == 0:  # An empty column can have any type.
         fields = [(name, TYPES[kind]) for name, kind in layout.kinds.items()]
         return pa.schema([*fields, (MALFORMED, pa.string()), (ARRIVAL_DAY, pa.date32())]).empty_table()
     columns: dict[str, pa.Array] = {}
@@ -64,7 +64,7 @@ def typed(raw: Raw, layout: Layout, file: DataFile) -> pa.Table:
 def _said(
     layout: Layout, columns: Mapping[str, pa.Array], unread: Mapping[str, Mapping[int, Unread]]
 ) -> pa.Array | None:
-    """Which rows say something, or may do so; None where every row does."""
+    """Whether each row has a label, or could have one. None where every row counts."""
     if layout.says is None:
         return None
     flag, false_too = layout.says
@@ -88,11 +88,11 @@ def _values(table: pa.Table, origin: Origin, kind: Kind, rules: Rules) -> Values
 
 
 def _since(table: pa.Table, origin: Since, rules: Rules) -> Values:
-    """The moment that is so many units after `since`, to the microsecond."""
+    """The time that is the given number of units after `since`, to the microsecond."""
     raw = table.column(origin.column)
     numbers, unread = read_column(raw, "number", origin.column, rules)
     elapsed = np.round(numbers.to_numpy(zero_copy_only=False) * SECONDS[origin.unit] * 1e6)
-    within = np.abs(elapsed) < _MAX_US  # false of NaN as well, which stands for null
+    within = np.abs(elapsed) < _MAX_US  # False for NaN, which stands for null.
     times = pa.array(
         np.where(within, elapsed, 0).astype(np.int64) + _microseconds(origin.since), mask=~within
     )
@@ -104,7 +104,7 @@ def _since(table: pa.Table, origin: Since, rules: Rules) -> Values:
 
 
 def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
-    """The parts joined; null where one is missing, unread where one is."""
+    """The joined parts. Null where a part is missing, and unread where a part is unread."""
     parts, unread = zip(*(_part(table, column, rules) for column in origin.columns), strict=True)
 
     def joined(row: int) -> Unread:
@@ -119,8 +119,10 @@ def _composed(table: pa.Table, origin: Composed, rules: Rules) -> Values:
 
 
 def _part(table: pa.Table, column: str, rules: Rules) -> Values:
-    """As an id is read, except that a price may be a part of one: a number with a fraction is its decimal
-    text without zeros at its end, so that 6.50 is the same in text, in floats and in decimals.
+    """A part of an id. Unlike an id, it may be a number with a fraction, such as a price.
+
+    Such a number is its decimal text without trailing zeros. Text, floats and decimals give the same part for
+    6.50.
     """
     raw = table.column(column).combine_chunks()
     values, unread = read_column(raw, "id", column, rules)
@@ -133,7 +135,10 @@ def _part(table: pa.Table, column: str, rules: Rules) -> Values:
 
 
 def _not_before(times: pa.Array, day: date, has_times: bool) -> pa.Array:
-    """The times, or the beginning of the day where they are before it or where the feed has none."""
+    """The times, but not before the beginning of the day.
+
+    A missing time stays missing if the feed has times.
+    """
     begin = _microseconds(datetime.combine(day, time(), UTC))
     return pc.max_element_wise(times.cast(pa.int64()), begin, skip_nulls=not has_times).cast(TYPES["time"])
 
@@ -165,8 +170,8 @@ def _arrival_days(
             f" {first}"
         )
         raise SourceError(f"{file.path}: {what}")
-    # The day of the row above, or of the first row that has one: a feed is mostly in the order of time, and a
-    # single wrong clock says nothing.
+    # A feed is mostly in the order of time. A row without a plausible time gets the day of the row above, or
+    # of the first row with a day.
     above = np.maximum.accumulate(np.where(placed, np.arange(len(placed)), np.argmax(placed)))
     return days.take(pa.array(above))
 

@@ -21,11 +21,11 @@ CASE = "case"  # The module of a use case's package that holds the UseCase
 
 
 class UseCaseError(PlatformError):
-    """A use case is not there, or cannot be meant. The message names it, the place and what to do."""
+    """A use case does not exist or is wrong. The message names it, the place and the remedy."""
 
 
 class _BuiltIn(Mapping[str, UseCase]):
-    """The use cases of this package by name. Only the one that is asked for is imported."""
+    """The use cases of this package by name. A use case is imported when it is asked for."""
 
     def __getitem__(self, name: str) -> UseCase:
         if name not in self._names():
@@ -49,8 +49,8 @@ def find_use_case(named: str, base: Path) -> UseCase:
     """The use case that `use_case` of a configuration names.
 
     `named` is the name of a built-in use case, a module such as `shop.returns.case`, or a folder such as
-    `./returns`, from `base`, whose module `case` holds the use case. `UseCaseError` says what is wrong, and
-    where.
+    `./returns`. A folder is relative to `base`, and its module `case` holds the use case. `UseCaseError` says
+    what is wrong, and where.
     """
     if named.startswith((".", "/")):
         return _of_folder(named, (base / named).resolve())
@@ -60,14 +60,16 @@ def find_use_case(named: str, base: Path) -> UseCase:
         return _only_case(named, named)
     there = list(USE_CASES)
     raise UseCaseError(
-        f"use_case {named!r} is not known{nearest(named, there)}; there is {', '.join(there)}. Of your own"
-        " give its module, or its folder with a dot and a slash before it, such as ./returns"
+        f"use_case {named!r} is not known{nearest(named, there)}; there is {', '.join(there)}. Name your own"
+        " use case as a module, or as a folder that begins with ./, such as ./returns"
     )
 
 
 def _of_folder(named: str, folder: Path) -> UseCase:
     if not (folder / f"{CASE}.py").is_file():
-        raise UseCaseError(f"use_case {named!r}: {folder / f'{CASE}.py'} is not there; it holds the UseCase")
+        raise UseCaseError(
+            f"use_case {named!r}: {folder / f'{CASE}.py'} does not exist; it has to hold the UseCase"
+        )
     if not folder.name.isidentifier():
         raise UseCaseError(
             f"use_case {named!r}: {folder.name!r} cannot be imported; use letters, digits and _ in the"
@@ -85,7 +87,7 @@ def _of_folder(named: str, folder: Path) -> UseCase:
 
 
 def _elsewhere(folder: Path) -> str | None:
-    """The package that is imported by the folder's name, where it is another one."""
+    """The package that an import of the folder's name finds, where it is another package."""
     spec = importlib.util.find_spec(folder.name)
     if spec is None:
         return None
@@ -122,10 +124,10 @@ def _imported(named: str, module: str) -> ModuleType:
 
 
 def _place(error: BaseException, module: str) -> str:
-    """The line of the use case's own package at which the error arose."""
+    """The last line of the use case's own package before the error."""
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError:  # The package that it is in is not there.
+    except ImportError:  # The parent package does not exist
         return module
     own = Path(spec.origin).parent if spec and spec.origin else None
     place, trace = module, error.__traceback__
@@ -138,7 +140,7 @@ def _place(error: BaseException, module: str) -> str:
 
 
 def _of_keys(error: TypeError) -> str:
-    """What is wrong with the arguments of a declaration, with the key that is meant."""
+    """The message for a wrong argument of a declaration, with the nearest known key."""
     unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if unknown is None:
         return str(error)
@@ -150,7 +152,7 @@ def _of_keys(error: TypeError) -> str:
 
 
 def _declarations() -> dict[str, type]:
-    """The classes that a use case is declared with, by name."""
+    """The classes that declare a use case, by name."""
     from serving.contract import subject
 
     return {name: kind for name in subject.__all__ if isinstance(kind := getattr(subject, name), type)}

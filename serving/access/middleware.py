@@ -1,5 +1,7 @@
-"""What guards the door, in plain ASGI: foreign hosts, writes from other sites, bodies without end, too many
-at once, and the count of it all.
+"""The guard before every route, in ASGI without a framework.
+
+It refuses foreign hosts, writes from other sites, bodies without end and too many requests at once, and it
+counts every request.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.errors import ServingError
 from serving.metrics import HUNG_UP, UNMATCHED, Metrics
 from serving.settings import Limits, is_loopback
 
@@ -18,7 +21,7 @@ PROBES = "/health"
 JSON = b"application/json"
 
 
-class BodyTooLarge(Exception):
+class BodyTooLarge(ServingError):
     """The request's body is over the limit."""
 
     def __init__(self, limit: int) -> None:
@@ -26,14 +29,16 @@ class BodyTooLarge(Exception):
 
 
 class Door:
-    """Counts every request, and refuses at once: 400 for a foreign Host, 415 for a POST that is not JSON, 413
-    for a body over the limit, 503 when too many are in flight.
+    """Counts every request, and refuses some of them at once.
 
-    A client that hangs up before its request is whole, or while it waits for the store, gets no answer and
-    counts as 499.
+    The refusals are 400 for a foreign Host, 415 for a POST that is not JSON, 413 for a body over the limit,
+    and 503 when too many requests are in flight.
 
-    Any page that a browser on this machine shows may POST here as long as it calls its body text or a form;
-    what it calls JSON, the browser asks leave for first, which nobody gives.
+    A client that hangs up before its request is whole, or while the request waits for the store, gets no
+    answer. The request counts as 499.
+
+    A page from another site can make a browser on this machine POST text or a form here. For JSON the browser
+    first asks this service for permission, and the service gives none. So only JSON is taken.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
@@ -88,7 +93,7 @@ class Door:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """Counts what comes, for bodies that do not say their length."""
+    """Raises `BodyTooLarge` while the body is received, for bodies that do not say their length."""
     received = 0
 
     async def limited() -> Message:

@@ -1,7 +1,7 @@
-"""The use case that releases and homes of before carry by meaning only.
+"""The use case of releases and homes that were made before a use case was a value.
 
-Bundles up to format 3 and serving.db up to schema 4 name no columns: all of them are of card fraud. The
-service reads them with `BEFORE`. The vocabulary guard makes an exception for this file alone.
+Bundles up to format 3 and serving.db up to schema 4 name no columns. All of them are of card fraud, and the
+service reads them with `BEFORE`. The vocabulary guard makes an exception for this file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What is believable of an event: one declaration for validation, the ranges of features, the release bundle
-and the service.
+"""What is believable of an event, for validation, the ranges of features, the bundle and the service alike.
 
-Features of training and serving would differ wherever one of them takes what the other refuses.
+Features of training and serving would differ wherever one of the two takes what the other refuses.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from feature_repo.times import DAY_US, MINUTE_US
 from serving.contract.subject import Event, Number
 from serving.contract.subject.event import LARGEST
 
-MAX = "max_"  # before a column's name: the key of its highest believable value
+MAX = "max_"  # Before a column's name: the key of the column's highest believable value.
 
 
 @dataclass(frozen=True)
@@ -47,27 +46,32 @@ class TimeBounds:
 
     @property
     def lateness_us(self) -> int:
+        """How late an event may come, in microseconds."""
         return self.lateness_days * DAY_US
 
     @property
     def ahead_wall_us(self) -> int:
+        """How far an event may lie ahead of the wall clock, in microseconds."""
         return round(self.ahead_minutes * MINUTE_US)
 
     @property
     def ahead_event_us(self) -> int:
+        """How far an event may lie ahead of the newest event, in microseconds."""
         return round(self.ahead_days * DAY_US)
 
     @property
     def ahead_label_us(self) -> int:
+        """How far a label may lie ahead of the clock, in microseconds."""
         return round(self.label_ahead_days * DAY_US)
 
 
 @dataclass(frozen=True)
 class Bounds(TimeBounds):
-    """The section `[bounds]` of the configuration, and what it was when a version was trained.
+    """The section `[bounds]` of the configuration, or of the configuration that a version was trained with.
 
-    `highest` holds the highest believable value of the event's `believable` Numbers, by column; the key in
-    the configuration is `max_<column>`. A Number that is not in it has the range that it declares.
+    `highest` holds the highest believable value of the event's `believable` Numbers, by column. The key in
+    the configuration is `max_<column>`. Any other Number has the range that its declaration gives.
+    `ValueError` names the key of a bound that cannot be meant.
     """
 
     highest: Mapping[str, float] = field(default_factory=dict, hash=False)
@@ -97,7 +101,7 @@ class Bounds(TimeBounds):
     def from_dict(cls, values: Mapping[str, Any]) -> Bounds:
         """Bounds from what `to_dict` gave.
 
-        `ValueError` for a bound that cannot be meant, `TypeError` for a key that is none.
+        `ValueError` for a bound that cannot be meant, `TypeError` for a key that is no bound.
         """
         times = {one.name for one in fields(TimeBounds)}
         if unknown := [key for key in values if key not in times and not key.startswith(MAX)]:

@@ -1,10 +1,11 @@
-"""The release bundle: everything a version needs in order to serve, as five plain files under one digest,
-none of which can run code.
+"""The release bundle: everything that a version needs in order to serve.
 
-`model.txt` (LightGBM text), `release.json` (plan, calibrator, policy, facts, golden rows),
-`reference.parquet` (what drift is measured against), `model.onnx` (the same scores for those who serve
-elsewhere, never parsed here) and `digests.json`. Digests are verified before anything is parsed, because
-LightGBM aborts, hangs or scores differently on a damaged text file.
+A bundle is five files under one digest. None of them can run code: `model.txt` (LightGBM text),
+`release.json` (subject, plan, calibrator, policy, facts, golden rows), `reference.parquet` (what drift is
+measured against), `model.onnx` (the same scores for those who serve elsewhere) and `digests.json`.
+
+Digests are verified before anything is parsed, because LightGBM aborts, hangs or scores differently on a
+damaged text file.
 """
 
 from __future__ import annotations
@@ -34,23 +35,23 @@ from serving.contract.subject import Subject
 from serving.errors import ServingError
 
 FORMAT = 4
-# A release of format 2 has no bounds: those of its time were the defaults. Before format 4 a release has no
-# subject: it is that of `before_subjects`.
+# A release of format 2 has no bounds, because the defaults were the only ones. A release before format 4 has
+# no subject, because all of them had the one of `before_subjects`.
 READABLE = (2, 3, 4)
 MODEL, FACTS, REFERENCE = "model.txt", "release.json", "reference.parquet"
-PORTABLE, DIGESTS = "model.onnx", "digests.json"
-CONTENT = (MODEL, FACTS, REFERENCE, PORTABLE)
+ONNX, DIGESTS = "model.onnx", "digests.json"
+CONTENT = (MODEL, FACTS, REFERENCE, ONNX)
 
-# The only functions that a bundle may name: declared transforms.
+# A bundle may name declared transforms, and no other function.
 TRANSFORM = re.compile(r"feature_repo\.[a-z]\w*\.context:[a-z]\w*")
-# Somebody ended the check, as when memory ran out. A bad model ends by SIGSEGV or SIGABRT.
+# The check was ended from outside, as when memory ran out. A bad model ends by SIGSEGV or SIGABRT.
 INTERRUPTED = (-signal.SIGKILL, -signal.SIGTERM)
 
 Vector = list[float | None]
 
 
 class BundleError(ServingError):
-    """A bundle that must not serve: damaged, incomplete, inconsistent, or scoring other than it says."""
+    """A bundle that must not serve: damaged, incomplete, inconsistent, or with other scores than recorded."""
 
     def __init__(self, path: Path | str, why: str) -> None:
         self.path, self.why = str(path), why
@@ -58,18 +59,16 @@ class BundleError(ServingError):
 
 
 class Inconclusive(BundleError):
-    """Nothing is known to be wrong with the bundle, but it could not be tried to the end: the same bundle may
-    serve later.
-    """
+    """A bundle that could not be tried to the end. Nothing is known to be wrong, and it may serve later."""
 
 
 @dataclass(frozen=True)
 class Release:
     """One version, complete.
 
-    `subject` is its use case. `golden` holds vectors and the exact scores that they have to get.
-    `maturity_days` is when silence means negative. `bounds` are those that its training data were held to.
-    `family` says which scorer reads the model: `lightgbm` the text model, `onnx` the ONNX file.
+    `subject` is its use case. `golden` holds vectors and the exact scores that they have to get. After
+    `maturity_days` silence means negative. The training data were held to `bounds`. `family` says which
+    scorer reads the model: `lightgbm` the text model, `onnx` the ONNX file.
     """
 
     subject: Subject
@@ -93,19 +92,18 @@ class Release:
     def reference_fit(self) -> str | None:
         """The fit whose scores the drift reference has, from the fact `reference`.
 
-        `release` is this bundle's model.
-
-        None where the release does not say. Then the reference has the scores of another fit.
+        The fit `release` is this bundle's model. None where the release names none: then the reference has
+        the scores of another fit.
         """
         told = self.facts.get("reference")
         return str(told["fit"]) if isinstance(told, Mapping) and "fit" in told else None
 
 
-def write_release(release: Release, directory: Path, reference: pa.Table, portable: bytes) -> str:
-    """Write the bundle into a new or empty directory; returns its digest (SHA-256 over the digests of its
-    files).
+def write_release(release: Release, directory: Path, reference: pa.Table, onnx: bytes) -> str:
+    """Write the bundle into a new or empty directory; returns the SHA-256 over the digests of its files.
 
-    `portable` is the ONNX file.
+    `onnx` is the content of the ONNX file. `BundleError` for an inconsistent release and for a directory that
+    holds something.
     """
     _check_consistent(release, directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -114,7 +112,7 @@ def write_release(release: Release, directory: Path, reference: pa.Table, portab
     (directory / MODEL).write_bytes(release.model_text.encode())
     (directory / FACTS).write_text(json.dumps(_to_dict(release), indent=1, sort_keys=True, allow_nan=False))
     pq.write_table(reference, directory / REFERENCE, compression="zstd")
-    (directory / PORTABLE).write_bytes(portable)
+    (directory / ONNX).write_bytes(onnx)
     digests = {name: _sha256(directory / name) for name in CONTENT}
     (directory / DIGESTS).write_text(
         json.dumps({"format": FORMAT, "files": digests}, indent=1, sort_keys=True)
@@ -125,7 +123,7 @@ def write_release(release: Release, directory: Path, reference: pa.Table, portab
 def verify_digests(directory: Path) -> str:
     """Check that the bundle holds exactly its files, each as it was written; returns the bundle's digest.
 
-    Parses nothing but `digests.json`.
+    Parses nothing but `digests.json`. `BundleError` for whatever differs.
     """
     if not directory.is_dir():
         raise BundleError(directory, "no such bundle")
@@ -161,7 +159,7 @@ def verify_digests(directory: Path) -> str:
 def load_release(directory: Path) -> Release:
     """Read a bundle after its digests are verified.
 
-    Anything wrong with it is `BundleError`. The model itself is not parsed here.
+    `BundleError` for anything that is wrong with it. The model itself is not parsed here.
     """
     verify_digests(directory)
     try:
@@ -175,14 +173,16 @@ def load_release(directory: Path) -> Release:
 
 
 def load_reference(directory: Path) -> pa.Table:
-    """The drift reference of a verified bundle."""
+    """The drift reference of a bundle, after its digests are verified; `BundleError` where they differ."""
     verify_digests(directory)
     return pq.read_table(directory / REFERENCE)
 
 
 def check_release(directory: Path, timeout_s: float = 60.0) -> None:
-    """Load the model and score the golden rows in a process of its own: a model that crashes or scores
-    otherwise is `BundleError`, and `Inconclusive` if the process did not come to its end.
+    """Load the model and score the golden rows in another process.
+
+    `BundleError` for a model that crashes or gives other scores than recorded. `Inconclusive` where the
+    process was ended from outside, or took longer than `timeout_s` seconds.
     """
     verify_digests(directory)
     command = [sys.executable, "-m", "serving.contract.golden_rows", str(directory.resolve())]
@@ -208,13 +208,13 @@ def check_release(directory: Path, timeout_s: float = 60.0) -> None:
 
 
 def as_row(vector: Sequence[float | None]) -> list[float]:
-    """A vector as the model takes it: null is NaN."""
+    """A vector as the model takes it, with NaN for null."""
     return [math.nan if value is None else float(value) for value in vector]
 
 
 def _check_consistent(release: Release, place: Path) -> None:
-    """Names and order of the features agree between the plan, the release and the model; golden rows are
-    there and fit.
+    """`BundleError` where plan, release and model differ in names or order of the features, or where golden
+    rows are missing or of another width.
     """
     if release.features != release.plan.features:
         raise BundleError(

@@ -1,32 +1,75 @@
 """What a decision and a label mean for the online state.
 
-One rule holds for the service that takes them and for a rebuild that replays its log. The tables of the log
-(`serving.store.sqlite.decision_log`) and the state share a file. Callers own the connection and
-what commits.
+One rule holds for the service that takes them and for a rebuild that replays its log. The rules read the log
+through `EventLog`, which each serving store implements. Their caller commits.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from feature_repo.online.base import OnlineState
-from serving.contract.subject import Feed, Flag, Number, Subject
+from serving.contract.subject import Feed, Number, Subject
 from serving.contract.verdicts import verdict_events
 
 VERDICTS = "verdicts"
-ROWS_A_STEP = 100  # About 10 ms of replay under the lock of the file. A request waits up to 250 for the lock.
 
 Labels = Sequence[tuple[int, bool]]  # When it became known, and whether it is positive.
+
+
+class LoggedEvent(NamedTuple):
+    """An event as the log has it: id, keys and columns by name, its times in microseconds since the epoch,
+    the decision, and when its silence meant negative.
+    """
+
+    event: Mapping[str, object]
+    event_us: int
+    created_us: int
+    decision: str
+    maturity_us: int
+
+
+class FeedRow(NamedTuple):
+    """An event of a further feed as the log has it: keys and columns by name, times in microseconds."""
+
+    values: Mapping[str, object]
+    event_us: int
+    created_us: int
+
+
+class EventLog(Protocol):
+    """What the rules read of a log.
+
+    The `..._since` methods give a few rows at a time, in commit order, from the rows that arrived at or after
+    a moment. Each part is read when it is asked for, so that a caller can commit between two parts.
+    """
+
+    def find_event(self, event_id: str) -> LoggedEvent | None:
+        """The event that was decided on under this id; None where the log has none."""
+
+    def labels_of(self, event_id: str) -> list[tuple[int, bool]]:
+        """Every label of an event that the log holds, or that waits for it in the lake, in the order in which
+        they became known.
+        """
+
+    def events_since(self, since_us: int) -> Iterator[Sequence[LoggedEvent]]:
+        """The events that were decided on."""
+
+    def labelled_since(self, since_us: int) -> Iterator[Sequence[str]]:
+        """The ids of the events of the labels, once for each label."""
+
+    def feed_events_since(self, feed: Feed, since_us: int) -> Iterator[Sequence[FeedRow]]:
+        """The events of a further feed."""
 
 
 @dataclass(frozen=True)
 class EventRecord:
     """One event as it was decided on, or as the lake has it.
 
-    `event` holds the event's id, keys and columns by name. `withheld` says that no label comes by itself, so
-    that silence says nothing. Times are microseconds since the epoch.
+    `event` holds the event's id, keys and columns by name. `withheld` says that silence says nothing, because
+    no label comes unless a person looks. Times are microseconds since the epoch.
     """
 
     event: Mapping[str, object]
@@ -45,28 +88,11 @@ class EventRules:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        event, label = subject.event, subject.labels.name
-        self._label = label
-        self._flags = frozenset(column.name for column in event.columns if isinstance(column, Flag))
+        event = subject.event
+        self._label = subject.labels.name
         # What a verdict repeats of its event.
         numbers = (column.name for column in event.columns if isinstance(column, Number))
         self._kept = (event.id, *(key.name for key in event.keys), *numbers)
-        stored = ", ".join(event.names[1:])
-        columns = f"prediction_id, {stored}, event_us, created_us, decision, maturity_us"
-        of_events = f"kind = '{event.noun}'"
-        self._decision = f"SELECT {columns} FROM decisions WHERE prediction_id = ? AND {of_events}"
-        self._decisions = (
-            f"SELECT seq, {columns} FROM decisions WHERE {of_events} AND created_us >= ? AND seq > ?"
-            " ORDER BY seq LIMIT ?"
-        )
-        self._labels_of = (
-            f"SELECT label_us, {label} FROM labels WHERE {event.id} = :id"
-            f" UNION SELECT label_us, {label} FROM waiting_labels WHERE {event.id} = :id"
-            f" ORDER BY label_us, {label} DESC"
-        )
-        self._labels = (
-            f"SELECT seq, {event.id} FROM labels WHERE label_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
-        )
 
     def withheld(self, decision: str | None) -> bool:
         """Whether silence says nothing of an event after this decision (None: nothing was decided)."""
@@ -76,7 +102,8 @@ class EventRules:
     def add_event(self, state: OnlineState, record: EventRecord, labels: Labels) -> None:
         """Put the event into the state, and its verdicts.
 
-        Silence to come counts as a verdict, unless a label says otherwise.
+        Silence to come counts as a verdict, unless a label says otherwise. Raises `BadEvent` for a value that
+        the features cannot use.
         """
         _push(state, self.subject.event.dataset, record.event, record.event_us, record.created_us)
         for known_us, positive in record.verdicts(labels):
@@ -85,7 +112,10 @@ class EventRules:
     def add_feed_event(
         self, state: OnlineState, feed: Feed, values: Mapping[str, object], event_us: int, created_us: int
     ) -> None:
-        """Put an event of a further feed into the state, where a view reads the feed."""
+        """Put an event of a further feed into the state, where a view reads the feed.
+
+        Raises `BadEvent` for a value that the features cannot use.
+        """
         if any(view.stream == feed.name for view in state.plan.views):
             _push(state, feed.name, values, event_us, created_us)
 
@@ -102,34 +132,15 @@ class EventRules:
         for known_us, positive in wanted - present:
             _push(state, VERDICTS, self._verdict(record.event, positive), known_us, known_us)
 
-    def labels_of(self, connection: sqlite3.Connection, event_id: str) -> list[tuple[int, bool]]:
-        """Every label of an event that the log holds, or that waits for it in the lake.
-
-        In the order in which they became known.
-        """
-        rows = connection.execute(self._labels_of, {"id": event_id})
-        return [(label_us, bool(positive)) for label_us, positive in rows]
-
-    def keep_waiting(self, connection: sqlite3.Connection, labels: Iterable[tuple[str, int, bool]]) -> None:
-        """Replace the labels that wait in the lake for their events: (id, when it became known, positive).
-
-        They are no part of the log: the days on which they came are not days on which the service took
-        labels.
-        """
-        connection.execute("DELETE FROM waiting_labels")
-        columns = f"{self.subject.event.id}, label_us, {self._label}"
-        insert = f"INSERT OR IGNORE INTO waiting_labels ({columns}) VALUES (?, ?, ?)"
-        connection.executemany(insert, labels)
-
     def record_of(
-        self, connection: sqlite3.Connection, state: OnlineState, event_id: str, maturity_us: int
+        self, log: EventLog, state: OnlineState, event_id: str, maturity_us: int
     ) -> EventRecord | None:
         """The event from the log, or from the history that came with the lake; None where it is in neither.
 
         `maturity_us` applies to the history.
         """
-        if row := connection.execute(self._decision, (event_id,)).fetchone():
-            return self._record(row)
+        if (logged := log.find_event(event_id)) is not None:
+            return self._record(logged)
         event = self.subject.event
         if (found := state.find(event.dataset, event_id)) is None:
             return None
@@ -137,57 +148,36 @@ class EventRules:
         event_us, created_us = _int(found["event_us"]), _int(found["created_us"])
         return EventRecord(known, event_us, created_us, self.withheld(None), maturity_us)
 
-    def replay(
-        self, connection: sqlite3.Connection, state: OnlineState, since_us: int, maturity_us: int
-    ) -> Iterator[int]:
+    def replay(self, log: EventLog, state: OnlineState, since_us: int, maturity_us: int) -> Iterator[int]:
         """Bring into a state what the log took at or after a moment.
 
-        Yields the number of rows after each few, so that a caller can commit. Doing it again changes nothing,
-        and neither does a service that writes the same events meanwhile.
+        Yields the number of rows after each few, so that a caller can commit. A second replay changes
+        nothing. A service may write the same events during a replay.
         """
-        id_, after = self.subject.event.id, -1
-        while rows := connection.execute(self._decisions, (since_us, after, ROWS_A_STEP)).fetchall():
-            for _, *row in rows:
-                record = self._record(row)
-                labels = self.labels_of(connection, str(record.event[id_]))
-                self.add_event(state, record, labels)
-                if labels:  # The event may have been taken before one of them was known to wait for it.
-                    self.add_labels(state, record, [], labels)
-            after = rows[-1][0]
-            yield len(rows)
-        after = -1
-        while rows := connection.execute(self._labels, (since_us, after, ROWS_A_STEP)).fetchall():
-            for _, event_id in rows:
-                if about := self.record_of(connection, state, event_id, maturity_us):
-                    self.add_labels(state, about, [], self.labels_of(connection, event_id))
-            after = rows[-1][0]
-            yield len(rows)
+        for events in log.events_since(since_us):
+            for logged in events:
+                self._replay_event(log, state, self._record(logged))
+            yield len(events)
+        for ids in log.labelled_since(since_us):
+            for event_id in ids:
+                if about := self.record_of(log, state, event_id, maturity_us):
+                    self.add_labels(state, about, [], log.labels_of(event_id))
+            yield len(ids)
         for feed in self.subject.feeds:
-            yield from self._replay_feed(connection, state, feed, since_us)
+            for rows in log.feed_events_since(feed, since_us):
+                for row in rows:
+                    self.add_feed_event(state, feed, *row)
+                yield len(rows)
 
-    def _replay_feed(
-        self, connection: sqlite3.Connection, state: OnlineState, feed: Feed, since_us: int
-    ) -> Iterator[int]:
-        flags, after = {column.name for column in feed.columns if isinstance(column, Flag)}, -1
-        query = (
-            f"SELECT seq, event_us, created_us, {', '.join(feed.names)} FROM feed_{feed.name}"
-            " WHERE created_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
-        )
-        while rows := connection.execute(query, (since_us, after, ROWS_A_STEP)).fetchall():
-            for _, event_us, created_us, *row in rows:
-                values = dict(zip(feed.names, row, strict=True))
-                values |= {name: None if values[name] is None else bool(values[name]) for name in flags}
-                self.add_feed_event(state, feed, values, event_us, created_us)
-            after = rows[-1][0]
-            yield len(rows)
+    def _replay_event(self, log: EventLog, state: OnlineState, record: EventRecord) -> None:
+        labels = log.labels_of(str(record.event[self.subject.event.id]))
+        self.add_event(state, record, labels)
+        if labels:  # The service may have taken the event before it knew of a label that waits.
+            self.add_labels(state, record, [], labels)
 
-    def _record(self, row: Sequence[object]) -> EventRecord:
-        *values, event_us, created_us, decision, maturity_us = row
-        event = dict(zip(self.subject.event.names, values, strict=True))
-        for name in self._flags:
-            event[name] = None if event[name] is None else bool(event[name])
-        withheld = self.withheld(str(decision))
-        return EventRecord(event, _int(event_us), _int(created_us), withheld, _int(maturity_us))
+    def _record(self, logged: LoggedEvent) -> EventRecord:
+        withheld = self.withheld(logged.decision)
+        return EventRecord(logged.event, logged.event_us, logged.created_us, withheld, logged.maturity_us)
 
     def _verdict(self, event: Mapping[str, object], positive: bool) -> dict[str, object]:
         return {**{name: event.get(name) for name in self._kept}, self._label: positive}

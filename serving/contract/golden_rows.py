@@ -1,5 +1,6 @@
-"""`python -m serving.contract.golden_rows DIRECTORY`: score a bundle's golden rows, in a process that may
-crash or hang without harm to the caller.
+"""`python -m serving.contract.golden_rows DIRECTORY`: score a bundle's golden rows.
+
+The process may crash or hang without harm to its caller.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from serving.contract.scorers.base import load_scorer
 
 
 def check_golden(release: Release, directory: Path) -> None:
-    """Every golden row gets exactly its recorded score, in a batch and alone; otherwise `BundleError`.
+    """`BundleError` where a golden row gets another score than recorded, in a batch or alone.
 
     The first row is explained as well, so that a model that cannot be explained is refused.
     """
@@ -32,6 +33,7 @@ def check_golden(release: Release, directory: Path) -> None:
 
 
 def main() -> int:
+    """Score the golden rows of the bundle that the first argument names. Returns the exit code."""
     directory = Path(sys.argv[1])
     try:
         check_golden(load_release(directory), directory)

@@ -1,5 +1,6 @@
-"""From a score to a decision: the one place that compares a score with thresholds, for evaluation, service
-and replay alike.
+"""From a score to a decision.
+
+Evaluation, service and replay compare a score with thresholds here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -7,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serving.contract.subject import Decisions
+from serving.errors import ServingError
 
-Decision = str  # a name of the use case's `Decisions`
+Decision = str  # A name of the use case's `Decisions`.
 
 
-class BadPolicy(ValueError):
+class BadPolicy(ServingError, ValueError):
     """Thresholds that cannot be meant: not numbers, outside 0 to 1, or in the wrong order."""
 
     def __init__(self, review: float, block: float) -> None:
@@ -23,9 +25,9 @@ class BadPolicy(ValueError):
 
 @dataclass(frozen=True)
 class Policy:
-    """Scores from `block` up are blocked, from `review` up looked at by a person.
+    """Scores from `block` up are stopped. Lower scores from `review` up are looked at by a person.
 
-    A threshold above 1 means never.
+    A threshold above 1 means never. `BadPolicy` where `review` is above `block`, below 0, or no number.
     """
 
     review: float

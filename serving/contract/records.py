@@ -19,9 +19,10 @@ class Reason:
 class Answer:
     """A decision and what it rests on.
 
-    Scores from `threshold` up do not pass, from `block_threshold` up they are stopped. `freshness` is, for
-    each feature view, how many seconds before the event its newest event was (None: it has none). `degraded`
-    says that one of them is staler than its declaration allows.
+    Scores from `threshold` up do not pass, and scores from `block_threshold` up are stopped. `freshness`
+    holds, for each feature view, how many seconds before the event the view's newest event was, and None
+    where there was none. `degraded`: a view is staler than its declaration allows. `repeated`: the answer is
+    the stored one.
     """
 
     prediction_id: str

@@ -1,4 +1,4 @@
-"""When a verdict on an event is known.
+"""The verdicts on an event, and when each becomes known.
 
 One rule holds for the service's single event and for the history in the lake.
 """
@@ -17,12 +17,15 @@ def verdict_events(
 ) -> list[tuple[int, bool]]:
     """The verdicts on one event as (when it became known, is positive), in the order of becoming known.
 
-    `labels` are (when it became known, is positive). Times are microseconds since the epoch. An event without
-    a label is negative once `maturity_us` have passed since it. Where labels are `withheld`, only a label can
-    say. Nothing is known before the event, nor before the platform learnt of it (`learnt_us`, where that was
-    later): an earlier label waits. A label is a verdict when it is the first one or contradicts the latest.
-    Of several labels that are known at one moment the latest label counts. Of two labels of one time the
-    negative one counts, as the answer to the other.
+    `labels` are (when it became known, is positive). Times are microseconds since the epoch.
+
+    - An event without a label is negative once `maturity_us` have passed since it. Where labels are
+      `withheld`, silence says nothing.
+    - Nothing is known before the event, nor before the platform learnt of it (`learnt_us`, where that was
+      later). An earlier label waits until then.
+    - The first label is a verdict, and so is each label that contradicts the latest verdict.
+    - Of several labels that become known at one moment, the latest counts. Of two labels of one time, the
+      negative one counts: it answers the other.
     """
     learnt_us = event_us if learnt_us is None else max(event_us, learnt_us)
     matured_us = max(event_us + maturity_us, learnt_us)

@@ -9,7 +9,8 @@ from pathlib import Path
 from world import ListedSource, World, at, checks, metadata
 
 from mlops_assets.core.keys import REMEDY
-from mlops_assets.resources.environments import Settings, Time
+from mlops_assets.resources.config_sections import Time
+from mlops_assets.resources.environments import Settings
 
 DAY, NEXT = "2025-03-01", "2025-03-02"
 

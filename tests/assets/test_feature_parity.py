@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from world import ListedSource, World, at, checks, labelled, metadata, served, vector
 
+from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
-from mlops_assets.steps.served_vectors import overtaken
 
 DAY, BEFORE = "2025-03-05", "2025-03-04"
 HISTORIES = [("customer_id", "customer_id"), ("merchant_id", "merchant_id")]

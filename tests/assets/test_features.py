@@ -14,7 +14,7 @@ from feature_repo.online.sqlite.generations import standing
 from feature_repo.times import to_us
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import read_validated
-from serving.contract.events import EventRules
+from serving.contract.events import EventLog, EventRules
 
 DAY, NEXT, THIRD = "2025-03-05", "2025-03-06", "2025-03-07"
 
@@ -87,9 +87,7 @@ def test_a_rebuild_that_breaks_off_says_why_and_leaves_the_old_state(
     world.ingest(DAY)
     before = world.online()
 
-    def broken(
-        rules: EventRules, connection: sqlite3.Connection, state: OnlineState, *more: int
-    ) -> Iterator[int]:
+    def broken(rules: EventRules, log: EventLog, state: OnlineState, *more: int) -> Iterator[int]:
         state.remove("verdicts", next(iter(before)))
         yield 1
         state.remove("transactions", "t1")

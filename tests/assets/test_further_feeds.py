@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,14 +12,19 @@ import pytest
 from dagster import PartitionKeyRange, build_asset_context
 from world import checks
 
+from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake
+from feature_repo.times import HOUR_US, midnight_us
 from mlops_assets.assets.ingestion import ingestion_assets
 from mlops_assets.cli.feed_preview import look_at_feeds
 from mlops_assets.core.use_case import FeatureView, UseCase
-from mlops_assets.resources.environments import Settings, Time, Verdicts
-from mlops_assets.resources.lake import LakeResource
+from mlops_assets.resources.config_sections import Time, Verdicts
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import lake_of
 from mlops_assets.sources.source_kinds import open_source
 from serving.contract.subject import Decisions, Event, Feed, Key, Labels, Number, Text
+from serving.store.base import FeedEventRow
+from serving.store.opening import serving_store
 
 FIRST, SECOND, THIRD = "2025-03-01", "2025-03-02", "2025-03-03"
 CASE = UseCase(
@@ -74,7 +80,7 @@ class Shop:
         }
         for name in names:
             with build_asset_context(partition_key_range=PartitionKeyRange(FIRST, THIRD)) as context:
-                outcome = list(made[name](context, lake=LakeResource(root=self.settings.lake_root)))
+                outcome = list(made[name](context, lake=lake_of(self.settings, CASE)))
         return outcome
 
     def rows(self, name: str, *columns: str) -> list[tuple[Any, ...]]:
@@ -134,6 +140,24 @@ def test_a_further_feed_has_rows_quarantine_and_checks_and_no_key_twice(shop: Sh
     assert set(found) == {"schema", "counts", "volume"}
     assert not found["schema"].passed
     assert found["counts"].passed
+
+
+def test_a_day_of_a_further_feed_that_the_service_took_is_made_from_its_log(shop: Shop) -> None:
+    head = "event_timestamp,shop,REBATE\n"
+    for day in (FIRST, SECOND):
+        shop.write("rebates", day, f"{head}{day}T08:00:00Z,s1,0.1\n")
+    (feed,) = CASE.feeds
+    at_us = midnight_us(SECOND) + 9 * HOUR_US
+    with closing(serving_store(shop.settings.serving_db)) as store:
+        store.hold(CASE.subject, FeaturePlan("returns_v1", (), (), ()))
+        with store.one_commit():
+            row = FeedEventRow(1, f"s2:{at_us}", at_us, at_us, {"shop": "s2", "rebate": 0.5})
+            store.add_feed_event(feed, row)
+    shop.make("raw_rebates", "rebates")
+    assert shop.rows("rebates", "shop", "rebate") == [("s1", 0.1), ("s2", 0.5)]
+    shop.write("rebates", SECOND, f"{head}{SECOND}T08:00:00Z,s1,0.1\n{SECOND}T09:00:00Z,s1,0.1\n")
+    left = checks(shop.make("raw_rebates"))["nothing_left_behind"]
+    assert left.passed, "files of a day that the service took do not count"
 
 
 def test_a_look_at_the_feeds_shows_every_stream_before_the_first_backfill(shop: Shop) -> None:

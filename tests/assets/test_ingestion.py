@@ -15,9 +15,11 @@ from feature_repo.lake.datasets import Lake, MissingPartitions
 from mlops_assets.core.data.verdict_history import verdicts_known
 from mlops_assets.graph.checks import markdown_table
 from mlops_assets.pipeline import build_pipeline
-from mlops_assets.resources.environments import ConfigError, Ingest, Settings, load_settings
+from mlops_assets.resources.config_file import ConfigError
+from mlops_assets.resources.config_sections import Ingest
+from mlops_assets.resources.environments import Settings, load_settings
 from mlops_assets.resources.lake import NotValidated, to_frame
-from mlops_assets.steps.verdict_making import verdicts_of
+from mlops_assets.steps.ingest.verdict_making import verdicts_of
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 DAY = "2025-03-05"

@@ -24,7 +24,7 @@ def world(settings: Settings) -> World:
     return World(settings, ListedSource())
 
 
-class Service:
+class LoggingService:
     """The data plane over the home of a world, with a champion on its plan."""
 
     def __init__(self, world: World, clock: str = "event") -> None:
@@ -64,7 +64,7 @@ def verdicts(world: World, name: str) -> list[tuple[int, bool]]:
 @pytest.mark.slow
 def test_in_whatever_order_they_come_the_lake_says_what_the_service_said(world: World) -> None:
     """Each story has a merchant of its own, and ends with a payment there that reads what is known."""
-    service = Service(world)
+    service = LoggingService(world)
     stories: dict[str, list[tuple[Any, ...]]] = {
         "label first": [("say", 9, True), ("pay", 10)],
         "payment first": [("pay", 9), ("say", 10, True)],
@@ -117,7 +117,7 @@ def test_in_whatever_order_they_come_the_lake_says_what_the_service_said(world: 
 
 
 def test_a_till_that_is_ahead_of_a_label_and_of_midnight_is_explained(world: World) -> None:
-    service = Service(world, "wall")
+    service = LoggingService(world, "wall")
     service.pay("paid", at(DAY, 23), "m")
     service.say("early", at(DAY, 23.5))
     service.pay("ahead", at(NEXT, 0.03), "m", now=at(DAY, 23.97))
@@ -134,7 +134,7 @@ def test_a_till_that_is_ahead_of_a_label_and_of_midnight_is_explained(world: Wor
 
 
 def test_labels_of_a_file_reach_the_service_with_the_rebuild_after_their_day(world: World) -> None:
-    service = Service(world)
+    service = LoggingService(world)
     service.pay("paid", at(DAY, 9), "m")
     world.source.report("paid", at(DAY, 10))
     world.source.report("to come", at(DAY, 11))
@@ -161,7 +161,7 @@ def test_labels_of_a_file_reach_the_service_with_the_rebuild_after_their_day(wor
 def test_a_payment_that_came_before_the_rebuild_gets_the_label_that_waited_for_it(world: World) -> None:
     world.source.pay("other", at(DAY))
     world.source.report("paid", at(DAY, 10))
-    service = Service(world)
+    service = LoggingService(world)
     service.pay("paid", at(NEXT, 9), "m")
     silence = to_us(at("2025-03-08", 9))
     assert service.bench.verdicts("paid") == [(silence, False)]

@@ -11,10 +11,11 @@ import pytest
 from payment_feeds import PAYMENTS, REPORTS, FilesConfig, LabelsConfig
 from world import World, at, checks, metadata, served
 
-from mlops_assets.resources.environments import Settings, Time, Verdicts
+from mlops_assets.resources.config_sections import Time, Verdicts
+from mlops_assets.resources.environments import Settings
+from mlops_assets.sources.feed_folder import Folder
 from mlops_assets.sources.file_source import FileSource
-from mlops_assets.sources.files import Folder
-from mlops_assets.steps.feed_checks import Behind, behind, last_to_come, look
+from mlops_assets.steps.ingest.feed_checks import Behind, behind, last_to_come, look
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 DAYS = ["2025-03-05", "2025-03-06", "2025-03-07"]
@@ -67,12 +68,12 @@ def test_rows_of_days_that_are_made_fail_the_check_until_the_days_are_made_again
     left = checks(later.make("raw_transactions", DAYS[2]))["nothing_left_behind"]
     assert not left.passed
     assert metadata(left, "rows") == 3
-    assert metadata(left, "days") == "2025-03-05: 3 more than were taken"
+    assert metadata(left, "days") == "2025-03-05: 3 more than were ingested"
     assert f"`mlops backfill --from {DAYS[0]} --to {DAYS[2]}`" in metadata(left, "what to do")
     assert 'arrival = "file"' in metadata(left, "what to do")
     assert (
         metadata(checks(later.make("raw_labels", DAYS[2]))["nothing_left_behind"], "days")
-        == "2025-03-06: 1 more than were taken"
+        == "2025-03-06: 1 more than were ingested"
     )
 
     mended = World(settings, source(folder))
@@ -126,7 +127,7 @@ def test_a_file_that_was_tidied_away_is_to_be_put_back_before_its_day_is_made_ag
     paid(folder, "late.csv", ["late"], DAYS[0])
     left = checks(World(settings, source(folder)).make("raw_transactions", DAYS[2]))["nothing_left_behind"]
     assert metadata(left, "what to do").startswith(
-        f"put back {folder}/paid/{DAYS[1]}.csv first: the days are made from the files that are there; `mlops"
+        f"put back {folder}/paid/{DAYS[1]}.csv first: days are ingested from the files that exist; `mlops"
     )
 
 
@@ -141,7 +142,7 @@ def test_rows_of_days_that_have_not_come_fail_the_check_with_file_day_and_count(
     for raw in ("raw_transactions", "raw_labels"):
         left = checks(world.make(raw, DAYS[0], DAYS[2]))["nothing_left_behind"]
         assert not left.passed
-        assert metadata(left, "rows of days that have not come").endswith(f"{name}: 1 row of 2093-03-05")
+        assert metadata(left, "rows of future days").endswith(f"{name}: 1 row of 2093-03-05")
         assert f"{name}, or move the file away" in metadata(left, "what to do")
         assert metadata(left, "rows") == 0
     (folder / "paid" / name).unlink()

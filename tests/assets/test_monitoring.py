@@ -9,7 +9,7 @@ from lifecycle_kit import Shelf
 from world import ListedSource, World, at, checks, metadata, served
 
 from mlops_assets.resources.environments import Settings
-from mlops_assets.steps.served_days import oldest_events
+from mlops_assets.steps.monitoring.served_days import oldest_events
 
 DAY = "2025-03-05"
 

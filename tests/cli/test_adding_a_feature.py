@@ -22,7 +22,8 @@ from test_cli import Platform
 
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.demo.background import free_port, wait_until_ready
-from serving.store.sqlite.decision_log import read_decisions
+from serving.contract.before_subjects import BEFORE
+from serving.store.opening import serving_log
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +111,7 @@ def test_adding_a_feature_is_one_declaration_and_no_other_edit(
 
     decisions = {
         d["prediction_id"]: d
-        for d in read_decisions(platform.home / "serving" / "serving.db", AS_OF).to_pylist()
+        for d in serving_log(platform.home / "serving" / "serving.db").decisions(AS_OF, BEFORE).to_pylist()
     }
     assert FEATURE not in json.loads(decisions["one"]["features"])
     served = json.loads(decisions["another"]["features"])
@@ -228,3 +229,6 @@ def run_python(folder: Path, script: str, *words: object) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+# X

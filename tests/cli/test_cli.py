@@ -338,7 +338,7 @@ def test_an_as_of_day_without_data_names_the_days_that_are_missing_and_what_brin
         line
         == "mlops: as of 2025-04-02 the arrival days 2025-03-15 to 2025-04-01 are read, and feature_vectors:"
         " nothing materialized for 2025-03-15, 2025-03-16, 2025-03-17 and 15 more; `mlops backfill --from"
-        " 2025-03-15 --to 2025-04-01` brings what is missing"
+        " 2025-03-15 --to 2025-04-01` makes the missing days"
     )
     assert not platform.home.exists()
 
@@ -355,10 +355,10 @@ def test_an_as_of_day_without_a_training_day_says_which_is_the_first_one(
 ) -> None:
     line = platform.refuses(*words)
     assert line.startswith(
-        "mlops: as of 2025-03-05: nothing to learn from: no arrival day is there yet; of the days from"
-        " 2025-03-01 on the first 14"
+        "mlops: as of 2025-03-05: nothing to learn from; the lake has no arrival day yet. Of the days from"
+        " 2025-03-01 on, the first 14"
     )
-    assert line.endswith("the first as-of day with a training day is 2025-03-30")
+    assert line.endswith("The first as-of day with a training day is 2025-03-30")
     assert not platform.home.exists()
 
 

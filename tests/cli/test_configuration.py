@@ -9,7 +9,8 @@ import pytest
 
 from mlops_assets.cli.command_line import main
 from mlops_assets.cli.platform import configured
-from mlops_assets.resources.environments import ConfigError, load_settings
+from mlops_assets.resources.config_file import ConfigError
+from mlops_assets.resources.environments import load_settings
 
 Refused = Callable[..., list[str]]
 GOOD = """
@@ -127,7 +128,10 @@ def test_all_problems_of_all_sections_are_told_at_once_a_line_each(refused: Refu
             "[source] kind 'simulatr' is not known; is it simulator?; there are simulator, files.",
         ),
         (GOOD.replace('kind = "simulator"', ""), "[source] kind: is missing; there are simulator, files"),
-        (GOOD.replace('"simulator"', '"kafka"'), "comes in as files that are exported from it"),
+        (
+            GOOD.replace('"simulator"', '"kafka"'),
+            "such as a database or a queue, export files and read these",
+        ),
         ("use_case = 'frauds'\n" + GOOD, "use_case 'frauds' is not known; is it fraud?; there is fraud"),
         ("use_case = 3\n" + GOOD, "use_case has to be a name, not 3"),
         (
@@ -220,7 +224,7 @@ def test_a_command_names_each_key_that_has_another_name_now(
     monkeypatch.setenv("MLOPS_CONFIG", str(tmp_path / "old.toml"))
     configured()
     assert capsys.readouterr().err.splitlines() == [
-        f"mlops: {tmp_path / 'old.toml'}: [{section}] {old}: is read as {new}, its name of now; rename it"
+        f"mlops: {tmp_path / 'old.toml'}: [{section}] {old}: is read as {new}; rename it"
         for section, old, new in (
             ("costs", "missed_fraud_share", "missed_share"),
             ("gate", "max_amount_factor", "max_value_factor"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from payment_feeds import FilesConfig, LabelsConfig
 
-from mlops_assets.resources.environments import SECTIONS
+from mlops_assets.resources.config_sections import SECTIONS
 from mlops_assets.sources.files_config import TextConfig
 from mlops_assets.use_cases.fraud.case import FRAUD
 from mlops_assets.use_cases.fraud.simulator import FraudConfig, Scenario, SimulatorConfig

@@ -157,7 +157,7 @@ def test_when_one_ends_the_other_ends_too_and_the_command_says_which(platform: P
         assert process.wait(60) == 1
         assert (
             said(platform).read_text().splitlines()[-1]
-            == "mlops: MLflow ended with exit code -9; what it said stands above"
+            == "mlops: MLflow ended with exit code -9; its output stands above"
         )
         assert family & alive() == set()
 

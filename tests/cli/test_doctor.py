@@ -11,7 +11,8 @@ import pytest
 
 from mlops_assets.cli.command_line import main
 from mlops_assets.cli.feed_preview import Look, look_at_feeds, shown
-from mlops_assets.resources.environments import Settings, Time
+from mlops_assets.resources.config_sections import Time
+from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 COLUMNS = {
@@ -93,7 +94,7 @@ def test_labels_whose_ids_match_nothing_are_a_problem_that_shows_both_forms(bank
     write_labels(bank, "{:d}")
     (problem,) = looked(bank)["labels"].problems
     assert (
-        problem == "labels: none of 6 is of a transaction: their ids look like '0', "
+        problem == "labels: none of 6 belongs to a transaction; their ids look like '0', "
         "those of transactions that arrived from 2025-12-06 to 2026-01-05 like '00000'"
     )
 

@@ -24,7 +24,7 @@ from mlops_assets.cli.command_line import main
 from mlops_assets.cli.platform import CommandError
 from mlops_assets.core.data.base import SourceError
 from mlops_assets.errors import is_interrupted, told
-from mlops_assets.resources.environments import ConfigError
+from mlops_assets.resources.config_file import ConfigError
 from mlops_assets.sources.source_kinds import open_source
 from mlops_assets.use_cases.fraud.case import FRAUD
 

@@ -113,7 +113,7 @@ def test_code_without_a_commit_is_rebuilt_from_the_same_code_only(repository: Pa
     (repository / "serving" / "later.py").write_text("")
     with (
         pytest.raises(
-            CannotReproduce, match=r"outside a git checkout, and the code in .*repository is not that"
+            CannotReproduce, match=r"outside a git checkout, and the code in .*repository is other code"
         ),
         checkout(recorded, repository, tmp_path / "code", silence),
     ):
@@ -276,6 +276,8 @@ def test_code_versions_and_configuration_that_differ_are_named(repository: Path)
         code={**code, "lock_digest": "x", "config_digest": hashlib.sha256(b"another").hexdigest()}
     )
     assert differing_code(forged, repository, None) == ["lock file", "configuration"]
+    of_case = record(code={**code, "use_case_commit": "a" * 40})
+    assert differing_code(of_case, repository, recorded) == [f"use case of commit {'a' * 12} against none"]
 
 
 @pytest.mark.parametrize(

@@ -296,14 +296,14 @@ def test_the_report_can_be_made_without_the_command_also_past_what_the_lake_has(
 ) -> None:
     from dagster import materialize
 
-    from mlops_assets.assets.walk_forward import walk_forward_asset
+    from mlops_assets.assets.model.walk_forward import walk_forward_asset
     from mlops_assets.resources.environments import load_settings
-    from mlops_assets.resources.lake import LakeResource
+    from mlops_assets.resources.lake import lake_of
     from mlops_assets.resources.registry import registry_of
     from mlops_assets.use_cases import USE_CASES
 
     settings = load_settings()
-    resources = {"lake": LakeResource(root=settings.lake_root), "registry": registry_of(settings)}
+    resources = {"lake": lake_of(settings, USE_CASES[settings.use_case]), "registry": registry_of(settings)}
 
     def make(first: str, last: str, step: int) -> Any:
         config = {"ops": {"walk_forward": {"config": {"first": first, "last": last, "step": step}}}}

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mlops_assets.cli.commands.doctor import declared_features
+from mlops_assets.cli.platform import CommandError
 from mlops_assets.core.named_features import check_named
-from mlops_assets.resources.environments import ConfigError, Settings, load_settings
+from mlops_assets.resources.config_file import ConfigError
+from mlops_assets.resources.environments import Settings, load_settings
 from mlops_assets.resources.feature_store import feature_store_of
 from mlops_assets.resources.provenance import provenance
 from mlops_assets.use_cases import USE_CASES, UseCaseError, find_use_case
@@ -102,7 +105,7 @@ def test_a_module_is_a_use_case_and_a_built_in_one_goes_by_its_name(tmp_path: Pa
         ('"shop_stats", "orders"', '"shop_stats", "order"', "views: shop_stats: stream 'order' is none of"),
         ("days=30", "days=30, hours=1", "Labels: maturity = .*; use whole days"),
         ("ranges={}", 'ranges={"x": "shop"}', "'shop' is no Number of the event"),
-        ("ranges={}", 'ranges={"x": (2.0, 1.0)}', "ranges: x: 2 comes after 1"),
+        ("ranges={}", 'ranges={"x": (2.0, 1.0)}', "ranges: x: 2 is above 1"),
         ("package=__package__,", "", "declarations = '.features' is in the package of the use case"),
         ("RETURNS = UseCase(", "RETURNS = dict(", "holds no UseCases; it has to hold one"),
         ("from datetime", "from datatime", "cannot be imported: No module named 'datatime'"),
@@ -120,7 +123,7 @@ def test_a_wrong_use_case_is_refused_with_name_and_place(
 
 
 def test_a_folder_without_a_case_and_one_with_a_name_that_is_taken_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UseCaseError, match=r"case\.py is not there; it holds the UseCase"):
+    with pytest.raises(UseCaseError, match=r"case\.py does not exist; it has to hold the UseCase"):
         find_use_case("./nothing", tmp_path)
     (tmp_path / "json").mkdir()
     (tmp_path / "json" / "case.py").write_text(CASE)
@@ -148,6 +151,86 @@ def test_a_feature_or_a_view_that_is_not_declared_is_refused(tmp_path: Path) -> 
         feature_store_of(settings, wrong).plan("fraud_v1")
     with pytest.raises(BadSubject, match="views: 'two' is declared in it; add a FeatureView"):
         check_named({"views": ["one"]}, "it", ["one", "two"], [])
+
+
+FEATURES = """
+from datetime import timedelta
+
+from feast import Entity, FeatureService, Field, FileSource, PushSource, StreamFeatureView, ValueType
+from feast.aggregation import Aggregation
+from feast.types import Int64, String
+
+orders = PushSource(
+    name="orders_push",
+    batch_source=FileSource(
+        name="orders",
+        path="lake://orders",
+        timestamp_field="event_timestamp",
+        tags={"event_id": "order_id", "keys": "shop"},
+    ),
+)
+shop_stats = StreamFeatureView(
+    name="shop_stats",
+    entities=[Entity(name="shop", join_keys=["shop"], value_type=ValueType.STRING)],
+    source=orders,
+    timestamp_field="event_timestamp",
+    aggregations=[
+        Aggregation(column="order_id", function="count", time_window=timedelta(days=1), name="num_orders_1d")
+    ],
+    schema=[Field(name="shop", dtype=String), Field(name="num_orders_1d", dtype=Int64)],
+)
+returns_v1 = FeatureService(name="returns_v1", features=[shop_stats[["num_orders_1d"]]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "message"),
+    [
+        (
+            "case.py",
+            "drift_columns=()",
+            'drift_columns=("num_orders_2d",)',
+            r"drift_columns: 'num_orders_2d' is no feature of the feature service; is it num_orders_1d\?",
+        ),
+        (
+            "case.py",
+            '"shop_stats"',
+            '"shop_stat"',
+            r"views: 'shop_stat' is no view of the feature service; is it shop_stats\?",
+        ),
+        (
+            "case.py",
+            '"returns_v1"',
+            '"returns_v2"',
+            "no FeatureService is named 'returns_v2'; there is returns_v1",
+        ),
+        (
+            "features.py",
+            '[["num_orders_1d"]]',
+            '[["num_orders_2d"]]',
+            r"features\.py, line 27: Feature num_orders_2d does not exist in this feature view",
+        ),
+    ],
+)
+def test_a_feature_of_a_view_that_is_not_there_is_refused_before_anything_is_made(
+    folder: Path, file: str, right: str, wrong: str, message: str
+) -> None:
+    written = {"case.py": CASE, "features.py": FEATURES}
+    assert right in written[file]
+    written[file] = written[file].replace(right, wrong, 1)
+    (folder / "features.py").write_text(written["features.py"])
+    settings = loaded(folder, written["case.py"])
+    with pytest.raises(CommandError, match=message) as refused:
+        declared_features(settings, find_use_case(settings.case_named, settings.base))
+    assert f"use_case './{folder.name}'" in str(refused.value)
+    assert not settings.home.exists()
+
+
+def test_the_features_of_a_right_use_case_are_counted(folder: Path) -> None:
+    (folder / "features.py").write_text(FEATURES)
+    settings = loaded(folder)
+    case = find_use_case(settings.case_named, settings.base)
+    assert declared_features(settings, case) == "1 of returns_v1"
 
 
 def test_the_commit_of_the_folder_is_on_record(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The on-demand features of a transaction, as a plain function of a row."""
+"""On-demand features as plain functions of a row: those of a transaction, and any event's own numbers."""
 
 import math
 from typing import Any
@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.engine.plan import over_columns
+from feature_repo.event.context import as_given
 from feature_repo.fraud.context import DAY_US, HOUR_US, SECOND_US, transaction_context
 
 SATURDAY_US = 2 * DAY_US  # 3 January 1970
@@ -84,3 +85,19 @@ def test_columns_keep_their_length() -> None:
     for rows in (0, 3):
         columns = over_columns(transaction_context, {name: list(range(rows)) for name in CONTEXT_INPUTS})
         assert (columns.keys(), {len(column) for column in columns.values()}) == (context().keys(), {rows})
+
+
+def test_an_event_as_given_has_its_numbers_its_flags_and_its_time() -> None:
+    row = {"price": 12.5, "gift": True, "event_time_us": SATURDAY_US + 5 * HOUR_US}
+    assert as_given(row) == {"event_price": 12.5, "event_gift": 1, "event_hour": 5, "event_weekday": 5}
+    monday = as_given({"event_time_us": SATURDAY_US + 2 * DAY_US})
+    assert monday == {"event_hour": 0, "event_weekday": 0}
+
+
+def test_what_an_event_as_given_lacks_is_null() -> None:
+    columns: dict[str, list[Any]] = {"price": [math.nan, None, 1.0], "event_time_us": [None, None, HOUR_US]}
+    assert over_columns(as_given, columns) == {
+        "event_price": [None, None, 1.0],
+        "event_hour": [None, None, 1],
+        "event_weekday": [None, None, 3],
+    }

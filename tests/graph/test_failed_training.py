@@ -71,7 +71,7 @@ mutation Launch($params: ExecutionParams!) {
 
 
 @dataclass(frozen=True)
-class Platform:
+class Machine:
     """A home on which every training as of AS_OF fails, and what was in it before."""
 
     folder: Path
@@ -151,7 +151,7 @@ def poison(lake: Lake) -> None:
 
 
 @pytest.fixture
-def platform(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
+def platform(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     home = prepared / "home"
     for name, value in {
         "MLOPS_HOME": home,
@@ -162,16 +162,16 @@ def platform(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(prepared), *filter(None, [os.environ.get("PYTHONPATH")])])
     )
-    seen = Platform(prepared, registry_of(load_settings()), frozenset())
+    seen = Machine(prepared, registry_of(load_settings()), frozenset())
     with DagsterInstance.get() as instance:
-        return Platform(
+        return Machine(
             seen.folder,
             seen.registry,
             frozenset([*seen.runs(instance), *(run.info.run_id for run in seen.trainings())]),
         )
 
 
-def test_a_training_that_the_command_launched(platform: Platform) -> None:
+def test_a_training_that_the_command_launched(platform: Machine) -> None:
     done = tool("mlops", "train", "--as-of", AS_OF, cwd=platform.folder)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"mlops: {TRAINED_MODEL}: {REASON}"
@@ -180,7 +180,7 @@ def test_a_training_that_the_command_launched(platform: Platform) -> None:
 
 @pytest.mark.parametrize("location", ["mlops_assets.definitions", "fanned_out"])
 def test_one_that_dagster_asset_materialize_launched_in_one_process_or_in_several(
-    platform: Platform, location: str
+    platform: Machine, location: str
 ) -> None:
     done = tool(
         "dagster",
@@ -200,7 +200,7 @@ def test_one_that_dagster_asset_materialize_launched_in_one_process_or_in_severa
 
 
 def test_those_that_the_ui_launched_in_one_process_and_in_several_and_that_of_the_sensor(
-    platform: Platform,
+    platform: Machine,
 ) -> None:
     port, logs = free_port(), platform.folder / "logs"
     location = ["-m", "fanned_out"]
@@ -237,7 +237,7 @@ def test_those_that_the_ui_launched_in_one_process_and_in_several_and_that_of_th
 
 
 def test_one_that_was_killed_is_ended_by_the_next_training_and_not_before_it_is_dead(
-    platform: Platform, tmp_path: Path
+    platform: Machine, tmp_path: Path
 ) -> None:
     (tmp_path / "endless.toml").write_text(ENDLESS)
     words = [sys.executable, "-m", "mlops_assets", "train", "--as-of", CLEAN]
@@ -271,7 +271,7 @@ def test_one_that_was_killed_is_ended_by_the_next_training_and_not_before_it_is_
     assert {run.info.status for run in platform.trainings()} == {"FAILED", "FINISHED"}
 
 
-def test_one_of_another_host_is_left_alone_for_a_day(platform: Platform) -> None:
+def test_one_of_another_host_is_left_alone_for_a_day(platform: Machine) -> None:
     client = platform.registry.client()
     experiment = client.get_experiment_by_name(platform.registry.name).experiment_id
     elsewhere = {"dagster_run_id": "r", HOST: "elsewhere", PID: "999999999", PROCESS: "r:1"}

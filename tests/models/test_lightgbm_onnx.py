@@ -17,8 +17,8 @@ from feature_repo.engine.plan import FeaturePlan
 from mlops_assets.models.lightgbm_onnx import (
     NEARLY_ZERO,
     TOLERANCE,
-    PortableError,
-    portable_model,
+    OnnxExportError,
+    onnx_file,
     score_with_onnx,
     to_onnx,
 )
@@ -158,7 +158,7 @@ def test_trees_of_one_leaf_add_their_constant() -> None:
 
 
 def test_the_file_is_valid_and_says_what_it_takes() -> None:
-    made = onnx.load_from_string(portable_model(release(model()), "fraud_score"))
+    made = onnx.load_from_string(onnx_file(release(model()), "fraud_score"))
     onnx.checker.check_model(made, full_check=True)
     assert json.loads({entry.key: entry.value for entry in made.metadata_props}["features"]) == list(FEATURES)
     ((given_name, given_type),) = [(value.name, value.type.tensor_type) for value in made.graph.input]
@@ -187,11 +187,9 @@ def test_a_file_that_scores_a_golden_row_otherwise_is_refused() -> None:
     good = release(model())
     vectors, scores = good.golden
     with pytest.raises(
-        PortableError, match=rf"golden row 1 scores 0\.\d+ as ONNX, and {scores[1] + 2e-6!r} in the service"
+        OnnxExportError, match=rf"golden row 1 scores 0\.\d+ as ONNX, and {scores[1] + 2e-6!r} in the service"
     ):
-        portable_model(
-            replace(good, golden=(vectors, [scores[0], scores[1] + 2e-6, scores[2]])), "fraud_score"
-        )
+        onnx_file(replace(good, golden=(vectors, [scores[0], scores[1] + 2e-6, scores[2]])), "fraud_score")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +197,7 @@ def test_a_file_that_scores_a_golden_row_otherwise_is_refused() -> None:
     [
         (
             {"categories": [2], "min_data_per_group": 5},
-            r"feature 2 is split by == .*: the ONNX file is made of models without categories",
+            r"feature 2 is split by == .*: only a model without categories can be exported",
         ),
         ({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, "averages its trees"),
         ({"objective": "regression", "linear_tree": True}, "linear functions in its leaves"),
@@ -207,7 +205,7 @@ def test_a_file_that_scores_a_golden_row_otherwise_is_refused() -> None:
     ],
 )
 def test_a_model_that_has_no_equal_is_refused(parameters: dict[str, Any], named: str) -> None:
-    with pytest.raises(PortableError, match=named):
+    with pytest.raises(OnnxExportError, match=named):
         to_onnx(model(null_share=0.0, **parameters), CALIBRATOR, "fraud_score")
 
 
@@ -215,6 +213,6 @@ def test_a_feature_that_is_missing_in_two_ways_is_refused() -> None:
     """As in a model whose training was continued by another rule."""
     begun = lightgbm.Booster(model_str=model())
     with pytest.raises(
-        PortableError, match=r"feature \d is missing as NaN in one split and as Zero in another"
+        OnnxExportError, match=r"feature \d is missing as NaN in one split and as Zero in another"
     ):
         to_onnx(model(zero_as_missing=True, init_model=begun), CALIBRATOR, "fraud_score")

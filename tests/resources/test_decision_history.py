@@ -106,7 +106,7 @@ def test_a_history_that_was_written_again_from_an_altered_line_on_is_not_what_is
         five.append({"n": n, "reasons": ["worse" if n == 3 else "better"]})
     assert five.entries()
     with pytest.raises(
-        HistoryError, match="line 5 is another one than MLflow knows of: the file was written again"
+        HistoryError, match="line 5 is not the line that MLflow knows of: the file was written again"
     ):
         five.unconfirmed(known)
 
@@ -150,7 +150,7 @@ def test_a_history_stripped_of_its_digests_is_not_what_is_known_elsewhere(five: 
     known = five.head().to_json()
     rewrite(five, [json.dumps({"n": row["n"]}) + "\n" for row in five.entries()])
     assert numbers(five) == [1, 2, 3, 4, 5]
-    with pytest.raises(HistoryError, match="line 5 is another one"):
+    with pytest.raises(HistoryError, match="line 5 is not the line that"):
         five.unconfirmed(known)
 
 

@@ -23,7 +23,7 @@ from mlops_assets.resources.decision_history import History, HistoryError
 from mlops_assets.resources.promotion import NotPromotable, Overtaken
 from mlops_assets.resources.registry import EVALUATION_TAG
 from mlops_assets.resources.registry_records import HEAD_TAG, RegistryError
-from mlops_assets.steps.drift_of_day import served_of_day
+from mlops_assets.steps.monitoring.drift_of_day import served_of_day
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bundle import BundleError
 
@@ -393,7 +393,7 @@ def test_a_database_that_was_made_anew_is_not_taken_for_the_one_that_was_decided
     number = anew.candidate(promote=False, seed=100)
     shutil.copy(shelf.lifecycle.history.path, anew.lifecycle.history.path)
     with pytest.raises(
-        RegistryError, match=r"history\.jsonl: line 1 is on version 1, which is another one in MLflow"
+        RegistryError, match=r"history\.jsonl: line 1 is on version 1, which is another version in MLflow"
     ):
         anew.gate(number)
     assert anew.champion is None

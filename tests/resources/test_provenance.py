@@ -1,6 +1,8 @@
 """What is recorded of a version, so that somebody else can make it again."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,19 +25,23 @@ from mlops_assets.resources.provenance import (
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 VIEWS = ("customer_stats",)
+CLEAN = {"git_commit": "abc", "git_dirty": "false"}
 
 
 @pytest.mark.parametrize(
     ("tags", "why"),
     [
-        ({"git_commit": "abc", "git_dirty": "false"}, None),
+        (CLEAN, None),
         (
             {"git_commit": "abcdefabcdefabcdef", "git_dirty": "true"},
             "the tree of commit abcdefabcdef was dirty",
         ),
         ({"git_commit": "abc"}, "the tree of commit abc was dirty"),
         ({"git_commit": "none", "git_dirty": "unknown"}, "outside a git checkout"),
-        ({}, "outside a git checkout"),
+        ({}, "its code was outside a git checkout"),
+        ({**CLEAN, "use_case_commit": "def", "use_case_dirty": "false"}, None),
+        ({**CLEAN, "use_case_commit": "def", "use_case_dirty": "true"}, "the tree of commit def was dirty"),
+        ({**CLEAN, "use_case_commit": "none"}, "its use case was outside a git checkout"),
     ],
 )
 def test_only_a_commit_and_nothing_but_that_commit_can_be_rebuilt(
@@ -43,6 +49,44 @@ def test_only_a_commit_and_nothing_but_that_commit_can_be_rebuilt(
 ) -> None:
     said = unreproducible(tags)
     assert said is None if why is None else why in str(said)
+
+
+@pytest.mark.parametrize("named", ["./parts/claims_there", "parts.claims_there.case"])
+def test_a_use_case_of_another_repository_has_to_be_committed(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = tmp_path / "parts" / "claims_there" / "case.py"
+    case.parent.mkdir(parents=True)
+    case.write_text("CASE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "parts", raising=False)
+    monkeypatch.delitem(sys.modules, "parts.claims_there", raising=False)
+    settings = Settings(home=tmp_path / "var", config_file=tmp_path / "mlops.toml", case_from=named)
+
+    def why() -> str | None:
+        return unreproducible({**provenance(settings), **CLEAN})
+
+    def commit(*words: str) -> None:
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run([*git, *words], check=True)
+
+    assert "its use case was outside a git checkout" in str(why())
+    commit("init", "-q")
+    (tmp_path / ".gitignore").write_text("views.py\n")
+    commit("add", ".")
+    commit("commit", "-qm", "first")
+    assert why() is None
+    (tmp_path / "beside.txt").write_text("no part of the use case")
+    cached = case.parent / "__pycache__" / "case.cpython-311.pyc"
+    cached.parent.mkdir(exist_ok=True)
+    cached.write_bytes(b"")
+    assert why() is None
+    case.write_text("CASE = 2\n")
+    assert "was dirty when it was trained, and what was changed there in its use case" in str(why())
+    commit("commit", "-qam", "second")
+    assert why() is None
+    (case.parent / "views.py").write_text("VIEWS = 1\n")
+    assert "was dirty" in str(why())
 
 
 def test_a_record_reads_back_as_it_was_and_equal_facts_have_one_digest() -> None:

@@ -1,16 +1,24 @@
 """The log of the service as assets read it."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_assets.resources.serving_log import ServingLogResource
+from mlops_assets.use_cases.fraud.case import FRAUD
+from mlops_assets.use_cases.parcels.case import PARCELS
 
 
 def test_a_log_that_no_service_made_is_empty_and_is_not_made_by_reading_it(tmp_path: Path) -> None:
     file = tmp_path / "serving.db"
     log = ServingLogResource(path=str(file)).open()
-    assert log.decisions("2025-03-01").num_rows == 0
-    assert log.labels("2025-03-01").num_rows == 0
-    assert log.days_with("events") == log.days_with("labels", ["2025-03-01"]) == set()
-    assert log.measured("1", datetime(2025, 3, 1, tzinfo=UTC)).scored == 0
+    assert log.decisions("2025-03-01", FRAUD).num_rows == 0
+    assert log.labels("2025-03-01", FRAUD).num_rows == 0
+    assert log.served_days(FRAUD, "transactions") == log.served_days(FRAUD, "labels", ["2025-03-01"]) == set()
+    assert log.measured("1", 0).scored == 0
     assert not file.exists()
+
+
+def test_days_before_the_first_decision_have_the_columns_of_the_use_case(tmp_path: Path) -> None:
+    log = ServingLogResource(path=str(tmp_path / "serving.db")).open()
+    columns = log.decisions("2026-01-01", PARCELS).column_names
+    assert {"route", "vehicle_id", "score"} <= set(columns)
+    assert not {"amount", "fraud_score"} & set(columns)

@@ -32,7 +32,8 @@ from mlops_assets.core.keys import (
 )
 from mlops_assets.graph.checks import DRIFT_CHECKS
 from mlops_assets.pipeline import RETRAINING, WALK, build_pipeline
-from mlops_assets.resources.environments import Retraining, Settings
+from mlops_assets.resources.config_sections import Retraining
+from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.processes import PROCESS, process_tags
 from mlops_assets.sensors.retraining import RECORD, Cursor, Seen, failed_checks
 from mlops_assets.use_cases.fraud.case import FRAUD

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ from mlops_assets.resources.environments import Settings
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bundle import BundleError
 from serving.settings import ServingSettings
-from serving.store.sqlite.database import open_database
-from serving.store.sqlite.version_counts import Tally
+from serving.store.opening import serving_store
+from serving.store.version_counts import VersionCounts
 
 pytestmark = pytest.mark.slow
 USUAL = [0.1] * 980 + [0.6] * 20  # of the reference 2 % are not ALLOW
@@ -51,13 +52,13 @@ class Watch:
         assert self.shelf.lifecycle.follow_the_gate(number, datetime.now(UTC), "run")["kind"] == "promoted"
 
     def serve(self, version: str, count: int, alarms: int = 0, errors: int = 0, slow: int = 0) -> None:
-        tally = Tally()
+        counts = VersionCounts()
         for number in range(count):
-            tally.scored(version, number < alarms, 0.2 if number < slow else 0.0003)
+            counts.scored(version, number < alarms, 0.2 if number < slow else 0.0003)
         for _ in range(errors):
-            tally.failed(version)
-        with closing(open_database(ServingSettings(self.shelf.home).database)) as connection:
-            tally.write(connection, to_us(datetime.now(UTC)))
+            counts.failed(version)
+        with closing(serving_store(ServingSettings(self.shelf.home).database)) as store:
+            counts.write(partial(store.add_measured, to_us(datetime.now(UTC))))
 
     def tick(self) -> str:
         """What the tick says."""
@@ -154,9 +155,7 @@ def test_a_version_that_leaves_its_guard_is_rolled_back_once_and_not_promoted_ag
     }  # fmt: skip
 
     watch.serve("1", 600, alarms=360)  # the same again
-    assert (
-        watch.tick() == "version 1 serves after a rollback: one that was gone back to is not left by itself"
-    )
+    assert watch.tick() == "version 1 serves after a rollback: the guard does not roll such a version back"
     shelf.judge(shelf.registry.version("2"), promote=True, against="1")
     refused = shelf.gate("2")
     assert (refused["kind"], shelf.champion) == ("refused", "1")
@@ -187,9 +186,7 @@ def test_a_champion_with_no_predecessor_is_told_and_not_rolled_back(watch: Watch
     assert alone.tick() == "there is no champion"
     alone.promote(alone.shelf.candidate())
     alone.serve("1", 600, alarms=600, errors=600)
-    assert (
-        alone.tick() == "version 1 has no predecessor to go back to: it is not rolled back, whatever it does"
-    )
+    assert alone.tick() == "version 1 has no predecessor: a rollback is not possible"
     assert alone.shelf.champion == "1"
 
 
@@ -213,7 +210,7 @@ def test_a_person_who_takes_the_guards_rollback_back_has_the_last_word(watch: Wa
     watch.serve("2", 600, alarms=360)
     watch.tick()
     watch.shelf.lifecycle.approve("2", datetime.now(UTC), "anna", "a wave of fraud, the alarms are right")
-    assert "anna has promoted it again: that is a person's to take back" in watch.tick()
+    assert "anna has promoted it again: only a person rolls it back" in watch.tick()
     assert watch.shelf.champion == "2"
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from serving_kit import ALLOW_ALL, Bench, Running, TinyRegistry, start, tiny_release
+from serving_kit import ALLOW_ALL, Bench, Running, TinyRegistry, fraud_service_plan, start, tiny_release
 
-from feature_repo.engine.from_feast import plan_from_feast
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
@@ -18,20 +15,8 @@ from serving.releases import Champion
 
 @pytest.fixture(scope="session")
 def plan() -> FeaturePlan:
-    """The fraud service's plan from its Feast declarations, without a registry."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from feast import StreamFeatureView
-        from feast.on_demand_feature_view import OnDemandFeatureView
-
-        from feature_repo.fraud import services, views
-    declared = list(vars(views).values())
-    store = SimpleNamespace(
-        get_feature_service=lambda name: services.fraud_v1,
-        list_stream_feature_views=lambda: [v for v in declared if isinstance(v, StreamFeatureView)],
-        list_on_demand_feature_views=lambda: [v for v in declared if isinstance(v, OnDemandFeatureView)],
-    )
-    return plan_from_feast(store, "fraud_v1")
+    """The fraud service's plan, made once."""
+    return fraud_service_plan()
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from mlops_assets.core.data.validation import validate
 from serving.messages import BadInput, Label
 from serving.protocols.native.schemas import Id, Time
 from serving.releases import Champion
-from serving.store.sqlite.decision_log import read_decisions
 
 KNOWN = pd.Timestamp("2026-03-02", tz="UTC")
 
@@ -47,7 +46,7 @@ def test_on_the_wall_clock_an_event_of_tomorrow_is_refused(wall: Bench) -> None:
     wall.now_us = START_US + MINUTE_US
     wall.plane.predict_event(paid(0))
     refused(wall, paid(1, START_US + DAY_US), "future", "event_timestamp", "ahead of the service's clock")
-    row = read_decisions(wall.settings.database, "2018-04-01").to_pylist()[0]
+    row = wall.decisions("2018-04-01").to_pylist()[0]
     assert (row["created_timestamp"] - row["event_timestamp"]).total_seconds() == 60
 
 

@@ -16,12 +16,15 @@ from feature_repo.lake.datasets import Lake
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.times import from_us
 from serving.__main__ import main
-from serving.admission import arrival_us
-from serving.clock import check_home, lake_end_us
+from serving.clock import lake_end_us
+from serving.contract.before_subjects import BEFORE
 from serving.contract.bounds import Bounds
+from serving.deciding.admission import Moment, check_event, learnt_us
+from serving.home_check import check_home
 from serving.messages import BadInput, Label
 from serving.releases import Champion
 from serving.settings import BadSetting, ServingSettings
+from serving.store.base import Position
 from serving.store.sqlite.log_tables import SCHEMA_VERSION
 
 TODAY_US = START_US + 3_000 * DAY_US
@@ -175,14 +178,12 @@ def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_s
 )
 def test_a_refusal_names_the_moment_the_bound_and_its_key(clock: str, event_us: int, named: str) -> None:
     bounds = Bounds(lateness_days=30, ahead_minutes=15, ahead_days=14)
+    at = Moment(clock, Position(0, START_US, START_US), START_US, START_US, START_US)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=f"^{from_us(event_us):%Y-%m-%d}.* is {named}"):
-        arrival_us(clock, bounds, "transaction", paid(0, event_us), START_US, START_US, START_US)  # type: ignore[arg-type]
-    assert (
-        arrival_us(
-            clock, bounds, "transaction", paid(0, START_US - 29 * DAY_US), START_US, START_US, START_US
-        )
-        >= START_US
-    )  # type: ignore[arg-type]
+        check_event(BEFORE.event, bounds, paid(0, event_us), at)
+    late = paid(0, START_US - 29 * DAY_US)
+    check_event(BEFORE.event, bounds, late, at)
+    assert learnt_us(late, at) >= START_US
 
 
 # A home of another time.

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving_kit import PORTABLE, REFERENCE, ROOT, tiny_release
+from serving_kit import ONNX_FILE, REFERENCE, ROOT, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.champion_registry import Named
@@ -26,7 +26,7 @@ class Shelf:
 
     def __init__(self, tmp_path: Path, plan: FeaturePlan) -> None:
         self.bundle, self.downloads = tmp_path / "shelf" / "bundle", 0
-        self.named = Named("1", "run", write_release(tiny_release(plan), self.bundle, REFERENCE, PORTABLE))
+        self.named = Named("1", "run", write_release(tiny_release(plan), self.bundle, REFERENCE, ONNX_FILE))
         self.reasons: list[str] = []
         self.seconds = 1_000.0
         self.outcomes: list[str] = []
@@ -99,7 +99,7 @@ def test_damage_is_remembered_until_the_alias_moves(shelf: Shelf, tmp_path: Path
     assert (shelf.downloads, shelf.outcomes) == (1, ["refused"])
     shutil.rmtree(shelf.bundle)
     shelf.named = Named(
-        "2", "run", write_release(tiny_release(plan, seed=1), shelf.bundle, REFERENCE, PORTABLE)
+        "2", "run", write_release(tiny_release(plan, seed=1), shelf.bundle, REFERENCE, ONNX_FILE)
     )
     assert shelf.poll() == "2"
 

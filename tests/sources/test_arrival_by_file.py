@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from mlops_assets.core.data.base import SourceError, by_day
 from mlops_assets.core.data.validation import Validation, validate
+from mlops_assets.sources.feed_folder import Folder
 from mlops_assets.sources.file_source import FileSource
-from mlops_assets.sources.files import Folder
 from mlops_assets.sources.listing import named_day
 
 D1, D2, D3, D9 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 9)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from payment_feeds import FilesConfig
 
 from mlops_assets.core.data.base import SourceError
-from mlops_assets.sources import delimited
 from mlops_assets.sources.column_layout import Layout
-from mlops_assets.sources.content import ContentError, unpacked
 from mlops_assets.sources.file_source import FileSource
+from mlops_assets.sources.formats import delimited
+from mlops_assets.sources.formats.content import ContentError, unpacked
 
 DAY = date(2026, 3, 1)
 NAMES = ("transaction_id", "event_timestamp", "customer_id", "note", "merchant_id", "amount", "remark")

@@ -83,6 +83,6 @@ def test_what_is_no_table_is_left_out_and_named(tmp_path: Path, caplog: pytest.L
     for _ in range(2):
         assert source.rows("transactions", DAY, DAY).num_rows == 3
     assert [record.getMessage() for record in caplog.records] == [
-        f"left out, as its name is not that of a table: {tmp_path / 'notes.docx'}"
+        f"left out, because its name is not the name of a table: {tmp_path / 'notes.docx'}"
     ]
     assert source.preview("transactions").left_out == (str(tmp_path / "notes.docx"),)

@@ -315,7 +315,7 @@ def test_twenty_rows_between_two_quotes_do_not_vanish(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError,
         match=(
-            r"feed\.csv, line 7: looks like a row, but stands within a quoted value of the row that begins on"
+            r"feed\.csv, line 7: looks like a row, but is inside a quoted value of the row that begins on"
             r" line 6"
         ),
     ):

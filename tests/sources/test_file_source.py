@@ -25,9 +25,9 @@ from pydantic import ValidationError
 
 from mlops_assets.core.data.base import Malformed, SourceError, by_day
 from mlops_assets.core.data.validation import Validation, validate
-from mlops_assets.sources.content import Raw
+from mlops_assets.sources.feed_folder import Folder
 from mlops_assets.sources.file_source import FileSource
-from mlops_assets.sources.files import Folder
+from mlops_assets.sources.formats.content import Raw
 from mlops_assets.sources.listing import DataFile
 
 D1, D2, D3 = date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)

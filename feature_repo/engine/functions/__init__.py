@@ -1,4 +1,4 @@
-"""The registry of aggregate functions: the one place where a name becomes a function."""
+"""The registry of aggregate functions, by the names that declarations use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ FUNCTIONS: dict[str, Function] = {
 
 
 def function_name(declared: str) -> str:
-    """The registry's name of a declared function, which may be a synonym. An unknown name stays as it is."""
+    """The registry's name of a declared function, which may be a synonym.
+
+    A name that the registry does not know is returned unchanged.
+    """
     if declared in FUNCTIONS:
         return declared
     return next((f.name for f in FUNCTIONS.values() if declared in f.synonyms), declared)

@@ -1,4 +1,7 @@
-"""The age of the newest and of the oldest event, in seconds: of a flag, of those events where it is set."""
+"""The age of the newest or oldest event, in seconds.
+
+Where the column is a flag, only events whose flag is set count.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from feature_repo.times import SECOND_US
 
 
 class Age(Function):
-    """`seconds_since_last` or `seconds_since_first`. Null for no such event."""
+    """`seconds_since_last` or `seconds_since_first`. Null where no event counts."""
 
     takes = frozenset[Kind]({"event", "flag"})
     counts = True
@@ -34,11 +37,11 @@ class Age(Function):
         self._never = terms.LEAST if self._last else terms.MOST
 
     def reads(self, column: str) -> bool:
-        """Only a flag has to be read."""
+        """True for a flag. The age of an event needs no column."""
         return column != EVENT
 
     def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
-        """From the newest or oldest time to the moment."""
+        """The seconds from the newest or oldest time to the moment."""
         moments = [event.event_us for event in seen if column == EVENT or event.value]
         return (at_us - (max if self._last else min)(moments)) / SECOND_US if moments else None
 
@@ -49,11 +52,11 @@ class Age(Function):
         return (terms.newest_set(column) if self._last else terms.oldest_set(column),)
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
-        """From that time to the moment."""
+        """The seconds from that time to the moment."""
         return None if state[0] == self._never else (at_us - state[0]) / SECOND_US
 
     def finisher(self, column: str, places: Sequence[int], unit: int) -> Finisher:
-        """The better of the two times, or the newest one that a pack knows."""
+        """Takes the newer or older of the two times, or the newest time, which every pack knows."""
         (place,) = places
         if place == KNOWN:
             return lambda _, __, newest_us, at_us: (
@@ -69,7 +72,7 @@ class Age(Function):
         return finish
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """By running extremes of the places of events."""
+        """Computed by running extremes over the positions of the events."""
         events = len(rows.event_us)
         held, late = rows.numbers(column) if self.reads(column) else (None, None)
         counts = np.ones(events, bool) if held is None else (held.present > 0) & (held.values != 0)

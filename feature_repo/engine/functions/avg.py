@@ -22,24 +22,24 @@ from feature_repo.engine.rounding import float_of, mean, means
 
 
 class Avg(Function):
-    """Null for no values."""
+    """The mean of the values. Null where there are no values."""
 
     name = "avg"
     synonyms = ("mean",)
     takes = frozenset[Kind]({"number", "flag", "time"})
 
     def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
-        """The exact mean, rounded once."""
+        """The exact mean, rounded once to float64."""
         values = present(seen)
         total = sum((Fraction(v) for v in values), Fraction(0))
         return float_of(total / (len(values) * (unit or 1))) if values else None
 
     def terms(self, column: str) -> tuple[terms.Term, ...]:
-        """Sum and number of the values."""
+        """The sum and the number of the values."""
         return (terms.total(column), terms.present(column))
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
-        """The quotient of both."""
+        """The sum divided by the number."""
         total, count = state
         return mean(total, count, unit)
 
@@ -51,7 +51,7 @@ class Avg(Function):
         )
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """By sums and counts of every window."""
+        """Computed from the sum and the count of every window."""
         held, _ = rows.numbers(column)
         counts, totals = counts_and_totals(column, rows, window)
         return means(totals, counts, held.unit)

@@ -1,18 +1,20 @@
-"""What an aggregate function is: one class that says how every path to its value computes it.
+"""The interface of an aggregate function: one class that says how every path computes the value.
 
-The value of a function at a moment is made from the events of a window. The paths to it are:
+The value of a function at a moment is made from the events of a window. There are three paths to a value:
 
-- The definition: `define`, over the events one by one. It is the reference of the tests, and it computes what
-  has no faster way.
-- The state: a few integers of each event (`terms`), merged by their kinds, and finished once (`finish`). The
-  SQLite queries select the state, and the packs keep it for every suffix of a key's history.
+- The definition: `define`, over the events one by one. It is the reference of the tests. It also computes the
+  functions that have no faster path.
+- The state: a few integers of each event (`terms`). Their kinds say how they are merged, and `finish` makes
+  the value of them. The SQLite queries select the state, and the packs keep it for every suffix of a key's
+  history.
 - The kernel: `over`, for the windows of many moments at once, in NumPy.
 
-To add a function, write one module here with one class, and add its line to `functions/__init__.py`. A
-class needs a name, the kinds of columns that it takes, and `define`. It then works on every path, exact and
-slow. `terms` and `finish` make it fast online, `over` makes it fast offline. The suites of tests/engine and
-tests/online run over the registry: they compare every path of the new function with `define` at once. Say
-in a test what `define` has to give, since nothing else checks the definition. `last` is an example.
+A new function is one module here with one class, and a line in `functions/__init__.py`. The class needs a
+name, the kinds of columns that it takes, and `define`. The function then works on every path, exact and slow.
+`terms` and `finish` make it fast online, `over` makes it fast offline.
+
+The suites of tests/engine and tests/online run over the registry and compare every path of the new function
+with `define`. Only a test of the function's own can check `define`. `last` is an example.
 """
 
 from __future__ import annotations
@@ -31,20 +33,20 @@ from feature_repo.engine.functions.window_bounds import WindowBounds
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Value = float | int | None
-# "event" stands for the event itself: its time, whatever its columns hold.
+# "event" is the event without its columns: its time alone.
 Kind = Literal["event", "number", "flag", "time", "text"]
-# From the state of a pack's suffix, the state of the events after the pack, the time of the newest event of
-# both, and the moment of the question, to the feature.
+# Its arguments are the state of a pack's suffix, the state of the events after the pack, the time of the
+# newest event of both, and the moment of the question.
 Finisher = Callable[[Sequence[int], Sequence[int], int | None, int], Value]
 
-EVENT = "event_timestamp"  # The column that stands for the event itself.
-KNOWN = -1  # The place of a term that a pack does not hold, because it knows the term of every suffix.
+EVENT = "event_timestamp"  # The column of a function that reads only the times of events.
+KNOWN = -1  # The place of a term that a pack does not hold. A pack knows the term of every suffix anyway.
 
 
 class SeenEvent(NamedTuple):
-    """One event of a window. `value` is what the column holds, None where it is null.
+    """One event of a window. `value` is the value of the column, None for null.
 
-    `created_us` is `event_us` for a function that does not ask for it with `by_creation`.
+    `created_us` is `event_us` for a function without `by_creation`.
     """
 
     event_us: int
@@ -55,12 +57,12 @@ class SeenEvent(NamedTuple):
 class KeyRows(Protocol):
     """The moments and events of some keys, each sorted by key and time, as a kernel reads them.
 
-    Events known on time and late ones are apart: `WindowBounds` says which of them a moment sees.
+    Events that were known on time and late events are apart. `WindowBounds` says which events a moment sees.
     """
 
     @property
     def at_us(self) -> Ints:
-        """The moments."""
+        """The moments, in microseconds since the epoch."""
 
     @property
     def event_codes(self) -> Ints:
@@ -79,67 +81,71 @@ class KeyRows(Protocol):
         """When each late event was created."""
 
     def numbers(self, column: str) -> tuple[ExactColumn, ExactColumn]:
-        """The column of on-time events and of late ones, on one scale."""
+        """The column of on-time events and of late events, on one scale."""
 
     def codes(self, column: str) -> tuple[ExactColumn, ExactColumn]:
-        """The same, as integers that are equal where the values are."""
+        """The column of on-time events and of late events, as integers. Equal values have equal integers."""
 
     def created_us(self) -> Ints:
-        """When each on-time event was created; for functions with `by_creation`."""
+        """When each on-time event was created. Only for functions with `by_creation`."""
 
 
 class Function(ABC):
-    """An aggregate function. Instances hold nothing: the registry has one of each."""
+    """An aggregate function. It has no state of its own: the registry has one instance of each."""
 
     name: str
     # Other names under which declarations know the function.
     synonyms: tuple[str, ...] = ()
     takes: frozenset[Kind]
-    # Whether the state is made of integers whatever the column holds, because it counts events or moments.
-    # Else only a column of a declared scale has an integer state. Other columns are computed from their
-    # values.
+    # True where the state is integers for every column, because it counts events or moments. Otherwise
+    # only a column of a declared scale has an integer state. Other columns are computed from their values.
     counts: ClassVar[bool] = False
-    # Whether values matter only as equal or different.
+    # True where the function only asks which values are equal.
     compares: ClassVar[bool] = False
-    # Whether events of one instant are told apart by when they were created.
+    # True where the time of creation orders the events of one instant.
     by_creation: ClassVar[bool] = False
 
     def reads(self, column: str) -> bool:
-        """Whether the function needs the column's values, beyond the times of events."""
+        """Whether the function needs the values of the column, and not only the times of events."""
         return True
 
     @abstractmethod
     def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
-        """The feature, from the events of the window in any order.
+        """The feature, computed from the events of the window in any order.
 
-        The values are integers, `unit` times what they stand for. Without a unit they are what they are.
+        The values are integers, the column's values times `unit`. With `unit` None they are the column's own
+        values.
         """
 
     # The state
 
     def terms(self, column: str) -> tuple[Term, ...]:
-        """The integers that have to be known of a window; none where the function needs the values."""
+        """The integers that make up the state of a window.
+
+        Empty for a function whose state would need every value.
+        """
         return ()
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
-        """The feature, from the terms of a whole window, in their order."""
+        """The feature, computed from the terms of a whole window, in their order."""
         raise NotImplementedError(self.name)
 
     def in_sql(self, column: str, scale: int | None) -> bool:
-        """Whether SQL can select the state, as integers."""
+        """Whether SQL can select the state as integers."""
         return bool(self.terms(column)) and (self.counts or scale is not None)
 
     def in_packs(self, column: str, scale: int | None) -> bool:
-        """Whether packs can keep the state, because the states of two sets of events make the state of
-        both.
+        """Whether packs can keep the state.
+
+        They can where the states of two sets of events give the state of both sets together.
         """
         return self.in_sql(column, scale) and all(term.kind in NOTHING for term in self.terms(column))
 
     def finisher(self, column: str, places: Sequence[int], unit: int) -> Finisher:
-        """`finish` for the two parts of a window whose terms are at `places`; `KNOWN` is the place of
-        `NEWEST`.
+        """`finish` for a window in two parts, whose terms are at `places`.
 
-        This is the hot path of a request. Functions of few terms override it.
+        `KNOWN` is the place of `NEWEST`. Each request calls the result for every feature, so functions of few
+        terms have a finisher of their own.
         """
         terms = self.terms(column)
 
@@ -156,9 +162,10 @@ class Function(ABC):
     # The kernel
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """The feature at every moment: int64 for counts and whole sums, else float64 with NaN for null.
+        """The feature at every moment: int64 for counts and sums of whole numbers, else float64 with NaN for
+        null.
 
-        Without a kernel of its own, a function is computed by its definition, moment by moment.
+        This default calls `define` moment by moment.
         """
         values, unit = self._values(column, rows)
         on_time, late = self._seen(rows, values)

@@ -1,4 +1,4 @@
-"""How many events there are, whatever the column holds."""
+"""The number of events. The values of the column do not matter."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from feature_repo.engine.functions.window_bounds import WindowBounds
 
 
 class Count(Function):
-    """0 for no events. Nulls count."""
+    """The number of events: 0 for no events. An event with a null counts."""
 
     name = "count"
     takes = frozenset[Kind]({"event", "number", "flag", "time", "text"})
     counts = True
 
     def reads(self, column: str) -> bool:
-        """Never."""
+        """False: the column is not read."""
         return False
 
     def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
@@ -38,5 +38,5 @@ class Count(Function):
         return lambda of_pack, of_tail, _, __: of_pack[place] + of_tail[place]
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """The width of every window."""
+        """The number of events in every window."""
         return window.counts

@@ -1,4 +1,7 @@
-"""How many different values there are, exactly; for windows that are small enough to look at each value."""
+"""The exact number of different values.
+
+The function looks at each value of a window, so windows have to be small.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from feature_repo.engine.functions.window_bounds import WindowBounds
 
 
 class CountDistinct(Function):
-    """0 for no values. Null is no value."""
+    """The number of different values: 0 for no values. Null is no value."""
 
     name = "count_distinct"
     synonyms = ("approx_count_distinct",)
@@ -25,7 +28,7 @@ class CountDistinct(Function):
         return len(set(present(seen)))
 
     def terms(self, column: str) -> tuple[Term, ...]:
-        # Of no kind that merges: the number of both is not known from the two numbers.
+        # The numbers of two sets do not give the number of both, so no kind of merging fits.
         """The number itself, which SQL can count."""
         return (Term("distinct", "value", column, f"count(DISTINCT {column}) FILTER (WHERE {{bound}})"),)
 
@@ -34,10 +37,10 @@ class CountDistinct(Function):
         return state[0]
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """Events of the window less those whose value comes again within the window.
+        """The events of the window less the events whose value occurs again later in the window.
 
-        Both bounds only grow along the moments of a key, so the moments that hold a value and its next
-        occurrence are one run: the same steps as for late values.
+        Both bounds of a window only grow along the moments of a key. The moments that see a value and its
+        next occurrence are therefore one run, and the runs are counted as late values are.
         """
         held, late = rows.codes(column)
         values = np.where(held.present > 0, held.values, -1)

@@ -1,4 +1,4 @@
-"""The least and the greatest of the values that are not null."""
+"""The least or the greatest of the values that are not null."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEVER = (terms.LEAST, terms.MOST)
 
 
 class Extreme(Function):
-    """`min` or `max`. Null for no values."""
+    """`min` or `max` of the values. Null where there are no values."""
 
     takes = frozenset[Kind]({"number", "flag", "time"})
 
@@ -50,7 +50,7 @@ class Extreme(Function):
         return None if state[0] in NEVER else quotient(state[0], unit)
 
     def finisher(self, column: str, places: Sequence[int], unit: int) -> Finisher:
-        """The better of the two values."""
+        """Takes the lesser or greater of the two values."""
         (place,) = places
         better = self._better
 
@@ -62,9 +62,9 @@ class Extreme(Function):
         return finish
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """By a sparse table: two overlapping ranges of a power of two cover every range.
+        """Computed by a sparse table, in which two overlapping ranges of a power of two cover every range.
 
-        Only one level of the table is kept at a time.
+        Only one level of the table is in memory at a time.
         """
         held, late = rows.numbers(column)
         counts = counts_over(column, rows, window)

@@ -14,10 +14,11 @@ from feature_repo.engine.rounding import quotient, scaled
 
 
 class Last(Function):
-    """The value of the newest event that has one; null where no event has one.
+    """The value of the newest event that has a value; null where no event has one.
 
-    Of events of one instant the one that was created last counts, as a correction does, and of these the one
-    with the greatest value. The answer depends on the events, never on the order in which they came.
+    Of several events of one instant, the event that was created last counts, as a correction does. Of several
+    events that were created together, the greatest value counts. The answer depends on the events and not on
+    the order of their arrival.
     """
 
     name = "last"
@@ -42,7 +43,7 @@ class Last(Function):
         return None if moment == terms.LEAST else quotient(value, unit)
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """The newest on-time event of every window against the newest late one."""
+        """Compares the newest on-time event of every window with the newest late event."""
         held, late = rows.numbers(column)
         newest = _newest_on_time(held, rows, window)
         newest_late = _newest_late(late, rows, window)
@@ -54,10 +55,10 @@ class Last(Function):
 
 
 def _newest_on_time(held: ExactColumn, rows: KeyRows, window: WindowBounds) -> Ints:
-    """The on-time event whose value counts at every moment; -1 where the window has none.
+    """The position of the on-time event whose value counts at every moment; -1 where the window has no value.
 
-    A window never ends between events of one key and instant. The last place among them stands for the best
-    of them.
+    A window never ends between events of one key and instant. The last position among them holds the best of
+    them.
     """
     there = np.flatnonzero(held.present > 0)
     keys, us = rows.event_codes[there], rows.event_us[there]
@@ -72,7 +73,7 @@ def _newest_on_time(held: ExactColumn, rows: KeyRows, window: WindowBounds) -> I
 
 
 def _newest_late(late: ExactColumn, rows: KeyRows, window: WindowBounds) -> Ints:
-    """The late event whose value counts at every moment, among the late ones; -1 where there is none."""
+    """The position of the late event that counts at every moment, among the late events; -1 for none."""
     order = np.lexsort((late.ordered, rows.late_created_us, rows.late_us))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
@@ -84,7 +85,7 @@ def _newest_late(late: ExactColumn, rows: KeyRows, window: WindowBounds) -> Ints
 
 
 def _wins(held: ExactColumn, late: ExactColumn, rows: KeyRows, newest: Ints, newest_late: Ints) -> Array:
-    """Where the late event comes after the on-time one, by time, then creation, then value."""
+    """Where the late event wins against the on-time event: by time, then creation, then value."""
     wins = newest_late >= 0
     both = np.flatnonzero(wins & (newest >= 0))
     ours, theirs = newest[both], newest_late[both]

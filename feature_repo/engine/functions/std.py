@@ -23,14 +23,14 @@ from feature_repo.engine.rounding import float_of, spread, spreads
 
 
 class Std(Function):
-    """Null for fewer than two values."""
+    """The sample standard deviation. Null for fewer than two values."""
 
     name = "std"
     synonyms = ("stddev",)
     takes = frozenset[Kind]({"number", "flag", "time"})
 
     def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
-        """The square root of the exact variance, rounded once before the root."""
+        """The square root of the exact variance, which is rounded once before the root."""
         values = [Fraction(v) for v in present(seen)]
         count = len(values)
         if count < 2:
@@ -39,11 +39,11 @@ class Std(Function):
         return math.sqrt(float_of((count * squares - total**2) / (count * (count - 1) * (unit or 1) ** 2)))
 
     def terms(self, column: str) -> tuple[terms.Term, ...]:
-        """Sum, number and squares of the values."""
+        """The sum and the number of the values, and the sum of their squares."""
         return (terms.total(column), terms.present(column), terms.squares(column))
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
-        """From the three sums."""
+        """Computed from the three sums."""
         total, count, squares = state
         return spread(total, squares, count, unit)
 
@@ -58,7 +58,7 @@ class Std(Function):
         )
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """By sums, counts and squares of every window."""
+        """Computed from the sum, the count and the squares of every window."""
         held, late = rows.numbers(column)
         counts, totals = counts_and_totals(column, rows, window)
         largest, most = max(held.largest, late.largest), int(counts.max(initial=0))

@@ -22,13 +22,13 @@ from feature_repo.engine.rounding import float_of, quotient, scaled
 
 
 class Sum(Function):
-    """0 for no values. An integer where the column holds whole numbers."""
+    """The sum of the values: 0 for no values. An integer where the column holds whole numbers."""
 
     name = "sum"
     takes = frozenset[Kind]({"number", "flag", "time"})
 
     def define(self, column: str, seen: Sequence[SeenEvent], at_us: int, unit: int | None) -> Value:
-        """The exact sum, rounded once."""
+        """The exact sum, rounded once to float64."""
         values = present(seen)
         total = sum((Fraction(v) for v in values), Fraction(0))
         whole = unit == 1 or (unit is None and all(isinstance(v, int) for v in values))
@@ -50,14 +50,14 @@ class Sum(Function):
         return lambda of_pack, of_tail, _, __: quotient(of_pack[place] + of_tail[place], unit)
 
     def over(self, column: str, rows: KeyRows, window: WindowBounds) -> Array:
-        """By differences of prefix sums."""
+        """Computed by differences of prefix sums."""
         held, _ = rows.numbers(column)
         _, totals = counts_and_totals(column, rows, window)
         return totals if held.whole and totals.dtype != object else scaled(totals, held.unit)
 
 
 def counts_and_totals(column: str, rows: KeyRows, window: WindowBounds) -> tuple[Ints, Array]:
-    """How many values every moment sees, and their sum in units of the column."""
+    """How many values each moment sees, and their sum in units of the column."""
     held, late = rows.numbers(column)
     counts = counts_over(column, rows, window)
     bound = max(held.largest, late.largest) * int(counts.max(initial=0))
@@ -65,6 +65,6 @@ def counts_and_totals(column: str, rows: KeyRows, window: WindowBounds) -> tuple
 
 
 def counts_over(column: str, rows: KeyRows, window: WindowBounds) -> Ints:
-    """How many values every moment sees."""
+    """How many values each moment sees."""
     held, late = rows.numbers(column)
     return window.counts if held.valid is None else window.sums(held.present, late.present)

@@ -1,4 +1,4 @@
-"""The integers that a set of events comes to, and how those of two disjoint sets become those of both."""
+"""The state of a set of events as integers, and how the states of two disjoint sets are merged."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-LEAST, MOST = -(2**63 - 1), 2**63 - 1  # What loses against every value in `max` and `min`.
-# The term of no events, by kind. A pack keeps its terms in this order of kinds. Terms of `latest` come in
-# threes: moment, creation and value of the newest event that has a value.
+LEAST, MOST = -(2**63 - 1), 2**63 - 1  # Each loses against every value in `max` and `min`.
+# The term of an empty set, by kind. A pack keeps its terms in this order of kinds. Terms of `latest` come
+# in threes: the time, the creation and the value of the newest event that has a value.
 NOTHING = {"sum": 0, "max": LEAST, "min": MOST, "latest": LEAST}
 LATEST = 3
 
-# The term of the first event, of the first two, and so on: from their moments, newest first, and their
-# values.
+# The term of the first event, of the first two events, and so on. Its arguments are the times of the
+# events, the newest first, and their values.
 Running = Callable[[Sequence[int], Sequence[Any]], Iterable[int]]
 
 
 @dataclass(frozen=True)
 class Term:
-    """One integer: `kind` says how it is merged, `what` of an event it is about.
+    """One integer of a state. `kind` says how it is merged, `what` which part of an event it reads.
 
-    `sql` selects the integer. `{bound}` in it stands for the condition that begins the window, `{source}`
-    for the table with the conditions of the key and of the moment. Terms of `latest` have no `running` of
-    their own: see `running_latest`.
+    `sql` selects the integer. In `sql`, `{bound}` is the condition that begins the window, and `{source}` is
+    the table with the conditions of the key and of the moment. Terms of `latest` share `running_latest` and
+    have no `running`.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Term:
 
 
 def events() -> Term:
-    """How many events there are."""
+    """The number of events."""
     sql = "count(*) FILTER (WHERE {bound})"
     return Term("sum", "events", None, sql, lambda moments, _: range(1, len(moments) + 1))
 
@@ -46,7 +46,7 @@ def total(column: str) -> Term:
 
 
 def present(column: str) -> Term:
-    """How many values there are."""
+    """The number of values that are not null."""
 
     def running(_: Sequence[int], held: Sequence[Any]) -> Iterable[int]:
         """The number of values so far."""
@@ -73,30 +73,31 @@ def least(column: str) -> Term:
     return Term("min", "value", column, sql, lambda _, held: accumulate(_filled(held, MOST), min))
 
 
-# When the newest event happened. A pack knows it of every suffix and keeps no term for it.
+# The time of the newest event. A pack knows this time for every suffix and keeps no term for it.
 NEWEST = Term(
     "max", "moment", None, "max(event_us) FILTER (WHERE {bound})", lambda moments, _: accumulate(moments, max)
 )
-# When the oldest event happened: of a tile the time of the event itself, not the tile's.
+# The time of the oldest event. In a tile this is the time of the event and not that of the tile.
 OLDEST = Term("min", "moment", None, "min(event_us) FILTER (WHERE {bound})", lambda moments, _: moments)
 
 
 def newest_set(column: str) -> Term:
-    """When the newest event happened whose flag is set."""
+    """The time of the newest event whose flag is set."""
     sql = f"max(event_us) FILTER (WHERE {column} AND {{bound}})"
     return Term("max", "set", column, sql, _set(LEAST, max))
 
 
 def oldest_set(column: str) -> Term:
-    """When the oldest event happened whose flag is set."""
+    """The time of the oldest event whose flag is set."""
     sql = f"min(event_us) FILTER (WHERE {column} AND {{bound}})"
     return Term("min", "set", column, sql, _set(MOST, min))
 
 
 def latest(column: str) -> tuple[Term, Term, Term]:
-    """The newest event with a value: its moment, its creation, its value.
+    """The time, the creation and the value of the newest event with a value.
 
-    Of events of one instant the one created last counts, and of these the one with the greatest value.
+    Of several events of one instant, the event that was created last counts. Of several events that were
+    created together, the greatest value counts.
     """
     newest = f"ORDER BY event_us DESC, created_us DESC, {column} DESC LIMIT 1"
     there = f"{column} IS NOT NULL AND {{bound}}"
@@ -110,7 +111,7 @@ def latest(column: str) -> tuple[Term, Term, Term]:
 def running_latest(
     moments: Sequence[int], created: Sequence[int], held: Sequence[Any]
 ) -> Iterable[tuple[int, ...]]:
-    """The three terms of `latest` for the first event, the first two, and so on."""
+    """The three terms of `latest` for the first event, the first two events, and so on."""
     nothing = (LEAST,) * LATEST
     states = [
         nothing if value is None else (at, known, int(value))

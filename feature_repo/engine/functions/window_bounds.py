@@ -1,7 +1,7 @@
-"""Which events every moment of a sorted group of keys sees, as bounds into the sorted events.
+"""The events that every moment of a sorted group of keys sees, as bounds into the sorted events.
 
-Events known on time (created no later than they happened) are known to every later moment: a window is a run
-of them. The few that came late are apart, each with the run of moments that see it.
+Events that were created no later than they happened are known to every later moment, so a window is a run of
+them. The few late events are apart, each with the run of moments that see it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 
-PAIRS_AT_ONCE = 4_000_000  # Of late events and the moments that see them; bounds memory.
+PAIRS_AT_ONCE = 4_000_000  # Pairs of a late event and a moment at a time. It bounds the memory.
 LIMIT = 2**62
 
 
 @dataclass(frozen=True)
 class WindowBounds:
-    """One window at every moment: its on-time events are those from `first` up to, not including, `end`.
+    """One window at every moment.
 
-    Each late event is seen by the moments from `late_from` up to, not including, `late_to`.
+    The window's on-time events are those from `first` up to, not including, `end`. Each late event is seen by
+    the moments from `late_from` up to, not including, `late_to`.
     """
 
     first: Ints
@@ -41,17 +42,17 @@ class WindowBounds:
     def sums(self, values: Array, late: Array) -> Array:
         """The sum at every moment, by differences of prefix sums.
 
-        Prefix sums may wrap: differences are right modulo 2^64. See `wide`.
+        Prefix sums may wrap, because their differences are right modulo 2^64. See `wide`.
         """
         prefix = np.zeros(len(values) + 1, values.dtype)
         np.cumsum(values, out=prefix[1:])
         return self.add_late(prefix[self.end] - prefix[self.first], late)
 
     def add_late(self, totals: Array, late: Array) -> Array:
-        """The totals of on-time events, with the late values added.
+        """The totals of the on-time events with the late values added.
 
-        Each late value joins a run of moments: its start adds, its end takes away, and the running sum is
-        what each moment has to add.
+        Each late value belongs to a run of moments. The value is added at the start of the run and subtracted
+        at its end, and the running sum is what each moment adds.
         """
         if not len(late):
             return totals
@@ -61,7 +62,7 @@ class WindowBounds:
         return totals + np.cumsum(steps)[:-1]
 
     def pairs(self) -> Iterator[tuple[Ints, Ints]]:
-        """Every (moment, late event that the moment sees), some millions at a time."""
+        """Every pair of a moment and a late event that the moment sees, some millions of pairs at a time."""
         lengths = self.late_to - self.late_from
         ends = np.cumsum(lengths)
         done, total = 0, int(ends[-1]) if len(ends) else 0
@@ -76,7 +77,7 @@ class WindowBounds:
 
 
 def wide(bound: int, *columns: Array) -> list[Array]:
-    """The columns as they are where no window's sum can reach 2^62, else as Python's integers.
+    """The columns unchanged where no sum of a window can reach 2^62, else as Python's integers.
 
     `bound` is the greatest size that a sum can have.
     """

@@ -1,7 +1,7 @@
-"""Rows that do not fit into memory, in scratch files by the hash of their key.
+"""Scratch files for rows that do not fit into memory, one file for each range of key hashes.
 
-A bucket holds all rows of its keys, so that each bucket is computed alone. Its file has one batch for each
-table that was added, in that order: the rows of the table that belong to the bucket.
+A bucket holds all rows of its keys, so each bucket is computed alone. The file of a bucket has one batch for
+each table that was added, in that order. A batch holds the rows of the table that belong to the bucket.
 """
 
 from __future__ import annotations
@@ -19,27 +19,26 @@ Ints = NDArray[np.int64]
 
 MULTIPLIER = np.uint64(
     0x9E3779B97F4A7C15
-)  # 2^64 by the golden ratio: its products differ in their high bits.
-MOST_BUCKETS = 256  # Files that are open at once, several times over; systems often allow 1024.
+)  # 2^64 divided by the golden ratio. The products of this factor differ in their high bits.
+MOST_BUCKETS = 256  # Each bucket is an open file. Systems often allow 1,024.
 
 
 def buckets_for(rows: int, rows_at_once: int) -> int:
-    """How many buckets keep each below so many rows."""
+    """The number of buckets that keeps each bucket below the given number of rows."""
     return min(max(math.ceil(rows / rows_at_once), 1), MOST_BUCKETS)
 
 
 def by_bucket(keys: pa.ChunkedArray, buckets: int) -> tuple[Ints, Ints]:
-    """The places of the rows, those of each bucket after those of the bucket before, each in their order;
-    and how many rows each bucket has.
+    """The positions of the rows, bucket after bucket, and how many rows each bucket has.
 
-    The first bucket has the null keys.
+    The rows of a bucket keep their order. The first bucket has the null keys.
     """
     codes, hashes = [], np.zeros(1, np.uint64)
     if len(keys):
         encoded = keys.dictionary_encode()
         hashes = np.append(_hashes(encoded.chunk(0).dictionary), np.uint64(0))
         codes = [np.asarray(pc.fill_null(c.indices, len(hashes) - 1)) for c in encoded.chunks]
-    # The low bits of a product depend on few of its factors' bits.
+    # The low bits of a product depend on few bits of the factors.
     bucket = ((hashes >> np.uint64(32)) % np.uint64(buckets)).astype(np.uint16)[
         np.concatenate([np.empty(0, np.int32), *codes])
     ]
@@ -47,7 +46,9 @@ def by_bucket(keys: pa.ChunkedArray, buckets: int) -> tuple[Ints, Ints]:
 
 
 class Buckets:
-    """One scratch file for each bucket, written first and read after. The caller removes the folder."""
+    """One scratch file for each bucket. All of them are written first, then read. The caller removes the
+    folder.
+    """
 
     def __init__(self, folder: str, name: str, count: int) -> None:
         self.count = count
@@ -64,21 +65,21 @@ class Buckets:
         ]
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """One more batch for each bucket."""
+        """Add one batch to each bucket."""
         if not self._writers:
             self._writers = [pa.ipc.new_file(path, batches[0].schema) for path in self._paths]
         for bucket, batch in enumerate(batches):
             self._writers[bucket].write_batch(batch)
 
     def write_one(self, bucket: int, batches: Iterable[pa.RecordBatch]) -> None:
-        """All the batches of one bucket."""
+        """Write all the batches of one bucket."""
         first, *rest = batches
         with pa.ipc.new_file(self._paths[bucket], first.schema) as writer:
             for batch in (first, *rest):
                 writer.write_batch(batch)
 
     def close(self) -> None:
-        """No more batches come: from here on they can be read."""
+        """End the writing. From then on the buckets can be read."""
         for writer in self._writers:
             writer.close()
 
@@ -100,13 +101,15 @@ def one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def _hashes(keys: pa.Array) -> NDArray[np.uint64]:
-    """A number for each string, the same wherever it occurs: eight bytes at a time, each time mixed with what
-    came before.
+    """A number for each string, which is the same wherever the string occurs.
+
+    Eight bytes at a time are mixed with the number so far.
     """
     large = keys.cast(pa.large_string())
     offsets = np.frombuffer(large.buffers()[1], np.int64)[large.offset : large.offset + len(large) + 1]
     text = np.frombuffer(bytes(large.buffers()[2] or b"") + bytes(8), np.uint8)
-    words = np.ndarray(len(text) - 7, "<u8", text.data, strides=(1,))  # the eight bytes from every place on
+    # The eight bytes from every position on
+    words = np.ndarray(len(text) - 7, "<u8", text.data, strides=(1,))
     lengths = np.diff(offsets)
     hashes = lengths.astype(np.uint64)
     for done in range(0, int(lengths.max(initial=0)), 8):

@@ -1,4 +1,4 @@
-"""A view for all the rows of many days, a day at a time and in bounded memory."""
+"""The features of a view for all rows of many days, a day at a time and in bounded memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from feature_repo.times import midnight_us
 def view_by_day(
     lake: Lake, view: ViewPlan, dataset: str, id_column: str, days: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """`Engine.view_by_day` of a lake."""
+    """`Engine.view_by_day` of a lake on this machine."""
     identity = (id_column, *TIMES)
     if rows_of(lake, dataset, days) > from_lake.ROWS_AT_ONCE:
         yield from _in_buckets(lake, view, dataset, identity, days)
@@ -49,8 +49,8 @@ def view_by_day(
 
 
 def write_by_day(lake: Lake, dataset: str, tables: Iterable[tuple[str, pa.Table]]) -> list[Manifest]:
-    """Write each day as it comes, while the days before are still being encoded; the manifests, in that
-    order.
+    """Write each day while the engine computes the next days. Returns the manifests, in the order of the
+    days.
 
     The tables are made of validated rows, so the partitions are marked as validated.
     """
@@ -60,8 +60,9 @@ def write_by_day(lake: Lake, dataset: str, tables: Iterable[tuple[str, pa.Table]
 def _in_buckets(
     lake: Lake, view: ViewPlan, dataset: str, identity: Sequence[str], days: Sequence[str]
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Moments and events of one key go to one bucket. What a bucket gives is put back where its rows stood in
-    each day.
+    """The features, computed bucket by bucket. Moments and events of one key go to one bucket.
+
+    The result of a bucket is put back at the positions of its rows in each day.
     """
     events_about = rows_of(
         lake, view.stream, days_reached(lake, view, *(midnight_us(day) for day in (days[0], days[-1])))
@@ -102,7 +103,7 @@ def _in_buckets(
             )
 
         def of_day(place: int) -> tuple[str, pa.Table]:
-            """One day of the result, by the day's place."""
+            """One day of the result, by the position of the day."""
             rows = lake.read(dataset, [days[place]], list(dict.fromkeys((*identity, view.asked_by))))
             order, _ = by_bucket(rows[view.asked_by], count)
             parts = pa.concat_tables([values.read(bucket, place) for bucket in range(count)])
@@ -121,6 +122,9 @@ def _table(values: Mapping[str, NDArray[Any]]) -> pa.Table:
 
 
 def _side_by_side(identity: Sequence[str], rows: pa.Table, values: pa.Table) -> pa.Table:
-    """In one chunk, so that the files of a day are the same whichever way computed them."""
+    """The columns as a table of one chunk.
+
+    The files of a day are then the same whether the day was computed in memory or in buckets.
+    """
     columns = [*(rows[name] for name in identity), *values.columns]
     return pa.table(columns, names=[*identity, *values.column_names]).combine_chunks()

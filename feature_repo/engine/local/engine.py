@@ -1,4 +1,4 @@
-"""The engine of one machine: Arrow and NumPy on a few threads, with scratch files for what exceeds memory."""
+"""The engine of one machine: Arrow and NumPy on a few threads, with scratch files for rows beyond memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from feature_repo.lake.datasets import Lake
 
 
 class LocalEngine:
-    """The `Engine` that every home has."""
+    """The `Engine` of every home."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
@@ -24,11 +24,11 @@ class LocalEngine:
     def view_by_day(
         self, view: ViewPlan, dataset: str, id_column: str, days: Sequence[str]
     ) -> Iterator[tuple[str, pa.Table]]:
-        """In memory where the rows fit, else in buckets of keys, with the same bits."""
+        """Computed in memory where the rows fit, else in buckets of keys. Both give the same bits."""
         return view_by_day(self._lake, view, dataset, id_column, days)
 
     def features_at(
         self, view: ViewPlan, keys: pa.ChunkedArray, at_us: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
-        """In memory where the rows fit, else in buckets of keys, with the same bits."""
+        """Computed in memory where the rows fit, else in buckets of keys. Both give the same bits."""
         return features_from_lake(self._lake, view, keys, at_us)

@@ -1,4 +1,4 @@
-"""The values of a view, from the lake: which days its windows reach, and what these days hold.
+"""The values of a view from the lake: the days that its windows reach, and the rows of these days.
 
 Rows that exceed memory are computed in buckets of keys.
 """
@@ -23,7 +23,7 @@ from feature_repo.times import day_of
 Ints = NDArray[np.int64]
 
 TIMES = ("event_timestamp", "created_timestamp")
-# Moments and events, of some 300 bytes each while a view is computed: about a gigabyte.
+# Moments and events. Each takes some 300 bytes while a view is computed, so this is about a gigabyte.
 ROWS_AT_ONCE = 4_000_000
 
 
@@ -46,7 +46,7 @@ def features_from_lake(
                 plan, events.read(bucket), keys.take(pa.array(rows)), at_us[rows]
             ).items():
                 before = result.get(name, np.empty(len(at_us), values.dtype))
-                # Sums that exceed an int64 in one bucket are floats in all buckets.
+                # Where the sums of one bucket exceed an int64, the sums of all buckets are floats.
                 result[name] = before.astype(np.result_type(before, values), copy=False)
                 result[name][rows] = values
     return result
@@ -55,14 +55,14 @@ def features_from_lake(
 def days_reached(lake: Lake, plan: ViewPlan, first_us: int, last_us: int) -> list[str]:
     """The validated days whose events the moments from `first_us` to `last_us` can see.
 
-    An event is created no sooner than it happens. So the events of a window arrived at its lower bound or
-    later.
+    An event is created no sooner than it happens. The events of a window therefore arrived at its lower bound
+    or later.
     """
     return lake.between(plan.stream, day_of(first_us - plan.reach_us), day_of(last_us), validated=True)
 
 
 def read_events(lake: Lake, plan: ViewPlan, days: Sequence[str]) -> pa.Table:
-    """The events of some days with the columns that the view needs; an empty table for no day."""
+    """The events of some days with the columns that the view needs. No days give an empty table."""
     if days:
         return read_days(lake, plan.stream, days, event_columns(plan))
     empty = {plan.entity: pa.string(), **{t: pa.timestamp("us", tz="UTC") for t in TIMES}}
@@ -80,7 +80,7 @@ def read_days(lake: Lake, dataset: str, days: Sequence[str], columns: Sequence[s
 def spilled(
     lake: Lake, dataset: str, days: Iterable[str], columns: Sequence[str], key: str, buckets: Buckets
 ) -> Buckets:
-    """`buckets`, with the rows of the days by their `key`, a batch a day."""
+    """`buckets` with the rows of the days by their `key`, one batch for each day."""
     schema = None
 
     def split(day: str) -> tuple[str, list[pa.RecordBatch]]:
@@ -97,7 +97,7 @@ def spilled(
 
 
 def rows_of(lake: Lake, dataset: str, days: Iterable[str]) -> int:
-    """How many rows the days have, by their manifests."""
+    """The number of rows of the days, from their manifests."""
     return sum(manifest.rows for manifest in lake.manifests(dataset, days))
 
 

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-LIMIT = 2**62  # Of a number; two of them still fit an int64.
+LIMIT = 2**62  # The bits of a number. The sum of two numbers still fits an int64.
 
 
 def by_key_and_time(codes: Ints, *times: Ints) -> Ints:
-    """Where each row stands by key code (not negative), then by the times. Equal rows stay as they are.
+    """The positions of the rows, sorted by key code (not negative), then by the times.
 
-    NumPy's stable sorts are linear here: of times that mostly come in order, and of 16 bits of the key at a
-    time.
+    Equal rows keep their order. NumPy's stable sorts are linear here: they sort times that mostly come in
+    order, and keys 16 bits at a time.
     """
     order = np.arange(len(codes))
     for time in reversed(times):
@@ -31,10 +31,11 @@ def by_key_and_time(codes: Ints, *times: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class Clock:
-    """One sortable int64 for (key code, time): the time since `low`, or its rank among `times` where the keys
-    times the span would not fit.
+    """One sortable int64 for (key code, time).
 
-    Comparisons with `<` and `>=` hold against every time that was given to `over`.
+    The number holds the time since `low`. Where keys times the span of the times exceed its bits, it holds
+    the rank of the time among `times`. Comparisons with `<` and `>=` hold against every time that was given
+    to `over`.
     """
 
     low: int
@@ -43,7 +44,7 @@ class Clock:
 
     @classmethod
     def over(cls, keys: int, *times: Ints) -> Clock:
-        """The clock of keys coded from 0 to `keys`, for all the times given."""
+        """The clock for keys coded from 0 up to, not including, `keys`, and for all the times given."""
         given = [t for t in times if len(t)]
         low = min((int(t.min()) for t in given), default=0)
         span = max((int(t.max()) for t in given), default=0) - low + 2

@@ -1,6 +1,6 @@
 """Moments and events of a view, sorted once by key and time, and cut into partitions of some keys each.
 
-A partition stays in the processor's cache, and several are computed at once.
+A partition fits into the processor's cache. Several partitions are computed at once.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from feature_repo.engine.plan import PlanError, ViewPlan
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 
-PARTITION_ROWS = 1 << 15  # Moments and events; a dozen arrays of them fit into a cache of some megabytes.
+# Moments and events of a partition. A dozen arrays of them fit into a cache of some megabytes.
+PARTITION_ROWS = 1 << 15
 
 
 def partitions_of(
     view: ViewPlan, events: pa.Table, keys: pa.Array | pa.ChunkedArray, at_us: Ints
 ) -> tuple[Ints, Iterator[KeyPartition]]:
-    """The places of the moments by key and time, and what is to be computed for them in that order."""
-    keys = keys.cast(events.schema.field(view.entity).type)  # no rows come from pandas with no type
+    """The positions of the moments by key and time, and the partitions to compute in that order."""
+    keys = keys.cast(events.schema.field(view.entity).type)  # Keys from an empty pandas column have no type
     wanted = pc.unique(keys).drop_null()
     codes = _codes(keys, wanted, missing=len(wanted))
     event_codes = _codes(events[view.entity], wanted, missing=-1)
     event_us = microseconds(events["event_timestamp"])
     order = by_key_and_time(codes, at_us)
     if np.array_equal(codes, event_codes) and np.array_equal(at_us, event_us):
-        rows = order  # the moments are those of the events
+        rows = order  # The moments are those of the events
     else:
         rows = np.flatnonzero(event_codes >= 0)
         rows = rows[by_key_and_time(event_codes[rows], event_us[rows])]
@@ -89,21 +90,21 @@ class KeyPartition:
     late_us: Ints
     late_created_us: Ints
     columns: dict[tuple[str, bool], tuple[ExactColumn, ExactColumn]]
-    on_time_created_us: Ints | None  # Only where a function asks for it.
+    on_time_created_us: Ints | None  # None where no function needs it
     windows: dict[int, WindowBounds] = field(default_factory=dict)
 
     def numbers(self, column: str) -> tuple[ExactColumn, ExactColumn]:
-        """The column of on-time events and of late ones, on one scale."""
+        """The column of on-time events and of late events, on one scale."""
         return self.columns[column, False]
 
     def codes(self, column: str) -> tuple[ExactColumn, ExactColumn]:
-        """The same, as integers that are equal where the values are."""
+        """The same as integers. Equal values have equal integers."""
         return self.columns[column, True]
 
     def created_us(self) -> Ints:
         """When each on-time event was created."""
         if self.on_time_created_us is None:
-            raise PlanError(f"{self.view.name}: no function of the view says that it goes by creation")
+            raise PlanError(f"{self.view.name}: no function of the view declares by_creation")
         return self.on_time_created_us
 
     @cached_property
@@ -124,12 +125,12 @@ class KeyPartition:
 
     @cached_property
     def end(self) -> Ints:
-        """How many on-time events lie before each moment: its own instant is not in."""
+        """How many on-time events lie before each moment, without those of its own instant."""
         return np.searchsorted(self.places, self.moments)
 
     @cached_property
     def late_from(self) -> Ints:
-        """A late event is seen from the moment that it became known, and never at its own instant."""
+        """The first moment that sees each late event: after its creation, never at its own instant."""
         return np.searchsorted(
             self.moments,
             self.clock.place(self.late_codes, np.maximum(self.late_created_us, self.late_us + 1)),
@@ -143,7 +144,7 @@ class KeyPartition:
             first = np.searchsorted(
                 self.places, self.clock.place(self.moment_codes, lower // hop * hop if hop else lower)
             )
-            # The first moment that has lost sight of the event: the inverse of the lower bound above.
+            # The first moment that no longer sees the event: the inverse of the lower bound above.
             lost = self.late_us // hop * hop + hop + window_us if hop else self.late_us + window_us + 1
             late_to = np.searchsorted(self.moments, self.clock.place(self.late_codes, lost))
             self.windows[window_us] = WindowBounds(
@@ -159,8 +160,10 @@ def _codes(keys: pa.Array | pa.ChunkedArray, wanted: pa.Array, missing: int) -> 
 def _columns(
     view: ViewPlan, events: pa.Table, rows: Ints, late_rows: Ints
 ) -> dict[tuple[str, bool], tuple[ExactColumn, ExactColumn]]:
-    """Each column that is aggregated, of on-time events and of late ones, on one scale; by its name and
-    whether it is codes, for functions that only compare.
+    """Each aggregated column of on-time events and of late events, on one scale.
+
+    The key of the result is the name of the column, and whether the values are codes for functions that only
+    compare.
     """
     columns = {}
     every = pa.array(np.concatenate([rows, late_rows]))

@@ -1,9 +1,8 @@
-"""Materialized views: finished feature rows in the lake, and the newest of them that was known at each
-moment.
+"""Materialized views: finished feature rows in the lake, and the newest row that was known at each moment.
 
 A row is visible from the moment at which it has happened and is known: max(event_timestamp,
-created_timestamp). Of the visible rows of a key the newest one counts: by event_timestamp, then
-created_timestamp, then its place in the lake. If that row is older than the view's ttl, there is no value.
+created_timestamp). Among the visible rows of a key the newest row counts: by event_timestamp, then
+created_timestamp, then its position in the lake. If that row is older than the view's ttl, there is no value.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ FIRST, LAST = "0000-00-00", "9999-99-99"  # Before and after every day.
 class MaterializedView:
     """A view whose features are columns of a dataset.
 
-    `sources` are the dataset's columns behind keys and features, by their names in the view.
+    `sources` maps the name of a key or feature in the view to its column in the dataset.
     """
 
     name: str
@@ -50,12 +49,12 @@ class MaterializedView:
 
     @property
     def times(self) -> tuple[str, ...]:
-        """The dataset's columns that hold times."""
+        """The columns of the dataset that hold times."""
         return (self.event_time, self.created_time) if self.created_time else (self.event_time,)
 
 
 def materialized_from_feast(view: Any, wanted: Sequence[str] | None = None) -> MaterializedView:
-    """What the engine needs of a view without aggregations; `wanted` limits it to some features.
+    """A view without aggregations as the engine reads it; `wanted` limits it to some features.
 
     Raises `PlanError` where the view has no source in the lake.
     """
@@ -82,11 +81,11 @@ def materialized_from_feast(view: Any, wanted: Sequence[str] | None = None) -> M
 def features_as_of(
     lake: Lake, view: MaterializedView, keys: Sequence[pa.ChunkedArray], at_us: Ints
 ) -> dict[str, pa.ChunkedArray]:
-    """Each feature at every (key, moment), in the order given and in the view's types; `keys` has a column
-    a key.
+    """Each feature at every (key, moment), in the order of the questions and in the view's types.
 
-    A null key has no rows. Only the days from a ttl before the first moment to the last moment are read: a
-    row is created no sooner than it happens, and stands in the day of its arrival.
+    `keys` has one column for each key of the view. A null key has no rows. Only the days from one ttl before
+    the first moment to the last moment are read. A row is created no sooner than it happens, and belongs to
+    the day of its arrival.
     """
     if not len(at_us):
         return {name: pa.chunked_array([], kind) for name, kind in view.types.items()}
@@ -101,7 +100,7 @@ def features_as_of(
 
 
 def read_rows(lake: Lake, view: MaterializedView, days: Sequence[str]) -> pa.Table:
-    """Keys, times and features of some days, under the view's names and in its types.
+    """The keys, times and features of some days, under the names and in the types of the view.
 
     Rows without a time are left out. Raises `PlanError` for a column that is absent or of another type.
     """
@@ -137,7 +136,7 @@ def _ids(view: MaterializedView, key: str, column: pa.ChunkedArray) -> pa.Chunke
 
 
 def row_times(view: MaterializedView, rows: pa.Table) -> tuple[Ints, Ints]:
-    """When each row happened, and when it was known, which is at once where no creation is given."""
+    """When each row happened, and when it was known. A row without a time of creation was known at once."""
     event_us = microseconds(rows[view.event_time])
     if view.created_time is None:
         return event_us, event_us
@@ -148,7 +147,7 @@ def row_times(view: MaterializedView, rows: pa.Table) -> tuple[Ints, Ints]:
 
 
 def newest_rows(view: MaterializedView, rows: pa.Table, keys: Sequence[pa.ChunkedArray], at_us: Ints) -> Ints:
-    """For every (key, moment) the number of the row that holds its values, or -1."""
+    """The number of the row that counts for every (key, moment); -1 where there is no row."""
     asked, held = _codes(keys, [rows[k] for k in view.keys], len(at_us), rows.num_rows)
     kept = np.flatnonzero(held >= 0)
     held = held[kept]
@@ -171,7 +170,7 @@ def newest_rows(view: MaterializedView, rows: pa.Table, keys: Sequence[pa.Chunke
         answer = order[np.maximum.accumulate(rank[by_seen])]
 
     moments = clock.place(asked, at_us)
-    # In their order, the searches walk through memory in one direction.
+    # Sorted questions walk through memory in one direction.
     by_moment = by_key_and_time(asked + 1, at_us)
     found = np.empty(len(moments), np.int64)
     found[by_moment] = np.searchsorted(places, moments[by_moment], side="right") - 1
@@ -185,10 +184,13 @@ def newest_rows(view: MaterializedView, rows: pa.Table, keys: Sequence[pa.Chunke
 def _codes(
     asked: Sequence[pa.ChunkedArray], held: Sequence[pa.ChunkedArray], moments: int, rows: int
 ) -> tuple[Ints, Ints]:
-    """Keys as small integers: of the question (null is -1), and of the rows (-1 where nobody asks)."""
+    """Keys as small integers, of the questions and of the rows.
+
+    A null in a question is -1. A row whose key nobody asks for is -1.
+    """
     ours, theirs = np.zeros(moments, np.int64), np.zeros(rows, np.int64)
     for one, other in zip(asked, held, strict=True):
-        one = one.cast(other.type)  # no rows come from pandas with no type
+        one = one.cast(other.type)  # A table of no rows has no type where it comes from pandas
         wanted = pc.unique(one).drop_null()
         mine, its = (
             pc.fill_null(pc.index_in(c, value_set=wanted).cast(pa.int64()), -1).to_numpy()

@@ -1,6 +1,6 @@
-"""Work on several items at once, a few ahead of whoever takes the results.
+"""Work on several items at once, a few items ahead of whoever takes the results.
 
-NumPy, Arrow and the disk release the interpreter meanwhile.
+NumPy, Arrow and the disk release the interpreter while they work.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# More threads would wait for the interpreter, which one of them holds at a time.
+# More threads would wait for the interpreter, because one thread holds it at a time.
 THREADS = min(os.cpu_count() or 1, 4)
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """The results in the order of the items.
 
-    Items are taken only as results are taken, so that the work under way stays bounded. An error of an item
-    is raised where its result would be.
+    An item is started only as results are taken, so the number of unfinished items stays bounded. An error of
+    an item is raised in the place of its result.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         under_way: deque[Future[Result]] = deque()

@@ -1,8 +1,8 @@
-"""The values of a view at many keys and moments at once: each function's own kernel, over key partitions.
+"""The values of a view at many keys and moments at once: the kernel of each function, over key partitions.
 
-Events known on time (created no later than they happened) are known to every later moment, so only their
-event time matters. The few that came late are taken out, and added to those windows that reach them after
-they became known.
+Events that were created no later than they happened are known to every later moment, so only their event time
+matters. The few late events are taken out. They are added to the windows that reach them and whose moment
+lies after their creation.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Ints = NDArray[np.int64]
 def view_values(
     view: ViewPlan, events: pa.Table, keys: pa.Array | pa.ChunkedArray, at_us: Ints
 ) -> dict[str, Array]:
-    """Each aggregate at every (key, moment), in the order given: int64 for counts and whole sums, else
-    float64 with NaN for null.
+    """Each aggregate at every (key, moment), in the order of the questions.
 
-    Where the view has a time to live all are float64, NaN where the key had no event for so long.
+    Counts and sums of whole numbers are int64. All other features are float64 with NaN for null. All features
+    of a view with a time to live are float64, and NaN where the key had no event for so long.
 
     `events` holds the entity column, event_timestamp, created_timestamp and the aggregated columns, in any
     order. An event counts once for every row that it has. A null key has no history. A value that cannot be

@@ -1,7 +1,8 @@
 """Generations: the tables of the online state, and during a rebuild a second set of them.
 
-Generation 0 has the plain names (`online_<stream>`, `online_packs`), generation N the same with `_gN`. One
-row says which generation counts, and which one is being built. Whoever writes, writes to both.
+Generation 0 has names without a number (`online_<stream>`, `online_packs`). Generation N has the same names
+with `_gN`. One row says which generation serves, and which generation is being built. A writer writes to
+both.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import RESERVED, StreamTable, Value, ViewQuery, table_name
 
 FORMAT = 2
-ALIVE = "within ttl"  # An aggregate of our own: how many events keep a key's values alive.
+ALIVE = "within ttl"  # The platform adds this aggregate: how many events keep a key's values alive.
 
 SHARED = """
 CREATE TABLE IF NOT EXISTS online_generation (
@@ -36,14 +37,14 @@ CREATE TABLE IF NOT EXISTS online_quarantine (
 
 
 class Standing(NamedTuple):
-    """Which generation counts, and which one is being built, if any."""
+    """The generation that serves, and the generation that is being built; None where none is."""
 
     current: int
     building: int | None
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables that every plan shares; a file of the first format becomes one of this format.
+    """Make the tables that every plan shares. A file of the first format gets the present format.
 
     Raises `PlanError` for a file of a newer format.
     """
@@ -55,18 +56,18 @@ def create_tables(connection: sqlite3.Connection) -> None:
         raise PlanError(f"the online state has format {found}, this version reads {FORMAT}: rebuild it")
     for statement in filter(str.strip, SHARED.split(";")):
         connection.execute(statement)
-    # Tables of the first format are those of generation 0.
+    # Generation 0 has the tables of the first format.
     connection.execute("DELETE FROM online_format")
     connection.execute("INSERT OR IGNORE INTO online_format VALUES (?)", (FORMAT,))
 
 
 def standing(connection: sqlite3.Connection) -> Standing:
-    """Which generation counts now, and which one is being built."""
+    """The generation that serves, and the generation that is being built."""
     return Standing(*connection.execute("SELECT current, building FROM online_generation").fetchone())
 
 
 def tables_of(connection: sqlite3.Connection, number: int) -> list[str]:
-    """The names of a generation's tables, whichever plan made them, sorted."""
+    """The names of all tables of a generation, of whatever plan, sorted."""
     names = (
         name
         for (name,) in connection.execute(
@@ -107,7 +108,10 @@ class Generation:
         self._ids = {name: [s.columns.index(i) for i in sorted(s.ids)] for name, s in self.streams.items()}
 
     def put(self, stream: str, row: Sequence[object]) -> bool:
-        """Add one event, and bring it into the packs that end after it. False where its id is known."""
+        """Add one event, and add it to the packs that end after it.
+
+        False where the id is known.
+        """
         if self.connection.execute(self.streams[stream].insert, row).rowcount != 1:
             return False
         keys = [row[i] for i in self._ids[stream]]
@@ -121,7 +125,10 @@ class Generation:
         return True
 
     def load(self, stream: str, rows: Iterable[Sequence[object]]) -> None:
-        """Add many events. Where an id is known, the new values hold, and a null leaves the old one."""
+        """Add many events.
+
+        Where the id is known, the new values replace the stored values, and a null leaves the stored value.
+        """
         known = self.streams[stream]
         if not self.connection.execute(
             f"SELECT 1 FROM {self.packs} WHERE stream = ? LIMIT 1", (stream,)
@@ -134,7 +141,7 @@ class Generation:
                 self.put(stream, row)
             elif any(new is not None and new != value for new, value in zip(row, old, strict=True)):
                 self.forget_late(stream, old)
-                # The row as it is now, because the lake may have left a key out.
+                # The stored row, because the lake may have left a key out.
                 self.forget_late(
                     stream,
                     self.connection.execute(
@@ -143,7 +150,7 @@ class Generation:
                 )
 
     def take(self, stream: str, event_id: str) -> bool:
-        """Remove one event. False: there was none."""
+        """Remove one event. Returns False where there was none."""
         deleted = self.connection.execute(
             f"DELETE FROM {self.streams[stream].table} WHERE event_id = ? RETURNING *", (event_id,)
         ).fetchall()
@@ -152,7 +159,7 @@ class Generation:
         return bool(deleted)
 
     def row(self, stream: str, event_id: str) -> Sequence[object] | None:
-        """One event as `put` takes it; None where it is not there."""
+        """One event as `put` takes it; None where it does not exist."""
         found: Sequence[object] | None = self.connection.execute(
             f"{self.streams[stream].select} WHERE event_id = ?", (event_id,)
         ).fetchone()
@@ -164,7 +171,10 @@ class Generation:
         return [event_id for (event_id,) in self.connection.execute(query, (from_us, to_us))]
 
     def prune(self, before_us: int, limit: int) -> int:
-        """Forget up to `limit` events from before a moment, and the packs that end with them; how many."""
+        """Forget up to `limit` events from before a moment, and the packs that end with them.
+
+        Returns the number of events.
+        """
         forgotten = 0
         for stream in self.streams.values():
             old = f"SELECT event_id FROM {stream.table} WHERE event_us < ? LIMIT ?"
@@ -193,9 +203,9 @@ class Generation:
         )
 
     def forget_late(self, stream: str, row: Sequence[object]) -> None:
-        """Give up the packs that hold an event, or should hold it.
+        """Delete the packs that hold an event or should hold it.
 
-        Every text of the row counts as a key, because another plan may know the event by a key of its own.
+        Every text of the row counts as a key, because another plan may know the event by another key.
         """
         for key in dict.fromkeys(value for value in row[3:] if isinstance(value, str)):
             self.connection.execute(
@@ -208,7 +218,7 @@ class Generation:
 
 
 class _View:
-    """One view, answered from its packs where they can answer, else from its events."""
+    """One view, answered from its packs where possible, else from its events."""
 
     def __init__(self, view: ViewPlan, events: str, packs_table: str) -> None:
         self.entity, self.ttl_us = view.asked_by, view.ttl_us
@@ -225,7 +235,7 @@ class _View:
     def answer(
         self, connection: sqlite3.Connection, key: str | None, at_us: int, result: dict[str, Value]
     ) -> None:
-        """Put the view's features into `result`. In SQL nothing equals null: a null key has no events."""
+        """Put the view's features into `result`. In SQL nothing equals null, so a null key has no events."""
         whole = self.query.view.aggregates
         left = whole if self.packed is None else self.packed.answer(connection, key, at_us, result)
         if left is whole:

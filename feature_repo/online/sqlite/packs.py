@@ -1,12 +1,15 @@
-"""Packs: the older events of a key as suffix aggregates, so that a question reads one row and a handful of
-events instead of ninety days.
+"""Packs: the older events of a key as suffix aggregates. A question reads one row and a few events.
 
-A pack covers all events of a key before `upto_us`. It has one entry an event (in a tiled view, one a tile),
-and each entry holds the aggregates of everything from there to the pack's end. Every window ends after the
-pack, so it takes one such suffix, which a bisection finds. Bounds of windows lie between tiles, so a tile is
-in a window as a whole or not at all, and the last tile of a pack may be a part of one. The newest events stay
-out of the pack, in the tail: a question that comes a little late still finds the pack before it. Packs are a
-cache. A lost pack costs time, never an answer.
+Without packs a question would read all events of ninety days. A pack covers all events of a key before
+`upto_us`. It has one entry for each event, or for each tile in a tiled view. Each entry holds the aggregates
+from there to the end of the pack.
+
+Every window ends after the pack, so it takes one such suffix, which a bisection finds. The bounds of windows
+lie between tiles. A tile is therefore in a window as a whole or not at all. The last tile of a pack may be
+incomplete.
+
+The newest events stay out of the pack, in the tail, so that a question about an earlier moment still finds a
+pack that ends before it. Packs are a cache. A lost pack costs time and changes no answer.
 """
 
 from __future__ import annotations
@@ -26,18 +29,18 @@ from feature_repo.online.base import Value
 from feature_repo.online.pack_format import Pack, decode, encode, entry_of
 from feature_repo.online.pack_terms import PackedWindow, is_packed, merged_suffixes, terms_of
 
-# With more events than this in the tail, a new pack is made. Measured: in each question a row of the tail
-# costs 0.3 to 1 µs, a new pack costs 110 to 200 µs once.
+# With more events than this in the tail, a new pack is made. As measured, a row of the tail costs 0.3 to
+# 1 µs in each question, and a new pack costs 110 to 200 µs once.
 TAIL = 16
 KEPT = 4  # Events that a new pack leaves in the tail.
 FEW = 48  # A key with no more events than this needs no pack.
-BIGGEST = 2**62  # Of a suffix's sum; two of them still fit 64 bits.
+BIGGEST = 2**62  # The greatest sum of a suffix. The sum of two of them still fits 64 bits.
 
 
 def create_table(connection: sqlite3.Connection, table: str) -> None:
     """Make a table of packs where there is none."""
-    # It has a rowid. Without one, the inner pages would hold a part of every body: seven levels instead of
-    # three.
+    # The table has a rowid. Without a rowid, the inner pages would hold a part of every body, and the tree
+    # would have seven levels instead of three.
     times = "upto_us INTEGER, latest_us INTEGER, newest_us INTEGER, start INTEGER"
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {table} (key TEXT, view INTEGER, stream TEXT, {times}, layout TEXT,"
@@ -46,7 +49,7 @@ def create_table(connection: sqlite3.Connection, table: str) -> None:
 
 
 class PackedView:
-    """One view over one table of events, by way of packs."""
+    """One view over one table of events, answered from packs."""
 
     def __init__(self, view: ViewPlan, events: str, packs: str) -> None:
         self.view, self.unit = view, view.hop_us or 1
@@ -84,15 +87,15 @@ class PackedView:
             f" ON CONFLICT (key, view) DO UPDATE SET {replaced}"
         )
         self.delete = f"DELETE FROM {packs} WHERE key = ? AND view = {self.id}"
-        self.noted: dict[str, int] = {}  # Keys whose tail is too long, with the moment of the question.
+        self.noted: dict[str, int] = {}  # Keys whose tail is too long, each with the moment of the question.
 
     def answer(
         self, connection: sqlite3.Connection, key: str | None, at_us: int, result: dict[str, Value]
     ) -> Sequence[Aggregate]:
-        """Put the view's features into `result`, and return the aggregates that it has no answer for.
+        """Put the view's features into `result`. Returns the aggregates that the packs cannot answer.
 
-        These are all of them where the pack is newer than the question, and where a key with many events has
-        no pack.
+        All aggregates are returned where the pack is newer than the question, and where a key with many
+        events has no pack.
         """
         hop_us, entries = self.view.hop_us, 0
         found = connection.execute(self.read, (key,)).fetchone()
@@ -140,7 +143,7 @@ class PackedView:
         return left
 
     def refresh(self, connection: sqlite3.Connection, key: str, at_us: int) -> bool:
-        """Pack what is known of a key at a moment, except its newest events.
+        """Pack the events of a key that are known at a moment, except the newest events.
 
         False where there is nothing to do, or where the key cannot be packed.
         """
@@ -150,8 +153,7 @@ class PackedView:
         events = connection.execute(self.between, (key, old.upto_us if old else LEAST, at_us)).fetchall()
         if len(events) <= TAIL:
             return False
-        # An event that is not known yet at that moment stays out of the pack, and so does everything after
-        # it.
+        # An event that is not known yet at that moment stays out of the pack, with all events after it.
         upto_us = min(
             (events[KEPT - 1][0], *(event_us for event_us, *_, created_us in events if created_us > at_us))
         )
@@ -159,7 +161,7 @@ class PackedView:
         return bool(events) and self._add(connection, key, old, events, upto_us)
 
     def patch(self, connection: sqlite3.Connection, key: str, event_id: str) -> None:
-        """Bring an event into the pack that already ended after it."""
+        """Add an event to the pack that ends after it."""
         old = self._load(connection, key)
         event = connection.execute(self.single, (event_id,)).fetchall()
         if old is not None and event[0][0] >= self.view.lower_us(old.upto_us, self.reach_us):
@@ -168,7 +170,7 @@ class PackedView:
     def _add(
         self, connection: sqlite3.Connection, key: str, old: Pack | None, events: Sequence[Any], upto_us: int
     ) -> bool:
-        """Write the pack with these further events, newest first. A pack beyond 64 bits is given up."""
+        """Write the pack with these further events, newest first. A pack beyond 64 bits is deleted."""
         try:
             pack = self._merged(old, self._pack(events, upto_us))
         except OverflowError:
@@ -180,7 +182,9 @@ class PackedView:
         return True
 
     def _suffixes(self, rows: Sequence[Any]) -> tuple[Sequence[int], Sequence[tuple[int, ...]]]:
-        """The moments of events, newest first, and the terms of the first one, the first two, and so on."""
+        """The times of events, newest first, and the terms of the first event, the first two events, and so
+        on.
+        """
         if not rows:
             return (), ()
         columns = list(zip(*rows, strict=True))

@@ -1,4 +1,4 @@
-"""The SQL of online state: the table of a stream, and a view as one statement over it."""
+"""The SQL of the online state: the table of a stream, and a view as one statement over the table."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.base import Value
 from feature_repo.times import to_us
 
-RESERVED = frozenset(
-    {"format", "generation", "packs", "removed", "refusals", "quarantine"}
-)  # other tables of the state
+# The other tables of the state.
+RESERVED = frozenset({"format", "generation", "packs", "removed", "refusals", "quarantine"})
 
 
 def table_name(name: str, generation: int) -> str:
-    """Generation 0 has the names that files of the first format had."""
+    """The table of a stream, or a shared table, in a generation.
+
+    Tables of generation 0 have the names that they had in the first format.
+    """
     return f"online_{name}_g{generation}" if generation else f"online_{name}"
 
 
@@ -32,8 +34,8 @@ def table_name(name: str, generation: int) -> str:
 class StreamTable:
     """The table of one stream.
 
-    It holds whatever the stream declares, so that a view which comes later finds the events that are there.
-    `indexed` are the columns that the views of a key read.
+    The table holds every column that the stream declares, so that a later view finds the events. `indexed`
+    maps a key to the columns that its views read. `ids` are text, `scales` the decimals of the exact columns.
     """
 
     name: str
@@ -45,6 +47,10 @@ class StreamTable:
 
     @classmethod
     def of(cls, name: str, plan: FeaturePlan, generation: int = 0) -> StreamTable:
+        """The table of a stream for a plan's views.
+
+        `PlanError` where the stream or a column has a name that no table or column can have.
+        """
         views = [v for v in plan.views if v.stream == name]
         scales: dict[str, int] = {}
         for view in views:
@@ -59,23 +65,27 @@ class StreamTable:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", identifier):
                 raise PlanError(f"{identifier!r} is no name for a table or a column")
         if name in RESERVED or re.search(r"_g\d+$", name):
-            raise PlanError(f"{name!r} is no name for a stream: the online state needs it itself")
+            raise PlanError(f"{name!r} is no name for a stream: the online state has a table of this name")
         return cls(name, indexed, stored, ids, scales, generation)
 
     @cached_property
     def table(self) -> str:
+        """The name of the table."""
         return table_name(self.name, self.generation)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
+        """The columns of the table, in order."""
         return ("event_id", "event_us", "created_us", *self.stored)
 
     @cached_property
     def needed(self) -> frozenset[str]:
+        """The columns that an event has to have: the keys and the columns that views read."""
         return frozenset(self.indexed).union(*self.indexed.values())
 
     @cached_property
     def insert(self) -> str:
+        """The statement that adds an event and leaves an event with the same id unchanged."""
         return (
             f"INSERT OR IGNORE INTO {self.table} ({', '.join(self.columns)}) VALUES"
             f" ({', '.join('?' * len(self.columns))})"
@@ -83,19 +93,23 @@ class StreamTable:
 
     @cached_property
     def upsert(self) -> str:
-        """Where the id is known, the new values hold; what they leave out stays."""
+        """The statement that adds an event, or replaces the values of an event with the same id.
+
+        A null leaves the stored value.
+        """
         times = ("event_us = excluded.event_us", "created_us = excluded.created_us")
         fill = ", ".join((*times, *(f"{c} = coalesce(excluded.{c}, {c})" for c in self.stored)))
         return f"{self.insert.replace(' OR IGNORE', '')} ON CONFLICT (event_id) DO UPDATE SET {fill}"
 
     @cached_property
     def select(self) -> str:
+        """The statement that reads all columns; a condition may follow."""
         return f"SELECT {', '.join(self.columns)} FROM {self.table}"
 
     def values(self, event: Mapping[str, object]) -> Iterator[object]:
-        """What is stored of an event: ids as they are, numbers of a declared scale as integers.
+        """The values of an event as they are stored: ids unchanged, numbers of a declared scale as integers.
 
-        What no view reads may be absent.
+        A column that no view reads may be absent. `BadEvent` for a value that cannot be stored.
         """
         for name in self.stored:
             value = event.get(name)
@@ -110,11 +124,12 @@ class StreamTable:
             elif name in self.ids:
                 raise BadEvent(name, value)
             else:
-                yield _plain(name, value)
+                yield _number(name, value)
 
     def ensure(self, connection: sqlite3.Connection) -> None:
-        """Make the table, its columns and its indexes where they are missing; a state that has them all is
-        not written to.
+        """Make the table, its columns and its indexes where they are missing.
+
+        Nothing is written where all of them exist.
         """
         there = {row[1] for row in connection.execute(f"PRAGMA table_info({self.table})")}
         if not there:
@@ -139,9 +154,9 @@ class StreamTable:
 
 
 class ViewQuery:
-    """One view as one statement: every window is a filter over the events of the widest.
+    """One view as one statement, in which every window is a filter over the events of the widest window.
 
-    The statement selects the terms of the functions, as integers. They are finished as offline.
+    The statement selects the terms of the functions, as integers. The functions finish them as offline.
     """
 
     def __init__(self, view: ViewPlan, table: str) -> None:
@@ -155,13 +170,14 @@ class ViewQuery:
             f"FROM {table} WHERE {view.entity} = ?1 AND event_us >= ?3 AND event_us < ?2 AND created_us <= ?2"
         )
         terms: dict[str, int] = {}
-        # Each aggregate with the places of its terms in the answer.
+        # Each aggregate, with the places of its terms in the answer.
         self.places = [(a, [terms.setdefault(t, len(terms)) for t in self._terms(a)]) for a in self.selected]
         self.sql = f"SELECT {', '.join(terms)} {self.source}"
 
     def answer(
         self, connection: sqlite3.Connection, key: str | None, at_us: int, result: dict[str, Value]
     ) -> None:
+        """Put the features of the key at a moment, in microseconds since the epoch, into `result`."""
         row: Sequence[Any] | None = ()
         if self.places:
             try:
@@ -173,8 +189,8 @@ class ViewQuery:
                     raise
                 row = None
         for aggregate, places in self.places:
-            # A product beyond 64 bits becomes a float in SQLite, a sum an error: both are rare, and then the
-            # values are added here.
+            # Beyond 64 bits, SQLite turns a product into a float and a sum into an error. Both are rare. The
+            # values are then added here.
             if row is None or any(isinstance(row[p], float) for p in places):
                 result[aggregate.name] = self.alone(connection, aggregate, key, at_us)
             else:
@@ -185,7 +201,10 @@ class ViewQuery:
     def alone(
         self, connection: sqlite3.Connection, aggregate: Aggregate, key: str | None, at_us: int
     ) -> Value:
-        """One aggregate by itself: what counts in SQL, what adds up from the values."""
+        """One aggregate: counts in SQL, everything else from the values.
+
+        Used where the aggregate has no terms in SQL, or its terms exceed 64 bits.
+        """
         function, column = aggregate.computed_by, aggregate.column
         asked = (key, at_us, self.view.lower_us(at_us, aggregate.window_us))
         if function.counts and function.terms(column):
@@ -201,13 +220,13 @@ class ViewQuery:
         )
 
     def _terms(self, aggregate: Aggregate, bound: str = "") -> list[str]:
-        """What has to be selected for an aggregate, beside others of the view."""
+        """The SQL of an aggregate's terms, for a statement that serves all windows of the view."""
         bound = bound or f"event_us >= ?{3 + self.windows.index(aggregate.window_us)}"
         terms = aggregate.computed_by.terms(aggregate.column)
         return [term.sql.format(bound=bound, source=self.source) for term in terms]
 
     def _finished(self, aggregate: Aggregate, row: Sequence[Any], at_us: int) -> Value:
-        """SQL's null is the term of no events."""
+        """The feature, from its terms. A null in SQL is the term of no events."""
         function, column = aggregate.computed_by, aggregate.column
         state = [
             NOTHING[term.kind] if value is None else value
@@ -216,7 +235,7 @@ class ViewQuery:
         return function.finish(state, at_us, 10 ** self.view.scales.get(column, 0))
 
 
-def _plain(name: str, value: object) -> object:
+def _number(name: str, value: object) -> object:
     if isinstance(value, datetime):
         return to_us(value)
     try:

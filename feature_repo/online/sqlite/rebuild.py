@@ -1,5 +1,7 @@
-"""A new online state is filled beside the one that serves, in small commits while others read and write. One
-commit then puts it in the old one's place.
+"""A new online state, filled beside the state that serves.
+
+The rebuild writes in small commits while other connections read and write. One commit then puts the new state
+in the place of the old state.
 """
 
 from __future__ import annotations
@@ -27,29 +29,30 @@ from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import table_name
 from feature_repo.online.sqlite.transactions import transaction
 
-# How long a commit may keep the one write lock from requests. The number of rows that fit is measured on the
-# way.
+# How long a commit may hold the write lock, which requests need. The rebuild measures how many rows fit.
 COMMIT_S = 0.004
-# The same where nobody else writes. A page that many rows share is then written once: half the time for a
-# million events.
+# The same where nobody else writes. A page that many rows share is then written once, which halves the
+# time for a million events.
 QUIET_COMMIT_S = 0.1
-QUIET_AFTER_S = 5.0  # After so long without another's commit, nobody else writes.
-FIRST, LARGEST = 20, 20_000  # Rows in the first commit, and at most.
+QUIET_AFTER_S = 5.0  # Without a foreign commit for so long, nobody else writes.
+FIRST, LARGEST = 20, 20_000  # Rows in the first commit, and the most rows in any.
 PAGE = 500  # Rows read at a time, without a lock.
 T = TypeVar("T")
 
 
 class RebuildError(FeatureError):
-    """A rebuild that cannot begin; the message says why, and what to do."""
+    """A rebuild that cannot begin. The message says why, and what to do."""
 
 
 class OnlineRebuild:
-    """`with OnlineRebuild(...) as r: r.load_lake(lake); r.carry_over(since_us); r.pack(at_us); r.switch()`.
+    """A rebuild of the online state, as a block.
 
-    The old state goes on where the block ends without a switch, and where the process dies. The connection is
-    the rebuild's own, with `isolation_level=None`, to a file. `pause` is called between two commits, when no
-    lock is held. From the beginning on, whatever anybody pushes or removes goes to both states. The lake does
-    not bring a removed event back.
+    `with OnlineRebuild(...) as r: r.load_lake(lake); r.carry_over(since_us); r.pack(at_us); r.switch()`.
+
+    The old state goes on serving where the block ends without a switch, and where the process dies. The
+    rebuild needs a connection of its own to a file, with `isolation_level=None`. `pause` is called between
+    two commits, when no lock is held. From the beginning on, every event that anybody pushes or removes goes
+    to both states. The lake does not bring a removed event back.
 
     Raises `RebuildError` for any other connection, and on entering while another rebuild of the file runs.
     """
@@ -64,7 +67,7 @@ class OnlineRebuild:
                 "a rebuild needs a database in a file, and a connection without transactions of its own"
                 " (isolation_level=None)"
             )
-        self._lock = FileLock(f"{path}.rebuild.lock")  # The system frees it when the process dies.
+        self._lock = FileLock(f"{path}.rebuild.lock")  # The system frees the lock when the process dies.
         self._version, self._disturbed = self._data_version(), -math.inf
 
     def __enter__(self) -> OnlineRebuild:
@@ -76,10 +79,10 @@ class OnlineRebuild:
                 " give the command again when it has ended"
             ) from None
         try:
-            # Otherwise SQLite overwrites what it deletes, page by page, under the write lock.
+            # Otherwise SQLite overwrites deleted pages, under the write lock.
             self._connection.execute("PRAGMA secure_delete = OFF")
             generations.create_tables(self._connection)
-            self._abandon()  # What a dead rebuild left.
+            self._abandon()  # The tables of a rebuild that died.
             self._begin()
         except BaseException:
             self._lock.release()
@@ -109,9 +112,9 @@ class OnlineRebuild:
         return loaded
 
     def load(self, stream: str, events: Iterable[Loaded]) -> int:
-        """Load events into the new state, except those that were removed since it began.
+        """Load events into the new state, except events that were removed since the rebuild began.
 
-        Returns how many were loaded. Raises what `OnlineState.load` raises.
+        Returns the number of loaded events. Raises what `OnlineState.load` raises.
         """
         known = self._new.streams[stream]
         rows = (
@@ -121,7 +124,7 @@ class OnlineRebuild:
         return self._in_small_commits(rows, partial(self._load, stream))
 
     def remove(self, stream: str, event_ids: Iterable[str]) -> int:
-        """Take events out of the new state; returns how many were there."""
+        """Take events out of the new state. Returns the number of events that were there."""
         return self._in_small_commits(
             event_ids, lambda batch: sum(self._new.take(stream, event_id) for event_id in batch)
         )
@@ -131,8 +134,7 @@ class OnlineRebuild:
         return self._new.ids(stream, from_us, to_us)
 
     def carry_over(self, since_us: int) -> dict[str, int]:
-        """Take over the events that the old state learnt at or after `since_us` and the new one does not
-        have.
+        """Copy the events that the old state learnt at or after `since_us` and that the new state lacks.
 
         Returns the number of events by stream.
         """
@@ -148,7 +150,7 @@ class OnlineRebuild:
             self._in_small_commits(keys, partial(self._refresh, packed, at_us))
 
     def switch(self) -> None:
-        """Make the new state the one that counts. Each connection goes over with its next `follow`."""
+        """Let the new state serve. Each connection changes to it with its next `follow`."""
         with self.transaction():
             self._connection.execute(
                 "UPDATE online_generation SET current = building, building = NULL WHERE building = ?",
@@ -156,9 +158,9 @@ class OnlineRebuild:
             )
 
     def sweep(self) -> None:
-        """Empty and drop the tables of the generations that count no longer.
+        """Empty and drop the tables of the generations that no longer serve.
 
-        The end of the block does it in any case. Readers that never follow should be gone by then.
+        The end of the block does it in any case. Readers that never call `follow` should have ended by then.
         """
         standing = generations.standing(self._connection)
         last = self._connection.execute("SELECT last FROM online_generation").fetchone()[0]
@@ -167,14 +169,14 @@ class OnlineRebuild:
                 for index in [
                     row[1] for row in self._connection.execute(f"PRAGMA index_list({table})") if row[3] == "c"
                 ]:
-                    # 30 ms for a million rows. Without indexes, emptying is a tenth of the work.
+                    # This takes 30 ms for a million rows. Emptying is a tenth of the work without indexes.
                     self._connection.execute(f"DROP INDEX {index}")
                     self._pause()
                 self._empty(table)
                 self._connection.execute(f"DROP TABLE {table}")
 
     def _begin(self) -> None:
-        """Make the new generation, with all columns and indexes that any plan gave the old one."""
+        """Make the new generation, with all columns and indexes that any plan gave the old generation."""
         with self.transaction():
             current, last = self._connection.execute("SELECT current, last FROM online_generation").fetchone()
             number = last + 1
@@ -225,7 +227,7 @@ class OnlineRebuild:
         )
 
         def copied(event_ids: Sequence[str]) -> int:
-            # Under the write lock, so that an event that was removed meanwhile is in neither state.
+            # Under the write lock, so that an event that is removed during the copy is in neither state.
             rows = [
                 row
                 for event_id in event_ids
@@ -266,8 +268,9 @@ class OnlineRebuild:
             last = page[-1]
 
     def _in_small_commits(self, items: Iterable[T], write: Callable[[list[T]], int]) -> int:
-        """Write all items, as many in a commit as its time allows; returns the sum of what the writes
-        return.
+        """Write all items, with as many in a commit as its time allows.
+
+        Returns the sum of the results of the writes.
         """
         rest, size, total = iter(items), FIRST, 0
         while batch := list(islice(rest, size)):

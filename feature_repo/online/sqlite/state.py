@@ -1,7 +1,7 @@
-"""The online state in SQLite: the recent events, and the same windows as offline over them, as of any moment.
+"""The online state in SQLite: the recent events, and the same windows over them as offline, at any moment.
 
 One table a stream holds its events once. A covering index for each key serves the newest events, and packs
-serve the older ones. The caller owns the connection and its transactions: nothing here commits.
+serve the older events. The caller owns the connection and its transactions. No method commits.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, Standing
 from feature_repo.online.sqlite.queries import StreamTable
 
-QUARANTINED = 5_000  # Rows that are kept; the oldest go.
-# Packs that one call makes: a request asks a few views, and its commit should not pay for what others asked.
+QUARANTINED = 5_000  # Rows that are kept. The oldest rows are deleted.
+# Packs that one call makes. A request asks a few views, and its commit should not take long because of the
+# questions of others.
 SETTLED = 6
 
 
 class SqliteOnlineState(OnlineState):
     """The `OnlineState` of one connection.
 
-    It reads and writes the generation that counted when the state was opened, or last followed.
+    It reads and writes the generation that served when the state was opened or last called `follow`.
     """
 
     def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
-        """Make what the plan needs and the file does not have: tables, columns, indexes.
+        """Make the tables, columns and indexes that the plan needs and the file lacks.
 
-        Raises `PlanError` for a stream or a column that no table can be named after, and for a file of a
-        newer format.
+        Raises `PlanError` for a stream or a column whose name no table can have, and for a file of a newer
+        format.
         """
         self.connection, self.plan = connection, plan
         self._on_demand = [step.load() for step in plan.on_demand]
@@ -43,13 +44,13 @@ class SqliteOnlineState(OnlineState):
 
     @staticmethod
     def create_tables(connection: sqlite3.Connection) -> None:
-        """Make the tables that every plan shares. Opening a state makes those of its plan's streams."""
+        """Make the tables that every plan shares. Opening a state makes the tables of its plan's streams."""
         generations.create_tables(connection)
 
     def follow(self) -> None:
-        """Go over to the generation that counts now.
+        """Change to the generation that serves now.
 
-        A writer calls it at the beginning of each transaction; a reader may.
+        A writer calls it at the beginning of each transaction. A reader may call it.
         """
         standing = generations.standing(self.connection)
         if standing != self._standing:
@@ -93,7 +94,7 @@ class SqliteOnlineState(OnlineState):
         return self._current.take(stream, event_id)
 
     def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
-        """Each view answers from its packs where they can, else from its events."""
+        """Each view answers from its packs where possible, else from its events."""
         result: dict[str, Value] = {}
         for view in self._current.views:
             key = keys.get(view.entity)
@@ -103,7 +104,7 @@ class SqliteOnlineState(OnlineState):
         return result
 
     def vector(self, keys: Keys, at_us: int, request: Mapping[str, float | int]) -> dict[str, float | None]:
-        """The aggregates, the request, and what the on-demand functions make of both."""
+        """The aggregates, the request fields, and the outputs of the on-demand functions."""
         known: dict[str, Any] = self.aggregates(keys, at_us)
         known |= request
         for function in self._on_demand:
@@ -111,7 +112,7 @@ class SqliteOnlineState(OnlineState):
         return {name: None if (value := known[name]) is None else float(value) for name in self.plan.features}
 
     def settle(self) -> None:
-        """Pack the keys whose tail questions found too long, a few of them a call."""
+        """Pack keys whose tail was too long in a question, a few keys in each call."""
         left = SETTLED
         for packed in self._current.packed.values():
             while packed.noted and left:
@@ -124,9 +125,9 @@ class SqliteOnlineState(OnlineState):
         return next(self._select(stream, "event_id = ?", (event_id,)), None)
 
     def find_of(self, stream: str, subject_id: str) -> list[dict[str, object]]:
-        """The events whose ids begin with the subject's."""
-        # ";" follows ":": the range holds the ids that begin with the subject's. An id may hold a colon
-        # itself.
+        """The events whose ids begin with the subject's id."""
+        # ";" follows ":", so the range holds the ids that begin with the subject's id. An id may hold
+        # a colon.
         found = self._select(
             stream,
             "event_id >= ? AND event_id < ? ORDER BY event_id",
@@ -135,32 +136,32 @@ class SqliteOnlineState(OnlineState):
         return [event for event in found if event["event_id"] == f"{subject_id}:{event['event_us']}"]
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
-        """From the index of the event times."""
+        """Read from the index of the event times."""
         return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table} WHERE event_us < ?", at_us)
 
     def last_event_us(self, stream: str) -> int | None:
-        """From the index of the event times."""
+        """Read from the index of the event times."""
         return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table}")
 
     def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
-        """Of the generation that counts."""
+        """The ids in the generation that serves."""
         self._stream(stream)
         return self._current.ids(stream, from_us, to_us)
 
     def count(self, stream: str) -> int:
-        """Of the generation that counts."""
+        """The number in the generation that serves."""
         return self._one(f"SELECT count(*) FROM {self._stream(stream).table}") or 0
 
     def columns(self, stream: str) -> frozenset[str]:
-        """The columns of the stream's table, and those of its event id."""
+        """The columns of the stream's table, and the columns of its event id."""
         return columns_of(self.plan, stream, self._stream(stream).stored)
 
     def prune(self, before_us: int, limit: int) -> int:
-        """Of the generation that counts; packs that end with the forgotten events go with them."""
+        """Events of the generation that serves, and the packs that end with the forgotten events."""
         return self._current.prune(before_us, limit)
 
     def refuse(self, stream: str, reason: str, at_us: int) -> None:
-        """The counts outlive a rebuild."""
+        """The counts survive a rebuild."""
         more = (
             "ON CONFLICT (stream, reason) DO UPDATE SET count = count + 1, last_us = max(last_us,"
             " excluded.last_us)"
@@ -196,7 +197,7 @@ class SqliteOnlineState(OnlineState):
     def _write(self) -> None:
         """Before a change outside of a transaction: find out which generations it has to go to."""
         if not self.connection.in_transaction:
-            # Python's own transaction would begin after the generations were looked up.
+            # Python's own transaction would begin only after the generations were read.
             if self.connection.isolation_level is not None:
                 self.connection.execute("BEGIN IMMEDIATE")
             self.follow()
@@ -231,6 +232,6 @@ def _unscaled(value: object, scale: int) -> object:
 
 
 def _as_text(value: object) -> object:
-    """A value for JSON; text where JSON has no exact form for it."""
+    """A value for JSON, or its text where JSON has no exact form for the value."""
     finite = isinstance(value, float) and abs(value) < float("inf")
     return value if value is None or finite or isinstance(value, (bool, int, str)) else str(value)

@@ -1,4 +1,4 @@
-"""One transaction of SQLite: all of it or nothing."""
+"""Transactions of SQLite, of which all is written or nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what the body writes. Whatever the body or the commit raises, undo the transaction and raise
-    that.
+    """Commit what the body writes.
 
-    The connection begins no transactions of its own (`isolation_level=None`), and none is open. The write
-    lock is taken at once; `sqlite3.OperationalError` where it is not free within the busy timeout.
+    An exception of the body or of the commit undoes the transaction and is raised. The connection begins no
+    transactions (`isolation_level=None`), and none is open. The write lock is taken at once.
+    `sqlite3.OperationalError` where the lock is not free within the busy timeout.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -26,7 +26,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """Read one state of the database, whatever others commit meanwhile. Nothing is written."""
+    """Read one state of the database, whatever other connections commit. Nothing is written."""
     connection.execute("BEGIN")
     try:
         yield
@@ -35,6 +35,6 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def roll_back(connection: sqlite3.Connection) -> None:
-    """Undo the open transaction, if there is one: after a full disk SQLite has undone it already."""
+    """Undo the open transaction, if there is one. After a full disk SQLite has undone it already."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")

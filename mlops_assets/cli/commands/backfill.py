@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     add_days(parser, "arrival day, or as-of day of the model group")
     parser.add_argument(
         "--group",
@@ -51,6 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Run the backfill of the arrival days, or the walk-forward of the group model."""
     if options.group == MODEL:
         return walk_forward(options.first, options.last, options.step or 1, options.json)
     if options.step is not None:
@@ -74,13 +76,13 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
     check_range(settings, first, last)
     prepare(settings)
     with DagsterInstance.get() as instance:
-        if group == MONITORING:  # A report is of one day
+        if group == MONITORING:  # A report is about one day
             for day in day_range(first, last):
                 run_job(DAILY, instance, day=day, select=_assets_of(MONITORING, DAILY))
         else:
             selected = _assets_of(group, BACKFILL) if group else None
             if group == INGEST:
-                # A stopped event gets no verdict of its own: ingest of a served day needs its log.
+                # Silence gives no verdict on a stopped event, so ingest of a served day needs its log.
                 selected = [*(selected or ()), AssetKey(PREDICTION_LOG)]
             run_job(BACKFILL, instance, days=(first, last), select=selected)
         if group in (None, FEATURES):
@@ -93,7 +95,7 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
 def walk_forward(first: str, last: str, step: int, as_json: bool) -> dict[str, Any] | None:
     """Train and evaluate as of every `step` days, and report what each version would have caught afterwards.
 
-    Nothing is promoted. What exists already is not made again. Prints the tables, or returns them as data.
+    Nothing is promoted. Existing versions are not made again. Prints the tables, or returns them as data.
     """
     from dagster import DagsterInstance
 
@@ -104,8 +106,8 @@ def walk_forward(first: str, last: str, step: int, as_json: bool) -> dict[str, A
     from mlops_assets.core.judging.walk_weeks import means, steps
     from mlops_assets.pipeline import WALK
     from mlops_assets.resources.lake import to_frame
-    from mlops_assets.steps.training_rows import training_days
-    from mlops_assets.steps.walk_report import walk_partition, walk_tables
+    from mlops_assets.steps.model.training_rows import training_days
+    from mlops_assets.steps.model.walk_report import walk_partition, walk_tables
 
     settings = configured()
     case, as_of_days = case_of(settings), steps(first, last, step)
@@ -117,7 +119,7 @@ def walk_forward(first: str, last: str, step: int, as_json: bool) -> dict[str, A
     prepare(settings)
     with one_at_a_time(settings.home), DagsterInstance.get() as instance:
         for number, as_of in enumerate(as_of_days, 1):
-            # A walk-forward takes hours. A retraining that drift has asked for goes first.
+            # A walk-forward takes hours. A retraining that drift has asked for runs first.
             give_way(instance, MODEL)
             done = evaluate_as_of(settings, lake, instance, as_of)
             print(f"{number} of {len(as_of_days)}: as of {as_of}: {done}", file=sys.stderr, flush=True)

@@ -18,19 +18,20 @@ from mlops_assets.cli.platform import (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("version", type=version, metavar="VERSION", help="a registered version")
-    parser.add_argument("other", type=version, metavar="OTHER", help="the one that it is compared with")
+    parser.add_argument("other", type=version, metavar="OTHER", help="the version that it is compared with")
     add_days(parser, "arrival day")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Quality of both, the difference with its interval, and what each policy would have caught.
+    """The quality of both versions, the difference with its interval, and what each policy would have caught.
 
     Prints a table, or returns the numbers as data.
     """
     from feature_repo.lake.datasets import Lake
     from mlops_assets.resources.registry import registry_of
-    from mlops_assets.steps.past_scores import compare_days
+    from mlops_assets.steps.model.past_scores import compare_days
 
     settings, one, other = configured(), options.version, options.other
     check_range(settings, options.first, options.last)
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
 
 def _side_by_side(compared: Mapping[str, Any]) -> str:
     from mlops_assets.cli.output import padded, readable
-    from mlops_assets.steps.walk_report import shown
+    from mlops_assets.steps.model.walk_report import shown
 
     sides, gap = dict(compared["versions"]), compared["difference"]
     for number, side in sides.items():

@@ -10,17 +10,18 @@ from mlops_assets.cli.arguments import Once
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument(
         "--home",
         type=Path,
         default=Path("var/demo"),
         action=Once,
-        help="where it keeps its state (var/demo); emptied first",
+        help="the folder of its state (var/demo), which is emptied first",
     )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
-    """The demo's summary, where data is asked for. The story itself goes to stderr."""
+    """Play the demo. Returns its summary where data is asked for. The story is printed on stderr."""
     from mlops_assets.cli.demo.story import run_demo
 
     summary = run_demo(options.home)

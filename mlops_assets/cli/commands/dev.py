@@ -9,6 +9,7 @@ from mlops_assets.cli.platform import configured, prepare
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--port", type=int, default=3000, action=Once, help="of Dagster (3000)")
     parser.add_argument(
         "--mlflow-port", type=int, default=5000, action=Once, metavar="PORT", help="of MLflow (5000)"
@@ -16,6 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    """Start Dagster and MLflow's UI, and wait until they end. Raises `DevError` where they cannot run."""
     from mlops_assets.cli.side_processes import check_ports, run_dev
 
     settings = configured()

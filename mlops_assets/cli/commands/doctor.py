@@ -1,4 +1,4 @@
-"""`mlops doctor`: what the platform needs, check by check, and a look at the feeds."""
+"""`mlops doctor`: check everything that the platform needs, and look at the feeds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from feature_repo.errors import FeatureError
 from mlops_assets.cli.output import readable
 from mlops_assets.cli.platform import (
     CommandError,
@@ -18,7 +19,10 @@ from mlops_assets.cli.platform import (
     configured,
     pipeline,
 )
+from mlops_assets.core.use_case import UseCase
 from mlops_assets.errors import listed
+from mlops_assets.resources.environments import Settings
+from serving.contract.subject import BadSubject
 
 LIBRARIES = (
     "dagster",
@@ -34,14 +38,14 @@ LIBRARIES = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """The command takes no arguments."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
     """Print each check with its outcome, or return the outcomes as data.
 
-    The first check that fails is a `CommandError` that says what to do. Of the feeds, one `CommandError`
-    lists every problem.
+    The first check that fails is a `CommandError` that says what to do. One `CommandError` lists every
+    problem of the feeds.
     """
     import ctypes.util
     import importlib.metadata
@@ -61,6 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     check_writable(settings.home)
     findings |= {"home": str(settings.home), "databases": check_databases(settings.home)}
     findings["graph"] = f"{len(list(pipeline().resolve_all_asset_specs()))} assets"
+    findings["features"] = declared_features(settings, case_of(settings))
     findings["lightgbm_loads"] = _lightgbm_loads()
     looks = look_at_feeds(case_of(settings), settings, datetime.now(UTC).date())
     if not options.json:
@@ -70,8 +75,19 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     return findings | {"feeds": [asdict(look) for look in looks]} if options.json else None
 
 
+def declared_features(settings: Settings, case: UseCase) -> str:
+    """How many features the use case's service has; `CommandError` where it names what is not declared."""
+    from mlops_assets.resources.feature_store import feature_store_of
+
+    try:
+        plan = feature_store_of(settings, case).declared(case.feature_service)
+    except (BadSubject, FeatureError) as error:
+        raise CommandError(f"use_case {settings.case_named!r}: {error}") from error
+    return f"{len(plan.features)} of {plan.service}"
+
+
 def _lightgbm_loads() -> bool:
-    """Whether LightGBM can be imported, tried in a process of its own; `CommandError` where it cannot."""
+    """Import LightGBM in a process of its own. `CommandError` where that fails."""
     loaded = subprocess.run(
         [sys.executable, "-c", "import lightgbm"], capture_output=True, text=True, check=False
     )

@@ -11,11 +11,14 @@ from mlops_assets.cli.platform import configured, registry_exists
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """The command takes no arguments."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Print the decisions, the oldest first, or return them as data. `HistoryError` where one is missing."""
+    """Print the decisions, the oldest first, or return them as data.
+
+    `HistoryError` where a decision was altered or is missing.
+    """
     from mlops_assets.resources.decision_history import History
     from mlops_assets.resources.registry_records import head_on_record
 

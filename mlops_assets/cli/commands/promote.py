@@ -10,6 +10,7 @@ from mlops_assets.cli.platform import CommandError, case_of, configured, registr
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument(
         "version", type=version, metavar="VERSION", help="a registered version that was evaluated"
     )
@@ -20,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The decision as the history has it.
+    """The decision, as the history has it.
 
     A person may overrule the gate's judgement, and nothing that would break serving or trust.
     """
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise CommandError(f"there is no version {number}: {untrained(settings)}")
     if options.refuse:
         return reported(settings, lifecycle, lifecycle.decline(number, now(), person(), options.reason))
-    from mlops_assets.steps.judge import standing_against
+    from mlops_assets.steps.model.judge import standing_against
 
     lake, chosen = Lake(settings.lake_root), lifecycle.registry.version(number)
     barred = standing_against(case_of(settings), settings, lake, lifecycle.registry, chosen)

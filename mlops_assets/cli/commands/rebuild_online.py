@@ -9,11 +9,11 @@ from mlops_assets.cli.platform import CommandError, case_of, configured, prepare
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """The command takes no arguments."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """What one run of the `online_store` asset reports."""
+    """The report of one run of the `online_store` asset."""
     from dagster import DagsterInstance
 
     from feature_repo.lake.datasets import Lake

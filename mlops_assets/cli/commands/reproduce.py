@@ -12,6 +12,7 @@ from mlops_assets.cli.platform import CommandError, configured, registry_exists,
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("version", type=version, metavar="VERSION", help="a registered version")
     parser.add_argument(
         "--record",
@@ -23,7 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The digests on record, those of the rebuilt version, and what differs. A difference is no failure."""
+    """The recorded digests, the digests of the rebuilt version, and the differences between them.
+
+    A difference is no failure.
+    """
     from feature_repo.lake.datasets import Lake
     from mlops_assets.cli.reproduction.rebuild_version import reproduce
     from mlops_assets.resources.provenance import ROOT, Record

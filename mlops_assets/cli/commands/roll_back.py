@@ -10,11 +10,12 @@ from mlops_assets.cli.platform import CommandError, configured, registry_exists,
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     add_reason(parser)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The decision as the history has it. Model, features and policy go back together, as one bundle."""
+    """The decision, as the history has it. Model, features and policy return together, as one bundle."""
     from mlops_assets.cli.decision_report import now, person, reported
     from mlops_assets.resources.promotion import lifecycle_of
 

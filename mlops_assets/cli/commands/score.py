@@ -19,6 +19,7 @@ from mlops_assets.cli.platform import (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     add_days(parser, "arrival day")
     parser.add_argument("--out", type=Path, required=True, action=Once, metavar="FILE")
     which = parser.add_mutually_exclusive_group()
@@ -29,13 +30,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the scores of the events that arrived in the range. The file appears whole or not at all."""
+    """Write the scores of the events that arrived in the range.
+
+    The file appears as a whole or not at all.
+    """
     import pyarrow.parquet as pq
 
     from feature_repo.lake.datasets import Lake
     from feature_repo.lake.files import write_whole
     from mlops_assets.resources.registry import registry_of
-    from mlops_assets.steps.past_scores import score_days
+    from mlops_assets.steps.model.past_scores import score_days
 
     settings, out = configured(), options.out
     check_range(settings, options.first, options.last)
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _trained(lake: Any, as_of: str) -> str:
     """The version that was trained as of the day."""
     from mlops_assets.core.keys import TRAINED_MODEL
-    from mlops_assets.steps.version_training import trained_version
+    from mlops_assets.steps.model.version_training import trained_version
 
     if lake.manifest(TRAINED_MODEL, as_of) is None:
         remedy = f"`mlops train --as-of {as_of}` trains that version"

@@ -14,6 +14,7 @@ from mlops_assets.resources.home import bring_up
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--host", default="127.0.0.1", action=Once)
     parser.add_argument("--port", type=int, default=8000, action=Once)
     parser.add_argument("--workers", type=int, default=1, action=Once)
@@ -34,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Start the service in the place of this process, which ends."""
+    """Replace this process by the service."""
     settings = configured()
     bring_up(settings.home)
     if not Path(settings.tracking_uri.removeprefix("sqlite:///")).exists():
@@ -57,6 +58,6 @@ def run(options: argparse.Namespace) -> None:
     words += ["--clock", options.clock, *(["--now", options.now] if options.now else [])]
     words += ["--far-days", str(settings.serving.far_days), "--when-far", settings.serving.when_far]
     sys.stdout.flush()
-    # Ctrl-C while the service's Python begins waits until the service can answer it.
+    # A Ctrl-C during the start of Python waits until the service can handle it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.execv(sys.executable, [sys.executable, "-m", "serving", *words])

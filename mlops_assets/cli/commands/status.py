@@ -1,4 +1,4 @@
-"""`mlops status`: what there is, read from files. It imports neither Dagster nor MLflow and is quick."""
+"""`mlops status`: the state of a home, read from files. It imports no library that takes long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlops_assets.core.keys import FEATURE_VECTORS, PREDICTION_LOG, VERDICTS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes none."""
+    """The command takes no arguments."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mlops_assets.cli.platform import case_of, check_as_of, configured, prepare,
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument(
         "--as-of",
         type=day,
@@ -26,14 +27,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The version and the gate's verdict on it. A refusal is a result and no failure."""
+    """The version, and the verdict of the gate on it. A refusal is a result and no failure."""
     from dagster import DagsterInstance
 
     from feature_repo.lake.datasets import Lake
     from mlops_assets.cli.trainings import one_at_a_time, retrain, undecided
     from mlops_assets.core.keys import EVALUATION, TRAINING_SET
     from mlops_assets.resources.promotion import lifecycle_of
-    from mlops_assets.steps.training_rows import training_days
+    from mlops_assets.steps.model.training_rows import training_days
 
     settings, as_of = configured(), options.as_of
     check_as_of(settings, as_of)

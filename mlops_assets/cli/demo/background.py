@@ -43,7 +43,7 @@ def running(name: str, words: Sequence[str], log: Path) -> Iterator[subprocess.P
 
 @contextmanager
 def stopping_on_sigterm() -> Iterator[None]:
-    """Let a SIGTERM end this process as an error would, so that the processes beside it are stopped."""
+    """Let a SIGTERM end this process like an error, so that the processes beside it are stopped."""
 
     def stop(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -90,9 +90,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_TIMEOUT_S)
-    finally:  # A second Ctrl-C skips the waiting and still leaves nothing running
+    finally:  # A second Ctrl-C skips the wait, and still nothing is left running
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # What it left behind, such as code servers
+            os.killpg(process.pid, signal.SIGKILL)  # The children that it left, such as code servers
         process.wait()
 
 

@@ -19,7 +19,8 @@ Investigate = Callable[[pa.Table, dict[str, str]], pa.Table]
 class Bank:
     """Sends days through the service, over one connection that is kept alive.
 
-    What was reviewed or blocked is investigated, which gives labels. The rest may come back as chargebacks.
+    Reviewed and blocked payments are investigated, which gives labels. All other payments may come back as
+    chargebacks.
     """
 
     port: int
@@ -55,9 +56,10 @@ class Bank:
                         (label["label_timestamp"], label["transaction_id"], label["is_fraud"], True),
                     )
         self._report_until(datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC))
-        self._hang_up()  # the night is longer than a server keeps an idle connection
+        self._hang_up()  # The night is longer than a server keeps an idle connection
 
     def health(self) -> dict[str, Any]:
+        """The answer of the service to `GET /health`."""
         connection = self._connected()
         connection.request("GET", "/health")
         answer = json.loads(connection.getresponse().read())
@@ -65,9 +67,7 @@ class Bank:
         return answer
 
     def _report_until(self, moment: datetime) -> None:
-        """Send the labels that became known before the moment; a payment that was stopped is not charged
-        back.
-        """
+        """Send the labels that became known before the moment. A stopped payment has no chargeback."""
         batch = []
         while self._due and self._due[0][0] < moment:
             known, transaction_id, is_fraud, investigated = heapq.heappop(self._due)

@@ -33,19 +33,19 @@ ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "docs" / "demo.toml"
 HISTORY_DAYS = 60
 LAST_DAY_AFTER = 7  # Served days after the swap. Some of them mature
-MOST_SERVED_DAYS = 34  # The story takes about 22. A bank on which no version ever passes ends with an error
+MOST_SERVED_DAYS = 34  # The story takes about 22. The demo fails on a bank where no version ever passes
 RETRAINING_TIMEOUT_S = 240.0
 MARKER = ".mlops-demo"
 SENSOR, SENSOR_TAG = "retrain_on_drift", "dagster/sensor_name"
 
 
 class DemoFailed(PlatformError):
-    """The story did not come to its end. The message says where it stopped."""
+    """The story did not come to its end. The message names the step where it stopped."""
 
 
 @dataclass
 class Story:
-    """What has happened so far, in simulated days."""
+    """The events of the story so far, in simulated days."""
 
     injected: date
     detected: str | None = None
@@ -56,7 +56,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Beside:
-    """The processes beside the demo's own, and the port of the service."""
+    """The two processes beside the demo, and the port of the service."""
 
     daemon: Popen[bytes]
     service: Popen[bytes]
@@ -64,9 +64,9 @@ class Beside:
 
 
 def run_demo(home: Path) -> dict[str, Any]:
-    """Play the loop in an emptied `home` and write `summary.json` there. Returns the summary.
+    """Play the loop in an emptied `home`, and write `summary.json` there. Returns the summary.
 
-    Raises `DemoFailed` where it breaks off.
+    Raises `DemoFailed` where the story stops early.
     """
     started = time.monotonic()
     home = home.absolute()
@@ -122,7 +122,7 @@ def run_demo(home: Path) -> dict[str, Any]:
 def _first_version(
     instance: DagsterInstance, settings: Settings, registry: ModelRegistry, first_served: date
 ) -> Version:
-    """Make the days before the first served one, and train the version that serves first."""
+    """Make the days before the first served day, and train the version that serves first."""
     from mlops_assets.cli.instance import run_job
     from mlops_assets.pipeline import BACKFILL, ONLINE, RETRAINING
 
@@ -139,7 +139,7 @@ def _first_version(
 
 @contextmanager
 def _beside(settings: Settings) -> Iterator[Beside]:
-    """The Dagster daemon and the scoring service, while the block lasts."""
+    """The Dagster daemon and the scoring service, for as long as the block runs."""
     port, logs = free_port(), settings.home / "logs"
     daemon = ["dagster._daemon", "run", "-m", "mlops_assets.definitions"]
     service = ["serving", "--home", str(settings.home), "--name", settings.use_case, "--port", str(port)]
@@ -163,7 +163,7 @@ def _serve_days(
     beside: Beside,
     first_served: date,
 ) -> date:
-    """Play one day after the other until some days after the swap. Returns the day after the last one."""
+    """Play day after day until some days after the swap. Returns the day after the last played day."""
     from mlops_assets.cli.instance import run_job
     from mlops_assets.pipeline import BUSINESS, DAILY, RETRAINING
 
@@ -189,7 +189,7 @@ def _serve_days(
 def _swapped(registry: ModelRegistry, bank: Bank, story: Story) -> bool:
     """Whether the service swapped to a version that was measured on the changed world.
 
-    One that was measured on earlier days may be better, and it is not the end of the story.
+    A version that was measured on earlier days may be better, but it does not end the story.
     """
     now = registry.champion()
     if now is None or now.version == bank.versions[-1]:
@@ -201,7 +201,7 @@ def _swapped(registry: ModelRegistry, bank: Bank, story: Story) -> bool:
 
 
 def simulated_bank() -> Any:
-    """The bank of the demo's configuration, with its truth. The demo plays the world.
+    """The bank of the demo's configuration, with its truth, which only the demo knows.
 
     The platform sees only what the bank sends.
     """
@@ -239,7 +239,7 @@ def _drifted(instance: DagsterInstance, day: date) -> bool:
 
 
 def _follow_sensor(instance: DagsterInstance, job: str, story: Story, daemon: int) -> bool:
-    """Wait until the sensor has looked at what failed, and until a retraining that it asked for has ended.
+    """Wait until the sensor has seen the failed checks, and until the retraining that it asked for has ended.
 
     Returns whether there was a retraining.
     """

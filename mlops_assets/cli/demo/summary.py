@@ -1,4 +1,4 @@
-"""How the demo ends: the summary as data, and a table that a person can read."""
+"""The end of the demo: the summary as data, and a table for a person."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlops_assets.core.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_DRIFT
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import to_table
 from mlops_assets.resources.registry import Version
-from mlops_assets.steps.matured_days import worth_by_day
+from mlops_assets.steps.monitoring.matured_days import worth_by_day
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def summarize(
 
 
 def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) -> None:
-    """The days as a table, and where to look next."""
+    """The days as a table, and the places to look at next."""
     from rich.console import Console
     from rich.table import Table
 
@@ -96,7 +96,7 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
         swapped: f"then version {summary['versions']['after']} takes over",
     }
     for row in to_table(worth_by_day(FRAUD, lake, settings, last)).to_pylist():
-        if row["day"] not in drifted:  # payments of the days before the service that came late
+        if row["day"] not in drifted:  # Late payments of the days before the service
             continue
         share = "" if row["caught_share"] is None else f"{row['caught_share']:.0%}"
         values = [
@@ -132,7 +132,7 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
 
 
 def _reviews(row: dict[str, Any]) -> str:
-    """How many were done, and of how many where those were too many."""
+    """The number of reviews that were done, and of how many where there were too many."""
     return f"{row['reviews']:,}" + (
         f" of {row['reviews'] + row['not_reviewed']:,}" if row["not_reviewed"] else ""
     )

@@ -16,7 +16,7 @@ DAYS_NAMED = 3
 def outcome(
     partitions: Mapping[str, Days], training_set: str | None, models: Mapping[str, str]
 ) -> dict[str, str | None]:
-    """The digests that a person compares."""
+    """The digests that a person compares, by name."""
     vectors = json.dumps(sorted(partitions.get(FEATURE_VECTORS, {}).items()))
     return {
         "feature_vectors": hashlib.sha256(vectors.encode()).hexdigest(),
@@ -27,9 +27,9 @@ def outcome(
 
 
 def differing_code(record: Record, code: Path, rebuilt: Record | None) -> list[str]:
-    """What differs in code, lock file, versions, configuration and declarations of features, in words.
+    """The differences in code, use case, lock file, versions, configuration and declarations, in words.
 
-    A version reads as recorded against now.
+    A difference of versions names the recorded version, then the present version.
     """
     differs = []
     if code_digest(code) != record.code["code_digest"]:
@@ -38,6 +38,9 @@ def differing_code(record: Record, code: Path, rebuilt: Record | None) -> list[s
             f"commit {commit} has "
             + ("a dirty tree: what was changed is not recorded" if dirty else "code of another digest")
         )
+    of_case = [one.code.get("use_case_commit", "none")[:12] for one in (record, rebuilt or record)]
+    if of_case[0] != of_case[1]:
+        differs.append(f"use case of commit {of_case[0]} against {of_case[1]}")
     if lock_digest(code) != record.code["lock_digest"]:
         differs.append("lock file")
     now = rebuilt.runtime if rebuilt else record.runtime
@@ -56,7 +59,7 @@ def differing_code(record: Record, code: Path, rebuilt: Record | None) -> list[s
 def differing_days(
     record: Record, days: Mapping[str, Days], unvalidated: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """The datasets that differ, with their days, a dataset before those that are made of it."""
+    """The datasets that differ, with their days, from cause to effect."""
     differs = []
     for dataset, recorded in record.partitions.items():
         there, changed = (

@@ -1,7 +1,7 @@
-"""A version made again from its record, in a home of its own, and the digests of both compared.
+"""A version made again from its record, in a home of its own, and the comparison of both.
 
-The code of the recorded commit makes it, in processes of its own. That code and this package share the record
-and the names of assets that `dagster asset materialize` takes.
+The code of the recorded commit makes the version, in processes of its own. That code and this package share
+the record and the names of assets that `dagster asset materialize` takes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mlops_assets.cli.reproduction.workshop import Workshop, plant, received, st
 from mlops_assets.core.keys import TRAINED_MODEL, TRAINING_SET
 from mlops_assets.resources.provenance import Record
 
-# Both assets and what the recorded code has between them
+# Both assets and the assets that the recorded code has between them
 MODEL_STEPS = f'key:"{TRAINING_SET}"+ and +key:"{TRAINED_MODEL}"'
-# What has to be identical. Features are compared day by day.
+# These digests have to be identical. Features are compared day by day.
 MADE = ("training_set", "evaluation_fit", "model")
 
 
 @dataclass(frozen=True)
 class RebuiltVersion:
-    """The digests of both versions. `differs` names what was not the same, from cause to effect.
+    """The digests of both versions. `differs` names the differences, from cause to effect.
 
     An input can differ although the outcome is identical. `from_lake` counts the partitions of raw data whose
-    files the lake still had, `from_source` those that were read again.
+    files the lake still had. `from_source` counts the partitions that were read from the source again.
     """
 
     recorded: Mapping[str, str | None]
@@ -50,8 +50,8 @@ def reproduce(
     """Rebuild a version with the recorded code, from a worktree of the repository at `root`.
 
     Raw days come from `lake` where it has files with the recorded digests, else from the source of the
-    recorded configuration. Its relative paths start at `base`. `say` gets a line for each step. Raises
-    `CannotReproduce` where the rebuild cannot begin.
+    recorded configuration. The relative paths of the configuration start at `base`. `say` gets a line for
+    each step. Raises `CannotReproduce` where the rebuild cannot begin.
     """
     with (
         tempfile.TemporaryDirectory(prefix="mlops-reproduce-") as folder,

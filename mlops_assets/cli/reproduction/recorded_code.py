@@ -1,4 +1,4 @@
-"""The code that a version was trained with, and a Python that has the packages it was trained with."""
+"""The code that a version was trained with, and a Python with the packages that it was trained with."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class CannotReproduce(PlatformError):
 def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]) -> Iterator[Path]:
     """The folder of the recorded code: a worktree of its commit, removed after the block.
 
-    A dirty tree or a folder without git is no commit. Then the tree at `root` is used, if its code has the
-    recorded digest. `CannotReproduce` where neither is there.
+    A dirty tree, or a folder without git, is no commit. The tree at `root` is then used, if its code has the
+    recorded digest. `CannotReproduce` where neither exists.
     """
     commit, clean = record.code["git_commit"], record.code["git_dirty"] == "false"
     if not clean and code_digest(root) == record.code["code_digest"]:
@@ -34,8 +34,7 @@ def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]
         return
     if commit == "none":
         raise CannotReproduce(
-            f"it was trained outside a git checkout, and the code in {root} is not that which it was trained"
-            " with"
+            f"it was trained outside a git checkout, and the code in {root} is other code than its own"
         )
     if not git(root, "rev-parse", "--git-dir"):
         raise CannotReproduce(
@@ -61,9 +60,10 @@ def checkout(record: Record, root: Path, place: Path, say: Callable[[str], None]
 
 
 def interpreter(code: Path, root: Path, place: Path, say: Callable[[str], None]) -> Path:
-    """The Python for the recorded code. It is this one where the lock file is the same.
+    """The Python for the recorded code.
 
-    Otherwise it is that of a new environment at `place`, made from the recorded lock file.
+    It is this Python where the lock file is the same. Otherwise it is the Python of a new environment at
+    `place`, made from the recorded lock file.
     """
     if lock_digest(code) == lock_digest(root):
         say("environment: this one, as the lock file is the same")

@@ -1,4 +1,4 @@
-"""A home of its own, in which recorded code works on recorded input with the recorded configuration."""
+"""A separate home, in which the recorded code works on the recorded input with the recorded configuration."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mlops_assets.resources.provenance import RECORD, Days, Record, inputs
 INSTANCE = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 # Settings of this process. The version was made without them.
 FOREIGN = ("MLOPS_", "MLFLOW_", "DAGSTER_", "PYTHON")
-# Names of errors before their message. They say less than the message.
+# The class of an error before its message. It says less than the message.
 ERRORS = re.compile(r"^(?:mlops_assets|feature_repo|serving|dagster)[\w.]*: ")
 
 
 class Workshop:
-    """The recorded code at `code` under the interpreter `python`. It writes to `home` and nowhere else."""
+    """The recorded code at `code` under the interpreter `python`. It writes only to `home`."""
 
     def __init__(self, python: Path, code: Path, home: Path, record: Record, base: Path) -> None:
         self._python, self._code, self._home, self._recorded = python, code, home, record
@@ -91,19 +91,19 @@ class Workshop:
 
 
 def received(record: Record) -> list[str]:
-    """The datasets that are made of nothing in the lake: their files are there, or come from the source."""
+    """The datasets that are made from nothing in the lake. Their files exist, or come from the source."""
     return [name for name in record.partitions if name == PREDICTION_LOG or name.startswith("raw_")]
 
 
 def _is_ingested(dataset: str, recorded: Mapping[str, Days]) -> bool:
-    """Whether a dataset is made before any feature, by the names of a record."""
+    """Whether a dataset exists before any feature, by the names of a record."""
     return dataset in (PREDICTION_LOG, VERDICTS) or dataset.startswith("raw_") or f"raw_{dataset}" in recorded
 
 
 def plant(record: Record, lake: Lake, to: Lake) -> dict[str, set[str]]:
     """Copy the days of raw data whose files `lake` has with the recorded digests. Returns dataset -> days.
 
-    The files count, whatever the partitions of `lake` hold by now.
+    Only the files count. The partitions of `lake` may hold other files by now.
     """
     planted: dict[str, set[str]] = {name: set() for name in received(record)}
     for dataset in planted:

@@ -1,8 +1,7 @@
-"""A source is where raw rows come from; what it gives has canonical names and fixed types, so that a lake of
-many days stays one table.
+"""A source delivers raw rows with canonical names and fixed types, so that all days of a lake are one table.
 
-A raw table has, after its own columns, `malformed` (what could not be read of a row, null for a row that
-could; see `Malformed`) and `arrival_day`.
+A raw table has two more columns after the columns of its stream: `malformed` has the values of a row that
+could not be read (null for a row without such values, see `Malformed`), and `arrival_day`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.core.data.parsing import Unread
+from mlops_assets.core.data.values.column_values import Unread
 from mlops_assets.errors import PlatformError
 
 ARRIVAL_DAY = "arrival_day"
@@ -24,9 +23,9 @@ MALFORMED = "malformed"
 
 
 class SourceError(PlatformError):
-    """A feed as a whole cannot be read; the message names the file, the column or the value.
+    """A feed as a whole cannot be read. The message names the file, the column or the value.
 
-    Several things may be wrong with its configuration.
+    A feed can have several problems.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -36,20 +35,22 @@ class SourceError(PlatformError):
 
 @dataclass(frozen=True)
 class Malformed:
-    """The columns of one row that could not be read, and where the row stood, such as `tx.csv, line 14`;
-    empty where nobody knows.
+    """The values of one row that could not be read, by column, and the place of the row.
+
+    A place is such as `tx.csv, line 14`. It is empty where the place is unknown.
     """
 
     unread: Mapping[str, Unread]
     place: str = ""
 
     def encode(self) -> str:
+        """The text in the column `malformed`."""
         columns = {name: [value.text, value.why] for name, value in self.unread.items()}
         return json.dumps({"format": 2, "place": self.place, "columns": columns}, ensure_ascii=False)
 
     @classmethod
     def decode(cls, encoded: str) -> Malformed:
-        """Homes of before hold column -> text, without a reason or a place."""
+        """The value of an encoded text. Older homes hold column -> text, without a reason or a place."""
         values = json.loads(encoded)
         if values.get("format") != 2:
             return cls({name: Unread(text, "") for name, text in values.items()})
@@ -59,26 +60,26 @@ class Malformed:
 
 
 class Source(Protocol):
-    """Raw rows by the day on which the platform learnt of them. No rows means that nothing was delivered."""
+    """Raw rows by the day on which the platform learnt of them. A day without a delivery has no rows."""
 
     def rows(self, dataset: str, first: date, last: date) -> pa.Table:
         """The rows of a stream that arrived from `first` to `last`, both included, as its raw table.
 
-        `dataset` names a stream of the use case: its events, its labels or a further feed. Labels arrive by
-        `label_timestamp`, other rows by `created_timestamp`.
+        `dataset` names a stream of the use case: its events, its labels or a further feed. The day of
+        `label_timestamp` (UTC) is the arrival day of a label, that of `created_timestamp` for other rows.
+        Raises `SourceError` where the feed cannot be read.
         """
         ...
 
 
 @dataclass(frozen=True)
 class FileRows:
-    """What is in one file of a feed, so that it need not be read again while it does not change: how many
-    rows arrived on which day (ISO).
+    """The content of one file of a feed. It saves reading an unchanged file again.
 
-    `version` changes when the file does. `rows` is None where nobody asked for days of the file yet. `span`
-    is the first and last day of arrival of whatever the file holds, None where it has no rows. `rows` may be
-    of days up to `delay_days` after that: labels become known later than their events. `problem` says
-    why the file could not be read.
+    `version` changes with the file. `rows` has the number of rows by arrival day (ISO), and is None until
+    somebody asks for days of the file. `span` is the first and the last arrival day in the file, None without
+    rows. Labels become known later than their events, so `rows` can have days up to `delay_days` after the
+    span. `problem` says why the file cannot be read.
     """
 
     version: str
@@ -90,23 +91,22 @@ class FileRows:
 
 @runtime_checkable
 class Holdings(Protocol):
-    """A source that can say what its files hold, also of days that are long made.
-
-    One that makes its rows as they are asked for cannot.
-    """
+    """A source that can say what its files hold, of ingested days too. A simulator has no files."""
 
     def holdings(
         self, dataset: str, first: date, last: date, known: Mapping[str, FileRows]
     ) -> dict[str, FileRows]:
-        """Every file of a stream with rows that arrived from `first` to `last`, by name; what `known` says of
-        a file that has not changed is taken for it.
+        """Every file of a stream with rows that arrived from `first` to `last`, by name.
+
+        Files that have not changed since `known` are not read. Raises `SourceError`.
         """
         ...
 
 
 def by_day(table: pa.Table, first: date, last: date) -> dict[str, pa.Table]:
-    """Split a raw table into one table a day (ISO), without `arrival_day`; a day on which nothing arrived has
-    an empty one.
+    """Split a raw table into a table for each day (ISO) from `first` to `last`, without `arrival_day`.
+
+    A day without arrivals has an empty table.
     """
     days = table.column(ARRIVAL_DAY).cast(pa.int32()).to_numpy()
     rows = table.drop_columns([ARRIVAL_DAY])

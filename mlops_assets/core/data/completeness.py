@@ -1,8 +1,6 @@
-"""What a feed holds beyond what was taken of it: rows of days that are already made, and labels whose ids
-match no event.
+"""Rows of a feed that count nowhere: rows of days that are already ingested, and labels without an event.
 
-Neither is a fault of a single row, so validation cannot see it: all rows are in order, and none of them
-counts.
+Validation cannot find them, because each single row is correct.
 """
 
 from __future__ import annotations
@@ -14,18 +12,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# A feed that fits matches most of its labels; even a platform of a few days matches some. One label in fifty
-# is chance: short ids repeat.
+# A sound feed matches most of its labels, and some even on a platform that is a few days old. Short ids
+# match by chance in one label of fifty.
 NEARLY_NONE = 0.02
-# Without a likely cause: so many labels, and events for as long as labels take to come. Fewer are those of a
-# platform that is younger than its feed.
+# The number of labels from which ids without a likely cause count as broken. A platform that is younger than
+# its feed has fewer.
 FEWEST = 10
-# A way of writing is the cause if it brings most of the labels home; ids that are alike by chance are a few.
+# A way of writing is the cause if it matches most of the labels. Chance matches a few.
 MOST = 0.5
 SHOWN = 3
 _PACKED = re.compile(r"\.(gz|zst|zstd|bz2|xz)$", re.IGNORECASE)
 
-# Each undoes one way of writing; together they are applied in this order.
+# Patterns that undo a way of writing an id. "Several of these" applies them in this order.
 WAYS = {
     "a decimal part (.0)": ((r"\.0+$", ""),),
     "white space": ((r"\s+", ""),),
@@ -39,9 +37,7 @@ TOGETHER = "several of these"
 
 @dataclass(frozen=True)
 class Taken:
-    """What was taken of a day: its rows, and how many of them came from which file (None where that was not
-    recorded).
-    """
+    """The ingested rows of a day, and their number by file (None where that was not recorded)."""
 
     rows: int
     files: Mapping[str, int] | None = None
@@ -49,9 +45,9 @@ class Taken:
 
 @dataclass(frozen=True)
 class Match:
-    """How many of some labels are about an event that is known, and why not where nearly none is.
+    """How many of some labels match a known event.
 
-    The ids are examples of both forms.
+    `cause` is the likely reason where nearly none match. The ids are examples of both forms.
     """
 
     labels: int
@@ -62,12 +58,13 @@ class Match:
 
     @property
     def nearly_none(self) -> bool:
+        """Whether no more labels match than by chance."""
         return self.matched <= NEARLY_NONE * self.labels
 
     def broken(self, old_enough: bool) -> bool:
-        """Whether the ids are written in two ways.
+        """Whether labels and events write their ids in two ways.
 
-        `old_enough`: there are events for as long as labels usually take.
+        `old_enough` says that the events go back as far as labels usually take to come.
         """
         return (
             bool(self.labels)
@@ -77,19 +74,17 @@ class Match:
 
 
 def untaken(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken]) -> dict[str, int]:
-    """By day, how many rows more (or fewer, negative) the files hold now than were taken; days on which that
-    is the same are left out.
+    """How many more rows the files hold now than were ingested, by day (negative: fewer).
 
-    `held`: day -> file -> rows. A file that is gone took nothing away: what was taken of it is on record.
-    Days that were never taken are no concern.
+    `held` is day -> file -> rows. Days without a difference are left out, and days that were never ingested.
+    A missing file makes no difference, because its ingested rows are on record.
     """
     found = {}
     for day in sorted(taken):
         now, then = held.get(day, {}), taken[day]
         total = sum(now.values())
-        if total == then.rows and (
-            then.files is None or _known_as(now) == _known_as(then.files)
-        ):  # as it was, or moved, or packed
+        # Moved and packed files are the same files.
+        if total == then.rows and (then.files is None or _known_as(now) == _known_as(then.files)):
             continue
         if then.files is None:
             difference = max(total - then.rows, 0)
@@ -102,9 +97,7 @@ def untaken(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken]) -
 
 
 def gone(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken], days: Iterable[str]) -> list[str]:
-    """The files that rows of `days` were taken from, and that are there no more: these days made again would
-    be without them.
-    """
+    """The missing files that rows of `days` came from. Ingesting these days again would lose their rows."""
     found = set()
     for day in days:
         here = {name for name, _ in _known_as(held.get(day, {}))}
@@ -117,16 +110,14 @@ def gone(held: Mapping[str, Mapping[str, int]], taken: Mapping[str, Taken], days
 
 
 def _known_as(files: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Files by their name without folders and packings: another one with as many rows is a late file where
-    the first was tidied away.
-    """
+    """Names without folders and packings, with the rows. Moving or packing a file does not change them."""
     return sorted((_PACKED.sub("", path.rsplit("/", 1)[-1]).lower(), rows) for path, rows in files.items())
 
 
 def match_ids(labels: pa.Array, events: pa.ChunkedArray, ways: Sequence[str] = (*WAYS, TOGETHER)) -> Match:
-    """Compare the ids of labels, each once, with those of events.
+    """Compare the distinct ids of labels with the ids of events.
 
-    Where nearly none match, look for the one of `ways` of writing that sets them apart.
+    Where nearly none match, `cause` is the first of the `ways` of writing whose removal makes most match.
     """
     labels = pc.unique(labels)
     known = pc.is_in(labels, value_set=events.combine_chunks())
@@ -136,11 +127,11 @@ def match_ids(labels: pa.Array, events: pa.ChunkedArray, ways: Sequence[str] = (
         return found
     alone = labels.filter(pc.invert(known))
     for way in ways:
-        plain, others = _plainly(alone, way), _plainly(events.combine_chunks(), way)
-        alike = pc.is_in(plain, value_set=others)
+        stripped, others = _without(alone, way), _without(events.combine_chunks(), way)
+        alike = pc.is_in(stripped, value_set=others)
         if int(pc.sum(alike).as_py() or 0) >= MOST * len(labels):
             pairs = alone.filter(alike).slice(0, SHOWN)
-            partners = pc.index_in(plain.filter(alike).slice(0, SHOWN), value_set=others)
+            partners = pc.index_in(stripped.filter(alike).slice(0, SHOWN), value_set=others)
             return Match(
                 len(labels),
                 matched,
@@ -152,8 +143,8 @@ def match_ids(labels: pa.Array, events: pa.ChunkedArray, ways: Sequence[str] = (
     return Match(len(labels), matched, None, tuple(alone.slice(0, SHOWN).to_pylist()), examples)
 
 
-def _plainly(ids: pa.Array, way: str) -> pa.Array:
-    """The ids without what a way of writing adds to them."""
+def _without(ids: pa.Array, way: str) -> pa.Array:
+    """The ids with one way of writing undone, or all of them."""
     for name, patterns in WAYS.items():
         if way not in (name, TOGETHER):
             continue

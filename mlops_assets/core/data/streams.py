@@ -1,5 +1,6 @@
-"""The streams of a use case as tables: their columns, what an accepted row satisfies, and how repeats are
-told apart. All of it follows from the declarations.
+"""The streams of a use case as tables: columns, the schema of an accepted row, and the rule for repeats.
+
+All of it follows from the declarations.
 """
 
 from __future__ import annotations
@@ -10,32 +11,32 @@ from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED
-from mlops_assets.core.data.parsing import TYPES, Kind
+from mlops_assets.core.data.values.value_rules import TYPES, Kind
 from mlops_assets.core.keys import quarantined, raw
 from serving.contract.subject import Event, Feed, Key, Labels, Number, Subject, Text
 from serving.contract.subject.event import TEXT_LENGTH, Column
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pandera.pandas import Check, DataFrameSchema, Hypothesis
 
 FIRST_DAY = date(2000, 1, 1)  # A time before it comes from a clock that was never set.
 EVENT_TIMESTAMP, CREATED_TIMESTAMP = "event_timestamp", "created_timestamp"
 LABEL_TIMESTAMP = "label_timestamp"
 
-Highest = Mapping[str, float]  # Number -> its highest believable value, where a configuration says one
+Highest = Mapping[str, float]  # highest believable value by the name of a Number, as configured
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of rows, as it is taken in.
+    """One stream of rows and how it is ingested.
 
-    `kinds` are its columns in order. `key` identifies a row, `order` sorts the accepted rows of a day, and of
-    rows with one key the least by `prefer` is kept. `arrival` is the time whose day is the arrival day.
-    `once`: a key that was accepted on one day is not accepted on another.
+    `kinds` are its columns in order. `key` identifies a row. `order` sorts the accepted rows of a day. Among
+    rows of one key, the row that sorts first by `prefer` is kept. `arrival` is the time column whose day is
+    the arrival day. With `once`, a key that one day accepted is not accepted on another day.
     """
 
     dataset: str
@@ -54,29 +55,29 @@ class Stream:
 
     @property
     def quarantined(self) -> str:
-        """The dataset of the rows that do not hold."""
+        """The dataset of the quarantined rows."""
         return quarantined(self.dataset)
 
     @property
     def columns(self) -> pa.Schema:
-        """The accepted rows."""
+        """The columns of the accepted rows."""
         return pa.schema([(name, TYPES[kind]) for name, kind in self.kinds.items()])
 
     @property
     def raw_columns(self) -> pa.Schema:
-        """What a source delivers: the columns, then `malformed` and `arrival_day`."""
+        """The columns that a source delivers: those of the stream, then `malformed` and `arrival_day`."""
         return self.columns.append(pa.field(MALFORMED, pa.string())).append(
             pa.field(ARRIVAL_DAY, pa.date32())
         )
 
     def schema(self, arrival_day: date | None = None) -> DataFrameSchema:
-        """What an accepted row satisfies; with `arrival_day`, none of its times is after that day."""
+        """The schema of an accepted row. With `arrival_day`, none of its times is after that day."""
         return self.build_schema(arrival_day)
 
     def delivered(self, columns: Mapping[str, Any]) -> pa.Table:
-        """Typed columns as a raw table: nothing malformed, on the day of `arrival`.
+        """Typed columns as a raw table without malformed values, for sources such as simulators.
 
-        For sources that make their rows themselves, such as simulators.
+        The day of the column `arrival` is the arrival day.
         """
         rows = pa.table({name: pa.array(columns[name], TYPES[kind]) for name, kind in self.kinds.items()})
         days = rows.column(self.arrival).cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
@@ -87,7 +88,7 @@ class Stream:
 def streams_of(subject: Subject, highest: Highest | None = None) -> tuple[Stream, ...]:
     """The streams of a use case: its events, its labels, then its further feeds.
 
-    `highest` takes the place of the declared `high` of a believable Number.
+    `highest` replaces the declared `high` of a believable Number.
     """
     return (
         event_stream(subject.event, highest),
@@ -116,7 +117,7 @@ def event_stream(event: Event, highest: Highest | None = None) -> Stream:
 def label_stream(event: Event, labels: Labels) -> Stream:
     """The stream of labels.
 
-    Several labels of one event are history, not an error: the verdicts weigh contradictions.
+    Several labels of one event are no error. The verdicts decide between them.
     """
     return Stream(
         labels.dataset,
@@ -204,6 +205,7 @@ def _column(column: Column, believable: Highest) -> Any:
 
 
 def _time_checks(arrival_day: date | None) -> list[Check | Hypothesis]:
+    import pandas as pd
     import pandera.pandas as pa
 
     checks: list[Check | Hypothesis] = [

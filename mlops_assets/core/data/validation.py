@@ -1,7 +1,7 @@
-"""Every raw row ends as accepted, as a duplicate, or in quarantine with its reasons; the three always add up
-to what came in.
+"""Every raw row becomes accepted, a duplicate, or quarantined with its reasons.
 
-What a row must look like is a pandera schema of the use case; nothing here knows what the columns mean.
+The three counts add up to the number of rows received. A pandera schema says what a row must look like. This
+module does not know what the columns mean.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops_assets.core.data.base import MALFORMED, Malformed, SourceError
-from mlops_assets.core.data.parsing import TYPES, WORDS, Kind, Unread, read_column
+from mlops_assets.core.data.base import SourceError
+from mlops_assets.core.data.quarantine import Reasons, malformed_rows, quarantined_rows, quoted
+from mlops_assets.core.data.values.column_values import Unread, read_column
+from mlops_assets.core.data.values.value_rules import Kind
 from mlops_assets.errors import PlatformError
 
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameSchema
 
-REASON = "reason"
 CONFLICT = "conflicting duplicate"
 MISSING = "missing"
-LONGEST_QUOTE = 80  # characters of a value in a reason; the whole of it stands in its column
 _UNTRIMMED = r"^\s|\s$|^$"
 
 Known = AbstractSet[str] | pd.Index
 
 
 class CountsDoNotReconcile(PlatformError):
-    """Rows were lost or invented on the way: received is not accepted + duplicate + quarantined."""
+    """Rows were lost or invented: received is not accepted + duplicate + quarantined."""
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         self.counts = dict(counts)
@@ -42,12 +42,12 @@ class CountsDoNotReconcile(PlatformError):
 
 @dataclass(frozen=True)
 class Validation:
-    """`quarantined` holds every value as text, as it came, and `reason`: what is wrong, by "; " where it is
-    several things.
+    """The rows of one arrival day, sorted.
 
-    A reason is a short text that is the same for all rows, such as `price: not a number`, and in parentheses
-    what it is about: the text that stood there, where, and what to do. `reasons` counts the short ones, the
-    most frequent first; `examples` has a whole one of each.
+    `quarantined` holds every value as its original text, and the column `reason`. Several reasons of a row
+    are joined by "; ". A reason is a short text that is equal for all rows, such as `price: not a number`.
+    Details follow in parentheses: the value, its place, and what to do. `reasons` counts the rows by short
+    reason, the most frequent first. `examples` has one reason with details for each.
     """
 
     accepted: pd.DataFrame
@@ -63,6 +63,7 @@ class Validation:
 
     @property
     def counts(self) -> dict[str, int]:
+        """The number of rows: "received", "accepted", "duplicate" and "quarantined"."""
         return {
             "received": self.received,
             "accepted": len(self.accepted),
@@ -82,10 +83,11 @@ def validate(
 ) -> Validation:
     """Sort the rows of one arrival day into accepted, duplicate and quarantined.
 
-    Of rows that agree in every column of the schema the first counts and the others are duplicates. Of rows
-    that agree in `key` only, the least by `prefer` and then by all the columns is kept, whatever order they
-    came in, and the others are quarantined. A key that is in `known` was accepted on another day. `known` is
-    a `MultiIndex` where the key has several columns. Accepted rows are sorted by `order`.
+    Rows that agree in every column of the schema are duplicates of the first of them. Of rows that agree only
+    in `key`, the row that sorts first by `prefer` and then by all columns is kept, whatever the order of
+    arrival. The others are quarantined. A row whose key is in `known`, the keys that other days accepted, is
+    quarantined. `known` is a `MultiIndex` where the key has several columns. Accepted rows are sorted by
+    `order`. Raises `SourceError` where a column of the schema is missing.
     """
     raw = raw.reset_index(drop=True)
     kinds = schema_kinds(schema)
@@ -93,7 +95,7 @@ def validate(
     nullable = {name for name, column in schema.columns.items() if column.nullable}
     for name in kinds:
         if name not in nullable:
-            reasons.add(frame[name].isna().to_numpy() & ~reasons.about(name), f"{name}: {MISSING}")
+            reasons.add(frame[name].isna().to_numpy() & ~reasons.unread_in(name), f"{name}: {MISSING}")
     readable = frame[~reasons.mask].astype({name: "bool" for name, kind in kinds.items() if kind == "flag"})
     for row, reason, value in _failures(readable, schema):
         reasons.add_row(row, reason, value)
@@ -109,12 +111,12 @@ def validate(
     accepted = accepted.sort_values([*order], kind="stable", ignore_index=True)
     counts, examples = reasons.summary()
     return Validation(
-        accepted, _quarantined(raw, frame, kinds, reasons), len(duplicate), len(raw), counts, examples
+        accepted, quarantined_rows(raw, frame, kinds, reasons), len(duplicate), len(raw), counts, examples
     )
 
 
 def schema_kinds(schema: DataFrameSchema) -> dict[str, Kind]:
-    """How the values of each column are to be read, by the type that the schema gives it."""
+    """The kind of each column, derived from its type in the schema."""
     by_type: dict[str, Kind] = {
         "str": "id",
         "object": "id",
@@ -125,63 +127,12 @@ def schema_kinds(schema: DataFrameSchema) -> dict[str, Kind]:
     return {name: by_type[str(column.dtype)] for name, column in schema.columns.items()}
 
 
-class _Reasons:
-    """What is wrong with which row, in the order in which it was found: the short reason, and what it is
-    about.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self.mask = np.zeros(rows, dtype=bool)
-        self.found: dict[int, dict[str, str]] = {}
-        self._about: dict[str, np.ndarray] = {}
-
-    def add(self, rows: np.ndarray, reason: str) -> None:
-        for row in np.flatnonzero(rows):
-            self.add_row(int(row), reason)
-
-    def add_row(self, row: int, reason: str, about: str = "") -> None:
-        self.mask[row] = True
-        self.found.setdefault(row, {}).setdefault(reason, about)
-
-    def unreadable(
-        self, unread: Mapping[int, Unread], places: Mapping[int, str], name: str, kind: Kind
-    ) -> None:
-        rows = self.about(name).copy()
-        rows[list(unread)] = True
-        self._about[name] = rows
-        head = f"not {WORDS[kind]}"
-        for row, value in unread.items():
-            remedy = value.why.removeprefix(head).removeprefix("; ")
-            at = f" in {places[row]}" if places.get(row) else ""
-            self.add_row(
-                row, f"{name}: {head}", f"{_quoted(value.text)}{at}" + (f"; {remedy}" if remedy else "")
-            )
-
-    def about(self, name: str) -> np.ndarray:
-        return self._about.get(name, np.zeros(len(self.mask), dtype=bool))
-
-    def text(self, row: int) -> str:
-        return "; ".join(
-            f"{reason} ({about})" if about else reason for reason, about in self.found[row].items()
-        )
-
-    def summary(self) -> tuple[dict[str, int], dict[str, str]]:
-        """How many rows have each reason, the most frequent first, and the first whole reason of each."""
-        counts: dict[str, int] = {}
-        examples: dict[str, str] = {}
-        for row in sorted(self.found):
-            for reason, about in self.found[row].items():
-                counts[reason] = counts.get(reason, 0) + 1
-                examples.setdefault(reason, f"{reason} ({about})" if about else reason)
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))), examples
-
-
-def _read(raw: pd.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pd.DataFrame, _Reasons]:
-    """The schema's columns as their types, null where a value could not be read."""
+def _read(raw: pd.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pd.DataFrame, Reasons]:
+    """The schema's columns with their types, and the reasons. A value that cannot be read is null."""
     if absent := [name for name in kinds if name not in raw]:
         raise SourceError(f"column {absent[0]!r} is missing; there are {', '.join(map(str, raw.columns))}")
-    reasons = _Reasons(len(raw))
-    malformed = _malformed(raw)
+    reasons = Reasons(len(raw))
+    malformed = malformed_rows(raw)
     places = {row: found.place for row, found in malformed.items()}
     columns: dict[str, Any] = {}
     for name, kind in kinds.items():
@@ -189,24 +140,16 @@ def _read(raw: pd.DataFrame, kinds: Mapping[str, Kind]) -> tuple[pd.DataFrame, _
         unread = unread | {
             row: found.unread[name] for row, found in malformed.items() if name in found.unread
         }
-        reasons.unreadable(unread, places, name, kind)
+        reasons.add_unread(unread, places, name, kind)
     return pd.DataFrame(columns, index=raw.index), reasons
-
-
-def _malformed(raw: pd.DataFrame) -> dict[int, Malformed]:
-    """What the source could not read already, by row."""
-    if MALFORMED not in raw:
-        return {}
-    return {int(str(row)): Malformed.decode(text) for row, text in raw[MALFORMED].dropna().items()}
 
 
 def _typed(values: pd.Series, kind: Kind) -> tuple[pd.Series, dict[int, Unread]]:
     if str(values.dtype) == {"number": "float64", "time": "datetime64[us, UTC]", "flag": "bool"}.get(kind):
         return values, {}
     array = _arrow(values)
-    if kind == "id" and pa.types.is_string(
-        array.type
-    ):  # text is an id already: what a feed's words mean, its source has said
+    # A text is an id: the source has already applied the rules of its feed.
+    if kind == "id" and pa.types.is_string(array.type):
         if not pc.any(pc.match_substring_regex(array, _UNTRIMMED)).as_py():
             return values.astype(object), {}
         trimmed = pc.utf8_trim_whitespace(array)
@@ -226,7 +169,7 @@ def _typed(values: pd.Series, kind: Kind) -> tuple[pd.Series, dict[int, Unread]]
 def _arrow(values: pd.Series) -> pa.Array:
     try:
         array = pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column of mixed types: every value by its text
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column of mixed types
         array = pa.array([None if pd.isna(value) else str(value) for value in values], type=pa.string())
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
@@ -234,7 +177,7 @@ def _arrow(values: pd.Series) -> pa.Array:
 def _failures(frame: pd.DataFrame, schema: DataFrameSchema) -> list[tuple[int, str, str]]:
     """(row, reason, value) of every check that a row fails.
 
-    A failure that is of no row in particular is an error of the schema and is raised.
+    Raises pandera's `SchemaErrors` for a failure without a row: the schema itself is wrong.
     """
     from pandera.errors import SchemaErrors
 
@@ -252,7 +195,7 @@ def _failures(frame: pd.DataFrame, schema: DataFrameSchema) -> list[tuple[int, s
             .astype(str)
             .where(wide, cases["column"].astype(str) + ": " + cases["check"].astype(str))
         )
-        values = cases["failure_case"].map(_quoted).where(~wide, "")
+        values = cases["failure_case"].map(quoted).where(~wide, "")
         found = pd.DataFrame(
             {"row": cases["index"].astype("int64"), "reason": texts, "value": values}
         ).drop_duplicates(["row", "reason"])
@@ -261,7 +204,7 @@ def _failures(frame: pd.DataFrame, schema: DataFrameSchema) -> list[tuple[int, s
 
 
 def _repeats(frame: pd.DataFrame, key: list[str], prefer: list[str]) -> tuple[pd.Index, pd.Index]:
-    """The rows that say again what another says, and those that contradict the one which is kept."""
+    """The exact repeats of a row, and the rows that contradict the row that is kept."""
     repeated = frame[frame.duplicated(key, keep=False)]
     exact = repeated.index[repeated.duplicated(keep="first")]
     different = repeated.drop(index=exact)
@@ -270,45 +213,8 @@ def _repeats(frame: pd.DataFrame, key: list[str], prefer: list[str]) -> tuple[pd
     return exact, different.index[different.duplicated(key, keep="first")]
 
 
-def _quarantined(
-    raw: pd.DataFrame, frame: pd.DataFrame, kinds: Mapping[str, Kind], reasons: _Reasons
-) -> pd.DataFrame:
-    rows = np.flatnonzero(reasons.mask)
-    malformed = _malformed(raw)
-    columns: dict[str, list[str | None]] = {}
-    for name, kind in kinds.items():
-        columns[name] = _texts(frame[name].iloc[rows], raw[name].iloc[rows], kind)
-        for place, row in enumerate(rows):
-            if int(row) in malformed and name in malformed[int(row)].unread:
-                columns[name][place] = malformed[int(row)].unread[name].text
-    columns[REASON] = [reasons.text(int(row)) for row in rows]
-    table = pd.DataFrame(columns, dtype=object)
-    return table.sort_values([*table.columns], kind="stable", ignore_index=True)
-
-
-def _texts(typed: pd.Series, raw: pd.Series, kind: Kind) -> list[str | None]:
-    """The values as text; those that could not be read as they came."""
-    array = pa.array(typed, type=TYPES[kind], from_pandas=True)
-    if kind == "time":
-        local = array.cast(pa.timestamp("us")).cast(pa.string())
-        array = pc.binary_join_element_wise(pc.replace_substring(local, " ", "T"), "Z", "")
-    texts: list[str | None] = array.cast(pa.string()).to_pylist()
-    for row in np.flatnonzero(typed.isna().to_numpy() & raw.notna().to_numpy()):
-        texts[row] = str(raw.iloc[row])
-    return texts
-
-
-def _quoted(value: object) -> str:
-    """The beginning of a value on one line; what cannot be seen, such as a line end or a space that does not
-    break, is escaped.
-    """
-    text = str(value)
-    seen = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[:LONGEST_QUOTE])
-    return f'"{seen}"' if len(text) <= LONGEST_QUOTE else f'"{seen}…"'
-
-
 def _among(frame: pd.DataFrame, key: Sequence[str], known: Known) -> np.ndarray:
-    """Which rows have a key that is known."""
+    """Whether the key of each row is known."""
     if isinstance(known, pd.MultiIndex):
         return np.asarray(pd.MultiIndex.from_frame(frame[list(key)]).isin(known))
     return frame[key[0]].isin(_as_index(known)).to_numpy()

@@ -1,6 +1,6 @@
-"""The verdicts of a whole history at once.
+"""The verdicts of a whole history at once, for millions of events.
 
-The rule is that of `serving.contract.verdicts.verdict_events`, for millions of events.
+The rule is `serving.contract.verdicts.verdict_events`, which gives the verdicts of one event.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.times import DAY_US
-from mlops_assets.core.data.parsing import TYPES
 from mlops_assets.core.data.streams import CREATED_TIMESTAMP, EVENT_TIMESTAMP, LABEL_TIMESTAMP
+from mlops_assets.core.data.values.value_rules import TYPES
 from serving.contract.subject import Number, Subject
 
 TIME: Final = "datetime64[us, UTC]"
@@ -24,8 +24,8 @@ TIME: Final = "datetime64[us, UTC]"
 def verdict_columns(subject: Subject) -> pa.Schema:
     """The columns of the `verdicts` dataset.
 
-    `event_timestamp` and `created_timestamp` are both when the verdict became known. When the event happened
-    is `{noun}_timestamp`.
+    `event_timestamp` and `created_timestamp` both say when the verdict became known. `{noun}_timestamp` says
+    when the event happened.
     """
     event = subject.event
     return pa.schema(
@@ -51,15 +51,14 @@ def verdicts_known(
     end: pd.Timestamp,
     horizon_days: int | None = None,
 ) -> pd.DataFrame:
-    """The verdicts that became known in [start, end), as rows of `verdict_columns`, in the order of becoming
-    known.
+    """The verdicts that became known in [start, end), as rows of `verdict_columns`.
 
-    `events` must hold whatever can get a verdict then (labelled ones however old), and `labels` all labels of
-    those up to `end`. Labels of other events wait and are left out. Silence brings no verdict to
-    `withheld_ids`, nor to any event where the use case says that silence is unknown. With `horizon_days` a
-    label and an event whose days of arrival (UTC) lie further apart have nothing to do with each other, so
-    that a day's verdicts do not depend on how much is looked at. Raises `ValueError` for an id that occurs
-    twice among the events.
+    Rows are sorted by the time of becoming known and by id. `events` must hold every event that can get a
+    verdict in that time, labelled events of any age among them. `labels` must hold all labels of these events
+    up to `end`. Labels of other events are left out. Silence brings no verdict to `withheld_ids`, and none at
+    all where the use case declares silence as unknown. With `horizon_days`, a label does not count for an
+    event if their days of arrival (UTC) lie further apart. Otherwise the verdicts of a day would depend on
+    how many days are read. Raises `ValueError` for an id that occurs twice among the events.
     """
     ids = pd.Index(events[subject.event.id])
     if not ids.is_unique:
@@ -98,8 +97,9 @@ def verdicts_known(
 
 
 def latest_verdicts(subject: Subject, verdicts: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
-    """The latest verdict on each event that was known before `as_of`: the event's id, the label, known; by
-    id.
+    """The latest verdict on each event that was known before `as_of`.
+
+    The columns are the event's id, the label and `known`, the time of becoming known. Rows are sorted by id.
     """
     event_id, label = subject.event.id, subject.labels.name
     known = verdicts.loc[verdicts[EVENT_TIMESTAMP] < as_of, [event_id, label, EVENT_TIMESTAMP]]
@@ -111,8 +111,10 @@ def latest_verdicts(subject: Subject, verdicts: pd.DataFrame, as_of: pd.Timestam
 def _labels_that_stand(
     subject: Subject, ids: pd.Index, labels: pd.DataFrame, learnt_us: np.ndarray, horizon_days: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of what is known of an event at one moment, the latest label: (position among `ids`, when it became
-    known in microseconds, whether it is positive), by position and moment.
+    """For each event and moment at which labels became known, the latest of these labels.
+
+    Returns three arrays, sorted by position and moment: the position among `ids`, the moment in microseconds,
+    and whether the label is positive.
     """
     position = ids.get_indexer(pd.Index(labels[subject.event.id]))
     label_us, positive = _us(labels[LABEL_TIMESTAMP]), labels[subject.labels.name].to_numpy(dtype=bool)

@@ -1,4 +1,4 @@
-"""How well a version did on past events: how well it ranked them, and what each policy would have caught."""
+"""The results of a version on past events: how well it ranks them, and what each policy would have caught."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from mlops_assets.core.data.verdict_history import latest_verdicts
-from mlops_assets.core.judging import measures as m
-from mlops_assets.core.judging.bootstrap import clusters, paired_bootstrap
-from mlops_assets.core.judging.money import Costs, business_report, reviewed_at_capacity
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.measuring import measures as m
+from mlops_assets.core.judging.measuring.bootstrap import clusters, paired_bootstrap
+from mlops_assets.core.judging.measuring.money import business_report, reviewed_at_capacity
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words, as_column
 from serving.contract.policy import Policy, decide
@@ -28,10 +29,7 @@ RESAMPLES = 500
 
 @dataclass(frozen=True)
 class Quality:
-    """How well scores rank and say what they claim, on events whose verdict is known.
-
-    Null: these events do not define it.
-    """
+    """The quality of scores on events with a known verdict. An undefined measure is null."""
 
     average_precision: float | None
     roc_auc: float | None
@@ -39,17 +37,17 @@ class Quality:
     calibration_error: float | None
 
     def stored(self, subject: Subject) -> dict[str, float | None]:
-        """By the names of reports, such as `card_precision_at_k`."""
+        """The values by the names of reports, such as `card_precision_at_k`."""
         return _renamed(asdict(self), subject)
 
 
 @dataclass(frozen=True)
 class Caught:
-    """What one policy would have done to the events of mature days.
+    """The results of one policy on the events of mature days.
 
-    A positive that was stopped, or reviewed within the day's capacity, is caught. `cost` is what was missed,
-    reviewed and insulted, by the configured costs. Values and cost are in the unit of the value column, or in
-    cases. An event that has no verdict takes a review like any other.
+    A positive is caught if it was stopped, or reviewed within the capacity of the day. `cost` is the cost of
+    missed positives, reviews and insults. Values and cost are in the unit of the value column, or in cases.
+    An event without a verdict takes a review like any other event.
     """
 
     positive_value: float
@@ -62,24 +60,24 @@ class Caught:
     cost: float
 
     def stored(self, subject: Subject) -> dict[str, float | None]:
-        """By the names of reports, such as `caught_money`."""
+        """The values by the names of reports, such as `caught_money`."""
         return _renamed(asdict(self), subject)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one version, in the order of the events, and the thresholds that it decides by."""
+    """The scores of one version in the order of the events, and its thresholds."""
 
     scores: m.Scores
     policy: Policy
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Average precision of one version minus that of another on the same events, with a percentile interval.
+class PrecisionDifference:
+    """The difference in average precision of two versions on the same events, with a percentile interval.
 
-    `resampled` names those of the `clusters` that let it vary most, and `clusters` how many groups each has.
-    Null where it is undefined, or where a resample had no positive in it.
+    `clusters` has the number of groups by name. `resampled` is the name by which the difference varies most.
+    Figures are null where they are undefined, and the interval also where a resample has no positive.
     """
 
     average_precision: float | None
@@ -91,14 +89,14 @@ class Difference:
     clusters: Mapping[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the numbers of groups beside the others."""
-        plain = asdict(self)
-        del plain["clusters"]
-        return {**plain, **self.clusters}
+        """The values for JSON. The numbers of groups are at the top level."""
+        values = asdict(self)
+        del values["clusters"]
+        return {**values, **self.clusters}
 
 
 def known_verdicts(subject: Subject, verdicts: pd.DataFrame) -> pd.Series:
-    """The latest verdict on each event (a nullable boolean), by the event's id."""
+    """The latest verdict on each event as a nullable boolean, indexed by the event's id."""
     latest = latest_verdicts(subject, verdicts, END)
     return latest.set_index(subject.event.id)[subject.labels.name].astype("boolean")
 
@@ -106,11 +104,10 @@ def known_verdicts(subject: Subject, verdicts: pd.DataFrame) -> pd.Series:
 def with_verdicts(
     subject: Subject, events: pd.DataFrame, known: pd.Series, mature_until: date
 ) -> pd.DataFrame:
-    """The events with their label (null: unknown), `mature`, and `day`, the day of their arrival (UTC).
+    """The events with their label (null for unknown), `mature`, and `day`, the arrival day (UTC).
 
-    An event that happened up to the day `mature_until` is mature. Where silence says nothing, only an event
-    with a label is. The verdict on a later event does not count even if there is one: positives are known
-    earlier than negatives, and would stand alone.
+    An event is mature if it happened up to the day `mature_until`. Where silence is unknown, it also needs a
+    label. A verdict on a later event does not count, because positives are known earlier than negatives.
     """
     verdict = events[subject.event.id].map(known).astype("boolean")
     mature = utc_days(events["event_timestamp"]) <= pd.Timestamp(mature_until)
@@ -124,7 +121,7 @@ def with_verdicts(
 
 
 def quality(subject: Subject, rows: pd.DataFrame, scores: m.Scores, k: int) -> Quality:
-    """The quality on the rows of `with_verdicts` that have a verdict."""
+    """The quality of the scores on the rows of `with_verdicts` that have a verdict."""
     labels, inspected = rows[subject.labels.name], subject.inspected
     known = labels.notna().to_numpy(dtype=bool)
     flags, values = labels[known].to_numpy(dtype=bool), scores[known]
@@ -143,10 +140,7 @@ def quality(subject: Subject, rows: pd.DataFrame, scores: m.Scores, k: int) -> Q
 def by_thresholds(
     subject: Subject, rows: pd.DataFrame, scored: Scored, reviews_per_day: int
 ) -> npt.NDArray[Any]:
-    """The decision on every event, as the service would have made it.
-
-    An event that is too much for the team on the day of its arrival passes.
-    """
+    """The decision of the service on each event. A review beyond the capacity of the arrival day passes."""
     decisions = subject.decisions
     made = np.array(
         [decide(score, scored.policy, decisions) for score in scored.scores.tolist()], dtype=object
@@ -160,17 +154,13 @@ def by_thresholds(
 def by_capacity(
     subject: Subject, rows: pd.DataFrame, scores: m.Scores, reviews_per_day: int
 ) -> npt.NDArray[Any]:
-    """The decisions of a team that reviews the highest scores of a day's arrivals, as many as it gets
-    through.
-
-    It stops nothing.
-    """
+    """The decisions of a team that reviews the highest scores of each arrival day, and stops nothing."""
     reviewed = reviewed_at_capacity(scores, rows["day"], reviews_per_day)
     return np.where(reviewed, subject.decisions.looks, subject.decisions.passes)
 
 
-def caught(subject: Subject, rows: pd.DataFrame, decisions: npt.NDArray[Any], costs: Costs) -> Caught:
-    """What the decisions would have come to on the mature rows of `with_verdicts`."""
+def caught(subject: Subject, rows: pd.DataFrame, decisions: npt.NDArray[Any], costs: AppliedCosts) -> Caught:
+    """The results of the decisions on the mature rows of `with_verdicts`."""
     words = Words.of(subject)
     made = rows.assign(decision=decisions)[rows["mature"].to_numpy(dtype=bool)]
     verdicts = made[[subject.event.id, subject.labels.name]]
@@ -192,8 +182,8 @@ def caught(subject: Subject, rows: pd.DataFrame, decisions: npt.NDArray[Any], co
     )
 
 
-def policies(subject: Subject, rows: pd.DataFrame, scored: Scored, costs: Costs) -> dict[str, Caught]:
-    """What a version would have caught by its own thresholds, and what a team with its highest scores."""
+def policies(subject: Subject, rows: pd.DataFrame, scored: Scored, costs: AppliedCosts) -> dict[str, Caught]:
+    """The results of a version by its own thresholds, and by the highest scores at capacity."""
     own = by_thresholds(subject, rows, scored, costs.reviews_per_day)
     capacity = by_capacity(subject, rows, scored.scores, costs.reviews_per_day)
     return {
@@ -209,8 +199,8 @@ def difference(
     other: m.Scores,
     seed: int,
     confidence: float = 0.95,
-) -> Difference:
-    """How much better `one` ranks the rows that have a verdict than `other`."""
+) -> PrecisionDifference:
+    """The average precision of `one` minus that of `other`, on the rows with a verdict."""
     labels = rows[subject.labels.name]
     known = labels.notna().to_numpy(dtype=bool)
     flags = labels[known].to_numpy(dtype=bool)
@@ -218,17 +208,17 @@ def difference(
     counts = {name: len(np.unique(codes)) for name, codes in groups.items()}
     own, others = (_defined(partial(m.average_precision, flags, scores[known])) for scores in (one, other))
     if own is None or others is None:
-        return Difference(None, None, None, confidence, 0, next(iter(groups)), counts)
+        return PrecisionDifference(None, None, None, confidence, 0, next(iter(groups)), counts)
     by, drawn = paired_bootstrap(flags, one[known], other[known], groups, seed, RESAMPLES)
     low, high = (
         None if np.isnan(drawn).any() else float(np.quantile(drawn, q))
         for q in ((1 - confidence) / 2, (1 + confidence) / 2)
     )
-    return Difference(own - others, low, high, confidence, RESAMPLES, by, counts)
+    return PrecisionDifference(own - others, low, high, confidence, RESAMPLES, by, counts)
 
 
 def stored_names(subject: Subject) -> dict[str, str]:
-    """The names that reports have for what is called otherwise here."""
+    """The names in reports, by the field names of this module, where the two differ."""
     words = Words.of(subject)
     return {
         "positives": as_column(words.positives),

@@ -1,4 +1,4 @@
-"""Whether the service can compute a candidate's features: what it lacks of streams and columns."""
+"""The streams and columns that the service lacks for the features of a candidate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.contract.subject import Flag, Subject
 
 
 def request_fields(subject: Subject) -> tuple[str, ...]:
-    """What the service knows of an event besides its keys: its numbers, its words, and when it happened."""
+    """The names of the values of an event that the service knows besides its keys, its time among them."""
     values = (column.name for column in subject.event.columns if not isinstance(column, Flag))
     return (*values, "event_time_us")
 
@@ -20,10 +20,10 @@ def lacking(
     serving: FeaturePlan | None,
     columns: Mapping[str, Collection[str]],
 ) -> list[str]:
-    """What serving does not have of the streams and columns that the candidate's vector is computed from.
+    """The inputs of the candidate's features that serving lacks, each in words.
 
-    `serving` is the plan that serves now, `columns` what the service stores of an event of each stream. A
-    first version may use any of those streams.
+    `serving` is the plan that serves now. `columns` are the columns that the service stores, by stream. A
+    first version may use any of these streams.
     """
     streams = set(columns) if serving is None else {view.stream for view in serving.views} & set(columns)
     missing = []

@@ -1,20 +1,18 @@
-"""Candidate, champion and baseline on the same mature rows, with intervals that say how much of a difference
-is luck.
-"""
+"""Candidate, champion and baseline on the same mature rows, with intervals for the effect of chance."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_assets.core.judging import measures as m
-from mlops_assets.core.judging.bootstrap import (
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.evaluation_record import Evaluation
+from mlops_assets.core.judging.measuring import measures as m
+from mlops_assets.core.judging.measuring.bootstrap import (
     Codes,
     Drawn,
     calibration_by_chance,
@@ -26,81 +24,11 @@ from mlops_assets.core.judging.bootstrap import (
     weighted_average_precision,
     weighted_value_saved,
 )
-from mlops_assets.core.judging.money import Costs, reviewed_at_capacity
-from mlops_assets.core.judging.slices import Slice, measure_slices
+from mlops_assets.core.judging.measuring.money import reviewed_at_capacity
+from mlops_assets.core.judging.measuring.slices import measure_slices
 from mlops_assets.core.learning.splits import utc_days
 from mlops_assets.core.words import Words
 from serving.contract.subject import Subject
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the gate decides on.
-
-    An undefined metric is NaN here, with its reason in `undefined`, and a NaN is a refusal.
-    """
-
-    rows: int
-    positives: int
-    clusters: Mapping[str, int]  # how many groups there are, under names such as "routes"
-    resampled: str  # of `clusters`, those by which the difference varies most
-    first_day: str
-    last_day: str
-    k: int
-    reviews_per_day: int
-    reference: str  # "champion", "baseline" where there is none, or "none"
-    metrics: Mapping[str, Mapping[str, float]]  # of "candidate", "champion", "baseline", as far as given
-    undefined: Mapping[str, str]
-    difference: float  # average precision, candidate minus reference
-    bootstrap: tuple[float, ...]  # the same on each resample
-    # 90 %, of the two's average precision and value saved, and of the difference of each
-    intervals: Mapping[str, tuple[float, float]]
-    slices: tuple[Slice, ...]
-    # the candidate's relative calibration error, were its scores right, on each draw of labels
-    calibration_by_chance: tuple[float, ...] = ()
-    # events of the same days without a verdict: no figure here is about them
-    unknown_rows: int | None = None
-    unknown_value: float | None = None  # the sum of their values; None where cases are counted
-    train_rows: int | None = None
-    train_positive_share: float | None = None
-    # how many times larger, or smaller, than expected the values are; see `evaluate`
-    value_factor: float | None = None
-    value: str | None = None  # the name of the value column
-
-    def lower_bound(self, confidence: float) -> float:
-        """Below which the true difference lies with a chance of at most 1 - confidence (percentile bootstrap,
-        one-sided); NaN if undefined.
-        """
-        return float(np.quantile(self.bootstrap, 1 - confidence)) if self.bootstrap else math.nan
-
-    @property
-    def positive_share(self) -> float:
-        """The share of positives in the holdout, from 0 to 1; NaN without rows."""
-        return self.positives / self.rows if self.rows else math.nan
-
-    @property
-    def unknown_share(self) -> float | None:
-        """The share of events without a verdict on the holdout's days; None where it was not asked."""
-        total = self.rows + (self.unknown_rows or 0)
-        return None if self.unknown_rows is None or not total else self.unknown_rows / total
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, NaN as null, the resamples as their quantiles.
-
-        The counts of `clusters` stand beside the other values, and the value column gives its name to what is
-        about it, as in "unknown_weight" and "weight_factor".
-        """
-        plain = {**asdict(self), "unknown_share": self.unknown_share}
-        plain |= plain.pop("clusters")
-        name, unknown, factor = (plain.pop(key) for key in ("value", "unknown_value", "value_factor"))
-        if name is not None:
-            plain |= {f"unknown_{name}": unknown, f"{name}_factor": factor}
-        plain |= {name: _quantiles(getattr(self, name)) for name in ("bootstrap", "calibration_by_chance")}
-        plain["slices"] = [
-            {**asdict(one), "difference": one.difference, "bootstrap": _quantiles(one.bootstrap)}
-            for one in self.slices
-        ]
-        return _without_nan(plain)
 
 
 def evaluate(
@@ -109,7 +37,7 @@ def evaluate(
     candidate: m.Scores,
     champion: m.Scores | None,
     baseline: m.Scores | None,
-    costs: Costs,
+    costs: AppliedCosts,
     k: int,
     seed: int,
     resamples: int = 200,
@@ -118,15 +46,15 @@ def evaluate(
     expected_values: npt.ArrayLike | None = None,
     unknown_values: npt.ArrayLike | None = None,
 ) -> Evaluation:
-    """Measure the scores on the mature rows of E, `holdout`, whose order they have.
+    """Measure the scores on the mature rows `holdout`. Scores are in the order of the rows.
 
     `holdout` has the event's keys, the columns of slices and value, event_timestamp and the label. `train`
-    (the same columns) is what the candidate's evaluation fit was trained on, `expected_values` what values
-    are known to look like, such as those of the champion's holdout. With them the evaluation says whether
-    labels and values are believable, which no comparison of two models on the same spoilt rows can say.
-    `value_factor` is the largest ratio, either way, of the mean or the median of the values in E or in
-    `train` to the expected one (to `train`'s, where nothing else is expected). `unknown_values` are those of
-    the events of the same days that have no verdict. Raises `ValueError` where scores and rows differ in
+    has the same columns, for the rows that the candidate's evaluation fit was trained on. `expected_values`
+    are believable values, such as those of the champion's holdout. They show whether labels and values are
+    believable, which no comparison of two models on the same bad rows can show. `value_factor` is the largest
+    ratio, in either direction, of the mean or the median of the values of `holdout` or `train` to the
+    expected one. Without expected values it compares `holdout` with `train`. `unknown_values` are the values
+    of the events of the same days without a verdict. Raises `ValueError` where scores and rows differ in
     number.
     """
     flags, values_of_rows = holdout[subject.labels.name].to_numpy(dtype=bool), value_of(subject, holdout)
@@ -154,20 +82,12 @@ def evaluate(
     counted = subject.decisions.value is None
 
     sure = [name for name in compared if math.isfinite(compared[name])]
-    resampled = (
-        {
-            by: _resample(saved, sure, flags, values_of_rows, scores, days, costs, codes, seed, resamples)
-            for by, codes in groups.items()
-        }
-        if sure
-        else {}
-    )
-    for drawn in resampled.values() if usable else ():
-        for metric in ("average_precision", saved):
-            drawn[f"difference.{metric}"] = drawn[f"candidate.{metric}"] - drawn[f"{reference}.{metric}"]
-    judged = "difference" if usable else sure[0] if sure else ""
-    by = most_varied(resampled, f"{judged}.average_precision") if sure else next(iter(groups))
-    drawn = resampled.get(by, {})
+    resampled = {
+        by: _resample(saved, sure, flags, values_of_rows, scores, days, costs, codes, seed, resamples)
+        for by, codes in (groups.items() if sure else ())
+    }
+    by, drawn = _most_varied(resampled, saved, sure, reference if usable else None)
+    by = by or next(iter(groups))
 
     return Evaluation(
         rows=len(holdout),
@@ -193,11 +113,7 @@ def evaluate(
         unknown_rows=None if unknown is None else len(unknown),
         unknown_value=None if unknown is None or counted else math.fsum(unknown),
         train_rows=None if train is None else len(train),
-        train_positive_share=None
-        if train is None
-        else float(train[subject.labels.name].mean())
-        if len(train)
-        else math.nan,
+        train_positive_share=None if train is None else _share(train[subject.labels.name]),
         value_factor=None
         if counted
         else _value_factor(
@@ -207,6 +123,27 @@ def evaluate(
     )
 
 
+def _share(labels: pd.Series) -> float:
+    return float(labels.mean()) if len(labels) else math.nan
+
+
+def _most_varied(
+    resampled: Mapping[str, dict[str, Drawn]], saved: str, sure: Sequence[str], reference: str | None
+) -> tuple[str, dict[str, Drawn]]:
+    """The clusters by which the judged figure varies most, and their resamples. Empty without resamples.
+
+    With a reference, the differences are added to the resamples, and the difference is the judged figure.
+    """
+    if not sure:
+        return "", {}
+    for drawn in resampled.values() if reference else ():
+        for metric in ("average_precision", saved):
+            drawn[f"difference.{metric}"] = drawn[f"candidate.{metric}"] - drawn[f"{reference}.{metric}"]
+    judged = "difference" if reference else sure[0]
+    by = most_varied(resampled, f"{judged}.average_precision")
+    return by, resampled[by]
+
+
 def _resample(
     saved: str,
     names: Sequence[str],
@@ -214,7 +151,7 @@ def _resample(
     values: m.Scores,
     scores: Mapping[str, m.Scores],
     days: pd.Series,
-    costs: Costs,
+    costs: AppliedCosts,
     codes: Codes,
     seed: int,
     resamples: int,
@@ -236,7 +173,7 @@ def _measure(
     scores: m.Scores,
     holdout: pd.DataFrame,
     days: pd.Series,
-    costs: Costs,
+    costs: AppliedCosts,
     k: int,
     undefined: dict[str, str],
 ) -> dict[str, float]:
@@ -286,22 +223,3 @@ def _value_factor(values: m.Scores, train: m.Scores | None, expected: npt.ArrayL
     return max(
         max(ratio, 1 / ratio) if ratio > 0 else math.inf if ratio == 0 else math.nan for ratio in ratios
     )
-
-
-def _quantiles(resamples: Sequence[float]) -> dict[str, float | None]:
-    shown = (0.05, 0.1, 0.5, 0.9, 0.95)
-    values: Sequence[float | None] = (
-        np.quantile(resamples, shown).tolist() if len(resamples) else [None] * len(shown)
-    )
-    return {
-        "resamples": len(resamples),
-        **{f"q{round(100 * q):02d}": value for q, value in zip(shown, values, strict=True)},
-    }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

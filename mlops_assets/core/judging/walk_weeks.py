@@ -1,6 +1,4 @@
-"""A version on past days that it was not trained on: how well it ranked the events, and what each policy
-would have caught.
-"""
+"""The weeks of a walk-forward: each version on the days that it would have served."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from datetime import date, timedelta
 
 import pandas as pd
 
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,
@@ -30,7 +28,7 @@ UNCHANGED = "never_retrained"
 
 
 class BadWalk(PlatformError, ValueError):
-    """Days or a step that make no walk; the message names them."""
+    """Days or a step that define no walk. The message names them."""
 
 
 OUTCOMES = tuple(field.name for field in fields(Caught))
@@ -39,11 +37,12 @@ COUNTS = ("reviews", "blocked", "insulted")
 
 @dataclass(frozen=True)
 class Week:
-    """One version on the days that it would have served, from its as-of day to the day before the next one.
+    """One version on the days from its as-of day to the day before the next as-of day.
 
-    `days` of them, the last one `last_day`, are in the lake, with `rows` events. `positives` of these are
-    known to be positive, and `unknown` have no verdict that counts. `unchanged` is the quality of the walk's
-    first version on the same events. `policies` is empty where no event is mature.
+    `days` is the number of these days in the lake, and `last_day` the last of them. `rows` events arrived on
+    them. `positives` of the events are known to be positive, and `unknown` have no verdict that counts.
+    `unchanged` is the quality of the first version of the walk on the same events. `policies` is empty where
+    no event is mature.
     """
 
     as_of: str
@@ -59,12 +58,15 @@ class Week:
 
 
 def steps(first: str, last: str, step: int) -> list[str]:
-    """The as-of days of a walk: every `step` days from `first` on, `last` at the latest."""
+    """The as-of days of a walk: every `step` days from `first` to `last`.
+
+    Raises `BadWalk`.
+    """
     begin, end = _day(first), _day(last)
     if begin > end:
         raise BadWalk(f"from {first} to {last}: the first day is after the last one")
     if step < 1:
-        raise BadWalk(f"a step of {step} days")
+        raise BadWalk(f"a step of {step} days: at least 1 is needed")
     return [(begin + timedelta(days=n)).isoformat() for n in range(0, (end - begin).days + 1, step)]
 
 
@@ -76,11 +78,12 @@ def week(
     rows: pd.DataFrame,
     own: Scored,
     first: Scored,
-    costs: Costs,
+    costs: AppliedCosts,
     k: int,
 ) -> Week:
-    """Measure one version of a walk, `own`, and the walk's `first` one, on the rows of `with_verdicts` that
-    arrived on the `days`.
+    """Measure a version (`own`) and the first version of the walk (`first`) on the rows of `with_verdicts`.
+
+    The rows arrived on the `days`.
     """
     return Week(
         as_of=as_of,
@@ -104,15 +107,15 @@ def week(
 
 
 def table(subject: Subject, weeks: Sequence[Week]) -> pd.DataFrame:
-    """One row a week; what a policy came to is in columns such as `at_capacity.cost`.
+    """A row for each week. The results of a policy are in columns such as `at_capacity.cost`.
 
-    Numbers that a week does not define are null.
+    Undefined numbers are null.
     """
     names = stored_names(subject)
-    plain = [name for name in Week.__dataclass_fields__ if name not in ("quality", "unchanged", "policies")]
+    single = [name for name in Week.__dataclass_fields__ if name not in ("quality", "unchanged", "policies")]
     rows = []
     for one in weeks:
-        row = {names.get(name, name): getattr(one, name) for name in plain}
+        row = {names.get(name, name): getattr(one, name) for name in single}
         row |= {
             **one.quality.stored(subject),
             f"{UNCHANGED}.average_precision": one.unchanged.average_precision,
@@ -124,7 +127,7 @@ def table(subject: Subject, weeks: Sequence[Week]) -> pd.DataFrame:
         }
         rows.append(row)
     frame = pd.DataFrame(rows)
-    told = {names.get(name, name) for name in plain}
+    told = {names.get(name, name) for name in single}
     numbers = [str(name) for name in frame if name not in told]
     return frame.astype(
         {name: "Int64" if name.rpartition(".")[2] in COUNTS else "float64" for name in numbers}
@@ -132,7 +135,7 @@ def table(subject: Subject, weeks: Sequence[Week]) -> pd.DataFrame:
 
 
 def means(frame: pd.DataFrame) -> dict[str, float | None]:
-    """The mean of each number of `table` over the weeks that define it; null where none does."""
+    """The mean of each number of `table` over the weeks that define it. Null where no week does."""
     found = frame.select_dtypes("number").mean()
     return {str(name): None if pd.isna(value) else float(value) for name, value in found.items()}
 

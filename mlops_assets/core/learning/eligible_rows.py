@@ -1,6 +1,4 @@
-"""Which rows a model may learn from as of a day: mature events with their latest verdict, and nothing that
-was known later.
-"""
+"""The rows that a model may learn from as of a day: mature events with the latest verdict of that day."""
 
 from __future__ import annotations
 
@@ -14,9 +12,9 @@ from serving.contract.subject import Bands, Subject
 
 
 def event_columns(subject: Subject) -> tuple[str, ...]:
-    """The columns of an event that learning and judging look at, beside its features and times.
+    """The columns of an event that learning and judging need besides its features and times.
 
-    They are the id, the keys, and the numbers that decisions or slices go by.
+    They are the id, the keys, and the numbers for decisions and slices.
     """
     event, value = subject.event, subject.decisions.value
     banded = (one.column for one in subject.slices if isinstance(one, Bands))
@@ -29,10 +27,9 @@ def assemble(
 ) -> pd.DataFrame:
     """Join feature vectors with the latest verdict as of the split's day.
 
-    Rows of an unknown verdict are left out, and so is what is not mature: a positive that became known early
-    does not come in early. Columns: the event's id, event_timestamp, the other `event_columns`, the features
-    in order, the label, fold (`train` or `holdout`). The rows are sorted by id, which makes the model
-    reproducible.
+    Rows without a verdict are left out, and rows that are not mature, even with an early positive verdict.
+    Columns: the event's id, event_timestamp, the other `event_columns`, the features in order, the label, and
+    fold (`train` or `holdout`). The rows are sorted by id, which makes the model reproducible.
     """
     as_of, name, label = pd.Timestamp(split.as_of, tz="UTC"), subject.event.id, subject.labels.name
     known = latest_verdicts(subject, verdicts, as_of)

@@ -1,6 +1,4 @@
-"""Two fits of one recipe: the evaluation fit, which never saw the holdout, and the release fit, which would
-serve.
-"""
+"""Two fits of one recipe: the evaluation fit for the holdout, and the release fit for serving."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from mlops_assets.core.judging.bootstrap import value_of
-from mlops_assets.core.judging.measures import (
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.measuring.bootstrap import value_of
+from mlops_assets.core.judging.measuring.measures import (
     Flags,
     Scores,
     average_precision,
@@ -23,7 +22,7 @@ from mlops_assets.core.judging.measures import (
     recall_at_fpr,
     roc_auc,
 )
-from mlops_assets.core.judging.money import Costs, policy_from_costs
+from mlops_assets.core.judging.measuring.money import policy_from_costs
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Fitted, Learnable, Learner, Progress
 from mlops_assets.core.learning.splits import Split, utc_days
@@ -33,21 +32,21 @@ from serving.contract.policy import Policy
 from serving.contract.scorers.lightgbm import Calibrator
 from serving.contract.subject import Subject
 
-IDENTITY = Calibrator(a=1.0, b=0.0)  # a learner's margin is a log-odds already
+IDENTITY = Calibrator(a=1.0, b=0.0)  # The margin of a learner is a log-odds.
 
 
 class TrainingError(PlatformError, ValueError):
-    """Rows that no model can be trained on; the message names what is wrong with them."""
+    """Rows that no model can be trained on. The message names the problem."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Both fits, with what turns their margins into decisions.
+    """Both fits, with their calibrators and the policy.
 
-    `calibrator` and `policy` come from the holdout E, the freshest days that a fit of ours did not see: they
-    go with the release. They cannot make the candidate look better on E, because a calibrator that rises
-    keeps the order, and versions are compared by their order. What looks at the level of the scores
-    (calibration error) is measured with `evaluation_calibrator`, which never saw E.
+    `calibrator` and `policy` serve with the release. They come from the holdout, the newest days that the
+    evaluation fit did not see. They cannot improve the candidate on the holdout: a rising calibrator keeps
+    the order of scores, and versions are compared by the order. The calibration error depends on the level of
+    scores. It is measured with `evaluation_calibrator`, which comes from training days.
     """
 
     evaluation_text: str
@@ -57,7 +56,7 @@ class TrainedModel:
     evaluation_calibrator: Calibrator
     policy: Policy
     features: tuple[str, ...]
-    metrics: Mapping[str, float]  # of the evaluation fit on E
+    metrics: Mapping[str, float]  # of the evaluation fit on the holdout
     importance: Mapping[str, float]  # share of the release fit's total gain, largest first
     digests: Mapping[str, str]  # sha256 of the two texts
     seconds: float
@@ -70,15 +69,14 @@ def train(
     features: Sequence[str],
     split: Split,
     recipe: Recipe,
-    costs: Costs,
+    costs: AppliedCosts,
     progress: Progress | None = None,
 ) -> TrainedModel:
     """Both fits of the recipe on the rows of `eligible_rows.assemble`.
 
-    The order of the rows does not matter: equal rows give equal bytes. The number of rounds is chosen on the
-    last days of the training period, not on the holdout: the holdout compares versions, and a version that
-    was chosen on it would win there by luck. Raises `TrainingError` where no model can be trained on the
-    rows.
+    Equal rows in any order give equal bytes. The number of rounds is chosen on the last days of the training
+    period. Chosen on the holdout, a version would win there by chance. `progress` takes lines of text. Raises
+    `TrainingError` where no model can be trained on the rows.
     """
     started = time.perf_counter()
     say = progress or (lambda _: None)
@@ -137,9 +135,9 @@ def train(
 
 
 def learnable(subject: Subject, rows: pd.DataFrame, features: tuple[str, ...], recipe: Recipe) -> Learnable:
-    """The rows (the event's id, the label and the features) as a learner takes them.
+    """The rows for a learner, from the event's id, the label and the features.
 
-    Whether a row is drawn depends on its id and the seed alone: it is the same in every fit, in any order.
+    The id and the seed decide whether a row is drawn. Every fit therefore draws the same rows, in any order.
     """
     matrix = np.ascontiguousarray(rows[list(features)].to_numpy(dtype=np.float64))
     flags = rows[subject.labels.name].to_numpy(dtype=bool)
@@ -154,14 +152,14 @@ def learnable(subject: Subject, rows: pd.DataFrame, features: tuple[str, ...], r
 def platt(margins: Scores, positive: Flags) -> Calibrator:
     """Platt's scaling with his smoothed targets (Probabilistic Outputs for Support Vector Machines, 1999).
 
-    A fitted line that does not rise would turn the ranking round. Then the margin's own log-odds stay, and
-    the gate will judge the model.
+    A line that does not rise would reverse the ranking. In that case the calibrator is the identity, and the
+    gate judges the model.
     """
     from sklearn.linear_model import LogisticRegression
 
     positives = int(positive.sum())
     target = np.where(positive, (positives + 1) / (positives + 2), 1 / (len(positive) - positives + 2))
-    # A soft target is a row of each class, weighted.
+    # A soft target is a weighted row of each class.
     twice = np.concatenate([margins, margins])[:, None]
     fitted = LogisticRegression(C=1e9, tol=1e-8, max_iter=1_000).fit(
         twice, np.repeat([1, 0], len(margins)), sample_weight=np.concatenate([target, 1 - target])
@@ -187,8 +185,8 @@ def _check(subject: Subject, rows: pd.DataFrame, features: tuple[str, ...], spli
     if (strayed := rows["fold"].fillna("none") != split.label(rows["event_timestamp"]).fillna("none")).any():
         row = rows[strayed].iloc[0]
         raise TrainingError(
-            f"{words.event} {row[name]} of {row['event_timestamp']} is marked {row['fold']!r}: not"
-            f" as of {split.as_of}"
+            f"{words.event} {row[name]} of {row['event_timestamp']} is marked {row['fold']!r},"
+            f" which is not its fold as of {split.as_of}"
         )
     if outside := int(rows["fold"].isna().sum()):
         raise TrainingError(
@@ -217,9 +215,10 @@ def _check(subject: Subject, rows: pd.DataFrame, features: tuple[str, ...], spli
 
 
 def _tail_from(days: pd.Series, flags: Flags, at_most: int, positive: str) -> date:
-    """The first day of the inner tail: the last `at_most` days and no more than half of them.
+    """The first day of the inner tail, the days on which rounds are chosen.
 
-    It is earlier where those hold no positive. Both sides have both classes.
+    The tail is the last `at_most` days, and at most half of all days. It begins earlier where these days have
+    no positive. Head and tail both have both classes. Raises `TrainingError` where that is impossible.
     """
     of_positives, of_others = days[flags], days[~flags]
     every = sorted(days.unique())
@@ -237,7 +236,7 @@ def _tail_from(days: pd.Series, flags: Flags, at_most: int, positive: str) -> da
 
 
 def _metrics(
-    subject: Subject, held: pd.DataFrame, days: pd.Series, scores: Scores, costs: Costs
+    subject: Subject, held: pd.DataFrame, days: pd.Series, scores: Scores, costs: AppliedCosts
 ) -> dict[str, float]:
     flags, inspected = held[subject.labels.name].to_numpy(dtype=bool), subject.inspected
     metrics = {

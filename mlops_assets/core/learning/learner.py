@@ -1,4 +1,4 @@
-"""What training and tuning ask of a model family, so that they know no library."""
+"""The protocol of fits. Training and tuning use it, and know no library of models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlops_assets.core.judging.measures import Flags, Scores
+from mlops_assets.core.judging.measuring.measures import Flags, Scores
 from mlops_assets.core.learning.hyperparameters import Recipe
 
 Matrix = npt.NDArray[np.float64]
@@ -18,10 +18,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Learnable:
-    """Rows as a learner takes them.
-
-    `drawn`: every positive row, and the negative rows that the recipe's share takes.
-    """
+    """Rows for a learner. `drawn` marks every positive row, and the recipe's share of the negative rows."""
 
     matrix: Matrix  # [rows, features]; null is NaN
     flags: Flags
@@ -30,7 +27,7 @@ class Learnable:
 
 @dataclass(frozen=True)
 class Range:
-    """Where a value is searched. `log`: the step from 1 to 2 is worth that from 10 to 20."""
+    """The range of a search. With `log`, the step from 1 to 2 counts as much as the step from 10 to 20."""
 
     low: float
     high: float
@@ -43,21 +40,21 @@ class Fitted(Protocol):
 
     @property
     def text(self) -> str:
-        """The model as text; equal fits give equal texts."""
+        """The model as text. Equal fits give equal texts."""
         ...
 
     def margins(self, matrix: Matrix, rounds: int | None = None) -> Scores:
-        """The log-odds of each row before calibration; after so many rounds, or after all."""
+        """The log-odds of each row before calibration, after that many rounds or after all rounds."""
         ...
 
     def gains(self) -> Scores:
-        """How much each feature brought, in the order of the features, in a unit of the family's own."""
+        """The gain by each feature, in the order of the features, in the family's own unit."""
         ...
 
 
 @dataclass(frozen=True)
 class ChosenRounds:
-    """A fit that watched later days, the number of rounds found on them, and the best log loss there."""
+    """A fit, the number of rounds that was chosen on later days, and the best log loss on these days."""
 
     fitted: Fitted
     rounds: int
@@ -69,7 +66,7 @@ class Learner(Protocol):
 
     @property
     def space(self) -> Mapping[str, Range]:
-        """The recipe's values that a search chooses, by name."""
+        """The range of each value of the recipe that a search chooses, by name."""
         ...
 
     def choose_rounds(
@@ -90,5 +87,5 @@ class Learner(Protocol):
     def fit(
         self, rows: Learnable, chosen: Flags, features: tuple[str, ...], recipe: Recipe, rounds: int
     ) -> Fitted:
-        """Fit so many rounds on the `chosen` rows that were drawn."""
+        """Fit that many rounds on the drawn rows among the `chosen` rows."""
         ...

@@ -1,6 +1,4 @@
-"""Which days a model may learn from, and on which days it is measured: nothing immature or overlapping slips
-in.
-"""
+"""The days for training and the days for measurement. They are mature, and they do not overlap."""
 
 from __future__ import annotations
 
@@ -15,30 +13,30 @@ from mlops_assets.errors import PlatformError
 
 
 class BadSplit(PlatformError, ValueError):
-    """A split that cannot be meant; the message names the value."""
+    """A split with an impossible value. The message names it."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The days of one as-of day D. All bounds are inclusive days of the event, in UTC.
+    """The folds of one as-of day D. All bounds are days of the event in UTC, and are included.
 
-    An event of day t has its verdict at t + maturity at the latest, so on D (which reads what arrived
-    before D) the last day whose verdicts are all known is M = D - maturity - 1.
+    An event of day t has its verdict by t + maturity. The as-of day D reads what arrived before D. The last
+    day whose verdicts are all known is therefore M = D - maturity - 1. Raises `BadSplit`.
     """
 
     as_of: date
     maturity_days: int
     holdout_days: int
     train_days: int
-    not_before: date | None = None  # the first day that may be learnt from at all
+    not_before: date | None = None  # the first day for training, after the warm-up of features
 
     def __post_init__(self) -> None:
         if isinstance(self.as_of, datetime) or not isinstance(self.as_of, date):
             raise BadSplit(f"as of {self.as_of!r}: a date is needed")
         if self.maturity_days < 0:
-            raise BadSplit(f"a maturity of {self.maturity_days} days")
+            raise BadSplit(f"a maturity of {self.maturity_days} days: at least 0 is needed")
         if self.holdout_days < 1:
-            raise BadSplit(f"a holdout of {self.holdout_days} days")
+            raise BadSplit(f"a holdout of {self.holdout_days} days: at least 1 is needed")
         if self.train_days <= self.holdout_days:
             raise BadSplit(
                 f"a training period of {self.train_days} days leaves nothing before a holdout of"
@@ -58,7 +56,7 @@ class Split:
 
     @property
     def evaluation_last(self) -> date:
-        """The last day of the evaluation fit; the release fit goes on to M."""
+        """The last day of the evaluation fit. The release fit uses the days up to M."""
         return self.last_mature_day - timedelta(days=self.holdout_days)
 
     @property
@@ -77,11 +75,12 @@ class Split:
         return self.train_first <= self.evaluation_last
 
     def label(self, days: pd.Series) -> pd.Series:
-        """The fold of each day or timestamp: "train" (both fits), "holdout" (measured on, then part of the
-        release fit) or None.
+        """The fold of each day or timestamp: "train", "holdout" or None.
+
+        Both fits use "train". The evaluation fit is measured on "holdout", and the release fit uses it too.
         """
         utc = utc_days(days)
-        fold = np.full(len(utc), None, dtype=object)  # not a Series of None: pandas would turn that into NaN
+        fold = np.full(len(utc), None, dtype=object)  # In a Series, pandas would turn None into NaN.
         fold[
             ((utc >= pd.Timestamp(self.train_first)) & (utc <= pd.Timestamp(self.evaluation_last))).to_numpy()
         ] = "train"
@@ -92,14 +91,15 @@ class Split:
 
 
 class NothingToLearn(BadSplit):
-    """As of a day no training day is left.
+    """There is no training day as of a day.
 
-    The message says what each arrival day is kept for, and which as-of day would be the first.
+    The message says how the arrival days are used, and names the first as-of day with a training day.
     """
 
     def __init__(self, split: Split, start: date, there: Sequence[str], end: date | None = None) -> None:
-        """`start` and `end` bound the platform's arrival days; `there` are those before the as-of day that
-        were materialized.
+        """`start` and `end` are the first and the last arrival day of the platform.
+
+        `there` are the materialized arrival days before the as-of day.
         """
         warm_up = (split.not_before - start).days if split.not_before else 0
         first = start + timedelta(days=warm_up + split.holdout_days + split.maturity_days + 1)
@@ -119,7 +119,9 @@ class NothingToLearn(BadSplit):
             ),
         )
         days = (
-            f"arrival days {min(there)} to {max(there)} are there" if there else "no arrival day is there yet"
+            f"the lake has arrival days {min(there)} to {max(there)}"
+            if there
+            else "the lake has no arrival day yet"
         )
         whats = ", ".join(f"{which} are {what} ({key})" for which, what, key, number in kept if number)
         late = (
@@ -128,14 +130,15 @@ class NothingToLearn(BadSplit):
             else ""
         )
         super().__init__(
-            f"as of {split.as_of}: nothing to learn from: {days}; of the days from {start} on {whats}: "
-            f"the first as-of day with a training day is {first}{late}"
+            f"as of {split.as_of}: nothing to learn from; {days}. Of the days from {start} on, {whats}. The"
+            f" first as-of day with a training day is {first}{late}"
         )
 
 
 def utc_days(times: pd.Series) -> pd.Series:
-    """The UTC day of dates, ISO strings or timestamps, as midnight without a zone; what has no zone is read
-    as UTC.
+    """The UTC day of dates, ISO strings or timestamps, as midnight without a zone.
+
+    A time without a zone counts as UTC.
     """
     stamps = pd.to_datetime(times, utc=True)
     return stamps.dt.tz_localize(None).dt.normalize()

@@ -1,4 +1,4 @@
-"""A better recipe for the rows of the day: so many seeded Optuna trials, on training days alone."""
+"""A search for a better recipe by seeded Optuna trials, on training days only."""
 
 from __future__ import annotations
 
@@ -10,45 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops_assets.core.judging.measures import Flags
+from mlops_assets.core.judging.measuring.measures import Flags
 from mlops_assets.core.learning.fits import learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.learner import Learnable, Learner, Range
+from mlops_assets.core.learning.search_budget import Tuning, TuningError
 from mlops_assets.core.learning.splits import Split, utc_days
 from mlops_assets.core.words import Words
-from mlops_assets.errors import PlatformError
 from serving.contract.subject import Subject
 
-Report = Callable[["Trial", "Trial"], None]  # the trial that has just ended, and the best so far
-
-
-class TuningError(PlatformError, ValueError):
-    """A search that cannot be meant, or rows that it cannot be made on; the message names what is wrong."""
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How long to search, and on what.
-
-    The budget is a number of trials: a limit in seconds would give every machine a recipe of its own.
-    """
-
-    trials: int = 0  # the configured recipe is the first trial; 0: the recipe is taken as it is
-    folds: int = 3  # one week may be a lucky one
-    fold_days: int = 7  # every weekday once
-
-    def __post_init__(self) -> None:
-        if self.trials < 0:
-            raise TuningError(f"trials of {self.trials}: a number from 0 up is needed")
-        if self.folds < 1 or self.fold_days < 1:
-            raise TuningError(
-                f"folds of {self.folds} and fold_days of {self.fold_days}: one of each is the least"
-            )
+Report = Callable[["Trial", "Trial"], None]  # takes the last trial and the best trial so far
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Days to measure on, both included. What is measured has learnt from the days before them."""
+    """The days of one measurement, both included. The measured fit has learnt from the days before them."""
 
     first: date
     last: date
@@ -58,8 +34,8 @@ class Fold:
 class Trial:
     """One recipe, measured.
 
-    `losses` is its log loss on each fold, the earliest first; a trial that was given up has not seen all.
-    `searched` are the values that the search chose, by name.
+    `losses` are its log losses on the folds, the earliest fold first. A trial that was `given_up` has fewer
+    losses than there are folds. `searched` are the values that the search chose, by name.
     """
 
     number: int
@@ -70,13 +46,13 @@ class Trial:
 
     @property
     def loss(self) -> float:
-        """The mean over the folds that were measured."""
+        """The mean log loss over the measured folds."""
         return float(np.mean(self.losses))
 
 
 @dataclass(frozen=True)
 class Study:
-    """All trials in their order; the first is the configured recipe."""
+    """All trials in order. The first trial has the configured recipe."""
 
     folds: tuple[Fold, ...]
     trials: tuple[Trial, ...]
@@ -88,9 +64,9 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """The trial of the lowest loss among those that saw every fold.
+        """The trial with the lowest loss among those with all folds.
 
-        Of equal trials it is the earliest, so that the configured recipe goes only for a better one.
+        Among equal trials it is the first one. Only a better recipe replaces the configured recipe.
         """
         return _best(self.trials)
 
@@ -107,11 +83,11 @@ def search(
 ) -> Study:
     """Measure `tuning.trials` recipes on the training rows, seeded by the recipe.
 
-    `rows` are as `train` takes them, in any order. The rows of the holdout are not looked at: versions are
-    compared on it. A trial is measured by the mean of its best log loss on each fold. Rounds are chosen on
-    the log loss too. It asks for probabilities, which the policy needs, and it moves with every row, where
-    average precision jumps with each of a few hundred positives. After five trials a trial is given up whose
-    mean is worse than the median of the others' after as many folds. Raises `TuningError`.
+    `rows` are those of `fits.train`, in any order. The holdout is not used, because versions are compared on
+    it. The measure of a trial is the mean of its best log loss on each fold. The log loss rewards
+    probabilities, which the policy needs. It changes with each row, while average precision jumps with each
+    of a few hundred positives. From the sixth trial on, a trial is given up if its mean is worse than the
+    median of the others after as many folds. Raises `TuningError`.
     """
     import optuna
 
@@ -154,8 +130,7 @@ def search(
 def folds_of(split: Split, tuning: Tuning) -> tuple[Fold, ...]:
     """The last blocks of the training days, the earliest first.
 
-    Before the first block as many days are left to learn from as a fold has. Raises `TuningError` where there
-    are too few days.
+    At least as many days as in a fold lie before the first block. Raises `TuningError` for too few days.
     """
     there, needed = (
         (split.evaluation_last - split.train_first).days + 1,
@@ -164,8 +139,8 @@ def folds_of(split: Split, tuning: Tuning) -> tuple[Fold, ...]:
     if there < needed:
         raise TuningError(
             f"as of {split.as_of} there are {max(0, there)} training days; {tuning.folds} folds of"
-            f" {tuning.fold_days} days, and as many before the first as one has, are {needed}: ask for fewer"
-            " or shorter folds in [tuning], or for trials = 0"
+            f" {tuning.fold_days} days, and as many days before the first fold, need {needed}: set fewer or"
+            " shorter folds in [tuning], or trials = 0"
         )
     after = split.evaluation_last + timedelta(days=1)
     starts = [after - timedelta(days=tuning.fold_days * n) for n in range(tuning.folds, 0, -1)]
@@ -173,7 +148,7 @@ def folds_of(split: Split, tuning: Tuning) -> tuple[Fold, ...]:
 
 
 def _part(known: Learnable, days: Any, fold: Fold, words: Words) -> tuple[Flags, Flags]:
-    """Which rows are learnt from, and which are measured on."""
+    """The rows to learn from, and the rows to measure on, as boolean masks."""
     head, measured = days < fold.first, (days >= fold.first) & (days <= fold.last)
     for rows, what in (
         (head, f"the training days before {fold.first}"),
@@ -181,15 +156,14 @@ def _part(known: Learnable, days: Any, fold: Fold, words: Words) -> tuple[Flags,
     ):
         if (positives := int(known.flags[rows].sum())) in (0, int(rows.sum())):
             raise TuningError(
-                f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: ask for longer or"
-                " fewer folds in"
-                " [tuning], or for trials = 0"
+                f"{what} have {positives} {words.positives} in {int(rows.sum())} rows: set longer or"
+                " fewer folds in [tuning], or for trials = 0"
             )
     return head, measured
 
 
 def _space(learner: Learner, recipe: Recipe) -> dict[str, Range]:
-    """The learner's ranges, widened to hold the configured values, which are the first trial."""
+    """The learner's ranges, widened to include the configured values of the first trial."""
     space = {}
     for name, within in learner.space.items():
         value = getattr(recipe, name)

@@ -1,6 +1,4 @@
-"""What a history of decisions says: which version serves, where a rollback goes, which versions wait for a
-person.
-"""
+"""The meaning of a history of decisions: the champions, the target of a rollback, and versions held back."""
 
 from __future__ import annotations
 
@@ -14,27 +12,28 @@ PROMOTED, REFUSED, AWAITING, DECLINED, ROLLED_BACK = (
     "declined",
     "rolled_back",
 )
-GATE, GUARD = "gate", "guard"  # who decides where no person does: before a version serves, and after
+GATE, GUARD = (
+    "gate",
+    "guard",
+)  # who decides besides persons: the gate before a version serves, the guard after that
 
 Row = Mapping[str, Any]
 
 
 def kind(row: Row) -> str:
-    """The decision of a row, such as PROMOTED; rows from before the history was chained call it their
-    verdict.
-    """
+    """The decision of a row, such as PROMOTED. Old rows, without a chain of digests, name it `verdict`."""
     return str(row["kind"] if "kind" in row else row["verdict"])
 
 
 def moved_to(row: Row) -> str | None:
-    """The version that the row made champion; None where it moved nothing."""
+    """The version that the row made champion. None where the champion stayed."""
     return {PROMOTED: row["version"], ROLLED_BACK: row.get("to")}.get(kind(row))
 
 
 def champions(rows: Sequence[Row]) -> list[str]:
-    """The champions that a rollback walks back through, the one that serves at the end.
+    """The champions that a rollback can return to, and the version that serves as the last one.
 
-    What was rolled back is no longer among them.
+    Versions that were rolled back are not among them.
     """
     line: list[str] = []
     for row in rows:
@@ -49,9 +48,9 @@ def champions(rows: Sequence[Row]) -> list[str]:
 
 
 def back_to(rows: Sequence[Row]) -> str | None:
-    """The version that a rollback goes to; None where there is none.
+    """The target of a rollback: the newest champion before the present one that was not rolled back.
 
-    It is the newest champion before the present one that was not rolled back.
+    None where there is no such champion.
     """
     line = champions(rows)
     return next(
@@ -65,9 +64,9 @@ def back_to(rows: Sequence[Row]) -> str | None:
 
 
 def held_back(rows: Sequence[Row], version: str, serves: str | None = None) -> str | None:
-    """Why no machine may promote this version; None where it may.
+    """Why only a person may promote this version. None where the gate may.
 
-    A version that would serve the same is held back as well; `serves` is a digest of what the version serves.
+    `serves` is a digest of what the version serves. A version with the same digest is held back as well.
     """
     for row in reversed(rows):
         if row["version"] != version and (serves is None or row.get("serves") != serves):
@@ -85,5 +84,5 @@ def held_back(rows: Sequence[Row], version: str, serves: str | None = None) -> s
 
 
 def latch(row: Row) -> str:
-    """The decision as the version's tag tells it."""
+    """The decision in words, as in the tag of the version."""
     return f"{kind(row).replace('_', ' ')} by {row['by']} at {row['at']}: {'; '.join(row['reasons'])}"

@@ -1,48 +1,33 @@
-"""Whether what is served still looks like what the model was trained on."""
+"""Whether the served features and scores are distributed like those of the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from annotated_types import Ge, Gt, Le
 
 from mlops_assets.core.watching.drift_page import PAGE_ROWS
 from mlops_assets.core.watching.drift_page import page as page_of
+from mlops_assets.core.watching.drift_thresholds import DriftThresholds
 from mlops_assets.core.watching.stability import known as known_values
 from mlops_assets.core.watching.stability import psi_of_known
 
 
 @dataclass(frozen=True)
-class DriftThresholds:
-    """The thresholds, each beside its reason."""
-
-    # Siddiqi, Credit Risk Scorecards (2006): under 0.1 no shift, from 0.2 (others say 0.25) a significant one
-    psi: Annotated[float, Gt(0)] = 0.2
-    # of the columns: one alone can move by itself, two of ten are a cause in common
-    drift_share: Annotated[float, Gt(0), Le(1)] = 0.2
-    # of the rows: the index compares values only, a column that goes missing is drift too
-    null_shift: Annotated[float, Gt(0), Le(1)] = 0.2
-    # chance alone gives about 9 / rows: 0.045, and under 0.1 in 95 of 100 days
-    min_rows: Annotated[int, Ge(1)] = 200
-
-
-@dataclass(frozen=True)
 class DriftReport:
-    """What a comparison of a day with a reference found.
+    """The comparison of a day with a reference.
 
-    `tested` false: nothing is known, for the reason in `note`. That is neither drift nor its absence.
+    Without `tested`, nothing is known, for the reason in `note`. That is neither drift nor its absence.
     """
 
     drifted: bool
     tested: bool
-    share: float | None  # of the tested columns, those that drifted
-    columns: Mapping[str, float]  # index of each tested column
-    moved: tuple[str, ...]  # columns that drifted
-    untested: Mapping[str, str]  # column and why
+    share: float | None  # the share of drifted columns among the tested columns
+    columns: Mapping[str, float]  # the index of each tested column
+    moved: tuple[str, ...]  # the drifted columns
+    untested: Mapping[str, str]  # the reason by column
     reference_rows: int
     current_rows: int
     note: str
@@ -50,7 +35,7 @@ class DriftReport:
 
     @property
     def quiet(self) -> bool:
-        """Every column was tested, and too few of them drifted."""
+        """Whether all columns were tested, and too few drifted."""
         return self.tested and not self.drifted and not self.untested
 
 
@@ -62,9 +47,9 @@ def data_drift(
     *,
     page: bool = True,
 ) -> DriftReport:
-    """A report that is drifted where at least `drift_share` of the tested columns are.
+    """The drift of features. It is drift where at least `drift_share` of the tested columns drifted.
 
-    Figures come from all rows given, the page from a sample of them.
+    Figures come from all rows. The page shows a sample of them.
     """
     return _report(reference, current, tuple(columns), thresholds, thresholds.drift_share, page)
 
@@ -79,9 +64,9 @@ def prediction_drift(
     name: str = "score",
     page: bool = True,
 ) -> DriftReport:
-    """Whether the scores drifted, or, where both sides are given, the shares of the decisions.
+    """The drift of scores, and of decisions where both sides are given. Either of them is enough.
 
-    Either one is enough: they are what the business sees. `name` is that of the score in the report.
+    `name` is the name of the score in the report.
     """
     sides = {name: (reference_scores, current_scores)}
     if reference_decisions is not None and current_decisions is not None:
@@ -93,7 +78,7 @@ def prediction_drift(
 
 
 def not_tested(why: str, reference_rows: int, current_rows: int) -> DriftReport:
-    """A report that says nothing, and why: what was served and the reference cannot be compared."""
+    """A report without a result. `why` says why the two sides cannot be compared."""
     return DriftReport(
         drifted=False,
         tested=False,
@@ -173,7 +158,7 @@ def _why_not(
 
 
 def _common(untested: Mapping[str, str], columns: tuple[str, ...]) -> str:
-    """One sentence where every column has the same trouble: too few rows should not be said ten times."""
+    """One sentence where all columns have the same problem, such as too few rows. Otherwise empty."""
     reasons = set(untested.values())
     return (
         f"not tested: {reasons.pop()}"

@@ -1,4 +1,4 @@
-"""Evidently's page of a drift report, to look at."""
+"""Evidently's page of a drift report, for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from mlops_assets.core.watching.stability import known, psi
 
-PAGE_ROWS = 5_000  # Evidently puts points on the page; more make it larger and slower, not clearer
+PAGE_ROWS = 5_000  # The page holds all points. More points make it slower, not clearer.
 METHOD = "psi_deciles"
 
 
@@ -21,19 +21,19 @@ def page(
     threshold: float,
     drift_share: float,
 ) -> str:
-    """Evidently's report, with the index above as its method.
+    """Evidently's report as HTML, with the index of `stability` as its method. Empty without a known value.
 
-    It sends nothing: only Evidently's own service has telemetry.
+    Evidently sends no telemetry here. Only its own service does.
     """
     with warnings.catch_warnings():
-        # Of what Evidently imports; nobody who reads a report can do anything about it.
+        # The warnings come from imports of Evidently. A reader of a report can do nothing about them.
         warnings.simplefilter("ignore", DeprecationWarning)
         from evidently import DataDefinition, Dataset, Report
         from evidently.presets import DataDriftPreset
 
         _register_method()
     reference, current = _sample(reference), _sample(current)
-    # Evidently raises where all is null.
+    # Evidently raises for a column without a value.
     columns = [name for name in columns if len(known(reference[name])) and len(known(current[name]))]
     if not columns:
         return ""
@@ -67,9 +67,9 @@ def _sample(frame: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def _register_method() -> None:
-    """Once a process: Evidently finds methods by name.
+    """Register the method, once in a process. Evidently finds methods by name.
 
-    Its own "psi" cuts bins of equal width over both sides, where one outlier blinds it.
+    Evidently's own "psi" has bins of equal width, which a single outlier makes useless.
     """
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType

@@ -1,8 +1,7 @@
-"""Whether a newly promoted version keeps its limits: its scores, errors and latency, against those of its
-predecessor.
+"""Whether a newly promoted version keeps the limits of its scores, errors and latency.
 
-What the predecessor showed as well, on its own last days, is not the version's doing, and a rollback would
-not help. Then the world has moved, which the drift reports say.
+A breach that its predecessor also showed on its last days is not caused by the version. A rollback would not
+help. The drift reports show such a change.
 """
 
 from __future__ import annotations
@@ -23,34 +22,34 @@ from mlops_assets.core.lifecycle.champions import (
     moved_to,
 )
 from mlops_assets.errors import PlatformError
-from serving.store.sqlite.measured import KEPT_DAYS, SLOW_MS, Measured
+from serving.store.version_counts import KEPT_DAYS, SLOW_MS, Measured
 
-COMPARED_DAYS = 7  # before the promotion, on which the predecessor is looked at: every day of the week once
-# A week is looked at 20,000 times: one false alarm in fifty weeks of a version that lies exactly at its
-# limit.
+COMPARED_DAYS = 7  # days before the promotion that measure the predecessor, each weekday once
+# The guard looks 20,000 times a week. A version exactly at its limit has one false alarm in fifty weeks.
 BEYOND_CHANCE = 1e-6
-SLOW_SHARE = 0.01  # what a 99th percentile leaves
+SLOW_SHARE = 0.01  # the share above a 99th percentile
 
 
 class BadGuard(PlatformError, ValueError):
-    """Limits that cannot be kept; the message names the key and the value."""
+    """An impossible limit. The message names the key and the value."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """The limits, each beside its reason."""
+    """The limits of the guard, each with its reason. Raises `BadGuard` for an impossible limit."""
 
     enabled: bool = True
-    watch_days: int = 7  # what a promotion broke shows within a week, weekend included
-    min_requests: int = 500  # fewer leave less than five beyond a 99th percentile
-    # one event that is sent again and again is no pattern; a version that always fails shows at once
+    watch_days: int = 7  # A fault of a promotion shows within a week, the weekend included.
+    min_requests: int = 500  # With fewer requests, less than five are above a 99th percentile.
+    # One event that is sent repeatedly is no pattern. A version that always fails reaches this number at
+    # once.
     min_errors: int = 10
-    # an event that is not scored costs the fallback of whoever asked; a sound model never fails
+    # A failed request makes the client use its fallback. A sound model never fails.
     max_error_share: float = 0.01
-    # a score takes a few tenths of one; with 10 a worker is down from thousands of events a second to a
-    # hundred
+    # A score takes some tenths of a millisecond. At 10 ms a worker makes a hundred scores a second, not
+    # thousands.
     max_p99_ms: int = 10
-    # times the share that its reference has, or a fifth of it: a busy day is not five times the usual
+    # Relative to the share in the reference, in both directions. No busy day has five times the usual share.
     max_alarm_factor: float = 5.0
 
     def __post_init__(self) -> None:
@@ -71,7 +70,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Watched:
-    """The champion, promoted at `since`, and the one `before` it, which a rollback would return to."""
+    """The champion, promoted at `since`, and the version `before` it, the target of a rollback."""
 
     version: str
     as_of: str
@@ -81,7 +80,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Reference:
-    """Of so many rows of the version's drift reference, those that its own policy does not let pass."""
+    """The rows of the version's drift reference, and the alarms: rows that its policy does not let pass."""
 
     rows: int
     alarms: int
@@ -89,10 +88,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a look at a version found, in sentences.
+    """The judgement on a version, in sentences.
 
-    `breaches` say why it has to be rolled back, `shared` what is outside its limits and was so with its
-    predecessor, `note` what was looked at.
+    `breaches` are the reasons for a rollback. `shared` are breaches that its predecessor had too. `note` has
+    the figures.
     """
 
     breaches: tuple[str, ...]
@@ -101,36 +100,39 @@ class Judgement:
 
 
 def watched(rows: Sequence[Row], now: datetime, guard: Guard) -> Watched | str:
-    """The champion, by the history, if the guard may roll it back; otherwise a sentence that says why not."""
+    """The champion if the guard may roll it back, or a sentence that says why it may not.
+
+    `rows` are the history, the oldest row first.
+    """
     if (row := next((row for row in reversed(rows) if moved_to(row)), None)) is None:
         return "there is no champion"
     version = str(moved_to(row))
     if kind(row) != PROMOTED:
-        return f"version {version} serves after a rollback: one that was gone back to is not left by itself"
+        return f"version {version} serves after a rollback: the guard does not roll such a version back"
     if "at" not in row:
-        return f"when version {version} was promoted is not on record"
+        return f"the time of the promotion of version {version} is not on record"
     if now - (since := datetime.fromisoformat(row["at"])) > timedelta(days=guard.watch_days):
         return (
-            f"version {version} was promoted at {row['at']}, more than {guard.watch_days} days ago: what"
-            " changes now is the drift reports' to say"
+            f"version {version} was promoted at {row['at']}, more than {guard.watch_days} days ago: the drift"
+            " reports watch later changes"
         )
     if row["by"] != GATE and any(
         kind(r) == ROLLED_BACK and r["version"] == version and r["by"] == GUARD for r in rows
     ):
         return (
             f"version {version} was rolled back by the guard before, and {row['by']} has promoted it again:"
-            " that is a person's to take back"
+            " only a person rolls it back"
         )
     if (before := back_to(rows)) is None:
-        return f"version {version} has no predecessor to go back to: it is not rolled back, whatever it does"
+        return f"version {version} has no predecessor: a rollback is not possible"
     return Watched(version, str(row["as_of"]), since, before)
 
 
 def judge(served: Measured, before: Measured, reference: Reference, guard: Guard, passes: str) -> Judgement:
-    """What a version did since it was promoted, against the limits.
+    """Compare the measurements of a version since its promotion with the limits.
 
-    `before` is its predecessor, which excuses nothing below `min_requests`. `passes` is the name of the
-    decision that lets pass.
+    `before` are those of its predecessor, which excuse nothing below `min_requests`. `passes` is the decision
+    that lets an event pass.
     """
     found = [
         *_errors(served, before, guard),
@@ -157,8 +159,8 @@ def judge(served: Measured, before: Measured, reference: Reference, guard: Guard
 def by_chance(hits: int, trials: int, share: float) -> float:
     """An upper bound of the probability of at least `hits` in `trials`, each a hit with probability `share`.
 
-    It is Chernoff's bound, which is never below the exact probability (Hoeffding, Probability Inequalities
-    for Sums of Bounded Random Variables, 1963, theorem 1).
+    It is Chernoff's bound (Hoeffding, Probability Inequalities for Sums of Bounded Random Variables, 1963,
+    theorem 1). The exact probability is never larger.
     """
     if hits <= trials * share:
         return 1.0
@@ -172,10 +174,10 @@ def by_chance(hits: int, trials: int, share: float) -> float:
 
 
 def beyond_factor(hits: int, trials: int, other_hits: int, other_trials: int, factor: float) -> bool:
-    """Whether, beyond chance, the first share is more than `factor` times the second.
+    """Whether the first share is more than `factor` times the second, beyond chance.
 
-    If it were exactly that, then of all hits together those of the first would be a known share: Przyborowski
-    and Wilenski's test (Biometrika, 1940), which counts how little is known of both.
+    The test is that of Przyborowski and Wilenski (Biometrika, 1940). If the factor were exact, the first side
+    would have a known share of all hits. The test takes account of the uncertainty on both sides.
     """
     weighed = factor * trials
     return (
@@ -183,7 +185,7 @@ def beyond_factor(hits: int, trials: int, other_hits: int, other_trials: int, fa
     )
 
 
-Found = list[tuple[str, bool]]  # what is outside its limit, and whether it was so with the predecessor
+Found = list[tuple[str, bool]]  # each breach, and whether the predecessor had it too
 
 
 def _errors(served: Measured, before: Measured, guard: Guard) -> Found:

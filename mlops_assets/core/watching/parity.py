@@ -1,4 +1,4 @@
-"""The proof of no skew: every vector that was served, compared with the one recomputed offline."""
+"""The proof of no skew: every served vector, compared with the vector that is recomputed offline."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-RELATIVE = 1e-9  # of the size: aggregates are exact, what is left is a float computed in another order
+RELATIVE = 1e-9  # Of the size. Aggregates are exact. Floats can be summed in another order.
 EXAMPLES = 10
 
 AsRead = Callable[[Sequence[str]], Iterable[pd.DataFrame]]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One value of a served vector that is another value offline.
+class Mismatch:
+    """One value of a served vector that differs from the offline value.
 
-    `event_id` is the id of the decision's event. `late_s` is None where nothing explains the difference.
+    `event_id` is the id of the decision's event. `late_s` is None for a difference without explanation.
     """
 
     event_id: str
@@ -31,18 +31,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Parity:
-    """What the comparison of a day's vectors found, in numbers of vectors and of values."""
+    """The result of a comparison, in numbers of vectors and of values."""
 
-    compared: int  # vectors that are on both sides
-    mismatches: int  # values that differ and have no explanation
-    explained_late: int  # values that differ because something was committed after the decision had read
-    late_s: float  # the longest that the clocks had known such a thing before the decision that lacked it
-    missing: int  # logged vectors that could not be recomputed: unproven, so not clean
-    examples: tuple[Difference, ...]  # unexplained ones first
+    compared: int  # vectors on both sides
+    mismatches: int  # values that differ without explanation
+    explained_late: int  # values that differ because an event was committed after the decision
+    late_s: float  # the longest time in seconds by which such an event was committed too late
+    missing: int  # logged vectors that could not be recomputed, and so are not proven
+    examples: tuple[Mismatch, ...]  # differences without explanation come first
 
     @property
     def clean(self) -> bool:
-        """Whether a promotion may rely on it."""
+        """Whether the comparison proves that there is no skew."""
         return not self.mismatches and not self.missing
 
 
@@ -56,12 +56,12 @@ def compare(
 ) -> Parity:
     """Compare served vectors with recomputed vectors, value by value.
 
-    The frames have the event's id in the column `name`, and the features, null as NaN or None; null equals
-    null only. Vectors that were never logged do not count. `recomputed` goes by the clocks. `overtaken` names
-    the decisions that read before something was committed which the clocks had known by then, with how many
-    seconds; `as_read` recomputes such decisions from what had been committed, once for each thing that can
-    have been so. Served values that equal one of those are explained, all others that differ are not. Raises
-    `ValueError` where an id occurs twice on a side.
+    The frames have the event's id in the column `name`, and the features with NaN or None for null. Null
+    equals null only. Vectors that were not logged do not count. `recomputed` has every event whose timestamps
+    say that it was known. `overtaken` has, by id, the decisions before which such an event was not yet
+    committed, with the seconds of its delay. `as_read` recomputes these decisions from the committed events,
+    once for each possible state. A served value that equals one of these is explained. Any other difference
+    is not. Raises `ValueError` where an id occurs twice on a side.
     """
     one, other = (
         _by_id(name, frame, features, side)
@@ -78,7 +78,7 @@ def compare(
             same = _equal(
                 left[late], _by_id(name, frame, features, "as read").loc[ids[late]].to_numpy(dtype=np.float64)
             )
-            # A vector was read as a whole: of several readings the nearest counts.
+            # A decision reads its whole vector at once. The state with the most equal values counts.
             more = same.sum(axis=1) > best.sum(axis=1)
             best = np.where(more[:, None], same, best)
         explained[late] = differs[late] & best
@@ -93,7 +93,7 @@ def compare(
         ),
         missing=len(one) - len(ids),
         examples=tuple(
-            Difference(
+            Mismatch(
                 str(ids[r]),
                 features[c],
                 _plain(left[r, c]),
@@ -106,7 +106,7 @@ def compare(
 
 
 def total(parts: Iterable[Parity]) -> Parity:
-    """Several comparisons as one, such as those of two versions that served on one day."""
+    """The sum of several comparisons, such as those of two versions on one day."""
     every = list(parts)
     return Parity(
         compared=sum(part.compared for part in every),
@@ -119,7 +119,7 @@ def total(parts: Iterable[Parity]) -> Parity:
 
 
 def _equal(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
-    finite = np.isfinite(left) & np.isfinite(right)  # anything is within a share of infinity
+    finite = np.isfinite(left) & np.isfinite(right)  # Any number is within a share of infinity.
     with np.errstate(invalid="ignore"):
         near = np.abs(left - right) <= RELATIVE * np.maximum(np.abs(left), np.abs(right))
     return np.asarray((left == right) | (np.isnan(left) & np.isnan(right)) | (finite & near))

@@ -1,4 +1,4 @@
-"""How far two samples of a column lie apart: the population stability index."""
+"""The population stability index: the distance of two samples of a column."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mlops_assets.core.judging.measures import UndefinedMetric
+from mlops_assets.core.judging.measuring.measures import UndefinedMetric
 
-BINS = 10  # deciles of the reference, for which the customary limits of the index were found
+BINS = 10  # Deciles of the reference. The customary limits of the index apply to deciles.
 
 Numbers = npt.NDArray[Any]
 
 
 def psi(reference: Any, current: Any, bins: int = BINS) -> float:
-    """Population stability index: sum over bins of (p - q) * ln(p / q), p and q the shares of current and
-    reference (Siddiqi, 2006).
+    """The population stability index (Siddiqi, 2006): the sum over bins of (p - q) * ln(p / q).
 
-    Numbers fall into quantile bins of the reference, where a value that alone fills half a bin has one to
-    itself (most counts are 0); anything else is a category. Nulls and infinite values are left out. Half a
-    row is added to each bin, so that an empty bin gives no infinity. Raises `UndefinedMetric` where a side
-    has no known values.
+    p and q are the shares of current and reference. Numbers fall into quantile bins of the reference. A value
+    that fills half a bin gets its own bin, because most counts are 0. Any other value is a category. Nulls
+    and infinite values are left out. Half a row is added to each bin, so that an empty bin gives no infinity.
+    Raises `UndefinedMetric` where a side has no known values.
     """
     before, now = known(pd.Series(reference)), known(pd.Series(current))
     for side, values in (("reference", before), ("current", now)):
@@ -32,7 +31,7 @@ def psi(reference: Any, current: Any, bins: int = BINS) -> float:
 
 
 def psi_of_known(before: pd.Series, now: pd.Series, bins: int = BINS) -> float:
-    """The index of two samples as `known` gives them, neither of them empty."""
+    """The index of two samples from `known`. Neither sample may be empty."""
     if pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(now):
         old, new = _binned(before.to_numpy(dtype=np.float64), now.to_numpy(dtype=np.float64), bins)
     else:
@@ -47,14 +46,14 @@ def psi_of_known(before: pd.Series, now: pd.Series, bins: int = BINS) -> float:
 
 
 def _binned(before: Numbers, now: Numbers, bins: int) -> tuple[Numbers, Numbers]:
-    """Counts in each bin.
+    """The counts in each bin.
 
-    One comparison a cut over all values is ten times faster than searching the cuts for each value.
+    Comparing all values with one cut at a time is ten times faster than a search of the cuts for each value.
     """
     places = sorted({len(before) * i // bins for i in range(1, bins)})
     cuts = np.unique(np.partition(before, places)[places])
     own = [cut for cut in cuts if 2 * bins * np.count_nonzero(before == cut) >= len(before)]
-    # Bins are closed above: (below it, it] is its own.
+    # Bins include their upper end. The bin (below value, value] has only the value.
     cuts = np.unique(np.concatenate([cuts, np.nextafter(own, -np.inf)]))
     old, new = (
         np.diff([0, *(np.count_nonzero(values <= cut) for cut in cuts), len(values)])
@@ -65,7 +64,7 @@ def _binned(before: Numbers, now: Numbers, bins: int) -> tuple[Numbers, Numbers]
 
 
 def known(values: pd.Series) -> pd.Series:
-    """The values that are neither null nor infinite; numbers as float64."""
+    """The values that are neither null nor infinite. Numbers are float64."""
     if not pd.api.types.is_numeric_dtype(values):
         return values.dropna()
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -12,10 +12,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +22,9 @@ from mlops_assets.core.data.base import SourceError
 from mlops_assets.use_cases.fraud import patterns
 from mlops_assets.use_cases.fraud.payments import PAYMENTS, REPORTS
 from mlops_assets.use_cases.fraud.population import DAY_US, HOUR_US, Population, Rows, populate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ScenarioKind = Literal["amount_inflation", "new_fraud_pattern", "cents_for_euros", "missing_feed"]
 EPOCH = date(1970, 1, 1)

@@ -24,6 +24,7 @@ EPOCH = date(1970, 1, 1)
 HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
 CARRIERS, DEPOTS, DESTINATIONS, VEHICLES = 6, 8, 12, 120
 WEEKDAY = np.array([1.1, 1.05, 1.0, 1.05, 1.1, 0.9, 0.8])  # Monday first; the mean is 1
+BREAK = (11, 13)  # hours of the day (UTC) of the depots' break, in which a parcel waits for the next tour
 LONGEST_HOURS = 60.0  # from the handover to the delivery
 REPORT_DELAY_US = 600_000_000  # road conditions are known ten minutes after the hour
 HOURS = np.arange(24)
@@ -126,9 +127,11 @@ class DeliveryNetwork:
 
         origin, at_hour = route // DESTINATIONS, hour.astype(int)
         reliability = network["carrier"][::-1] if self._changed("network", day) else network["carrier"]
-        risk = -3.2 + reliability[carrier] + network["route"][route] + 0.5 * express
+        risk = -3.85 + reliability[carrier] + network["route"][route] + 0.4 * express
         risk += np.where(on_foot, 0.3, network["vehicle"][vehicle])
-        risk += 2.5 * congestion[origin, at_hour] + 0.12 * snow[origin, at_hour]
+        # No weighted sum of features says these two: the break of the depots, and snow on a long way.
+        risk += 2.5 * ((at_hour >= BREAK[0]) & (at_hour < BREAK[1]))
+        risk += 2.5 * congestion[origin, at_hour] + 0.0004 * snow[origin, at_hour] * distance
         late = rng.random(n) < 1.0 / (1.0 + np.exp(-risk))
         share = np.where(late, 1.05 + rng.exponential(0.4, n), rng.uniform(0.6, 1.0, n))
         took = np.minimum(planned * share, LONGEST_HOURS)

@@ -1,4 +1,4 @@
-"""The seam of scorers: what gives a vector its calibrated score, chosen by the bundle's `family`."""
+"""The seam of scorers. A scorer gives a vector its calibrated score; the bundle's `family` names it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class ScorerError(ServingError):
 class Scorer(Protocol):
     """A loaded model with its calibrator.
 
-    A scorer promises that equal rows get equal bits: in a batch and alone, in any process on one machine. A
-    missing value is NaN. Several threads may use one scorer at a time. A row of another width than `features`
-    raises `ValueError`.
+    - Equal rows get equal bits: in a batch and alone, in any process on one machine.
+    - A missing value is NaN.
+    - Several threads may use one scorer at once.
+    - A row of another width than `features` raises `ValueError`.
     """
 
     @property
@@ -53,16 +54,16 @@ class Scorer(Protocol):
 def load_scorer(release: Release, directory: Path) -> Scorer:
     """The scorer of a release by its `family`; `directory` is the verified bundle.
 
-    `ScorerError` for a family that this platform does not score, or whose library is not installed. What a
-    library says of a damaged model comes through as it is.
+    `ScorerError` for a family that this platform does not score, or whose library is not installed. A
+    library's own error for a damaged model is not changed.
     """
     if release.family == "lightgbm":
         from serving.contract.scorers import lightgbm
 
         return lightgbm.Scorer(release.model_text, release.calibrator)
     if release.family == "onnx":
-        from serving.contract.bundle import PORTABLE
+        from serving.contract.bundle import ONNX
         from serving.contract.scorers import onnx
 
-        return onnx.Scorer((directory / PORTABLE).read_bytes())
+        return onnx.Scorer((directory / ONNX).read_bytes())
     raise ScorerError(f"family {release.family!r}: this platform scores {' and '.join(FAMILIES)}")

@@ -1,5 +1,6 @@
-"""From a vector to a calibrated score, by one code path for training, service and replay, so that equal
-inputs give equal bits.
+"""From a vector to a calibrated score by LightGBM.
+
+Training, service and replay use one code path, so that equal inputs give equal bits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from serving.contract.scorers.leaf_paths import UnknownShape
 
 Matrix = npt.NDArray[np.float64]
 
-FEW_ROWS = 1_000  # below this, threads cost more than they bring (p99 5.5 ms against 66 µs for one row)
+FEW_ROWS = 1_000  # Below this, threads cost more than they bring: p99 5.5 ms against 66 µs for one row.
 # Of LightGBM's C interface (c_api.h): C_API_PREDICT_RAW_SCORE, C_API_DTYPE_FLOAT64.
 RAW_SCORE, FLOAT64 = 1, 1
 
@@ -37,6 +38,7 @@ class Calibrator:
             raise ValueError(f"a calibrator needs finite numbers: a={self.a!r}, b={self.b!r}")
 
     def one(self, margin: float) -> float:
+        """The probability for one margin."""
         x = self.a * margin + self.b
         if x >= 0:
             return 1.0 / (1.0 + math.exp(-x))
@@ -122,7 +124,7 @@ class _SingleRow:
 
         self._call, self._raise = _LIB.LGBM_BoosterPredictForMatSingleRowFast, _safe_call
         self._free = _LIB.LGBM_FastConfigFree
-        self._booster = booster  # keeps the handle alive as long as the configuration that points to it
+        self._booster = booster  # The configuration points to the booster's handle.
         self._buffer = (ctypes.c_double * columns)()
         self._result = ctypes.c_double()
         self._length = ctypes.c_int64()

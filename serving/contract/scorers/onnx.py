@@ -1,4 +1,4 @@
-"""From a vector to a calibrated score by ONNX Runtime, for bundles whose family has no scorer of its own."""
+"""From a vector to a calibrated score by ONNX Runtime, for bundles of the family `onnx`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from serving.contract.scorers.base import ScorerError
 
 Matrix = npt.NDArray[np.float64]
 
-INPUT = "features"  # float64 [rows, features], NaN for null
-NAMES = "features"  # the key of the file's metadata that lists the names as JSON
+INPUT = "features"  # float64 [rows, features], NaN for null.
+NAMES = "features"  # The key of the file's metadata that lists the names as JSON.
 SMALLEST = 1e-15  # A score is at least this far from 0 and 1 before it becomes log-odds.
 
 
@@ -41,13 +41,14 @@ class Scorer:
     def score(self, matrix: Matrix) -> Matrix:
         """Calibrated scores, one a row.
 
-        The rows go one by one: in a batch ONNX Runtime adds the trees up in another order, and the last bits
-        of a score would depend on the rows beside it.
+        Each row is scored alone. In a batch ONNX Runtime adds the trees up in another order, and the last
+        bits of a score would depend on the other rows.
         """
         self._check_width(matrix.shape[1] if matrix.ndim == 2 else -1)
         return np.array([self.score_one(row) for row in matrix.tolist()], dtype=np.float64)
 
     def score_one(self, values: Sequence[float]) -> float:
+        """The probability for one vector. `ValueError` for a vector of another length."""
         self._check_width(len(values))
         return float(self._scores(np.array([values], dtype=np.float64))[0])
 

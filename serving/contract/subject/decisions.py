@@ -10,10 +10,11 @@ from serving.contract.subject.problems import BadSubject, check_once
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of an event's outcomes, in the unit of `Decisions.unit`; where there is none, in cases.
+    """Costs of an event's outcomes, in `Decisions.unit`, or in cases where there is no unit.
 
-    `review` is what it costs to have a person look at one event. `missed_share` is the share of an event's
-    value that is lost where a positive passes. `insult` is what it costs to stop a negative.
+    `review` is the cost of one event that a person looks at. `missed_share` is the share of an event's value
+    that is lost where a positive passes. `insult` is the cost of a negative that is stopped. `BadSubject` for
+    a cost that is negative or no number.
     """
 
     review: float
@@ -34,8 +35,8 @@ class Costs:
 class Decisions:
     """One decision that lets pass, one that has a person look, optionally one that stops.
 
-    `value` is the Number of the event that a missed positive loses, `unit` its currency or other unit.
-    Without them quality is counted in cases.
+    `value` names the Number of the event that a missed positive loses, and `unit` its unit, such as a
+    currency. Without them quality is counted in cases. `BadSubject` for a name that cannot be used.
     """
 
     passes: str

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from serving.contract.subject.problems import BadSubject, check_name, check_once
 
-Kind = Literal["id", "time", "number", "flag", "text"]  # the kinds of `mlops_assets.core.data.parsing`
+Kind = Literal["id", "time", "number", "flag", "text"]  # as a feed is read by
 TEXT_LENGTH = 200  # characters of an id or a text, at most
 # Sums of squares of the hundredths of a number stay inside the integers that the feature engine counts with.
 LARGEST = 1e10
@@ -17,8 +18,8 @@ LARGEST = 1e10
 class Number:
     """A number from `low` to `high`, both included.
 
-    `default` is what an event that leaves it out means; None: it is required. `description` stands on the
-    service's page, as that of every column.
+    An event without the number has the `default`. Where that is None, the number is required. `description`
+    stands on the service's page.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Flag:
-    """True or false; `default` as for a Number."""
+    """True or false. `default` and `description` are as for a Number."""
 
     name: str
     default: bool | None = None
@@ -54,9 +55,9 @@ class Flag:
 
 @dataclass(frozen=True)
 class Text:
-    """A word of a closed or open list, such as a service level; 1 to 200 characters.
+    """A word of a closed or open list, such as a service level, of 1 to 200 characters.
 
-    Features see it as a category, never as free text.
+    Features see a category, never free text. `default` and `description` are as for a Number.
     """
 
     name: str
@@ -75,8 +76,8 @@ Column = Number | Flag | Text
 class Key:
     """A column that names something with a history, such as a customer.
 
-    `join` is the join key of the features that the column is looked up in, where it has another name than the
-    column. A `nullable` key may be absent: it has an empty history then, offline and online.
+    `join` is the join key of the feature views, where it has another name than the column. A `nullable` key
+    may be absent. An absent key has an empty history, offline and online.
     """
 
     name: str
@@ -96,10 +97,8 @@ class Key:
 class Feed:
     """A further stream of events, such as road conditions by depot and hour.
 
-    Every feed has `event_timestamp` and `created_timestamp`.
-
-    `name` is its dataset in the lake and its path in `POST /streams/{name}`; `id` names the columns that
-    together identify one event.
+    Every feed has `event_timestamp` and `created_timestamp`. `name` is the feed's dataset in the lake and its
+    path in `POST /streams/{name}`. `id` names the columns that together identify one event.
     """
 
     name: str
@@ -127,16 +126,18 @@ class Feed:
         """Keys, then columns."""
         return (*(key.name for key in self.keys), *(column.name for column in self.columns))
 
+    def event_id(self, event_us: int, values: Mapping[str, object]) -> str:
+        """The id of an event: the columns that identify it, joined by colons, its time in microseconds."""
+        return ":".join(str(event_us if name == "event_timestamp" else values[name]) for name in self.id)
+
 
 @dataclass(frozen=True)
 class Event:
     """What is scored while somebody waits.
 
-    `noun` is its word on the wire and in reports, `dataset` its stream in the lake.
-
-    `believable` names the numbers whose range a configuration may change, as the highest believable amount
-    is. Every event has `event_timestamp` (when it happened) and `created_timestamp` (when the platform learnt
-    of it).
+    `noun` is the event's word on the wire and in reports, `dataset` its stream in the lake. `believable`
+    names the numbers whose highest value a configuration may change. Every event has `event_timestamp` (when
+    it happened) and `created_timestamp` (when the platform learnt of it).
     """
 
     noun: str
@@ -158,7 +159,7 @@ class Event:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The id, the keys, then the columns: what an event holds beside its two times."""
+        """The id, the keys, then the columns. An event's two times are no part of them."""
         return (self.id, *(key.name for key in self.keys), *(column.name for column in self.columns))
 
     @property
@@ -169,7 +170,7 @@ class Event:
         return {self.id: "id", **times, **keys, **{column.name: column.kind for column in self.columns}}
 
     def number(self, name: str) -> Number:
-        """A Number of the event by its name; `BadSubject` where it is none."""
+        """A Number of the event by its name; `BadSubject` where the event has none of this name."""
         for column in self.columns:
             if isinstance(column, Number) and column.name == name:
                 return column

@@ -10,18 +10,20 @@ from typing import Literal
 from serving.contract.subject.problems import BadSubject, check_name
 
 Silence = Literal["negative", "unknown"]
-WORD = re.compile(r"[^\W\d_]([\w '-]{0,39}\w)?")  # it stands in sentences, tables and names of columns
+WORD = re.compile(r"[^\W\d_]([\w '-]{0,39}\w)?")  # For sentences, tables and names of columns.
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The column that says it (`name`), and the words for both answers in reports.
+    """The column of the label (`name`), and the words for both answers in reports.
 
-    `silence`: what an event without a label is once `maturity` has passed. "negative" where only positives
-    are reported, as banks report fraud; "unknown" where both answers arrive, and an event that is never
-    answered stays out of training and evaluation. `withheld_by` names the decisions after which no label
-    comes by itself, such as BLOCK. `positives` is the word for several positive events, such as frauds.
-    Without it the reports say "late parcels", of the word and the noun.
+    `silence` says what an event without a label is once `maturity` has passed. It is "negative" where only
+    positives are reported, as banks report fraud. It is "unknown" where both answers arrive: an event without
+    an answer then stays out of training and evaluation.
+
+    `withheld_by` names the decisions after which no label comes unless a person looks, such as BLOCK.
+    `positives` is the word for several positive events, such as frauds. Without it the reports join the word
+    and the noun, as in "late parcels".
     """
 
     name: str

@@ -1,6 +1,4 @@
-"""How a declaration of a use case that cannot be meant is refused: with its place, the value
-and the remedy.
-"""
+"""How a wrong declaration of a use case is refused: with its place, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -44,21 +42,19 @@ RESERVED = frozenset(
 
 
 class BadSubject(ServingError, ValueError):
-    """A declaration that cannot be meant; the message names the place in the use case, the value and what to
-    do.
+    """A declaration that cannot be meant. The message names its place in the use case, the value and what
+    to do.
     """
 
 
 def check_name(place: str, name: str) -> None:
-    """Raise `BadSubject` where `name` cannot be a column of a lake dataset and of the service's
-    log at once.
-    """
+    """Raise `BadSubject` where `name` cannot be a column both of a lake dataset and of the service's log."""
     if not NAME.fullmatch(name):
         raise BadSubject(
             f"{place}: {name!r} is no name; use lower case letters, digits and _, such as parcel_id"
         )
     if name in RESERVED:
-        raise BadSubject(f"{place}: {name!r} is a column of the platform's own; choose another name")
+        raise BadSubject(f"{place}: {name!r} is a column of the platform; choose another name")
 
 
 def check_once(place: str, names: Iterable[str]) -> None:

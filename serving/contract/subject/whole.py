@@ -27,10 +27,10 @@ class Bands:
 
 @dataclass(frozen=True)
 class Known:
-    """Slices by a key of the event: those that the training days had seen, and those that are new.
+    """Slices by a key of the event: keys that the training days had seen, and new keys.
 
-    With `positives` the known ones are two slices: those with a positive in the training days, and those
-    without.
+    With `positives` the known keys are two slices: keys with a positive in the training days, and keys
+    without one.
     """
 
     key: str
@@ -39,9 +39,9 @@ class Known:
 
 @dataclass(frozen=True)
 class Inspected:
-    """What a team looks at as a whole: all events of a day that share `key`.
+    """All events of a day that share `key`, where a team looks at them together.
 
-    `word` is its name in reports, and begins the name of the metric, as in `card_precision_at_k`.
+    `word` is the name of the key in reports, and begins the name of the metric, as in `card_precision_at_k`.
     """
 
     key: str
@@ -65,11 +65,12 @@ class Subject:
     event: Event
     labels: Labels
     decisions: Decisions
-    score: str = "score"  # the score's name on the native wire and in the log
+    score: str = "score"  # The score's name on the native wire and in the log.
     feeds: tuple[Feed, ...] = ()
     slices: tuple[Slice, ...] = ()
-    clusters: tuple[str, ...] = ()  # keys along which luck comes in bursts: resampled as a whole
-    inspected: Inspected | None = None  # None: precision at k is not measured
+    # Keys along which luck comes in bursts. The events of such a key are resampled together.
+    clusters: tuple[str, ...] = ()
+    inspected: Inspected | None = None  # Without it precision at k is not measured.
 
     def __post_init__(self) -> None:
         check_name("the use case", self.name)

@@ -1,7 +1,6 @@
 """The routes: JSON in, the data plane's answer out.
 
-Handlers are async and the work in them is short, because a thread pool would cost a quarter of the
-throughput.
+Handlers are async and do short work, because a thread pool would cost a quarter of the throughput.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import ClientDisconnect
 
 from serving.contract.subject import Subject
-from serving.messages import NoModel, StoreBusy
+from serving.messages import NoModel
 from serving.metrics import STREAM_EVENTS
-from serving.protocols.native.refusals import json_response, unavailable
+from serving.protocols.native.error_responses import json_response, unavailable
 from serving.protocols.native.schemas import (
     ErrorResponse,
     HealthResponse,
     StreamResponse,
-    Wire,
-    wire_of,
 )
+from serving.protocols.native.wire import Wire, wire_of
 from serving.service import Service
+from serving.store.base import StoreBusy
 
-ROWS_AT_ONCE = 20  # About 2 ms of work, after which others get their turn.
+ROWS_AT_ONCE = 20  # About 2 ms of work. Then other requests get their turn.
 RETRY_EVERY_S = 0.002
 COMPONENTS = "#/components/schemas/{model}"
 
@@ -42,7 +41,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """On the application itself: a router between would cost every request another match."""
+    """Add the routes to the application itself. A router between would cost every request another match."""
     plane, metrics = service.plane, service.metrics
     _document_bodies(app, lambda: service.plane.subject)
 
@@ -104,7 +103,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         tags=["streams"],
     )
     async def streams(request: Request, name: str) -> Response:
-        """Bring events of a further feed of the use case: the features read them from now on.
+        """Bring events of a further feed of the use case. The features read them from now on.
 
         The same event again changes nothing.
         """
@@ -165,7 +164,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", tags=["health"])
     async def exposition() -> Response:
-        """For Prometheus. With several workers: of the process that answers."""
+        """For Prometheus. With several workers, the counters are those of the process that answers."""
         champion = service.follower.current
         metrics.version.set(int(champion.version) if champion and champion.version.isdigit() else 0)
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
@@ -174,7 +173,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 async def _in_parts(
     given: Sequence[Given], add: Callable[[Sequence[Given]], list[Result]], service: Service
 ) -> list[Result]:
-    """Add a batch that was checked as a whole, a few rows a commit, so that others get their turn."""
+    """Add a batch that was checked as a whole, a few rows a commit. Other requests get their turn between."""
     receipts: list[Result] = []
     for start in range(0, len(given), ROWS_AT_ONCE):
         part = given[start : start + ROWS_AT_ONCE]
@@ -184,8 +183,9 @@ async def _in_parts(
 
 
 async def _patiently(work: Callable[[], Result], service: Service, request: Request | None = None) -> Result:
-    """Wait for the lock of serving.db without blocking the others, up to the deadline; with `request`, no
-    longer than its client does.
+    """Wait for the lock of the store up to the deadline. Other requests go on while this one waits.
+
+    With `request`, wait no longer than its client does. `StoreBusy` at the deadline.
     """
     deadline = time.monotonic() + service.settings.limits.store_deadline_s
     while True:
@@ -206,15 +206,14 @@ def _answers(model: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _document_bodies(app: FastAPI, subject: Callable[[], Subject | None]) -> None:
-    """Add the messages of the use case to the documentation.
+    """Add the messages of the use case to the documentation, once a release is served.
 
-    Bodies are parsed by pydantic straight from the bytes, not by FastAPI. Until a release is served nothing
-    is known of them.
+    FastAPI does not know the bodies, because pydantic parses them straight from the bytes.
     """
-    plain = app.openapi
+    without_bodies = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = plain()
+        document = without_bodies()
         if (served := subject()) is None:
             return document
         wire = wire_of(served)

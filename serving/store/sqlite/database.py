@@ -3,112 +3,88 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sqlite3
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 from feature_repo.online.sqlite.state import SqliteOnlineState
-from serving.contract.bundle import Release
-from serving.store.sqlite.log_tables import LogError, create_tables
-from serving.store.sqlite.pruning import prune
-from serving.store.sqlite.state_compatibility import missing
-from serving.store.sqlite.version_counts import Tally
+from serving.store.base import BadStore, StoreBusy, StoreError
+from serving.store.sqlite.log_tables import create_tables, version_of
 
-OPENING_TIMEOUT_MS = 10_000  # several workers open the file at once
-# Another worker's commit takes a tenth of a millisecond; longer waits are the transport's, which can do other
-# work meanwhile
+OPENING_TIMEOUT_MS = 10_000  # Several workers open the file at once.
+# Another worker's commit takes a tenth of a millisecond. The transport waits longer, because it can do other
+# work at the same time.
 BUSY_TIMEOUT_MS = 5
-# Left to SQLite, every thousandth page is checkpointed inside somebody's commit and waits for the disk (p99 5
-# ms, with the thread 0.5).
-TIDY_EVERY_S = 0.5
-MAPPED_BYTES = 1 << 30  # of the file, read without a copy: a key's pack in half the time
-PRUNE_PAUSE_S = 0.02  # between two commits of deletions, so that requests get their turn
-AUTOMATIC_CHECKPOINT_PAGES = 20_000  # 80 MB; by then a commit has only the last few pages left to move
-
-logger = logging.getLogger("serving.store.sqlite.database")
+READING_TIMEOUT_S = 10.0
+MAPPED_BYTES = 1 << 30  # Of the file, read without a copy: a key's pack in half the time.
+AUTOMATIC_CHECKPOINT_PAGES = 20_000  # 80 MB. By then a commit has only the last few pages left to move.
 
 
-def open_database(
-    database: Path, fsync: bool = False, busy_timeout_ms: int = BUSY_TIMEOUT_MS
-) -> sqlite3.Connection:
-    """The connection to serving.db, its tables made; `LogError` where it cannot be opened for writing.
+def open_for_writing(file: Path, fsync: bool = False, patient: bool = False) -> sqlite3.Connection:
+    """The connection to serving.db with its tables made.
 
-    WAL: readers never wait for a writer.
+    `fsync` makes each commit survive a power cut. `patient` waits 10 s for the lock of the file, for threads
+    that no request waits for; others wait 5 ms. `BadStore` where the file cannot be opened for writing.
     """
     try:
-        return _opened(database, fsync, busy_timeout_ms)
+        return _opened(file, fsync, OPENING_TIMEOUT_MS if patient else BUSY_TIMEOUT_MS)
     except (OSError, sqlite3.Error) as error:
-        raise LogError(f"{database} cannot be opened for writing ({error})") from error
+        raise BadStore(f"{file} cannot be opened for writing ({error})") from error
 
 
-def _opened(database: Path, fsync: bool, busy_timeout_ms: int) -> sqlite3.Connection:
-    database.parent.mkdir(parents=True, exist_ok=True)
+def _opened(file: Path, fsync: bool, busy_timeout_ms: int) -> sqlite3.Connection:
+    file.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(
-        database, timeout=OPENING_TIMEOUT_MS / 1_000, isolation_level=None, check_same_thread=False
+        file, timeout=OPENING_TIMEOUT_MS / 1_000, isolation_level=None, check_same_thread=False
     )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOMATIC_CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
-    connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
-    connection.execute("PRAGMA secure_delete = OFF")  # forgetting old events would first write over them
-    create_tables(connection)
-    SqliteOnlineState.create_tables(connection)
-    connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")  # Readers never wait for a writer.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOMATIC_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
+        connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
+        connection.execute("PRAGMA secure_delete = OFF")  # Forgetting old events would first overwrite them.
+        create_tables(connection)
+        SqliteOnlineState.create_tables(connection)
+        connection.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
-def state_check(database: Path, fsync: bool = False) -> Callable[[Release], list[str]]:
-    """For the follower's thread, over a connection of its own: reasons why the file cannot serve a release.
+@contextlib.contextmanager
+def open_read_only(file: Path, table: str = "decisions") -> Iterator[sqlite3.Connection | None]:
+    """A connection that cannot write; None where no service ever made the table.
 
-    Where it can, the log's tables and the state's indexes are made here, and not while a request waits.
+    `BadStore` where the file cannot be read.
     """
+    if not file.exists():
+        yield None
+        return
+    connection = sqlite3.connect(
+        f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=READING_TIMEOUT_S, isolation_level=None
+    )
+    try:
+        version_of(connection)
+        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        yield connection if exists else None
+    except sqlite3.DatabaseError as error:
+        raise BadStore(f"{file.name} cannot be read ({error})") from error
+    finally:
+        connection.close()
 
-    def reasons_against(release: Release) -> list[str]:
-        with contextlib.closing(open_database(database, fsync, OPENING_TIMEOUT_MS)) as connection:
-            reasons = missing(connection, release.plan)
-            if reasons:
-                return reasons
-            try:
-                create_tables(connection, release.subject)
-            except LogError as error:
-                return [str(error)]
-            SqliteOnlineState(connection, release.plan)
-            return []
 
-    return reasons_against
+def store_error(error: sqlite3.Error) -> StoreError:
+    """What an error of SQLite means for who uses the store."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy("the online store is locked")
+    return StoreError(f"serving.db: {error}")
 
 
-def tidy_until(
-    stop: threading.Event,
-    database: Path,
-    release: Callable[[], Release | None],
-    tally: Tally,
-    fsync: bool = False,
-) -> None:
-    """For a thread, so that no request has to do it, until `stop` is set.
-
-    Writes what was counted, moves what was committed from the WAL into the file, and forgets what no window
-    of the release reaches.
-    """
-    connection = open_database(database, fsync, OPENING_TIMEOUT_MS)
-
-    def pause() -> bool:
-        # The deletions would fill the WAL otherwise, and a request empty it.
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        return stop.wait(PRUNE_PAUSE_S)
-
-    with contextlib.closing(connection):
-        last = False
-        while not last:
-            last = stop.wait(TIDY_EVERY_S)
-            try:
-                tally.write(connection, time.time_ns() // 1_000)
-                if current := release():
-                    stream = current.subject.event.dataset
-                    prune(connection, current.plan, stream, current.bounds.lateness_us, pause)
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            except sqlite3.OperationalError as error:
-                logger.warning("tidying serving.db has to wait: %s", error)
+@contextlib.contextmanager
+def named_errors() -> Iterator[None]:
+    """Errors of SQLite leave as those of the store."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise store_error(error) from error

@@ -1,26 +1,24 @@
 """The tables of the service's log, and what earlier versions of the file lacked.
 
-The columns of decisions and labels follow from the use case, whose subject stands in the file. Files of
-before have none: theirs is `BEFORE`. The log shares `serving.db` with the online state, so that a decision,
-its event and its id commit in one transaction.
+The columns of decisions and labels follow from the use case, whose subject stands in the file. Earlier files
+have no subject, and belong to `BEFORE`. The log shares `serving.db` with the online state, so that a
+decision, its event and its id commit in one transaction.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from feature_repo.online.sqlite.transactions import transaction
 from serving.contract.before_subjects import BEFORE
 from serving.contract.subject import Feed, Flag, Number, Subject
 from serving.contract.subject.event import Event
-from serving.errors import ServingError
+from serving.store.base import BadStore, Position
 
 SCHEMA_VERSION = 5
-FIRST_WITH_SUBJECT = 5  # Files of before belong to `BEFORE`.
+FIRST_WITH_SUBJECT = 5  # Earlier files belong to `BEFORE`.
 
 SHARED = """
 CREATE TABLE IF NOT EXISTS sequence (one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL,
@@ -31,6 +29,7 @@ CREATE TABLE IF NOT EXISTS measured (minute_us INTEGER NOT NULL, model_version T
 CREATE TABLE IF NOT EXISTS use_case (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL,
   subject TEXT NOT NULL);
 """
+POSITION = "SELECT last, clock_us, newest_us FROM sequence"
 # What each version altered in the one before it. New tables come with `SHARED` and `_tables`.
 MIGRATIONS = {
     1: """
@@ -44,20 +43,16 @@ DROP INDEX labels_once;
 }
 
 
-class LogError(ServingError):
-    """The log's file cannot be used: written by another version of the platform, or not a log."""
-
-
 def create_tables(connection: sqlite3.Connection, subject: Subject | None = None) -> Subject | None:
     """Make the tables that are missing; returns the subject of the file, None where none is known yet.
 
-    An older file is brought up to this version. With `subject` the tables of its decisions and labels are
-    made too. `LogError` for a file of a newer version or of another use case.
+    A file of an earlier version is brought up to this one. With `subject` the tables of its decisions and
+    labels are made too. `BadStore` for a file of a newer version or of another use case.
     """
-    if _version(connection) == SCHEMA_VERSION and (known := _stored(connection)) == subject:
-        return known  # Most openings: nothing to write, so no lock to wait for.
+    if version_of(connection) == SCHEMA_VERSION and (known := _stored(connection)) == subject:
+        return known  # Most openings write nothing, and wait for no lock.
     with transaction(connection):  # Two workers that start at once migrate one after the other.
-        version = _version(connection)
+        version = version_of(connection)
         for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
             _run(connection, MIGRATIONS[old])
         _run(connection, SHARED)
@@ -71,37 +66,27 @@ def create_tables(connection: sqlite3.Connection, subject: Subject | None = None
 
 def subject_of_log(connection: sqlite3.Connection) -> Subject | None:
     """The subject whose decisions the file holds; None where no release was ever served from it."""
-    version = _version(connection)
+    version = version_of(connection)
     return _stored(connection) or (BEFORE if 0 < version < FIRST_WITH_SUBJECT else None)
 
 
-@contextlib.contextmanager
-def open_read_only(db: Path, table: str = "decisions") -> Iterator[sqlite3.Connection | None]:
-    """A connection that cannot write, or None where no service ever made the table.
-
-    `LogError` where the file cannot be read.
-    """
-    if not db.exists():
-        yield None
-        return
-    connection = sqlite3.connect(f"{db.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
-    try:
-        _version(connection)
-        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-        yield connection if exists else None
-    except sqlite3.DatabaseError as error:
-        raise LogError(f"{db.name} cannot be read ({error})") from error
-    finally:
-        connection.close()
-
-
-def _hold(connection: sqlite3.Connection, subject: Subject, stored: Subject | None) -> None:
-    """Make the tables of a subject, with the columns that a later declaration of it added."""
+def check_subject(subject: Subject, stored: Subject | None) -> None:
+    """`BadStore` where the file holds decisions of another use case."""
     if stored is not None and stored.name != subject.name:
-        raise LogError(
+        raise BadStore(
             f"serving.db holds decisions of the use case {stored.name!r}, not of {subject.name!r}:"
             " a home belongs to one use case; give the other one a home of its own (MLOPS_HOME)"
         )
+
+
+def position_of(connection: sqlite3.Connection) -> Position:
+    """Where the log stands."""
+    return Position(*connection.execute(POSITION).fetchone())
+
+
+def _hold(connection: sqlite3.Connection, subject: Subject, stored: Subject | None) -> None:
+    """Make the tables of a subject, and the columns that a later declaration of the use case added."""
+    check_subject(subject, stored)
     _run(connection, _tables(subject))
     _add_columns(connection, "decisions", subject.event)
     for feed in subject.feeds:
@@ -114,6 +99,15 @@ def _hold(connection: sqlite3.Connection, subject: Subject, stored: Subject | No
 def feed_table(name: str) -> str:
     """The table of a further feed."""
     return f"feed_{name}"
+
+
+def typed(stream: Event | Feed, names: Sequence[str], row: Iterable[object]) -> dict[str, object]:
+    """The values of a row by their names. SQLite has no truth values: a Flag comes back as 0 or 1."""
+    values = dict(zip(names, row, strict=True))
+    for column in stream.columns:
+        if isinstance(column, Flag) and values[column.name] is not None:
+            values[column.name] = bool(values[column.name])
+    return values
 
 
 def _add_columns(connection: sqlite3.Connection, table: str, stream: Event | Feed) -> None:
@@ -185,14 +179,15 @@ def _stored(connection: sqlite3.Connection) -> Subject | None:
     return Subject.from_dict(json.loads(row[0])) if row else None
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version of the file's tables; 0 for an empty file, `BadStore` for a version of later."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 0 <= version <= SCHEMA_VERSION:
-        raise LogError(f"serving.db has schema version {version}, this platform knows {SCHEMA_VERSION}")
+        raise BadStore(f"serving.db has schema version {version}, this platform knows {SCHEMA_VERSION}")
     return version
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:
-    """Statement by statement: `executescript` would commit first."""
+    """Run each statement alone, because `executescript` would commit first."""
     for statement in script.split(";"):
         connection.execute(statement)

@@ -1,6 +1,6 @@
-"""Forgets events that no window can reach any more, a few at a time.
+"""Forgets events that no window reaches any more, a few at a time.
 
-A whole day of them in one commit would keep requests waiting.
+A whole day of events in one commit would keep requests waiting.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.times import DAY_US
 from serving.store.sqlite.state_compatibility import agreed_us
 
-# 7 ms under the lock of serving.db, for which a request waits up to 250; a thousand take 100 (measured,
-# 200,000 events)
+# 7 ms under the lock of serving.db, for which a request waits up to 250 ms. A thousand rows take 100 ms
+# (measured with 200,000 events).
 ROWS_A_COMMIT = 200
-# Events that have to be as new: a handful with a wrong date must not cost the history
+# So many events have to be as new. A handful of events with a wrong date must not cost the history.
 BEFORE_FORGETTING = 100
 
 
@@ -28,19 +28,18 @@ def prune(
     pause: Callable[[], bool] = lambda: False,
     agree: int = BEFORE_FORGETTING,
 ) -> int:
-    """Delete what lies out of reach of the moment that `agree` events of `stream` have reached.
+    """Delete the events that no window reaches from the moment that `agree` events of `stream` have reached.
 
-    Late events are kept for as long as they may come. Deletes in commits of its own; returns how many events.
-
-    Between two commits it asks `pause`, which may wait and let others write; True ends the work, and the rest
-    is found again.
+    Returns how many events were deleted. Events are kept for `lateness_us` longer, because late events may
+    come. `pause` is called between two commits, and may wait and let others write. Where `pause` returns
+    True the work ends, and the next call finds the rest.
     """
     (newest_us,) = connection.execute("SELECT newest_us FROM sequence").fetchone()
     newest_us = min(newest_us, agreed_us(connection, stream, agree))
     if not newest_us:
         return 0
     reach = max((view.reach_us for view in plan.views), default=0)
-    # At midnight, so that between two midnights there is nothing to write.
+    # A midnight, so that between two midnights there is nothing to write.
     before_us = (newest_us - reach - lateness_us - DAY_US) // DAY_US * DAY_US
     state, forgotten = SqliteOnlineState(connection, plan), 0
     while some := state.prune(before_us, ROWS_A_COMMIT):

@@ -1,6 +1,4 @@
-"""What the stored events are good for: whether they can serve another plan, and which moment they have
-reached.
-"""
+"""Whether the stored events can serve a plan, and which moment they have reached."""
 
 from __future__ import annotations
 
@@ -9,14 +7,13 @@ import sqlite3
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.generations import standing, tables_of
 from feature_repo.online.sqlite.queries import table_name
-
-# Events that say a moment before it is believed: one is a typing error, two its repetition.
-AGREE = 3
+from serving.store.base import AGREE
 
 
-def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
-    """Why the stored events cannot serve a plan: a column that was never stored with them, or a stream that
-    has none while others do.
+def lacks(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
+    """Why the stored events cannot serve a plan, a line each.
+
+    A column was never stored, or a stream has no event while others have.
     """
     current = standing(connection).current
     shared = {table_name(name, current) for name in ("packs", "removed")}
@@ -44,14 +41,12 @@ def missing(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
 
 
 def agreed_us(connection: sqlite3.Connection, stream: str, events: int = AGREE) -> int:
-    """The moment that so many events of a stream of the online state have reached; 0 where
-    there are fewer.
-    """
+    """The moment that so many events of a stream have reached; 0 where there are fewer."""
     try:
         generation = standing(connection).current
         if (table := table_name(stream, generation)) not in tables_of(connection, generation):
             return 0
-    except sqlite3.OperationalError:  # a log without a state
+    except sqlite3.OperationalError:  # A log without a state.
         return 0
     row = connection.execute(
         f"SELECT event_us FROM {table} ORDER BY event_us DESC LIMIT 1 OFFSET ?", (events - 1,)

@@ -21,8 +21,9 @@ from payment_feeds import (
 )
 
 from mlops_assets.core.data.base import Malformed
-from mlops_assets.core.data.parsing import PLAIN, Rules, Unread, UnreadableType, read_column
 from mlops_assets.core.data.validation import CountsDoNotReconcile, Validation, validate
+from mlops_assets.core.data.values.column_values import Unread, UnreadableType, read_column
+from mlops_assets.core.data.values.value_rules import USUAL, Rules
 from serving.contract.bounds import Bounds
 
 TOO_MUCH = "above 1000000, the highest believable amount ([bounds] max_amount)"
@@ -331,7 +332,7 @@ def test_counts_reconcile_and_the_order_of_arrival_changes_nothing(
     st.sampled_from(["number", "time", "flag", "id"]),
     st.sampled_from(
         [
-            PLAIN,
+            USUAL,
             Rules(
                 decimal=",", thousands=".", timezone="Europe/Berlin", epoch="ms", missing=("0",), true=("x",)
             ),

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, ViewPlan
-from mlops_assets.core.judging.baseline import baseline_scores
-from mlops_assets.core.judging.bootstrap import calibration_by_chance, clusters, paired_bootstrap
-from mlops_assets.core.judging.gate import Gate, Verdict, decide
-from mlops_assets.core.judging.measures import Scores, relative_calibration_error
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.evaluation_record import Evaluation
+from mlops_assets.core.judging.gate import Verdict, decide
+from mlops_assets.core.judging.gate_thresholds import Gate
+from mlops_assets.core.judging.measuring.baseline import baseline_scores
+from mlops_assets.core.judging.measuring.bootstrap import calibration_by_chance, clusters, paired_bootstrap
+from mlops_assets.core.judging.measuring.measures import Scores, relative_calibration_error
 from mlops_assets.core.judging.servable import lacking
-from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
+from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.learning.fits import TrainedModel, TrainingError, train
 from mlops_assets.core.learning.hyperparameters import Recipe
 from mlops_assets.core.learning.splits import Split
@@ -58,7 +60,7 @@ def judge(evaluation: Evaluation, subject: Subject = FRAUD, **changes: object) -
 @pytest.fixture(scope="module")
 def better() -> Evaluation:
     holdout = make_holdout()
-    return evaluate(FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=20, seed=0)
+    return evaluate(FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, AppliedCosts(), k=20, seed=0)
 
 
 def test_a_proven_better_candidate_is_promoted_with_figures(better: Evaluation) -> None:
@@ -100,7 +102,7 @@ def test_a_worse_candidate_is_refused_with_figures() -> None:
             score(holdout, 1),
             score(holdout, 3),
             None,
-            Costs(reviews_per_day=10),
+            AppliedCosts(reviews_per_day=10),
             k=20,
             seed=0,
         )
@@ -116,7 +118,7 @@ def test_the_champion_itself_is_never_promoted_over_itself(seed: int) -> None:
     holdout = make_holdout(2_000, seed)
     scores = score(holdout, 2, seed)
     assert not judge(
-        evaluate(FRAUD, holdout, scores, scores, None, Costs(), k=20, seed=seed, resamples=50)
+        evaluate(FRAUD, holdout, scores, scores, None, AppliedCosts(), k=20, seed=seed, resamples=50)
     ).promote
 
 
@@ -170,7 +172,7 @@ def test_another_vector_that_the_service_can_compute_is_promotable_and_said(
 @pytest.mark.parametrize("serving", [FEATURES, None])
 def test_what_the_service_lacks_is_a_refusal(better: Evaluation, serving: tuple[str, ...] | None) -> None:
     verdict = judge(better, champion_features=serving, missing=["the stream devices (for device_stats)"])
-    why = ("the service cannot compute its features, for it has not the stream devices (for device_stats)",)
+    why = ("the service cannot compute its features: it lacks the stream devices (for device_stats)",)
     assert verdict == Verdict(False, why, barred=why)
 
 
@@ -261,18 +263,20 @@ def test_too_few_frauds_prove_nothing(better: Evaluation) -> None:
 def test_a_first_version_must_beat_the_baseline() -> None:
     holdout = make_holdout()
     good, poor = score(holdout, 3), score(holdout, 1)
-    first = evaluate(FRAUD, holdout, good, None, poor, Costs(), k=20, seed=0)
+    first = evaluate(FRAUD, holdout, good, None, poor, AppliedCosts(), k=20, seed=0)
     assert judge(first, champion_features=None).promote
     assert not judge(
-        evaluate(FRAUD, holdout, poor, None, good, Costs(), k=20, seed=0), champion_features=None
+        evaluate(FRAUD, holdout, poor, None, good, AppliedCosts(), k=20, seed=0), champion_features=None
     ).promote
     assert not judge(
-        evaluate(FRAUD, holdout, good, None, None, Costs(), k=20, seed=0), champion_features=None
+        evaluate(FRAUD, holdout, good, None, None, AppliedCosts(), k=20, seed=0), champion_features=None
     ).promote
 
 
 def test_an_empty_window_is_a_refusal_that_says_so() -> None:
-    verdict = judge(evaluate(FRAUD, make_holdout(0), np.empty(0), np.empty(0), None, Costs(), k=5, seed=0))
+    verdict = judge(
+        evaluate(FRAUD, make_holdout(0), np.empty(0), np.empty(0), None, AppliedCosts(), k=5, seed=0)
+    )
     assert not verdict.promote
     assert "the holdout has 0 frauds in 0 rows" in verdict.reasons[0]
     assert any("there are no rows" in reason for reason in verdict.reasons)
@@ -295,7 +299,7 @@ def test_a_candidate_that_gains_on_the_whole_and_loses_a_slice_is_refused_as_a_m
         candidate,
         score(holdout, 1.5),
         None,
-        Costs(reviews_per_day=1_000),
+        AppliedCosts(reviews_per_day=1_000),
         k=20,
         seed=0,
     )
@@ -328,7 +332,7 @@ def test_slices_that_are_no_worse_hardly_ever_veto_by_chance() -> None:
             score(holdout, 2, seed=1),
             score(holdout, 2, seed=2),
             None,
-            Costs(),
+            AppliedCosts(),
             k=20,
             seed=seed,
             resamples=100,
@@ -353,7 +357,9 @@ def test_scores_off_by_a_factor_are_refused_and_calibrated_ones_of_a_small_holdo
     for seed in range(3):
         holdout = make_holdout(2_000, seed)
         scores, champion = score(holdout, 2, seed), score(holdout, 0.2, seed)
-        verdict = judge(evaluate(FRAUD, holdout, scores, champion, None, Costs(), k=20, seed=0, resamples=50))
+        verdict = judge(
+            evaluate(FRAUD, holdout, scores, champion, None, AppliedCosts(), k=20, seed=0, resamples=50)
+        )
         assert verdict.promote, verdict.reasons
         verdict = judge(
             evaluate(
@@ -362,7 +368,7 @@ def test_scores_off_by_a_factor_are_refused_and_calibrated_ones_of_a_small_holdo
                 np.clip(scores * factor, 0, 1),
                 champion,
                 None,
-                Costs(),
+                AppliedCosts(),
                 k=20,
                 seed=0,
                 resamples=50,
@@ -443,7 +449,7 @@ def test_the_verdict_on_calibration_says_the_error_the_limit_and_what_chance_com
     for seed in range(8):
         holdout, candidate, _ = in_bursts(seed, 50, 4, "customer_id")
         evaluation = evaluate(
-            FRAUD, holdout, candidate, 1 - candidate, None, Costs(), k=20, seed=seed, resamples=100
+            FRAUD, holdout, candidate, 1 - candidate, None, AppliedCosts(), k=20, seed=seed, resamples=100
         )
         verdict = judge(evaluation, gate=Gate(min_positives=1))
         (reason,) = [reason for reason in verdict.reasons if reason.startswith("its scores are off")]
@@ -453,10 +459,10 @@ def test_the_verdict_on_calibration_says_the_error_the_limit_and_what_chance_com
         )
         figures = f"its scores are off from the observed shares of fraud by {error:.0%} (at most 50%)"
         assert reason.startswith(
-            f"{figures}; those of a calibrated model are by {low:.0%} to {high:.0%} here, by chance"
+            f"{figures}; scores of a calibrated model are off by {low:.0%} to {high:.0%} by chance"
         )
         ends.add(
-            (bool(error <= 0.5), bool(error <= high), verdict.promote, reason.rpartition(", by chance")[2])
+            (bool(error <= 0.5), bool(error <= high), verdict.promote, reason.rpartition(" by chance")[2])
         )
     assert ends == {(True, True, True, ""), (False, True, True, ": this may be chance")}
 
@@ -494,12 +500,12 @@ def test_frauds_of_two_merchants_prove_nothing_and_a_person_may_say_otherwise() 
         holdout["is_fraud"], holdout["customer_id"].astype(int) % 2, 2 + np.arange(len(holdout)) % 500
     ).astype(str)
     verdict = judge(
-        evaluate(FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=20, seed=0)
+        evaluate(FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, AppliedCosts(), k=20, seed=0)
     )
     assert not verdict.promote
     assert len(verdict.reasons) == 1
     assert (
-        "of 200 resamples of 502 merchants some hold no fraud at all: nothing is proven" in verdict.reasons[0]
+        "some of 200 resamples of 502 merchants have no fraud at all: nothing is proven" in verdict.reasons[0]
     )
     assert verdict.barred == ()
 
@@ -534,21 +540,30 @@ def history(seed: int = 0, per_day: int = 250) -> pd.DataFrame:
 
 
 def whole_way(rows: pd.DataFrame, champion: TrainedModel | None, known_amounts: pd.Series) -> Verdict:
-    model = train(FRAUD, model_family(), rows, FEATURES, SPLIT, RECIPE, Costs())
+    model = train(FRAUD, model_family(), rows, FEATURES, SPLIT, RECIPE, AppliedCosts())
     held, fit = rows[rows["fold"] == "holdout"], rows[rows["fold"] == "train"]
     matrix = held[list(FEATURES)].to_numpy(dtype=np.float64)
     own = Scorer(model.evaluation_text, model.evaluation_calibrator).score(matrix)
     other = None if champion is None else Scorer(champion.evaluation_text, champion.calibrator).score(matrix)
     baseline = baseline_scores(FRAUD, fit, held, FEATURES, seed=0) if champion is None else None
     evaluation = evaluate(
-        FRAUD, held, own, other, baseline, Costs(), k=20, seed=0, train=fit, expected_values=known_amounts
+        FRAUD,
+        held,
+        own,
+        other,
+        baseline,
+        AppliedCosts(),
+        k=20,
+        seed=0,
+        train=fit,
+        expected_values=known_amounts,
     )
     return judge(evaluation, champion_features=None if champion is None else FEATURES)
 
 
 @pytest.fixture(scope="module")
 def champion() -> TrainedModel:
-    return train(FRAUD, model_family(), history(), FEATURES, SPLIT, RECIPE, Costs())
+    return train(FRAUD, model_family(), history(), FEATURES, SPLIT, RECIPE, AppliedCosts())
 
 
 def flip(rows: pd.DataFrame, where: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:

@@ -7,18 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.core.judging.bootstrap import clusters
-from mlops_assets.core.judging.gate import Gate, decide
-from mlops_assets.core.judging.money import (
-    NEVER,
-    BadCosts,
-    Costs,
-    GivenCosts,
-    business_report,
-    policy_from_costs,
-)
+from mlops_assets.core.judging.costs import AppliedCosts, BadCosts, GivenCosts
+from mlops_assets.core.judging.evaluation_record import Evaluation
+from mlops_assets.core.judging.gate import decide
+from mlops_assets.core.judging.gate_thresholds import Gate
+from mlops_assets.core.judging.measuring.bootstrap import clusters
+from mlops_assets.core.judging.measuring.money import NEVER, business_report, policy_from_costs
 from mlops_assets.core.judging.past_quality import with_verdicts
-from mlops_assets.core.judging.side_by_side import Evaluation, evaluate
+from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.core.learning.eligible_rows import event_columns
 from serving.contract.policy import decide as decision_on
 from serving.contract.subject import Bands, Decisions, Event, Key, Known, Labels, Number, Subject
@@ -40,7 +36,7 @@ PARCELS = Subject(
     slices=(Bands("distance_km", (50,)), Known("route")),
     clusters=("route", "vehicle_id"),
 )
-COSTS = Costs.of(PARCELS, GivenCosts(reviews_per_day=10))
+COSTS = AppliedCosts.of(PARCELS, GivenCosts(reviews_per_day=10))
 
 
 def holdout(count: int = 3_000, seed: int = 0) -> pd.DataFrame:
@@ -167,11 +163,13 @@ def test_learning_looks_at_keys_and_at_the_numbers_that_slices_go_by() -> None:
 
 
 def test_costs_are_the_use_cases_where_the_configuration_gives_none() -> None:
-    assert Costs.of(PARCELS, GivenCosts()) == Costs(1.0, 0.1, 0.0, 100)
-    assert Costs.of(PARCELS, GivenCosts(review_cost=0.5, insult_cost=2.0)) == Costs(1.0, 0.5, 2.0, 100)
+    assert AppliedCosts.of(PARCELS, GivenCosts()) == AppliedCosts(1.0, 0.1, 0.0, 100)
+    assert AppliedCosts.of(PARCELS, GivenCosts(review_cost=0.5, insult_cost=2.0)) == AppliedCosts(
+        1.0, 0.5, 2.0, 100
+    )
 
 
 def test_costs_that_nobody_gives_are_named() -> None:
     silent = replace(PARCELS, decisions=replace(PARCELS.decisions, costs=None))
     with pytest.raises(BadCosts, match=r"'parcels' declares no costs, and \[costs\] has no missed_share"):
-        Costs.of(silent, GivenCosts(review_cost=1.0, insult_cost=1.0))
+        AppliedCosts.of(silent, GivenCosts(review_cost=1.0, insult_cost=1.0))

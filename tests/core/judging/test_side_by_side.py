@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.judging.baseline import baseline_scores
-from mlops_assets.core.judging.bootstrap import paired_bootstrap, weighted_value_saved
-from mlops_assets.core.judging.measures import Scores, UndefinedMetric, average_precision
-from mlops_assets.core.judging.money import Costs, reviewed_at_capacity
+from mlops_assets.core.judging.costs import AppliedCosts
+from mlops_assets.core.judging.measuring.baseline import baseline_scores
+from mlops_assets.core.judging.measuring.bootstrap import paired_bootstrap, weighted_value_saved
+from mlops_assets.core.judging.measuring.measures import Scores, UndefinedMetric, average_precision
+from mlops_assets.core.judging.measuring.money import reviewed_at_capacity
 from mlops_assets.core.judging.side_by_side import evaluate
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.subject import Bands
@@ -40,7 +41,7 @@ def score(holdout: pd.DataFrame, skill: float, seed: int = 1) -> Scores:
 def test_a_better_model_is_seen_to_be_better() -> None:
     holdout = make_holdout()
     evaluation = evaluate(
-        FRAUD, holdout, score(holdout, 3), score(holdout, 1), score(holdout, 0), Costs(), k=20, seed=0
+        FRAUD, holdout, score(holdout, 3), score(holdout, 1), score(holdout, 0), AppliedCosts(), k=20, seed=0
     )
     assert evaluation.reference == "champion"
     assert set(evaluation.metrics) == {"candidate", "champion", "baseline"}
@@ -55,10 +56,12 @@ def test_a_better_model_is_seen_to_be_better() -> None:
 def test_without_a_champion_the_baseline_is_the_reference() -> None:
     holdout = make_holdout(500)
     assert (
-        evaluate(FRAUD, holdout, score(holdout, 3), None, score(holdout, 1), Costs(), k=5, seed=0).reference
+        evaluate(
+            FRAUD, holdout, score(holdout, 3), None, score(holdout, 1), AppliedCosts(), k=5, seed=0
+        ).reference
         == "baseline"
     )
-    alone = evaluate(FRAUD, holdout, score(holdout, 3), None, None, Costs(), k=5, seed=0)
+    alone = evaluate(FRAUD, holdout, score(holdout, 3), None, None, AppliedCosts(), k=5, seed=0)
     assert alone.reference == "none"
     assert math.isnan(alone.difference)
     assert math.isnan(alone.lower_bound(0.9))
@@ -69,7 +72,9 @@ def test_without_a_champion_the_baseline_is_the_reference() -> None:
 def test_the_interval_of_identical_scores_holds_nothing_but_zero(seed: int) -> None:
     holdout = make_holdout(300, seed, share=0.3)  # a draw without any fraud would be NaN, as documented
     scores = score(holdout, 2, seed)
-    evaluation = evaluate(FRAUD, holdout, scores, scores.copy(), None, Costs(), k=5, seed=seed, resamples=50)
+    evaluation = evaluate(
+        FRAUD, holdout, scores, scores.copy(), None, AppliedCosts(), k=5, seed=seed, resamples=50
+    )
     assert set(evaluation.bootstrap) == {0.0}
     assert evaluation.lower_bound(0.9) == evaluation.difference == 0.0
 
@@ -106,7 +111,9 @@ def test_a_resample_is_average_precision_on_the_customers_drawn(
 def test_the_same_seed_gives_the_same_interval() -> None:
     holdout = make_holdout(500)
     runs = [
-        evaluate(FRAUD, holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=7).bootstrap
+        evaluate(
+            FRAUD, holdout, score(holdout, 2), score(holdout, 1), None, AppliedCosts(), k=5, seed=7
+        ).bootstrap
         for _ in range(2)
     ]
     assert runs[0] == runs[1]
@@ -116,7 +123,9 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_one_class_gives_undefined_metrics_with_their_reason_and_no_zeros(share: float) -> None:
     holdout = make_holdout(100, share=share)
-    evaluation = evaluate(FRAUD, holdout, score(holdout, 1), score(holdout, 2), None, Costs(), k=5, seed=0)
+    evaluation = evaluate(
+        FRAUD, holdout, score(holdout, 1), score(holdout, 2), None, AppliedCosts(), k=5, seed=0
+    )
     assert math.isnan(evaluation.metrics["candidate"]["average_precision"])
     assert (
         evaluation.undefined["candidate.average_precision"] == f"{int(100 * share)} of 100 rows are positive"
@@ -125,7 +134,7 @@ def test_one_class_gives_undefined_metrics_with_their_reason_and_no_zeros(share:
 
 
 def test_an_empty_window_is_described_and_not_a_crash() -> None:
-    evaluation = evaluate(FRAUD, make_holdout(0), np.empty(0), np.empty(0), None, Costs(), k=5, seed=0)
+    evaluation = evaluate(FRAUD, make_holdout(0), np.empty(0), np.empty(0), None, AppliedCosts(), k=5, seed=0)
     assert (evaluation.rows, evaluation.positives, evaluation.clusters["customers"]) == (0, 0, 0)
     assert evaluation.undefined["candidate.money_saved"] == "there are no rows"
     assert json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))["difference"] is None
@@ -133,20 +142,22 @@ def test_an_empty_window_is_described_and_not_a_crash() -> None:
 
 def test_scores_that_are_no_numbers_are_undefined() -> None:
     holdout = make_holdout(100)
-    evaluation = evaluate(FRAUD, holdout, np.full(100, np.nan), score(holdout, 2), None, Costs(), k=5, seed=0)
+    evaluation = evaluate(
+        FRAUD, holdout, np.full(100, np.nan), score(holdout, 2), None, AppliedCosts(), k=5, seed=0
+    )
     assert all(math.isnan(value) for value in evaluation.metrics["candidate"].values())
 
 
 def test_scores_for_other_rows_are_refused() -> None:
     holdout = make_holdout(10)
     with pytest.raises(ValueError, match="champion: 9 scores for 10 rows"):
-        evaluate(FRAUD, holdout, score(holdout, 1), np.zeros(9), None, Costs(), k=5, seed=0)
+        evaluate(FRAUD, holdout, score(holdout, 1), np.zeros(9), None, AppliedCosts(), k=5, seed=0)
 
 
 def test_the_slices_cover_every_row_and_say_their_size() -> None:
     holdout = make_holdout(1_000)
     banded = replace(FRAUD, slices=(Bands("amount", (10.0, 10_000.0)),))
-    evaluation = evaluate(banded, holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0)
+    evaluation = evaluate(banded, holdout, score(holdout, 2), None, None, AppliedCosts(), k=5, seed=0)
     assert [s.name for s in evaluation.slices] == [
         "amount under 10",
         "amount from 10 to 10000",
@@ -171,7 +182,7 @@ def test_customers_and_merchants_are_told_apart_by_what_the_training_rows_know_o
         customer_id="old", merchant_id=["defrauded", "defrauded", "clean"], is_fraud=[True, False, False]
     )  # a merchant with one fraud among honest payments is one with known fraud
     found = evaluate(
-        FRAUD, holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=0, train=train
+        FRAUD, holdout, score(holdout, 2), score(holdout, 1), None, AppliedCosts(), k=5, seed=0, train=train
     ).slices
     assert {s.name: (s.rows, s.positives) for s in found if not s.name.startswith("amount")} == {
         "known customers": (4, 2),
@@ -189,7 +200,9 @@ def test_customers_and_merchants_are_told_apart_by_what_the_training_rows_know_o
 def test_a_slice_is_resampled_by_its_own_customers_and_leaves_out_draws_without_fraud() -> None:
     holdout = make_holdout(2_000).assign(amount=1.0)
     holdout.loc[holdout["is_fraud"], "customer_id"] = "the only victim"
-    slices = evaluate(FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, Costs(), k=5, seed=0).slices
+    slices = evaluate(
+        FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, AppliedCosts(), k=5, seed=0
+    ).slices
     victims = slices[0]
     assert (victims.rows, slices[1].bootstrap) == (2_000, ())
     assert 50 < len(victims.bootstrap) < 200, "about a third of the draws are without the one customer"
@@ -205,7 +218,7 @@ def test_the_money_of_a_resample_is_what_its_payments_save_at_the_same_capacity(
     holdout = make_holdout(60, seed, share=0.3)
     codes, scores = pd.factorize(holdout["customer_id"])[0] % 7, random.permutation(60).astype(float)
     days = holdout["event_timestamp"].dt.strftime("%Y-%m-%d")
-    costs = Costs(missed_share=0.5, reviews_per_day=reviews)
+    costs = AppliedCosts(missed_share=0.5, reviews_per_day=reviews)
     times_drawn = np.bincount(random.integers(0, 7, 7), minlength=7)
     saved = weighted_value_saved(
         holdout["amount"].to_numpy(), holdout["is_fraud"].to_numpy(), scores, days, costs, codes
@@ -219,7 +232,14 @@ def test_the_money_of_a_resample_is_what_its_payments_save_at_the_same_capacity(
 def test_the_intervals_hold_the_figures_that_they_are_about() -> None:
     holdout = make_holdout()
     evaluation = evaluate(
-        FRAUD, holdout, score(holdout, 3), score(holdout, 1), None, Costs(reviews_per_day=10), k=20, seed=0
+        FRAUD,
+        holdout,
+        score(holdout, 3),
+        score(holdout, 1),
+        None,
+        AppliedCosts(reviews_per_day=10),
+        k=20,
+        seed=0,
     )
     assert set(evaluation.intervals) == {
         f"{who}.{what}"
@@ -232,15 +252,23 @@ def test_the_intervals_hold_the_figures_that_they_are_about() -> None:
             assert low < evaluation.metrics[who][metric] < high
     assert evaluation.intervals["difference.average_precision"][0] == evaluation.lower_bound(0.95) > 0
     assert evaluation.intervals["difference.money_saved"][0] > 0
-    alone = evaluate(FRAUD, holdout, score(holdout, 3), None, None, Costs(), k=20, seed=0)
+    alone = evaluate(FRAUD, holdout, score(holdout, 3), None, None, AppliedCosts(), k=20, seed=0)
     assert set(alone.intervals) == {"candidate.average_precision", "candidate.money_saved"}
 
 
 def test_payments_without_a_verdict_are_counted_and_in_no_figure() -> None:
     holdout = make_holdout(98)
-    known = evaluate(FRAUD, holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0)
+    known = evaluate(FRAUD, holdout, score(holdout, 2), None, None, AppliedCosts(), k=5, seed=0)
     told = evaluate(
-        FRAUD, holdout, score(holdout, 2), None, None, Costs(), k=5, seed=0, unknown_values=[100.0, 0.25]
+        FRAUD,
+        holdout,
+        score(holdout, 2),
+        None,
+        None,
+        AppliedCosts(),
+        k=5,
+        seed=0,
+        unknown_values=[100.0, 0.25],
     )
     assert (told.unknown_rows, told.unknown_value, told.unknown_share) == (2, 100.25, 0.02)
     assert (known.unknown_rows, known.unknown_share) == (None, None)
@@ -255,7 +283,7 @@ def test_amounts_times_a_hundred_are_measured() -> None:
 
     def factor(rows: pd.DataFrame, **known: object) -> float | None:
         return evaluate(
-            FRAUD, rows, score(holdout, 2), None, None, Costs(), k=5, seed=0, **known
+            FRAUD, rows, score(holdout, 2), None, None, AppliedCosts(), k=5, seed=0, **known
         ).value_factor  # type: ignore[arg-type]
 
     assert factor(holdout) is None
@@ -270,7 +298,7 @@ def test_amounts_times_a_hundred_are_measured() -> None:
 def test_to_dict_is_plain_json() -> None:
     holdout = make_holdout(500)
     plain = evaluate(
-        FRAUD, holdout, score(holdout, 2), score(holdout, 1), None, Costs(), k=5, seed=0
+        FRAUD, holdout, score(holdout, 2), score(holdout, 1), None, AppliedCosts(), k=5, seed=0
     ).to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert plain["bootstrap"]["resamples"] == 200

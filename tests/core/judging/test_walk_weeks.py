@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.judging.past_quality import (
     CAPACITY,
     OWN,
@@ -25,7 +25,7 @@ from mlops_assets.core.judging.walk_weeks import UNCHANGED, BadWalk, Week, means
 from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.policy import Policy
 
-COSTS = Costs(missed_share=0.5, review_cost=3.0, insult_cost=30.0, reviews_per_day=2)
+COSTS = AppliedCosts(missed_share=0.5, review_cost=3.0, insult_cost=30.0, reviews_per_day=2)
 POLICY = Policy(review=0.5, block=0.9)
 MATURE = date(2025, 3, 2)
 DAYS = ["2025-03-01", "2025-03-02", "2025-03-03"]

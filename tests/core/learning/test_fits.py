@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from mlops_assets.core.judging.money import Costs
+from mlops_assets.core.judging.costs import AppliedCosts
 from mlops_assets.core.learning.fits import (
     IDENTITY,
     TrainedModel,
@@ -75,11 +75,13 @@ def rows() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def model(rows: pd.DataFrame) -> TrainedModel:
-    return train(FRAUD, LEARNER, rows, FEATURES, SPLIT, RECIPE, Costs())
+    return train(FRAUD, LEARNER, rows, FEATURES, SPLIT, RECIPE, AppliedCosts())
 
 
 def test_equal_rows_in_any_order_give_equal_bytes(rows: pd.DataFrame, model: TrainedModel) -> None:
-    again = train(FRAUD, LEARNER, rows.sample(frac=1, random_state=1), FEATURES, SPLIT, RECIPE, Costs())
+    again = train(
+        FRAUD, LEARNER, rows.sample(frac=1, random_state=1), FEATURES, SPLIT, RECIPE, AppliedCosts()
+    )
     assert again.release_text == model.release_text
     assert replace(again, seconds=0) == replace(model, seconds=0)
 
@@ -88,7 +90,7 @@ def test_equal_rows_in_any_order_give_equal_bytes(rows: pd.DataFrame, model: Tra
 def test_another_process_gives_equal_bytes(model: TrainedModel) -> None:
     code = (
         "from test_fits import *\n"
-        "m = train(FRAUD, LEARNER, make_rows(), FEATURES, SPLIT, RECIPE, Costs())\n"
+        "m = train(FRAUD, LEARNER, make_rows(), FEATURES, SPLIT, RECIPE, AppliedCosts())\n"
         "print(m.digests['evaluation'], m.digests['release'], m.calibrator, m.policy)"
     )
     done = subprocess.run(
@@ -116,7 +118,7 @@ def test_the_evaluation_fit_never_saw_the_holdout(rows: pd.DataFrame, model: Tra
     spoilt = rows.copy()
     held = spoilt["fold"] == "holdout"
     spoilt.loc[held, "is_fraud"] = ~spoilt.loc[held, "is_fraud"]
-    other = train(FRAUD, LEARNER, spoilt, FEATURES, SPLIT, RECIPE, Costs())
+    other = train(FRAUD, LEARNER, spoilt, FEATURES, SPLIT, RECIPE, AppliedCosts())
     assert other.evaluation_text == model.evaluation_text
     assert (other.rounds, other.evaluation_calibrator) == (model.rounds, model.evaluation_calibrator)
     assert other.release_text != model.release_text
@@ -156,7 +158,7 @@ def test_a_calibrator_keeps_the_order(model: TrainedModel) -> None:
 
 def test_progress_is_told(rows: pd.DataFrame) -> None:
     said: list[str] = []
-    train(FRAUD, LEARNER, rows, FEATURES, SPLIT, RECIPE, Costs(), said.append)
+    train(FRAUD, LEARNER, rows, FEATURES, SPLIT, RECIPE, AppliedCosts(), said.append)
     assert [line.split(":")[0].split(" on ")[0] for line in said if not line.startswith("round ")] == [
         "choosing the number of rounds",
         "evaluation fit",
@@ -197,7 +199,7 @@ def train_fold(rows: pd.DataFrame) -> pd.Series:
             "3 of 840 rows have no verdict",
         ),
         (lambda r: pd.concat([r, r.head(1)]), "transaction t00000 is in the training set more than once"),
-        (lambda r: r.assign(fold="train"), "is marked 'train': not as of 2024-02-01"),
+        (lambda r: r.assign(fold="train"), "is marked 'train', which is not its fold as of 2024-02-01"),
         (
             lambda r: r.assign(
                 is_fraud=r["is_fraud"] & (~train_fold(r) | (r["event_timestamp"].dt.day == 12))
@@ -210,22 +212,24 @@ def test_rows_that_cannot_be_learnt_from_are_named(
     rows: pd.DataFrame, spoil: Callable[[pd.DataFrame], pd.DataFrame], message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message):
-        train(FRAUD, LEARNER, spoil(rows), FEATURES, SPLIT, RECIPE, Costs())
+        train(FRAUD, LEARNER, spoil(rows), FEATURES, SPLIT, RECIPE, AppliedCosts())
 
 
 def test_a_row_that_is_not_mature_is_refused(rows: pd.DataFrame) -> None:
     early = rows.head(1).assign(
         transaction_id="early", event_timestamp=pd.Timestamp("2024-01-30", tz="UTC"), is_fraud=True
     )
-    with pytest.raises(TrainingError, match=r"transaction early of 2024-01-30 .* not as of 2024-02-01"):
-        train(FRAUD, LEARNER, pd.concat([rows, early]), FEATURES, SPLIT, RECIPE, Costs())
+    with pytest.raises(
+        TrainingError, match=r"transaction early of 2024-01-30 .* not its fold as of 2024-02-01"
+    ):
+        train(FRAUD, LEARNER, pd.concat([rows, early]), FEATURES, SPLIT, RECIPE, AppliedCosts())
 
 
 def test_a_training_period_whose_last_days_hold_no_fraud_still_finds_a_tail(rows: pd.DataFrame) -> None:
     quiet = rows.assign(
         is_fraud=rows["is_fraud"] & ((rows["event_timestamp"].dt.day < 16) | ~train_fold(rows))
     )
-    assert train(FRAUD, LEARNER, quiet, FEATURES, SPLIT, RECIPE, Costs()).rounds >= 1
+    assert train(FRAUD, LEARNER, quiet, FEATURES, SPLIT, RECIPE, AppliedCosts()).rounds >= 1
 
 
 def test_a_row_is_drawn_by_its_id_alone_and_every_fraud_is(rows: pd.DataFrame) -> None:
@@ -245,7 +249,7 @@ def test_a_row_is_drawn_by_its_id_alone_and_every_fraud_is(rows: pd.DataFrame) -
 
 def test_rows_that_were_not_drawn_are_counted_by_the_weights_of_the_others(rows: pd.DataFrame) -> None:
     recipe = replace(RECIPE, legitimate_share=0.3)
-    model = train(FRAUD, LEARNER, rows, FEATURES, SPLIT, recipe, Costs())
+    model = train(FRAUD, LEARNER, rows, FEATURES, SPLIT, recipe, AppliedCosts())
     learnt = rows[train_fold(rows)]
     margins = Scorer(model.evaluation_text, IDENTITY).score(learnt[list(FEATURES)].to_numpy("float64"))
     assert margins.mean() == pytest.approx(learnt["is_fraud"].mean(), rel=0.25)  # not three times as much

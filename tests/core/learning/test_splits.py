@@ -124,12 +124,12 @@ def test_that_nothing_can_be_learnt_is_told_with_what_each_day_is_kept_for() -> 
     split = platform_split(date(2026, 1, 5))
     assert (
         str(NothingToLearn(split, START, ["2026-01-01", "2026-01-04"]))
-        == "as of 2026-01-05: nothing to learn from: arrival days 2026-01-01 to 2026-01-04 are there; of the"
-        " days from 2026-01-01 on the first 14 are warm-up ([model] warm_up_days), the last 7 are without"
-        " mature labels ([verdicts] maturity_days), the 7 before those are held out ([model]"
-        " holdout_days): the first as-of day with a training day is 2026-01-30"
+        == "as of 2026-01-05: nothing to learn from; the lake has arrival days 2026-01-01 to 2026-01-04. Of"
+        " the days from 2026-01-01 on, the first 14 are warm-up ([model] warm_up_days), the last 7 are"
+        " without mature labels ([verdicts] maturity_days), the 7 before those are held out ([model]"
+        " holdout_days). The first as-of day with a training day is 2026-01-30"
     )
-    assert "no arrival day is there yet" in str(NothingToLearn(split, START, []))
+    assert "the lake has no arrival day yet" in str(NothingToLearn(split, START, []))
     assert "warm-up" not in str(NothingToLearn(platform_split(date(2026, 1, 5), warm_up=0), START, []))
 
 

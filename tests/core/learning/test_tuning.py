@@ -17,8 +17,9 @@ from test_fits import FEATURES, LEARNER, RECIPE, SPLIT, make_rows
 
 from mlops_assets.core.learning.fits import learnable
 from mlops_assets.core.learning.hyperparameters import Recipe
+from mlops_assets.core.learning.search_budget import Tuning, TuningError
 from mlops_assets.core.learning.splits import Split
-from mlops_assets.core.learning.tuning import Fold, Study, Trial, Tuning, TuningError, folds_of, search
+from mlops_assets.core.learning.tuning import Fold, Study, Trial, folds_of, search
 from mlops_assets.models.lightgbm import SPACE
 from mlops_assets.use_cases.fraud.case import FRAUD
 
@@ -47,7 +48,7 @@ def test_folds_are_the_last_training_days_in_order_without_overlap_and_leave_as_
         with pytest.raises(
             TuningError,
             match=(
-                rf"there are {training_days} training days; {folds} folds of {fold_days} days.* are"
+                rf"there are {training_days} training days; {folds} folds of {fold_days} days.* need"
                 rf" {(folds + 1) * fold_days}"
             ),
         ):

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.core.judging.measures import UndefinedMetric
-from mlops_assets.core.watching.drift import DriftThresholds, data_drift, prediction_drift
+from mlops_assets.core.judging.measuring.measures import UndefinedMetric
+from mlops_assets.core.watching.drift import data_drift, prediction_drift
+from mlops_assets.core.watching.drift_thresholds import DriftThresholds
 from mlops_assets.core.watching.stability import psi
 
 LIMITS = DriftThresholds()

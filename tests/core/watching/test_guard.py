@@ -27,8 +27,9 @@ from mlops_assets.core.watching.guard import (
     judge,
     watched,
 )
-from mlops_assets.resources.environments import ConfigError, load_settings
-from serving.store.sqlite.measured import SLOW_MS, Measured
+from mlops_assets.resources.config_file import ConfigError
+from mlops_assets.resources.environments import load_settings
+from serving.store.version_counts import SLOW_MS, Measured
 
 GUARD = Guard()
 USUAL = Reference(5_000, 100)  # 2 %
@@ -218,7 +219,7 @@ def test_a_new_champion_with_a_predecessor_is_watched_since_its_promotion() -> N
     [
         ([], LATER, "there is no champion"),
         ([line("refused", "1")], LATER, "there is no champion"),
-        ([line("promoted", "1")], LATER, "version 1 has no predecessor to go back to"),
+        ([line("promoted", "1")], LATER, "version 1 has no predecessor"),
         ([ONE, TWO], PROMOTED_AT + timedelta(days=7, seconds=1), "more than 7 days ago"),
         (
             [ONE, TWO, line("promoted", "3", champion="2"), {**BACK, "version": "3", "to": "2"}],

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from mlops_assets.core.watching.parity import Difference, Parity, compare, total
+from mlops_assets.core.watching.parity import Mismatch, Parity, compare, total
 
 FEATURES = ["amount_avg", "declines"]
 
@@ -50,7 +50,7 @@ def test_equal_vectors_are_clean_in_any_order_and_null_equals_null() -> None:
 def test_a_difference_is_a_mismatch_with_its_values(logged: float | None, recomputed: float | None) -> None:
     parity = parity_of(frame(a=(logged, 1)), frame(a=(recomputed, 1)))
     assert parity.mismatches == 1
-    assert parity.examples == (Difference("a", "amount_avg", logged, recomputed, None),)
+    assert parity.examples == (Mismatch("a", "amount_avg", logged, recomputed, None),)
     assert not parity.clean
 
 
@@ -63,9 +63,9 @@ def test_what_was_committed_later_explains_exactly_the_values_that_it_explains()
     parity = parity_of(served, by_clocks, {"a": 30.0}, as_read)
     assert (parity.mismatches, parity.explained_late, parity.late_s) == (2, 1, 30.0)
     assert parity.examples == (
-        Difference("a", "declines", 1, 3, None),
-        Difference("b", "amount_avg", 1, 5, None),
-        Difference("a", "amount_avg", 1, 2, 30.0),
+        Mismatch("a", "declines", 1, 3, None),
+        Mismatch("b", "amount_avg", 1, 5, None),
+        Mismatch("a", "amount_avg", 1, 2, 30.0),
     )
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serving_kit import PORTABLE as UNREAD
+from serving_kit import ONNX_FILE as UNREAD
 from serving_kit import REFERENCE, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
-from mlops_assets.models.lightgbm_onnx import TOLERANCE, portable_model
+from mlops_assets.models.lightgbm_onnx import TOLERANCE, onnx_file
 from serving.contract.bundle import BundleError, Release, as_row, load_release, write_release
 from serving.contract.golden_rows import check_golden
 from serving.contract.scorers.base import Scorer, ScorerError, load_scorer
@@ -30,7 +30,7 @@ def release(plan: FeaturePlan) -> Release:
 @pytest.fixture(scope="module")
 def bundle(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scorers") / "bundle"
-    write_release(release, folder, REFERENCE, portable_model(release, release.subject.score))
+    write_release(release, folder, REFERENCE, onnx_file(release, release.subject.score))
     return folder
 
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlops_assets.core.data.base import by_day
-from mlops_assets.use_cases.parcels.simulator import LONGEST_HOURS, DeliveryNetwork, NetworkConfig
+from mlops_assets.use_cases.parcels.simulator import BREAK, LONGEST_HOURS, DeliveryNetwork, NetworkConfig
 
 START = date(2026, 1, 1)
 FEEDS = ("parcels", "labels", "road_conditions")
@@ -90,8 +90,18 @@ def test_lateness_has_the_causes_that_the_features_look_for() -> None:
     hourly = found.assign(hour=found["event_timestamp"].dt.floor("h"))
     at = hourly.merge(roads, left_on=["origin", "hour"], right_on=["depot", "event_timestamp"])
     assert len(at) == len(found)
-    busy = late_share(at.assign(busy=at["congestion"] > 0.4), "busy")
+    waits = at["hour"].dt.hour.between(BREAK[0], BREAK[1] - 1)
+    busy = late_share(at[~waits].assign(busy=at["congestion"] > 0.4), "busy")
     assert busy[True] > 1.4 * busy[False]
+    by_break = late_share(at.assign(waits=waits), "waits")
+    assert by_break[True] > 2 * by_break[False]
+
+
+def test_snow_makes_long_ways_later_than_short_ones() -> None:
+    found = outcomes(network(change("winter", 5, 40)), 6, 36)
+    plain = outcomes(network(), 6, 36)
+    late = [late_share(days.assign(far=days["distance_km"] > 450), "far") for days in (plain, found)]
+    assert late[1][True] - late[0][True] > 2 * (late[1][False] - late[0][False])
 
 
 def test_some_parcels_have_no_vehicle_and_a_vehicle_has_one_carrier() -> None:

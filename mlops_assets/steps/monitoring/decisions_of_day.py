@@ -1,0 +1,219 @@
+"""The decisions of a day, and what each decision can have known."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.engine.local.windows import view_values
+from feature_repo.engine.plan import FeaturePlan, ViewPlan
+from feature_repo.lake.datasets import Lake
+from feature_repo.times import from_us, to_us
+from mlops_assets.core.keys import (
+    LABELS,
+    PREDICTION_LOG,
+    VERDICTS,
+)
+from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.watching.overtaken import overtaken
+from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.lake import shift, to_frame
+from mlops_assets.steps.ingest.withheld_labels import withheld_ids
+from serving.contract.subject import Number
+from serving.contract.verdicts import verdict_events
+from serving.store.base import ServingLog
+
+NEVER = 1 << 62  # a sequence number after all others
+
+
+class DecisionsOfDay:
+    """The decisions of one arrival day, and the events that each decision can have known.
+
+    A decision knew what was committed before its sequence number. The events of the day before are read too.
+    A client's clock can be ahead, which puts an event into the next day. Labels of a file reach the service
+    with the rebuild after their day.
+    """
+
+    def __init__(
+        self, case: UseCase, lake: Lake, log: ServingLog, settings: Settings, plan: FeaturePlan, day: str
+    ) -> None:
+        self._case, self._lake, self._serving, self._settings = case, lake, log, settings
+        self._plan, self._day = plan, day
+        self._id, self._label = case.event.id, case.labels.name
+        self._numbers = [column.name for column in case.event.columns if isinstance(column, Number)]
+        self._histories = list(
+            dict.fromkeys(
+                (view.asked_by, view.entity)
+                for view in plan.views
+                if view.stream in (case.event.dataset, VERDICTS)
+            )
+        )
+        self._days = [shift(day, -1), day]
+        table = lake.read(PREDICTION_LOG, lake.between(PREDICTION_LOG, self._days[0], day))
+        self._known = to_frame(table.filter(pc.equal(table.column("kind"), case.event.noun))).sort_values(
+            "seq", kind="stable"
+        )
+        today = self._known["created_timestamp"] >= pd.Timestamp(day, tz="UTC")
+        self._log = self._known[today]
+        self._labels = self._all_labels()
+        events = self._with_keys(self._labels)
+        self.overtaken = {
+            **overtaken(self._log, self._known, self._histories),
+            **overtaken(self._log, events, self._histories),
+        }
+        self.keys = {
+            key: dict(zip(self._log["prediction_id"], self._log[key], strict=True)) for key in plan.keys
+        }
+
+    def vectors(self) -> Iterable[tuple[pd.DataFrame, list[str]]]:
+        """The served vectors: a frame with its features, for each set of features that a version served.
+
+        Features that are no longer declared are left out of the features.
+        """
+        served: dict[tuple[str, ...], list[dict[str, object]]] = {}
+        for name, text in zip(self._log["prediction_id"], self._log["features"], strict=True):
+            vector = json.loads(text)
+            served.setdefault(tuple(vector), []).append({**vector, self._id: name})
+        for features, rows in served.items():
+            known = [feature for feature in features if feature in set(self._plan.features)]
+            yield pd.DataFrame(rows).astype(dict.fromkeys(known, "float64")), known
+
+    def as_read(self, ids: Sequence[str]) -> Iterable[pd.DataFrame]:
+        """The vectors of some decisions, computed from the events that were committed before each decision.
+
+        Labels of a file reach the service with the rebuild after their day. A decision can have been made
+        before that rebuild or after it. There is a frame for each possibility.
+        """
+        asked = self._log[self._log["prediction_id"].isin(list(ids))]
+        events = {view.stream: self._events(view, asked) for view in self._plan.views}
+        from_file = self._labels["seq"] == NEVER
+        for first in self._days[::-1] if from_file.any() else self._days[1:]:
+            labels = self._labels[~from_file | (self._labels["day"] >= first)]
+            yield pd.DataFrame([self._vector(row, events, labels) for row in asked.to_dict("records")])
+
+    def _vector(
+        self, decision: Mapping[Any, Any], events: Mapping[str, pa.Table], labels: pd.DataFrame
+    ) -> dict[str, Any]:
+        at_us = to_us(decision["event_timestamp"])
+        known: dict[str, Any] = {name: decision[name] for name in self._numbers}
+        known["event_time_us"] = at_us
+        for view in self._plan.views:
+            seen = self._seen(events[view.stream], view, decision, labels)
+            values = view_values(
+                view, seen, pa.array([decision[view.asked_by]], pa.string()), np.array([at_us], np.int64)
+            )
+            known |= {name: None if np.isnan(value[0]) else value[0].item() for name, value in values.items()}
+        for step in self._plan.on_demand:
+            known |= step.load()(known)
+        return {
+            self._id: decision["prediction_id"],
+            **{name: known[name] for name in self._plan.features},
+        }
+
+    def _seen(
+        self, events: pa.Table, view: ViewPlan, decision: Mapping[Any, Any], labels: pd.DataFrame
+    ) -> pa.Table:
+        """The events of the decision's key without those that were committed after the decision."""
+        of_key = events.filter(pc.equal(events.column(view.entity), decision[view.asked_by]))
+        if self._id not in of_key.column_names:  # The rows of a further feed come with no decision.
+            return of_key
+        later = self._known.loc[self._known["seq"] > decision["read_seq"], "prediction_id"]
+        of_key = of_key.filter(pc.invert(pc.is_in(of_key.column(self._id), pa.array(later, pa.string()))))
+        hidden = labels[labels["seq"] > decision["read_seq"]] if view.stream == VERDICTS else labels.iloc[:0]
+        return self._without(of_key, hidden) if len(hidden) else of_key
+
+    def _without(self, verdicts: pa.Table, hidden: pd.DataFrame) -> pa.Table:
+        """The verdicts by the rule of `serving.contract.verdicts`, without the `hidden` labels."""
+        changed = pc.is_in(verdicts.column(self._id), pa.array(hidden[self._id].unique(), pa.string()))
+        about = {str(row[self._id]): row for row in verdicts.filter(changed).to_pylist()}
+        unread = set(zip(hidden[self._id], hidden["label_timestamp"], hidden[self._label], strict=True))
+        kept = verdicts.filter(pc.invert(changed)).to_pylist()
+        for name, row in about.items():
+            learnt, blocked, labels = self._stories[name]
+            read = [(to_us(at), said) for at, said in labels if (name, at, said) not in unread]
+            maturity_us = self._settings.maturity // timedelta(microseconds=1)
+            withheld = blocked or self._case.labels.silence == "unknown"
+            for known_us, positive in verdict_events(
+                to_us(row[f"{self._case.event.noun}_timestamp"]), read, withheld, maturity_us, to_us(learnt)
+            ):
+                known = from_us(known_us)
+                times = {"event_timestamp": known, "created_timestamp": known}
+                kept.append({**row, **times, self._label: positive})
+        return pa.Table.from_pylist(kept, schema=verdicts.schema)
+
+    @cached_property
+    def _stories(self) -> dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]]:
+        """The history of each event with a label of the two days, by id.
+
+        It is the arrival of the event, whether its decision withholds the label, and all of its labels.
+        """
+        horizon = self._settings.ingest.horizon_days
+        first = shift(self._days[0], -horizon)
+        wanted = pa.array(self._labels[self._id].unique(), pa.string())
+        learnt = self._of(self._case.event.dataset, first, wanted, [self._id, "created_timestamp"])
+        columns = [self._id, "label_timestamp", self._label]
+        said = self._of(LABELS, shift(first, -horizon), wanted, columns)
+        withheld = withheld_ids(self._case, self._lake, self._serving, first, self._day)
+        stories: dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]] = {
+            row[self._id]: (row["created_timestamp"], row[self._id] in withheld, []) for row in learnt
+        }
+        for row in said:
+            if row[self._id] in stories:
+                stories[row[self._id]][2].append((row["label_timestamp"], row[self._label]))
+        return stories
+
+    def _of(self, dataset: str, first: str, ids: pa.Array, columns: list[str]) -> list[dict[str, Any]]:
+        """The rows of the events `ids` in the validated days since `first`."""
+        days = self._lake.between(dataset, first, self._day, validated=True)
+        tables = [self._lake.read(dataset, [day], columns) for day in days]
+        return [
+            row for table in tables for row in table.filter(pc.is_in(table.column(self._id), ids)).to_pylist()
+        ]
+
+    def _all_labels(self) -> pd.DataFrame:
+        """The labels of the two days with their sequence number in the log.
+
+        Labels from a file have `NEVER`.
+        """
+        return pd.concat([self._labels_of(day).assign(day=day) for day in self._days], ignore_index=True)
+
+    def _labels_of(self, day: str) -> pd.DataFrame:
+        columns = [self._id, self._label, "label_timestamp"]
+        log = to_frame(self._serving.labels(day, self._case).select(["seq", *columns]))
+        made = self._lake.between(LABELS, day, day, validated=True)
+        if self._serving.served_days(self._case, self._case.labels.dataset, [day]) or not made:
+            return log
+        return to_frame(self._lake.read(LABELS, made, columns)).assign(seq=NEVER)
+
+    def _events(self, view: ViewPlan, asked: pd.DataFrame) -> pa.Table:
+        """The events of a view's stream for the keys of the decisions, as far back as its windows reach."""
+        views = [one for one in self._plan.views if one.stream == view.stream]
+        reach = max(one.reach_us for one in views)
+        first = from_us(to_us(asked["event_timestamp"].min()) - reach).date().isoformat()
+        table = self._lake.read(
+            view.stream, self._lake.between(view.stream, first, self._day, validated=True)
+        )
+        mine = [
+            pc.is_in(table.column(one.entity), pa.array(asked[one.asked_by].unique(), pa.string()))
+            for one in views
+        ]
+        anyone = mine[0]
+        for other in mine[1:]:
+            anyone = pc.or_(anyone, other)
+        return table.filter(anyone)
+
+    def _with_keys(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """The labels as events at their own time, with the keys of their events."""
+        made = self._lake.between(VERDICTS, self._days[0], self._day)
+        entities = list(dict.fromkeys(entity for _, entity in self._histories))
+        keys = to_frame(self._lake.read(VERDICTS, made, [self._id, *entities]))
+        known = labels.merge(keys.drop_duplicates(self._id), on=self._id)
+        return known.assign(
+            event_timestamp=known["label_timestamp"], created_timestamp=known["label_timestamp"]
+        ).sort_values("seq", kind="stable")

@@ -1,0 +1,115 @@
+"""From an event or a ready-made vector to a score, a decision and the reasons for it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from feature_repo.engine.plan import FeaturePlan
+from feature_repo.online.base import OnlineState
+from feature_repo.times import SECOND_US
+from serving.contract.policy import decide
+from serving.contract.records import Reason
+from serving.contract.scorers.base import Scorer
+from serving.contract.subject import Event, Flag, Number
+from serving.messages import BadInput, ScoredEvent
+from serving.releases import Champion
+
+REASONS = 3  # An analyst reads no more.
+
+Vector = Mapping[str, float | None]
+
+
+class EventInputs:
+    """The inputs of an event's features, by the event's declaration."""
+
+    def __init__(self, event: Event) -> None:
+        # A view is asked by the join key, which may have another name than the event's column.
+        self._keys = tuple({(join, key.name) for key in event.keys for join in (key.name, key.joins)})
+        # On-demand features take numbers and texts, and no flags.
+        self._inputs = tuple(column.name for column in event.columns if not isinstance(column, Flag))
+        numbers = {column.name for column in event.columns if isinstance(column, Number)}
+        self._own = tuple((name, name in numbers) for name in event.names[1:])
+
+    def logged(self, scored: ScoredEvent) -> list[object]:
+        """The keys and columns in the order of the log, numbers as floats."""
+        return [
+            float(value) if number and value is not None else value  # type: ignore[arg-type]
+            for value, number in ((scored.values[name], number) for name, number in self._own)
+        ]
+
+    def vector(self, state: OnlineState, scored: ScoredEvent) -> dict[str, float | None]:
+        """The service's vector in its order, from the state as it is.
+
+        Raises `BadEvent` for a value that the features cannot use.
+        """
+        values = scored.values
+        inputs = {name: values[name] for name in self._inputs}
+        inputs["event_time_us"] = scored.event_us
+        keys = {join: values[name] for join, name in self._keys}
+        return state.vector(keys, scored.event_us, inputs)  # type: ignore[arg-type]
+
+
+def in_order(features: Vector, names: Sequence[str]) -> dict[str, float | None]:
+    """A ready-made vector in the model's order; `BadInput` names a feature that is missing or unknown."""
+    if missing := [name for name in names if name not in features]:
+        raise BadInput(
+            "bad_value", ("features", missing[0]), f"missing; the model takes {len(names)} features"
+        )
+    if len(features) > len(names):
+        unknown = next(name for name in features if name not in set(names))
+        raise BadInput("bad_value", ("features", unknown[:100]), "not a feature of the model")
+    return {name: features[name] for name in names}
+
+
+def score(champion: Champion, vector: Vector) -> tuple[float, str, tuple[Reason, ...]]:
+    """The calibrated score of a vector, the decision, and the reasons, none for a decision that passes."""
+    release = champion.release
+    row = [math.nan if value is None else value for value in vector.values()]
+    found = champion.scorer.score_one(row)
+    decision = decide(found, release.policy, release.subject.decisions)
+    passes = decision == release.subject.decisions.passes
+    return found, decision, () if passes else reasons(champion.scorer, vector, row)
+
+
+def reasons(scorer: Scorer, vector: Vector, row: Sequence[float]) -> tuple[Reason, ...]:
+    """The features that pushed the score up most, the strongest first; at most `REASONS`."""
+    contributions = scorer.contributions(row)
+    ranked = sorted(zip(contributions, vector.items(), strict=True), key=lambda pair: -pair[0])
+    return tuple(
+        Reason(name, value, round(contribution, 6))
+        for contribution, (name, value) in ranked[:REASONS]
+        if contribution > 0
+    )
+
+
+def freshness_of(state: OnlineState, at_us: int) -> dict[str, float | None]:
+    """How many seconds before a moment each view's newest event was; None where there is none."""
+    newest = {
+        stream: state.newest_us(stream, at_us)
+        for stream in dict.fromkeys(view.stream for view in state.plan.views)
+    }
+    ages = {stream: None if us is None else (at_us - us) / SECOND_US for stream, us in newest.items()}
+    return {view.name: ages[view.stream] for view in state.plan.views}
+
+
+def is_degraded(plan: FeaturePlan, freshness: Mapping[str, float | None]) -> bool:
+    """Whether a view's newest event is older than the view's declaration allows, or missing.
+
+    A ready-made vector has no freshness, and is never degraded.
+    """
+    for view in plan.views if freshness else ():
+        age = freshness[view.name]
+        if view.stale_us and (age is None or age > view.stale_us / SECOND_US):
+            return True
+    return False
+
+
+def payload_digest(kind: str, payload: object) -> bytes:
+    """16 bytes that tell two payloads under one id apart."""
+    return hashlib.blake2b(
+        orjson.dumps([kind, payload], option=orjson.OPT_SORT_KEYS), digest_size=16
+    ).digest()

@@ -1,0 +1,197 @@
+"""The writing half: the log and the online state over one connection, in one commit."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from feature_repo.engine.plan import FeaturePlan
+from feature_repo.online.sqlite.state import SqliteOnlineState
+from feature_repo.online.sqlite.transactions import transaction
+from serving.contract.events import FeedRow, LoggedEvent
+from serving.contract.records import Answer
+from serving.contract.subject import Feed, Subject
+from serving.store.base import (
+    DecisionRow,
+    FeedEventRow,
+    LabelRow,
+    Position,
+    ServingStore,
+    StoreError,
+)
+from serving.store.sqlite.database import named_errors, open_for_writing, store_error
+from serving.store.sqlite.decision_log import DecisionLog
+from serving.store.sqlite.event_log import SqliteEventLog
+from serving.store.sqlite.feed_log import FeedLog
+from serving.store.sqlite.log_tables import create_tables, position_of, subject_of_log
+from serving.store.sqlite.measured import add_measured
+from serving.store.sqlite.pruning import prune
+from serving.store.sqlite.state_compatibility import agreed_us, lacks
+from serving.store.version_counts import Counts
+
+MOVE = "UPDATE sequence SET last = ?, clock_us = ?, newest_us = ?"
+
+
+class _Log:
+    """The parts of the log that follow from the subject of a use case."""
+
+    def __init__(self, connection: sqlite3.Connection, subject: Subject) -> None:
+        self.subject = subject
+        self.decisions = DecisionLog(connection, subject)
+        self.events = SqliteEventLog(connection, subject)
+        self.feeds = {feed.name: FeedLog(connection, feed) for feed in subject.feeds}
+
+
+class SqliteServingStore(ServingStore):
+    """The `ServingStore` of a file. See `open_for_writing` for `fsync` and `patient`."""
+
+    def __init__(self, file: Path, fsync: bool = False, patient: bool = False) -> None:
+        self.connection = open_for_writing(file, fsync, patient)
+        self._state: SqliteOnlineState | None = None
+        with named_errors():
+            stored = subject_of_log(self.connection)
+        self._log = None if stored is None else _Log(self.connection, stored)
+
+    @property
+    def subject(self) -> Subject | None:
+        """The use case of the file; None until a release was held."""
+        return None if self._log is None else self._log.subject
+
+    @property
+    def state(self) -> SqliteOnlineState:
+        """The online state over the same connection."""
+        if self._state is None:
+            raise StoreError("serving.db: no release is held, so its features are not known")
+        return self._state
+
+    def lacks(self, plan: FeaturePlan) -> list[str]:
+        """By the columns of the state's tables."""
+        with named_errors():
+            return lacks(self.connection, plan)
+
+    def hold(self, subject: Subject, plan: FeaturePlan) -> None:
+        """Nothing is written where the file has all tables, columns and indexes already."""
+        with named_errors():
+            create_tables(self.connection, subject)
+            if self._log is None or self._log.subject != subject:
+                self._log = _Log(self.connection, subject)
+            with transaction(self.connection):
+                self._state = SqliteOnlineState(self.connection, plan)
+
+    @contextlib.contextmanager
+    def one_commit(self) -> Iterator[None]:
+        """Takes the write lock at once. After a rebuild the state goes over to the new one."""
+        try:
+            with transaction(self.connection):
+                if self._state is not None:
+                    self._state.follow()
+                yield
+        except sqlite3.Error as error:
+            raise store_error(error) from error
+
+    @contextlib.contextmanager
+    def one_row(self) -> Iterator[None]:
+        """A savepoint."""
+        self.connection.execute("SAVEPOINT one_row")
+        try:
+            yield
+        except BaseException:
+            if self.connection.in_transaction:  # After a full disk SQLite has undone all of it already.
+                self.connection.execute("ROLLBACK TO one_row")
+                self.connection.execute("RELEASE one_row")
+            raise
+        self.connection.execute("RELEASE one_row")
+
+    def position(self) -> Position:
+        """From the one row that counts."""
+        return position_of(self.connection)
+
+    def move_to(self, position: Position) -> None:
+        """Into the one row that counts."""
+        self.connection.execute(MOVE, position)
+
+    def agreed_us(self, stream: str) -> int:
+        """From the index of the event times."""
+        return agreed_us(self.connection, stream)
+
+    def find(self, prediction_id: str) -> tuple[Answer, bytes] | None:
+        """From the index of the ids."""
+        return self._held.decisions.find(prediction_id)
+
+    def add_decision(self, row: DecisionRow) -> None:
+        """Into the table of decisions."""
+        self._held.decisions.add(row)
+
+    def add_label(self, row: LabelRow) -> bool:
+        """The index of labels says which label was there already."""
+        return self._held.decisions.add_label(row)
+
+    def find_feed_event(self, feed: Feed, event_id: str) -> tuple[int, Mapping[str, object]] | None:
+        """From the index of the feed's ids."""
+        return self._held.feeds[feed.name].find(event_id)
+
+    def add_feed_event(self, feed: Feed, row: FeedEventRow) -> None:
+        """Into the table of the feed."""
+        self._held.feeds[feed.name].add(row)
+
+    def find_event(self, event_id: str) -> LoggedEvent | None:
+        """From the index of the ids."""
+        return self._held.events.find_event(event_id)
+
+    def labels_of(self, event_id: str) -> list[tuple[int, bool]]:
+        """From the labels of the log and those that wait."""
+        return self._held.events.labels_of(event_id)
+
+    def events_since(self, since_us: int) -> Iterator[Sequence[LoggedEvent]]:
+        """A query for each few rows."""
+        return self._held.events.events_since(since_us)
+
+    def labelled_since(self, since_us: int) -> Iterator[Sequence[str]]:
+        """A query for each few rows."""
+        return self._held.events.labelled_since(since_us)
+
+    def feed_events_since(self, feed: Feed, since_us: int) -> Iterator[Sequence[FeedRow]]:
+        """A query for each few rows."""
+        return self._held.events.feed_events_since(feed, since_us)
+
+    def add_measured(self, now_us: int, counts: Counts) -> None:
+        """In a commit."""
+        with named_errors():
+            add_measured(self.connection, now_us, counts)
+
+    def forget(
+        self, plan: FeaturePlan, stream: str, lateness_us: int, pause: Callable[[], bool] = lambda: False
+    ) -> int:
+        """Each pause moves the deletions from the WAL into the file. Otherwise a request would move them."""
+
+        def tidied_pause() -> bool:
+            self.tidy()
+            return pause()
+
+        with named_errors():
+            return prune(self.connection, plan, stream, lateness_us, tidied_pause)
+
+    def tidy(self) -> None:
+        """Move what was committed from the WAL into the file.
+
+        Left to SQLite, every thousandth page is moved inside somebody's commit and waits for the disk: a p99
+        of 5 ms, and of 0.5 ms with a thread that tidies.
+        """
+        with named_errors():
+            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def owns(self, error: Exception) -> bool:
+        """Whether SQLite raised it."""
+        return isinstance(error, sqlite3.Error)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    @property
+    def _held(self) -> _Log:
+        if self._log is None:
+            raise StoreError("serving.db: no release is held, so its columns are not known")
+        return self._log
