@@ -94,6 +94,14 @@ class DecisionsOfDay:
             known = [feature for feature in features if feature in set(self._plan.features)]
             yield pd.DataFrame(rows).astype(dict.fromkeys(known, "float64")), known
 
+    def rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The rows of some decisions in the lake's copy of the log, by id.
+
+        Ready-made vectors, and decisions that the copy does not have, are left out.
+        """
+        asked = self._log[self._log["prediction_id"].isin(list(ids))]
+        return {row["prediction_id"]: row for row in asked.to_dict("records")}
+
     def as_read(self, ids: Sequence[str]) -> Iterable[pd.DataFrame]:
         """The vectors of some decisions, computed from the events that were committed before each decision.
 

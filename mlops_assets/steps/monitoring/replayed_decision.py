@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ OLD_COPY = (
     "prediction_log of {day} in the lake was made before this decision:"
     " `mlops backfill --from {day} --to {day}` makes the day again"
 )
+INPUTS = ("event_timestamp", "created_timestamp", "read_seq")  # And the event's keys and columns
 # The last digit of a contribution may be rounded the other way. Earlier versions summed in another order.
 ROUNDING = 1.5 * 10**-DIGITS
 
@@ -113,11 +114,13 @@ def _loaded(registry: ModelRegistry, number: str) -> tuple[Release, Scorer] | st
 class _Rebuilt:
     """The rebuilt vector of a decision, and `lacking`: what it could not be rebuilt from.
 
-    Without a vector, `lacking` says why there is none.
+    Without a vector, `lacking` says why there is none. `copy` is the decision's row in the lake, from which
+    the vector was rebuilt.
     """
 
     vector: Vector | None
     lacking: str = ""
+    copy: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Decision:
@@ -138,7 +141,8 @@ class _Decision:
         if vector is None:
             return Replayed(self.prediction_id, NOT_REBUILDABLE, number, rebuilt.lacking)
         outcome, values = outcome_of(self.release, self._scorer, vector), self.differing(vector)
-        differences = (*values, *self._differing_answer(outcome))
+        inputs, answer = self._differing_inputs(rebuilt.copy), self._differing_answer(outcome)
+        differences = (*inputs, *values, *answer)
         result = DIFFERENT if differences else IDENTICAL
         if values and rebuilt.lacking:
             result = NOT_REBUILDABLE
@@ -154,6 +158,12 @@ class _Decision:
         return tuple(
             Difference(f"feature {name}", *both) for name, both in values.items() if not _same(*both)
         )
+
+    def _differing_inputs(self, copy: Mapping[str, Any]) -> Iterator[Difference]:
+        """Where the log's row is not the one that the lake took from it."""
+        for name in [*self._case.event.names[1:], *INPUTS] if copy else ():
+            if not _same(self._row[name], copy.get(name)):
+                yield Difference(name, self._row[name], copy.get(name))
 
     def _differing_answer(self, outcome: Outcome) -> Iterator[Difference]:
         policy = self.release.policy
@@ -198,6 +208,7 @@ class _Vectors:
         ids = [one.prediction_id for one in group]
         try:
             served = DecisionsOfDay(self._case, lake, self._log, self._settings, plan, day)
+            copies = served.rows(ids)
             frames = [_vectors_by_id(self._case.event.id, frame) for frame in served.as_read(ids)]
             days = {
                 view.stream: set(lake.between(view.stream, "", day, validated=True)) for view in plan.views
@@ -209,7 +220,7 @@ class _Vectors:
             possible = [frame[one.prediction_id] for frame in frames if one.prediction_id in frame]
             if possible:
                 closest = min(possible, key=lambda vector: len(one.differing(vector)))
-                yield one, _Rebuilt(closest, self._lacking(one, days))
+                yield one, _Rebuilt(closest, self._lacking(one, days), copies[one.prediction_id])
             else:
                 yield one, _Rebuilt(None, OLD_COPY.format(day=day))
 

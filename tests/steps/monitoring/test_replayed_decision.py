@@ -156,6 +156,18 @@ def test_an_event_that_was_altered_changes_its_vector_and_those_after_it(home: H
     assert {one.part for one in after.differences} >= {"feature amount_to_customer_max_90d"}
 
 
+def test_an_event_that_was_altered_in_the_log_after_the_lake_took_it_is_told(home: Home) -> None:
+    log = serving_log(home.settings.serving_db)
+    for day in (DAY, NEXT):
+        home.lake.write("prediction_log", day, log.decisions(day, FRAUD), validated=True)
+    (first,) = log.receipts(FRAUD, ["d9"]).to_pylist()
+    home.change("UPDATE decisions SET amount = 1.5, merchant_id = 'M000001' WHERE prediction_id = 'd9'")
+    altered, sound = home.replay("d9", "d10")
+    told = {one.part: (one.logged, one.rebuilt) for one in altered.differences}
+    assert told == {"merchant_id": ("M000001", first["merchant_id"]), "amount": (1.5, first["amount"])}
+    assert (altered.result, sound.result) == (DIFFERENT, IDENTICAL)
+
+
 def _with(text: str, **values: object) -> str:
     return json.dumps({**json.loads(text), **values})
 
