@@ -58,10 +58,9 @@ class _Days:
         if made:
             write_log(self._case, self._lake, self._log, made)
         for stream in self._case.streams(self._settings.bounds):
-            days = self._served(stream.dataset)
-            if stream.dataset == self._case.labels.dataset:
-                days.append(self._last)  # Verdicts need a day of labels, even one without rows.
-            days = self._lacking(stream.dataset, days)
+            days = self._lacking(stream.dataset, self._served(stream.dataset))
+            if stream.dataset == self._case.labels.dataset and not self._has(stream.dataset, self._last):
+                days = sorted({*days, self._last})  # Verdicts need a day of labels, even one without rows.
             self._make_stream(stream, days)
             made += days
         self._make_verdicts(min(made, default=self._last))
@@ -76,6 +75,9 @@ class _Days:
             return []
         there = set(self._lake.between(dataset, wanted[0], wanted[-1], validated=True))
         return [day for day in wanted if day not in there or day == self._open]
+
+    def _has(self, dataset: str, day: str) -> bool:
+        return bool(self._lake.between(dataset, day, day, validated=True))
 
     def _make_stream(self, stream: Stream, days: Sequence[str]) -> None:
         if not days:

@@ -9,12 +9,14 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from parcel_kit import condition, parcel, parcels_plan, parcels_release
 from serving_kit import MINUTE_US, START_US, Bench
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake
+from feature_repo.times import from_us
 from mlops_assets.core.watching.parity import equal
 from mlops_assets.resources.config_sections import Time
 from mlops_assets.resources.environments import Settings
@@ -51,9 +53,13 @@ def handed_over(bench: Bench, number: int, ahead_us: int = 0, **values: object) 
     return sent
 
 
+def settings_of(bench: Bench) -> Settings:
+    return Settings(home=bench.settings.home, use_case="parcels", time=Time(date(2018, 3, 1)))
+
+
 def rebuilt(bench: Bench, plan: FeaturePlan, day: str) -> dict[str, list[float]]:
     """The vectors of a day by id, in the order of the plan, from a lake that has nothing."""
-    settings = Settings(home=bench.settings.home, use_case="parcels", time=Time(date(2018, 3, 1)))
+    settings = settings_of(bench)
     lake = Lake(settings.lake_root)
     with lake_and_log(PARCELS, lake, bench.log, settings, FIRST, day) as both:
         served = DecisionsOfDay(PARCELS, both, bench.log, settings, plan, day)
@@ -107,3 +113,17 @@ def test_what_was_committed_after_a_decision_is_not_in_its_vector_whatever_the_c
     now = list(plan.features).index("congestion_now")
     assert (np.isnan(served["p2"][now]), served["p4"][now]) == (True, 0.5)
     assert_equal(rebuilt(bench, plan, FIRST), served)
+
+
+def test_a_day_that_is_not_over_comes_from_the_log_and_a_file_of_labels_for_it_stays(bench: Bench) -> None:
+    handed_over(bench, 1)
+    handed_over(bench, 2)
+    lake, early = Lake(settings_of(bench).lake_root), bench.log.decisions(FIRST, PARCELS).slice(0, 1)
+    lake.write("prediction_log", FIRST, early, validated=True)
+    label = {"parcel_id": "p1", "is_late": True, "label_timestamp": from_us(START_US + 5 * MINUTE_US)}
+    lake.write("labels", FIRST, pa.Table.from_pylist([label], PARCELS.label_rows.columns), validated=True)
+    with lake_and_log(PARCELS, lake, bench.log, settings_of(bench), FIRST, FIRST) as both:
+        assert both.read("prediction_log", [FIRST]).num_rows == both.read("parcels", [FIRST]).num_rows == 2
+        assert both.read("labels", [FIRST])["parcel_id"].to_pylist() == ["p1"]
+        assert both.read("verdicts", [FIRST])["parcel_id"].to_pylist() == ["p1"]
+    assert lake.read("prediction_log", [FIRST]).num_rows == 1
