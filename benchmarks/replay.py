@@ -6,8 +6,9 @@ python benchmarks/replay.py --data DIR --from 2018-07-18 --to 2018-07-24
 History up to the first day, a trained champion, then every payment and label of the days over HTTP to two
 worker processes. In the middle one worker is killed with SIGKILL, and the online state is rebuilt from the
 lake while the payments go on. Clients retry what got no answer, with the same id. In the end the days are
-ingested from the service's log and every served vector is recomputed. Prints one JSON line; exit 1 where
-anything does not hold.
+ingested from the service's log and every served vector is recomputed. Some decisions are made again with
+`mlops replay`, once from the log and once from the lake. Prints one JSON line; exit 1 where anything does not
+hold.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from mlops_assets.resources.lake import day_range
 ROOT = Path(__file__).parents[1]
 CONNECTIONS = 8
 GIVE_UP_S = 60.0  # a request that got no answer for so long has failed
+REPLAYED = 1_000  # decisions, at most
 KILL_AFTER_S = 0.2  # of the rebuild
 SLOW_S = 0.25  # what a payment may wait for the lock of the state
 
@@ -141,6 +143,8 @@ def replay(platform: ReplayedPlatform, first: date, last: date, workers: int) ->
             say(f"{day}: {len(traffic.latencies):,} requests, {traffic.retries} retries")
         bad_day.join()
         seconds = time.monotonic() - started
+    say(f"making up to {REPLAYED:,} decisions again from the log")
+    replayed = {"from the log": platform.replayed()}
     say("ingesting the served days, and recomputing every vector")
     days = ("--from", first.isoformat(), "--to", last.isoformat())
     platform.mlops("backfill", *days)
@@ -152,11 +156,13 @@ def replay(platform: ReplayedPlatform, first: date, last: date, workers: int) ->
     numbers = {
         name: sum(p[name] for p in parity) for name in ("compared", "mismatches", "explained_late", "missing")
     }
+    replayed["from the lake"] = platform.replayed()
     lost = lost_events(platform, lake, traffic, first, last)
     during = [latency for at, latency in traffic.timed if bad_day.rebuild_from <= at <= bad_day.rebuild_to]
     holds = not (
         numbers["mismatches"] or numbers["missing"] or any(lost.values()) or traffic.failed
     ) and numbers["compared"] == len(traffic.sent)
+    holds = holds and all(one["identical"] == one["decisions"] for one in replayed.values())
     return {
         "days": f"{first} to {last}",
         "workers": workers,
@@ -174,6 +180,7 @@ def replay(platform: ReplayedPlatform, first: date, last: date, workers: int) ->
         "retries": traffic.retries,
         "failed": traffic.failed,
         "parity": {**numbers, "late_s": max(p["late_s"] for p in parity)},
+        "replayed": replayed,
         "lost": lost,
         "holds": holds,
     }
@@ -216,6 +223,18 @@ class ReplayedPlatform:
             raise FailedReplay(f"mlops {' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
         answer = json.loads(done.stdout.strip().splitlines()[-1])
         return dict(answer)
+
+    def replayed(self) -> dict[str, Any]:
+        """How many decisions were made again, and the first that are not identical."""
+        words = ["replay", "--sample", str(REPLAYED), "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "mlops_assets", *words], capture_output=True, text=True, check=False
+        )
+        if not done.stdout:
+            raise FailedReplay(f"mlops replay: {done.stderr[-2000:]}")
+        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        others = [one for one in told.pop("replayed") if one["result"] != "identical"]
+        return {**told, "examples": others[:3]}
 
     def messages(self, day: date, labels_from: date) -> Iterator[tuple[str, dict[str, Any]]]:
         """The payments of a day and the labels that become known on it, by time."""

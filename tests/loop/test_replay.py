@@ -1,5 +1,5 @@
 """Days of payments over HTTP to two workers, one killed, the online state rebuilt in the middle: nothing is
-lost, and every vector was right.
+lost, every vector was right, and decisions made again are identical.
 """
 
 import json
@@ -32,6 +32,8 @@ def test_a_killed_worker_and_a_rebuild_lose_nothing_and_make_no_vector_wrong(tmp
     assert figures["holds"], figures
     assert figures["payments"] == figures["parity"]["compared"] > 4_000
     assert figures["labels"] > 20
+    for source in ("from the log", "from the lake"):
+        assert figures["replayed"][source]["identical"] == 1_000, figures["replayed"]
     assert (figures["failed"], figures["parity"]["mismatches"], set(figures["lost"].values())) == (0, 0, {0})
     assert figures["killed_worker"]
     assert figures["rebuild"]["requests_meanwhile"] > 50
