@@ -15,11 +15,7 @@ from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.times import from_us, to_us
-from mlops_assets.core.keys import (
-    LABELS,
-    PREDICTION_LOG,
-    VERDICTS,
-)
+from mlops_assets.core.keys import PREDICTION_LOG, VERDICTS
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
@@ -140,7 +136,7 @@ class DecisionsOfDay:
             maturity_us = self._settings.maturity // timedelta(microseconds=1)
             withheld = blocked or self._case.labels.silence == "unknown"
             for known_us, positive in verdict_events(
-                to_us(row[f"{self._case.event.noun}_timestamp"]), read, withheld, maturity_us, to_us(learnt)
+                to_us(row[self._case.event.time]), read, withheld, maturity_us, to_us(learnt)
             ):
                 known = from_us(known_us)
                 times = {"event_timestamp": known, "created_timestamp": known}
@@ -158,7 +154,7 @@ class DecisionsOfDay:
         wanted = pa.array(self._labels[self._id].unique(), pa.string())
         learnt = self._of(self._case.event.dataset, first, wanted, [self._id, "created_timestamp"])
         columns = [self._id, "label_timestamp", self._label]
-        said = self._of(LABELS, shift(first, -horizon), wanted, columns)
+        said = self._of(self._case.labels.dataset, shift(first, -horizon), wanted, columns)
         withheld = withheld_ids(self._case, self._lake, self._serving, first, self._day)
         stories: dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]] = {
             row[self._id]: (row["created_timestamp"], row[self._id] in withheld, []) for row in learnt
@@ -186,10 +182,10 @@ class DecisionsOfDay:
     def _labels_of(self, day: str) -> pd.DataFrame:
         columns = [self._id, self._label, "label_timestamp"]
         log = to_frame(self._serving.labels(day, self._case).select(["seq", *columns]))
-        made = self._lake.between(LABELS, day, day, validated=True)
+        made = self._lake.between(self._case.labels.dataset, day, day, validated=True)
         if self._serving.served_days(self._case, self._case.labels.dataset, [day]) or not made:
             return log
-        return to_frame(self._lake.read(LABELS, made, columns)).assign(seq=NEVER)
+        return to_frame(self._lake.read(self._case.labels.dataset, made, columns)).assign(seq=NEVER)
 
     def _events(self, view: ViewPlan, asked: pd.DataFrame) -> pa.Table:
         """The events of a view's stream for the keys of the decisions, as far back as its windows reach."""
