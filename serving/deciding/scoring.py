@@ -14,7 +14,7 @@ from feature_repo.times import SECOND_US
 from serving.contract.policy import decide
 from serving.contract.records import Reason
 from serving.contract.scorers.base import Scorer
-from serving.contract.subject import Event, Flag, Number
+from serving.contract.subject import Event, Number
 from serving.messages import BadInput, ScoredEvent
 from serving.releases import Champion
 
@@ -29,8 +29,7 @@ class EventInputs:
     def __init__(self, event: Event) -> None:
         # A view is asked by the join key, which may have another name than the event's column.
         self._keys = tuple({(join, key.name) for key in event.keys for join in (key.name, key.joins)})
-        # On-demand features take numbers and texts, and no flags.
-        self._inputs = tuple(column.name for column in event.columns if not isinstance(column, Flag))
+        self._inputs = tuple(column.name for column in event.columns)
         numbers = {column.name for column in event.columns if isinstance(column, Number)}
         self._own = tuple((name, name in numbers) for name in event.names[1:])
 

@@ -21,7 +21,6 @@ from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.steps.ingest.withheld_labels import withheld_ids
-from serving.contract.subject import Number
 from serving.contract.verdicts import verdict_events
 from serving.store.base import ServingLog
 
@@ -42,7 +41,7 @@ class DecisionsOfDay:
         self._case, self._lake, self._serving, self._settings = case, lake, log, settings
         self._plan, self._day = plan, day
         self._id, self._label = case.event.id, case.labels.name
-        self._numbers = [column.name for column in case.event.columns if isinstance(column, Number)]
+        self._columns = [column.name for column in case.event.columns]
         self._histories = list(
             dict.fromkeys(
                 (view.asked_by, view.entity)
@@ -97,7 +96,7 @@ class DecisionsOfDay:
         self, decision: Mapping[Any, Any], events: Mapping[str, pa.Table], labels: pd.DataFrame
     ) -> dict[str, Any]:
         at_us = to_us(decision["event_timestamp"])
-        known: dict[str, Any] = {name: decision[name] for name in self._numbers}
+        known: dict[str, Any] = {name: decision[name] for name in self._columns}
         known["event_time_us"] = at_us
         for view in self._plan.views:
             seen = self._seen(events[view.stream], view, decision, labels)
