@@ -176,7 +176,10 @@ def _stored(connection: sqlite3.Connection) -> Subject | None:
         row = connection.execute("SELECT subject FROM use_case").fetchone()
     except sqlite3.OperationalError:  # The table is not there yet.
         return None
-    return Subject.from_dict(json.loads(row[0])) if row else None
+    try:
+        return Subject.from_dict(json.loads(row[0])) if row else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadStore(f"serving.db: its use case on record cannot be read ({error!r})") from error
 
 
 def version_of(connection: sqlite3.Connection) -> int:
