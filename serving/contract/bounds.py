@@ -1,6 +1,7 @@
-"""What is believable of an event, for validation, the ranges of features, the bundle and the service alike.
+"""The believable values and times of an event.
 
-Features of training and serving would differ wherever one of the two takes what the other refuses.
+Validation, feature ranges, bundle and service use the same bounds. Otherwise one of them would take an event
+that another refuses, and the features of training and serving would differ.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class EventRules:
         self.subject = subject
         event = subject.event
         self._label = subject.labels.name
-        # What a verdict repeats of its event.
+        # The columns that a verdict copies from its event.
         numbers = (column.name for column in event.columns if isinstance(column, Number))
         self._kept = (event.id, *(key.name for key in event.keys), *numbers)
 
@@ -120,7 +120,7 @@ class EventRules:
             _push(state, feed.name, values, event_us, created_us)
 
     def add_labels(self, state: OnlineState, record: EventRecord, before: Labels, new: Labels) -> None:
-        """Make the event's verdicts what the one rule says, now that `new` labels came to those `before`."""
+        """Bring the event's verdicts up to date after `new` labels. `before` are the labels until then."""
         stored = state.find_of(VERDICTS, str(record.event[self.subject.event.id]))
         present = {(_int(e["event_us"]), bool(e[self._label])) for e in stored}
         # Verdicts that came with the lake stand for labels that this log never held.

@@ -108,7 +108,7 @@ def is_degraded(plan: FeaturePlan, freshness: Mapping[str, float | None]) -> boo
 
 
 def payload_digest(kind: str, payload: object) -> bytes:
-    """16 bytes that tell two payloads under one id apart."""
+    """16 bytes. Two payloads under one id have different digests."""
     return hashlib.blake2b(
         orjson.dumps([kind, payload], option=orjson.OPT_SORT_KEYS), digest_size=16
     ).digest()

@@ -24,7 +24,8 @@ from serving.contract.subject import Feed, Subject
 from serving.errors import ServingError
 from serving.store.version_counts import Counts, Measured
 
-# Events that say a moment before it is believed: one is a typing error, two its repetition.
+# A moment is believed once so many events have reached it. One wrong date can be a typing error, and two can
+# be its repetition.
 AGREE = 3
 
 
@@ -171,16 +172,16 @@ class ServingStore(EventLog, Protocol):
         """
 
     def one_commit(self) -> AbstractContextManager[None]:
-        """All that is written within, or nothing of it. `StoreBusy` on entering, when nothing happened."""
+        """Commit all writes of the block, or none of them. Raises `StoreBusy` before the block begins."""
 
     def one_row(self) -> AbstractContextManager[None]:
-        """Within a commit: what a row writes, or nothing of it where the row raises. The commit goes on."""
+        """Within a commit: keep all writes of the block, or none where it raises. The commit goes on."""
 
     def position(self) -> Position:
         """Where the log stands."""
 
     def move_to(self, position: Position) -> None:
-        """Let the log stand there."""
+        """Set where the log stands."""
 
     def agreed_us(self, stream: str) -> int:
         """The moment that `AGREE` events of a stream of the online state have reached; 0 where there are
@@ -218,7 +219,7 @@ class ServingStore(EventLog, Protocol):
         """
 
     def tidy(self) -> None:
-        """Do the housekeeping that no request should have to do."""
+        """Do the housekeeping, so that no request does it."""
 
     def owns(self, error: Exception) -> bool:
         """Whether an error comes from the store's library, and not from the caller."""

@@ -70,7 +70,7 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
         metrics.refused[kind].inc()
         if kind == "json_invalid":
             return refusal(400, "json_invalid", ("body",), problems[0]["msg"])
-        # A body of two thousand wrong numbers does not deserve an answer of two thousand lines.
+        # A body can hold thousands of wrong numbers. The answer names the first few.
         return json_response(
             {"detail": [_problem(p["type"], ["body", *p["loc"]], p["msg"]) for p in problems[:20]]}, 422
         )

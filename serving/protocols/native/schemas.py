@@ -21,7 +21,7 @@ from serving.contract.subject.event import LARGEST, TEXT_LENGTH
 
 MAX_FEATURES = 2_000
 
-# Ingest takes a time before this one for a clock that was never set.
+# Ingest quarantines an earlier time: it comes from a clock that was never set.
 FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)  # Python has no later time.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")

@@ -74,7 +74,7 @@ def open_read_only(file: Path, table: str = "decisions") -> Iterator[sqlite3.Con
 
 
 def store_error(error: sqlite3.Error) -> StoreError:
-    """What an error of SQLite means for who uses the store."""
+    """The store's own error for an error of SQLite."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy("the online store is locked")
     return StoreError(f"serving.db: {error}")
@@ -82,7 +82,7 @@ def store_error(error: sqlite3.Error) -> StoreError:
 
 @contextlib.contextmanager
 def named_errors() -> Iterator[None]:
-    """Errors of SQLite leave as those of the store."""
+    """Raise the errors of SQLite as errors of the store."""
     try:
         yield
     except sqlite3.Error as error:

@@ -16,7 +16,8 @@ from serving.store.sqlite.state_compatibility import agreed_us
 # 7 ms under the lock of serving.db, for which a request waits up to 250 ms. A thousand rows take 100 ms
 # (measured with 200,000 events).
 ROWS_A_COMMIT = 200
-# So many events have to be as new. A handful of events with a wrong date must not cost the history.
+# A moment is believed once so many events have reached it. Otherwise a few events with a wrong date would
+# delete the history.
 BEFORE_FORGETTING = 100
 
 
