@@ -11,7 +11,7 @@ import pytest
 
 from mlops_assets.cli.commands.doctor import declared_features
 from mlops_assets.cli.platform import CommandError
-from mlops_assets.core.named_features import check_named
+from mlops_assets.core.named_features import check_inputs, check_named, request_fields, stored_columns
 from mlops_assets.resources.config_file import ConfigError
 from mlops_assets.resources.environments import Settings, load_settings
 from mlops_assets.resources.feature_store import feature_store_of
@@ -241,6 +241,25 @@ returns_v1 = FeatureService(name="returns_v1", features=[shop_stats[["num_orders
             '[["num_orders_2d"]]',
             r"features\.py, line 27: Feature num_orders_2d does not exist in this feature view",
         ),
+        (
+            "case.py",
+            'KEYS = (Key("shop"), ',
+            'KEYS = (Key("shops"), ',
+            r"views: shop_stats: returns_\d+\.features looks it up by 'shop', which is no key of the event;"
+            r" is it shops\?",
+        ),
+        (
+            "case.py",
+            'FeatureView("shop_stats", "orders"',
+            'FeatureView("shop_stats", "verdicts"',
+            r"views: shop_stats: stream 'verdicts', and returns_\d+\.features aggregates 'orders'",
+        ),
+        (
+            "features.py",
+            'column="order_id", function="count"',
+            'column="prize", function="max"',
+            r"uses the column 'prize', which the stream 'orders' does not have; is it price\?",
+        ),
     ],
 )
 def test_a_feature_of_a_view_that_is_not_there_is_refused_before_anything_is_made(
@@ -255,6 +274,20 @@ def test_a_feature_of_a_view_that_is_not_there_is_refused_before_anything_is_mad
         declared_features(settings, find_use_case(settings.case_named, settings.base))
     assert f"use_case './{folder.name}'" in str(refused.value)
     assert not settings.home.exists()
+
+
+def test_a_transform_of_what_the_event_does_not_have_is_refused(tmp_path: Path) -> None:
+    plan = feature_store_of(Settings(home=tmp_path), FRAUD).declared("fraud_v1")
+    with pytest.raises(BadSubject, match="a transform uses the request's 'amount', which the event does not"):
+        check_inputs(
+            plan,
+            "feature_repo.fraud",
+            keys=plan.keys,
+            request=("is_declined", "event_time_us"),
+            stored=stored_columns(FRAUD),
+            streams={},
+        )
+    assert "is_declined" in request_fields(FRAUD)
 
 
 def test_the_features_of_a_right_use_case_are_counted(folder: Path) -> None:
