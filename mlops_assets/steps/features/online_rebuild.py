@@ -70,7 +70,7 @@ def rebuild_online(
         replayed = rebuild.replay(lake_end_us, settings.maturity // timedelta(microseconds=1))
         say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
         pending = _reconcile(case, rebuild, plan, lake, settings, last)
-        rebuild.pack(rebuild.serving().last_event_us(case.event.dataset) or lake_end_us)
+        rebuild.pack(_newest_us(rebuild, plan, case.event.dataset) or lake_end_us)
         rebuild.switch()
         say("the new state counts")
         state = rebuild.serving()
@@ -92,6 +92,11 @@ def rebuild_online(
     )
 
 
+def _newest_us(rebuild: StateRebuild, plan: FeaturePlan, stream: str) -> int | None:
+    """When the newest event of a stream happened. None where there is none, or where no view reads it."""
+    return rebuild.serving().last_event_us(stream) if stream in plan.streams else None
+
+
 def _reconcile(
     case: UseCase, rebuild: StateRebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str
 ) -> int:
@@ -100,6 +105,8 @@ def _reconcile(
     Returns the number of pending verdicts. A pending verdict from the old state is removed where the lake has
     an earlier label. Verdicts of events that only the service knows stay unchanged.
     """
+    if VERDICTS not in plan.streams:
+        return 0
     dataset, event_id = case.event.dataset, case.event.id
     recent = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
     # This is read before the labels. Verdicts that a service adds later are not compared, so none of them is
