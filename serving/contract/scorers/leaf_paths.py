@@ -119,7 +119,7 @@ def read_trees(model_text: str) -> list[Tree]:
     """The trees that have splits.
 
     Raises `UnknownShape` for categorical splits, linear leaves, several classes, a random forest, a leaf
-    without training rows, a tree without the counts of its training rows, and a model without a split.
+    without training rows, and a model without a split.
     """
     header, *blocks = model_text.partition("\nend of trees")[0].split("\nTree=")
     if "\nnum_tree_per_iteration=1\n" not in header or "\naverage_output\n" in header:
@@ -127,9 +127,9 @@ def read_trees(model_text: str) -> list[Tree]:
     found = []
     for block in blocks:
         told = dict(line.split("=", 1) for line in block.splitlines()[1:] if line)
-        if told.get("num_cat") != "0" or told.get("is_linear", "0") != "0":
+        if told["num_cat"] != "0" or told.get("is_linear", "0") != "0":
             raise UnknownShape("a tree has categorical splits or linear leaves")
-        if told.get("num_leaves") != "1":
+        if told["num_leaves"] != "1":
             found.append(_tree(told))
     if not found:
         raise UnknownShape("no tree has a split")
@@ -137,16 +137,11 @@ def read_trees(model_text: str) -> list[Tree]:
 
 
 def _tree(told: dict[str, str]) -> Tree:
-    def numbers(name: str) -> list[str]:
-        if name not in told:  # LightGBM loads a text without the counts.
-            raise UnknownShape(f"a tree does not have its {name}")
-        return told[name].split()
-
     def whole(name: str) -> list[int]:
-        return [int(number) for number in numbers(name)]
+        return [int(number) for number in told[name].split()]
 
     def real(name: str) -> list[float]:
-        return [float(number) for number in numbers(name)]
+        return [float(number) for number in told[name].split()]
 
     tree = Tree(
         whole("split_feature"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -193,13 +192,6 @@ def test_a_leaf_without_training_rows_is_unknown() -> None:
     text = "\n".join("leaf_count=0 100 200" if line.startswith("leaf_count=") else line for line in lines)
     with pytest.raises(UnknownShape, match="no training row"):
         read_trees(text)
-
-
-def test_a_text_without_the_counts_of_its_rows_is_left_to_lightgbm() -> None:
-    text = re.sub(r"\n(tree_sizes|leaf_count|internal_count)=.*", "", a_chain(3))
-    with pytest.raises(UnknownShape, match="a tree does not have its internal_count"):
-        Contributions(text, 3)
-    assert len(scorer_of(text).contributions([1.0, 2.0, 3.0])) == 3
 
 
 def test_a_model_whose_tables_are_too_large_is_left_to_lightgbm(monkeypatch: pytest.MonkeyPatch) -> None:
