@@ -11,17 +11,16 @@ from collections.abc import Callable, Mapping
 
 from feature_repo.engine.columns import BadEvent
 from serving.contract.events import EventRecord, EventRules
+from serving.contract.outcome import Vector, outcome_of
 from serving.contract.records import Answer
 from serving.contract.subject import Feed, Subject
 from serving.deciding.admission import Moment, check_event, learnt_us
 from serving.deciding.scoring import (
     EventInputs,
-    Vector,
     freshness_of,
     in_order,
     is_degraded,
     payload_digest,
-    score,
 )
 from serving.messages import (
     BadInput,
@@ -166,7 +165,7 @@ class Recorder:
         began = time.thread_time()  # The processor's time: a version is not slow because the machine is busy.
         try:
             vector = vector_of()
-            found, decision, told = score(champion, vector)
+            found, decision, told = outcome_of(release, champion.scorer, vector)
         except Exception as error:
             # Any other error comes from the client or from the store, and does not count against the version.
             if not isinstance(error, (PlaneError, BadEvent)) and not self._store.owns(error):

@@ -1,9 +1,8 @@
-"""From an event or a ready-made vector to a score, a decision and the reasons for it."""
+"""The vector that is scored, from an event or as it was sent, and how fresh its views are."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 
 import orjson
@@ -11,16 +10,9 @@ import orjson
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import OnlineState
 from feature_repo.times import SECOND_US
-from serving.contract.policy import decide
-from serving.contract.records import Reason
-from serving.contract.scorers.base import Scorer
+from serving.contract.outcome import Vector
 from serving.contract.subject import Event, Number
 from serving.messages import BadInput, ScoredEvent
-from serving.releases import Champion
-
-REASONS = 3  # An analyst reads no more.
-
-Vector = Mapping[str, float | None]
 
 
 class EventInputs:
@@ -62,27 +54,6 @@ def in_order(features: Vector, names: Sequence[str]) -> dict[str, float | None]:
         unknown = next(name for name in features if name not in set(names))
         raise BadInput("bad_value", ("features", unknown[:100]), "not a feature of the model")
     return {name: features[name] for name in names}
-
-
-def score(champion: Champion, vector: Vector) -> tuple[float, str, tuple[Reason, ...]]:
-    """The calibrated score of a vector, the decision, and the reasons, none for a decision that passes."""
-    release = champion.release
-    row = [math.nan if value is None else value for value in vector.values()]
-    found = champion.scorer.score_one(row)
-    decision = decide(found, release.policy, release.subject.decisions)
-    passes = decision == release.subject.decisions.passes
-    return found, decision, () if passes else reasons(champion.scorer, vector, row)
-
-
-def reasons(scorer: Scorer, vector: Vector, row: Sequence[float]) -> tuple[Reason, ...]:
-    """The features that pushed the score up most, the strongest first; at most `REASONS`."""
-    contributions = scorer.contributions(row)
-    ranked = sorted(zip(contributions, vector.items(), strict=True), key=lambda pair: -pair[0])
-    return tuple(
-        Reason(name, value, round(contribution, 6))
-        for contribution, (name, value) in ranked[:REASONS]
-        if contribution > 0
-    )
 
 
 def freshness_of(state: OnlineState, at_us: int) -> dict[str, float | None]:

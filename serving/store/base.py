@@ -112,6 +112,18 @@ class ServingLog(Protocol):
     def decisions(self, day: str, subject: Subject) -> pa.Table:
         """The decisions that arrived on a day, in commit order, in the columns of `decision_columns`."""
 
+    def decision_ids(self, subject: Subject, day: str | None = None, sample: int | None = None) -> list[str]:
+        """The ids of the decisions that arrived on a day, or of all decisions, in commit order.
+
+        With `sample`, at most so many of them, spread over the log. The same log gives the same ids.
+        """
+
+    def receipts(self, subject: Subject, ids: Sequence[str]) -> pa.Table:
+        """The decisions under some ids, in commit order, in the columns of `receipt_columns`.
+
+        An id that the log does not have gives no row.
+        """
+
     def labels(self, day: str, subject: Subject) -> pa.Table:
         """The labels that became known on a day, in commit order, in the columns of `label_columns`."""
 
