@@ -20,6 +20,7 @@ from pydantic import (
 from serving.contract.subject.event import LARGEST, TEXT_LENGTH
 
 MAX_FEATURES = 2_000
+ID_LENGTH = 200  # characters
 
 # Ingest takes a time before this one for a clock that was never set.
 FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
@@ -42,7 +43,7 @@ def _set_clock(moment: datetime) -> datetime:
     return moment
 
 
-Id = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
+Id = Annotated[str, Field(min_length=1, max_length=ID_LENGTH), AfterValidator(_clean)]
 Time = Annotated[AwareDatetime, AfterValidator(_set_clock)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 # Sums of squares of hundredths stay far inside the integers of the feature engine. The range of a column

@@ -11,7 +11,8 @@ from feature_repo.times import to_us
 from serving.contract.records import Answer
 from serving.contract.subject import Event, Feed, Subject
 from serving.contract.subject.event import Column
-from serving.messages import FeedEvent, Label, LabelReceipt, ScoredEvent, UnknownStream
+from serving.messages import FeedEvent, Label, LabelReceipt, ReadyVector, ScoredEvent, UnknownStream
+from serving.protocols.native.request_reader import RequestReader
 from serving.protocols.native.schemas import (
     AnswerBase,
     Countable,
@@ -40,12 +41,19 @@ class Wire:
         self.labels_response = _receipts_model(subject.event)
         self.streams = {feed.name: _stream_model(feed) for feed in subject.feeds}
         self._feeds = {feed.name: feed.names for feed in subject.feeds}
+        self._reader = RequestReader(subject.event)
 
-    def scored(self, request: BaseModel) -> ScoredEvent | None:
-        """The event of a request; None where it brings a ready-made vector."""
+    def asked(self, body: bytes) -> ScoredEvent | ReadyVector:
+        """What a request for a prediction asks for. `ValidationError` says what is wrong, and where."""
+        if (read := self._reader.read(body)) is not None:
+            return read
+        return self.asked_of(self.request.model_validate_json(body))
+
+    def asked_of(self, request: Any) -> ScoredEvent | ReadyVector:
+        """What a request asks for, read by its model."""
         given = getattr(request, self._event.noun)
         if given is None:
-            return None
+            return ReadyVector(request.features, request.prediction_id)
         created = given.created_timestamp
         return ScoredEvent(
             getattr(given, self._event.id),
