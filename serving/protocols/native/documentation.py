@@ -67,8 +67,10 @@ def _add_messages(found: dict[str, Any], subject: Subject) -> None:
     _, models = models_json_schema(
         [
             (wire.request, "validation"),
+            (wire.batch_request, "validation"),
             (wire.labels_request, "validation"),
             (wire.response, "serialization"),
+            (wire.batch_response, "serialization"),
             (wire.labels_response, "serialization"),
             *((model, "validation") for model in wire.streams.values()),
         ],
@@ -77,6 +79,7 @@ def _add_messages(found: dict[str, Any], subject: Subject) -> None:
     found["components"]["schemas"].update(models["$defs"])
     bodies = {
         "/predict": [wire.request],
+        "/predict/batch": [wire.batch_request],
         "/labels": [wire.labels_request],
         "/streams/{name}": list(wire.streams.values()),
     }

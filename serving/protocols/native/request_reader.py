@@ -16,7 +16,13 @@ from feature_repo.times import to_us
 from serving.contract.subject import Event, Key
 from serving.contract.subject.event import LARGEST, TEXT_LENGTH, Column
 from serving.messages import ReadyVector, ScoredEvent
-from serving.protocols.native.schemas import FIRST_MOMENT, ID_LENGTH, LAST_MOMENT, MAX_FEATURES
+from serving.protocols.native.schemas import (
+    FIRST_MOMENT,
+    ID_LENGTH,
+    LAST_MOMENT,
+    MAX_FEATURES,
+    MAX_ROWS,
+)
 
 # The common form of a time. Other forms that pydantic takes are left to the models.
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:[0-5]\d)", re.ASCII)
@@ -32,6 +38,23 @@ TYPES: dict[str, Any] = {
 }
 
 
+class BatchIn(msgspec.Struct, forbid_unknown_fields=True):
+    """A batch whose rows are not read yet."""
+
+    rows: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_ROWS)]
+
+
+_split = msgspec.json.Decoder(BatchIn).decode
+
+
+def rows_of(body: bytes) -> list[bytes] | None:
+    """The rows of a batch, each as JSON; None where the models have to read the batch."""
+    try:
+        return [bytes(row) for row in _split(body).rows]
+    except UNREADABLE:
+        return None
+
+
 class RequestReader:
     """Reads the requests of one use case, by the declaration of its event."""
 
@@ -39,7 +62,7 @@ class RequestReader:
         self._id, self._noun = event.id, event.noun
         self._decode = msgspec.json.Decoder(_request_type(event)).decode
 
-    def read(self, body: bytes | msgspec.Raw) -> ScoredEvent | ReadyVector | None:
+    def read(self, body: bytes) -> ScoredEvent | ReadyVector | None:
         """What a request asks for; None where the models have to read the request."""
         try:
             asked: Any = self._decode(body)
