@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,17 @@ def test_a_fault_is_told_without_its_words_and_goes_on_to_the_server(
     body = json.dumps({"transaction": payment(1)}).encode()
     with pytest.raises(ZeroDivisionError):
         sent(door, {"type": "http.request", "body": body})
+
+
+def test_a_scrape_shows_how_old_each_view_was_at_the_last_event(door: Door, plan: FeaturePlan) -> None:
+    def ages() -> dict[str, float]:
+        lines = door.ask("GET", "/metrics").text.splitlines()
+        shown = [line for line in lines if line.startswith("serving_feature_age_seconds{")]
+        return {line.split('"')[1]: float(line.split()[1]) for line in shown}
+
+    assert ages() == {}
+    door.post("/predict", transaction=payment(1))
+    assert ages() == dict.fromkeys(["customer_stats", "merchant_stats", "merchant_activity"], math.inf)
+    door.post("/predict", transaction=payment(3))
+    door.post("/predict", features=dict.fromkeys(plan.features, 1.0))
+    assert ages() == {"customer_stats": 120.0, "merchant_stats": math.inf, "merchant_activity": 120.0}
