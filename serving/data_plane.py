@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.clock import as_of_us, lake_end_us
@@ -32,6 +33,8 @@ from serving.releases import Champion
 from serving.settings import ServingSettings
 from serving.store.base import ServingStore
 from serving.store.version_counts import VersionCounts
+
+Result = TypeVar("Result")
 
 
 class DataPlane:
@@ -67,6 +70,11 @@ class DataPlane:
         """Close the store. Nothing can be asked after it."""
         with self._lock:
             self._store.close()
+
+    def between_requests(self, work: Callable[[ServingStore], Result]) -> Result:
+        """Call a function on the plane's store while no request uses it. Requests wait for its end."""
+        with self._lock:
+            return work(self._store)
 
     def predict_event(self, scored: ScoredEvent) -> Answer:
         """Score an event against its history, record the decision, and add the event to that history.
