@@ -1,4 +1,4 @@
-"""Killed in the middle of its housekeeping, the service has every answered decision on record, none by half."""
+"""The service is killed during its housekeeping: every answered decision is there, and none is half."""
 
 from __future__ import annotations
 
