@@ -34,7 +34,7 @@ from serving.data_plane import DataPlane
 from serving.messages import BadInput, Conflict, Label, NoModel, ScoredEvent
 from serving.releases import Champion
 from serving.store.base import BadStore, StoreBusy
-from serving.store.sqlite.pruning import BEFORE_FORGETTING, ROWS_A_COMMIT, prune
+from serving.store.sqlite.pruning import BEFORE_FORGETTING, MOST_ROWS_A_COMMIT, ROWS_A_COMMIT, prune
 from serving.store.sqlite.writing import SqliteServingStore
 
 
@@ -290,15 +290,18 @@ def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(
 def test_much_is_forgotten_a_few_rows_at_a_time(bench: Bench, champion: Champion) -> None:
     bench.plane.predict_event(payment(0, START_US + 200 * DAY_US))
     state, event = SqliteOnlineState(bench.connection, champion.release.plan), dict(payment(1).values)
+    many = 2 * MOST_ROWS_A_COMMIT + 1
     bench.connection.execute("BEGIN")
-    state.load(
-        "transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(2 * ROWS_A_COMMIT + 1))
-    )
+    state.load("transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(many)))
     bench.connection.execute("COMMIT")
     lateness_us = champion.release.bounds.lateness_us
     forget = partial(prune, bench.connection, state, "transactions", lateness_us, agree=1)
-    assert [forget() for _ in range(4)] == [ROWS_A_COMMIT, ROWS_A_COMMIT, 1, 0]
+    assert [forget() for _ in range(4)] == [MOST_ROWS_A_COMMIT, MOST_ROWS_A_COMMIT, 1, 0], "months behind"
     assert state.count("transactions") == 1
+    noon = START_US + 201 * DAY_US // 2  # Of the last day that is forgotten.
+    few = ROWS_A_COMMIT + 1
+    state.load("transactions", ((f"less old{n}", event, noon + n, noon + n) for n in range(few)))
+    assert [forget() for _ in range(3)] == [ROWS_A_COMMIT, 1, 0]
 
 
 def test_the_housekeeping_forgets_and_ends_when_told(bench: Bench, champion: Champion) -> None:

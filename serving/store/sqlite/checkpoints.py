@@ -27,8 +27,8 @@ SOONEST_S, LATEST_S = 0.02, 1.0  # Between two passes.
 # waits for it.
 BEGIN_AGAIN_PAGES = 25_000
 # It begins again at a moment when the disk is quick: the pass before took no longer.
-QUICK_S = 0.02
-AT_LAST = 1.5  # Times `BEGIN_AGAIN_PAGES`: from there on it begins again at any moment.
+QUICK_S = 0.01
+AT_LAST = 1.25  # Times `BEGIN_AGAIN_PAGES`: from there on it begins again at any moment.
 # By file. See `_Flush`.
 _DESCRIPTORS: dict[tuple[int, int], int] = {}
 _OPENING = threading.Lock()

@@ -10,10 +10,13 @@ import sqlite3
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.online.sqlite.transactions import transaction
 from feature_repo.times import DAY_US
-from serving.store.sqlite.state_compatibility import agreed_us
+from serving.store.sqlite.state_compatibility import agreed_us, oldest_us
 
-# Under 1 ms with the lock of serving.db, for which a request waits.
+# Under 1 ms, for which a request waits.
 ROWS_A_COMMIT = 10
+# Where event time moves on faster than old events are deleted, the rows of a commit grow with each day that
+# is behind. 5 ms.
+MOST_ROWS_A_COMMIT = 100
 # So many events have to be as new. A handful of events with a wrong date must not cost the history.
 BEFORE_FORGETTING = 100
 
@@ -37,6 +40,10 @@ def prune(
     reach = max((view.reach_us for view in state.plan.views), default=0)
     # A midnight, so that between two midnights there is nothing to write.
     before_us = (newest_us - reach - lateness_us - DAY_US) // DAY_US * DAY_US
+    oldest = oldest_us(connection, state.plan)
+    if oldest is None or oldest >= before_us:
+        return 0
+    rows = ROWS_A_COMMIT * (1 + (before_us - oldest) // DAY_US)
     with transaction(connection):
         state.follow()
-        return state.prune(before_us, ROWS_A_COMMIT)
+        return state.prune(before_us, min(rows, MOST_ROWS_A_COMMIT))
