@@ -7,6 +7,7 @@ ServingError: the one base; the message names what is wrong, and where
     BundleError: a bundle must not serve
         Inconclusive: a bundle could not be tried to the end, and may serve later
     ScorerError: a model cannot be scored here
+    UnknownShape: a model has no tables of contributions, and LightGBM explains its rows
     RegistryDown: the registry cannot be asked just now
     RefusedRelease: the version that the alias names must not serve
     StoreError: the store did not do what it was asked for

@@ -74,7 +74,6 @@ class Contributions:
                     places += [(condition, first + bit) for condition, bit in group.positions.items()]
                 begin = end
         self._codes, self._columns = _codes(classes, places, begin)
-        self._features = np.concatenate([part.features for part in self._parts])
 
     def of(self, values: Sequence[float]) -> list[float]:
         """What each value added to the margin, in the order of the model's features; NaN is missing."""
@@ -83,8 +82,10 @@ class Contributions:
             for feature, thresholds, first, nan in self._columns
         ]
         codes = np.bitwise_or.reduce(self._codes.take(rows, 0), 0)
-        added = np.concatenate([part.of(codes) for part in self._parts])
-        return np.bincount(self._features, added, self._width).tolist()
+        added = np.zeros(self._width)
+        for part in self._parts:
+            added += np.bincount(part.features, part.of(codes), self._width)
+        return added.tolist()
 
 
 @dataclass(frozen=True)
