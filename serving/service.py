@@ -22,9 +22,9 @@ from serving.champion_registry import MlflowRegistry, Registry
 from serving.contract.bundle import Release
 from serving.data_plane import DataPlane
 from serving.metrics import Metrics
-from serving.releases import Follower
+from serving.releases import Champion, Follower
 from serving.settings import ServingSettings
-from serving.store.base import ServingStore
+from serving.store.base import ServingStore, StoreError
 from serving.store.opening import serving_store
 from serving.store.upkeep import Upkeep, state_check
 
@@ -48,6 +48,7 @@ class Service:
             registry,
             state_check(patient_store),
             lambda outcome: self.metrics.swaps[outcome].inc(),
+            warm_up=self._warm_up,
         )
         self.plane = DataPlane(
             settings,
@@ -84,6 +85,13 @@ class Service:
     def _release(self) -> Release | None:
         champion = self.follower.current
         return champion.release if champion else None
+
+    def _warm_up(self, champion: Champion) -> None:
+        """Where the store is busy, the first request is slower. That is no reason against the release."""
+        try:
+            self.plane.warm_up(champion)
+        except StoreError as error:
+            log.warning("version %s serves without having been warmed up: %s", champion.version, error)
 
     def _between_requests(self, work: Callable[[ServingStore], Result]) -> Result:
         """On the loop, where requests are answered. A thread would compete with them for the store."""

@@ -128,13 +128,19 @@ class Upkeep:
                 self._stop.wait(ROUND_EVERY_S)
 
     def _round(self, store: ServingStore) -> None:
-        self._counts.write(partial(store.add_measured, time.time_ns() // 1_000))
+        try:
+            self._steps(store)
+        finally:
+            self._counts.write(partial(store.add_measured, time.time_ns() // 1_000))
+
+    def _steps(self, store: ServingStore) -> None:
         on_duty, forgets = store.on_duty(), True
         until_s = time.monotonic() + ROUND_EVERY_S
         while time.monotonic() < until_s and not self._stop.is_set():
             if on_duty:
-                forgets = forgets and self._forget_some()
+                # First, because it makes room on a full disk.
                 self.journal_bytes = store.tidy(lambda: self._between(lambda used: used.begin_again()))
+                forgets = forgets and self._forget_some()
             self._alive_s = time.monotonic()
             self._stop.wait(FORGET_PAUSE_S if on_duty and forgets else STEP_EVERY_S)
 

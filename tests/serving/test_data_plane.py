@@ -30,10 +30,10 @@ from serving_kit import paid as payment
 
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.before_subjects import BEFORE
-from serving.data_plane import DataPlane
+from serving.data_plane import WARM_UPS, DataPlane
 from serving.messages import BadInput, Conflict, Label, NoModel, ScoredEvent
 from serving.releases import Champion
-from serving.store.base import BadStore, StoreBusy
+from serving.store.base import BadStore, Position, StoreBusy
 from serving.store.sqlite.pruning import BEFORE_FORGETTING, MOST_ROWS_A_COMMIT, ROWS_A_COMMIT, prune
 from serving.store.sqlite.writing import SqliteServingStore
 
@@ -381,3 +381,25 @@ def test_a_log_that_is_none_is_said_so(tmp_path: Path, spoil: Callable[[Path], N
     spoil(tmp_path / "serving.db")
     with pytest.raises(BadStore, match=named):
         logged_decisions(tmp_path / "serving.db", "2018-04-01")
+
+
+@pytest.mark.parametrize("clock", ["event", "wall"])
+def test_a_warm_up_decides_as_a_request_does_and_keeps_nothing(
+    tmp_path: Path, champion: Champion, clock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[object] = []
+    score_one = champion.scorer.score_one
+    monkeypatch.setattr(
+        type(champion.scorer), "score_one", lambda self, row: scored.append(row) or score_one(row)
+    )
+    bench = Bench(tmp_path, champion, clock)
+    bench.plane.warm_up(champion)
+    assert len(scored) == WARM_UPS
+    assert bench.store.position() == Position(0, 0, 0)
+    assert bench.connection.execute("SELECT count(*) FROM decisions").fetchone() == (0,)
+    assert bench.store.state.count("transactions") == bench.store.state.count("verdicts") == 0
+    written: list[object] = []
+    bench.plane.counts.write(written.append)
+    assert written == []
+    assert bench.plane.predict_event(payment(1)).model_version == champion.version
+    bench.plane.close()
