@@ -124,7 +124,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 "status": "ok",
                 "model_version": champion.version,
                 "features": champion.release.features,
-                "reason": "",
+                "reason": service.upkeep.trouble,
             }
         )
 

@@ -17,7 +17,11 @@ OPENING_TIMEOUT_MS = 10_000  # Several workers open the file at once.
 BUSY_TIMEOUT_MS = 5
 READING_TIMEOUT_S = 10.0
 MAPPED_BYTES = 1 << 30  # Of the file, read without a copy: a key's pack in half the time.
-AUTOMATIC_CHECKPOINT_PAGES = 20_000  # 80 MB. By then a commit has only the last few pages left to move.
+# 400 MB, some seconds of the highest rate. Only where `Checkpoints` is dead, or a reader holds old pages for
+# so long, does a request's commit move pages.
+EMERGENCY_CHECKPOINT_PAGES = 100_000
+# Where the file of the WAL is larger, it is cut when the WAL begins again.
+WAL_BYTES = 200_000_000
 
 
 def open_for_writing(file: Path, fsync: bool = False, patient: bool = False) -> sqlite3.Connection:
@@ -39,7 +43,8 @@ def _opened(file: Path, fsync: bool, busy_timeout_ms: int) -> sqlite3.Connection
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")  # Readers never wait for a writer.
-        connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOMATIC_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {EMERGENCY_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
         connection.execute("PRAGMA secure_delete = OFF")  # Forgetting old events would first overwrite them.
