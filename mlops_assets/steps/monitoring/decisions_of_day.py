@@ -94,7 +94,8 @@ class DecisionsOfDay:
         Ready-made vectors, and decisions that the copy does not have, are left out.
         """
         asked = self._log[self._log["prediction_id"].isin(list(ids))]
-        return {row["prediction_id"]: row for row in asked.to_dict("records")}
+        records: list[dict[str, Any]] = asked.to_dict("records")  # type: ignore[assignment]
+        return {row["prediction_id"]: row for row in records}
 
     def as_read(self, ids: Sequence[str]) -> Iterable[pd.DataFrame]:
         """The vectors of some decisions, computed from the events that were committed before each decision.
