@@ -8,7 +8,7 @@ With several workers each process has its own counters, and a scrape shows those
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -56,6 +56,7 @@ class Metrics:
             "Decisions on a feed that is staler than its declaration allows",
             registry=self.registry,
         )
+        self._last_ages: Mapping[str, float | None] = {}
         # The views come from the release that serves, never from a request.
         self._ages = Gauge(
             "serving_feature_age_seconds",
@@ -82,7 +83,20 @@ class Metrics:
         self.version = Gauge(
             "serving_model_version", "The version that serves; 0 while there is none", registry=self.registry
         )
+        self.upkeep_deaths = Counter(
+            "serving_upkeep_deaths",
+            "How often the store's housekeeping died and was started again",
+            registry=self.registry,
+        )
         self._by_route: dict[str, Mapping[str, Any]] = {}
+
+    def watch_upkeep(self, silent_s: Callable[[], float], journal_bytes: Callable[[], float]) -> None:
+        """Show, at each scrape, for how long the housekeeping was silent, and how large the journal is."""
+        for name, what, value in (
+            ("serving_upkeep_silent_seconds", "Since the housekeeping's last sign of life", silent_s),
+            ("serving_journal_bytes", "Of the store's journal; 0 where another worker tidies", journal_bytes),
+        ):
+            Gauge(name, what, registry=self.registry).set_function(value)
 
     def know_decisions(self, names: Iterable[str]) -> None:
         """Make the series of every decision. The names come from the release that serves."""
@@ -105,12 +119,17 @@ class Metrics:
             self._latency.observe(seconds)
 
     def freshness(self, ages: Mapping[str, float | None]) -> None:
-        """Show the ages, in seconds, of the views' newest events; None, for no event, is infinite."""
-        for view, age in ages.items():
-            self._ages.labels(view).set(math.inf if age is None else age)
+        """Keep the ages, in seconds, of the views' newest events for the next scrape.
+
+        None, for no event, is infinite. A ready-made vector has no ages, and changes none.
+        """
+        if ages:
+            self._last_ages = ages
 
     def exposition(self) -> bytes:
         """The page for a scrape."""
+        for view, age in self._last_ages.items():
+            self._ages.labels(view).set(math.inf if age is None else age)
         return generate_latest(self.registry)
 
 

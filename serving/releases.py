@@ -1,6 +1,7 @@
 """Follows the registry's champion: fetch, verify, try, and only then swap one reference.
 
-Whatever goes wrong, the release that serves goes on. The follower asks the registry in its own thread.
+The release that serves goes on serving where any of it fails. The follower asks the registry in its own
+thread.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Follower:
         state_check: StateCheck,
         on_outcome: Callable[[str], None],
         seconds: Callable[[], float] = time.monotonic,
+        warm_up: Callable[[Champion], None] = lambda champion: None,
     ) -> None:
         self._settings, self._registry, self._state_check, self._on_outcome = (
             settings,
@@ -91,7 +93,7 @@ class Follower:
             state_check,
             on_outcome,
         )
-        self._seconds = seconds
+        self._seconds, self._warm_up = seconds, warm_up
         self.current: Champion | None = None
         self.trouble = "the registry has not been asked yet"
         self._refused: Named | None = None
@@ -205,7 +207,9 @@ class Follower:
         scorer.contributions(
             [math.nan] * len(scorer.features)
         )  # Slow the first time: no decision waits for it
-        return Champion(version, digest, release, scorer)
+        champion = Champion(version, digest, release, scorer)
+        self._warm_up(champion)
+        return champion
 
     def _install(self, champion: Champion) -> None:
         with self._swap:

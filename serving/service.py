@@ -12,23 +12,25 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.champion_registry import MlflowRegistry, Registry
 from serving.contract.bundle import Release
 from serving.data_plane import DataPlane
 from serving.metrics import Metrics
-from serving.releases import Follower
+from serving.releases import Champion, Follower
 from serving.settings import ServingSettings
+from serving.store.base import ServingStore, StoreError
 from serving.store.opening import serving_store
-from serving.store.upkeep import state_check, tidy_until
+from serving.store.upkeep import Upkeep, state_check
 
 ORPHAN_TIMEOUT_S = 40  # More than the grace for requests in flight.
 log = logging.getLogger("serving")
+Result = TypeVar("Result")
 
 
 class Service:
@@ -40,12 +42,13 @@ class Service:
         self.metrics = Metrics()
         registry = registry or MlflowRegistry(settings.tracking_uri, settings.use_case)
         # Each thread opens its own store, which may wait longer for the lock.
-        self._patient_store = partial(serving_store, settings.database, settings.fsync, patient=True)
+        patient_store = partial(serving_store, settings.database, settings.fsync, patient=True)
         self.follower = Follower(
             settings,
             registry,
-            state_check(self._patient_store),
+            state_check(patient_store),
             lambda outcome: self.metrics.swaps[outcome].inc(),
+            warm_up=self._warm_up,
         )
         self.plane = DataPlane(
             settings,
@@ -53,33 +56,52 @@ class Service:
             lambda: self.follower.current,
             lambda: time.time_ns() // 1_000,
         )
+        self.upkeep = Upkeep(
+            patient_store,
+            self._release,
+            self.plane.counts,
+            self._between_requests,
+            self.metrics.upkeep_deaths.inc,
+        )
+        self.metrics.watch_upkeep(lambda: self.upkeep.silent_s, lambda: self.upkeep.journal_bytes)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @asynccontextmanager
     async def running(self, app: Any) -> AsyncIterator[None]:
         """The lifespan of the application: starts the threads, and stops everything at the end."""
+        self._loop = asyncio.get_running_loop()
         self.follower.start()
-        stop = threading.Event()
-        tidying = threading.Thread(
-            target=tidy_until,
-            args=(stop, self._patient_store, self._release, self.plane.counts),
-            name="tidying",
-            daemon=True,
-        )
-        tidying.start()
+        self.upkeep.start()
         self._end_with_the_supervisor()
         self._drain_before_exit()
         try:
             yield
         finally:
             self.follower.stop()
-            stop.set()
-            tidying.join(5)
+            await asyncio.to_thread(self.upkeep.stop)  # Its last step may need this loop.
             self.plane.close()
             log.info("stopped")
 
     def _release(self) -> Release | None:
         champion = self.follower.current
         return champion.release if champion else None
+
+    def _warm_up(self, champion: Champion) -> None:
+        """Where the store is busy, the first request is slower. That is no reason against the release."""
+        try:
+            self.plane.warm_up(champion)
+        except StoreError as error:
+            log.warning("version %s serves without having been warmed up: %s", champion.version, error)
+
+    def _between_requests(self, work: Callable[[ServingStore], Result]) -> Result:
+        """On the loop, where requests are answered. A thread would compete with them for the store."""
+
+        async def now() -> Result:
+            return self.plane.between_requests(work)
+
+        if self._loop is None:
+            raise RuntimeError("the service does not run")
+        return asyncio.run_coroutine_threadsafe(now(), self._loop).result()
 
     def _end_with_the_supervisor(self) -> None:
         """Stop a worker whose supervisor was killed, because the next supervisor needs the port.

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,8 +36,9 @@ from serving.messages import ScoredEvent
 from serving.releases import Champion
 from serving.settings import Limits, ServingSettings
 from serving.store.base import ServingLog
-from serving.store.opening import serving_log
+from serving.store.opening import serving_log, serving_store
 from serving.store.sqlite.writing import SqliteServingStore
+from serving.store.upkeep import Upkeep
 
 ROOT = Path(__file__).parents[1]
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
@@ -284,6 +286,16 @@ class Bench:
         self.champion, self.now_us = champion, START_US
         self.store = SqliteServingStore(self.settings.database)
         self.plane = DataPlane(self.settings, self.store, lambda: self.champion, lambda: self.now_us)
+
+    def upkeep(self) -> Upkeep:
+        """The housekeeping of the store, not started yet."""
+        opened = partial(serving_store, self.settings.database, patient=True)
+        return Upkeep(
+            opened,
+            lambda: self.champion.release if self.champion else None,
+            self.plane.counts,
+            self.plane.between_requests,
+        )
 
     def turn(self, at_us: int) -> None:
         """Put event time where a person wants it, as `--now` does."""

@@ -160,14 +160,14 @@ class Recorder:
         vector_of: Callable[[], Vector],
         freshness: Mapping[str, float | None],
     ) -> tuple[Vector, Answer]:
-        """What the version makes of an event, counted with the time that it took, or as its failure."""
+        """The vector and the answer. The time of the version is counted, and so is its failure."""
         release, version = champion.release, champion.version
         began = time.thread_time()  # The processor's time: a version is not slow because the machine is busy.
         try:
             vector = vector_of()
             found, decision, told = outcome_of(release, champion.scorer, vector)
         except Exception as error:
-            # Otherwise it is the client's doing, or the store's.
+            # Any other error comes from the client or from the store, and does not count against the version.
             if not isinstance(error, (PlaneError, BadEvent)) and not self._store.owns(error):
                 self._counts.failed(version)
             raise

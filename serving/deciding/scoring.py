@@ -11,7 +11,7 @@ from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import OnlineState
 from feature_repo.times import SECOND_US
 from serving.contract.outcome import Vector
-from serving.contract.subject import Event, Flag, Number
+from serving.contract.subject import Event, Number
 from serving.messages import BadInput, ScoredEvent
 
 
@@ -21,8 +21,7 @@ class EventInputs:
     def __init__(self, event: Event) -> None:
         # A view is asked by the join key, which may have another name than the event's column.
         self._keys = tuple({(join, key.name) for key in event.keys for join in (key.name, key.joins)})
-        # On-demand features take numbers and texts, and no flags.
-        self._inputs = tuple(column.name for column in event.columns if not isinstance(column, Flag))
+        self._inputs = tuple(column.name for column in event.columns)
         numbers = {column.name for column in event.columns if isinstance(column, Number)}
         self._own = tuple((name, name in numbers) for name in event.names[1:])
 
@@ -80,7 +79,7 @@ def is_degraded(plan: FeaturePlan, freshness: Mapping[str, float | None]) -> boo
 
 
 def payload_digest(kind: str, payload: object) -> bytes:
-    """16 bytes that tell two payloads under one id apart."""
+    """16 bytes. Two payloads under one id have different digests."""
     return hashlib.blake2b(
         orjson.dumps([kind, payload], option=orjson.OPT_SORT_KEYS), digest_size=16
     ).digest()

@@ -24,7 +24,8 @@ from serving.contract.subject import Feed, Subject
 from serving.errors import ServingError
 from serving.store.version_counts import Counts, Measured
 
-# Events that say a moment before it is believed: one is a typing error, two its repetition.
+# A moment is believed once so many events have reached it. One wrong date can be a typing error, and two can
+# be its repetition.
 AGREE = 3
 
 
@@ -154,8 +155,8 @@ class ServingLog(Protocol):
 class ServingStore(EventLog, Protocol):
     """The log and the online state, as the service writes them.
 
-    - What is written within `one_commit` is there as a whole, or not at all. Only `hold`, `add_measured`,
-      `forget` and `tidy` are called outside of `one_commit`, and each of them commits.
+    - What is written within `one_commit` is there as a whole, or not at all. What is called outside of it,
+      commits what it writes: `hold`, `add_measured`, `forget_some`, `tidy`, `begin_again`.
     - Several processes may have a store open. Their commits come one after the other.
     - One thread at a time uses an opened store.
     - A store of an earlier version is brought up to this one when it is opened. Nothing in it is lost.
@@ -183,16 +184,16 @@ class ServingStore(EventLog, Protocol):
         """
 
     def one_commit(self) -> AbstractContextManager[None]:
-        """All that is written within, or nothing of it. `StoreBusy` on entering, when nothing happened."""
+        """Commit all writes of the block, or none of them. Raises `StoreBusy` before the block begins."""
 
     def one_row(self) -> AbstractContextManager[None]:
-        """Within a commit: what a row writes, or nothing of it where the row raises. The commit goes on."""
+        """Within a commit: keep all writes of the block, or none where it raises. The commit goes on."""
 
     def position(self) -> Position:
         """Where the log stands."""
 
     def move_to(self, position: Position) -> None:
-        """Let the log stand there."""
+        """Set where the log stands."""
 
     def agreed_us(self, stream: str) -> int:
         """The moment that `AGREE` events of a stream of the online state have reached; 0 where there are
@@ -219,18 +220,34 @@ class ServingStore(EventLog, Protocol):
     def add_measured(self, now_us: int, counts: Counts) -> None:
         """Add counts of versions to the minute of a moment, in a commit. What is too old is forgotten."""
 
-    def forget(
-        self, plan: FeaturePlan, stream: str, lateness_us: int, pause: Callable[[], bool] = lambda: False
-    ) -> int:
-        """Forget the events that no window of a plan reaches any more; returns how many.
+    def on_duty(self) -> bool:
+        """Whether the housekeeping of the store is up to who has opened this one.
 
-        The newest events of `stream` say what time it is. Events are kept for `lateness_us` longer, because
-        late events may come. The deletions are many small commits. `pause` is called between two commits,
-        and may wait. Where `pause` returns True the work ends, and the next call finds the rest.
+        It is up to one of all that have the store open, in whichever process. When that one is closed, or its
+        process dies, it is up to the next one that asks.
         """
 
-    def tidy(self) -> None:
-        """Do the housekeeping that no request should have to do."""
+    def forget_some(self, stream: str, lateness_us: int) -> int:
+        """Forget a few events that no window of the held plan reaches any more; returns how many.
+
+        It takes about 1 ms, and commits. 0 where nothing is left to be forgotten, or no release is held.
+        The newest events of `stream` say what time it is. Events are kept for `lateness_us` longer, because
+        late events may come.
+        """
+
+    def tidy(self, begin_again: Callable[[], bool]) -> int:
+        """Do a step of the housekeeping; returns the bytes of the store's journal.
+
+        Called many times a second, in a thread and on an opened store that no request waits for. Mostly there
+        is nothing to do. Where the journal should begin again, the step calls `begin_again`, which has the
+        method of that name called on the store that requests use.
+        """
+
+    def begin_again(self) -> bool:
+        """Let the journal begin again, so that it does not grow; False where another process was in the way.
+
+        It takes some milliseconds, and is called between two requests.
+        """
 
     def owns(self, error: Exception) -> bool:
         """Whether an error comes from the store's library, and not from the caller."""

@@ -8,15 +8,22 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol, TypeVar
 
 from serving.contract.bundle import Release
-from serving.store.base import BadStore, ServingStore, StoreError
+from serving.store.base import BadStore, ServingStore, StoreBusy, StoreError
 from serving.store.version_counts import VersionCounts
 
-TIDY_EVERY_S = 0.5
-PRUNE_PAUSE_S = 0.02  # Between two commits of deletions, so that requests get their turn.
+STEP_EVERY_S = 0.02
+ROUND_EVERY_S = 0.5  # Counts are written, and what no window reaches is looked for.
+FORGET_PAUSE_S = 0.003  # Between two commits of deletions, so that requests get their turn.
+AGAIN_S = 1.0  # After the housekeeping died.
+SILENT_S = 10.0  # Longer than any step takes, also on a slow disk.
+# More than the journal ever needs. Something holds it: a reader that does not end, or a full disk.
+LARGE_JOURNAL_BYTES = 400_000_000
 
 log = logging.getLogger("serving.store.upkeep")
+T = TypeVar("T")
 
 
 def state_check(opened: Callable[[], ServingStore]) -> Callable[[Release], list[str]]:
@@ -38,26 +45,122 @@ def state_check(opened: Callable[[], ServingStore]) -> Callable[[Release], list[
     return reasons_against
 
 
-def tidy_until(
-    stop: threading.Event,
-    opened: Callable[[], ServingStore],
-    release: Callable[[], Release | None],
-    counts: VersionCounts,
-) -> None:
-    """Do the store's housekeeping until `stop` is set. It runs in a thread, so that no request has to do it.
+class Between(Protocol):
+    """Calls a function on the store that requests use, between two requests, and returns its result."""
 
-    Writes the counts, forgets the events that no window of the release reaches, and tidies. What the store
-    refuses is tried again half a second later.
+    def __call__(self, work: Callable[[ServingStore], T]) -> T:
+        """Raises what the function raises."""
+
+
+class Upkeep:
+    """Does a store's housekeeping from a thread, so that no request has to do it.
+
+    Writes the counts of this process. Of several processes on one store, one forgets the events that no
+    window of the release reaches, and tidies. What the store refuses is tried again half a second later.
+    Where the housekeeping dies of another error, that is logged and counted, and it is started again.
     """
-    with contextlib.closing(opened()) as store:
-        last = False
-        while not last:
-            last = stop.wait(TIDY_EVERY_S)
+
+    def __init__(
+        self,
+        opened: Callable[[], ServingStore],
+        release: Callable[[], Release | None],
+        counts: VersionCounts,
+        between: Between,
+        on_death: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._opened, self._release, self._counts = opened, release, counts
+        self._between, self._on_death = between, on_death
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watched, name="upkeep", daemon=True)
+        self._alive_s = time.monotonic()
+        self._trouble = ""
+        self.journal_bytes = 0  # Of the store, as the last step found it.
+
+    @property
+    def silent_s(self) -> float:
+        """For how many seconds the thread has given no sign of life."""
+        return time.monotonic() - self._alive_s
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, in one line; empty where nothing is."""
+        if (silent_s := self.silent_s) > SILENT_S:
+            return f"the store's housekeeping has given no sign of life for {silent_s:.0f} s"
+        return self._trouble
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin."""
+        self._alive_s = time.monotonic()
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Write the last counts and end. Wait for it no longer than `timeout_s`."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def _watched(self) -> None:
+        while True:
             try:
-                counts.write(partial(store.add_measured, time.time_ns() // 1_000))
-                if current := release():
-                    stream, lateness_us = current.subject.event.dataset, current.bounds.lateness_us
-                    store.forget(current.plan, stream, lateness_us, lambda: stop.wait(PRUNE_PAUSE_S))
-                store.tidy()
+                with contextlib.closing(self._opened()) as store:
+                    self._until_stopped(store)
+                return
+            except Exception as error:
+                self._trouble = f"the store's housekeeping died and is started again: {error!r}"
+                self._on_death()
+                log.exception("the store's housekeeping died and is started again")
+            if self._stop.wait(AGAIN_S):
+                return
+
+    def _until_stopped(self, store: ServingStore) -> None:
+        stopped = False
+        while not stopped:
+            stopped = self._stop.is_set()
+            try:
+                self._round(store)
+                self._say("")
             except StoreError as error:
-                log.warning("tidying the store has to wait: %s", error)
+                self._say(f"the store's housekeeping has to wait: {error}")
+                self._stop.wait(ROUND_EVERY_S)
+
+    def _round(self, store: ServingStore) -> None:
+        try:
+            self._steps(store)
+        finally:
+            self._counts.write(partial(store.add_measured, time.time_ns() // 1_000))
+
+    def _steps(self, store: ServingStore) -> None:
+        on_duty, forgets = store.on_duty(), True
+        until_s = time.monotonic() + ROUND_EVERY_S
+        while time.monotonic() < until_s and not self._stop.is_set():
+            if on_duty:
+                # First, because it makes room on a full disk.
+                self.journal_bytes = store.tidy(lambda: self._between(lambda used: used.begin_again()))
+                forgets = forgets and self._forget_some()
+            self._alive_s = time.monotonic()
+            self._stop.wait(FORGET_PAUSE_S if on_duty and forgets else STEP_EVERY_S)
+
+    def _forget_some(self) -> bool:
+        """Forget a few events; False where nothing is left to be forgotten."""
+        if (release := self._release()) is None:
+            return False
+        stream, lateness_us = release.subject.event.dataset, release.bounds.lateness_us
+        try:
+            return self._between(lambda used: used.forget_some(stream, lateness_us)) > 0
+        except StoreBusy:
+            return True
+
+    def _say(self, trouble: str) -> None:
+        """Log what is wrong once, and not in every round."""
+        if not trouble and self.journal_bytes > LARGE_JOURNAL_BYTES:
+            trouble = (
+                f"the store's journal grows: it has {self.journal_bytes // 1_000_000} MB; end what reads old"
+                " pages of serving.db, such as a backup or a shell"
+            )
+        if trouble.split(":")[0] != self._trouble.split(":")[0]:
+            log.warning("%s", trouble or "the store's housekeeping goes on")
+        self._trouble = trouble

@@ -30,13 +30,12 @@ from serving_kit import paid as payment
 
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.before_subjects import BEFORE
-from serving.data_plane import DataPlane
+from serving.data_plane import WARM_UPS, DataPlane
 from serving.messages import BadInput, Conflict, Label, NoModel, ScoredEvent
 from serving.releases import Champion
-from serving.store.base import BadStore, StoreBusy
-from serving.store.sqlite.pruning import BEFORE_FORGETTING, ROWS_A_COMMIT, prune
+from serving.store.base import BadStore, Position, StoreBusy
+from serving.store.sqlite.pruning import BEFORE_FORGETTING, MOST_ROWS_A_COMMIT, ROWS_A_COMMIT, prune
 from serving.store.sqlite.writing import SqliteServingStore
-from serving.store.upkeep import tidy_until
 
 
 def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: Bench) -> None:
@@ -251,9 +250,8 @@ def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
         ]
 
     paid_on = [0, 30, 51, 52, 80, 100, 125, 150, 151]
-    forget = partial(
-        prune, bench.connection, champion.release.plan, "transactions", champion.release.bounds.lateness_us
-    )
+    state = SqliteOnlineState(bench.connection, champion.release.plan)
+    forget = partial(prune, bench.connection, state, "transactions", champion.release.bounds.lateness_us)
     assert forget(agree=1) == 0  # there is no newest event yet
     for number, day in enumerate(paid_on):
         bench.turn(START_US + day * DAY_US)
@@ -280,69 +278,47 @@ def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(
         ),
     )
     bench.turn(START_US + 3_000 * DAY_US)
-    assert (
-        prune(bench.connection, champion.release.plan, "transactions", champion.release.bounds.lateness_us)
-        == 0
-    )
+    forget = partial(prune, bench.connection, state, "transactions", champion.release.bounds.lateness_us)
+    assert forget() == 0
     state.load(
         "transactions",
         [("today100", event, START_US + 3_000 * DAY_US + 100, START_US + 3_000 * DAY_US + 100)],
     )
-    assert (
-        prune(bench.connection, champion.release.plan, "transactions", champion.release.bounds.lateness_us)
-        == 150
-    )
+    assert sum(iter(forget, 0)) == 150
 
 
-def test_much_is_forgotten_in_commits_of_a_few_rows_with_pauses_between(
-    bench: Bench, champion: Champion
-) -> None:
+def test_much_is_forgotten_a_few_rows_at_a_time(bench: Bench, champion: Champion) -> None:
     bench.plane.predict_event(payment(0, START_US + 200 * DAY_US))
     state, event = SqliteOnlineState(bench.connection, champion.release.plan), dict(payment(1).values)
+    many = 2 * MOST_ROWS_A_COMMIT + 1
     bench.connection.execute("BEGIN")
-    state.load(
-        "transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(2 * ROWS_A_COMMIT + 1))
-    )
+    state.load("transactions", ((f"old{n}", event, START_US + n, START_US + n) for n in range(many)))
     bench.connection.execute("COMMIT")
-    left = []
-
-    def pause() -> bool:
-        assert not bench.connection.in_transaction
-        left.append(state.count("transactions"))
-        return len(left) == 2
-
-    forget = partial(
-        prune,
-        bench.connection,
-        champion.release.plan,
-        "transactions",
-        champion.release.bounds.lateness_us,
-        agree=1,
-    )
-    assert forget(pause) == 2 * ROWS_A_COMMIT
-    assert left == [ROWS_A_COMMIT + 2, 2]
-    assert forget() == 1
+    lateness_us = champion.release.bounds.lateness_us
+    forget = partial(prune, bench.connection, state, "transactions", lateness_us, agree=1)
+    assert [forget() for _ in range(4)] == [MOST_ROWS_A_COMMIT, MOST_ROWS_A_COMMIT, 1, 0], "months behind"
+    assert state.count("transactions") == 1
+    noon = START_US + 201 * DAY_US // 2  # Of the last day that is forgotten.
+    few = ROWS_A_COMMIT + 1
+    state.load("transactions", ((f"less old{n}", event, noon + n, noon + n) for n in range(few)))
+    assert [forget() for _ in range(3)] == [ROWS_A_COMMIT, 1, 0]
 
 
-def test_the_thread_that_tidies_prunes_and_ends_when_told(bench: Bench, champion: Champion) -> None:
+def test_the_housekeeping_forgets_and_ends_when_told(bench: Bench, champion: Champion) -> None:
     bench.plane.predict_event(payment(0, START_US))
     bench.turn(START_US + 200 * DAY_US)
     for number in range(1, BEFORE_FORGETTING + 1):
         bench.plane.predict_event(payment(number, START_US + 200 * DAY_US + number))
-    stop, opened = threading.Event(), partial(SqliteServingStore, bench.settings.database, patient=True)
-    thread = threading.Thread(
-        target=tidy_until, args=(stop, opened, lambda: champion.release, bench.plane.counts)
-    )
-    thread.start()
+    upkeep = bench.upkeep()
+    upkeep.start()
     try:
         deadline = time.monotonic() + 20
         while bench.connection.execute("SELECT 1 FROM online_transactions WHERE event_id = 't0'").fetchone():
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
-        stop.set()
-        thread.join(5)
-    assert not thread.is_alive()
+        upkeep.stop()
+    assert (upkeep.alive, upkeep.trouble) == (False, "")
 
 
 def test_the_days_that_were_served_are_found_without_reading_every_row(
@@ -405,3 +381,25 @@ def test_a_log_that_is_none_is_said_so(tmp_path: Path, spoil: Callable[[Path], N
     spoil(tmp_path / "serving.db")
     with pytest.raises(BadStore, match=named):
         logged_decisions(tmp_path / "serving.db", "2018-04-01")
+
+
+@pytest.mark.parametrize("clock", ["event", "wall"])
+def test_a_warm_up_decides_as_a_request_does_and_keeps_nothing(
+    tmp_path: Path, champion: Champion, clock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[object] = []
+    score_one = champion.scorer.score_one
+    monkeypatch.setattr(
+        type(champion.scorer), "score_one", lambda self, row: scored.append(row) or score_one(row)
+    )
+    bench = Bench(tmp_path, champion, clock)
+    bench.plane.warm_up(champion)
+    assert len(scored) == WARM_UPS
+    assert bench.store.position() == Position(0, 0, 0)
+    assert bench.connection.execute("SELECT count(*) FROM decisions").fetchone() == (0,)
+    assert bench.store.state.count("transactions") == bench.store.state.count("verdicts") == 0
+    written: list[object] = []
+    bench.plane.counts.write(written.append)
+    assert written == []
+    assert bench.plane.predict_event(payment(1)).model_version == champion.version
+    bench.plane.close()

@@ -15,17 +15,12 @@ from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.times import from_us, to_us
-from mlops_assets.core.keys import (
-    LABELS,
-    PREDICTION_LOG,
-    VERDICTS,
-)
+from mlops_assets.core.keys import PREDICTION_LOG, VERDICTS
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.steps.ingest.withheld_labels import withheld_ids
-from serving.contract.subject import Flag
 from serving.contract.verdicts import verdict_events
 from serving.store.base import ServingLog
 
@@ -49,8 +44,7 @@ class DecisionsOfDay:
         self._case, self._lake, self._serving, self._settings = case, lake, log, settings
         self._plan, self._day = plan, day
         self._id, self._label = case.event.id, case.labels.name
-        # On-demand features take numbers and texts, and no flags.
-        self._inputs = [column.name for column in case.event.columns if not isinstance(column, Flag)]
+        self._columns = [column.name for column in case.event.columns]
         self._histories = list(
             dict.fromkeys(
                 (view.asked_by, view.entity)
@@ -100,7 +94,8 @@ class DecisionsOfDay:
         Ready-made vectors, and decisions that the copy does not have, are left out.
         """
         asked = self._log[self._log["prediction_id"].isin(list(ids))]
-        return {row["prediction_id"]: row for row in asked.to_dict("records")}
+        records: list[dict[str, Any]] = asked.to_dict("records")  # type: ignore[assignment]
+        return {row["prediction_id"]: row for row in records}
 
     def as_read(self, ids: Sequence[str]) -> Iterable[pd.DataFrame]:
         """The vectors of some decisions, computed from the events that were committed before each decision.
@@ -124,7 +119,7 @@ class DecisionsOfDay:
         self, decision: Mapping[Any, Any], histories: Mapping[str, _History], labels: pd.DataFrame
     ) -> dict[str, Any]:
         at_us = to_us(decision["event_timestamp"])
-        known: dict[str, Any] = {name: decision[name] for name in self._inputs}
+        known: dict[str, Any] = {name: decision[name] for name in self._columns}
         known["event_time_us"] = at_us
         for view in self._plan.views:
             seen = self._seen(histories[view.name](decision[view.asked_by]), view, decision, labels)
@@ -159,7 +154,7 @@ class DecisionsOfDay:
             maturity_us = self._settings.maturity // timedelta(microseconds=1)
             withheld = blocked or self._case.labels.silence == "unknown"
             for known_us, positive in verdict_events(
-                to_us(row[f"{self._case.event.noun}_timestamp"]), read, withheld, maturity_us, to_us(learnt)
+                to_us(row[self._case.event.time]), read, withheld, maturity_us, to_us(learnt)
             ):
                 known = from_us(known_us)
                 times = {"event_timestamp": known, "created_timestamp": known}
@@ -191,7 +186,7 @@ class DecisionsOfDay:
         wanted = pa.array(self._labels[self._id].unique(), pa.string())
         learnt = self._of(self._case.event.dataset, first, wanted, [self._id, "created_timestamp"])
         columns = [self._id, "label_timestamp", self._label]
-        said = self._of(LABELS, shift(first, -horizon), wanted, columns)
+        said = self._of(self._case.labels.dataset, shift(first, -horizon), wanted, columns)
         withheld = withheld_ids(self._case, self._lake, self._serving, first, self._day)
         stories: dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]] = {
             row[self._id]: (row["created_timestamp"], row[self._id] in withheld, []) for row in learnt
@@ -220,10 +215,10 @@ class DecisionsOfDay:
     def _labels_of(self, day: str) -> pd.DataFrame:
         columns = [self._id, self._label, "label_timestamp"]
         log = to_frame(self._serving.labels(day, self._case).select(["seq", *columns]))
-        made = self._lake.between(LABELS, day, day, validated=True)
+        made = self._lake.between(self._case.labels.dataset, day, day, validated=True)
         if self._serving.served_days(self._case, self._case.labels.dataset, [day]) or not made:
             return log
-        return to_frame(self._lake.read(LABELS, made, columns)).assign(seq=NEVER)
+        return to_frame(self._lake.read(self._case.labels.dataset, made, columns)).assign(seq=NEVER)
 
     def _events(self, stream: str, asked: pd.DataFrame) -> pa.Table:
         """The events of a stream for the keys of the decisions, as far back as the windows reach.

@@ -17,7 +17,11 @@ OPENING_TIMEOUT_MS = 10_000  # Several workers open the file at once.
 BUSY_TIMEOUT_MS = 5
 READING_TIMEOUT_S = 10.0
 MAPPED_BYTES = 1 << 30  # Of the file, read without a copy: a key's pack in half the time.
-AUTOMATIC_CHECKPOINT_PAGES = 20_000  # 80 MB. By then a commit has only the last few pages left to move.
+# 400 MB, some seconds of the highest rate. Only where `Checkpoints` is dead, or a reader holds old pages for
+# so long, does a request's commit move pages.
+EMERGENCY_CHECKPOINT_PAGES = 100_000
+# Where the file of the WAL is larger, it is cut when the WAL begins again.
+WAL_BYTES = 200_000_000
 
 
 def open_for_writing(file: Path, fsync: bool = False, patient: bool = False) -> sqlite3.Connection:
@@ -39,7 +43,8 @@ def _opened(file: Path, fsync: bool, busy_timeout_ms: int) -> sqlite3.Connection
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")  # Readers never wait for a writer.
-        connection.execute(f"PRAGMA wal_autocheckpoint = {AUTOMATIC_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {EMERGENCY_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
         connection.execute("PRAGMA secure_delete = OFF")  # Forgetting old events would first overwrite them.
@@ -61,21 +66,20 @@ def open_read_only(file: Path, table: str = "decisions") -> Iterator[sqlite3.Con
     if not file.exists():
         yield None
         return
-    connection = sqlite3.connect(
-        f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=READING_TIMEOUT_S, isolation_level=None
-    )
+    place = f"{file.resolve().as_uri()}?mode=ro"
     try:
-        version_of(connection)
-        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-        yield connection if exists else None
+        with contextlib.closing(
+            sqlite3.connect(place, uri=True, timeout=READING_TIMEOUT_S, isolation_level=None)
+        ) as connection:
+            version_of(connection)
+            exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+            yield connection if exists else None
     except sqlite3.DatabaseError as error:
         raise BadStore(f"{file.name} cannot be read ({error})") from error
-    finally:
-        connection.close()
 
 
 def store_error(error: sqlite3.Error) -> StoreError:
-    """What an error of SQLite means for who uses the store."""
+    """The store's own error for an error of SQLite."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy("the online store is locked")
     return StoreError(f"serving.db: {error}")
@@ -83,7 +87,7 @@ def store_error(error: sqlite3.Error) -> StoreError:
 
 @contextlib.contextmanager
 def named_errors() -> Iterator[None]:
-    """Errors of SQLite leave as those of the store."""
+    """Raise the errors of SQLite as errors of the store."""
     try:
         yield
     except sqlite3.Error as error:

@@ -40,7 +40,7 @@ class SqliteServingLog(ServingLog):
         self._file = file
 
     def subject(self) -> Subject | None:
-        """From the file's own table; that of before where the file has none."""
+        """From the file's own table. A file of an earlier version has none, and belongs to `BEFORE`."""
         with open_read_only(self._file) as connection:
             return None if connection is None else subject_of_log(connection)
 

@@ -1,4 +1,4 @@
-"""Whether the stored events can serve a plan, and which moment they have reached."""
+"""Whether the stored events can serve a plan, and which moments they reach from and to."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ def lacks(connection: sqlite3.Connection, plan: FeaturePlan) -> list[str]:
             if column not in stored
         ]
     return reasons
+
+
+def oldest_us(connection: sqlite3.Connection, plan: FeaturePlan) -> int | None:
+    """The moment of the oldest event of a plan's streams, in the state that serves; None without events."""
+    generation = standing(connection).current
+    streams = dict.fromkeys(view.stream for view in plan.views)
+    found = [
+        connection.execute(f"SELECT min(event_us) FROM {table_name(name, generation)}").fetchone()[0]
+        for name in streams
+    ]
+    return min((at_us for at_us in found if at_us is not None), default=None)
 
 
 def agreed_us(connection: sqlite3.Connection, stream: str, events: int = AGREE) -> int:

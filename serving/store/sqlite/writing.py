@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.online.sqlite.transactions import transaction
@@ -21,6 +23,7 @@ from serving.store.base import (
     ServingStore,
     StoreError,
 )
+from serving.store.sqlite.checkpoints import Checkpoints, begin_again
 from serving.store.sqlite.database import named_errors, open_for_writing, store_error
 from serving.store.sqlite.decision_log import DecisionLog
 from serving.store.sqlite.event_log import SqliteEventLog
@@ -49,6 +52,8 @@ class SqliteServingStore(ServingStore):
 
     def __init__(self, file: Path, fsync: bool = False, patient: bool = False) -> None:
         self.connection = open_for_writing(file, fsync, patient)
+        self._file, self._duty = file, FileLock(f"{file}.upkeep.lock")
+        self._checkpoints: Checkpoints | None = None
         self._state: SqliteOnlineState | None = None
         with named_errors():
             stored = subject_of_log(self.connection)
@@ -161,34 +166,46 @@ class SqliteServingStore(ServingStore):
         with named_errors():
             add_measured(self.connection, now_us, counts)
 
-    def forget(
-        self, plan: FeaturePlan, stream: str, lateness_us: int, pause: Callable[[], bool] = lambda: False
-    ) -> int:
-        """Each pause moves the deletions from the WAL into the file. Otherwise a request would move them."""
+    def on_duty(self) -> bool:
+        """By a lock on a file beside serving.db, which the system frees when the process dies."""
+        if not self._duty.is_locked:
+            try:
+                self._duty.acquire(timeout=0)
+            except Timeout:
+                return False
+            except OSError as error:
+                raise StoreError(f"{self._duty.lock_file}: {error}") from error
+        return True
 
-        def tidied_pause() -> bool:
-            self.tidy()
-            return pause()
-
+    def forget_some(self, stream: str, lateness_us: int) -> int:
+        """See `prune`."""
         with named_errors():
-            return prune(self.connection, plan, stream, lateness_us, tidied_pause)
+            return 0 if self._state is None else prune(self.connection, self._state, stream, lateness_us)
 
-    def tidy(self) -> None:
-        """Move what was committed from the WAL into the file.
-
-        Left to SQLite, every thousandth page is moved inside somebody's commit and waits for the disk: a p99
-        of 5 ms, and of 0.5 ms with a thread that tidies.
-        """
+    def tidy(self, begin_again: Callable[[], bool]) -> int:
+        """A step of the checkpoints. The journal is the WAL."""
         with named_errors():
-            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if self._checkpoints is None:
+                self._checkpoints = Checkpoints(self.connection, self._file)
+            try:
+                self._checkpoints.step(begin_again)
+            except OSError as error:
+                raise StoreError(f"serving.db: {error}") from error
+            return self._checkpoints.wal_bytes
+
+    def begin_again(self) -> bool:
+        """A checkpoint that leaves the WAL empty."""
+        with named_errors():
+            return begin_again(self.connection)
 
     def owns(self, error: Exception) -> bool:
         """Whether SQLite raised it."""
         return isinstance(error, sqlite3.Error)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and leave the duty to another one."""
         self.connection.close()
+        self._duty.release(force=True)
 
     @property
     def _held(self) -> _Log:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -492,25 +493,47 @@ def test_counts_of_versions_add_up_by_the_minute(opened: Opened) -> None:
     assert opened.log.measured("8", START_US).errors == 1
 
 
-def test_events_that_no_window_reaches_are_forgotten_with_pauses_and_the_log_keeps_them(
-    opened: Opened, plan: FeaturePlan
-) -> None:
+def test_events_that_no_window_reaches_are_forgotten_and_the_log_keeps_them(opened: Opened) -> None:
     with opened.store.one_commit():
         opened.decide(1)
         for number in range(2, 103):
             opened.decide(number, START_US + 400 * DAY_US + number)
-    paused: list[bool] = []
-
-    def pause() -> bool:
-        paused.append(True)
-        return False
-
-    assert opened.store.forget(plan, STREAM, DAY_US, pause) == 1
-    assert paused
-    opened.store.tidy()
+    assert opened.store.forget_some(STREAM, DAY_US) == 1
     assert opened.store.state.count(STREAM) == 101
     assert opened.store.find("p1") is not None
-    assert opened.store.forget(plan, STREAM, DAY_US) == 0
+    assert opened.store.forget_some(STREAM, DAY_US) == 0
+
+
+def test_tidying_changes_nothing_that_is_stored_and_ends_where_nothing_is_written(opened: Opened) -> None:
+    begun = []
+
+    def begin_again() -> bool:
+        begun.append(opened.store.begin_again())
+        return begun[-1]
+
+    with closing(opened.another()) as other:
+        for number in range(1, 20):
+            with opened.store.one_commit():
+                opened.decide(number)
+            assert other.tidy(begin_again) >= 0
+        time.sleep(0.05)  # Until the next step is due.
+        other.tidy(begin_again)
+        assert begun[-1]
+        many = len(begun)
+        for _ in range(10):
+            time.sleep(0.01)
+            other.tidy(begin_again)
+        assert len(begun) == many
+    assert opened.store.state.count(STREAM) == 19
+    assert opened.log.decisions(FIRST, PARCELS).num_rows == 19
+
+
+def test_the_housekeeping_is_up_to_one_of_all_that_have_the_store_open(opened: Opened) -> None:
+    with closing(opened.another()) as first:
+        assert first.on_duty()
+        assert not opened.store.on_duty()
+        assert first.on_duty()
+    assert opened.store.on_duty()
 
 
 # A rebuild beside a store that is open.
