@@ -88,7 +88,7 @@ class DecisionsOfDay:
             known = [feature for feature in features if feature in set(self._plan.features)]
             yield pd.DataFrame(rows).astype(dict.fromkeys(known, "float64")), known
 
-    def rows(self, ids: Sequence[str]) -> dict[str, dict[Any, Any]]:
+    def rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The rows of some decisions in the lake's copy of the log, by id.
 
         Ready-made vectors, and decisions that the copy does not have, are left out.
