@@ -87,7 +87,12 @@ class Service:
         return champion.release if champion else None
 
     def _warm_up(self, champion: Champion) -> None:
-        """Where the store is busy, the first request is slower. That is no reason against the release."""
+        """Before the first release serves. A swap finds the service warm, and requests must not wait for it.
+
+        Where the store is busy, the first request is slower. That is no reason against the release.
+        """
+        if self.follower.current is not None:
+            return
         try:
             self.plane.warm_up(champion)
         except StoreError as error:
