@@ -1,14 +1,16 @@
-"""What one more day costs after 30, 60 and 120 days of history: it follows the day and the windows, not the
-history.
+"""The cost of one more day after 30, 60 and 120 days of history.
+
+The cost depends on the day and the windows, not on the history.
 
 Prints one JSON line.
 
     python benchmarks/increment.py --data DIR
 
 The handbook's days through the platform's own assets, in one process for each round, after imports and the
-reading of the declarations. Windows reach 90 days, ids and labels 120: until then a day has more to look back
-on. Beside it, in the same run: all features of the whole history made anew. Peaks are those of the process
-while an asset is made; `idle_gb` is what it holds before the first one.
+reading of the declarations. Windows reach back 90 days, ids and labels 120 days. Until then each
+day looks back on more days than the day before. The same run also makes all features of the whole history.
+Peaks are those of the process while an asset is made. `idle_gb` is what the process holds before the first
+asset.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Payments:
     """
 
     def __init__(self, rng: np.random.Generator, events: int, customers: int, merchants: int) -> None:
-        # The last ones, after the state's end, are those that ask and are added.
+        # The payments after the end of the state are the ones that ask and are then added.
         n = events + QUESTIONS * (ROUNDS + 1)
         past = np.sort(rng.integers(START_US, END_US, events))
         future = END_US + 1_000_000 * np.arange(1, n - events + 1)

@@ -1,4 +1,4 @@
-"""Reading a feed: a million rows through `FileSource.transactions`, from plain CSV, CSV with every value
+"""Reading a feed: a million rows through `FileSource.rows`, from plain CSV, CSV with every value
 quoted, and Parquet.
 
 python benchmarks/reading.py [--rows 1000000] [--rounds 5] [--against CHECKOUT]

@@ -47,7 +47,7 @@ SLOW_S = 0.25  # what a payment may wait for the lock of the state
 
 
 class FailedReplay(Exception):
-    """A step that the replay rests on did not work."""
+    """A step before the measured replay failed."""
 
 
 def main() -> int:
@@ -369,9 +369,7 @@ class ReplayTraffic:
 def lost_events(
     platform: ReplayedPlatform, lake: Lake, traffic: ReplayTraffic, first: date, last: date
 ) -> dict[str, int]:
-    """Payments that were answered and are not everywhere where they belong: once in the log, once in the
-    lake, once in the online state.
-    """
+    """Answered payments that are not exactly once in the log, in the lake and in the online state."""
     from feature_repo.online.sqlite.generations import standing
     from feature_repo.online.sqlite.queries import table_name
 

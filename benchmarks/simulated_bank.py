@@ -1,4 +1,4 @@
-"""How fast the simulated bank makes raw transactions, beside the same made one at a time.
+"""How fast the simulated bank makes raw transactions, compared with one payment at a time.
 
 Prints one JSON line.
 

@@ -334,7 +334,7 @@ def _pandas(lake_root: str, out: str, method: Callable[[Any], Any]) -> int:
 def _frame(lake_root: str) -> Any:
     """Transactions by time, with their label: the one frame that the handbook works on.
 
-    What is late it cannot say.
+    The frame has no column for late events.
     """
     from feature_repo.lake.datasets import Lake
 

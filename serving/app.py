@@ -19,7 +19,13 @@ def create_app(settings: ServingSettings, registry: Registry | None = None) -> F
     Its threads start and stop with its lifespan. `BadStore` where the home's store cannot be opened.
     """
     service = Service(settings, registry)
-    app = FastAPI(title=f"{settings.use_case}: scoring", version="1", lifespan=service.running)
+    app = FastAPI(
+        title=f"{settings.use_case}: scoring",
+        version="1",
+        lifespan=service.running,
+        # To ask each time whether anybody traces costs a request 10 µs. The service has its own metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
     app.state.service = service
     add_routes(app, service)
     add_handlers(app, service.metrics)

@@ -1,4 +1,4 @@
-"""What a home and a release say of event time before the first request.
+"""Event time before the first request, from the home and the release.
 
 One event alone is no evidence of what time it is. A wrong date in a single event would make all others too
 late, or all history too old to be kept.

@@ -57,8 +57,8 @@ class DataPlane:
         self.counts = VersionCounts()
         self._lock = threading.RLock()
         self._plan: FeaturePlan | None = None
-        # Event time stands no earlier than what the home holds, so that a first request cannot turn it
-        # anywhere.
+        # Event time is never earlier than the home's newest event, so that a first request with a wrong date
+        # cannot set it.
         self._floor_us = lake_end_us(settings) if settings.clock == "event" else 0
         self._recorder = None if store.subject is None else Recorder(store, store.subject, self.counts)
 

@@ -1,4 +1,4 @@
-"""What is checked before anything is served: whether the home's newest day and the service's clock agree."""
+"""The check before the service starts: the home's newest day and the service's clock have to agree."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger("serving.home_check")
 
 
 def check_home(settings: ServingSettings, now_us: int) -> None:
-    """Put event time where a person wants it (`settings.now`), or compare the home's newest day with the
-    service's clock.
+    """Set event time to `settings.now`, or compare the home's newest day with the service's clock.
 
-    A home that is further off than `far_days` is `BadSetting`, with both moments and what to do, or a warning
-    where `when_far` says so. `BadStore` where the home's log cannot be used.
+    Raises `BadSetting` where the two are more than `far_days` apart. The message names both moments and the
+    remedy. Where `when_far` is "warn" it is logged instead. Raises `BadStore` where the home's log cannot be
+    used.
     """
     newest_us = lake_end_us(settings)
     if settings.now is not None:
@@ -29,7 +29,7 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
     newest_us = max(newest_us, stored.agreed_us(settings.events))
     _, *clocks_us = stored.position()
     clock_us = max(clocks_us)
-    # Event time that is behind the lake goes on from the lake's end.
+    # Event time may be behind the lake. The service then goes on from the lake's end.
     off_us = abs(now_us - newest_us) if settings.clock == "wall" else clock_us - newest_us
     if not newest_us or off_us <= settings.far_days * DAY_US:
         return
@@ -44,7 +44,7 @@ def check_home(settings: ServingSettings, now_us: int) -> None:
         f" {wall if settings.clock == 'wall' else event}"
     )
     if settings.when_far == "refuse":
-        raise BadSetting(f'{why}, [serving] when_far = "warn" starts all the same')
+        raise BadSetting(f'{why}, [serving] when_far = "warn" starts the service with a warning')
     log.warning("%s", why)
 
 

@@ -56,6 +56,7 @@ class Metrics:
             "Decisions on a feed that is staler than its declaration allows",
             registry=self.registry,
         )
+        self._last_ages: Mapping[str, float | None] = {}
         # The views come from the release that serves, never from a request.
         self._ages = Gauge(
             "serving_feature_age_seconds",
@@ -118,12 +119,17 @@ class Metrics:
             self._latency.observe(seconds)
 
     def freshness(self, ages: Mapping[str, float | None]) -> None:
-        """Show the ages, in seconds, of the views' newest events; None, for no event, is infinite."""
-        for view, age in ages.items():
-            self._ages.labels(view).set(math.inf if age is None else age)
+        """Keep the ages, in seconds, of the views' newest events for the next scrape.
+
+        None, for no event, is infinite. A ready-made vector has no ages, and changes none.
+        """
+        if ages:
+            self._last_ages = ages
 
     def exposition(self) -> bytes:
         """The page for a scrape."""
+        for view, age in self._last_ages.items():
+            self._ages.labels(view).set(math.inf if age is None else age)
         return generate_latest(self.registry)
 
 

@@ -1,6 +1,7 @@
 """Follows the registry's champion: fetch, verify, try, and only then swap one reference.
 
-Whatever goes wrong, the release that serves goes on. The follower asks the registry in its own thread.
+The release that serves goes on serving where any of it fails. The follower asks the registry in its own
+thread.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from feature_repo.engine.functions import FUNCTIONS
@@ -181,6 +182,11 @@ class FeaturePlan:
         return hashlib.sha256(
             json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()
+
+    @cached_property
+    def streams(self) -> frozenset[str]:
+        """The streams that the views read."""
+        return frozenset(view.stream for view in self.views)
 
     @property
     def request_fields(self) -> tuple[str, ...]:

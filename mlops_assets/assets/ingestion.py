@@ -26,7 +26,7 @@ from mlops_assets.core.data.base import Source
 from mlops_assets.core.data.streams import Stream
 from mlops_assets.core.data.validation import Validation
 from mlops_assets.core.data.verdict_history import verdict_columns
-from mlops_assets.core.keys import INGEST, LABELS, PREDICTION_LOG, VERDICTS
+from mlops_assets.core.keys import INGEST, PREDICTION_LOG, VERDICTS
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.words import Words, as_column
 from mlops_assets.graph.checks import Reported, blocking, markdown_table, reported, result, warning
@@ -95,7 +95,7 @@ def _validated(case: UseCase, settings: Settings, stream: Stream) -> AssetsDefin
     days = arrival_days(settings.time.start, settings.time.end)
     checks = _Checks.of(case, settings, stream, days)
     # Labels are matched with the events of the lake.
-    sources = [stream.raw, case.event.dataset] if stream.dataset == LABELS else [stream.raw]
+    sources = [stream.raw, case.event.dataset] if stream.dataset == case.labels.dataset else [stream.raw]
     common: dict[str, Any] = {
         "deps": sources,
         "group_name": INGEST,
@@ -188,7 +188,7 @@ class _Checks:
 
     @property
     def specs(self) -> list[AssetCheckSpec]:
-        labels = [self.match, self.early] if self.stream.dataset == LABELS else []
+        labels = [self.match, self.early] if self.stream.dataset == self.case.labels.dataset else []
         return [self.schema, self.counts, self.volume, *labels]
 
     def results(
@@ -208,7 +208,7 @@ class _Checks:
                 result(self.counts, adds_up, {"day": day, **rows}),
                 result(self.volume, day not in odd, {"odd days": odd.get(day, "none")}),
             ]
-        if self.stream.dataset == LABELS:
+        if self.stream.dataset == self.case.labels.dataset:
             self._add_labels(lake, told, checked)
         return told, checked
 
@@ -250,7 +250,7 @@ def _verdicts(case: UseCase, settings: Settings) -> AssetsDefinition:
         kinds={"parquet"},
         days=arrival_days(settings.time.start, settings.time.end),
         backfill_policy=ONE_RUN,
-        deps=[case.event.dataset, LABELS, PREDICTION_LOG],
+        deps=[case.event.dataset, case.labels.dataset, PREDICTION_LOG],
     )
     def verdicts(context: AssetExecutionContext, lake: LakeResource) -> Iterator[Reported]:
         made, opened = days_of(context), lake.open()

@@ -89,6 +89,13 @@ def number_of_days(given: str) -> int:
     raise argparse.ArgumentTypeError(f"{given!r} is not a number of days from 1 up")
 
 
+def number_of_decisions(given: str) -> int:
+    """A number of decisions, at least one."""
+    if given.isascii() and given.isdigit() and int(given) > 0:
+        return int(given)
+    raise argparse.ArgumentTypeError(f"{given!r} is not a number of decisions from 1 up")
+
+
 def day(given: str) -> str:
     """An ISO date. Other forms that Python reads as a date are refused."""
     try:

@@ -33,6 +33,7 @@ COMMANDS = {
     "history": "print every promotion, refusal and rollback, and verify that none was altered",
     "serve": "start the scoring service",
     "reproduce": "make a version again from what was recorded, and compare",
+    "replay": "make logged decisions again from the log and the lake, and say where they differ",
     "rebuild-online": "make the online state again from the lake and the log, while the service goes on",
     "dev": "start Dagster, its daemon with it, and MLflow's UI on this platform",
     "status": "what is materialized, which version is champion, what the gate decided last",

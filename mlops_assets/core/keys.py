@@ -1,11 +1,12 @@
 """The names of the graph's assets and groups.
 
-A dataset of the lake has the name of its asset. The use case names the datasets of events and further feeds.
+A dataset of the lake has the name of its asset. The use case names the datasets of events, labels
+and further feeds.
 """
 
 INGEST, FEATURES, MODEL, MONITORING = "ingest", "features", "model", "monitoring"
 
-LABELS, VERDICTS = "labels", "verdicts"
+VERDICTS = "verdicts"
 FEATURE_VECTORS, ONLINE_STORE = "feature_vectors", "online_store"
 TRAINING_SET, RECIPE, TRAINED_MODEL = "training_set", "recipe", "trained_model"
 EVALUATION, PROMOTED_VERSION, WALK_FORWARD = "evaluation", "promoted_version", "walk_forward"
@@ -14,6 +15,11 @@ DATA_DRIFT, PREDICTION_DRIFT, BUSINESS_REPORT = (
     "data_drift_report",
     "prediction_drift_report",
     "business_report",
+)
+PLATFORM_ASSETS = (
+    *(VERDICTS, FEATURE_VECTORS, ONLINE_STORE),
+    *(TRAINING_SET, RECIPE, TRAINED_MODEL, EVALUATION, PROMOTED_VERSION, WALK_FORWARD),
+    *(PREDICTION_LOG, FEATURE_PARITY, DATA_DRIFT, PREDICTION_DRIFT, BUSINESS_REPORT),
 )
 REMEDY = "what to do"  # Metadata of a check. The end of a run repeats it.
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from mlops_assets.core.data.base import Source
 from mlops_assets.core.data.streams import Highest, Stream, event_stream, label_stream, streams_of
+from mlops_assets.core.keys import PLATFORM_ASSETS, quarantined, raw
 from serving.contract.bounds import Bounds
 from serving.contract.subject import BadSubject, Subject
+from serving.contract.subject.problems import check_once, check_tuple
 
 # The pydantic class of the table `[source]`, and what opens a source of it.
 SourceKind = tuple[type[Any], Callable[[Any], Source]]
@@ -55,6 +57,8 @@ class UseCase(Subject):
         super().__post_init__()
         if not self.views:
             raise BadSubject("views: there is none; declare at least one FeatureView")
+        check_tuple("views", self.views, FeatureView)
+        self._check_assets()
         streams = self.datasets
         for view in self.views:
             if view.stream not in streams:
@@ -75,9 +79,23 @@ class UseCase(Subject):
         if FILES in self.sources:
             raise BadSubject(f"sources: {FILES!r} is the platform's own kind; choose another name")
 
+    def _check_assets(self) -> None:
+        """Every stream and every view is an asset, and two assets cannot have one name."""
+        streams = (self.event.dataset, self.labels.dataset, *(feed.name for feed in self.feeds))
+        check_once(
+            "names of assets",
+            (
+                *PLATFORM_ASSETS,
+                *(name for stream in streams for name in (stream, raw(stream), quarantined(stream))),
+                *(view.name for view in self.views),
+            ),
+        )
+
     def _check_range(self, name: str, range_: tuple[float, float] | str) -> None:
         if isinstance(range_, str):
             self.event.number(range_)  # Raises BadSubject for an unknown Number.
+        elif len(range_) != 2:
+            raise BadSubject(f"ranges: {name}: {range_!r} is no pair of the lowest and the highest value")
         elif not range_[0] <= range_[1]:
             raise BadSubject(
                 f"ranges: {name}: {range_[0]:g} is above {range_[1]:g}; give the lowest value first"

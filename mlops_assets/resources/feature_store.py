@@ -12,7 +12,7 @@ from dagster import ConfigurableResource
 from feature_repo.engine.base import Engine
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake
-from mlops_assets.core.named_features import check_named
+from mlops_assets.core.named_features import check_inputs, check_named, request_fields, stored_columns
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 
@@ -23,7 +23,7 @@ class FeatureStoreResource(ConfigurableResource[Any]):
 
     `declarations` is the package with the Feast objects. `joined_by` maps a join key to the column of the
     scored event that holds it, where the names differ. `named` are the views and features that the use case
-    names.
+    names. `event_keys`, `request`, `stored` and `streams` are the values for `check_inputs`.
     """
 
     home: str
@@ -31,15 +31,20 @@ class FeatureStoreResource(ConfigurableResource[Any]):
     declarations: str
     joined_by: dict[str, str]
     named: dict[str, list[str]]
+    event_keys: list[str]
+    request: list[str]
+    stored: dict[str, list[str]]
+    streams: dict[str, str]
 
     def plan(self, service: str) -> FeaturePlan:
         """The plan of a feature service.
 
-        Raises `BadSubject` where the use case names a view or a feature that is not declared.
+        Raises `BadSubject` where the use case names a view or a feature that is not declared, and where a
+        feature needs what the use case does not declare.
         """
         joined_by = tuple(sorted(self.joined_by.items()))
         plan = _plan(self.home, self.lake, self.declarations, service, joined_by)
-        check_named(self.named, self.declarations, [view.name for view in plan.views], plan.features)
+        self._check(plan)
         return plan
 
     def declared(self, service: str) -> FeaturePlan:
@@ -47,7 +52,7 @@ class FeatureStoreResource(ConfigurableResource[Any]):
         from feature_repo.store import declared_plan
 
         plan = declared_plan(self.declarations, service, self.joined_by)
-        check_named(self.named, self.declarations, [view.name for view in plan.views], plan.features)
+        self._check(plan)
         return plan
 
     def engine(self, lake: Lake) -> Engine:
@@ -55,6 +60,17 @@ class FeatureStoreResource(ConfigurableResource[Any]):
         from feature_repo.engine.local.engine import LocalEngine
 
         return LocalEngine(lake)
+
+    def _check(self, plan: FeaturePlan) -> None:
+        check_named(self.named, self.declarations, [view.name for view in plan.views], plan.features)
+        check_inputs(
+            plan,
+            self.declarations,
+            keys=self.event_keys,
+            request=self.request,
+            stored=self.stored,
+            streams=self.streams,
+        )
 
 
 def feature_store_of(settings: Settings, case: UseCase) -> FeatureStoreResource:
@@ -65,6 +81,10 @@ def feature_store_of(settings: Settings, case: UseCase) -> FeatureStoreResource:
         declarations=case.feast_package,
         joined_by={key.joins: key.name for key in case.event.keys if key.joins != key.name},
         named=case.named_features,
+        event_keys=[key.name for key in case.event.keys],
+        request=list(request_fields(case)),
+        stored={stream: list(columns) for stream, columns in stored_columns(case).items()},
+        streams={view.name: view.stream for view in case.views},
     )
 
 

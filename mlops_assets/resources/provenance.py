@@ -18,7 +18,7 @@ from typing import Any
 
 from feature_repo.engine.local.parallel import in_order
 from feature_repo.lake.datasets import Lake
-from mlops_assets.core.keys import FEATURE_VECTORS, LABELS, PREDICTION_LOG, VERDICTS
+from mlops_assets.core.keys import FEATURE_VECTORS, PREDICTION_LOG, VERDICTS
 from mlops_assets.errors import PlatformError
 from mlops_assets.resources.environments import Settings
 from serving.contract.subject import Subject
@@ -41,7 +41,7 @@ class RecordError(PlatformError):
 
 def ingested(subject: Subject) -> tuple[str, ...]:
     """The datasets that exist before any feature, from cause to effect."""
-    streams = (subject.event.dataset, LABELS, *(feed.name for feed in subject.feeds))
+    streams = (subject.event.dataset, subject.labels.dataset, *(feed.name for feed in subject.feeds))
     return (PREDICTION_LOG, *(f"raw_{name}" for name in streams), *streams, VERDICTS)
 
 

@@ -25,6 +25,7 @@ from mlops_assets.resources.provenance import RECORD, RECORD_DIGEST, Record
 from mlops_assets.resources.registry_database import RegistryDatabase, mlflow_library
 from mlops_assets.resources.registry_records import CHAMPION, RegistryError, Version
 from serving.contract.bundle import Release, load_reference, load_release, verify_digests
+from serving.contract.scorers.base import Scorer, load_scorer
 
 PREVIOUS = "previous"  # The alias of the champion before, to which a rollback returns
 BUNDLE, EVALUATION_FIT, EVALUATION_TAG = "bundle", "evaluation_fit", "evaluation"
@@ -198,6 +199,15 @@ class ModelRegistry(ConfigurableResource[Any]):
     def release(self, version: Version) -> Release:
         """The release bundle of a version. `RegistryError` where another bundle was registered."""
         return load_release(self._verified(version, BUNDLE))
+
+    def scored_release(self, version: Version) -> tuple[Release, Scorer]:
+        """The release bundle of a version with its scorer, as the service loads it.
+
+        Raises what `release` and `load_scorer` raise.
+        """
+        directory = self._verified(version, BUNDLE)
+        release = load_release(directory)
+        return release, load_scorer(release, directory)
 
     def reference(self, version: Version, kind: str = BUNDLE) -> pa.Table:
         """The reference rows for drift of a version. With EVALUATION_FIT, those of its holdout."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from dagster import (
     AssetCheckKey,
@@ -25,6 +25,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from mlops_assets.core.keys import PROMOTED_VERSION
 from mlops_assets.graph.unfinished_runs import IN_FLIGHT, ended, fail_dead_runs
+from mlops_assets.resources.lake import shift
 
 PAGE = 100
 TRIGGER, RECORD, DAY = "mlops/trigger", "mlops/check_record", "mlops/drift_day"
@@ -138,7 +139,7 @@ def _asks_for_retraining(
             " nothing"
         )
         return False
-    if not as_of_days.has_partition_key(_day_after(failed.day)):
+    if not as_of_days.has_partition_key(shift(failed.day, 1)):
         context.log.warning(
             f"{failed.check} failed on {failed.day}, after which there is no as-of day: it asks for nothing"
         )
@@ -152,7 +153,7 @@ def _request(failed: Sequence[FailedCheck], cursor: Cursor, cooldown_days: int) 
         return "no drift check has failed since the last look"
     newest = max(failed, key=lambda one: (str(one.day), one.record))
     day = str(newest.day)
-    as_of = _day_after(day)
+    as_of = shift(day, 1)
     if free := cools_until(cursor.last_as_of, cooldown_days, as_of):
         return (
             f"{newest.check} failed on {day}, and the retraining as of {cursor.last_as_of} cools down until"
@@ -169,7 +170,7 @@ def cools_until(last_as_of: str | None, cooldown_days: int, as_of: str) -> str |
     """The first as-of day after the cooldown. None where `as_of` is not before that day."""
     if last_as_of is None:
         return None
-    free = (date.fromisoformat(last_as_of) + timedelta(days=cooldown_days)).isoformat()
+    free = shift(last_as_of, cooldown_days)
     return free if as_of < free else None
 
 
@@ -215,10 +216,6 @@ def _in_flight(instance: DagsterInstance, job_name: str, assets: Collection[Asse
         ):
             return run
     return None
-
-
-def _day_after(day: str) -> str:
-    return (date.fromisoformat(day) + timedelta(days=1)).isoformat()
 
 
 def _day(record: AssetCheckExecutionRecord) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.times import DAY_US
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, FileRows
 from mlops_assets.core.data.streams import (
     CREATED_TIMESTAMP,
@@ -29,7 +30,6 @@ from mlops_assets.sources.feed_folder import Folder, Preview
 from mlops_assets.sources.files_config import FeedConfig, FilesConfig
 from serving.contract.subject import Event, Feed, Flag, Key, Number, Text
 
-DAY_US = 86_400_000_000
 UTF_8 = "utf-8"
 
 

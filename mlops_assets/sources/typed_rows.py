@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.times import midnight_us, to_us
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED, Malformed, SourceError
 from mlops_assets.core.data.values.column_values import Unread, UnreadableType, read_column
 from mlops_assets.core.data.values.value_rules import TYPES, Kind, Rules
@@ -93,9 +94,7 @@ def _since(table: pa.Table, origin: Since, rules: Rules) -> Values:
     numbers, unread = read_column(raw, "number", origin.column, rules)
     elapsed = np.round(numbers.to_numpy(zero_copy_only=False) * SECONDS[origin.unit] * 1e6)
     within = np.abs(elapsed) < _MAX_US  # False for NaN, which stands for null.
-    times = pa.array(
-        np.where(within, elapsed, 0).astype(np.int64) + _microseconds(origin.since), mask=~within
-    )
+    times = pa.array(np.where(within, elapsed, 0).astype(np.int64) + to_us(origin.since), mask=~within)
     for row in np.flatnonzero(~within & numbers.is_valid().to_numpy(zero_copy_only=False)).tolist():
         unread[row] = Unread(
             str(raw[row]), f"not a time; it is too many {origin.unit} from {origin.since:%Y-%m-%d}"
@@ -139,7 +138,7 @@ def _not_before(times: pa.Array, day: date, has_times: bool) -> pa.Array:
 
     A missing time stays missing if the feed has times.
     """
-    begin = _microseconds(datetime.combine(day, time(), UTC))
+    begin = midnight_us(day)
     return pc.max_element_wise(times.cast(pa.int64()), begin, skip_nulls=not has_times).cast(TYPES["time"])
 
 
@@ -174,10 +173,6 @@ def _arrival_days(
     # of the first row with a day.
     above = np.maximum.accumulate(np.where(placed, np.arange(len(placed)), np.argmax(placed)))
     return days.take(pa.array(above))
-
-
-def _microseconds(moment: datetime) -> int:
-    return int(pa.scalar(moment, TYPES["time"]).cast(pa.int64()).as_py())
 
 
 def _malformed(raw: Raw, unread: Mapping[str, Mapping[int, Unread]], file: DataFile) -> pa.Array:

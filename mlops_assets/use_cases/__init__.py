@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mlops_assets.core.config_tables import nearest
-from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.use_case import FeatureView, UseCase
 from mlops_assets.errors import PlatformError
 from serving.contract.subject import BadSubject
 
@@ -121,6 +121,10 @@ def _imported(named: str, module: str) -> ModuleType:
         raise UseCaseError(
             f"use_case {named!r}: {error.filename}, line {error.lineno}: {error.msg}"
         ) from error
+    except Exception as error:  # The module is code of a person, and can raise anything.
+        raise UseCaseError(
+            f"use_case {named!r}: {_place(error, module)}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _place(error: BaseException, module: str) -> str:
@@ -144,7 +148,7 @@ def _of_keys(error: TypeError) -> str:
     unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if unknown is None:
         return str(error)
-    declared = {UseCase.__name__: UseCase, **_declarations()}.get(unknown[1])
+    declared = _declarations().get(unknown[1])
     names = [field.name for field in fields(declared) if field.init] if declared else []
     return (
         f"{unknown[1]}: unknown key {unknown[2]!r}{nearest(unknown[2], names)}; known are {', '.join(names)}"
@@ -155,4 +159,5 @@ def _declarations() -> dict[str, type]:
     """The classes that declare a use case, by name."""
     from serving.contract import subject
 
-    return {name: kind for name in subject.__all__ if isinstance(kind := getattr(subject, name), type)}
+    kinds = (UseCase, FeatureView, *(getattr(subject, name) for name in subject.__all__))
+    return {kind.__name__: kind for kind in kinds}

@@ -7,6 +7,7 @@ counts every request.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -81,7 +82,7 @@ class Door:
                 length = value
             elif name == b"content-type":
                 kind = value
-        if not is_loopback(_without_port(host.decode("latin-1"))):
+        if not _is_loopback(host):
             return 400, "foreign_host", "the Host header names another host", []
         if scope["method"] == "POST" and kind.partition(b";")[0].strip().lower() != JSON:
             return 415, "not_json", "the Content-Type has to be application/json", [(b"connection", b"close")]
@@ -122,6 +123,9 @@ async def _answer(
     await send({"type": "http.response.body", "body": body})
 
 
-def _without_port(host: str) -> str:
+@lru_cache(maxsize=64)  # Clients of a service name one or two hosts, in every request.
+def _is_loopback(header: bytes) -> bool:
+    host = header.decode("latin-1")
     name, _, port = host.rpartition(":")
-    return name if name and port.isdigit() and (name.endswith("]") or ":" not in name) else host
+    with_port = name and port.isdigit() and (name.endswith("]") or ":" not in name)
+    return is_loopback(name if with_port else host)

@@ -1,17 +1,17 @@
-"""What is believable of an event, for validation, the ranges of features, the bundle and the service alike.
+"""The believable values and times of an event.
 
-Features of training and serving would differ wherever one of the two takes what the other refuses.
+Validation, feature ranges, bundle and service use the same bounds. Otherwise one of them would take an event
+that another refuses, and the features of training and serving would differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from feature_repo.times import DAY_US, MINUTE_US
-from serving.contract.subject import Event, Number
+from serving.contract.subject import Number
 from serving.contract.subject.event import LARGEST
 
 MAX = "max_"  # Before a column's name: the key of the column's highest believable value.
@@ -108,26 +108,3 @@ class Bounds(TimeBounds):
             raise TypeError(f"{unknown[0]!r} is no bound")
         highest = {key.removeprefix(MAX): most for key, most in values.items() if key not in times}
         return cls(highest=highest, **{key: value for key, value in values.items() if key in times})
-
-
-@lru_cache
-def bounds_section(event: Event) -> type[Any]:
-    """The keys that `[bounds]` has for an event, as a dataclass.
-
-    Its fields are those of `TimeBounds` and `max_<column>` for each believable Number. Its property `bounds`
-    gives the `Bounds`.
-    """
-
-    def bounds(section: Any) -> Bounds:
-        return Bounds.from_dict(asdict(section))
-
-    def check(section: Any) -> None:
-        bounds(section)
-
-    return make_dataclass(
-        "BoundsSection",
-        [(f"{MAX}{name}", float, field(default=event.number(name).high)) for name in event.believable],
-        bases=(TimeBounds,),
-        namespace={"bounds": property(bounds), "__post_init__": check},
-        frozen=True,
-    )

@@ -90,7 +90,7 @@ class EventRules:
         self.subject = subject
         event = subject.event
         self._label = subject.labels.name
-        # What a verdict repeats of its event.
+        # The columns that a verdict copies from its event.
         numbers = (column.name for column in event.columns if isinstance(column, Number))
         self._kept = (event.id, *(key.name for key in event.keys), *numbers)
 
@@ -112,15 +112,16 @@ class EventRules:
     def add_feed_event(
         self, state: OnlineState, feed: Feed, values: Mapping[str, object], event_us: int, created_us: int
     ) -> None:
-        """Put an event of a further feed into the state, where a view reads the feed.
+        """Put an event of a further feed into the state.
 
         Raises `BadEvent` for a value that the features cannot use.
         """
-        if any(view.stream == feed.name for view in state.plan.views):
-            _push(state, feed.name, values, event_us, created_us)
+        _push(state, feed.name, values, event_us, created_us)
 
     def add_labels(self, state: OnlineState, record: EventRecord, before: Labels, new: Labels) -> None:
-        """Make the event's verdicts what the one rule says, now that `new` labels came to those `before`."""
+        """Bring the event's verdicts up to date after `new` labels. `before` are the labels until then."""
+        if VERDICTS not in state.plan.streams:
+            return
         stored = state.find_of(VERDICTS, str(record.event[self.subject.event.id]))
         present = {(_int(e["event_us"]), bool(e[self._label])) for e in stored}
         # Verdicts that came with the lake stand for labels that this log never held.
@@ -142,7 +143,8 @@ class EventRules:
         if (logged := log.find_event(event_id)) is not None:
             return self._record(logged)
         event = self.subject.event
-        if (found := state.find(event.dataset, event_id)) is None:
+        found = state.find(event.dataset, event_id) if event.dataset in state.plan.streams else None
+        if found is None:
             return None
         known = {**found, event.id: event_id}
         event_us, created_us = _int(found["event_us"]), _int(found["created_us"])
@@ -186,7 +188,9 @@ class EventRules:
 def _push(
     state: OnlineState, stream: str, event: Mapping[str, object], event_us: int, created_us: int
 ) -> None:
-    state.push(stream, state.plan.event_id(stream, event, event_us), event, event_us, created_us)
+    """Put an event into the state. A state has no place for a stream that no view reads."""
+    if stream in state.plan.streams:
+        state.push(stream, state.plan.event_id(stream, event, event_us), event, event_us, created_us)
 
 
 def _int(value: object) -> int:

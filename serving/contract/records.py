@@ -1,4 +1,4 @@
-"""What is on record of a decision, and what a client is told of it."""
+"""An answer: the decision as it is logged and as a client gets it."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ Place = tuple[str | int, ...]
 class Moment(NamedTuple):
     """Where the log and the clocks stand when a request is answered, in microseconds since the epoch.
 
-    `clock_us` is event time, as everything that became known has turned it. `newest_us` is when the newest
-    event happened. Neither is before what the home and the release say. `now_us` is the machine's clock.
+    `clock_us` is event time: when the newest event became known. `newest_us` is when the newest event
+    happened. Neither is earlier than the home's and the release's own time. `now_us` is the machine's clock.
     """
 
     clock: Clock
@@ -82,7 +82,8 @@ def learnt_us(event: ScoredEvent | FeedEvent, at: Moment) -> int:
 def check_labels(clock: Clock, bounds: Bounds, labels: Sequence[Label], clock_us: int) -> None:
     """`BadInput` for the first label whose time cannot be.
 
-    On event time every label says when it became known. On the wall clock none does: it is now.
+    On event time every label has its time. On the wall clock no label has one, because it becomes known when
+    it arrives.
     """
     for number, label in enumerate(labels):
         field = ("labels", number, "label_timestamp")

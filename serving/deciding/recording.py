@@ -11,17 +11,16 @@ from collections.abc import Callable, Mapping
 
 from feature_repo.engine.columns import BadEvent
 from serving.contract.events import EventRecord, EventRules
+from serving.contract.outcome import Vector, outcome_of
 from serving.contract.records import Answer
 from serving.contract.subject import Feed, Subject
 from serving.deciding.admission import Moment, check_event, learnt_us
 from serving.deciding.scoring import (
     EventInputs,
-    Vector,
     freshness_of,
     in_order,
     is_degraded,
     payload_digest,
-    score,
 )
 from serving.messages import (
     BadInput,
@@ -161,14 +160,14 @@ class Recorder:
         vector_of: Callable[[], Vector],
         freshness: Mapping[str, float | None],
     ) -> tuple[Vector, Answer]:
-        """What the version makes of an event, counted with the time that it took, or as its failure."""
+        """The vector and the answer. The time of the version is counted, and so is its failure."""
         release, version = champion.release, champion.version
         began = time.thread_time()  # The processor's time: a version is not slow because the machine is busy.
         try:
             vector = vector_of()
-            found, decision, told = score(champion, vector)
+            found, decision, told = outcome_of(release, champion.scorer, vector)
         except Exception as error:
-            # Otherwise it is the client's doing, or the store's.
+            # Any other error comes from the client or from the store, and does not count against the version.
             if not isinstance(error, (PlaneError, BadEvent)) and not self._store.owns(error):
                 self._counts.failed(version)
             raise

@@ -1,9 +1,8 @@
-"""From an event or a ready-made vector to a score, a decision and the reasons for it."""
+"""The vector that is scored, from an event or as it was sent, and how fresh its views are."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 
 import orjson
@@ -11,16 +10,9 @@ import orjson
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import OnlineState
 from feature_repo.times import SECOND_US
-from serving.contract.policy import decide
-from serving.contract.records import Reason
-from serving.contract.scorers.base import Scorer
-from serving.contract.subject import Event, Flag, Number
+from serving.contract.outcome import Vector
+from serving.contract.subject import Event, Number
 from serving.messages import BadInput, ScoredEvent
-from serving.releases import Champion
-
-REASONS = 3  # An analyst reads no more.
-
-Vector = Mapping[str, float | None]
 
 
 class EventInputs:
@@ -29,8 +21,7 @@ class EventInputs:
     def __init__(self, event: Event) -> None:
         # A view is asked by the join key, which may have another name than the event's column.
         self._keys = tuple({(join, key.name) for key in event.keys for join in (key.name, key.joins)})
-        # On-demand features take numbers and texts, and no flags.
-        self._inputs = tuple(column.name for column in event.columns if not isinstance(column, Flag))
+        self._inputs = tuple(column.name for column in event.columns)
         numbers = {column.name for column in event.columns if isinstance(column, Number)}
         self._own = tuple((name, name in numbers) for name in event.names[1:])
 
@@ -65,27 +56,6 @@ def in_order(features: Vector, names: Sequence[str]) -> dict[str, float | None]:
     return {name: features[name] for name in names}
 
 
-def score(champion: Champion, vector: Vector) -> tuple[float, str, tuple[Reason, ...]]:
-    """The calibrated score of a vector, the decision, and the reasons, none for a decision that passes."""
-    release = champion.release
-    row = [math.nan if value is None else value for value in vector.values()]
-    found = champion.scorer.score_one(row)
-    decision = decide(found, release.policy, release.subject.decisions)
-    passes = decision == release.subject.decisions.passes
-    return found, decision, () if passes else reasons(champion.scorer, vector, row)
-
-
-def reasons(scorer: Scorer, vector: Vector, row: Sequence[float]) -> tuple[Reason, ...]:
-    """The features that pushed the score up most, the strongest first; at most `REASONS`."""
-    contributions = scorer.contributions(row)
-    ranked = sorted(zip(contributions, vector.items(), strict=True), key=lambda pair: -pair[0])
-    return tuple(
-        Reason(name, value, round(contribution, 6))
-        for contribution, (name, value) in ranked[:REASONS]
-        if contribution > 0
-    )
-
-
 def freshness_of(state: OnlineState, at_us: int) -> dict[str, float | None]:
     """How many seconds before a moment each view's newest event was; None where there is none."""
     newest = {
@@ -109,7 +79,7 @@ def is_degraded(plan: FeaturePlan, freshness: Mapping[str, float | None]) -> boo
 
 
 def payload_digest(kind: str, payload: object) -> bytes:
-    """16 bytes that tell two payloads under one id apart."""
+    """16 bytes. Two payloads under one id have different digests."""
     return hashlib.blake2b(
         orjson.dumps([kind, payload], option=orjson.OPT_SORT_KEYS), digest_size=16
     ).digest()

@@ -24,7 +24,8 @@ from serving.contract.subject import Feed, Subject
 from serving.errors import ServingError
 from serving.store.version_counts import Counts, Measured
 
-# Events that say a moment before it is believed: one is a typing error, two its repetition.
+# A moment is believed once so many events have reached it. One wrong date can be a typing error, and two can
+# be its repetition.
 AGREE = 3
 
 
@@ -111,6 +112,18 @@ class ServingLog(Protocol):
     def decisions(self, day: str, subject: Subject) -> pa.Table:
         """The decisions that arrived on a day, in commit order, in the columns of `decision_columns`."""
 
+    def decision_ids(self, subject: Subject, day: str | None = None, sample: int | None = None) -> list[str]:
+        """The ids of the decisions that arrived on a day, or of all decisions, in commit order.
+
+        With `sample`, at most so many of them, spread over the log. The same log gives the same ids.
+        """
+
+    def receipts(self, subject: Subject, ids: Sequence[str]) -> pa.Table:
+        """The decisions under some ids, in commit order, in the columns of `receipt_columns`.
+
+        An id that the log does not have gives no row.
+        """
+
     def labels(self, day: str, subject: Subject) -> pa.Table:
         """The labels that became known on a day, in commit order, in the columns of `label_columns`."""
 
@@ -171,16 +184,16 @@ class ServingStore(EventLog, Protocol):
         """
 
     def one_commit(self) -> AbstractContextManager[None]:
-        """All that is written within, or nothing of it. `StoreBusy` on entering, when nothing happened."""
+        """Commit all writes of the block, or none of them. Raises `StoreBusy` before the block begins."""
 
     def one_row(self) -> AbstractContextManager[None]:
-        """Within a commit: what a row writes, or nothing of it where the row raises. The commit goes on."""
+        """Within a commit: keep all writes of the block, or none where it raises. The commit goes on."""
 
     def position(self) -> Position:
         """Where the log stands."""
 
     def move_to(self, position: Position) -> None:
-        """Let the log stand there."""
+        """Set where the log stands."""
 
     def agreed_us(self, stream: str) -> int:
         """The moment that `AGREE` events of a stream of the online state have reached; 0 where there are

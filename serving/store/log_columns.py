@@ -38,6 +38,11 @@ def decision_columns(subject: Subject) -> pa.Schema:
     )
 
 
+def receipt_columns(subject: Subject) -> pa.Schema:
+    """The columns of decisions, and `reasons` as JSON: everything that the answer told."""
+    return decision_columns(subject).append(pa.field("reasons", pa.string()))
+
+
 def label_columns(subject: Subject) -> pa.Schema:
     """The columns of labels. `known` is false where the service had not seen the event."""
     return pa.schema(

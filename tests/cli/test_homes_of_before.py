@@ -101,6 +101,7 @@ def test_a_decision_of_before_is_answered_again_and_a_new_one_is_logged_beside_i
         }
         labelled = client.post("/labels", json={"labels": [label]})
         assert labelled.json()["labels"][0]["known"] is True
+    assert before.result("replay", "before-3", "after-3")["identical"] == 2
 
 
 def test_a_rollback_returns_to_its_first_version_which_serves(before: Platform) -> None:
@@ -127,6 +128,7 @@ def test_new_days_are_taken_in_with_what_was_served(before: Platform) -> None:
     before.result("backfill", "--from", "2025-03-22", "--to", "2025-03-22")
     served = lake.read("prediction_log", ["2025-03-22"])
     assert sorted(served.column("prediction_id").to_pylist()) == [f"before-{n}" for n in range(6)]
+    assert before.result("replay", "--day", "2025-03-22")["identical"] == 6
     assert lake.read("transactions", ["2025-03-22"]).num_rows == 6, "a day that was served comes from the log"
     days = lake.partitions("feature_vectors")
     assert [m.digest for m in lake.manifests("feature_vectors", days)][: len(old)] == old

@@ -11,7 +11,7 @@ import pytest
 
 from mlops_assets.cli.commands.doctor import declared_features
 from mlops_assets.cli.platform import CommandError
-from mlops_assets.core.named_features import check_named
+from mlops_assets.core.named_features import check_inputs, check_named, request_fields, stored_columns
 from mlops_assets.resources.config_file import ConfigError
 from mlops_assets.resources.environments import Settings, load_settings
 from mlops_assets.resources.feature_store import feature_store_of
@@ -108,6 +108,37 @@ def test_a_module_is_a_use_case_and_a_built_in_one_goes_by_its_name(tmp_path: Pa
         ("ranges={}", 'ranges={"x": (2.0, 1.0)}', "ranges: x: 2 is above 1"),
         ("package=__package__,", "", "declarations = '.features' is in the package of the use case"),
         ("RETURNS = UseCase(", "RETURNS = dict(", "holds no UseCases; it has to hold one"),
+        (
+            "ranges={}",
+            'ranges={"x": (2.0,)}',
+            r"ranges: x: \(2.0,\) is no pair of the lowest and the highest",
+        ),
+        ('"is_return"', '"default"', "Labels: name: 'default' is a word of SQL; choose another name"),
+        ('Number("price")', 'Number("limit")', "a Number: 'limit' is a word of SQL"),
+        ('"order", "orders"', '"event", "orders"', "noun: 'event' makes the column 'event_timestamp' of the"),
+        (
+            '(Number("price"),)',
+            '(Number("order_timestamp"),)',
+            "'order_timestamp' of the verdicts, which is taken",
+        ),
+        ('Key("voucher", nullable=True)', 'Key("voucher", "shop")', "'shop' and 'voucher' both join 'shop'"),
+        ('KEYS = (Key("shop"), ', 'KEYS = ("shop", ', "Event: keys: 'shop' is no Key"),
+        (
+            'KEYS = (Key("shop"), Key("voucher", nullable=True))',
+            'KEYS = (Key("shop"))',
+            "is no tuple; a tuple of one",
+        ),
+        ('("shop", "event_timestamp"), (', "(), (", "feed 'prices': id: without it all events are one"),
+        ('Feed("prices"', 'Feed("verdicts"', "names of assets: 'verdicts' occurs twice"),
+        ('Feed("prices"', 'Feed("raw_orders"', "names of assets: 'raw_orders' occurs twice"),
+        ('"shop_stats", "orders"', '"orders", "orders"', "names of assets: 'orders' occurs twice"),
+        ("drift_columns=(),", 'drift_columns=(), score="price",', "score: 'price' is a column of the event"),
+        (
+            '"Orders of the shop."',
+            'title="Orders"',
+            "FeatureView: unknown key 'title'; known are name, stream",
+        ),
+        ("labels=Labels(", "labels=Lables(", "case.py, line 16: NameError: name 'Lables' is not defined"),
         ("from datetime", "from datatime", "cannot be imported: No module named 'datatime'"),
         ("UseCase(\n", "UseCase(\n    =", "case.py, line 9: "),
     ],
@@ -210,6 +241,25 @@ returns_v1 = FeatureService(name="returns_v1", features=[shop_stats[["num_orders
             '[["num_orders_2d"]]',
             r"features\.py, line 27: Feature num_orders_2d does not exist in this feature view",
         ),
+        (
+            "case.py",
+            'KEYS = (Key("shop"), ',
+            'KEYS = (Key("shops"), ',
+            r"views: shop_stats: returns_\d+\.features looks it up by 'shop', which is no key of the event;"
+            r" is it shops\?",
+        ),
+        (
+            "case.py",
+            'FeatureView("shop_stats", "orders"',
+            'FeatureView("shop_stats", "verdicts"',
+            r"views: shop_stats: stream 'verdicts', and returns_\d+\.features aggregates 'orders'",
+        ),
+        (
+            "features.py",
+            'column="order_id", function="count"',
+            'column="prize", function="max"',
+            r"uses the column 'prize', which the stream 'orders' does not have; is it price\?",
+        ),
     ],
 )
 def test_a_feature_of_a_view_that_is_not_there_is_refused_before_anything_is_made(
@@ -224,6 +274,20 @@ def test_a_feature_of_a_view_that_is_not_there_is_refused_before_anything_is_mad
         declared_features(settings, find_use_case(settings.case_named, settings.base))
     assert f"use_case './{folder.name}'" in str(refused.value)
     assert not settings.home.exists()
+
+
+def test_a_transform_of_what_the_event_does_not_have_is_refused(tmp_path: Path) -> None:
+    plan = feature_store_of(Settings(home=tmp_path), FRAUD).declared("fraud_v1")
+    with pytest.raises(BadSubject, match="a transform uses the request's 'amount', which the event does not"):
+        check_inputs(
+            plan,
+            "feature_repo.fraud",
+            keys=plan.keys,
+            request=("is_declined", "event_time_us"),
+            stored=stored_columns(FRAUD),
+            streams={},
+        )
+    assert "is_declined" in request_fields(FRAUD)
 
 
 def test_the_features_of_a_right_use_case_are_counted(folder: Path) -> None:

@@ -19,7 +19,6 @@ from mlops_assets.cli.demo.background import free_port, running
 from mlops_assets.cli.instance import prepare_instance
 from mlops_assets.core.keys import (
     FEATURE_VECTORS,
-    LABELS,
     PREDICTION_LOG,
     VERDICTS,
 )
@@ -52,7 +51,7 @@ ASSETS = (
     "raw_labels",
     "transactions",
     "quarantined_transactions",
-    LABELS,
+    "labels",
     "quarantined_labels",
     VERDICTS,
     "customer_stats",
@@ -139,9 +138,9 @@ def test_the_command_makes_every_day_of_every_asset_and_nothing_else(commanded: 
     made = content(commanded)
     assert set(made) == set(ASSETS)
     assert all(list(days) == DAYS for days in made.values())
-    assert {name: {valid for _, _, valid in made[name].values()} for name in ("transactions", LABELS)} == {
+    assert {name: {valid for _, _, valid in made[name].values()} for name in ("transactions", "labels")} == {
         "transactions": {True},
-        LABELS: {True},
+        "labels": {True},
     }
 
 

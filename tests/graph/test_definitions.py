@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from dagster import (
 
 from mlops_assets.pipeline import RETRAINING, WALK, build_pipeline
 from mlops_assets.resources.environments import Settings
+from mlops_assets.resources.provenance import ingested
 from mlops_assets.use_cases.fraud.case import FRAUD
 
 GROUPS = {
@@ -94,6 +96,16 @@ def test_only_checks_on_data_block(defs: Definitions) -> None:
             blocking.add((node.asset_key.to_user_string(), node.name))
     assert found == CHECKS
     assert blocking == BLOCKING
+
+
+def test_the_assets_of_labels_have_the_name_that_the_use_case_declares(settings: Settings) -> None:
+    case = replace(FRAUD, labels=replace(FRAUD.labels, dataset="reports"))
+    graph = build_pipeline(case, settings).resolve_asset_graph()
+    checks = {key.name for key in graph.asset_check_keys if key.asset_key == AssetKey("reports")}
+    assert checks == CHECKS["labels"]
+    assert AssetKey("reports") in graph.get(AssetKey("verdicts")).parent_keys
+    assert AssetKey("labels") not in graph.get_all_asset_keys()
+    assert {"raw_reports", "reports"} < set(ingested(case))
 
 
 def test_a_retraining_stands_downstream_of_the_drift_reports(defs: Definitions) -> None:

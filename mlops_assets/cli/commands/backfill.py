@@ -20,7 +20,6 @@ from mlops_assets.core.keys import (
     FEATURE_VECTORS,
     FEATURES,
     INGEST,
-    LABELS,
     MODEL,
     MONITORING,
     PREDICTION_LOG,
@@ -87,7 +86,8 @@ def backfill(first: str, last: str, group: str | None) -> dict[str, Any]:
             run_job(BACKFILL, instance, days=(first, last), select=selected)
         if group in (None, FEATURES):
             run_job(ONLINE, instance)
-    counted = (case_of(settings).event.dataset, LABELS, VERDICTS, FEATURE_VECTORS)
+    case = case_of(settings)
+    counted = (case.event.dataset, case.labels.dataset, VERDICTS, FEATURE_VECTORS)
     rows = {name: _rows(settings, name, first, last) for name in counted}
     return {"from": first, "to": last, "groups": [group] if group else [INGEST, FEATURES], "rows": rows}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.demo.bank import Bank
 from mlops_assets.core.keys import DATA_DRIFT, FEATURE_PARITY, PREDICTION_DRIFT
 from mlops_assets.resources.environments import Settings
-from mlops_assets.resources.lake import to_table
+from mlops_assets.resources.lake import shift, to_table
 from mlops_assets.resources.registry import Version
 from mlops_assets.steps.monitoring.matured_days import worth_by_day
 from mlops_assets.use_cases.fraud.case import FRAUD
@@ -81,7 +81,7 @@ def tell(home: Path, settings: Settings, summary: dict[str, Any], swapped: str) 
         day: any(m.metadata["drifted"] for m in reports if m.partition == day)
         for day in lake.partitions(DATA_DRIFT)
     }
-    last = (date.fromisoformat(max(drifted)) + timedelta(days=1)).isoformat()
+    last = shift(max(drifted), 1)
     console = Console(width=122, highlight=False)
     table = Table(
         title="Fraud in money on the served days that have matured",

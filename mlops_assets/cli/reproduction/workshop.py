@@ -9,13 +9,13 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from feature_repo.lake.datasets import MANIFEST, Lake, LakeFile, Manifest, schema_of
 from mlops_assets.core.keys import FEATURE_VECTORS, PREDICTION_LOG, VERDICTS
+from mlops_assets.resources.lake import shift
 from mlops_assets.resources.provenance import RECORD, Days, Record, inputs
 
 INSTANCE = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
@@ -141,7 +141,7 @@ def steps(record: Record, planted: Mapping[str, set[str]]) -> list[Step]:
         )
         step = Step(assets, day, day, day not in unsound)
         # A day that fails its checks stops its run. Such a day has a run of its own.
-        if found and found[-1] == Step(assets, found[-1].first, _before(day)) and step.sound:
+        if found and found[-1] == Step(assets, found[-1].first, shift(day, -1)) and step.sound:
             found[-1] = replace(found[-1], last=day)
         elif assets:
             found.append(step)
@@ -180,7 +180,3 @@ def _put(lake: Lake, dataset: str, day: str, contents: Sequence[bytes], validate
         (folder / files[-1].name).write_bytes(content)
     manifest = Manifest(dataset, day, sum(file.rows for file in files), schema, tuple(files), validated)
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-
-
-def _before(day: str) -> str:
-    return (date.fromisoformat(day) - timedelta(days=1)).isoformat()

@@ -32,7 +32,7 @@ def verdict_columns(subject: Subject) -> pa.Schema:
         [
             (event.id, TYPES["id"]),
             *((key.name, TYPES["id"]) for key in event.keys),
-            (f"{event.noun}_timestamp", TYPES["time"]),
+            (event.time, TYPES["time"]),
             (EVENT_TIMESTAMP, TYPES["time"]),
             (CREATED_TIMESTAMP, TYPES["time"]),
             (subject.labels.name, TYPES["flag"]),
@@ -139,7 +139,7 @@ def _rows(subject: Subject, events: pd.DataFrame, found: pd.DataFrame) -> pd.Dat
         {
             event.id: of[event.id],
             **{key.name: of[key.name] for key in event.keys},
-            f"{event.noun}_timestamp": of[EVENT_TIMESTAMP].astype(TIME),
+            event.time: of[EVENT_TIMESTAMP].astype(TIME),
             EVENT_TIMESTAMP: known,
             CREATED_TIMESTAMP: known,
             subject.labels.name: found["positive"].to_numpy(dtype=bool),

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from feature_repo.engine.plan import FeaturePlan
-from serving.contract.subject import Flag, Subject
-
-
-def request_fields(subject: Subject) -> tuple[str, ...]:
-    """The names of the values of an event that the service knows besides its keys, its time among them."""
-    values = (column.name for column in subject.event.columns if not isinstance(column, Flag))
-    return (*values, "event_time_us")
+from mlops_assets.core.named_features import request_fields
+from serving.contract.subject import Subject
 
 
 def lacking(

@@ -69,13 +69,13 @@ def compare(
     )
     ids = one.index.intersection(other.index, sort=False)
     left, right = one.loc[ids].to_numpy(dtype=np.float64), other.loc[ids].to_numpy(dtype=np.float64)
-    differs = ~_equal(left, right)
+    differs = ~equal(left, right)
     explained = np.zeros_like(differs)
     late = np.array([one in overtaken for one in ids], dtype=bool) & differs.any(axis=1)
     if late.any():
         best = ~differs[late]
         for frame in as_read([str(one) for one in ids[late]]):
-            same = _equal(
+            same = equal(
                 left[late], _by_id(name, frame, features, "as read").loc[ids[late]].to_numpy(dtype=np.float64)
             )
             # A decision reads its whole vector at once. The state with the most equal values counts.
@@ -118,7 +118,8 @@ def total(parts: Iterable[Parity]) -> Parity:
     )
 
 
-def _equal(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
+def equal(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where values are equal, both NaN, or within `RELATIVE` of their size; arrays of one shape."""
     finite = np.isfinite(left) & np.isfinite(right)  # Any number is within a share of infinity.
     with np.errstate(invalid="ignore"):
         near = np.abs(left - right) <= RELATIVE * np.maximum(np.abs(left), np.abs(right))

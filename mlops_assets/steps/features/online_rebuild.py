@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import chain
 
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.base import Loaded
-from feature_repo.times import HOUR_US, to_us
+from feature_repo.times import HOUR_US, midnight_us, to_us
 from mlops_assets.core.data.verdict_history import verdict_columns
 from mlops_assets.core.keys import VERDICTS
 from mlops_assets.core.use_case import UseCase
@@ -59,7 +59,7 @@ def rebuild_online(
     """
     started = time.monotonic()
     last = lake.partitions(case.event.dataset)[-1]
-    lake_end_us = _midnight_us(shift(last, 1))
+    lake_end_us = midnight_us(shift(last, 1))
     with state_rebuild(settings.serving_db, case.subject, plan) as rebuild:
         loaded = rebuild.load_lake(lake)
         say(f"loaded {sum(loaded.values()):,} events of the lake, to {last}")
@@ -70,7 +70,7 @@ def rebuild_online(
         replayed = rebuild.replay(lake_end_us, settings.maturity // timedelta(microseconds=1))
         say(f"{sum(carried.values()):,} events are newer, {replayed:,} rows of the log were gone through")
         pending = _reconcile(case, rebuild, plan, lake, settings, last)
-        rebuild.pack(rebuild.serving().last_event_us(case.event.dataset) or lake_end_us)
+        rebuild.pack(_newest_us(rebuild, plan, case.event.dataset) or lake_end_us)
         rebuild.switch()
         say("the new state counts")
         state = rebuild.serving()
@@ -92,6 +92,11 @@ def rebuild_online(
     )
 
 
+def _newest_us(rebuild: StateRebuild, plan: FeaturePlan, stream: str) -> int | None:
+    """When the newest event of a stream happened. None where there is none, or where no view reads it."""
+    return rebuild.serving().last_event_us(stream) if stream in plan.streams else None
+
+
 def _reconcile(
     case: UseCase, rebuild: StateRebuild, plan: FeaturePlan, lake: Lake, settings: Settings, last: str
 ) -> int:
@@ -100,12 +105,14 @@ def _reconcile(
     Returns the number of pending verdicts. A pending verdict from the old state is removed where the lake has
     an earlier label. Verdicts of events that only the service knows stay unchanged.
     """
+    if VERDICTS not in plan.streams:
+        return 0
     dataset, event_id = case.event.dataset, case.event.id
     recent = shift(last, -settings.verdicts.maturity_days - settings.bounds.lateness_days)
     # This is read before the labels. Verdicts that a service adds later are not compared, so none of them is
     # taken for outdated.
     present = rebuild.ids(
-        VERDICTS, _midnight_us(recent), _midnight_us(shift(last, 1 + settings.verdicts.maturity_days))
+        VERDICTS, midnight_us(recent), midnight_us(shift(last, 1 + settings.verdicts.maturity_days))
     )
     pending = to_table(pending_verdicts(case, lake, settings), verdict_columns(case)).to_pylist()
     known = lake.read(
@@ -124,7 +131,3 @@ def _reconcile(
             yield plan.event_id(VERDICTS, row, at_us), row, at_us, at_us
 
     return rebuild.load(VERDICTS, events())
-
-
-def _midnight_us(day: str) -> int:
-    return to_us(datetime.fromisoformat(day).replace(tzinfo=UTC))

@@ -20,7 +20,7 @@ def delivered(
     Tables of all other days come from the source. Raises `SourceError` where the source cannot be read.
     """
     served = log.served_days(case, stream.dataset, days)
-    tables = {day: _from_log(case, log, stream, day) for day in served}
+    tables = {day: from_log(case, log, stream, day) for day in served}
     if others := sorted(set(days) - served):
         first, last = date.fromisoformat(others[0]), date.fromisoformat(others[-1])
         rows = by_day(source.rows(stream.dataset, first, last), first, last)
@@ -28,8 +28,8 @@ def delivered(
     return tables, served
 
 
-def _from_log(case: UseCase, log: ServingLog, stream: Stream, day: str) -> pa.Table:
-    """The service's log of a day in the columns of a raw table; ready-made vectors bring no event."""
+def from_log(case: UseCase, log: ServingLog, stream: Stream, day: str) -> pa.Table:
+    """The service's log of a day in the columns of a raw table. Ready-made vectors bring no event."""
     if stream.dataset == case.event.dataset:
         rows = log.decisions(day, case)
         rows = rows.filter(pc.equal(rows.column("kind"), case.event.noun))

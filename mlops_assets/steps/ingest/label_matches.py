@@ -10,7 +10,7 @@ from feature_repo.engine.local.parallel import in_order
 from feature_repo.lake.datasets import Lake
 from mlops_assets.core.data.completeness import TOGETHER, WAYS, Match, match_ids
 from mlops_assets.core.data.streams import LABEL_TIMESTAMP
-from mlops_assets.core.keys import LABELS, REMEDY
+from mlops_assets.core.keys import REMEDY
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.words import Words
 from mlops_assets.resources.environments import Settings
@@ -23,10 +23,10 @@ class ArrivedLabels:
     """The labels of a range of days, and the ids of the events that had arrived by each day."""
 
     def __init__(self, case: UseCase, lake: Lake, settings: Settings, made: Sequence[str]) -> None:
-        event = case.event
+        event, labels = case.event, case.labels.dataset
         self._settings, self._ways, self._looks = settings, (*WAYS, TOGETHER), 0
-        window = lake.between(LABELS, shift(made[0], -settings.ingest.volume_window_days), made[-1])
-        self._labels = {day: lake.read(LABELS, [day], [event.id]).column(0) for day in window}
+        window = lake.between(labels, shift(made[0], -settings.ingest.volume_window_days), made[-1])
+        self._labels = {day: lake.read(labels, [day], [event.id]).column(0) for day in window}
         wanted = pa.chunked_array(
             [chunk for ids in self._labels.values() for chunk in ids.chunks], pa.string()
         ).unique()
@@ -72,10 +72,10 @@ def waiting_labels(case: UseCase, lake: Lake, settings: Settings, last: str) -> 
     positive.
     """
     horizon, event = settings.ingest.horizon_days, case.event
-    days = lake.between(LABELS, shift(last, -horizon), last, validated=True)
+    days = lake.between(case.labels.dataset, shift(last, -horizon), last, validated=True)
     if not days:
         return []
-    labels = lake.read(LABELS, days, [event.id, LABEL_TIMESTAMP, case.labels.name])
+    labels = lake.read(case.labels.dataset, days, [event.id, LABEL_TIMESTAMP, case.labels.name])
     wanted = labels.column(event.id)
     here = pc.is_in(wanted, pa.array([], pa.string()))
     for day in lake.between(event.dataset, shift(last, -2 * horizon), last, validated=True):

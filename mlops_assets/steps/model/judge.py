@@ -21,10 +21,10 @@ from mlops_assets.core.keys import (
     FEATURE_VECTORS,
     PREDICTION_LOG,
     TRAINED_MODEL,
-    VERDICTS,
 )
 from mlops_assets.core.learning.splits import Split
 from mlops_assets.core.lifecycle.champions import DECLINED, ROLLED_BACK
+from mlops_assets.core.named_features import stored_columns
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
@@ -33,7 +33,6 @@ from mlops_assets.resources.registry import EVALUATION_FIT, ModelRegistry
 from mlops_assets.resources.registry_records import RegistryError, Version
 from serving.contract.bundle import Release
 from serving.contract.scorers.lightgbm import Scorer
-from serving.contract.subject import Number
 
 
 def split_of(settings: Settings, as_of: str) -> Split:
@@ -183,14 +182,6 @@ def standing_against(
     serving = registry.release(champion).plan if champion else None
     missing = lacking(case, registry.release(candidate).plan, serving, stored_columns(case))
     return barred_now(missing, unproven_days(lake, settings, candidate.as_of, champion))
-
-
-def stored_columns(case: UseCase) -> dict[str, tuple[str, ...]]:
-    """The columns that the service stores of an event, by stream. Times are not among them."""
-    event, numbers = case.event, (c.name for c in case.event.columns if isinstance(c, Number))
-    verdict = (event.id, *(key.name for key in event.keys), *numbers, case.labels.name)
-    feeds = {feed.name: feed.names for feed in case.feeds}
-    return {event.dataset: event.names, VERDICTS: verdict, **feeds}
 
 
 def flat(measured: Evaluation) -> dict[str, float]:

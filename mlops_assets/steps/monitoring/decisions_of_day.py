@@ -1,7 +1,7 @@
 """The decisions of a day, and what each decision can have known."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -15,21 +15,19 @@ from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake
 from feature_repo.times import from_us, to_us
-from mlops_assets.core.keys import (
-    LABELS,
-    PREDICTION_LOG,
-    VERDICTS,
-)
+from mlops_assets.core.keys import PREDICTION_LOG, VERDICTS
 from mlops_assets.core.use_case import UseCase
 from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.steps.ingest.withheld_labels import withheld_ids
-from serving.contract.subject import Number
 from serving.contract.verdicts import verdict_events
 from serving.store.base import ServingLog
 
 NEVER = 1 << 62  # a sequence number after all others
+COMMITTED = "committed_seq"
+
+_History = Callable[[str | None], pa.Table]  # The events of a key. A null key has none.
 
 
 class DecisionsOfDay:
@@ -46,7 +44,7 @@ class DecisionsOfDay:
         self._case, self._lake, self._serving, self._settings = case, lake, log, settings
         self._plan, self._day = plan, day
         self._id, self._label = case.event.id, case.labels.name
-        self._numbers = [column.name for column in case.event.columns if isinstance(column, Number)]
+        self._columns = [column.name for column in case.event.columns]
         self._histories = list(
             dict.fromkeys(
                 (view.asked_by, view.entity)
@@ -61,15 +59,21 @@ class DecisionsOfDay:
         )
         today = self._known["created_timestamp"] >= pd.Timestamp(day, tz="UTC")
         self._log = self._known[today]
-        self._labels = self._all_labels()
-        events = self._with_keys(self._labels)
-        self.overtaken = {
+
+    @cached_property
+    def overtaken(self) -> dict[str, float]:
+        """What `core.watching.overtaken` finds, for events and for labels."""
+        labels = self._with_keys(self._labels)
+        return {
             **overtaken(self._log, self._known, self._histories),
-            **overtaken(self._log, events, self._histories),
+            **overtaken(self._log, labels, self._histories),
         }
-        self.keys = {
-            key: dict(zip(self._log["prediction_id"], self._log[key], strict=True)) for key in plan.keys
-        }
+
+    @cached_property
+    def keys(self) -> dict[str, dict[str, str]]:
+        """For each key column of the plan, the key of each decision by its id."""
+        ids = self._log["prediction_id"]
+        return {key: dict(zip(ids, self._log[key], strict=True)) for key in self._plan.keys}
 
     def vectors(self) -> Iterable[tuple[pd.DataFrame, list[str]]]:
         """The served vectors: a frame with its features, for each set of features that a version served.
@@ -84,27 +88,41 @@ class DecisionsOfDay:
             known = [feature for feature in features if feature in set(self._plan.features)]
             yield pd.DataFrame(rows).astype(dict.fromkeys(known, "float64")), known
 
+    def rows(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The rows of some decisions in the lake's copy of the log, by id.
+
+        Ready-made vectors, and decisions that the copy does not have, are left out.
+        """
+        asked = self._log[self._log["prediction_id"].isin(list(ids))]
+        records: list[dict[str, Any]] = asked.to_dict("records")  # type: ignore[assignment]
+        return {row["prediction_id"]: row for row in records}
+
     def as_read(self, ids: Sequence[str]) -> Iterable[pd.DataFrame]:
         """The vectors of some decisions, computed from the events that were committed before each decision.
 
         Labels of a file reach the service with the rebuild after their day. A decision can have been made
-        before that rebuild or after it. There is a frame for each possibility.
+        before that rebuild or after it. There is a frame for each possibility. A frame has a row for each of
+        the decisions that arrived on the day.
         """
         asked = self._log[self._log["prediction_id"].isin(list(ids))]
-        events = {view.stream: self._events(view, asked) for view in self._plan.views}
+        events = {view.stream: self._events(view.stream, asked) for view in self._plan.views}
+        histories = {
+            view.name: _by_key(events[view.stream], view.entity, asked[view.asked_by])
+            for view in self._plan.views
+        }
         from_file = self._labels["seq"] == NEVER
         for first in self._days[::-1] if from_file.any() else self._days[1:]:
             labels = self._labels[~from_file | (self._labels["day"] >= first)]
-            yield pd.DataFrame([self._vector(row, events, labels) for row in asked.to_dict("records")])
+            yield pd.DataFrame([self._vector(row, histories, labels) for row in asked.to_dict("records")])
 
     def _vector(
-        self, decision: Mapping[Any, Any], events: Mapping[str, pa.Table], labels: pd.DataFrame
+        self, decision: Mapping[Any, Any], histories: Mapping[str, _History], labels: pd.DataFrame
     ) -> dict[str, Any]:
         at_us = to_us(decision["event_timestamp"])
-        known: dict[str, Any] = {name: decision[name] for name in self._numbers}
+        known: dict[str, Any] = {name: decision[name] for name in self._columns}
         known["event_time_us"] = at_us
         for view in self._plan.views:
-            seen = self._seen(events[view.stream], view, decision, labels)
+            seen = self._seen(histories[view.name](decision[view.asked_by]), view, decision, labels)
             values = view_values(
                 view, seen, pa.array([decision[view.asked_by]], pa.string()), np.array([at_us], np.int64)
             )
@@ -117,14 +135,10 @@ class DecisionsOfDay:
         }
 
     def _seen(
-        self, events: pa.Table, view: ViewPlan, decision: Mapping[Any, Any], labels: pd.DataFrame
+        self, of_key: pa.Table, view: ViewPlan, decision: Mapping[Any, Any], labels: pd.DataFrame
     ) -> pa.Table:
         """The events of the decision's key without those that were committed after the decision."""
-        of_key = events.filter(pc.equal(events.column(view.entity), decision[view.asked_by]))
-        if self._id not in of_key.column_names:  # The rows of a further feed come with no decision.
-            return of_key
-        later = self._known.loc[self._known["seq"] > decision["read_seq"], "prediction_id"]
-        of_key = of_key.filter(pc.invert(pc.is_in(of_key.column(self._id), pa.array(later, pa.string()))))
+        of_key = of_key.filter(pc.less_equal(of_key.column(COMMITTED), int(decision["read_seq"])))
         hidden = labels[labels["seq"] > decision["read_seq"]] if view.stream == VERDICTS else labels.iloc[:0]
         return self._without(of_key, hidden) if len(hidden) else of_key
 
@@ -140,12 +154,26 @@ class DecisionsOfDay:
             maturity_us = self._settings.maturity // timedelta(microseconds=1)
             withheld = blocked or self._case.labels.silence == "unknown"
             for known_us, positive in verdict_events(
-                to_us(row[f"{self._case.event.noun}_timestamp"]), read, withheld, maturity_us, to_us(learnt)
+                to_us(row[self._case.event.time]), read, withheld, maturity_us, to_us(learnt)
             ):
                 known = from_us(known_us)
                 times = {"event_timestamp": known, "created_timestamp": known}
                 kept.append({**row, **times, self._label: positive})
         return pa.Table.from_pylist(kept, schema=verdicts.schema)
+
+    def _committed(self, stream: str, events: pa.Table) -> pa.Array:
+        """The number in the log of each event, or of the decision that a verdict is about.
+
+        It is 0 for what the log of the two days does not have.
+        """
+        feeds = [feed for feed in self._case.feeds if feed.name == stream]
+        if feeds:
+            days = [self._serving.feed_events(day, feeds[0]) for day in self._days]
+            columns, log = list(feeds[0].id), to_frame(pa.concat_tables(days))
+        else:
+            columns, log = [self._id], self._known.rename(columns={"prediction_id": self._id})
+        rows = to_frame(events.select(columns)).merge(log[[*columns, "seq"]], on=columns, how="left")
+        return pa.array(rows["seq"].fillna(0).astype("int64"))
 
     @cached_property
     def _stories(self) -> dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]]:
@@ -158,7 +186,7 @@ class DecisionsOfDay:
         wanted = pa.array(self._labels[self._id].unique(), pa.string())
         learnt = self._of(self._case.event.dataset, first, wanted, [self._id, "created_timestamp"])
         columns = [self._id, "label_timestamp", self._label]
-        said = self._of(LABELS, shift(first, -horizon), wanted, columns)
+        said = self._of(self._case.labels.dataset, shift(first, -horizon), wanted, columns)
         withheld = withheld_ids(self._case, self._lake, self._serving, first, self._day)
         stories: dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]] = {
             row[self._id]: (row["created_timestamp"], row[self._id] in withheld, []) for row in learnt
@@ -176,7 +204,8 @@ class DecisionsOfDay:
             row for table in tables for row in table.filter(pc.is_in(table.column(self._id), ids)).to_pylist()
         ]
 
-    def _all_labels(self) -> pd.DataFrame:
+    @cached_property
+    def _labels(self) -> pd.DataFrame:
         """The labels of the two days with their sequence number in the log.
 
         Labels from a file have `NEVER`.
@@ -186,19 +215,20 @@ class DecisionsOfDay:
     def _labels_of(self, day: str) -> pd.DataFrame:
         columns = [self._id, self._label, "label_timestamp"]
         log = to_frame(self._serving.labels(day, self._case).select(["seq", *columns]))
-        made = self._lake.between(LABELS, day, day, validated=True)
+        made = self._lake.between(self._case.labels.dataset, day, day, validated=True)
         if self._serving.served_days(self._case, self._case.labels.dataset, [day]) or not made:
             return log
-        return to_frame(self._lake.read(LABELS, made, columns)).assign(seq=NEVER)
+        return to_frame(self._lake.read(self._case.labels.dataset, made, columns)).assign(seq=NEVER)
 
-    def _events(self, view: ViewPlan, asked: pd.DataFrame) -> pa.Table:
-        """The events of a view's stream for the keys of the decisions, as far back as its windows reach."""
-        views = [one for one in self._plan.views if one.stream == view.stream]
+    def _events(self, stream: str, asked: pd.DataFrame) -> pa.Table:
+        """The events of a stream for the keys of the decisions, as far back as the windows reach.
+
+        The column `COMMITTED` has what `_committed` gives.
+        """
+        views = [one for one in self._plan.views if one.stream == stream]
         reach = max(one.reach_us for one in views)
         first = from_us(to_us(asked["event_timestamp"].min()) - reach).date().isoformat()
-        table = self._lake.read(
-            view.stream, self._lake.between(view.stream, first, self._day, validated=True)
-        )
+        table = self._lake.read(stream, self._lake.between(stream, first, self._day, validated=True))
         mine = [
             pc.is_in(table.column(one.entity), pa.array(asked[one.asked_by].unique(), pa.string()))
             for one in views
@@ -206,7 +236,8 @@ class DecisionsOfDay:
         anyone = mine[0]
         for other in mine[1:]:
             anyone = pc.or_(anyone, other)
-        return table.filter(anyone)
+        table = table.filter(anyone)
+        return table.append_column(COMMITTED, self._committed(stream, table))
 
     def _with_keys(self, labels: pd.DataFrame) -> pd.DataFrame:
         """The labels as events at their own time, with the keys of their events."""
@@ -217,3 +248,17 @@ class DecisionsOfDay:
         return known.assign(
             event_timestamp=known["label_timestamp"], created_timestamp=known["label_timestamp"]
         ).sort_values("seq", kind="stable")
+
+
+def _by_key(events: pa.Table, entity: str, keys: pd.Series) -> _History:
+    """The events of each of the keys, as parts of one table that is sorted by key."""
+    mine = events.filter(pc.is_in(events.column(entity), pa.array(keys.unique(), pa.string())))
+    placed = mine.sort_by(entity).combine_chunks()
+    runs = pc.run_end_encode(placed.column(entity).combine_chunks())
+    ends = runs.run_ends.to_pylist()
+    starts = [0, *ends][:-1]
+    places = {
+        key: (start, end - start)
+        for key, start, end in zip(runs.values.to_pylist(), starts, ends, strict=True)
+    }
+    return lambda key: placed.slice(*places.get(key, (0, 0)) if key is not None else (0, 0))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feature_repo.times import DAY_US, HOUR_US
+
 NEIGHBOURS = 40  # merchants that a customer visits
 LOCAL_SHARE = 0.92  # of a customer's payments, the rest goes to any merchant by its popularity
 TRAVELLERS, TRAVEL_RATE = (
@@ -16,7 +18,7 @@ SPLURGES, DECLINES = (
     0.015,
     0.015,
 )  # of legitimate payments: unusually large ones, and ones that the issuer refused
-HOUR_US, DAY_US, MILLISECOND_US = 3_600_000_000, 86_400_000_000, 1_000
+MILLISECOND_US = 1_000
 WEEKDAY = np.array([0.95, 0.92, 0.95, 1.0, 1.12, 1.18, 0.88])  # Monday first; the mean is 1
 
 

@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_repo.times import DAY_US, HOUR_US
 from mlops_assets.core.data.base import SourceError
 from mlops_assets.use_cases.fraud import patterns
 from mlops_assets.use_cases.fraud.payments import PAYMENTS, REPORTS
-from mlops_assets.use_cases.fraud.population import DAY_US, HOUR_US, Population, Rows, populate
+from mlops_assets.use_cases.fraud.population import Population, Rows, populate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from feature_repo.times import DAY_US, HOUR_US
 from mlops_assets.core.data.base import ARRIVAL_DAY, MALFORMED
 from mlops_assets.use_cases.parcels.handovers import STREAMS
 
 EPOCH = date(1970, 1, 1)
-HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
 CARRIERS, DEPOTS, DESTINATIONS, VEHICLES = 6, 8, 12, 120
 WEEKDAY = np.array([1.1, 1.05, 1.0, 1.05, 1.1, 0.9, 0.8])  # Monday first; the mean is 1
 BREAK = (11, 13)  # hours of the day (UTC) of the depots' break, in which a parcel waits for the next tour

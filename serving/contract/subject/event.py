@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from serving.contract.subject.problems import BadSubject, check_name, check_once
+from serving.contract.subject.problems import (
+    RESERVED,
+    BadSubject,
+    check_column,
+    check_name,
+    check_once,
+    check_tuple,
+)
 
 Kind = Literal["id", "time", "number", "flag", "text"]  # as a feed is read by
 TEXT_LENGTH = 200  # characters of an id or a text, at most
@@ -30,7 +37,7 @@ class Number:
     kind: Literal["number"] = field(default="number", init=False)
 
     def __post_init__(self) -> None:
-        check_name("a Number", self.name)
+        check_column("a Number", self.name)
         if not -LARGEST <= self.low <= self.high <= LARGEST:
             raise BadSubject(
                 f"Number {self.name!r}: low = {self.low:.15g}, high = {self.high:.15g};"
@@ -50,7 +57,7 @@ class Flag:
     kind: Literal["flag"] = field(default="flag", init=False)
 
     def __post_init__(self) -> None:
-        check_name("a Flag", self.name)
+        check_column("a Flag", self.name)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Text:
     kind: Literal["text"] = field(default="text", init=False)
 
     def __post_init__(self) -> None:
-        check_name("a Text", self.name)
+        check_column("a Text", self.name)
 
 
 Column = Number | Flag | Text
@@ -85,7 +92,7 @@ class Key:
     nullable: bool = False
 
     def __post_init__(self) -> None:
-        check_name("a Key", self.name)
+        check_column("a Key", self.name)
 
     @property
     def joins(self) -> str:
@@ -110,6 +117,7 @@ class Feed:
 
     def __post_init__(self) -> None:
         check_name("a Feed", self.name)
+        _check_parts(f"feed {self.name!r}", self.keys, self.columns)
         if self.time != "event_timestamp":
             raise BadSubject(
                 f"feed {self.name!r}: time = {self.time!r}; the time of every feed is event_timestamp,"
@@ -118,6 +126,8 @@ class Feed:
         if not self.keys:
             raise BadSubject(f"feed {self.name!r}: without key; name the column that it is looked up by")
         check_once(f"feed {self.name!r}", self.names)
+        if not self.id:
+            raise BadSubject(f"feed {self.name!r}: id: without it all events are one; name its columns")
         if unknown := [one for one in self.id if one not in {*self.names, "event_timestamp"}]:
             raise BadSubject(f"feed {self.name!r}: id: {unknown[0]!r} is none of its columns")
 
@@ -148,11 +158,26 @@ class Event:
     believable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for what, name in (("noun", self.noun), ("dataset", self.dataset), ("id", self.id)):
-            check_name(f"Event: {what}", name)
+        check_name("Event: noun", self.noun)
+        check_name("Event: dataset", self.dataset)
+        check_column("Event: id", self.id)
+        _check_parts("Event", self.keys, self.columns)
         if not self.keys:
             raise BadSubject("Event: keys: without a key nothing has a history; name at least one")
         check_once("Event", self.names)
+        joins: dict[str, str] = {}
+        for key in self.keys:
+            for join in dict.fromkeys((key.name, key.joins)):
+                if (other := joins.setdefault(join, key.name)) != key.name:
+                    raise BadSubject(
+                        f"Event: keys: {other!r} and {key.name!r} both join {join!r}; give one of them its"
+                        " own join, and rename the join key of its views by with_join_key_map"
+                    )
+        if self.time in RESERVED or self.time in self.names:
+            raise BadSubject(
+                f"Event: noun: {self.noun!r} makes the column {self.time!r} of the verdicts, which is"
+                " taken; choose another noun"
+            )
         numbers = {column.name for column in self.columns if isinstance(column, Number)}
         if unknown := [one for one in self.believable if one not in numbers]:
             raise BadSubject(f"Event: believable: {unknown[0]!r} is no Number of the event")
@@ -161,6 +186,11 @@ class Event:
     def names(self) -> tuple[str, ...]:
         """The id, the keys, then the columns. An event's two times are no part of them."""
         return (self.id, *(key.name for key in self.keys), *(column.name for column in self.columns))
+
+    @property
+    def time(self) -> str:
+        """The column of the verdicts that says when the event happened."""
+        return f"{self.noun}_timestamp"
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -183,3 +213,9 @@ COLUMNS: dict[str, type[Column]] = {"number": Number, "flag": Flag, "text": Text
 def column_from_dict(values: dict[str, Any]) -> Column:
     """A column as `dataclasses.asdict` gave it."""
     return COLUMNS[values["kind"]](**{name: value for name, value in values.items() if name != "kind"})
+
+
+def _check_parts(place: str, keys: object, columns: object) -> None:
+    """Raise `BadSubject` where a stream's keys are no Keys or its columns no columns."""
+    check_tuple(f"{place}: keys", keys, Key)
+    check_tuple(f"{place}: columns", columns, *COLUMNS.values())

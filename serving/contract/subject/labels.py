@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from serving.contract.subject.problems import BadSubject, check_name
+from serving.contract.subject.problems import BadSubject, check_column, check_name
 
 Silence = Literal["negative", "unknown"]
 WORD = re.compile(r"[^\W\d_]([\w '-]{0,39}\w)?")  # For sentences, tables and names of columns.
@@ -36,7 +36,7 @@ class Labels:
     withheld_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_name("Labels: name", self.name)
+        check_column("Labels: name", self.name)
         check_name("Labels: dataset", self.dataset)
         for what in ("positive", "negative", "positives"):
             word = getattr(self, what)

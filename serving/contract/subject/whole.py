@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Any
 from serving.contract.subject.decisions import Costs, Decisions
 from serving.contract.subject.event import Event, Feed, Key, Number, column_from_dict
 from serving.contract.subject.labels import Labels
-from serving.contract.subject.problems import BadSubject, check_name, check_once
+from serving.contract.subject.problems import BadSubject, check_column, check_name, check_once
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Bands:
     edges: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if list(self.edges) != sorted(set(self.edges)) or not self.edges:
-            raise BadSubject(f"Bands {self.column!r}: edges = {self.edges}: at least one, ascending")
+        ascending = list(self.edges) == sorted(set(self.edges))
+        if not (self.edges and ascending and all(map(math.isfinite, self.edges))):
+            raise BadSubject(f"Bands {self.column!r}: edges = {self.edges}: at least one number, ascending")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Subject:
 
     def __post_init__(self) -> None:
         check_name("the use case", self.name)
-        check_name("score", self.score)
+        check_column("score", self.score)
         check_once(
             "feeds and datasets", (self.event.dataset, self.labels.dataset, *(f.name for f in self.feeds))
         )
@@ -82,6 +84,10 @@ class Subject:
             raise BadSubject(
                 f"Labels: name: {self.labels.name!r} is a column of the event; a label is known later"
             )
+        if self.score in (*self.event.names, self.labels.name):
+            raise BadSubject(f"score: {self.score!r} is a column of the event or its label")
+        if self.labels.name == self.event.time:
+            raise BadSubject(f"Labels: name: {self.labels.name!r} is a column of the verdicts")
         if self.decisions.value is not None and self.decisions.value not in self._numbers:
             raise BadSubject(f"Decisions: value: {self.decisions.value!r} is no Number of the event")
         if unknown := [one for one in self.labels.withheld_by if one not in set(self.decisions)]:

@@ -6,7 +6,9 @@ finite number or a moment that is beyond a bound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
@@ -20,7 +22,10 @@ from serving.messages import BadInput, Conflict, NoModel, UnknownStream
 from serving.metrics import Metrics
 from serving.store.base import StoreBusy
 
-RETRY_AFTER_S = "1"
+RETRY_AFTER = {"Retry-After": "1"}  # seconds
+BODY = ("body",)
+# A body of two thousand wrong numbers does not deserve an answer of two thousand lines.
+MOST_PROBLEMS = 20
 _TIME = 'expected a time with its zone, such as "2026-03-01T10:00:00Z"'
 # By pydantic's name of the problem. Pydantic's own message names types, and gives no example.
 EXPECTED = {
@@ -37,6 +42,84 @@ EXPECTED = {
     "model_type": "expected an object, such as {...}",
     "extra_forbidden": "there is no such field; leave it out",
 }
+REFUSED = (
+    ValidationError, RequestValidationError, BadInput, Conflict, UnknownStream, NoModel, StoreBusy,
+    BodyTooLarge, HTTPException,
+)  # fmt: skip
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a request, or a row of a batch, is refused.
+
+    `detail` has the type, the place and the message of each problem. `counted` is one of
+    `serving.metrics.REFUSALS`, or empty for what is not counted.
+    """
+
+    status: int
+    detail: Sequence[Mapping[str, object]]
+    counted: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, metrics: Metrics) -> Response:
+        """The refusal as a response. It is counted."""
+        self.count(metrics)
+        return json_response({"detail": self.detail}, self.status, dict(self.headers))
+
+    def count(self, metrics: Metrics) -> None:
+        """Count the refusal by its kind."""
+        if self.counted:
+            metrics.refused[self.counted].inc()
+
+
+def refusal_of(error: Exception, body: Place = BODY) -> Refusal:
+    """How an error of `REFUSED` is told. `body` is the place of what was asked in the request."""
+    match error:
+        case ValidationError():
+            return _invalid(error, body)
+        case BadInput():
+            detail = [_problem(error.kind, (*body, *error.field), error.message)]
+            return Refusal(422, detail, error.kind)
+        case Conflict():
+            return Refusal(409, [_problem("conflict", (*body, "prediction_id"), str(error))], "conflict")
+        case NoModel():
+            return unavailable("no_model", str(error), "no_model")
+        case StoreBusy():
+            return unavailable("store_busy", str(error), "store")
+        case UnknownStream():
+            return Refusal(404, [_problem("unknown_stream", ("path", "name"), str(error))])
+        case BodyTooLarge():
+            detail = [_problem("too_large", BODY, str(error))]
+            return Refusal(413, detail, "too_large", {"Connection": "close"})
+        case RequestValidationError():
+            return Refusal(422, [_problem(p["type"], p["loc"], p["msg"]) for p in error.errors()])
+        case HTTPException():
+            detail = [_problem("http_error", (), str(error.detail))]
+            return Refusal(error.status_code, detail, headers=error.headers or {})
+        case _:
+            raise TypeError(f"{error!r} is no refusal") from error
+
+
+def unavailable(kind: str, message: str, counted: str = "") -> Refusal:
+    """A 503 that says when to come again."""
+    return Refusal(503, [_problem(kind, (), message)], counted, RETRY_AFTER)
+
+
+def add_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer each error of the service with its status, and count it."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        return refusal_of(error).response(metrics)
+
+    for kind in REFUSED:
+        app.add_exception_handler(kind, refused)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        detail = [_problem("internal", (), "internal error; the log of the service says more")]
+        return Refusal(500, detail).response(metrics)
 
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -44,77 +127,16 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
-def refusal(
-    status: int, kind: str, where: Sequence[str | int], message: str, headers: dict[str, str] | None = None
-) -> Response:
-    """A refusal with one problem: its type, its place in the request, and what is wrong."""
-    return json_response({"detail": [{"type": kind, "loc": list(where), "msg": message}]}, status, headers)
+def _invalid(error: ValidationError, body: Place) -> Refusal:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    if problems[0]["type"] == "json_invalid":
+        return Refusal(400, [_problem("json_invalid", body, problems[0]["msg"])], "json_invalid")
+    detail = [
+        _problem(p["type"], (*body, *p["loc"]), EXPECTED.get(p["type"], p["msg"]))
+        for p in problems[:MOST_PROBLEMS]
+    ]
+    return Refusal(422, detail, "invalid")
 
 
-def _problem(kind: str, where: Sequence[str | int], message: str) -> dict[str, object]:
-    return {"type": kind, "loc": list(where), "msg": EXPECTED.get(kind, message)}
-
-
-def unavailable(kind: str, message: str) -> Response:
-    """A 503 that says when to come again."""
-    return refusal(503, kind, (), message, {"Retry-After": RETRY_AFTER_S})
-
-
-def add_handlers(app: FastAPI, metrics: Metrics) -> None:
-    """Answer each error of the service with its status, and count it."""
-
-    @app.exception_handler(ValidationError)
-    async def invalid(request: Request, error: ValidationError) -> Response:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        kind = "json_invalid" if problems[0]["type"] == "json_invalid" else "invalid"
-        metrics.refused[kind].inc()
-        if kind == "json_invalid":
-            return refusal(400, "json_invalid", ("body",), problems[0]["msg"])
-        # A body of two thousand wrong numbers does not deserve an answer of two thousand lines.
-        return json_response(
-            {"detail": [_problem(p["type"], ["body", *p["loc"]], p["msg"]) for p in problems[:20]]}, 422
-        )
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid_parameters(request: Request, error: RequestValidationError) -> Response:
-        return json_response(
-            {"detail": [{"type": p["type"], "loc": list(p["loc"]), "msg": p["msg"]} for p in error.errors()]},
-            422,
-        )
-
-    @app.exception_handler(BadInput)
-    async def bad_input(request: Request, error: BadInput) -> Response:
-        metrics.refused[error.kind].inc()
-        return refusal(422, error.kind, ("body", *error.field), error.message)
-
-    @app.exception_handler(Conflict)
-    async def conflict(request: Request, error: Conflict) -> Response:
-        metrics.refused["conflict"].inc()
-        return refusal(409, "conflict", ("body", "prediction_id"), str(error))
-
-    @app.exception_handler(UnknownStream)
-    async def unknown_stream(request: Request, error: UnknownStream) -> Response:
-        return refusal(404, "unknown_stream", ("path", "name"), str(error))
-
-    @app.exception_handler(NoModel)
-    async def no_model(request: Request, error: NoModel) -> Response:
-        metrics.refused["no_model"].inc()
-        return unavailable("no_model", str(error))
-
-    @app.exception_handler(StoreBusy)
-    async def store_busy(request: Request, error: StoreBusy) -> Response:
-        metrics.refused["store"].inc()
-        return unavailable("store_busy", str(error))
-
-    @app.exception_handler(BodyTooLarge)
-    async def too_large(request: Request, error: BodyTooLarge) -> Response:
-        metrics.refused["too_large"].inc()
-        return refusal(413, "too_large", ("body",), str(error), {"Connection": "close"})
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        return refusal(error.status_code, "http_error", (), str(error.detail), dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        return refusal(500, "internal", (), "internal error; the log of the service says more")
+def _problem(kind: str, where: Sequence[Any], message: str) -> dict[str, object]:
+    return {"type": kind, "loc": list(where), "msg": message}

@@ -6,78 +6,58 @@ Handlers are async and do short work, because a thread pool would cost a quarter
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic.json_schema import models_json_schema
-from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from serving.contract.subject import Subject
 from serving.messages import NoModel
 from serving.metrics import STREAM_EVENTS
+from serving.protocols.native.documentation import REFUSALS, content, document
 from serving.protocols.native.error_responses import json_response, unavailable
-from serving.protocols.native.schemas import (
-    ErrorResponse,
-    HealthResponse,
-    StreamResponse,
-)
+from serving.protocols.native.patience import patiently
+from serving.protocols.native.plain_routes import ByPath, Plain
+from serving.protocols.native.predictions import prediction_handlers
+from serving.protocols.native.schemas import ErrorResponse, HealthResponse, StreamResponse
 from serving.protocols.native.wire import Wire, wire_of
 from serving.service import Service
-from serving.store.base import StoreBusy
 
 ROWS_AT_ONCE = 20  # About 2 ms of work. Then other requests get their turn.
-RETRY_EVERY_S = 0.002
-COMPONENTS = "#/components/schemas/{model}"
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    code: {"model": ErrorResponse} for code in (400, 409, 413, 415, 422, 503)
-}
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
-    """Add the routes to the application itself. A router between would cost every request another match."""
-    plane, metrics = service.plane, service.metrics
-    _document_bodies(app, lambda: service.plane.subject)
+    """Add the routes: those of predictions as plain routes, the others as routes of the framework."""
+    plane, metrics, deadline_s = service.plane, service.metrics, service.settings.limits.store_deadline_s
+
+    served: tuple[Subject, Wire] | None = None
 
     def wire() -> Wire:
         """The messages of the use case that is served."""
+        nonlocal served
         if (subject := plane.subject) is None:
             raise NoModel("no model is loaded yet")
-        if not metrics.decisions:
+        if (
+            served is None or served[0] is not subject
+        ):  # A subject's hash costs more than a request's parsing.
             metrics.know_decisions(subject.decisions)
-        return wire_of(subject)
+            served = subject, wire_of(subject)
+        return served[1]
 
-    @app.post("/predict", responses={**_answers("PredictResponse"), **REFUSALS}, tags=["predictions"])
-    async def predict(request: Request) -> Response:
-        """Score an event against its history, or a ready-made vector.
+    handlers = prediction_handlers(service, wire)
+    plain = [Route(path, Plain(handler, metrics), methods=["POST"]) for path, handler in handlers.items()]
+    app.routes.extend(plain)
+    app.add_middleware(ByPath, routes=plain)
+    document(app, handlers, lambda: plane.subject)
 
-        A repeated id gets its stored answer; with another payload, 409.
-        """
-        messages = wire()
-        asked: Any = messages.request.model_validate_json(await request.body())
-        if (scored := messages.scored(asked)) is not None:
-            answer = await _patiently(lambda: plane.predict_event(scored), service, request)
-        else:
-            features = asked.features or {}
-            answer = await _patiently(
-                lambda: plane.predict_features(features, asked.prediction_id), service, request
-            )
-        if answer.repeated:
-            metrics.repeats.inc()
-        else:
-            metrics.decisions[answer.decision].inc()
-            metrics.freshness(answer.freshness)
-            if answer.degraded:
-                metrics.degraded.inc()
-        return json_response(messages.shown(answer))
-
-    @app.post("/labels", responses={**_answers("LabelsResponse"), **REFUSALS}, tags=["labels"])
+    @app.post("/labels", responses={200: content("LabelsResponse"), **REFUSALS}, tags=["labels"])
     async def labels(request: Request) -> Response:
         """Report what became known of events.
 
@@ -85,7 +65,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """
         messages = wire()
         given = messages.labels(messages.labels_request.model_validate_json(await request.body()))
-        await _patiently(lambda: plane.check_labels(given), service, request)
+        await patiently(partial(plane.check_labels, given), deadline_s, request.is_disconnected)
         receipts = await _in_parts(given, lambda part: plane.add_labels(part, checked=True), service)
         counts = {
             "accepted": sum(not r.duplicate for r in receipts),
@@ -109,7 +89,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """
         messages = wire()
         given = messages.events(name, messages.stream(name).model_validate_json(await request.body()))
-        await _patiently(lambda: plane.check_events(name, given), service, request)
+        await patiently(partial(plane.check_events, name, given), deadline_s, request.is_disconnected)
         receipts = await _in_parts(given, lambda part: plane.add_events(name, part, checked=True), service)
         counts = {
             total: sum(one.outcome == outcome for one in receipts)
@@ -157,9 +137,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def ready() -> Response:
         """There is a model, and the service is not shutting down."""
         if service.draining:
-            return unavailable("draining", "the service is shutting down")
+            return unavailable("draining", "the service is shutting down").response(metrics)
         if service.follower.current is None:
-            return unavailable("no_model", service.follower.trouble)
+            return unavailable("no_model", service.follower.trouble).response(metrics)
         return json_response({"status": "ready"})
 
     @app.get("/metrics", tags=["health"])
@@ -177,67 +157,6 @@ async def _in_parts(
     receipts: list[Result] = []
     for start in range(0, len(given), ROWS_AT_ONCE):
         part = given[start : start + ROWS_AT_ONCE]
-        receipts += await _patiently(lambda part=part: add(part), service)  # type: ignore[misc]
+        receipts += await patiently(partial(add, part), service.settings.limits.store_deadline_s)
         await asyncio.sleep(0)
     return receipts
-
-
-async def _patiently(work: Callable[[], Result], service: Service, request: Request | None = None) -> Result:
-    """Wait for the lock of the store up to the deadline. Other requests go on while this one waits.
-
-    With `request`, wait no longer than its client does. `StoreBusy` at the deadline.
-    """
-    deadline = time.monotonic() + service.settings.limits.store_deadline_s
-    while True:
-        try:
-            return work()
-        except StoreBusy:
-            if request is not None and await request.is_disconnected():
-                raise ClientDisconnect from None
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(RETRY_EVERY_S)
-
-
-def _answers(model: str) -> dict[int | str, dict[str, Any]]:
-    """The answer's schema for the documentation, by the name of a model of `Wire`."""
-    schema = {"$ref": COMPONENTS.format(model=model)}
-    return {200: {"description": "Successful Response", "content": {"application/json": {"schema": schema}}}}
-
-
-def _document_bodies(app: FastAPI, subject: Callable[[], Subject | None]) -> None:
-    """Add the messages of the use case to the documentation, once a release is served.
-
-    FastAPI does not know the bodies, because pydantic parses them straight from the bytes.
-    """
-    without_bodies = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = without_bodies()
-        if (served := subject()) is None:
-            return document
-        wire = wire_of(served)
-        _, models = models_json_schema(
-            [
-                (wire.request, "validation"),
-                (wire.labels_request, "validation"),
-                (wire.response, "serialization"),
-                (wire.labels_response, "serialization"),
-                *((model, "validation") for model in wire.streams.values()),
-            ],
-            ref_template=COMPONENTS,
-        )
-        document["components"]["schemas"].update(models["$defs"])
-        bodies = {
-            "/predict": [wire.request],
-            "/labels": [wire.labels_request],
-            "/streams/{name}": list(wire.streams.values()),
-        }
-        for route, bodies_of in bodies.items():
-            refs = [{"$ref": COMPONENTS.format(model=model.__name__)} for model in bodies_of]
-            schema: Any = refs[0] if len(refs) == 1 else {"oneOf": refs} if refs else {}
-            body = {"required": True, "content": {"application/json": {"schema": schema}}}
-            document["paths"][route]["post"]["requestBody"] = body
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

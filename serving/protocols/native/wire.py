@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from feature_repo.times import to_us
 from serving.contract.records import Answer
 from serving.contract.subject import Event, Feed, Subject
 from serving.contract.subject.event import Column
-from serving.messages import FeedEvent, Label, LabelReceipt, ScoredEvent, UnknownStream
+from serving.messages import FeedEvent, Label, LabelReceipt, ReadyVector, ScoredEvent, UnknownStream
+from serving.protocols.native.request_reader import RequestReader, rows_of
 from serving.protocols.native.schemas import (
+    MAX_ROWS,
     AnswerBase,
+    BatchBase,
     Countable,
     Id,
     LabelsBase,
     PredictBase,
+    RowRefused,
     Strict,
     Time,
     Word,
@@ -38,14 +44,41 @@ class Wire:
         self.labels_request = _labels_model(subject)
         self.response = _answer_model(subject)
         self.labels_response = _receipts_model(subject.event)
+        self.batch_request, self.batch_response = _batch_models(self.request, self.response)
         self.streams = {feed.name: _stream_model(feed) for feed in subject.feeds}
         self._feeds = {feed.name: feed.names for feed in subject.feeds}
+        self._reader = RequestReader(subject.event)
 
-    def scored(self, request: BaseModel) -> ScoredEvent | None:
-        """The event of a request; None where it brings a ready-made vector."""
+    def asked(self, body: bytes) -> ScoredEvent | ReadyVector:
+        """What a request for a prediction asks for. `ValidationError` says what is wrong, and where."""
+        if (read := self._reader.read(body)) is not None:
+            return read
+        return self.asked_of(self.request.model_validate_json(body))
+
+    def asked_in_rows(self, body: bytes) -> list[ScoredEvent | ReadyVector | ValidationError]:
+        """What each row of a batch asks for, or what is wrong with the row.
+
+        `ValidationError` is raised where the body is no batch.
+        """
+        asked: list[ScoredEvent | ReadyVector | ValidationError] = []
+        for row in self._rows(body):
+            try:
+                asked.append(self.asked(row))
+            except ValidationError as error:
+                asked.append(error)
+        return asked
+
+    def _rows(self, body: bytes) -> Sequence[bytes]:
+        if (rows := rows_of(body)) is not None:
+            return rows
+        # A NaN is no JSON, but pydantic parses it. So it refuses one row, and not the batch.
+        return [json.dumps(row).encode() for row in BatchBase.model_validate_json(body).rows]
+
+    def asked_of(self, request: Any) -> ScoredEvent | ReadyVector:
+        """What a request asks for, read by its model."""
         given = getattr(request, self._event.noun)
         if given is None:
-            return None
+            return ReadyVector(request.features, request.prediction_id)
         created = given.created_timestamp
         return ScoredEvent(
             getattr(given, self._event.id),
@@ -161,6 +194,16 @@ def _request_model(event: Event, event_in: type[BaseModel]) -> type[BaseModel]:
         __validators__=cast("Any", {"one_of_two": model_validator(mode="after")(one_of_two)}),
         **cast("Any", {event.noun: (event_in | None, None)}),
     )
+
+
+def _batch_models(
+    request: type[BaseModel], response: type[BaseModel]
+) -> tuple[type[BaseModel], type[BaseModel]]:
+    rows = Annotated[list[request], Field(min_length=1, max_length=MAX_ROWS)]  # type: ignore[valid-type]
+    asked = create_model("PredictBatchRequest", __base__=BatchBase, **cast("Any", {"rows": (rows, ...)}))
+    answered = create_model("RowAnswered", __base__=response, **cast("Any", {"status": (Literal[200], ...)}))
+    either = list[answered | RowRefused]  # type: ignore[valid-type]
+    return asked, create_model("PredictBatchResponse", **cast("Any", {"rows": (either, ...)}))
 
 
 def _labels_model(subject: Subject) -> type[BaseModel]:

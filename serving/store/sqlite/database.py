@@ -66,21 +66,20 @@ def open_read_only(file: Path, table: str = "decisions") -> Iterator[sqlite3.Con
     if not file.exists():
         yield None
         return
-    connection = sqlite3.connect(
-        f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=READING_TIMEOUT_S, isolation_level=None
-    )
+    place = f"{file.resolve().as_uri()}?mode=ro"
     try:
-        version_of(connection)
-        exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-        yield connection if exists else None
+        with contextlib.closing(
+            sqlite3.connect(place, uri=True, timeout=READING_TIMEOUT_S, isolation_level=None)
+        ) as connection:
+            version_of(connection)
+            exists = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+            yield connection if exists else None
     except sqlite3.DatabaseError as error:
         raise BadStore(f"{file.name} cannot be read ({error})") from error
-    finally:
-        connection.close()
 
 
 def store_error(error: sqlite3.Error) -> StoreError:
-    """What an error of SQLite means for who uses the store."""
+    """The store's own error for an error of SQLite."""
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy("the online store is locked")
     return StoreError(f"serving.db: {error}")
@@ -88,7 +87,7 @@ def store_error(error: sqlite3.Error) -> StoreError:
 
 @contextlib.contextmanager
 def named_errors() -> Iterator[None]:
-    """Errors of SQLite leave as those of the store."""
+    """Raise the errors of SQLite as errors of the store."""
     try:
         yield
     except sqlite3.Error as error:

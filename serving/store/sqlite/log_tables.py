@@ -1,4 +1,4 @@
-"""The tables of the service's log, and what earlier versions of the file lacked.
+"""The tables of the service's log, and the migrations from earlier versions of the file.
 
 The columns of decisions and labels follow from the use case, whose subject stands in the file. Earlier files
 have no subject, and belong to `BEFORE`. The log shares `serving.db` with the online state, so that a
@@ -176,11 +176,14 @@ def _stored(connection: sqlite3.Connection) -> Subject | None:
         row = connection.execute("SELECT subject FROM use_case").fetchone()
     except sqlite3.OperationalError:  # The table is not there yet.
         return None
-    return Subject.from_dict(json.loads(row[0])) if row else None
+    try:
+        return Subject.from_dict(json.loads(row[0])) if row else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadStore(f"serving.db: its use case on record cannot be read ({error!r})") from error
 
 
 def version_of(connection: sqlite3.Connection) -> int:
-    """The version of the file's tables; 0 for an empty file, `BadStore` for a version of later."""
+    """The version of the file's tables; 0 for an empty file, `BadStore` for a newer version."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 0 <= version <= SCHEMA_VERSION:
         raise BadStore(f"serving.db has schema version {version}, this platform knows {SCHEMA_VERSION}")

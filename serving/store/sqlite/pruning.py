@@ -17,7 +17,8 @@ ROWS_A_COMMIT = 10
 # Where event time moves on faster than old events are deleted, the rows of a commit grow with each day that
 # is behind. 5 ms.
 MOST_ROWS_A_COMMIT = 100
-# So many events have to be as new. A handful of events with a wrong date must not cost the history.
+# A moment is believed once so many events have reached it. Otherwise a few events with a wrong date would
+# delete the history.
 BEFORE_FORGETTING = 100
 
 

@@ -1,4 +1,4 @@
-"""A rebuild of the online state in the service's file, and what the log says of it."""
+"""A rebuild of the online state in the service's file, with the replay of the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from serving.store.sqlite.log_tables import create_tables
 
 BUSY_TIMEOUT_S = 60.0
 PAUSE_S = 0.001  # Between two small commits, so that a waiting request gets the lock.
-# More often, and the disk is waited for. Less often, and the WAL grows for as long as the rebuild takes.
+# With more checkpoints the rebuild waits for the disk. With fewer, the WAL grows until the rebuild ends.
 COMMITS_A_CHECKPOINT = 50
 # The cache holds the tables that are being filled; `_Pause` does the checkpoints.
 PRAGMAS = (
@@ -44,7 +44,7 @@ class SqliteStateRebuild(OnlineRebuild):
             self._log.keep_waiting(labels)
 
     def replay(self, since_us: int, maturity_us: int) -> int:
-        """The log says again what the old state should have known, in case it did not."""
+        """In small commits. Events that the state has already are not changed."""
         state, replayed = self.serving(), 0
         steps = self._rules.replay(self._log, state, since_us, maturity_us)
         while True:

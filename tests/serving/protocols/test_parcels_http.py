@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from http_kit import Door
 from parcel_kit import PARCELS, parcels_plan, parcels_release
-
-from serving.app import create_app
-from serving.contract.scorers.lightgbm import Scorer
-from serving.releases import Champion
-from serving.settings import ServingSettings
-from serving.store.opening import serving_log
 
 PARCEL: dict[str, Any] = {
     "parcel_id": "p1",
@@ -30,35 +22,12 @@ PARCEL: dict[str, Any] = {
 ROADS = {"depot": "north", "event_timestamp": "2018-04-01T09:00:00Z", "congestion": 0.5, "temperature_c": 4.0}
 
 
-class Door:
-    """The application in this process, with a champion and without a registry."""
-
-    def __init__(self, home: Path) -> None:
-        release = parcels_release(parcels_plan(), review=0.0)
-        settings = ServingSettings(home, use_case="parcels", clock="event")
-        self.app = create_app(settings)
-        self.service, self.log = self.app.state.service, serving_log(settings.database)
-        scorer = Scorer(release.model_text, release.calibrator)
-        self.champion = Champion("1", "d" * 64, release, scorer)
-
-    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def asked() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(asked())
-
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return self.ask("POST", path, json=body)
-
-
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    made = Door(tmp_path_factory.mktemp("parcels"))
+    made = Door(tmp_path_factory.mktemp("parcels"), parcels_release(parcels_plan(), review=0.0))
     assert made.post("/predict", parcel=PARCEL).status_code == 503
     assert made.post("/streams/road_conditions", events=[ROADS]).status_code == 503
-    made.service.follower.current = made.champion
+    made.promote()
     yield made
     made.service.plane.close()
 

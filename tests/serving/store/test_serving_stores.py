@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -31,7 +32,7 @@ from serving.store.base import (
     StoreBusy,
     StoreError,
 )
-from serving.store.log_columns import decision_columns, feed_columns, label_columns
+from serving.store.log_columns import decision_columns, feed_columns, label_columns, receipt_columns
 from serving.store.opening import serving_log, serving_store, state_rebuild
 
 (ROADS,) = PARCELS.feeds
@@ -342,11 +343,42 @@ def test_a_day_is_read_in_its_columns(opened: Opened) -> None:
     assert opened.log.served_days(PARCELS, "labels", []) == set()
 
 
+def test_a_receipt_is_found_by_its_id_with_its_reasons(opened: Opened) -> None:
+    with opened.store.one_commit():
+        for number in range(1, 601):
+            opened.decide(number)
+    asked = [f"p{number}" for number in range(600, 0, -1)]
+    receipts = opened.log.receipts(PARCELS, [*asked, "nobody's"])
+    assert receipts.schema == receipt_columns(PARCELS)
+    assert receipts["prediction_id"].to_pylist() == asked[::-1], "in commit order"
+    assert json.loads(receipts["reasons"][0].as_py()) == [
+        {"feature": "a", "value": 1.5, "contribution": 0.25}
+    ]
+    assert opened.log.receipts(PARCELS, []).num_rows == 0
+
+
+def test_a_sample_of_decisions_is_spread_over_the_log_and_always_the_same(opened: Opened) -> None:
+    with opened.store.one_commit():
+        for number in range(1, 401):
+            opened.decide(number, START_US + (number > 300) * DAY_US)
+    every = [f"p{number}" for number in range(1, 401)]
+    assert opened.log.decision_ids(PARCELS) == opened.log.decision_ids(PARCELS, sample=1_000) == every
+    assert opened.log.decision_ids(PARCELS, SECOND) == every[300:]
+    chosen = opened.log.decision_ids(PARCELS, FIRST, 30)
+    assert chosen == opened.log.decision_ids(PARCELS, FIRST, 30)
+    places = [every.index(one) for one in chosen]
+    assert places == sorted(places)
+    assert [sum(place // 100 == part for place in places) for part in range(4)] == [10, 10, 10, 0]
+    assert opened.log.decision_ids(PARCELS, "2018-05-01", 30) == []
+
+
 @pytest.mark.parametrize("name", STORES)
 def test_a_store_that_no_service_made_reads_as_empty_and_is_not_made(name: str, tmp_path: Path) -> None:
     log = STORES[name].read(tmp_path)
     assert log.subject() is None
     assert log.decisions(FIRST, PARCELS).schema == decision_columns(PARCELS)
+    assert log.receipts(PARCELS, ["p1"]).schema == receipt_columns(PARCELS)
+    assert log.decision_ids(PARCELS) == []
     assert log.labels(FIRST, PARCELS).num_rows == log.feed_events(FIRST, ROADS).num_rows == 0
     assert log.served_days(PARCELS, ROADS.name) == log.served_days(PARCELS, STREAM, [FIRST]) == set()
     assert (log.measured("7", 0).scored, log.position(), log.agreed_us(STREAM)) == (0, Position(0, 0, 0), 0)
@@ -374,6 +406,8 @@ def test_a_log_belongs_to_the_use_case_that_was_held_first(opened: Opened, plan:
         lambda: opened.store.hold(BEFORE, plan),
         lambda: opened.log.decisions(FIRST, BEFORE),
         lambda: opened.log.labels(FIRST, BEFORE),
+        lambda: opened.log.receipts(BEFORE, ["p1"]),
+        lambda: opened.log.decision_ids(BEFORE),
         lambda: opened.log.served_days(BEFORE, "transactions"),
     ):
         with pytest.raises(BadStore, match="holds decisions of the use case 'parcels', not of 'fraud'"):
