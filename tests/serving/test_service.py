@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,11 @@ from serving_kit import paid
 
 from feature_repo.online.base import OnlineState
 from serving.champion_registry import Named
+from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
 from serving.service import Service
 from serving.settings import ServingSettings
-from serving.store.base import StoreError
+from serving.store.base import Position, StoreError
 from serving.store.sqlite.writing import SqliteServingStore
 
 
@@ -26,6 +30,13 @@ class NoRegistry:
 
     def download(self, named: Named, into: Path) -> Path:
         raise AssertionError("there is nothing to fetch")
+
+
+class Failing(Scorer):
+    """Has no score for some vectors."""
+
+    def score_one(self, values: Sequence[float]) -> float:
+        return math.nan
 
 
 def service_of(home: Path) -> Service:
@@ -49,6 +60,17 @@ def test_a_swap_makes_no_request_wait_for_a_warm_up(tmp_path: Path, champion: Ch
     service._warm_up(champion)
     with pytest.raises(StoreError, match="no release is held"):
         state_of(service)
+    service.plane.close()
+
+
+def test_a_model_that_fails_for_an_event_of_nobody_serves_all_the_same(
+    tmp_path: Path, champion: Champion, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = service_of(tmp_path)
+    failing = Failing(champion.release.model_text, champion.release.calibrator)
+    service._warm_up(replace(champion, scorer=failing))
+    assert "serves without having been warmed up: ValueError" in caplog.text
+    assert service.plane.between_requests(lambda store: store.position()) == Position(0, 0, 0)
     service.plane.close()
 
 
