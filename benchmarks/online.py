@@ -41,7 +41,7 @@ MATURITY_US = 7 * DAY_US
 PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = NORMAL",
-    "wal_autocheckpoint = 20000",
+    "wal_autocheckpoint = 100000",
     "mmap_size = 1073741824",
 )  # as the service opens its file
 

@@ -24,7 +24,7 @@ from serving.data_plane import DataPlane
 from serving.metrics import Metrics
 from serving.releases import Champion, Follower
 from serving.settings import ServingSettings
-from serving.store.base import ServingStore, StoreError
+from serving.store.base import ServingStore
 from serving.store.opening import serving_store
 from serving.store.upkeep import Upkeep, state_check
 
@@ -87,11 +87,17 @@ class Service:
         return champion.release if champion else None
 
     def _warm_up(self, champion: Champion) -> None:
-        """Where the store is busy, the first request is slower. That is no reason against the release."""
+        """Before the first release serves. A swap finds the service warm, and requests must not wait for it.
+
+        Where it fails, the first request is slower. That is no reason against a release whose golden rows
+        were right: the store may be busy, or the model may fail for an event of nobody.
+        """
+        if self.follower.current is not None:
+            return
         try:
             self.plane.warm_up(champion)
-        except StoreError as error:
-            log.warning("version %s serves without having been warmed up: %s", champion.version, error)
+        except Exception as error:
+            log.warning("version %s serves without having been warmed up: %r", champion.version, error)
 
     def _between_requests(self, work: Callable[[ServingStore], Result]) -> Result:
         """On the loop, where requests are answered. A thread would compete with them for the store."""

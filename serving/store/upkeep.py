@@ -7,12 +7,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol, TypeVar
 
 from serving.contract.bundle import Release
 from serving.store.base import BadStore, ServingStore, StoreBusy, StoreError
-from serving.store.version_counts import VersionCounts
+from serving.store.version_counts import Counts, VersionCounts
 
 STEP_EVERY_S = 0.02
 ROUND_EVERY_S = 0.5  # Counts are written, and what no window reaches is looked for.
@@ -131,7 +130,12 @@ class Upkeep:
         try:
             self._steps(store)
         finally:
-            self._counts.write(partial(store.add_measured, time.time_ns() // 1_000))
+            self._counts.write(self._add_measured)
+
+    def _add_measured(self, counts: Counts) -> None:
+        """Between two requests, too: where they write without a pause, this thread would wait for seconds."""
+        now_us = time.time_ns() // 1_000
+        self._between(lambda used: used.add_measured(now_us, counts))
 
     def _steps(self, store: ServingStore) -> None:
         on_duty, forgets = store.on_duty(), True

@@ -22,7 +22,7 @@ from serving.store.sqlite.database import store_error
 # A pass should move so many pages (4 MB). With fewer, the disk is waited for too often. With more, the pages
 # of the next pass come from the disk again.
 PAGES_A_PASS = 1_000
-SOONEST_S, LATEST_S = 0.02, 1.0  # Between two passes.
+SOONEST_S, LATEST_S = 0.02, 0.5  # Between two passes.
 # The WAL begins again from so many pages on (100 MB): a request writes 15 pages, so not one in a thousand
 # waits for it.
 BEGIN_AGAIN_PAGES = 25_000

@@ -1,0 +1,109 @@
+"""The parts of a service together, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from serving_kit import paid
+
+from feature_repo.online.base import OnlineState
+from serving.champion_registry import Named
+from serving.contract.scorers.lightgbm import Scorer
+from serving.releases import Champion
+from serving.service import Service
+from serving.settings import ServingSettings
+from serving.store.base import Position, StoreError
+from serving.store.sqlite.writing import SqliteServingStore
+
+
+class NoRegistry:
+    """Names no champion."""
+
+    def champion(self) -> Named | None:
+        return None
+
+    def download(self, named: Named, into: Path) -> Path:
+        raise AssertionError("there is nothing to fetch")
+
+
+class Failing(Scorer):
+    """Has no score for some vectors."""
+
+    def score_one(self, values: Sequence[float]) -> float:
+        return math.nan
+
+
+def service_of(home: Path) -> Service:
+    return Service(ServingSettings(home, clock="event"), NoRegistry())
+
+
+def state_of(service: Service) -> OnlineState:
+    return service.plane.between_requests(lambda store: store.state)
+
+
+def test_the_first_release_is_warmed_up(tmp_path: Path, champion: Champion) -> None:
+    service = service_of(tmp_path)
+    service._warm_up(champion)
+    assert state_of(service).count("transactions") == 0
+    service.plane.close()
+
+
+def test_a_swap_makes_no_request_wait_for_a_warm_up(tmp_path: Path, champion: Champion) -> None:
+    service = service_of(tmp_path)
+    service.follower.current = champion
+    service._warm_up(champion)
+    with pytest.raises(StoreError, match="no release is held"):
+        state_of(service)
+    service.plane.close()
+
+
+def test_a_model_that_fails_for_an_event_of_nobody_serves_all_the_same(
+    tmp_path: Path, champion: Champion, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = service_of(tmp_path)
+    failing = Failing(champion.release.model_text, champion.release.calibrator)
+    service._warm_up(replace(champion, scorer=failing))
+    assert "serves without having been warmed up: ValueError" in caplog.text
+    assert service.plane.between_requests(lambda store: store.position()) == Position(0, 0, 0)
+    service.plane.close()
+
+
+def test_a_store_that_is_busy_is_no_reason_against_a_release(tmp_path: Path, champion: Champion) -> None:
+    service = service_of(tmp_path)
+    service.plane.warm_up(champion)
+    other = SqliteServingStore(service.settings.database)
+    other.hold(champion.release.subject, champion.release.plan)
+    with other.one_commit():
+        service._warm_up(champion)
+    other.close()
+    service.plane.close()
+
+
+def test_the_housekeeping_works_between_requests_on_their_own_thread(
+    tmp_path: Path, champion: Champion
+) -> None:
+    service, seen = service_of(tmp_path), list[str]()
+
+    async def serve() -> None:
+        async with service.running(None):
+            service.follower.current = champion
+            for number in range(5):
+                service.plane.predict_event(paid(number))
+                await asyncio.sleep(0.1)
+            seen.append(threading.current_thread().name)
+            await asyncio.to_thread(
+                service._between_requests, lambda store: seen.append(threading.current_thread().name)
+            )
+            assert service.upkeep.alive
+            assert service.upkeep.journal_bytes > 0
+
+    asyncio.run(serve())
+    assert seen[0] == seen[1]
+    assert not service.upkeep.alive
+    assert service.upkeep.trouble == ""
