@@ -50,8 +50,10 @@ class ByPath:
         if route is None:
             await self.app(scope, receive, send)
             return
-        scope["route"] = route  # The door counts requests by it.
-        await (route.app if scope["method"] == "POST" else self.app)(scope, receive, send)
+        try:
+            await (route.app if scope["method"] == "POST" else self.app)(scope, receive, send)
+        finally:
+            scope["route"] = route  # The door counts requests by it. The framework may have set another.
 
 
 async def _body(receive: Receive) -> bytes:
