@@ -53,6 +53,16 @@ PARCELS = Subject(
         ),
     ),
 )
+# As a client sends it.
+PARCEL: dict[str, Any] = {
+    "parcel_id": "p1",
+    "event_timestamp": "2018-04-01T10:00:00Z",
+    "carrier": "swift",
+    "origin": "north",
+    "route": "north-south",
+    "distance_km": 120.0,
+    "planned_hours": 6.0,
+}
 
 
 def parcels_plan() -> FeaturePlan:

@@ -127,7 +127,11 @@ class Function(ABC):
         return ()
 
     def finish(self, state: Sequence[int], at_us: int, unit: int) -> Value:
-        """The feature, computed from the terms of a whole window, in their order."""
+        """The feature, computed from the terms of a whole window, in their order.
+
+        A function without terms has nothing to finish: nobody calls this for it, and it raises
+        `NotImplementedError`.
+        """
         raise NotImplementedError(self.name)
 
     def in_sql(self, column: str, scale: int | None) -> bool:

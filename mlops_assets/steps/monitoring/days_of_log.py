@@ -4,14 +4,14 @@ A day comes into the lake once it is over. A decision of today rests on the even
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.lake.datasets import Lake, LakeFile, Manifest
+from feature_repo.lake.datasets import Lake
+from feature_repo.lake.layers import LayeredLake
 from feature_repo.times import day_of
 from mlops_assets.core.data.streams import CREATED_TIMESTAMP, Stream
 from mlops_assets.core.data.verdict_history import verdict_columns
@@ -37,7 +37,7 @@ def lake_and_log(
     of it. Verdicts are made for the days from `first` on.
     """
     with tempfile.TemporaryDirectory(prefix="mlops-replay-") as folder:
-        both = _LakeAndFurtherDays(lake, Lake(folder))
+        both = LayeredLake(lake, Lake(folder))
         _Days(case, both, log, settings, first, last).make()
         yield both
 
@@ -102,39 +102,3 @@ class _Days:
         write_days(
             self._lake, VERDICTS, rows.filter(pc.is_in(on_day, pa.array(days))), CREATED_TIMESTAMP, days
         )
-
-
-class _LakeAndFurtherDays(Lake):
-    """A lake whose further days lie in a lake of their own. What is written goes there."""
-
-    def __init__(self, lake: Lake, further: Lake) -> None:
-        super().__init__(lake.root)
-        self._further = further
-        self._places: set[tuple[str, str]] = set()
-
-    def write(
-        self,
-        dataset: str,
-        partition: str,
-        table: pa.Table,
-        *,
-        validated: bool = False,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> Manifest:
-        made = self._further.write(dataset, partition, table, validated=validated, metadata=metadata)
-        self._places.add((dataset, partition))
-        return made
-
-    def manifest(self, dataset: str, partition: str) -> Manifest | None:
-        if (dataset, partition) in self._places:
-            return self._further.manifest(dataset, partition)
-        return super().manifest(dataset, partition)
-
-    def between(self, dataset: str, first: str, last: str, *, validated: bool = False) -> list[str]:
-        days = super().between(dataset, first, last, validated=validated)
-        return sorted({*days, *self._further.between(dataset, first, last, validated=validated)})
-
-    def _table(self, manifest: Manifest, file: LakeFile, columns: Sequence[str] | None) -> pa.Table:
-        if (manifest.dataset, manifest.partition) in self._places:
-            return self._further._table(manifest, file, columns)
-        return super()._table(manifest, file, columns)

@@ -15,7 +15,7 @@ import pytest
 from http_kit import Door
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parcel_kit import parcels_plan, parcels_release
+from parcel_kit import PARCEL, parcels_plan, parcels_release
 from serving_kit import REVIEW_ALL, payment, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
@@ -202,16 +202,7 @@ def test_without_a_model_the_batch_comes_again(tmp_path: Path, release: Release)
 def test_a_row_goes_by_the_names_of_the_use_case(tmp_path: Path) -> None:
     door = Door(tmp_path, parcels_release(parcels_plan(), review=0.0))
     door.promote()
-    parcel = {
-        "parcel_id": "p1",
-        "event_timestamp": "2018-04-01T10:00:00Z",
-        "carrier": "swift",
-        "origin": "north",
-        "route": "north-south",
-        "distance_km": 120.0,
-        "planned_hours": 6.0,
-    }
-    rows = door.post("/predict/batch", rows=[{"parcel": parcel}, {"transaction": parcel}]).json()["rows"]
+    rows = door.post("/predict/batch", rows=[{"parcel": PARCEL}, {"transaction": PARCEL}]).json()["rows"]
     assert (rows[0]["status"], rows[0]["decision"]) == (200, "WARN")
     assert rows[1]["detail"][0]["loc"] == ["body", "rows", 1, "transaction"]
     door.service.plane.close()

@@ -8,17 +8,8 @@ from typing import Any
 
 import pytest
 from http_kit import Door
-from parcel_kit import PARCELS, parcels_plan, parcels_release
+from parcel_kit import PARCEL, PARCELS, parcels_plan, parcels_release
 
-PARCEL: dict[str, Any] = {
-    "parcel_id": "p1",
-    "event_timestamp": "2018-04-01T10:00:00Z",
-    "carrier": "swift",
-    "origin": "north",
-    "route": "north-south",
-    "distance_km": 120.0,
-    "planned_hours": 6.0,
-}
 ROADS = {"depot": "north", "event_timestamp": "2018-04-01T09:00:00Z", "congestion": 0.5, "temperature_c": 4.0}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parcel_kit import PARCELS
+from parcel_kit import PARCEL, PARCELS
 from pydantic import ValidationError
 from serving_kit import payment
 
@@ -20,15 +20,6 @@ from serving.protocols.native.wire import Wire
 
 FRAUD, PARCELS_WIRE = Wire(BEFORE), Wire(PARCELS)
 READERS = {wire: RequestReader(wire.subject.event) for wire in (FRAUD, PARCELS_WIRE)}
-PARCEL: dict[str, Any] = {
-    "parcel_id": "p1",
-    "event_timestamp": "2018-04-01T10:00:00Z",
-    "carrier": "swift",
-    "origin": "north",
-    "route": "north-south",
-    "distance_km": 120.0,
-    "planned_hours": 6.0,
-}
 
 # Parts of a body as text, so that numbers and escapes come in every form.
 NUMBERS = st.one_of(
