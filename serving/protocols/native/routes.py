@@ -44,9 +44,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         nonlocal served
         if (subject := plane.subject) is None:
             raise NoModel("no model is loaded yet")
-        if (
-            served is None or served[0] is not subject
-        ):  # A subject's hash costs more than a request's parsing.
+        # By identity, because a subject's hash costs more than a request's parsing.
+        if served is None or served[0] is not subject:
             metrics.know_decisions(subject.decisions)
             served = subject, wire_of(subject)
         return served[1]
