@@ -204,9 +204,8 @@ class Follower:
             scorer = load_scorer(release, directory)
         except ScorerError as error:
             raise BundleError(directory, str(error)) from error
-        scorer.contributions(
-            [math.nan] * len(scorer.features)
-        )  # Slow the first time: no decision waits for it
+        # The first explanation makes the tables, and is slow: no decision waits for it.
+        scorer.contributions([math.nan] * len(scorer.features))
         champion = Champion(version, digest, release, scorer)
         self._warm_up(champion)
         return champion
