@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, values
 from prometheus_client.exposition import generate_latest
 
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
@@ -34,6 +34,9 @@ class Metrics:
     def __init__(self) -> None:
         # A `_created` beside every counter would double the series.
         disable_created_metrics()  # type: ignore[no-untyped-call]
+        # Counts stand in memory. Feast's import sets PROMETHEUS_MULTIPROC_DIR, also for child processes. With
+        # that variable the client keeps counts in files, which all services of one process would share.
+        values.ValueClass = values.MutexValue
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "serving_requests",
