@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -200,13 +200,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(home: Path, *arguments: str) -> Running:
+def start(home: Path, *arguments: str, program: Sequence[str] = ("-m", "serving")) -> Running:
+    """The service on a free port; `program` is what Python runs with the service's arguments."""
     port, log = free_port(), home / f"serving-{time.time_ns()}.log"
     home.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
-        "-m",
-        "serving",
+        *program,
         "--home",
         str(home),
         "--port",

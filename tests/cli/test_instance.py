@@ -183,6 +183,7 @@ def test_a_run_is_marked_with_the_process_that_executes_it_whoever_launched_it(
     assert found.tags[PID] == str(os.getpid())
 
 
+@pytest.mark.fault(25)
 def test_records_that_cannot_be_written_are_told_with_their_place(
     instance: DagsterInstance, home: Path
 ) -> None:

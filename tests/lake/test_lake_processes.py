@@ -175,6 +175,7 @@ def test_writers_of_one_partition_end_in_one_of_their_contents(lake: Lake) -> No
 # Disks
 
 
+@pytest.mark.fault(25)
 def test_a_write_that_the_disk_refuses_names_the_place_and_leaves_the_old_content(lake: Lake) -> None:
     with process(LIMITED, lake.root) as writer:
         _, told = writer.communicate(timeout=60)
@@ -209,6 +210,7 @@ def may_mount() -> bool:
 
 if may_mount():
 
+    @pytest.mark.fault(25)
     def test_a_full_disk_is_an_error_and_a_smaller_write_goes_through_afterwards(tmp_path: Path) -> None:
         words = [*mounted(str(tmp_path)), sys.executable, "-c", HELPER + FULL, str(tmp_path)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)

@@ -44,6 +44,7 @@ def held_by_another_process(database: Path) -> Iterator[None]:
             process.stdin.close()
 
 
+@pytest.mark.fault(24)
 def test_a_read_does_not_wait_for_a_writer(store: Any) -> None:
     store.push("transactions_push", pushed())
     store.push("profiles_push", finished())
@@ -54,6 +55,7 @@ def test_a_read_does_not_wait_for_a_writer(store: Any) -> None:
         assert time.monotonic() - started < online_store.WAIT_S / 2
 
 
+@pytest.mark.fault(24)
 def test_a_write_gives_up_by_name_after_its_wait(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(online_store, "WAIT_S", 0.3)
     store.push("transactions_push", pushed())
@@ -66,6 +68,7 @@ def test_a_write_gives_up_by_name_after_its_wait(store: Any, monkeypatch: pytest
     assert online(store)["num_txns_1d"] == 2
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("made", [False, True])
 def test_the_very_first_read_gives_up_by_name_after_its_wait(store: Any, made: bool) -> None:
     """Tables have to be made for it: in a file that is not there yet, and in one that is."""

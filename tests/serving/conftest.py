@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving_kit import ALLOW_ALL, Bench, Running, TinyRegistry, fraud_service_plan, start, tiny_release
@@ -37,8 +38,8 @@ def launch() -> Iterator[Callable[..., Running]]:
     """Starts services, and stops them all at the end."""
     running: list[Running] = []
 
-    def launched(home: Path, *arguments: str) -> Running:
-        running.append(start(home, *arguments))
+    def launched(home: Path, *arguments: str, **options: Any) -> Running:
+        running.append(start(home, *arguments, **options))
         return running[-1]
 
     yield launched

@@ -97,6 +97,7 @@ def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(
     assert bench.decisions("2018-04-02").num_rows == 0
 
 
+@pytest.mark.fault(13)
 def test_the_same_id_gets_its_stored_answer_even_after_a_swap(bench: Bench, champion: Champion) -> None:
     first = bench.plane.predict_event(payment(1))
     bench.champion = deciding(champion, BLOCK_ALL)
@@ -105,6 +106,7 @@ def test_the_same_id_gets_its_stored_answer_even_after_a_swap(bench: Bench, cham
     assert bench.plane.predict_event(payment(2)).decision == "BLOCK"
 
 
+@pytest.mark.fault(13)
 def test_the_same_id_with_another_payload_is_a_conflict_and_changes_nothing(bench: Bench) -> None:
     bench.plane.predict_event(payment(1))
     with pytest.raises(Conflict, match="'t1'"):
@@ -114,6 +116,7 @@ def test_the_same_id_with_another_payload_is_a_conflict_and_changes_nothing(benc
     assert bench.decisions("2018-04-01").num_rows == 1
 
 
+@pytest.mark.fault(13)
 def test_one_id_raced_by_threads_is_decided_once(bench: Bench) -> None:
     answers = []
     start = threading.Barrier(8)
@@ -133,6 +136,7 @@ def test_one_id_raced_by_threads_is_decided_once(bench: Bench) -> None:
     assert len({(a.prediction_id, a.score) for a in answers}) == 20
 
 
+@pytest.mark.fault(13)
 def test_two_connections_as_two_workers_decide_an_id_once(bench: Bench, champion: Champion) -> None:
     store = SqliteServingStore(bench.settings.database)
     other = DataPlane(bench.settings, store, lambda: champion, lambda: START_US)
@@ -144,6 +148,7 @@ def test_two_connections_as_two_workers_decide_an_id_once(bench: Bench, champion
     other.close()
 
 
+@pytest.mark.fault(9, 24)
 def test_a_locked_file_is_said_so_quickly_and_nothing_is_lost(bench: Bench) -> None:
     holder = sqlite3.connect(bench.settings.database, isolation_level=None)
     bench.plane.predict_event(payment(1))
@@ -240,6 +245,7 @@ def test_an_answer_says_how_old_each_view_is_and_whether_that_is_too_old(bench: 
     assert [(row["degraded"], json.loads(row["freshness"])) for row in rows] == [(True, stale.freshness)]
 
 
+@pytest.mark.fault(39)
 def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
     bench: Bench, champion: Champion
 ) -> None:
@@ -287,6 +293,7 @@ def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(
     assert sum(iter(forget, 0)) == 150
 
 
+@pytest.mark.fault(39)
 def test_much_is_forgotten_a_few_rows_at_a_time(bench: Bench, champion: Champion) -> None:
     bench.plane.predict_event(payment(0, START_US + 200 * DAY_US))
     state, event = SqliteOnlineState(bench.connection, champion.release.plan), dict(payment(1).values)

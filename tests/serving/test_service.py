@@ -85,6 +85,7 @@ def test_a_store_that_is_busy_is_no_reason_against_a_release(tmp_path: Path, cha
     service.plane.close()
 
 
+@pytest.mark.fault(39)
 def test_the_housekeeping_works_between_requests_on_their_own_thread(
     tmp_path: Path, champion: Champion
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_check_that_took_too_long_is_made_again(shelf: Shelf, monkeypatch: pyt
     assert (len(checks), shelf.downloads) == (3, 1)
 
 
+@pytest.mark.fault(38)
 def test_a_release_has_made_its_tables_of_contributions_before_it_serves(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_release_has_made_its_tables_of_contributions_before_it_serves(
     assert len(champion.scorer.contributions(row)) == len(row)
 
 
+@pytest.mark.fault(14)
 def test_damage_is_remembered_until_the_alias_moves(shelf: Shelf, tmp_path: Path, plan: FeaturePlan) -> None:
     os.truncate(shelf.bundle / "model.txt", 1_000)
     assert [shelf.poll(after_s=s) for s in (0, 61, 100_000)] == [None, None, None]
@@ -104,6 +106,7 @@ def test_damage_is_remembered_until_the_alias_moves(shelf: Shelf, tmp_path: Path
     assert shelf.poll() == "2"
 
 
+@pytest.mark.fault(14)
 def test_a_golden_mismatch_is_remembered_until_the_alias_moves(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

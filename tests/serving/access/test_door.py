@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from serving.access.middleware import Door
 from serving.metrics import Metrics
 from serving.settings import Limits
 
 
-# Fault 7.
+@pytest.mark.fault(7)
 def test_over_the_limit_requests_get_503_with_retry_after_while_probes_answer() -> None:
     release = asyncio.Event()
 

@@ -189,6 +189,7 @@ def lose(bundle: Path) -> None:
     (bundle / "reference.parquet").unlink()
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
@@ -287,8 +288,9 @@ def without_last_tree(text: str) -> str:
     return trees.replace(sizes[0], sizes[0].rsplit(" ", 1)[0])
 
 
+@pytest.mark.fault(14)
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["truncated", "cycle", "no_tree"])
+@pytest.mark.parametrize("damage", ["truncated", "cycle", "index", "no_tree"])
 def test_a_model_that_was_damaged_before_it_was_packed_harms_only_the_checking_process(
     release: Release, tmp_path: Path, damage: str
 ) -> None:
@@ -296,6 +298,7 @@ def test_a_model_that_was_damaged_before_it_was_packed_harms_only_the_checking_p
     spoiled = {
         "truncated": text[: len(text) // 2],
         "cycle": text.replace("left_child=1", "left_child=0", 1),
+        "index": text.replace("left_child=1", "left_child=99999999", 1),
         "no_tree": without_last_tree(text),
     }[damage]
     assert spoiled != text
@@ -312,6 +315,7 @@ def test_a_model_that_cannot_be_explained_is_refused(release: Release, tmp_path:
         check_release(tmp_path / "a", 30)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.slow
 def test_a_check_that_takes_too_long_is_ended(bundle: Path) -> None:
     with pytest.raises(Inconclusive, match=r"not scored within 0\.05 s"):

@@ -70,6 +70,7 @@ def a_chain(features: int) -> str:
     return fitted(rows, 1.3 ** (rows > 0.1).cumprod(axis=1).sum(axis=1), num_leaves=features + 1)
 
 
+@pytest.mark.fault(38)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_contributions_equal_lightgbms_own(data: st.DataObject, seed: int) -> None:
@@ -127,6 +128,7 @@ def test_a_tree_of_one_leaf_adds_nothing() -> None:
     assert_equal(text, rows)
 
 
+@pytest.mark.fault(38)
 def test_the_strongest_three_reasons_and_their_digits_are_lightgbms() -> None:
     chance = np.random.default_rng(7)
     rows = chance.normal(size=(3_000, 12))

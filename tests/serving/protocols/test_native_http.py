@@ -4,6 +4,8 @@ model.
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import random
 import re
@@ -13,14 +15,17 @@ import sqlite3
 import string
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from serving_kit import (
+    JSON,
     Running,
     TinyRegistry,
     free_port,
@@ -32,6 +37,7 @@ from serving_kit import (
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.__main__ import main
+from serving.store.opening import serving_log
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +93,7 @@ def test_the_documentation_points_to_nothing_that_is_not_in_it(served: Running) 
     assert named <= set(document["components"]["schemas"])
 
 
-# Faults 1, 2 and 4.
+@pytest.mark.fault(1, 2, 4)
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", '"12"', "true", "[1]", "{}"])
 def test_what_is_no_finite_number_is_refused_without_being_repeated(served: Running, number: str) -> None:
     for body in (f'{{"features": {{"is_night": {number}}}}}', f'{{"transaction": {{"amount": {number}}}}}'):
@@ -98,6 +104,7 @@ def test_what_is_no_finite_number_is_refused_without_being_repeated(served: Runn
         assert answer.json()["detail"][-1]["loc"][:2] in (["body", "features"], ["body", "transaction"])
 
 
+@pytest.mark.fault(2, 4)
 @pytest.mark.parametrize(
     ("body", "where"),
     [
@@ -206,7 +213,7 @@ def test_labels_are_counted_known_unknown_and_duplicate(served: Running) -> None
     assert [label["known"] for label in answer["labels"]] == [True, False, True]
 
 
-# Fault 3.
+@pytest.mark.fault(3)
 def test_a_body_over_the_limit_is_refused_with_and_without_its_length(served: Running) -> None:
     def unending() -> Iterator[bytes]:
         for _ in range(40):
@@ -217,6 +224,7 @@ def test_a_body_over_the_limit_is_refused_with_and_without_its_length(served: Ru
     assert served.client.post("/labels", content=unending()).status_code == 413
 
 
+@pytest.mark.fault(3)
 def test_deep_and_broken_json_is_a_bad_request_and_the_process_keeps_its_size(served: Running) -> None:
     before = resident_kb(served.process.pid)
     for _ in range(50):
@@ -227,7 +235,7 @@ def test_deep_and_broken_json_is_a_bad_request_and_the_process_keeps_its_size(se
     assert resident_kb(served.process.pid) - before < 50_000
 
 
-# Fault 6.
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -242,6 +250,7 @@ def test_only_loopback_names_are_hosts(served: Running, host: str, status: int) 
     assert served.client.get("/health/live", headers={"host": host}).status_code == status
 
 
+@pytest.mark.fault(6)
 def test_a_page_of_another_origin_gets_no_permission(served: Running) -> None:
     answer = served.client.options(
         "/predict", headers={"origin": "http://evil.example", "access-control-request-method": "POST"}
@@ -278,8 +287,8 @@ def test_json_is_accepted_with_and_without_its_charset(served: Running, kind: st
     assert served.client.post("/predict", content=b"{}", headers={"content-type": kind}).status_code == 422
 
 
-# Fault 12.
-def test_random_paths_and_ids_make_no_new_metric_series(served: Running) -> None:
+@pytest.mark.fault(12)
+def test_random_paths_names_and_ids_make_no_new_metric_series(served: Running) -> None:
     def series() -> set[str]:
         return {
             line.rsplit(" ", 1)[0]
@@ -287,22 +296,31 @@ def test_random_paths_and_ids_make_no_new_metric_series(served: Running) -> None
             if not line.startswith("#")
         }
 
+    served.client.post("/predict", json={"transaction": payment(99)}).raise_for_status()
     before = series()
-    rng = random.Random(3)
-    for _ in range(1_000):
-        word = "".join(rng.choices(string.ascii_letters, k=12))
-        served.client.get(f"/{word}/{word}")
-    for number in range(100, 200):
-        served.client.post(
-            "/predict", json={"transaction": payment(number, customer_id=f"x{number}")}
-        ).raise_for_status()
-    served.client.request("BREW", "/predict")
+    rng, statuses = random.Random(3), Counter[int]()
+    with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
+        for number in range(10_000):
+            word = "".join(rng.choices(string.ascii_letters, k=12))
+            keys = {"customer_id": f"x{word}", "merchant_id": f"x{word}"}
+            method, path, body = (
+                ("GET", f"/{word}/{word}", None),
+                ("POST", f"/streams/{word}", {"events": []}),
+                ("POST", f"/v2/models/{word}/versions/{word}/infer", {"inputs": []}),
+                (word.upper(), "/predict", None),
+                ("POST", "/predict", {"transaction": payment(100, transaction_id=f"x{word}", **keys)}),
+            )[number % 5]
+            connection.request(method, path, body and json.dumps(body), JSON)
+            response = connection.getresponse()
+            response.read()
+            statuses[response.status] += 1
+    assert statuses[200] == 2_000
+    assert statuses[404] + statuses[405] + statuses[422] == 8_000
     assert series() == before
     assert 'serving_requests_total{route="/predict",status="2xx"}' in before
-    assert not any("x150" in name for name in series())
 
 
-# Fault 13.
+@pytest.mark.fault(13)
 def test_one_id_raced_over_http_is_one_row_and_one_answer(served: Running) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(
@@ -320,19 +338,55 @@ def test_one_id_raced_over_http_is_one_row_and_one_answer(served: Running) -> No
     assert ids.count("t300") == 1
 
 
-def test_an_answer_that_was_lost_in_a_crash_is_given_again(
+# The process dies when its first answer to /predict is about to be sent.
+DIES_BEFORE_IT_ANSWERS = """
+import os, signal, sys
+from serving import app
+
+made = app.create_app
+
+def dying(settings):
+    answers = made(settings)
+
+    async def dies(scope, receive, send):
+        async def die(message):
+            if scope.get("path") == "/predict":
+                os.kill(os.getpid(), signal.SIGKILL)
+            await send(message)
+
+        await answers(scope, receive, die)
+
+    return dies
+
+app.create_app = dying
+from serving.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.fault(13)
+def test_an_answer_that_was_lost_in_a_crash_between_commit_and_reply_is_given_again(
     plan: FeaturePlan, tmp_path: Path, launch: Launch
 ) -> None:
     home = with_champion(plan, tmp_path)
-    first = launch(home, "--clock", "event")
+    first = launch(home, "--clock", "event", program=("-c", DIES_BEFORE_IT_ANSWERS))
     first.wait()
-    given = first.client.post("/predict", json={"transaction": payment(1)}).text
-    first.process.kill()
-    first.process.wait()
+    with pytest.raises(httpx.TransportError):
+        first.client.post("/predict", json={"transaction": payment(1)})
+    assert first.process.wait(20) == -signal.SIGKILL
+    log = home / "serving" / "serving.db"
+    (row,) = logged_decisions(log, "2018-04-01").to_pylist()
     second = launch(home, "--clock", "event")
     second.wait()
-    assert second.client.post("/predict", json={"transaction": payment(1)}).text == given
-    assert logged_decisions(home / "serving" / "serving.db", "2018-04-01").num_rows == 1
+    answers = [second.client.post("/predict", json={"transaction": payment(1)}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].text == answers[1].text
+    given = answers[0].json()
+    assert (given["prediction_id"], given["fraud_score"], given["decision"], given["model_version"]) == (
+        row["prediction_id"], row["fraud_score"], row["decision"], row["model_version"],
+    )  # fmt: skip
+    assert second.client.post("/predict", json={"transaction": payment(1, amount=1)}).status_code == 409
+    assert logged_decisions(log, "2018-04-01").to_pylist() == [row]
 
 
 def test_a_client_that_hangs_up_is_counted_as_499_and_leaves_nothing(
@@ -403,7 +457,7 @@ def test_every_refusal_is_counted_by_its_kind(served: Running) -> None:
     assert said == "2500000 is above 1000000, the highest believable amount ([bounds] max_amount)"
 
 
-# Fault 8.
+@pytest.mark.fault(8)
 def test_at_sigterm_readiness_goes_first_and_what_is_in_flight_finishes(
     plan: FeaturePlan, tmp_path: Path, launch: Launch
 ) -> None:
@@ -423,10 +477,12 @@ def test_at_sigterm_readiness_goes_first_and_what_is_in_flight_finishes(
     answers = [read_all(connection) for connection, _ in open_requests]
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
     assert service.process.wait(20) == 0
-    assert logged_decisions(service.home / "serving" / "serving.db", "2018-04-01").num_rows == 50
+    database = service.home / "serving" / "serving.db"
+    assert logged_decisions(database, "2018-04-01").num_rows == 50
+    assert serving_log(database).measured("1", 0).scored == 50, "the counts of the last moments too"
 
 
-# Fault 9 and 24, as far as a lock goes.
+@pytest.mark.fault(9, 24)
 def test_a_held_lock_is_a_503_within_the_deadline_while_probes_answer(
     plan: FeaturePlan, tmp_path: Path, launch: Launch
 ) -> None:
@@ -446,10 +502,13 @@ def test_a_held_lock_is_a_503_within_the_deadline_while_probes_answer(
     assert all(a.headers["retry-after"] == "1" and a.elapsed.total_seconds() < 1 for a in answers)
     holder.execute("ROLLBACK")
     holder.close()
+    assert 'serving_refused_total{reason="store"} 3.0' in service.client.get("/metrics").text
+    log = home / "serving" / "serving.db"
+    assert logged_decisions(log, "2018-04-01")["prediction_id"].to_pylist() == ["t1"], "and no silent zeros"
     assert service.client.post("/predict", json={"transaction": payment(2)}).status_code == 200
 
 
-# Fault 10.
+@pytest.mark.fault(10)
 def test_without_registry_and_copy_the_process_lives_but_is_not_ready(
     plan: FeaturePlan, tmp_path: Path, launch: Launch
 ) -> None:
@@ -466,6 +525,7 @@ def test_without_registry_and_copy_the_process_lives_but_is_not_ready(
     service.wait()
 
 
+@pytest.mark.fault(10)
 def test_the_registry_may_go_away_while_running_and_stay_away_at_the_next_start(
     plan: FeaturePlan, tmp_path: Path, launch: Launch
 ) -> None:
@@ -490,7 +550,7 @@ def test_the_registry_may_go_away_while_running_and_stay_away_at_the_next_start(
     assert "altered" in spoiled.log.read_text()
 
 
-# Fault 11.
+@pytest.mark.fault(11)
 def test_ten_swaps_under_load_lose_no_request_and_mix_no_generation(
     plan: FeaturePlan, tmp_path: Path, launch: Launch
 ) -> None:
@@ -534,7 +594,7 @@ def test_ten_swaps_under_load_lose_no_request_and_mix_no_generation(
     assert [len(scores[v]) for v in versions] == [1, 1, 1]
 
 
-# Fault 14.
+@pytest.mark.fault(14)
 def test_a_bad_release_is_refused_the_old_one_stays_and_the_next_good_one_comes(
     plan: FeaturePlan, tmp_path: Path, launch: Launch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints beside traffic (fault 39): no commit of a request makes one, and the WAL does not grow."""
+"""Checkpoints beside traffic: no commit of a request makes one, and the WAL does not grow."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def pages(bench: Bench) -> int:
     )
 
 
+@pytest.mark.fault(39)
 def test_the_wal_stays_below_its_bound_while_payments_go_on_and_event_time_moves_by_days(
     bench: Bench, beside: SqliteServingStore
 ) -> None:
@@ -65,6 +66,7 @@ def test_the_wal_stays_below_its_bound_while_payments_go_on_and_event_time_moves
     assert bench.connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+@pytest.mark.fault(39)
 def test_a_payment_moves_no_pages(bench: Bench, beside: SqliteServingStore) -> None:
     size = bench.settings.database.stat().st_size
     for number in range(150):
@@ -103,6 +105,7 @@ def test_where_a_reader_keeps_old_pages_the_wal_begins_again_when_the_reader_has
     assert len(bench.decisions("2018-04-01")) == 60
 
 
+@pytest.mark.fault(39)
 def test_the_first_commit_into_the_wal_that_begins_again_is_not_a_payments(
     bench: Bench, beside: SqliteServingStore
 ) -> None:
