@@ -43,7 +43,7 @@ from serving.store.upkeep import Upkeep
 ROOT = Path(__file__).parents[1]
 DAY_US, MINUTE_US = 86_400_000_000, 60_000_000
 START_US = 1_522_540_800_000_000  # 2018-04-01
-ALLOW_ALL, BLOCK_ALL, REVIEW_ALL = Policy(2, 3), Policy(0, 0), Policy(0, 2)
+ALLOW_ALL, BLOCK_ALL, REVIEW_ALL = Policy(2.0, 3.0), Policy(0.0, 0.0), Policy(0.0, 2.0)
 JSON = {"content-type": "application/json"}
 
 

@@ -2,9 +2,7 @@
 the new one whole.
 """
 
-import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from disk_kit import may_mount, mounted
 from lake_kit import DAY, ROWS, content, data_file, neighbours_are_untouched, three_days, version
 
 from feature_repo.lake.datasets import Lake
@@ -189,30 +188,11 @@ def test_a_write_that_the_disk_refuses_names_the_place_and_leaves_the_old_conten
     assert not [path for path in data_file(lake).parent.iterdir() if path.name.startswith(".")]
 
 
-def mounted(script: str) -> list[str]:
-    """The command that runs a script on a disk of 512 KB in a mount namespace of its own."""
-    words = (
-        ["unshare", "--mount", "--propagation", "private"]
-        if os.geteuid() == 0
-        else ["unshare", "--mount", "--map-root-user"]
-    )
-    return [*words, "sh", "-c", 'mount -t tmpfs -o size=512k tmpfs "$0" && exec "$@"', script]
-
-
-def may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    return (
-        subprocess.run([*mounted("/mnt"), "true"], capture_output=True, timeout=20, check=False).returncode
-        == 0
-    )
-
-
 if may_mount():
 
     @pytest.mark.fault(25)
     def test_a_full_disk_is_an_error_and_a_smaller_write_goes_through_afterwards(tmp_path: Path) -> None:
-        words = [*mounted(str(tmp_path)), sys.executable, "-c", HELPER + FULL, str(tmp_path)]
+        words = [*mounted(tmp_path), sys.executable, "-c", HELPER + FULL, str(tmp_path)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         error, old, new = done.stdout.splitlines()

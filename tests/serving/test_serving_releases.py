@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import subprocess
 import sys
+import threading
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from serving_kit import ONNX_FILE, REFERENCE, ROOT, tiny_release
+from serving_kit import ROOT, START_US, paid, tiny_release
+from shelf_kit import Shelf
 
 from feature_repo.engine.plan import FeaturePlan
-from serving.champion_registry import Named
 from serving.contract import bundle as bundles
-from serving.contract.bundle import BundleError, Inconclusive, as_row, write_release
-from serving.releases import Follower
-from serving.settings import ServingSettings
-
-
-class Shelf:
-    """A registry of one bundle, that counts how often it is fetched; and the world around the follower, as
-    the test sets it.
-    """
-
-    def __init__(self, tmp_path: Path, plan: FeaturePlan) -> None:
-        self.bundle, self.downloads = tmp_path / "shelf" / "bundle", 0
-        self.named = Named("1", "run", write_release(tiny_release(plan), self.bundle, REFERENCE, ONNX_FILE))
-        self.reasons: list[str] = []
-        self.seconds = 1_000.0
-        self.outcomes: list[str] = []
-        settings = ServingSettings(tmp_path / "home")
-        self.follower = Follower(
-            settings, self, lambda plan: self.reasons, self.outcomes.append, lambda: self.seconds
-        )
-
-    def champion(self) -> Named:
-        return self.named
-
-    def download(self, named: Named, into: Path) -> Path:
-        self.downloads += 1
-        return Path(shutil.copytree(self.bundle, into / "bundle"))
-
-    def poll(self, after_s: float = 0) -> str | None:
-        self.seconds += after_s
-        self.follower.poll()
-        return self.follower.current.version if self.follower.current else None
+from serving.contract.before_subjects import BEFORE
+from serving.contract.bundle import BundleError, Inconclusive, as_row
+from serving.contract.records import Answer
+from serving.data_plane import DataPlane
+from serving.store.opening import serving_log, serving_store
 
 
 @pytest.fixture
@@ -95,14 +71,11 @@ def test_a_release_has_made_its_tables_of_contributions_before_it_serves(
 
 
 @pytest.mark.fault(14)
-def test_damage_is_remembered_until_the_alias_moves(shelf: Shelf, tmp_path: Path, plan: FeaturePlan) -> None:
+def test_damage_is_remembered_until_the_alias_moves(shelf: Shelf, plan: FeaturePlan) -> None:
     os.truncate(shelf.bundle / "model.txt", 1_000)
     assert [shelf.poll(after_s=s) for s in (0, 61, 100_000)] == [None, None, None]
     assert (shelf.downloads, shelf.outcomes) == (1, ["refused"])
-    shutil.rmtree(shelf.bundle)
-    shelf.named = Named(
-        "2", "run", write_release(tiny_release(plan, seed=1), shelf.bundle, REFERENCE, ONNX_FILE)
-    )
+    shelf.named = shelf.put("2", tiny_release(plan, seed=1))
     assert shelf.poll() == "2"
 
 
@@ -116,6 +89,58 @@ def test_a_golden_mismatch_is_remembered_until_the_alias_moves(
     monkeypatch.setattr("serving.releases.check_release", differs)
     assert [shelf.poll(after_s=s) for s in (0, 100_000)] == [None, None]
     assert shelf.outcomes == ["refused"]
+
+
+@pytest.mark.fault(11)
+def test_a_hundred_reloads_under_load_mix_no_generation_in_an_answer_or_in_the_log(
+    shelf: Shelf, plan: FeaturePlan
+) -> None:
+    """Versions differ in their thresholds and in their lists of features."""
+    releases = {"1": tiny_release(plan)}
+    for seed in (1, 2):
+        fewer = replace(plan, features=plan.features[: -10 * seed])
+        releases[str(seed + 1)] = tiny_release(fewer, seed=seed)
+    named = {"1": shelf.named} | {v: shelf.put(v, made) for v, made in releases.items() if v != "1"}
+    assert shelf.poll() == "1"
+    database = shelf.settings.database
+    plane = DataPlane(
+        shelf.settings, serving_store(database), lambda: shelf.follower.current, lambda: START_US
+    )
+    answers: list[Answer] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        for number in range(1_000_000):
+            if stop.is_set():
+                return
+            answers.append(plane.predict_event(paid(number)))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for swap in range(1, 101):
+            served, version = len(answers), str(swap % 3 + 1)
+            shelf.named = named[version]
+            assert shelf.poll() == version
+            while thread.is_alive() and len(answers) < served + 3:
+                stop.wait(0.001)
+    finally:
+        stop.set()
+        thread.join()
+    plane.close()
+    logged = serving_log(database).receipts(BEFORE, [answer.prediction_id for answer in answers]).to_pylist()
+    assert len(logged) == len(answers) > 300
+    versions = []
+    for answer, row in zip(answers, logged, strict=True):
+        release = releases[answer.model_version]
+        assert (answer.threshold, answer.block_threshold) == (release.policy.review, release.policy.block)
+        assert (row["model_version"], row["review_threshold"], row["block_threshold"]) == (
+            answer.model_version, answer.threshold, answer.block_threshold,
+        )  # fmt: skip
+        assert tuple(json.loads(row["features"])) == release.features
+        versions.append(answer.model_version)
+    assert sum(one != other for one, other in pairwise(versions)) >= 100
+    assert shelf.outcomes == ["swapped"] * 101
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ finite number or a moment that is beyond a bound.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,9 @@ from starlette.exceptions import HTTPException
 from serving.access.middleware import BodyTooLarge
 from serving.messages import BadInput, Conflict, NoModel, UnknownStream
 from serving.metrics import Metrics
-from serving.store.base import StoreBusy
+from serving.store.base import StoreBusy, StoreError
 
+log = logging.getLogger("serving.protocols.native")
 RETRY_AFTER = {"Retry-After": "1"}  # seconds
 BODY = ("body",)
 # A body of two thousand wrong numbers does not deserve an answer of two thousand lines.
@@ -43,7 +45,7 @@ EXPECTED = {
     "extra_forbidden": "there is no such field; leave it out",
 }
 REFUSED = (
-    ValidationError, RequestValidationError, BadInput, Conflict, UnknownStream, NoModel, StoreBusy,
+    ValidationError, RequestValidationError, BadInput, Conflict, UnknownStream, NoModel, StoreError,
     BodyTooLarge, HTTPException,
 )  # fmt: skip
 
@@ -88,6 +90,9 @@ def refusal_of(error: Exception, body: Place = BODY) -> Refusal:
             return unavailable("no_model", str(error), "no_model")
         case StoreBusy():
             return unavailable("store_busy", str(error), "store")
+        case StoreError():
+            log.error("a request was refused: %s", error)
+            return unavailable("store_failed", str(error), "store")
         case UnknownStream():
             return Refusal(404, [_problem("unknown_stream", ("path", "name"), str(error))])
         case BodyTooLarge():
