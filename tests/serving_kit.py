@@ -280,11 +280,16 @@ class Bench:
     """A plane on event time (or a wall clock that the test sets) whose champion can be changed."""
 
     def __init__(
-        self, home: Path, champion: Champion | None, clock: str = "event", limits: Limits | None = None
+        self,
+        home: Path,
+        champion: Champion | None,
+        clock: str = "event",
+        limits: Limits | None = None,
+        fsync: bool = False,
     ) -> None:
         self.settings = ServingSettings(home, clock=clock, limits=limits or Limits())  # type: ignore[arg-type]
         self.champion, self.now_us = champion, START_US
-        self.store = SqliteServingStore(self.settings.database)
+        self.store = SqliteServingStore(self.settings.database, fsync)
         self.plane = DataPlane(self.settings, self.store, lambda: self.champion, lambda: self.now_us)
 
     def upkeep(self) -> Upkeep:
