@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all",
         action="store_true",
-        help="also what is too long for every run: tests marked `long`, and ten moments of a kill, not two",
+        help="also what is too long for every run: tests marked `long`, and more moments of a crash",
     )
 
 
@@ -46,10 +46,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def moments(request: pytest.FixtureRequest) -> list[float]:
+def in_full(request: pytest.FixtureRequest) -> bool:
+    """Whether `--all` asks for everything."""
+    return bool(request.config.getoption("--all"))
+
+
+@pytest.fixture
+def moments(request: pytest.FixtureRequest, in_full: bool) -> list[float]:
     """When to kill what a test starts, as shares of the time that it takes: the same for the same test."""
     numbers = random.Random(request.node.name)
-    return [numbers.random() for _ in range(10 if request.config.getoption("--all") else 2)]
+    return [numbers.random() for _ in range(10 if in_full else 2)]
 
 
 @pytest.fixture(autouse=True)

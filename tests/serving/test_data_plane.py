@@ -202,6 +202,18 @@ def test_reasons_come_with_every_decision_but_allow(bench: Bench, champion: Cham
     assert bench.plane.predict_features(vector, "v1") == replace(answer, repeated=True)
 
 
+@pytest.mark.fault(38)
+def test_no_explanation_of_a_stopped_payment_calls_lightgbm(
+    bench: Bench, champion: Champion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own explanation costs a millisecond. The reasons come from the tables of the release."""
+    monkeypatch.setattr(champion.scorer.booster, "predict", lambda *a, **o: pytest.fail("called"))
+    bench.champion = deciding(champion, BLOCK_ALL)
+    answers = [bench.plane.predict_event(payment(number)) for number in range(20)]
+    assert {answer.decision for answer in answers} == {"BLOCK"}
+    assert all(answer.reasons for answer in answers)
+
+
 def test_without_a_model_nothing_is_answered(tmp_path: Path) -> None:
     bench = Bench(tmp_path, None)
     with pytest.raises(NoModel):

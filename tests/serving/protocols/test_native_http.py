@@ -551,8 +551,8 @@ def test_the_registry_may_go_away_while_running_and_stay_away_at_the_next_start(
 
 
 @pytest.mark.fault(11)
-def test_ten_swaps_under_load_lose_no_request_and_mix_no_generation(
-    plan: FeaturePlan, tmp_path: Path, launch: Launch
+def test_swaps_under_load_lose_no_request_and_mix_no_generation(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch, in_full: bool
 ) -> None:
     home, registry = with_champion(plan, tmp_path), TinyRegistry(tmp_path / "home")
     versions = [
@@ -582,7 +582,7 @@ def test_ten_swaps_under_load_lose_no_request_and_mix_no_generation(
     for thread in threads:
         thread.start()
     try:
-        for swap in range(10):
+        for swap in range(100 if in_full else 10):
             version = versions[(swap + 1) % 3]
             registry.promote(version)
             service.wait_for_version(version)

@@ -80,19 +80,13 @@ def do(bench: Bench, step: Step) -> Told:
     return [(one.prediction_id, one.score, one.decision) for one in answers if isinstance(one, Answer)]
 
 
-@pytest.fixture
-def seeds(request: pytest.FixtureRequest) -> range:
-    """One process each."""
-    return range(15 if request.config.getoption("--all") else 3)
-
-
 def test_after_a_crash_every_answer_is_there_none_is_half_and_the_state_equals_a_rebuild(
-    tmp_path: Path, champion: Champion, seeds: range, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, champion: Champion, in_full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("STEP_EVERY_S", "FORGET_PAUSE_S", "ROUND_EVERY_S"):
         monkeypatch.setattr(module, name, 0.001)
     seen: dict[str, int] = {}
-    for seed in seeds:
+    for seed in range(15 if in_full else 3):
         rng, todo = random.Random(seed), steps(seed)
         # Some processes make passes all the time, others let many frames wait for one.
         pause_s = rng.choice([0.0, 0.0, 0.02])
