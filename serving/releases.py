@@ -75,7 +75,8 @@ class RefusedRelease(ServingError):
 class Follower:
     """Keeps `current` at the registry's champion, from its own thread.
 
-    `trouble` says in one line what is wrong; it is empty where nothing is.
+    `trouble` says in one line what is wrong; it is empty where nothing is. `asked` is set once the registry
+    was asked for the first time, whatever came of it.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Follower:
         self._seconds, self._warm_up = seconds, warm_up
         self.current: Champion | None = None
         self.trouble = "the registry has not been asked yet"
+        self.asked = threading.Event()
         self._refused: Named | None = None
         self._refused_until = math.inf
         self._stop = threading.Event()
@@ -140,6 +142,7 @@ class Follower:
                 self.poll()
             except Exception:
                 log.exception("following the registry failed, %s", self._serving())
+            self.asked.set()
             self._stop.wait(self._settings.poll_seconds)
 
     def _fall_back_when_silent(self) -> None:

@@ -75,6 +75,10 @@ class Service:
         self._end_with_the_supervisor()
         self._drain_before_exit()
         try:
+            if self.settings.workers > 1:
+                # The workers share a socket. One that is started again leaves requests to the others until it
+                # has a model.
+                await asyncio.to_thread(self.follower.asked.wait, self.settings.limits.registry_patience_s)
             yield
         finally:
             self.follower.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,18 @@ class NoRegistry:
 
     def download(self, named: Named, into: Path) -> Path:
         raise AssertionError("there is nothing to fetch")
+
+
+class Slow(NoRegistry):
+    """Names no champion, after a while."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def champion(self) -> Named | None:
+        time.sleep(0.3)
+        self.told = True
+        return None
 
 
 class Failing(Scorer):
@@ -83,6 +96,20 @@ def test_a_store_that_is_busy_is_no_reason_against_a_release(tmp_path: Path, cha
         service._warm_up(champion)
     other.close()
     service.plane.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_several_workers_one_takes_requests_once_the_registry_was_asked(
+    tmp_path: Path, workers: int
+) -> None:
+    registry = Slow()
+    service = Service(ServingSettings(tmp_path, clock="event", workers=workers), registry)
+
+    async def serve() -> bool:
+        async with service.running(None):
+            return registry.told
+
+    assert asyncio.run(serve()) == (workers > 1)
 
 
 @pytest.mark.fault(39)
