@@ -58,9 +58,11 @@ def play(disk: Path, seconds: float, kill_every_s: float, full_s: float, replaye
         wait_for(lambda: service.log.read_text().count("serving version") >= 2, service)
         traffic = Traffic(service.port)
         disasters = Disasters(home, service, list(versions), seconds, kill_every_s, full_s, traffic)
-        traffic.begin(seconds)
-        disasters.run()
-        traffic.end()
+        traffic.begin()
+        try:
+            disasters.run()
+        finally:
+            traffic.end()
     finally:
         code = service.stop()
     figures = {**traffic.figures(), **disasters.figures(), "exit_code": code}
@@ -203,13 +205,14 @@ class Traffic:
     requests: int = 0
     _local: threading.local = field(default_factory=threading.local)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def begin(self, seconds: float) -> None:
-        until, began = time.monotonic() + seconds, time.monotonic()
+    def begin(self) -> None:
+        began = time.monotonic()
 
         def client() -> None:
-            while time.monotonic() < until:
+            while not self._stop.is_set():
                 with self._lock:
                     number, self.requests = self.requests, self.requests + 1
                 time.sleep(max(0.0, began + number / RATE - time.monotonic()))
@@ -220,6 +223,8 @@ class Traffic:
             thread.start()
 
     def end(self) -> None:
+        """Wait until every request that was begun has its answer."""
+        self._stop.set()
         for thread in self._threads:
             thread.join()
 
@@ -331,7 +336,7 @@ class Disasters:
         while (now := time.monotonic() - began) < self.seconds:
             if now >= full_at_s:
                 full_at_s = 2 * self.seconds
-                self._fill_the_disk()
+                self._fill_the_disk(veteran)
             elif now >= due["rebuild"]:
                 due["rebuild"] = 2 * self.seconds
                 rebuild.start()
@@ -361,10 +366,11 @@ class Disasters:
             "memory_mb": [round(median(some) / 1_000) for some in (early, late)],
         }
 
-    def _fill_the_disk(self) -> None:
-        """For `full_s` seconds, and until somebody has met it."""
+    def _fill_the_disk(self, veteran: int) -> None:
+        """For `full_s` seconds, and until somebody has met it. A worker dies meanwhile."""
         before, began = self.traffic.retried["store_failed"], time.monotonic()
         with full(self.home.disk):
+            self._kill(veteran)
             while time.monotonic() < began + self.full_s or (
                 self.traffic.retried["store_failed"] == before and time.monotonic() < began + GIVE_UP_S / 2
             ):
@@ -384,9 +390,12 @@ class Disasters:
 
     def _workers(self) -> list[int]:
         """The eldest first. Python's own resource tracker is a child too."""
-        children = psutil.Process(self.service.process.pid).children()
-        of_ours = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
-        return [one.pid for one in sorted(of_ours, key=lambda one: one.create_time())]
+        found = []
+        for child in psutil.Process(self.service.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # It died this moment.
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.append((child.create_time(), child.pid))
+        return [pid for _, pid in sorted(found)]
 
 
 def anonymous_kb(pid: int) -> int:
