@@ -96,6 +96,7 @@ class BadHome:
         plan = found["2"].plan
         for seed in (1, 2):
             made = tiny_release(replace(plan, features=plan.features[: -10 * seed]), seed=seed)
+            made = replace(made, maturity_days=found["2"].maturity_days)
             found[tiny.register(made, self.disk / f"scratch-{seed}")] = made
         return found
 
