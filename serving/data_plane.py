@@ -120,20 +120,35 @@ class DataPlane:
         would have raised, a fault of the service among them. A row that has no answer leaves nothing. Raises
         `NoModel` and `StoreError` for all rows, and leaves nothing then.
         """
-        with self._one_commit() as (recorder, champion):
-            return [self._outcome(recorder, champion, row) for row in rows]
+        failed: dict[int, Exception] = {}
+        while True:
+            try:
+                with self._one_commit() as (recorder, champion):
+                    return [
+                        failed[number] if number in failed else self._outcome(recorder, champion, number, row)
+                        for number, row in enumerate(rows)
+                    ]
+            except _HalfWritten as half:
+                failed[half.number] = half.error
 
     def _outcome(
-        self, recorder: Recorder, champion: Champion | None, row: ScoredEvent | ReadyVector
+        self, recorder: Recorder, champion: Champion | None, number: int, row: ScoredEvent | ReadyVector
     ) -> Answer | Exception:
+        """The outcome of a row within a commit. What can be refused is refused before the row writes.
+
+        A fault after that is rare. So it undoes the commit, which begins again without the row. A savepoint
+        for every row would cost each of them a tenth of its time.
+        """
+        before = self._store.changes
         try:
-            with self._store.one_row():
-                if isinstance(row, ReadyVector):
-                    return recorder.decide_vector(champion, row, self._moment())
-                return recorder.decide_event(champion, row, self._moment())
+            if isinstance(row, ReadyVector):
+                return recorder.decide_vector(champion, row, self._moment())
+            return recorder.decide_event(champion, row, self._moment())
         except Exception as error:
             if isinstance(error, StoreError) or self._store.owns(error):
                 raise
+            if self._store.changes != before:
+                raise _HalfWritten(number, error) from error
             return error
 
     def check_labels(self, labels: Sequence[Label]) -> None:
@@ -227,6 +242,14 @@ class DataPlane:
 
 class _Undone(Exception):
     """Undoes a commit."""
+
+
+class _HalfWritten(_Undone):
+    """Undoes a commit in which the row of this number failed after it had written."""
+
+    def __init__(self, number: int, error: Exception) -> None:
+        super().__init__()
+        self.number, self.error = number, error
 
 
 def _example(event: Event, bounds: Bounds, at: Moment) -> ScoredEvent:

@@ -103,20 +103,10 @@ class SqliteServingStore(ServingStore):
         finally:
             self._position = self._stored = None
 
-    @contextlib.contextmanager
-    def one_row(self) -> Iterator[None]:
-        """A savepoint."""
-        position = self.position()
-        self.connection.execute("SAVEPOINT one_row")
-        try:
-            yield
-        except BaseException:
-            self._position = position
-            if self.connection.in_transaction:  # After a full disk SQLite has undone all of it already.
-                self.connection.execute("ROLLBACK TO one_row")
-                self.connection.execute("RELEASE one_row")
-            raise
-        self.connection.execute("RELEASE one_row")
+    @property
+    def changes(self) -> int:
+        """As SQLite counts them."""
+        return self.connection.total_changes
 
     def position(self) -> Position:
         """From the one row that counts, which is read once a commit."""
