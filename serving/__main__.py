@@ -76,10 +76,12 @@ def serve(settings: ServingSettings) -> int:
     import uvicorn
 
     from serving.app import create_app
+    from serving.connection import Connection
 
     config = uvicorn.Config(
         partial(create_app, settings),
         factory=True,
+        http=Connection,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
@@ -87,11 +89,11 @@ def serve(settings: ServingSettings) -> int:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # Nothing here asks who the client is.
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=SILENT_WORKER_S,
         # Load balancers keep an idle connection for a minute. With a longer time here they hang up first.
         timeout_keep_alive=75,
-        h11_max_incomplete_event_size=64 * 1024,
     )
     if settings.workers > 1:
         return _serve_with_workers(config)

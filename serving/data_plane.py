@@ -1,8 +1,8 @@
 """The data plane without transport: every protocol asks here for predictions and brings its labels here.
 
-One request is one commit of the store: the stored answer if the id is known, else vector, score, decision,
-their record, and the event in the online state, all or nothing. So a vector was computed from exactly what
-was committed before it, which its `read_seq` names.
+Of a request, all is kept or nothing: the stored answer if the id is known, else vector, score, decision,
+their record, and the event in the online state. A commit holds one request or several, one after the other.
+So a vector was computed from exactly what came before it in the log, which its `read_seq` names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from serving.messages import (
 )
 from serving.releases import Champion
 from serving.settings import ServingSettings
-from serving.store.base import ServingStore
+from serving.store.base import ServingStore, StoreError
 from serving.store.version_counts import VersionCounts
 
 Result = TypeVar("Result")
@@ -113,23 +113,43 @@ class DataPlane:
         with self._one_commit() as (recorder, champion):
             return recorder.decide_vector(champion, ReadyVector(features, prediction_id), self._moment())
 
-    def predict_many(self, rows: Sequence[ScoredEvent | ReadyVector]) -> list[Answer | PlaneError]:
+    def predict_many(self, rows: Sequence[ScoredEvent | ReadyVector]) -> list[Answer | Exception]:
         """Answer rows as if they had been sent one after the other, in one commit.
 
         Each row has its own outcome, in the order of the rows: an answer, or the error that the row alone
-        would have raised. A row that is refused leaves nothing. `StoreError`, and a fault of the service, is
-        the whole batch's.
+        would have raised, a fault of the service among them. A row that has no answer leaves nothing. Raises
+        `NoModel` and `StoreError` for all rows, and leaves nothing then.
         """
-        outcomes: list[Answer | PlaneError] = []
-        with self._one_commit() as (recorder, champion):
-            for row in rows:
-                decide = recorder.decide_vector if isinstance(row, ReadyVector) else recorder.decide_event
-                try:
-                    with self._store.one_row():
-                        outcomes.append(decide(champion, row, self._moment()))  # type: ignore[arg-type]
-                except PlaneError as error:
-                    outcomes.append(error)
-        return outcomes
+        failed: dict[int, Exception] = {}
+        while True:
+            try:
+                with self._one_commit() as (recorder, champion):
+                    return [
+                        failed[number] if number in failed else self._outcome(recorder, champion, number, row)
+                        for number, row in enumerate(rows)
+                    ]
+            except _HalfWritten as half:
+                failed[half.number] = half.error
+
+    def _outcome(
+        self, recorder: Recorder, champion: Champion | None, number: int, row: ScoredEvent | ReadyVector
+    ) -> Answer | Exception:
+        """The outcome of a row within a commit. What can be refused is refused before the row writes.
+
+        A fault after that is rare. So it undoes the commit, which begins again without the row. A savepoint
+        for every row would cost each of them a tenth of its time.
+        """
+        before = self._store.changes
+        try:
+            if isinstance(row, ReadyVector):
+                return recorder.decide_vector(champion, row, self._moment())
+            return recorder.decide_event(champion, row, self._moment())
+        except Exception as error:
+            if isinstance(error, StoreError) or self._store.owns(error):
+                raise
+            if self._store.changes != before:
+                raise _HalfWritten(number, error) from error
+            return error
 
     def check_labels(self, labels: Sequence[Label]) -> None:
         """Whether the labels' times can be accepted, by the clock as it stands now.
@@ -222,6 +242,14 @@ class DataPlane:
 
 class _Undone(Exception):
     """Undoes a commit."""
+
+
+class _HalfWritten(_Undone):
+    """Undoes a commit in which the row of this number failed after it had written."""
+
+    def __init__(self, number: int, error: Exception) -> None:
+        super().__init__()
+        self.number, self.error = number, error
 
 
 def _example(event: Event, bounds: Bounds, at: Moment) -> ScoredEvent:

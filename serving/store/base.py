@@ -186,8 +186,9 @@ class ServingStore(EventLog, Protocol):
     def one_commit(self) -> AbstractContextManager[None]:
         """Commit all writes of the block, or none of them. Raises `StoreBusy` before the block begins."""
 
-    def one_row(self) -> AbstractContextManager[None]:
-        """Within a commit: keep all writes of the block, or none where it raises. The commit goes on."""
+    @property
+    def changes(self) -> int:
+        """A number that grows with each row that is written within a commit; `move_to` may write none yet."""
 
     def position(self) -> Position:
         """Where the log stands."""

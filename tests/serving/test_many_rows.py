@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from serving_kit import DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, deciding, paid
 
 from serving.contract.records import Answer
+from serving.contract.verdicts import verdict_events
 from serving.messages import BadInput, Conflict, NoModel, PlaneError, ReadyVector, ScoredEvent
 from serving.releases import Champion
 
@@ -32,8 +36,8 @@ def one_by_one(bench: Bench, rows: list[Row]) -> list[Answer | PlaneError]:
     return outcomes
 
 
-def told(outcomes: list[Answer | PlaneError]) -> list[object]:
-    return [(type(one), str(one)) if isinstance(one, PlaneError) else one for one in outcomes]
+def told(outcomes: Sequence[Answer | Exception]) -> list[object]:
+    return [(type(one), str(one)) if isinstance(one, Exception) else one for one in outcomes]
 
 
 def left(bench: Bench) -> list[object]:
@@ -87,23 +91,30 @@ def test_many_rows_are_one_commit(bench: Bench) -> None:
     ]
 
 
-def test_a_fault_of_the_service_takes_the_whole_batch_back(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.plane.predict_event(paid(0))
-    before = left(bench)
-    calls = iter([[], None])
+def failing_verdicts(number: int) -> Callable[..., list[tuple[int, bool]]]:
+    """Verdicts as they are made, until a fault of the service at the event of this number."""
+    calls = count()
 
-    def verdicts(*arguments: object) -> list[tuple[int, bool]]:
-        if (found := next(calls)) is None:
+    def verdicts(*arguments: Any) -> list[tuple[int, bool]]:
+        if next(calls) == number:
             raise ZeroDivisionError
-        return found
+        return verdict_events(*arguments)
 
-    monkeypatch.setattr("serving.contract.events.verdict_events", verdicts)
-    with pytest.raises(ZeroDivisionError):
-        bench.plane.predict_many([paid(1), paid(2)])
+    return verdicts
+
+
+def test_a_fault_of_the_service_is_of_its_row_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.contract.events.verdict_events", failing_verdicts(1))
+    outcomes = bench.plane.predict_many([paid(0), paid(1), paid(2)])
     monkeypatch.undo()
-    assert left(bench) == before
+    assert [type(one) for one in outcomes] == [Answer, ZeroDivisionError, Answer]
+    ids = bench.connection.execute("SELECT seq, prediction_id FROM decisions ORDER BY seq").fetchall()
+    assert ids == [(1, "t0"), (2, "t2")]
+    assert bench.connection.execute("SELECT event_id FROM online_transactions").fetchall() == [
+        ("t0",),
+        ("t2",),
+    ]
+    assert isinstance(bench.plane.predict_many([paid(1)])[0], Answer)
 
 
 def test_without_a_model_nothing_is_answered_and_no_row_is_nothing(tmp_path: Path, bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import threading
 import time
@@ -64,6 +65,18 @@ def test_the_first_release_is_warmed_up(tmp_path: Path, champion: Champion) -> N
     service = service_of(tmp_path)
     service._warm_up(champion)
     assert state_of(service).count("transactions") == 0
+    service.plane.close()
+
+
+def test_no_request_waits_for_garbage_to_be_looked_for_among_all_that_stays(
+    tmp_path: Path, champion: Champion
+) -> None:
+    service = service_of(tmp_path)
+    stays = [service]
+    assert gc.is_tracked(stays)
+    service._warm_up(champion)
+    assert not any(one is stays for one in gc.get_objects())
+    gc.unfreeze()
     service.plane.close()
 
 

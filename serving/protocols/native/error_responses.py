@@ -123,8 +123,7 @@ def add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        detail = [_problem("internal", (), "internal error; the log of the service says more")]
-        return Refusal(500, detail).response(metrics)
+        return FAULT.response(metrics)
 
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -145,3 +144,7 @@ def _invalid(error: ValidationError, body: Place) -> Refusal:
 
 def _problem(kind: str, where: Sequence[Any], message: str) -> dict[str, object]:
     return {"type": kind, "loc": list(where), "msg": message}
+
+
+# A fault of the service.
+FAULT = Refusal(500, [_problem("internal", (), "internal error; the log of the service says more")])

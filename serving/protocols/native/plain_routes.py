@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.metrics import Metrics
 from serving.protocols.native.error_responses import REFUSED, refusal_of
-from serving.protocols.native.patience import HungUp
+from serving.protocols.patience import HungUp
 
 # The body of a request, and whether its client has hung up by now; returns the body of the answer.
 Handler = Callable[[bytes, HungUp], Awaitable[bytes]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -9,13 +10,15 @@ import orjson
 from pydantic import ValidationError
 
 from serving.contract.records import Answer
-from serving.messages import PlaneError, ScoredEvent
 from serving.metrics import Metrics
-from serving.protocols.native.error_responses import refusal_of
-from serving.protocols.native.patience import HungUp, patiently
+from serving.protocols.grouping import Grouping
+from serving.protocols.native.error_responses import FAULT, REFUSED, refusal_of
 from serving.protocols.native.plain_routes import Handler
 from serving.protocols.native.wire import Wire
+from serving.protocols.patience import HungUp, patiently
 from serving.service import Service
+
+log = logging.getLogger("serving")
 
 
 def prediction_handlers(service: Service, wire: Callable[[], Wire]) -> dict[str, Handler]:
@@ -24,6 +27,7 @@ def prediction_handlers(service: Service, wire: Callable[[], Wire]) -> dict[str,
     Their docstrings are the documentation of their routes.
     """
     plane, metrics, deadline_s = service.plane, service.metrics, service.settings.limits.store_deadline_s
+    grouping = Grouping(plane, deadline_s)
 
     async def predict(body: bytes, hung_up: HungUp) -> bytes:
         """Score an event against its history, or a ready-made vector.
@@ -31,13 +35,7 @@ def prediction_handlers(service: Service, wire: Callable[[], Wire]) -> dict[str,
         A repeated id gets its stored answer; with another payload, 409.
         """
         messages = wire()
-        asked = messages.asked(body)
-        decide = (
-            partial(plane.predict_event, asked)
-            if isinstance(asked, ScoredEvent)
-            else partial(plane.predict_features, asked.features, asked.prediction_id)
-        )
-        answer = await patiently(decide, deadline_s, hung_up)
+        answer = await grouping.decide(messages.asked(body), hung_up)
         _count(metrics, answer)
         return orjson.dumps(messages.shown(answer))
 
@@ -53,13 +51,15 @@ def prediction_handlers(service: Service, wire: Callable[[], Wire]) -> dict[str,
         rows = [row if isinstance(row, ValidationError) else next(outcomes) for row in asked]
         return orjson.dumps({"rows": [row_told(messages, number, row) for number, row in enumerate(rows)]})
 
-    def row_told(
-        messages: Wire, number: int, row: Answer | PlaneError | ValidationError
-    ) -> dict[str, object]:
+    def row_told(messages: Wire, number: int, row: Answer | Exception) -> dict[str, object]:
         if isinstance(row, Answer):
             _count(metrics, row)
             return {"status": 200, **messages.shown(row)}
-        refusal = refusal_of(row, ("body", "rows", number))
+        if isinstance(row, REFUSED):
+            refusal = refusal_of(row, ("body", "rows", number))
+        else:
+            log.error("a row of a batch failed", exc_info=row)
+            refusal = FAULT
         refusal.count(metrics)
         return {"status": refusal.status, "detail": refusal.detail}
 

@@ -20,11 +20,11 @@ from serving.messages import NoModel
 from serving.metrics import STREAM_EVENTS
 from serving.protocols.native.documentation import REFUSALS, content, document
 from serving.protocols.native.error_responses import json_response, unavailable
-from serving.protocols.native.patience import patiently
 from serving.protocols.native.plain_routes import ByPath, Plain
 from serving.protocols.native.predictions import prediction_handlers
 from serving.protocols.native.schemas import ErrorResponse, HealthResponse, StreamResponse
 from serving.protocols.native.wire import Wire, wire_of
+from serving.protocols.patience import patiently
 from serving.service import Service
 
 ROWS_AT_ONCE = 20  # About 2 ms of work. Then other requests get their turn.

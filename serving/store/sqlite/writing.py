@@ -55,6 +55,9 @@ class SqliteServingStore(ServingStore):
         self._file, self._duty = file, FileLock(f"{file}.upkeep.lock")
         self._checkpoints: Checkpoints | None = None
         self._state: SqliteOnlineState | None = None
+        # Within a commit: where the log stands, and what the file says of it.
+        self._position: Position | None = None
+        self._stored: Position | None = None
         with named_errors():
             stored = subject_of_log(self.connection)
         self._log = None if stored is None else _Log(self.connection, stored)
@@ -93,29 +96,29 @@ class SqliteServingStore(ServingStore):
                 if self._state is not None:
                     self._state.follow()
                 yield
+                if self._position is not None and self._position != self._stored:
+                    self.connection.execute(MOVE, self._position)
         except sqlite3.Error as error:
             raise store_error(error) from error
+        finally:
+            self._position = self._stored = None
 
-    @contextlib.contextmanager
-    def one_row(self) -> Iterator[None]:
-        """A savepoint."""
-        self.connection.execute("SAVEPOINT one_row")
-        try:
-            yield
-        except BaseException:
-            if self.connection.in_transaction:  # After a full disk SQLite has undone all of it already.
-                self.connection.execute("ROLLBACK TO one_row")
-                self.connection.execute("RELEASE one_row")
-            raise
-        self.connection.execute("RELEASE one_row")
+    @property
+    def changes(self) -> int:
+        """As SQLite counts them."""
+        return self.connection.total_changes
 
     def position(self) -> Position:
-        """From the one row that counts."""
-        return position_of(self.connection)
+        """From the one row that counts, which is read once a commit."""
+        if not self.connection.in_transaction:
+            return position_of(self.connection)
+        if self._position is None:
+            self._position = self._stored = position_of(self.connection)
+        return self._position
 
     def move_to(self, position: Position) -> None:
-        """Into the one row that counts."""
-        self.connection.execute(MOVE, position)
+        """Into the one row that counts, which is written at the end of the commit."""
+        self._position = position
 
     def agreed_us(self, stream: str) -> int:
         """From the index of the event times."""

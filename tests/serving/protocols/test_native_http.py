@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from serving.store.opening import serving_log
 pytestmark = pytest.mark.slow
 
 Launch = Callable[..., Running]
+DAY = timedelta(days=1)
 
 
 def vector(plan: FeaturePlan, value: float = 1.0) -> dict[str, Any]:
@@ -336,6 +338,39 @@ def test_one_id_raced_over_http_is_one_row_and_one_answer(served: Running) -> No
         for i in logged_decisions(served.home / "serving" / "serving.db", day)["prediction_id"].to_pylist()
     ]
     assert ids.count("t300") == 1
+
+
+@pytest.mark.parametrize("connections", [8, 64])
+def test_payments_at_once_are_each_on_record_once_and_see_those_before_them(
+    plan: FeaturePlan, tmp_path: Path, launch: Launch, connections: int
+) -> None:
+    service = launch(with_champion(plan, tmp_path), "--clock", "event")
+    service.wait()
+
+    def pay(client: int) -> list[str]:
+        answers = []
+        connection = http.client.HTTPConnection("127.0.0.1", service.port)
+        for number in range(client, 512, connections):
+            body = json.dumps({"transaction": payment(number)})
+            connection.request("POST", "/predict", body, JSON)
+            answers.append((response := connection.getresponse()).read().decode())
+            assert response.status == 200, answers[-1]
+        connection.close()
+        return answers
+
+    with ThreadPoolExecutor(connections) as pool:
+        texts = [text for part in pool.map(pay, range(connections)) for text in part]
+    scores = {answer["prediction_id"]: answer["fraud_score"] for answer in map(json.loads, texts)}
+    rows = logged_decisions(service.home / "serving" / "serving.db", "2018-04-01").to_pylist()
+    assert {row["prediction_id"]: row["fraud_score"] for row in rows} == scores
+    assert [row["seq"] for row in rows] == list(range(1, 513))
+    before: dict[str, list[tuple[datetime, datetime]]] = {}
+    for row in rows:
+        at, seen = row["event_timestamp"], before.setdefault(row["customer_id"], [])
+        # A payment that comes late is known only after the newest one.
+        counted = sum(at - DAY <= other < at and known <= at for other, known in seen)
+        assert json.loads(row["features"])["num_txns_1d"] == counted
+        seen.append((at, row["created_timestamp"]))
 
 
 # The process dies when its first answer to /predict is about to be sent.

@@ -68,10 +68,10 @@ def test_a_client_that_hangs_up_in_its_body_gets_nothing(door: Door) -> None:
 def test_a_fault_is_told_without_its_words_and_goes_on_to_the_server(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(scored: object) -> None:
+    def fails(rows: object) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(door.service.plane, "predict_event", fails)
+    monkeypatch.setattr(door.service.plane, "predict_many", fails)
     answer = door.post("/predict", transaction=payment(1))
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (500, "internal")
     assert "secret" not in answer.text

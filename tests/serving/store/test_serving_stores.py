@@ -167,22 +167,22 @@ def test_a_commit_that_raises_leaves_nothing(opened: Opened, error: BaseExceptio
     assert opened.store.state.count(STREAM) == 1, "and the next commit is as good as any"
 
 
-def test_a_row_that_raises_leaves_nothing_and_the_commit_goes_on(opened: Opened) -> None:
-    def half_a_row() -> None:
-        with opened.store.one_row():
-            opened.decide(2)
-            raise ValueError("a fault")
-
+def test_within_a_commit_the_position_moves_and_what_is_written_shows_as_changes(opened: Opened) -> None:
     with opened.store.one_commit():
-        with opened.store.one_row():
-            opened.decide(1)
-        with pytest.raises(ValueError, match="a fault"):
-            half_a_row()
+        before = opened.store.changes
+        opened.store.find("p1")
+        assert (opened.store.position().last, opened.store.changes) == (0, before)
+        opened.decide(1)
         assert opened.store.position().last == 1
-        with opened.store.one_row():
-            opened.decide(2, START_US + 1)
-    assert [row["seq"] for row in opened.log.decisions(FIRST, PARCELS).to_pylist()] == [1, 2]
-    assert opened.store.state.last_event_us(STREAM) == START_US + 1
+        assert opened.store.changes > before
+        opened.decide(2, START_US + 1)
+        assert opened.store.position().last == 2
+    with closing(opened.another()) as other:
+        assert other.position() == opened.store.position() == Position(2, START_US + 1, START_US + 1)
+        with other.one_commit():
+            other.move_to(Position(7, 8, 9))
+    with opened.store.one_commit():
+        assert opened.store.position() == Position(7, 8, 9), "another one may have moved it"
 
 
 def test_another_ones_commit_is_waited_for_shortly_and_then_nothing_happened(opened: Opened) -> None:

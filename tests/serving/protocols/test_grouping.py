@@ -1,0 +1,236 @@
+"""Requests that wait at the same moment are decided in order, in one commit, and answered after it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import accumulate, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving_kit import DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, deciding, paid
+from starlette.requests import ClientDisconnect
+
+from serving.contract.events import EventRecord, Labels
+from serving.contract.records import Answer
+from serving.data_plane import DataPlane
+from serving.messages import BadInput, Conflict, ReadyVector, ScoredEvent
+from serving.protocols.grouping import MOST_ROWS, Grouping
+from serving.releases import Champion
+from serving.store.base import StoreBusy, StoreError
+
+Row = ScoredEvent | ReadyVector
+Outcome = Answer | BaseException
+TABLES = ("decisions", "sequence", "online_transactions", "online_verdicts")
+
+
+async def here() -> bool:
+    return False
+
+
+async def gone() -> bool:
+    return True
+
+
+def decided(
+    grouping: Grouping, rows: list[Row], hung_up: Callable[[int], Callable[[], Awaitable[bool]]] | None = None
+) -> list[Outcome]:
+    """The outcomes of rows that come in one iteration of the loop."""
+
+    async def at_once() -> list[Outcome]:
+        asked = [
+            grouping.decide(row, here if hung_up is None else hung_up(number))
+            for number, row in enumerate(rows)
+        ]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    return asyncio.run(at_once())
+
+
+def told(outcomes: list[Outcome]) -> list[object]:
+    return [(type(one), str(one)) if isinstance(one, BaseException) else one for one in outcomes]
+
+
+def left(bench: Bench) -> list[object]:
+    return [bench.connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in TABLES]
+
+
+def failing_at(event_id: str) -> Callable[[EventRecord, Labels], list[tuple[int, bool]]]:
+    """The verdicts of events, with a fault of the service at one event, which is in the state by then."""
+    made = EventRecord.verdicts
+
+    def verdicts(record: EventRecord, labels: Labels) -> list[tuple[int, bool]]:
+        if record.event["transaction_id"] == event_id:
+            raise ZeroDivisionError(event_id)
+        return made(record, labels)
+
+    return verdicts
+
+
+def commits(bench: Bench, work: Callable[[], object]) -> int:
+    """How often the work commits."""
+    statements: list[str] = []
+    bench.connection.set_trace_callback(statements.append)
+    work()
+    bench.connection.set_trace_callback(None)
+    return statements.count("COMMIT")
+
+
+@pytest.fixture
+def grouping(bench: Bench) -> Grouping:
+    bench.plane.predict_event(paid(0))
+    return Grouping(bench.plane, deadline_s=0.25)
+
+
+@pytest.fixture
+def holder(bench: Bench) -> Iterator[sqlite3.Connection]:
+    """Another process that has the lock of the store."""
+    with closing(sqlite3.connect(bench.settings.database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+
+
+events = st.builds(
+    paid,
+    number=st.integers(0, 5),
+    at_us=st.sampled_from([START_US, START_US + MINUTE_US, START_US + 20 * DAY_US, START_US - 20 * DAY_US]),
+    customer=st.sampled_from(["c", "d"]),
+    amount=st.sampled_from([10.0, 20.0, -1.0, math.nan]),
+)
+ready = st.tuples(st.sampled_from(["whole", "another", "empty"]), st.sampled_from(["v1", "v2", "t1"]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    drawn=st.lists(events | ready, min_size=1, max_size=10),
+    cuts=st.lists(st.integers(1, 5), max_size=6),
+    fault=st.none() | st.integers(0, 5),
+)
+def test_any_split_into_groups_answers_and_leaves_what_one_at_a_time_does(
+    champion: Champion,
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: list[ScoredEvent | tuple[str, str]],
+    cuts: list[int],
+    fault: int | None,
+) -> None:
+    champion = deciding(champion, REVIEW_ALL)
+    full = dict.fromkeys(champion.release.features, 1.0)
+    vectors: dict[str, dict[str, float]] = {"whole": full, "another": {**full, "is_night": 0.0}, "empty": {}}
+    rows = [row if isinstance(row, ScoredEvent) else ReadyVector(vectors[row[0]], row[1]) for row in drawn]
+    grouped, single = (Bench(tmp_path_factory.mktemp("plane"), champion) for _ in range(2))
+    ends = [0, *(end for end in accumulate(cuts) if end < len(rows)), len(rows)]
+    with pytest.MonkeyPatch.context() as patch:
+        if fault is not None:
+            patch.setattr(EventRecord, "verdicts", failing_at(f"t{fault}"))
+        one, many = Grouping(single.plane, 0.25), Grouping(grouped.plane, 0.25)
+        alone = [outcome for row in rows for outcome in decided(one, [row])]
+        together = [outcome for a, b in pairwise(ends) for outcome in decided(many, rows[a:b])]
+    assert told(together) == told(alone)
+    assert left(grouped) == left(single)
+    grouped.plane.close()
+    single.plane.close()
+
+
+def test_what_comes_in_one_iteration_is_committed_a_few_at_a_time_in_its_order(
+    bench: Bench, grouping: Grouping
+) -> None:
+    rows = [paid(number) for number in range(1, 2 * MOST_ROWS + 4)]
+    assert commits(bench, lambda: decided(grouping, list(rows))) == 3
+    ids = [row[0] for row in bench.connection.execute("SELECT prediction_id FROM decisions ORDER BY seq")]
+    assert ids == ["t0", *(row.id for row in rows)]
+
+
+def test_a_request_alone_is_decided_without_a_pause(bench: Bench, grouping: Grouping) -> None:
+    async def iterations() -> int:
+        asked, passed = asyncio.ensure_future(grouping.decide(paid(1), here)), 0
+        while not asked.done():
+            await asyncio.sleep(0)
+            passed += 1
+        return passed
+
+    assert asyncio.run(iterations()) <= 4
+
+
+def test_a_row_that_is_refused_or_fails_leaves_nothing_and_its_group_goes_on(
+    bench: Bench, grouping: Grouping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EventRecord, "verdicts", failing_at("t3"))
+    rows = [paid(1), paid(0, amount=11.0), paid(2, amount=-1.0), paid(3), ReadyVector({}), paid(1), paid(4)]
+    outcomes = decided(grouping, [*rows])
+    kinds = [Answer, Conflict, BadInput, ZeroDivisionError, BadInput, Answer, Answer]
+    assert [type(one) for one in outcomes] == kinds
+    ids = bench.connection.execute("SELECT seq, prediction_id FROM decisions ORDER BY seq").fetchall()
+    assert ids == [(1, "t0"), (2, "t1"), (3, "t4")]
+    stored = bench.connection.execute("SELECT event_id FROM online_transactions ORDER BY 1").fetchall()
+    assert stored == [("t0",), ("t1",), ("t4",)]
+
+
+def test_a_full_disk_is_told_to_the_whole_group_and_nothing_of_it_is_kept(
+    bench: Bench, grouping: Grouping
+) -> None:
+    before = left(bench)
+    rows = [paid(number) for number in range(1, MOST_ROWS + 1)]
+    (pages,) = bench.connection.execute("PRAGMA page_count").fetchone()
+    bench.connection.execute(f"PRAGMA max_page_count = {pages}")
+    outcomes = decided(grouping, [*rows])
+    assert {type(one) for one in outcomes} == {StoreError}
+    assert str(outcomes[-1]) == "serving.db: database or disk is full"
+    assert left(bench) == before
+    bench.connection.execute("PRAGMA max_page_count = 4294967294")
+    assert {type(one) for one in decided(grouping, [*rows])} == {Answer}
+
+
+def test_a_group_waits_for_the_store_and_those_who_hung_up_meanwhile_leave_nothing(
+    bench: Bench, grouping: Grouping, holder: sqlite3.Connection
+) -> None:
+    async def asked() -> list[Outcome]:
+        first = [grouping.decide(paid(n), gone if n == 2 else here) for n in (1, 2, 3)]
+        waiting = asyncio.gather(*first, return_exceptions=True)
+        await asyncio.sleep(0.03)
+        later = asyncio.ensure_future(grouping.decide(paid(4), here))
+        cancelled = asyncio.ensure_future(grouping.decide(paid(5), here))
+        await asyncio.sleep(0.03)
+        assert not later.done()
+        cancelled.cancel()
+        holder.execute("ROLLBACK")
+        return [*await waiting, await later]
+
+    outcomes = asyncio.run(asked())
+    assert [type(one) for one in outcomes] == [Answer, ClientDisconnect, Answer, Answer]
+    ids = [row[0] for row in bench.connection.execute("SELECT prediction_id FROM decisions ORDER BY seq")]
+    assert ids == ["t0", "t1", "t3", "t4"]
+
+
+def test_a_request_waits_for_the_store_no_longer_than_its_own_deadline(
+    bench: Bench, holder: sqlite3.Connection
+) -> None:
+    grouping = Grouping(bench.plane, deadline_s=0.1)
+
+    async def asked() -> Outcome:
+        first = asyncio.ensure_future(grouping.decide(paid(1), here))
+        await asyncio.sleep(0.08)
+        second = asyncio.ensure_future(grouping.decide(paid(2), here))
+        with pytest.raises(StoreBusy):
+            await first
+        assert not second.done()
+        holder.execute("ROLLBACK")
+        return await second
+
+    holder.execute("ROLLBACK")
+    bench.plane.predict_event(paid(0))
+    holder.execute("BEGIN IMMEDIATE")
+    assert isinstance(asyncio.run(asked()), Answer)
+    assert bench.connection.execute("SELECT count(*) FROM decisions").fetchone() == (2,)
+
+
+def test_a_group_is_of_one_generation(bench: Bench, champion: Champion) -> None:
+    champions = (replace(champion, version=str(number)) for number in range(1, 100))
+    bench.plane.predict_event(paid(0))
+    plane = DataPlane(bench.settings, bench.store, lambda: next(champions), lambda: START_US)
+    answers = decided(Grouping(plane, 0.25), [paid(number) for number in range(1, MOST_ROWS)])
+    assert len({one.model_version for one in answers if isinstance(one, Answer)}) == 1
