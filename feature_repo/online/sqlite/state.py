@@ -41,7 +41,6 @@ class SqliteOnlineState(OnlineState):
         self.connection, self.plan = connection, plan
         self._on_demand = [step.load() for step in plan.on_demand]
         generations.create_tables(connection)
-        self._versions = HistoryVersions(connection, plan)
         self._bind(generations.standing(connection))
 
     @staticmethod
@@ -213,7 +212,7 @@ class SqliteOnlineState(OnlineState):
             self.follow()
 
     def _bind(self, standing: Standing) -> None:
-        self._standing = standing
+        self._standing, self._versions = standing, HistoryVersions(self.connection, self.plan)
         self._current = Generation(self.connection, self.plan, standing.current)
         self._building = (
             None if standing.building is None else Generation(self.connection, self.plan, standing.building)

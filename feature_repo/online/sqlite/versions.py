@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from feature_repo.engine.plan import FeaturePlan
@@ -23,10 +24,9 @@ TABLES = f"""
 CREATE TABLE IF NOT EXISTS online_epoch (id INTEGER PRIMARY KEY CHECK (id = 0), began_us INTEGER);
 INSERT OR IGNORE INTO online_epoch VALUES (0, {NOW_US});
 CREATE TABLE IF NOT EXISTS online_versions (
-    history INTEGER, key TEXT, version INTEGER, PRIMARY KEY (history, key)
+    key TEXT, history INTEGER, version INTEGER, PRIMARY KEY (key, history)
 ) WITHOUT ROWID
 """
-EPOCH = "SELECT began_us FROM online_epoch"
 
 
 def begin_epoch(connection: sqlite3.Connection) -> None:
@@ -35,18 +35,19 @@ def begin_epoch(connection: sqlite3.Connection) -> None:
 
 
 class HistoryVersions:
-    """The versions of the histories that a plan's views read."""
+    """The versions of the histories that a plan's views read, in the epoch that the file is in."""
 
     def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
         self._connection = connection
+        self._epoch_us: int = connection.execute("SELECT began_us FROM online_epoch").fetchone()[0]
         asked = {view.asked_history: view for view in plan.views}
         self._names = tuple(asked)
         self._asked = tuple(view.asked_by for view in asked.values())
         versions = (
-            f"(SELECT version FROM online_versions WHERE history = {_number(view.history)} AND key = ?)"
+            f"(SELECT version FROM online_versions WHERE key = ? AND history = {_number(view.history)})"
             for view in asked.values()
         )
-        self._read = f"SELECT {', '.join((f'({EPOCH})', *versions))}"
+        self._read = f"SELECT {', '.join(versions)}"
         # By stream: the number of each history, its name, and the place of its key in a row of the stream.
         self._of: dict[str, list[tuple[int, str, int]]] = {}
         for history, view in {view.history: view for view in plan.views}.items():
@@ -56,9 +57,9 @@ class HistoryVersions:
     def read(self, keys: Keys) -> dict[str, int]:
         """The versions of the histories at these keys, by `ViewPlan.asked_history`; none for a null key."""
         values = [keys[name] for name in self._asked]
-        epoch, *found = self._connection.execute(self._read, values).fetchone()
+        found = self._connection.execute(self._read, values).fetchone() if values else ()
         return {
-            name: epoch if version is None or version < epoch else version
+            name: max(version or 0, self._epoch_us)
             for name, key, version in zip(self._names, values, found, strict=True)
             if key is not None
         }
@@ -68,23 +69,23 @@ class HistoryVersions:
 
         Returns the new versions by `ViewPlan.history`.
         """
-        changed = [
-            (number, name, key)
-            for number, name, place in self._of[stream]
-            if (key := row[place]) is not None
-        ]
+        changed: list[Any] = []
+        for number, _, place in self._of[stream]:
+            if row[place] is not None:
+                changed += (row[place], number, self._epoch_us + 1)
         if not changed:
             return {}
-        places: list[Any] = [value for number, _, key in changed for value in (number, key)]
-        made = dict(self._connection.execute(_raising(len(changed)), places).fetchall())
-        return {name: made[number] for number, name, _ in changed}
+        made = dict(self._connection.execute(_raise(len(changed) // 3), changed).fetchall())
+        return {name: made[number] for number, name, _ in self._of[stream] if number in made}
 
 
-def _raising(keys: int) -> str:
-    rows = ", ".join([f"(?, ?, ({EPOCH}) + 1)"] * keys)
+@cache
+def _raise(histories: int) -> str:
+    """The statement that raises so many versions, in one step."""
+    rows = ", ".join(["(?, ?, ?)"] * histories)
     return (
-        f"INSERT INTO online_versions VALUES {rows} ON CONFLICT (history, key) DO UPDATE"
-        " SET version = max(version + 1, excluded.version) RETURNING history, version"
+        f"INSERT INTO online_versions VALUES {rows} ON CONFLICT (key, history)"
+        " DO UPDATE SET version = max(version + 1, excluded.version) RETURNING history, version"
     )
 
 
