@@ -9,11 +9,18 @@ import pyarrow as pa
 import pytest
 from world import ListedSource, World, at, checks, labelled, metadata, served, vector
 
+from mlops_assets.core.watching.histories import History
 from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
 
 DAY, BEFORE = "2025-03-05", "2025-03-04"
-HISTORIES = [("customer_id", "customer_id"), ("merchant_id", "merchant_id")]
+
+
+def history(asked: str, entity: str) -> History:
+    return History("transactions", asked, entity, f"transactions.{entity}", f"transactions.{entity}")
+
+
+HISTORIES = [history("customer_id", "customer_id"), history("merchant_id", "merchant_id")]
 
 
 @pytest.fixture
@@ -139,8 +146,8 @@ def test_a_history_may_be_asked_for_under_another_column_than_the_events_have_it
         ("decided", 10, 10, 2, "a", "b"),
         ("late", 9, 9.5, 3, "b", "c"),
     ]
-    assert overtaken(_log(rows), _log(rows), [("merchant_id", "customer_id")]) == {"decided": 1800.0}
-    assert overtaken(_log(rows), _log(rows), [("customer_id", "customer_id")]) == {}
+    assert overtaken(_log(rows), _log(rows), [history("merchant_id", "customer_id")]) == {"decided": 1800.0}
+    assert overtaken(_log(rows), _log(rows), [history("customer_id", "customer_id")]) == {}
 
 
 def _log(rows: list[tuple[str, float, float, int, str, str | None]]) -> pd.DataFrame:
@@ -149,6 +156,8 @@ def _log(rows: list[tuple[str, float, float, int, str, str | None]]) -> pd.DataF
     )
     return frame.assign(
         read_seq=frame["seq"] - 1,
+        read_versions=None,
+        made_versions=None,
         event_timestamp=[at(DAY, h) for h in frame["event"]],
         created_timestamp=[at(DAY, h) for h in frame["created"]],
     )

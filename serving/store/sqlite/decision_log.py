@@ -20,8 +20,9 @@ class DecisionLog:
         own, event_id = subject.event.names[1:], subject.event.id
         columns = (
             "seq", "prediction_id", "kind", "event_us", "created_us", *own, "features", "read_seq",
-            "read_versions", "made_versions", subject.score, "decision", "review_threshold", "block_threshold", "model_version",
-            "reasons", "degraded", "maturity_us", "payload_digest", "freshness",
+            "read_versions", "made_versions", subject.score, "decision", "review_threshold",
+            "block_threshold", "model_version", "reasons", "degraded", "maturity_us", "payload_digest",
+            "freshness",
         )  # fmt: skip
         self._insert = (
             f"INSERT INTO decisions ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
