@@ -2,7 +2,7 @@
 
 One request is one commit of the store: the stored answer if the id is known, else vector, score, decision,
 their record, and the event in the online state, all or nothing. So a vector was computed from exactly what
-was committed before it, which its `read_seq` names.
+was committed before it. The versions in its record name that.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from feature_repo.engine.plan import FeaturePlan
 Value = float | int | None
 Keys = Mapping[str, str | None]  # By the join keys of the views. None is a key that the event does not have
 Loaded = tuple[str, Mapping[str, object], int, int]  # Id, event, event_us, created_us
-Versions = Mapping[str, int]  # By the name of a history, such as "transactions.customer_id"
+Versions = Mapping[str, int]  # By the name of a history: "<stream>.<key column>"
 
 
 class Refused(NamedTuple):
