@@ -2,7 +2,7 @@
 
 Of a request, all is kept or nothing: the stored answer if the id is known, else vector, score, decision,
 their record, and the event in the online state. A commit holds one request or several, one after the other.
-So a vector was computed from exactly what came before it in the log, which its `read_seq` names.
+So a vector was computed from exactly what came before it in the log. The versions in its record name that.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -264,6 +265,12 @@ def transaction(
         "is_declined": is_declined,
     }
     return ScoredEvent(name, at_us, values, created_us)
+
+
+def count_from_zero(database: Path) -> None:
+    """Let the versions of a file that holds no release yet begin at 0, so that two files can be compared."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE online_epoch SET began_us = 0")
 
 
 def logged_decisions(database: Path, day: str, subject: Subject = BEFORE) -> pa.Table:

@@ -1,6 +1,7 @@
 """Every store of online state that the suite for any store runs on."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from oracle import Event, oracle
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.online.base import Keys, Loaded, OnlineState, Refused, Value
+from feature_repo.online.base import Keys, Loaded, OnlineState, Refused, Value, Versions
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite.queries import StreamTable
 from feature_repo.online.sqlite.state import SqliteOnlineState
@@ -24,14 +25,15 @@ class ListStore:
         self.plan = plan
         self.events: dict[str, dict[str, Event]] = {v.stream: {} for v in plan.views}
         self.refused: dict[tuple[str, str], Refused] = {}
+        self.changes: Counter[tuple[str, object]] = Counter()
 
     def push(
         self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int
-    ) -> bool:
-        if known := event_id in self._of(stream):
-            return not known
+    ) -> Versions | None:
+        if event_id in self._of(stream):
+            return None
         self.load(stream, [(event_id, event, event_us, created_us)])
-        return True
+        return self._changed(self.events[stream][event_id], stream)
 
     def load(self, stream: str, events: Iterable[Loaded]) -> None:
         kept = StreamTable.of(stream, self.plan)
@@ -42,8 +44,9 @@ class ListStore:
             before = self._of(stream).get(event_id, dict.fromkeys(kept.stored))
             self.events[stream][event_id] = {**before, **columns, **times}
 
-    def remove(self, stream: str, event_id: str) -> bool:
-        return self._of(stream).pop(event_id, None) is not None
+    def remove(self, stream: str, event_id: str) -> Versions | None:
+        event = self._of(stream).pop(event_id, None)
+        return None if event is None else self._changed(event, stream)
 
     def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
         result: dict[str, Value] = {}
@@ -59,6 +62,13 @@ class ListStore:
         for step in self.plan.on_demand:
             known |= step.load()({name: known[name] for name in step.inputs})
         return {name: known[name] for name in self.plan.features}
+
+    def versions(self, keys: Keys) -> Versions:
+        return {
+            view.asked_history: 1 + self.changes[view.history, key]
+            for view in self.plan.views
+            if (key := keys[view.asked_by]) is not None
+        }
 
     def settle(self) -> None:
         pass
@@ -108,6 +118,12 @@ class ListStore:
 
     def refusals(self) -> dict[tuple[str, str], Refused]:
         return self.refused
+
+    def _changed(self, event: Event, stream: str) -> Versions:
+        views = [view for view in self.plan.views if view.stream == stream and event[view.entity] is not None]
+        names = {view.history: event[view.entity] for view in views}
+        self.changes.update(names.items())
+        return {name: 1 + self.changes[name, key] for name, key in names.items()}
 
     def _of(self, stream: str) -> dict[str, Event]:
         if stream not in self.events:

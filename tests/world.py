@@ -217,13 +217,19 @@ def served(
     connection.close()
 
 
-def labelled(world: World, name: str, moment: datetime, is_fraud: bool = True) -> None:
+def labelled(
+    world: World,
+    name: str,
+    moment: datetime,
+    is_fraud: bool = True,
+    made_versions: dict[str, int] | None = None,
+) -> None:
     """Write one label into the service's log."""
     connection = sqlite3.connect(world.settings.serving_db)
-    row = (_last_seq(connection) + 1, name, is_fraud, to_us(moment))
-    connection.execute(
-        "INSERT INTO labels (seq, transaction_id, is_fraud, label_us, known) VALUES (?, ?, ?, ?, 1)", row
-    )
+    made = None if made_versions is None else json.dumps(made_versions)
+    row = (_last_seq(connection) + 1, name, is_fraud, to_us(moment), made)
+    columns = "seq, transaction_id, is_fraud, label_us, made_versions, known"
+    connection.execute(f"INSERT INTO labels ({columns}) VALUES (?, ?, ?, ?, ?, 1)", row)
     connection.commit()
     connection.close()
 

@@ -92,6 +92,16 @@ class ViewPlan:
         return self.asked or self.entity
 
     @property
+    def history(self) -> str:
+        """The name of what the view reads: the events of its stream, by its entity."""
+        return f"{self.stream}.{self.entity}"
+
+    @property
+    def asked_history(self) -> str:
+        """The same with the column of the scored event that holds the key, where it has another name."""
+        return self.history if self.asked_by == self.entity else f"{self.history}={self.asked_by}"
+
+    @property
     def reach_us(self) -> int:
         """How far before a moment the oldest event of a window can lie, in microseconds."""
         return max((self.ttl_us, *(a.window_us for a in self.aggregates))) + self.hop_us

@@ -14,6 +14,7 @@ from feature_repo.engine.plan import FeaturePlan
 Value = float | int | None
 Keys = Mapping[str, str | None]  # By the join keys of the views. None is a key that the event does not have
 Loaded = tuple[str, Mapping[str, object], int, int]  # Id, event, event_us, created_us
+Versions = Mapping[str, int]  # By the name of a history: "<stream>.<key column>"
 
 
 class Refused(NamedTuple):
@@ -32,6 +33,12 @@ class OnlineState(Protocol):
     - An event whose key is null is in no history. A null key has an empty history: counts and sums are 0,
       other values are None. In a view with a time to live, all its values are None.
     - The caller owns the transactions. No method commits.
+    - A history is the events of a stream that have one key. Each history that a view reads has a version, a
+      number above 0. `push` and `remove` raise it by one for each change, in the caller's transaction. What
+      is not committed raises nothing. A version never falls, also where the state is rebuilt or made again
+      from the lake.
+    - So whoever has read a version of a history has read every change that made this version or a smaller
+      one, and no other change, however many writers there are. Events that `load` brings were known before.
 
     Moments are whole microseconds since the epoch, in UTC. A stream that no view of the plan reads raises
     `PlanError`.
@@ -41,25 +48,26 @@ class OnlineState(Protocol):
 
     def push(
         self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int
-    ) -> bool:
+    ) -> Versions | None:
         """Add an event, whose columns have the names of the stream's columns.
 
-        Returns False where the id of the event is known already, and changes nothing then. Raises `BadEvent`
-        for a value that cannot be aggregated, for a key that is neither text nor None, and for a column that
-        a view reads and the event lacks.
+        Returns the version that the event makes of the history of each of its keys, by `ViewPlan.history`. A
+        key that is None has no history. Returns None where the id of the event is known already, and changes
+        nothing then. Raises `BadEvent` for a value that cannot be aggregated, for a key that is neither text
+        nor None, and for a column that a view reads and the event lacks.
         """
 
     def load(self, stream: str, events: Iterable[Loaded]) -> None:
-        """Add many events of the lake.
+        """Add many events of the lake. No version is raised.
 
         Where the id of an event is known already, the lake's values replace the stored values. A value that
         the lake leaves out stays. Raises what `push` raises.
         """
 
-    def remove(self, stream: str, event_id: str) -> bool:
+    def remove(self, stream: str, event_id: str) -> Versions | None:
         """Take an event out, as when a verdict takes the place of a pending verdict.
 
-        Returns False where there was no such event.
+        Returns the versions that this makes, as `push` does; None where there was no such event.
         """
 
     def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
@@ -72,6 +80,12 @@ class OnlineState(Protocol):
         """The vector of the service, in its order, for a request made at `at_us`.
 
         `request` holds the request fields of the plan. Raises what `aggregates` raises.
+        """
+
+    def versions(self, keys: Keys) -> Versions:
+        """The version of each history that the views read at these keys, by `ViewPlan.asked_history`.
+
+        A key that is None has no history. Within a transaction these are the versions that its vector reads.
         """
 
     def settle(self) -> None:
@@ -110,7 +124,7 @@ class OnlineState(Protocol):
     def prune(self, before_us: int, limit: int) -> int:
         """Forget up to `limit` events that happened before a moment. Returns their number.
 
-        Windows that reach behind the moment have no answer afterwards.
+        No version is raised. Windows that reach behind the moment have no answer afterwards.
         """
 
     def refuse(self, stream: str, reason: str, at_us: int) -> None:

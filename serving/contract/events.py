@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from feature_repo.online.base import OnlineState
+from feature_repo.online.base import OnlineState, Versions
 from serving.contract.subject import Feed, Number, Subject
 from serving.contract.verdicts import verdict_events
 
@@ -99,29 +99,34 @@ class EventRules:
         labels = self.subject.labels
         return labels.silence == "unknown" or decision in labels.withheld_by
 
-    def add_event(self, state: OnlineState, record: EventRecord, labels: Labels) -> None:
-        """Put the event into the state, and its verdicts.
+    def add_event(self, state: OnlineState, record: EventRecord, labels: Labels) -> Versions:
+        """Put the event into the state, and its verdicts. Returns the versions that this makes.
 
         Silence to come counts as a verdict, unless a label says otherwise. Raises `BadEvent` for a value that
         the features cannot use.
         """
-        _push(state, self.subject.event.dataset, record.event, record.event_us, record.created_us)
+        made = _push(state, self.subject.event.dataset, record.event, record.event_us, record.created_us)
         for known_us, positive in record.verdicts(labels):
-            _push(state, VERDICTS, self._verdict(record.event, positive), known_us, known_us)
+            made |= _push(state, VERDICTS, self._verdict(record.event, positive), known_us, known_us)
+        return made
 
     def add_feed_event(
         self, state: OnlineState, feed: Feed, values: Mapping[str, object], event_us: int, created_us: int
-    ) -> None:
-        """Put an event of a further feed into the state.
+    ) -> Versions:
+        """Put an event of a further feed into the state. Returns the versions that this makes.
 
         Raises `BadEvent` for a value that the features cannot use.
         """
-        _push(state, feed.name, values, event_us, created_us)
+        return _push(state, feed.name, values, event_us, created_us)
 
-    def add_labels(self, state: OnlineState, record: EventRecord, before: Labels, new: Labels) -> None:
-        """Bring the event's verdicts up to date after `new` labels. `before` are the labels until then."""
+    def add_labels(self, state: OnlineState, record: EventRecord, before: Labels, new: Labels) -> Versions:
+        """Bring the event's verdicts up to date after `new` labels. `before` are the labels until then.
+
+        Returns the versions that this makes.
+        """
+        made: dict[str, int] = {}
         if VERDICTS not in state.plan.streams:
-            return
+            return made
         stored = state.find_of(VERDICTS, str(record.event[self.subject.event.id]))
         present = {(_int(e["event_us"]), bool(e[self._label])) for e in stored}
         # Verdicts that came with the lake stand for labels that this log never held.
@@ -129,9 +134,10 @@ class EventRules:
         wanted = set(record.verdicts([*before, *(present - of_the_log), *new]))
         for known_us, positive in present - wanted:
             verdict = self._verdict(record.event, positive)
-            state.remove(VERDICTS, state.plan.event_id(VERDICTS, verdict, known_us))
+            made |= state.remove(VERDICTS, state.plan.event_id(VERDICTS, verdict, known_us)) or {}
         for known_us, positive in wanted - present:
-            _push(state, VERDICTS, self._verdict(record.event, positive), known_us, known_us)
+            made |= _push(state, VERDICTS, self._verdict(record.event, positive), known_us, known_us)
+        return made
 
     def record_of(
         self, log: EventLog, state: OnlineState, event_id: str, maturity_us: int
@@ -187,10 +193,15 @@ class EventRules:
 
 def _push(
     state: OnlineState, stream: str, event: Mapping[str, object], event_us: int, created_us: int
-) -> None:
-    """Put an event into the state. A state has no place for a stream that no view reads."""
-    if stream in state.plan.streams:
-        state.push(stream, state.plan.event_id(stream, event, event_us), event, event_us, created_us)
+) -> dict[str, int]:
+    """Put an event into the state. Returns the versions that this makes.
+
+    A state has no place for a stream that no view reads. An event that the state has already makes none.
+    """
+    if stream not in state.plan.streams:
+        return {}
+    made = state.push(stream, state.plan.event_id(stream, event, event_us), event, event_us, created_us)
+    return dict(made or ())
 
 
 def _int(value: object) -> int:

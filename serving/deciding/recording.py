@@ -62,20 +62,26 @@ class Recorder:
             raise NoModel("no model is loaded yet")
         check_event(self._event, champion.release.bounds, scored, at)
         event_us, created_us, seq = scored.event_us, learnt_us(scored, at), at.position.last + 1
-        state = self._store.state
+        state, keys, maturity_us = self._store.state, self._inputs.keys(scored), champion.maturity_us
         vector, answer = self._answer(
-            champion, scored.id, lambda: self._inputs.vector(state, scored), freshness_of(state, event_us)
+            champion,
+            scored.id,
+            lambda: self._inputs.vector(state, scored, keys),
+            freshness_of(state, event_us),
         )
-        self._store.add_decision(
-            DecisionRow(seq, noun, event_us, created_us, values, vector, answer, champion.maturity_us, digest)
-        )
+        read = state.versions(keys)
         event = {self._event.id: scored.id, **scored.values}
         withheld = self._rules.withheld(answer.decision)
-        record = EventRecord(event, event_us, created_us, withheld, champion.maturity_us)
+        record = EventRecord(event, event_us, created_us, withheld, maturity_us)
         try:
-            self._rules.add_event(state, record, self._store.labels_of(scored.id))
+            made = self._rules.add_event(state, record, self._store.labels_of(scored.id))
         except BadEvent as error:
             raise BadInput("bad_value", (noun, error.field), str(error)) from error
+        self._store.add_decision(
+            DecisionRow(
+                seq, noun, event_us, created_us, values, vector, answer, maturity_us, digest, read, made
+            )
+        )
         state.settle()
         self._store.move_to(Position(seq, max(at.clock_us, created_us), max(at.newest_us, event_us)))
         return answer
@@ -118,7 +124,7 @@ class Recorder:
         # A label turns no clock, because its time is no evidence of what time it is.
         store.move_to(at.position._replace(last=seq))
         if record is not None:
-            self._rules.add_labels(state, record, before, [(label_us, label.positive)])
+            store.add_made(row, self._rules.add_labels(state, record, before, [(label_us, label.positive)]))
         return LabelReceipt(label.event_id, known, duplicate=False)
 
     def feed(self, name: str) -> Feed:
@@ -134,12 +140,13 @@ class Recorder:
             same = known == (event.event_us, event.values)
             return FeedReceipt(event_id, "duplicate" if same else "conflict")
         created_us, seq = learnt_us(event, at), at.position.last + 1
-        row = FeedEventRow(seq, event_id, event.event_us, created_us, event.values)
-        self._store.add_feed_event(feed, row)
+        state = self._store.state
         try:
-            self._rules.add_feed_event(self._store.state, feed, event.values, event.event_us, created_us)
+            made = self._rules.add_feed_event(state, feed, event.values, event.event_us, created_us)
         except BadEvent as error:
             raise BadInput("bad_value", ("events", error.field), str(error)) from error
+        row = FeedEventRow(seq, event_id, event.event_us, created_us, event.values, made)
+        self._store.add_feed_event(feed, row)
         # An event of a further feed turns no clock, because its time is no evidence of what time it is.
         self._store.move_to(at.position._replace(last=seq))
         return FeedReceipt(event_id, "accepted")

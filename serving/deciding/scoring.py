@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from feature_repo.engine.plan import FeaturePlan
-from feature_repo.online.base import OnlineState
+from feature_repo.online.base import Keys, OnlineState
 from feature_repo.times import SECOND_US
 from serving.contract.outcome import Vector
 from serving.contract.subject import Event, Number
@@ -32,7 +32,12 @@ class EventInputs:
             for value, number in ((scored.values[name], number) for name, number in self._own)
         ]
 
-    def vector(self, state: OnlineState, scored: ScoredEvent) -> dict[str, float | None]:
+    def keys(self, scored: ScoredEvent) -> Keys:
+        """The keys of the views, by the columns that the views are asked by."""
+        values = scored.values
+        return {join: values[name] for join, name in self._keys}  # type: ignore[misc]
+
+    def vector(self, state: OnlineState, scored: ScoredEvent, keys: Keys) -> dict[str, float | None]:
         """The service's vector in its order, from the state as it is.
 
         Raises `BadEvent` for a value that the features cannot use.
@@ -40,7 +45,6 @@ class EventInputs:
         values = scored.values
         inputs = {name: values[name] for name in self._inputs}
         inputs["event_time_us"] = scored.event_us
-        keys = {join: values[name] for join, name in self._keys}
         return state.vector(keys, scored.event_us, inputs)  # type: ignore[arg-type]
 
 

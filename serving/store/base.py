@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.lake.datasets import Lake
-from feature_repo.online.base import Loaded, OnlineState
+from feature_repo.online.base import Loaded, OnlineState, Versions
 from serving.contract.events import EventLog
 from serving.contract.records import Answer
 from serving.contract.subject import Feed, Subject
@@ -58,6 +58,8 @@ class DecisionRow(NamedTuple):
 
     `seq` is its number in the log. `values` are the event's keys and columns in the order of the subject,
     None for a ready-made vector, whose `kind` is "features". `digest` tells two payloads of one id apart.
+    `read` are the versions that the vector read, `made` those that the event made. A ready-made vector has
+    neither.
     """
 
     seq: int
@@ -69,6 +71,8 @@ class DecisionRow(NamedTuple):
     answer: Answer
     maturity_us: int
     digest: bytes
+    read: Versions | None = None
+    made: Versions | None = None
 
 
 class LabelRow(NamedTuple):
@@ -86,13 +90,17 @@ class LabelRow(NamedTuple):
 
 
 class FeedEventRow(NamedTuple):
-    """An event of a further feed as it goes on record, with its keys and columns by name."""
+    """An event of a further feed as it goes on record, with its keys and columns by name.
+
+    `made` are the versions that it made.
+    """
 
     seq: int
     event_id: str
     event_us: int
     created_us: int
     values: Mapping[str, object]
+    made: Versions
 
 
 class ServingLog(Protocol):
@@ -211,6 +219,9 @@ class ServingStore(EventLog, Protocol):
 
     def add_label(self, row: LabelRow) -> bool:
         """Record a label; False where this very label was there already, and nothing changed."""
+
+    def add_made(self, row: LabelRow, made: Versions) -> None:
+        """Add to a recorded label the versions that its verdicts made."""
 
     def find_feed_event(self, feed: Feed, event_id: str) -> tuple[int, Mapping[str, object]] | None:
         """When the event under this id happened, and its keys and columns; None where the id is new."""

@@ -9,6 +9,7 @@ from serving.contract.subject.event import Event
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 KINDS = {"number": pa.float64(), "flag": pa.bool_(), "text": pa.string()}
+MADE = ("made_versions", pa.string())
 TIMES = (("event_timestamp", TIMESTAMP), ("created_timestamp", TIMESTAMP))
 
 
@@ -16,7 +17,9 @@ def decision_columns(subject: Subject) -> pa.Schema:
     """The columns of decisions. The event's own columns are null for a ready-made vector.
 
     `features` is the vector as JSON, `freshness` the age in seconds of each view's newest event as JSON.
-    `read_seq` is the number of the newest row that the decision can have known.
+    `read_versions` and `made_versions` are the versions that the vector read and that the event made, as
+    JSON. They are null for a ready-made vector, and for what was decided before the log had them. For those,
+    `read_seq` says what was read: it is the number of the newest row that was committed before.
     """
     return pa.schema(
         [
@@ -27,6 +30,8 @@ def decision_columns(subject: Subject) -> pa.Schema:
             *_own(subject.event),
             ("features", pa.string()),
             ("read_seq", pa.int64()),
+            ("read_versions", pa.string()),
+            MADE,
             (subject.score, pa.float64()),
             ("decision", pa.string()),
             ("review_threshold", pa.float64()),
@@ -44,7 +49,11 @@ def receipt_columns(subject: Subject) -> pa.Schema:
 
 
 def label_columns(subject: Subject) -> pa.Schema:
-    """The columns of labels. `known` is false where the service had not seen the event."""
+    """The columns of labels. `known` is false where the service had not seen the event.
+
+    `made_versions` are the versions that the label's verdicts made, as JSON. They are null for a label that
+    came before the log had them.
+    """
     return pa.schema(
         [
             ("seq", pa.int64()),
@@ -52,13 +61,14 @@ def label_columns(subject: Subject) -> pa.Schema:
             (subject.labels.name, pa.bool_()),
             ("label_timestamp", TIMESTAMP),
             ("known", pa.bool_()),
+            MADE,
         ]
     )
 
 
 def feed_columns(feed: Feed) -> pa.Schema:
-    """The columns of a further feed: `seq`, its two times, its keys and its columns."""
-    return pa.schema([("seq", pa.int64()), *TIMES, *_own(feed)])
+    """The columns of a further feed: `seq`, its two times, the versions made, its keys and its columns."""
+    return pa.schema([("seq", pa.int64()), *TIMES, MADE, *_own(feed)])
 
 
 def _own(stream: Event | Feed) -> list[tuple[str, pa.DataType]]:

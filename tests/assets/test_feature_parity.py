@@ -9,11 +9,18 @@ import pyarrow as pa
 import pytest
 from world import ListedSource, World, at, checks, labelled, metadata, served, vector
 
+from mlops_assets.core.watching.histories import History
 from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
 
 DAY, BEFORE = "2025-03-05", "2025-03-04"
-HISTORIES = [("customer_id", "customer_id"), ("merchant_id", "merchant_id")]
+
+
+def history(asked: str, entity: str) -> History:
+    return History("transactions", asked, entity, f"transactions.{entity}", f"transactions.{entity}")
+
+
+HISTORIES = [history("customer_id", "customer_id"), history("merchant_id", "merchant_id")]
 
 
 @pytest.fixture
@@ -73,6 +80,52 @@ def test_a_payment_that_was_committed_after_the_decision_explains_what_the_decis
         "transaction_id": "decided", "feature": "num_txns_1d", "key": "c1",
         "served": 5.0, "recomputed": 1.0, "late_s": None,
     }  # fmt: skip
+
+
+def of_every_history(version: int) -> dict[str, int]:
+    return dict.fromkeys(
+        ("transactions.customer_id", "transactions.merchant_id", "verdicts.merchant_id"), version
+    )
+
+
+def test_versions_say_what_was_read_where_the_numbers_in_the_log_have_another_order(world: World) -> None:
+    served(world, "decided", at(DAY, 12), {})
+    _day(world)
+    without = vector(world, "decided", DAY)
+    world.settings.serving_db.unlink()
+    late = {"created": at(DAY, 11.5), "made_versions": of_every_history(7)}
+    served(world, "late", at(DAY, 9), {}, read_versions=of_every_history(6), **late)
+    versions = {"read_versions": of_every_history(5), "made_versions": of_every_history(6)}
+    served(world, "decided", at(DAY, 12), {}, **versions)
+    served(world, "after", at(DAY, 13), {}, read_versions=of_every_history(7), read_seq=0)
+    _day(world)
+    by_clocks = {name: vector(world, name, DAY) for name in ("late", "decided", "after")}
+    assert by_clocks["after"]["num_txns_1d"] == 2
+    _log_again(world, {**by_clocks, "decided": without})
+    outcome = world.make("feature_parity", DAY)
+    assert checks(outcome)["no_unexplained_mismatch"].passed
+    assert (metadata(outcome, "mismatches"), metadata(outcome, "late_s")) == (0, 1800.0)
+    assert metadata(outcome, "explained_late") > 5
+
+    _log_again(world, {**by_clocks, "decided": without, "after": without})
+    outcome = world.make("feature_parity", DAY)
+    assert not checks(outcome)["no_unexplained_mismatch"].passed, "it read both, whatever its number says"
+
+
+def test_a_label_counts_as_read_by_the_version_that_its_verdict_made(world: World) -> None:
+    served(world, "reported", at(BEFORE, 9), {}, made_versions=of_every_history(3))
+    world.ingest("2025-03-03", BEFORE)
+    world.features("2025-03-03", BEFORE)
+    served(world, "decided", at(DAY, 12), {}, read_versions=of_every_history(3), read_seq=9)
+    _day(world)
+    without = vector(world, "decided", DAY)
+    labelled(world, "reported", at(DAY, 11.8), made_versions={"verdicts.merchant_id": 5})
+    _day(world)
+    assert vector(world, "decided", DAY)["num_frauds_7d"] == 1.0
+    _log_again(world, {"decided": without})
+    outcome = world.make("feature_parity", DAY)
+    assert (metadata(outcome, "mismatches"), metadata(outcome, "late_s")) == (0, 720.0)
+    assert metadata(outcome, "explained_late") >= 3
 
 
 @pytest.mark.parametrize("silent_since", [at(BEFORE, 9), at("2025-03-03", 11.9)])
@@ -139,8 +192,32 @@ def test_a_history_may_be_asked_for_under_another_column_than_the_events_have_it
         ("decided", 10, 10, 2, "a", "b"),
         ("late", 9, 9.5, 3, "b", "c"),
     ]
-    assert overtaken(_log(rows), _log(rows), [("merchant_id", "customer_id")]) == {"decided": 1800.0}
-    assert overtaken(_log(rows), _log(rows), [("customer_id", "customer_id")]) == {}
+    assert overtaken(_log(rows), _log(rows), [history("merchant_id", "customer_id")]) == {"decided": 1800.0}
+    assert overtaken(_log(rows), _log(rows), [history("customer_id", "customer_id")]) == {}
+
+
+def test_a_version_that_was_not_read_overtakes_a_decision_whatever_the_numbers_say() -> None:
+    rows = [
+        ("late", 9, 9.5, 1, "c1", "m1"),
+        ("read", 9.2, 9.6, 3, "c1", "m1"),
+        ("decided", 10, 10, 2, "c1", "m2"),
+    ]
+    log = _log(rows)
+    customer = "transactions.customer_id"
+    said = log.assign(
+        read_versions=[json.dumps({customer: version}) for version in (8, 5, 6)],
+        made_versions=[json.dumps({customer: version}) for version in (9, 6, 7)],
+    )
+    assert overtaken(log, log, HISTORIES) == {"decided": 1440.0}
+    assert overtaken(said, said, HISTORIES) == {"decided": 1800.0}
+
+
+def test_a_row_without_a_version_is_compared_by_its_number() -> None:
+    log = _log([("decided", 10, 10, 2, "c1", "m1"), ("late", 9, 9.5, 3, "c1", "m2")])
+    customer = "transactions.customer_id"
+    for read, made in ((json.dumps({customer: 99}), None), (None, json.dumps({customer: 1}))):
+        said = log.assign(read_versions=read, made_versions=made)
+        assert overtaken(said, said, HISTORIES) == {"decided": 1800.0}
 
 
 def _log(rows: list[tuple[str, float, float, int, str, str | None]]) -> pd.DataFrame:
@@ -149,6 +226,8 @@ def _log(rows: list[tuple[str, float, float, int, str, str | None]]) -> pd.DataF
     )
     return frame.assign(
         read_seq=frame["seq"] - 1,
+        read_versions=None,
+        made_versions=None,
         event_timestamp=[at(DAY, h) for h in frame["event"]],
         created_timestamp=[at(DAY, h) for h in frame["created"]],
     )

@@ -151,7 +151,7 @@ def test_a_day_of_a_further_feed_that_the_service_took_is_made_from_its_log(shop
     with closing(serving_store(shop.settings.serving_db)) as store:
         store.hold(CASE.subject, FeaturePlan("returns_v1", (), (), ()))
         with store.one_commit():
-            row = FeedEventRow(1, f"s2:{at_us}", at_us, at_us, {"shop": "s2", "rebate": 0.5})
+            row = FeedEventRow(1, f"s2:{at_us}", at_us, at_us, {"shop": "s2", "rebate": 0.5}, {})
             store.add_feed_event(feed, row)
     shop.make("raw_rebates", "rebates")
     assert shop.rows("rebates", "shop", "rebate") == [("s1", 0.1), ("s2", 0.5)]

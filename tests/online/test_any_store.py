@@ -18,7 +18,7 @@ from stores import STORES, ListStore
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import Aggregate, FeaturePlan, OnDemandPlan, PlanError, ViewPlan
-from feature_repo.online.base import OnlineState, Refused
+from feature_repo.online.base import OnlineState, Refused, Versions
 
 DAY = 24 * HOUR
 KEY = {"key": "a"}
@@ -40,13 +40,15 @@ def one(view: ViewPlan) -> FeaturePlan:
     return FeaturePlan("s", (view,), (), tuple(a.name for a in view.aggregates))
 
 
-def push(state: OnlineState, number: int, event: Event) -> bool:
+def push(state: OnlineState, number: int, event: Event) -> Versions | None:
     return state.push("s", str(number), event, event["event_us"], event["created_us"])
 
 
 def test_a_known_id_changes_nothing(state: OnlineState) -> None:
-    assert push(state, 1, event(0, money=5.0))
-    assert not push(state, 1, event(0, money=500.0))
+    assert push(state, 1, event(0, money=5.0)) is not None
+    before = state.versions(KEY)
+    assert push(state, 1, event(0, money=500.0)) is None
+    assert state.versions(KEY) == before
     assert state.aggregates(KEY, START + MINUTE)["sum_money_60"] == 5.0
 
 
@@ -64,7 +66,7 @@ def test_the_order_of_arrival_does_not_matter(opened: Open) -> None:
         push(forward, number, e)
     expected = forward.aggregates(KEY, START + HOUR)
     for number in range(len(events)):
-        assert forward.remove("s", str(number))
+        assert forward.remove("s", str(number)) is not None
     for number, e in reversed(list(enumerate(events))):
         push(forward, number, e)
     assert forward.aggregates(KEY, START + HOUR) == expected
@@ -72,9 +74,9 @@ def test_the_order_of_arrival_does_not_matter(opened: Open) -> None:
 
 def test_a_removed_event_is_gone_and_its_id_is_free_again(state: OnlineState) -> None:
     push(state, 1, event(0, declined=False))
-    assert state.remove("s", "1")
-    assert not state.remove("s", "1")
-    assert push(state, 1, event(0, declined=True))
+    assert state.remove("s", "1") is not None
+    assert state.remove("s", "1") is None
+    assert push(state, 1, event(0, declined=True)) is not None
     assert state.aggregates(KEY, START + MINUTE)["sum_declined_60"] == 1
 
 
@@ -142,6 +144,42 @@ def test_an_event_gets_its_key_from_the_lake(state: OnlineState) -> None:
     push(state, 1, event(0, key=None))
     state.load("s", [("1", event(0, key="a"), START, START)])
     assert state.aggregates(KEY, START + 1)["count_who_60"] == 1
+
+
+def test_each_change_raises_the_version_of_each_key_of_the_event_and_of_no_other(opened: Open) -> None:
+    views = tuple(
+        ViewPlan(f"by_{key}", key, "s", 0, (Aggregate(f"n_{key}", "x", "count", DAY),), asked=asked)
+        for key, asked in (("key", ""), ("who", ""), ("who", "also"))
+    )
+    state = opened(FeaturePlan("s", views, (), ()))
+    keys = {"key": "a", "who": "x", "also": "y"}
+    start = state.versions(keys)
+    assert sorted(start) == ["s.key", "s.who", "s.who=also"]
+    assert all(version > 0 for version in start.values())
+    made = [push(state, n, event(n, key="a", who=who)) for n, who in enumerate(("x", "y", "y", None))]
+    made.append(state.remove("s", "0"))
+    risen = [{name: version - start[name] for name, version in (one or {}).items()} for one in made]
+    assert risen == [
+        {"s.key": 1, "s.who": 1},
+        {"s.key": 2, "s.who": 1},
+        {"s.key": 3, "s.who": 2},
+        {"s.key": 4},
+        {"s.key": 5, "s.who": 2},
+    ]
+    now = state.versions(keys)
+    assert {name: now[name] - start[name] for name in now} == {"s.key": 5, "s.who": 2, "s.who=also": 2}
+    assert state.versions({"key": None, "who": None, "also": "z"}) == {"s.who=also": start["s.who=also"]}
+
+
+def test_what_the_lake_brings_what_is_pruned_and_what_is_refused_raise_no_version(state: OnlineState) -> None:
+    push(state, 1, event(0))
+    before = state.versions(KEY)
+    state.load("s", [("1", event(0, money=7.0), START, START), ("2", event(1), START, START)])
+    state.prune(START + HOUR, 10)
+    with pytest.raises(BadEvent):
+        push(state, 3, event(0, money="12"))
+    state.settle()
+    assert state.versions(KEY) == before
 
 
 def test_a_view_is_asked_by_the_column_of_the_scored_event(opened: Open) -> None:
@@ -330,11 +368,21 @@ def test_at_every_step_of_any_history_the_answers_are_those_of_the_definition(
                     )
                     state.settle()
             else:
-                done = [_do(one, step, details) for one in (state, model)]
+                done = [_counted(one, _do(one, step, details)) for one in (state, model)]
                 assert done[0] == done[1]
                 pruned_us = max(pruned_us, START + details[0] * MINUTE) if step == "prune" else pruned_us
         assert state.count("s") == model.count("s")
         assert sorted(state.ids("s", 0, 2**62)) == sorted(model.ids("s", 0, 2**62))
+        for asked in ({"key": "a", "who": "x"}, {"key": "b", "who": "y"}, {"key": None, "who": None}):
+            assert _counted(state, state.versions(asked)) == _counted(model, model.versions(asked))
+
+
+def _counted(state: OnlineState, found: Any) -> Any:
+    """Versions as numbers of changes. A store begins where it wants to."""
+    if not isinstance(found, dict):
+        return found
+    none = state.versions({"key": "nobody", "who": "nobody"})
+    return {name: version - none[name] for name, version in found.items()}
 
 
 def _do(state: OnlineState, step: str, details: list[Any]) -> Any:

@@ -210,9 +210,39 @@ def test_a_file_of_the_first_format_goes_on_as_it_is_and_one_of_the_future_is_re
     )
     connection.execute("INSERT INTO online_s VALUES ('1', ?, ?, 'a', 450)", (START, START))
     assert SqliteOnlineState(connection, one(packed_view())).aggregates(KEY, START + 1) == {"x": 4.5, "n": 1}
-    connection.execute("UPDATE online_format SET version = 3")
-    with pytest.raises(PlanError, match="format 3"):
+    connection.execute("UPDATE online_format SET version = 4")
+    with pytest.raises(PlanError, match="format 4"):
         SqliteOnlineState(connection, one(packed_view()))
+
+
+def test_a_file_of_the_format_without_versions_gets_them() -> None:
+    connection = sqlite3.connect(":memory:")
+    push(SqliteOnlineState(connection, one(plan_of())), 1, event(0))
+    for statement in (
+        "DROP TABLE online_versions",
+        "DROP TABLE online_epoch",
+        "UPDATE online_format SET version = 2",
+    ):
+        connection.execute(statement)
+    state = SqliteOnlineState(connection, one(plan_of()))
+    before = state.versions(KEY)["s.key"]
+    assert push(state, 2, event(1)) == {"s.key": before + 1}
+    assert state.count("s") == 2
+
+
+def test_what_is_rolled_back_raises_no_version(tmp_path: Path) -> None:
+    state = SqliteOnlineState(connect(tmp_path / "s.db"), one(plan_of()))
+    before = state.versions(KEY)
+
+    def half_a_change() -> None:
+        with writing(state):
+            push(state, 1, event(0))
+            assert state.versions(KEY) != before
+            raise ValueError("a fault")
+
+    with pytest.raises(ValueError, match="a fault"):
+        half_a_change()
+    assert state.versions(KEY) == before
 
 
 @pytest.mark.parametrize("name", ["packs", "s_g2", "a b"])

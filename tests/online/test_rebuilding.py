@@ -208,6 +208,53 @@ def test_removed_during_a_rebuild_stays_removed_unless_it_is_pushed_again(
     assert_equal(state, model)
 
 
+def test_versions_rise_through_a_rebuild_and_the_new_state_is_above_all_that_was_before(
+    connection: sqlite3.Connection, lake: Lake
+) -> None:
+    state, asked = SqliteOnlineState(connection, PLAN), {"key": "a"}
+    before, e = state.versions(asked)["s.key"], event_of(1, 0)
+    at_us = int(e["event_us"])  # type: ignore[call-overload]
+    assert state.push("s", "one", e, at_us, at_us) == {"s.key": before + 1}
+    with OnlineRebuild(connection, PLAN) as rebuild:
+        rebuild.load_lake(lake)
+        with writing(state):
+            assert state.push("s", "two", e, at_us, at_us) == {"s.key": before + 2}
+            assert state.remove("s", "two") == {"s.key": before + 3}
+        rebuild.carry_over(START)
+        rebuild.pack(START + DAYS * DAY)
+        assert state.versions(asked) == {"s.key": before + 3}
+        rebuild.switch()
+    state.follow()
+    switched = state.versions({"key": "nobody"})["s.key"]
+    assert state.versions(asked) == {"s.key": switched}
+    assert switched > before + 3
+    assert state.push("s", "three", e, at_us, at_us) == {"s.key": switched + 1}
+
+
+def test_a_file_that_is_made_again_begins_above_the_file_that_was_lost(tmp_path: Path) -> None:
+    versions = []
+    for name in ("lost.db", "new.db"):
+        state, e = SqliteOnlineState(connect(tmp_path / name), PLAN), event_of(1, 0)
+        versions.append(state.versions({"key": "a"})["s.key"])
+        at_us = int(e["event_us"])  # type: ignore[call-overload]
+        for number in range(9):
+            state.push("s", str(number), e, at_us, at_us)
+        versions.append(state.versions({"key": "a"})["s.key"])
+        state.connection.close()
+    assert versions == sorted(versions)
+    assert versions[2] > versions[1]
+
+
+def test_a_clock_that_went_back_lowers_no_version(connection: sqlite3.Connection) -> None:
+    state = SqliteOnlineState(connection, PLAN)
+    ahead = 1 << 60
+    connection.execute("UPDATE online_epoch SET began_us = ?", (ahead,))
+    with OnlineRebuild(connection, PLAN) as rebuild:
+        rebuild.switch()
+    state.follow()
+    assert state.versions({"key": "a"}) == {"s.key": ahead}
+
+
 def lost_half_way(lake: Lake) -> Iterator[Loaded]:
     for number in range(200):
         e = event_of(2, number)

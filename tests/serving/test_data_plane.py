@@ -97,6 +97,42 @@ def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(
     assert bench.decisions("2018-04-02").num_rows == 0
 
 
+def test_a_decision_reads_the_versions_that_the_events_of_its_keys_made_before(
+    bench: Bench, champion: Champion
+) -> None:
+    one, other, elsewhere = payment(0), payment(1, merchant="n"), payment(2, customer="d")
+    for scored in (one, other, elsewhere):
+        bench.plane.predict_event(scored)
+    bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])
+    bench.champion = deciding(champion, BLOCK_ALL)
+    bench.plane.predict_event(payment(3, START_US + 2 * DAY_US))
+    bench.plane.predict_features(dict.fromkeys(champion.release.features, 1.0), "ready")
+    start = bench.connection.execute("SELECT began_us FROM online_epoch").fetchone()[0]
+
+    def counted(texts: list[str | None]) -> list[dict[str, int] | None]:
+        return [text and {k: v - start for k, v in json.loads(text).items()} for text in texts]  # type: ignore[misc]
+
+    rows = bench.decisions("2018-04-01")
+    customer, merchant = "transactions.customer_id", "transactions.merchant_id"
+    verdicts = "verdicts.merchant_id"
+    assert counted(rows["read_versions"].to_pylist()) == [
+        {customer: 0, merchant: 0, verdicts: 0},
+        {customer: 1, merchant: 0, verdicts: 0},
+        {customer: 0, merchant: 1, verdicts: 1},
+    ]
+    assert counted(rows["made_versions"].to_pylist()) == [
+        {customer: 1, merchant: 1, verdicts: 1},
+        {customer: 2, merchant: 1, verdicts: 1},
+        {customer: 1, merchant: 2, verdicts: 2},
+    ]
+    # The pending verdict goes, the fraud comes.
+    assert counted(bench.labels("2018-04-02")["made_versions"].to_pylist()) == [{verdicts: 4}]
+    blocked, ready = bench.decisions("2018-04-03").to_pylist()
+    assert counted([blocked["read_versions"]]) == [{customer: 2, merchant: 2, verdicts: 4}]
+    assert counted([blocked["made_versions"]]) == [{customer: 3, merchant: 3}], "a blocked payment is pending"
+    assert (ready["read_versions"], ready["made_versions"]) == (None, None)
+
+
 @pytest.mark.fault(13)
 def test_the_same_id_gets_its_stored_answer_even_after_a_swap(bench: Bench, champion: Champion) -> None:
     first = bench.plane.predict_event(payment(1))
@@ -352,9 +388,9 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(
     )
     bench.connection.executemany(
         "INSERT INTO decisions SELECT seq + ?1, prediction_id || ?1, kind, event_us, created_us + ?1,"
-        " customer_id, merchant_id, amount, is_declined, features, read_seq, fraud_score, decision,"
-        " review_threshold, block_threshold, model_version, reasons, degraded, maturity_us, payload_digest,"
-        " freshness FROM decisions WHERE seq = 1",
+        " customer_id, merchant_id, amount, is_declined, features, read_seq, read_versions,"
+        " made_versions, fraud_score, decision, review_threshold, block_threshold, model_version, reasons,"
+        " degraded, maturity_us, payload_digest, freshness FROM decisions WHERE seq = 1",
         ((1_000 + n,) for n in range(5_000)),
     )
     connect = sqlite3.connect

@@ -21,5 +21,6 @@ def test_a_flag_of_the_event_reaches_its_transform_as_a_number_does() -> None:
     step = OnDemandPlan("parcel_itself", "feature_repo.event.context:as_given", inputs, outputs)
     plan = FeaturePlan("gifts", (), (step,), outputs)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        vector = EventInputs(event).vector(SqliteOnlineState(connection, plan), parcel(0, is_gift=True))
+        inputs, scored = EventInputs(event), parcel(0, is_gift=True)
+        vector = inputs.vector(SqliteOnlineState(connection, plan), scored, inputs.keys(scored))
     assert (vector["event_is_gift"], vector["event_distance_km"]) == (1.0, 120.0)

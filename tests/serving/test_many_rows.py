@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_kit import DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, deciding, paid
+from serving_kit import DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, count_from_zero, deciding, paid
 
 from serving.contract.records import Answer
 from serving.contract.verdicts import verdict_events
@@ -65,6 +65,8 @@ def test_rows_have_the_outcomes_and_leave_the_log_and_the_state_of_one_after_the
     vectors: dict[str, dict[str, float]] = {"whole": full, "another": {**full, "is_night": 0.0}, "empty": {}}
     rows = [row if isinstance(row, ScoredEvent) else ReadyVector(vectors[row[0]], row[1]) for row in drawn]
     many, single = (Bench(tmp_path_factory.mktemp("plane"), champion) for _ in range(2))
+    for one in (many, single):
+        count_from_zero(one.settings.database)
     assert told(many.plane.predict_many(rows)) == told(one_by_one(single, rows))
     assert left(many) == left(single)
     many.plane.close()

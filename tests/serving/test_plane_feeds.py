@@ -92,6 +92,7 @@ def test_the_log_has_the_events_of_a_day_in_their_columns(bench: Bench) -> None:
     (row,) = bench.log.feed_events("2018-04-01", ROADS).to_pylist()
     moment = row.pop("event_timestamp")
     assert (moment.isoformat(), row.pop("created_timestamp")) == ("2018-04-01T00:00:00+00:00", moment)
+    assert list(json.loads(row.pop("made_versions"))) == ["road_conditions.depot"]
     assert row == {"seq": 1, "depot": "north", "congestion": 0.25, "temperature_c": 4.0, "snow_cm": 0.0}
     assert bench.log.served_days(PARCELS, FEED) == {"2018-04-01", "2018-04-02"}
     assert bench.log.served_days(PARCELS, FEED, ["2018-04-02", "2018-04-03"]) == {"2018-04-02"}

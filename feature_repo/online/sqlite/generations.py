@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.pack_terms import is_packed
-from feature_repo.online.sqlite import packs
+from feature_repo.online.sqlite import packs, versions
 from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import RESERVED, StreamTable, Value, ViewQuery, table_name
 
-FORMAT = 2
+FORMAT = 3
 ALIVE = "within ttl"  # The platform adds this aggregate: how many events keep a key's values alive.
 
-SHARED = """
+SHARED = f"""{versions.TABLES};
 CREATE TABLE IF NOT EXISTS online_generation (
     id INTEGER PRIMARY KEY CHECK (id = 0), current INTEGER, building INTEGER, last INTEGER
 );
@@ -44,7 +44,7 @@ class Standing(NamedTuple):
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables that every plan shares. A file of the first format gets the present format.
+    """Make the tables that every plan shares. A file of an earlier format gets the present format.
 
     Raises `PlanError` for a file of a newer format.
     """
@@ -52,7 +52,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     found = connection.execute("SELECT max(version) FROM online_format").fetchone()[0]
     if found == FORMAT:
         return
-    if found not in (None, 1):
+    if found not in (None, 1, 2):
         raise PlanError(f"the online state has format {found}, this version reads {FORMAT}: rebuild it")
     for statement in filter(str.strip, SHARED.split(";")):
         connection.execute(statement)

@@ -19,7 +19,9 @@ from feature_repo.online.base import Value
 from feature_repo.times import to_us
 
 # The other tables of the state.
-RESERVED = frozenset({"format", "generation", "packs", "removed", "refusals", "quarantine"})
+RESERVED = frozenset(
+    {"format", "generation", "epoch", "versions", "packs", "removed", "refusals", "quarantine"}
+)
 
 
 def table_name(name: str, generation: int) -> str:

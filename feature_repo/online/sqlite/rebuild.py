@@ -28,6 +28,7 @@ from feature_repo.online.sqlite.generations import Generation, tables_of
 from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import table_name
 from feature_repo.online.sqlite.transactions import transaction
+from feature_repo.online.sqlite.versions import begin_epoch
 
 # How long a commit may hold the write lock, which requests need. The rebuild measures how many rows fit.
 COMMIT_S = 0.004
@@ -152,6 +153,7 @@ class OnlineRebuild:
     def switch(self) -> None:
         """Let the new state serve. Each connection changes to it with its next `follow`."""
         with self.transaction():
+            begin_epoch(self._connection)
             self._connection.execute(
                 "UPDATE online_generation SET current = building, building = NULL WHERE building = ?",
                 (self._new.number,),

@@ -13,11 +13,12 @@ from typing import Any
 
 from feature_repo.engine.columns import BadEvent
 from feature_repo.engine.plan import FeaturePlan, PlanError
-from feature_repo.online.base import Keys, Loaded, OnlineState, Refused, Value
+from feature_repo.online.base import Keys, Loaded, OnlineState, Refused, Value, Versions
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, Standing
 from feature_repo.online.sqlite.queries import StreamTable
+from feature_repo.online.sqlite.versions import HistoryVersions
 
 QUARANTINED = 5_000  # Rows that are kept. The oldest rows are deleted.
 # Packs that one call makes. A request asks a few views, and its commit should not take long because of the
@@ -58,7 +59,7 @@ class SqliteOnlineState(OnlineState):
 
     def push(
         self, stream: str, event_id: str, event: Mapping[str, object], event_us: int, created_us: int
-    ) -> bool:
+    ) -> Versions | None:
         """During a rebuild the event goes to both generations."""
         row = (event_id, event_us, created_us, *self._stream(stream).values(event))
         self._write()
@@ -69,7 +70,7 @@ class SqliteOnlineState(OnlineState):
         ):
             self._building.unbury(stream, [event_id])
             self._building.put(stream, stored)
-        return added
+        return self._versions.raised(stream, row) if added else None
 
     def load(self, stream: str, events: Iterable[Loaded]) -> None:
         """During a rebuild the events go to both generations."""
@@ -84,14 +85,18 @@ class SqliteOnlineState(OnlineState):
             self._building.load(stream, rows)
         self._current.load(stream, rows)
 
-    def remove(self, stream: str, event_id: str) -> bool:
+    def remove(self, stream: str, event_id: str) -> Versions | None:
         """During a rebuild the event leaves both generations, and the lake does not bring it back."""
         self._stream(stream)
         self._write()
         if self._building is not None:
             self._building.bury(stream, event_id)
             self._building.take(stream, event_id)
-        return self._current.take(stream, event_id)
+        row = self._current.row(stream, event_id)
+        if row is None:
+            return None
+        self._current.take(stream, event_id)
+        return self._versions.raised(stream, row)
 
     def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
         """Each view answers from its packs where possible, else from its events."""
@@ -110,6 +115,10 @@ class SqliteOnlineState(OnlineState):
         for function in self._on_demand:
             known |= function(known)
         return {name: None if (value := known[name]) is None else float(value) for name in self.plan.features}
+
+    def versions(self, keys: Keys) -> Versions:
+        """The counters, or the beginning of the epoch for a history that has not changed since."""
+        return self._versions.read(keys)
 
     def settle(self) -> None:
         """Pack keys whose tail was too long in a question, a few keys in each call."""
@@ -203,7 +212,7 @@ class SqliteOnlineState(OnlineState):
             self.follow()
 
     def _bind(self, standing: Standing) -> None:
-        self._standing = standing
+        self._standing, self._versions = standing, HistoryVersions(self.connection, self.plan)
         self._current = Generation(self.connection, self.plan, standing.current)
         self._building = (
             None if standing.building is None else Generation(self.connection, self.plan, standing.building)

@@ -17,15 +17,17 @@ from feature_repo.lake.datasets import Lake
 from feature_repo.times import from_us, to_us
 from mlops_assets.core.keys import PREDICTION_LOG, VERDICTS
 from mlops_assets.core.use_case import UseCase
+from mlops_assets.core.watching.histories import History, histories_of, versions_of
 from mlops_assets.core.watching.overtaken import overtaken
 from mlops_assets.resources.environments import Settings
 from mlops_assets.resources.lake import shift, to_frame
 from mlops_assets.steps.ingest.withheld_labels import withheld_ids
 from serving.contract.verdicts import verdict_events
 from serving.store.base import ServingLog
+from serving.store.log_columns import decision_columns
 
-NEVER = 1 << 62  # a sequence number after all others
-COMMITTED = "committed_seq"
+NEVER = 1 << 62  # a number in the log after all others
+NUMBER = "number in the log"
 
 _History = Callable[[str | None], pa.Table]  # The events of a key. A null key has none.
 
@@ -33,9 +35,10 @@ _History = Callable[[str | None], pa.Table]  # The events of a key. A null key h
 class DecisionsOfDay:
     """The decisions of one arrival day, and the events that each decision can have known.
 
-    A decision knew what was committed before its sequence number. The events of the day before are read too.
-    A client's clock can be ahead, which puts an event into the next day. Labels of a file reach the service
-    with the rebuild after their day.
+    A decision knew the changes whose versions it read. Where the log has no versions, it knew what was
+    committed before its number. The events of the day before are read too. A client's clock can be ahead,
+    which puts an event into the next day. Labels of a file reach the service with the rebuild after their
+    day.
     """
 
     def __init__(
@@ -45,15 +48,8 @@ class DecisionsOfDay:
         self._plan, self._day = plan, day
         self._id, self._label = case.event.id, case.labels.name
         self._columns = [column.name for column in case.event.columns]
-        self._histories = list(
-            dict.fromkeys(
-                (view.asked_by, view.entity)
-                for view in plan.views
-                if view.stream in (case.event.dataset, VERDICTS)
-            )
-        )
         self._days = [shift(day, -1), day]
-        table = lake.read(PREDICTION_LOG, lake.between(PREDICTION_LOG, self._days[0], day))
+        table = self._logged()
         self._known = to_frame(table.filter(pc.equal(table.column("kind"), case.event.noun))).sort_values(
             "seq", kind="stable"
         )
@@ -63,10 +59,12 @@ class DecisionsOfDay:
     @cached_property
     def overtaken(self) -> dict[str, float]:
         """What `core.watching.overtaken` finds, for events and for labels."""
-        labels = self._with_keys(self._labels)
+        # An event brings a verdict on itself.
+        of_events = histories_of(self._plan, (self._case.event.dataset, VERDICTS))
+        labels, of_labels = self._with_keys(self._labels), histories_of(self._plan, (VERDICTS,))
         return {
-            **overtaken(self._log, self._known, self._histories),
-            **overtaken(self._log, labels, self._histories),
+            **overtaken(self._log, self._known, of_events),
+            **overtaken(self._log, labels, of_labels),
         }
 
     @cached_property
@@ -138,8 +136,14 @@ class DecisionsOfDay:
         self, of_key: pa.Table, view: ViewPlan, decision: Mapping[Any, Any], labels: pd.DataFrame
     ) -> pa.Table:
         """The events of the decision's key without those that were committed after the decision."""
-        of_key = of_key.filter(pc.less_equal(of_key.column(COMMITTED), int(decision["read_seq"])))
-        hidden = labels[labels["seq"] > decision["read_seq"]] if view.stream == VERDICTS else labels.iloc[:0]
+        history = History.of(view)
+        made, number = (of_key.column(name).to_numpy() for name in (history.made, NUMBER))
+        of_key = of_key.filter(pa.array(history.have_been_read(decision, made, number)))
+        if view.stream != VERDICTS:
+            return of_key
+        labels = labels[labels[self._id].isin(of_key.column(self._id).to_pylist())]
+        made, number = labels[history.made].to_numpy(), labels["seq"].to_numpy()
+        hidden = labels[~history.have_been_read(decision, made, number)]
         return self._without(of_key, hidden) if len(hidden) else of_key
 
     def _without(self, verdicts: pa.Table, hidden: pd.DataFrame) -> pa.Table:
@@ -161,10 +165,18 @@ class DecisionsOfDay:
                 kept.append({**row, **times, self._label: positive})
         return pa.Table.from_pylist(kept, schema=verdicts.schema)
 
-    def _committed(self, stream: str, events: pa.Table) -> pa.Array:
-        """The number in the log of each event, or of the decision that a verdict is about.
+    def _logged(self) -> pa.Table:
+        """The log of the two days. Columns that a day was written without are null."""
+        made = self._lake.between(PREDICTION_LOG, *self._days) or [self._day]
+        days = [self._lake.read(PREDICTION_LOG, [day]) for day in made]
+        columns = decision_columns(self._case).empty_table()
+        return pa.concat_tables([columns, *days], promote_options="default")
 
-        It is 0 for what the log of the two days does not have.
+    def _committed(self, stream: str, events: pa.Table) -> pa.Table:
+        """The events with what the log has of them, or of the decision that a verdict is about.
+
+        The column `NUMBER` has the number in the log, and a column for each history of the stream the version
+        that the event made of it. They are 0 for what the log of the two days does not have.
         """
         feeds = [feed for feed in self._case.feeds if feed.name == stream]
         if feeds:
@@ -172,8 +184,12 @@ class DecisionsOfDay:
             columns, log = list(feeds[0].id), to_frame(pa.concat_tables(days))
         else:
             columns, log = [self._id], self._known.rename(columns={"prediction_id": self._id})
-        rows = to_frame(events.select(columns)).merge(log[[*columns, "seq"]], on=columns, how="left")
-        return pa.array(rows["seq"].fillna(0).astype("int64"))
+        log = log[[*columns, "seq", "made_versions"]]
+        rows = to_frame(events.select(columns)).merge(log, on=columns, how="left")
+        events = events.append_column(NUMBER, pa.array(rows["seq"].fillna(0).astype("int64")))
+        for name in {history.made for history in histories_of(self._plan, (stream,))}:
+            events = events.append_column(name, pa.array(versions_of(rows["made_versions"], name)))
+        return events
 
     @cached_property
     def _stories(self) -> dict[str, tuple[datetime, bool, list[tuple[datetime, bool]]]]:
@@ -206,24 +222,28 @@ class DecisionsOfDay:
 
     @cached_property
     def _labels(self) -> pd.DataFrame:
-        """The labels of the two days with their sequence number in the log.
+        """The labels of the two days with their number in the log, and the versions that they made.
 
-        Labels from a file have `NEVER`.
+        Labels from a file have `NEVER` and no version.
         """
-        return pd.concat([self._labels_of(day).assign(day=day) for day in self._days], ignore_index=True)
+        labels = pd.concat([self._labels_of(day).assign(day=day) for day in self._days], ignore_index=True)
+        made = {history.made for history in histories_of(self._plan, (VERDICTS,))}
+        return labels.assign(**{name: versions_of(labels["made_versions"], name) for name in made})
 
     def _labels_of(self, day: str) -> pd.DataFrame:
         columns = [self._id, self._label, "label_timestamp"]
-        log = to_frame(self._serving.labels(day, self._case).select(["seq", *columns]))
+        log = to_frame(self._serving.labels(day, self._case).select(["seq", "made_versions", *columns]))
         made = self._lake.between(self._case.labels.dataset, day, day, validated=True)
         if self._serving.served_days(self._case, self._case.labels.dataset, [day]) or not made:
             return log
-        return to_frame(self._lake.read(self._case.labels.dataset, made, columns)).assign(seq=NEVER)
+        return to_frame(self._lake.read(self._case.labels.dataset, made, columns)).assign(
+            seq=NEVER, made_versions=None
+        )
 
     def _events(self, stream: str, asked: pd.DataFrame) -> pa.Table:
         """The events of a stream for the keys of the decisions, as far back as the windows reach.
 
-        The column `COMMITTED` has what `_committed` gives.
+        The further columns are those of `_committed`.
         """
         views = [one for one in self._plan.views if one.stream == stream]
         reach = max(one.reach_us for one in views)
@@ -236,18 +256,17 @@ class DecisionsOfDay:
         anyone = mine[0]
         for other in mine[1:]:
             anyone = pc.or_(anyone, other)
-        table = table.filter(anyone)
-        return table.append_column(COMMITTED, self._committed(stream, table))
+        return self._committed(stream, table.filter(anyone))
 
     def _with_keys(self, labels: pd.DataFrame) -> pd.DataFrame:
         """The labels as events at their own time, with the keys of their events."""
         made = self._lake.between(VERDICTS, self._days[0], self._day)
-        entities = list(dict.fromkeys(entity for _, entity in self._histories))
+        entities = list(dict.fromkeys(one.entity for one in histories_of(self._plan, (VERDICTS,))))
         keys = to_frame(self._lake.read(VERDICTS, made, [self._id, *entities]))
         known = labels.merge(keys.drop_duplicates(self._id), on=self._id)
         return known.assign(
             event_timestamp=known["label_timestamp"], created_timestamp=known["label_timestamp"]
-        ).sort_values("seq", kind="stable")
+        )
 
 
 def _by_key(events: pa.Table, entity: str, keys: pd.Series) -> _History:

@@ -37,7 +37,8 @@ OLD_COPY = (
     "prediction_log of {day} in the lake was made before this decision:"
     " `mlops backfill --from {day} --to {day}` makes the day again"
 )
-INPUTS = ("event_timestamp", "created_timestamp", "read_seq")  # And the event's keys and columns
+# And the event's keys and columns
+INPUTS = ("event_timestamp", "created_timestamp", "read_seq", "read_versions", "made_versions")
 # The last digit of a contribution may be rounded the other way. Earlier versions summed in another order.
 ROUNDING = 1.5 * 10**-DIGITS
 

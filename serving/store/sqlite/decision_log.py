@@ -6,6 +6,7 @@ import sqlite3
 
 import orjson
 
+from feature_repo.online.base import Versions
 from serving.contract.records import Answer, Reason
 from serving.contract.subject import Subject
 from serving.store.base import DecisionRow, LabelRow
@@ -19,8 +20,9 @@ class DecisionLog:
         own, event_id = subject.event.names[1:], subject.event.id
         columns = (
             "seq", "prediction_id", "kind", "event_us", "created_us", *own, "features", "read_seq",
-            subject.score, "decision", "review_threshold", "block_threshold", "model_version", "reasons",
-            "degraded", "maturity_us", "payload_digest", "freshness",
+            "read_versions", "made_versions", subject.score, "decision", "review_threshold",
+            "block_threshold", "model_version", "reasons", "degraded", "maturity_us", "payload_digest",
+            "freshness",
         )  # fmt: skip
         self._insert = (
             f"INSERT INTO decisions ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
@@ -58,6 +60,8 @@ class DecisionLog:
                 *(self._none if row.values is None else row.values),
                 orjson.dumps(row.vector).decode(),
                 row.seq - 1,
+                None if row.read is None else orjson.dumps(row.read).decode(),
+                None if row.made is None else orjson.dumps(row.made).decode(),
                 answer.score,
                 answer.decision,
                 answer.threshold,
@@ -74,3 +78,8 @@ class DecisionLog:
     def add_label(self, row: LabelRow) -> bool:
         """Record a label; False where this very label was there already."""
         return self._connection.execute(self._insert_label, row).rowcount > 0
+
+    def add_made(self, row: LabelRow, made: Versions) -> None:
+        """Add to a label the versions that its verdicts made."""
+        said = orjson.dumps(made).decode()
+        self._connection.execute("UPDATE labels SET made_versions = ? WHERE seq = ?", (said, row.seq))

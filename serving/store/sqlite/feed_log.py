@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 
+import orjson
+
 from serving.contract.subject import Feed
 from serving.store.base import FeedEventRow
 from serving.store.sqlite.log_tables import feed_table, typed
@@ -17,8 +19,8 @@ class FeedLog:
         self._connection, self._feed = connection, feed
         table, own = feed_table(feed.name), ", ".join(feed.names)
         self._find = f"SELECT event_us, {own} FROM {table} WHERE event_id = ?"
-        columns = f"seq, event_id, event_us, created_us, {own}"
-        marks = ", ".join("?" * (4 + len(feed.names)))
+        columns = f"seq, event_id, event_us, created_us, made_versions, {own}"
+        marks = ", ".join("?" * (5 + len(feed.names)))
         self._insert = f"INSERT INTO {table} ({columns}) VALUES ({marks})"
 
     def find(self, event_id: str) -> tuple[int, Mapping[str, object]] | None:
@@ -28,5 +30,6 @@ class FeedLog:
 
     def add(self, row: FeedEventRow) -> None:
         """Record an event."""
-        own = (row.values[name] for name in self._feed.names)
-        self._connection.execute(self._insert, (row.seq, row.event_id, row.event_us, row.created_us, *own))
+        own, made = (row.values[name] for name in self._feed.names), orjson.dumps(row.made).decode()
+        fixed = (row.seq, row.event_id, row.event_us, row.created_us, made)
+        self._connection.execute(self._insert, (*fixed, *own))

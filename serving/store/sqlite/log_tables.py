@@ -17,7 +17,7 @@ from serving.contract.subject import Feed, Flag, Number, Subject
 from serving.contract.subject.event import Event
 from serving.store.base import BadStore, Position
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 FIRST_WITH_SUBJECT = 5  # Earlier files belong to `BEFORE`.
 
 SHARED = """
@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS use_case (one INTEGER PRIMARY KEY CHECK (one = 1), na
   subject TEXT NOT NULL);
 """
 POSITION = "SELECT last, clock_us, newest_us FROM sequence"
-# What each version altered in the one before it. New tables come with `SHARED` and `_tables`.
+# What each version altered in the one before it. New tables come with `SHARED` and `_tables`, columns of
+# version 6 and of later declarations with `_hold`.
 MIGRATIONS = {
     1: """
 ALTER TABLE decisions ADD COLUMN freshness TEXT NOT NULL DEFAULT '{}';
@@ -40,7 +41,10 @@ DROP INDEX labels_once;
     2: "",
     3: "",
     4: "",
+    5: "",
 }
+# Columns that a file of version 5 lacks.
+READ, MADE = "read_versions TEXT", "made_versions TEXT"
 
 
 def create_tables(connection: sqlite3.Connection, subject: Subject | None = None) -> Subject | None:
@@ -85,13 +89,14 @@ def position_of(connection: sqlite3.Connection) -> Position:
 
 
 def _hold(connection: sqlite3.Connection, subject: Subject, stored: Subject | None) -> None:
-    """Make the tables of a subject, and the columns that a later declaration of the use case added."""
+    """Make the tables of a subject, and the columns that a later version or declaration added."""
     check_subject(subject, stored)
     _run(connection, _tables(subject))
-    _add_columns(connection, "decisions", subject.event)
+    _add_columns(connection, "decisions", [*_columns(subject.event), READ, MADE])
+    _add_columns(connection, "labels", [MADE])
     for feed in subject.feeds:
         _run(connection, _feed_table(feed))
-        _add_columns(connection, feed_table(feed.name), feed)
+        _add_columns(connection, feed_table(feed.name), [*_columns(feed), MADE])
     row = (subject.name, json.dumps(subject.to_dict()))
     connection.execute("INSERT OR REPLACE INTO use_case VALUES (1, ?, ?)", row)
 
@@ -110,9 +115,9 @@ def typed(stream: Event | Feed, names: Sequence[str], row: Iterable[object]) -> 
     return values
 
 
-def _add_columns(connection: sqlite3.Connection, table: str, stream: Event | Feed) -> None:
+def _add_columns(connection: sqlite3.Connection, table: str, columns: Iterable[str]) -> None:
     there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-    for column in _columns(stream):
+    for column in columns:
         if column.split()[0] not in there:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
@@ -139,6 +144,7 @@ CREATE TABLE IF NOT EXISTS decisions (
   {", ".join(_columns(event))},
   features TEXT NOT NULL,
   read_seq INTEGER NOT NULL,
+  {READ}, {MADE},
   {subject.score} REAL NOT NULL, decision TEXT NOT NULL, review_threshold REAL NOT NULL,
   block_threshold REAL NOT NULL,
   model_version TEXT NOT NULL, reasons TEXT NOT NULL, degraded INTEGER NOT NULL,
@@ -153,7 +159,8 @@ CREATE TABLE IF NOT EXISTS labels (
   {label} INTEGER NOT NULL,
   label_us INTEGER NOT NULL,
   known INTEGER NOT NULL,
-  given_us INTEGER
+  given_us INTEGER,
+  {MADE}
 );
 CREATE INDEX IF NOT EXISTS labels_by_arrival ON labels (label_us);
 CREATE UNIQUE INDEX IF NOT EXISTS labels_once ON labels ({event.id}, coalesce(given_us, label_us), {label});
@@ -166,7 +173,7 @@ def _feed_table(feed: Feed) -> str:
     table = feed_table(feed.name)
     return f"""
 CREATE TABLE IF NOT EXISTS {table} (seq INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE,
-  event_us INTEGER NOT NULL, created_us INTEGER NOT NULL, {", ".join(_columns(feed))});
+  event_us INTEGER NOT NULL, created_us INTEGER NOT NULL, {MADE}, {", ".join(_columns(feed))});
 CREATE INDEX IF NOT EXISTS {table}_by_arrival ON {table} (created_us);
 """
 

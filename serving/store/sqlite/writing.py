@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from feature_repo.engine.plan import FeaturePlan
+from feature_repo.online.base import Versions
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from feature_repo.online.sqlite.transactions import transaction
 from serving.contract.events import FeedRow, LoggedEvent
@@ -135,6 +136,10 @@ class SqliteServingStore(ServingStore):
     def add_label(self, row: LabelRow) -> bool:
         """The index of labels says which label was there already."""
         return self._held.decisions.add_label(row)
+
+    def add_made(self, row: LabelRow, made: Versions) -> None:
+        """Into the row of the label."""
+        self._held.decisions.add_made(row, made)
 
     def find_feed_event(self, feed: Feed, event_id: str) -> tuple[int, Mapping[str, object]] | None:
         """From the index of the feed's ids."""

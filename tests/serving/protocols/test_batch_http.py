@@ -16,7 +16,7 @@ from http_kit import Door
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parcel_kit import PARCEL, parcels_plan, parcels_release
-from serving_kit import REVIEW_ALL, payment, tiny_release
+from serving_kit import REVIEW_ALL, count_from_zero, payment, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
 from serving.contract.bundle import Release
@@ -111,6 +111,7 @@ def test_a_batch_answers_and_leaves_what_its_rows_would_one_after_the_other(
     rows = [choice[place] for place in places]
     batch, single = (Door(tmp_path_factory.mktemp("home"), release) for _ in range(2))
     for door in (batch, single):
+        count_from_zero(door.service.settings.database)
         door.promote()
         assert door.post("/predict", transaction=payment(1)).status_code == 200
     answer = batch.send("/predict/batch", json.dumps({"rows": rows}))

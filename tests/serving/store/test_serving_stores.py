@@ -38,6 +38,7 @@ from serving.store.opening import serving_log, serving_store, state_rebuild
 (ROADS,) = PARCELS.feeds
 FIRST, SECOND = "2018-04-01", "2018-04-02"
 STREAM = "parcels"
+READ, MADE = {"parcels.route": 7}, {"parcels.route": 8, "parcels.carrier": 3}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,18 @@ def file(folder: Path) -> Path:
     return folder / "serving" / "serving.db"
 
 
+# As a file of version 5 was, with an online state of format 2.
+WITHOUT_VERSIONS = (
+    "ALTER TABLE decisions DROP COLUMN read_versions",
+    "ALTER TABLE decisions DROP COLUMN made_versions",
+    "ALTER TABLE labels DROP COLUMN made_versions",
+    "DROP TABLE online_versions",
+    "DROP TABLE online_epoch",
+    "UPDATE online_format SET version = 2",
+    "PRAGMA user_version = 5",
+)
+
+
 def make_older(folder: Path) -> None:
     """As the first version of the file was: of the one use case, without what later versions added."""
     with closing(sqlite3.connect(file(folder))) as connection, connection:
@@ -67,6 +80,7 @@ def make_older(folder: Path) -> None:
             "DROP TABLE measured",
             "DROP TABLE use_case",
             "DROP TABLE waiting_labels",
+            *WITHOUT_VERSIONS,
             "PRAGMA user_version = 1",
         ):
             connection.execute(statement)
@@ -106,8 +120,9 @@ def parcel_row(number: int, at_us: int, **changes: Any) -> tuple[dict[str, Any],
     values = ["swift", "north", "north-south", None, 120.0, "standard", 6.0]
     event = {"parcel_id": f"p{number}", **dict(zip(PARCELS.event.names[1:], values, strict=True))}
     row = DecisionRow(
-        number, "parcel", at_us, at_us, values, {"a": 1.5, "b": None}, answer(number), 2 * DAY_US, b"digest"
-    )
+        number, "parcel", at_us, at_us, values, {"a": 1.5, "b": None}, answer(number), 2 * DAY_US, b"digest",
+        READ, MADE,
+    )  # fmt: skip
     return event, row._replace(**changes)
 
 
@@ -278,9 +293,19 @@ def test_the_same_label_again_is_a_repeat_and_labels_come_in_the_order_of_becomi
     assert opened.store.labels_of("p2") == []
 
 
+def test_a_label_has_the_versions_that_were_added_to_it(opened: Opened) -> None:
+    first, later = (LabelRow(n, "p1", True, START_US + n, True, START_US + n) for n in (1, 2))
+    with opened.store.one_commit():
+        opened.store.add_label(first)
+        opened.store.add_label(later)
+        opened.store.add_made(later, {"verdicts.route": 9})
+    told = opened.log.labels(FIRST, PARCELS)["made_versions"].to_pylist()
+    assert told == [None, '{"verdicts.route":9}']
+
+
 def feed_row(number: int, at_us: int = START_US) -> FeedEventRow:
     values = {"depot": "north", "congestion": 0.5, "temperature_c": -4.0, "snow_cm": 0.0}
-    return FeedEventRow(number, f"e{number}", at_us, at_us, values)
+    return FeedEventRow(number, f"e{number}", at_us, at_us, values, MADE)
 
 
 def test_an_event_of_a_feed_is_found_by_its_id(opened: Opened) -> None:
@@ -333,6 +358,11 @@ def test_a_day_is_read_in_its_columns(opened: Opened) -> None:
     assert feed.schema == feed_columns(ROADS)
     assert [row["prediction_id"] for row in events.to_pylist()] == ["p2"]
     assert (events["read_seq"].to_pylist(), events["vehicle_id"].to_pylist()) == ([1], [None])
+    assert [json.loads(events[name][0].as_py()) for name in ("read_versions", "made_versions")] == [
+        READ,
+        MADE,
+    ]
+    assert json.loads(feed["made_versions"][0].as_py()) == MADE
     assert labels.select(["seq", "parcel_id", "is_late", "known"]).to_pylist() == [
         {"seq": 3, "parcel_id": "p1", "is_late": True, "known": True}
     ]
@@ -444,6 +474,39 @@ def test_a_store_of_the_first_version_is_read_as_it_is_and_brought_up_when_a_ser
         store.add_measured(START_US, {("7", "scored"): 1})
     assert log.measured("7", 0).scored == 1
     assert log.decisions(FIRST, BEFORE)["freshness"].to_pylist() == ["{}"]
+
+
+def test_a_file_without_versions_is_read_as_it_is_and_gets_them_when_a_service_opens_it(
+    tmp_path: Path, plan: FeaturePlan
+) -> None:
+    opened = Opened(STORES["sqlite"], tmp_path, plan)
+    with opened.store.one_commit():
+        opened.decide(1)
+        opened.store.add_label(LabelRow(2, "p1", True, START_US, True, None))
+        opened.store.add_feed_event(ROADS, feed_row(3))
+    opened.store.close()
+    with closing(sqlite3.connect(file(tmp_path))) as connection, connection:
+        connection.execute(f"ALTER TABLE feed_{ROADS.name} DROP COLUMN made_versions")
+        for statement in WITHOUT_VERSIONS:
+            connection.execute(statement)
+
+    def told() -> list[list[str | None]]:
+        decisions, labels = opened.log.decisions(FIRST, PARCELS), opened.log.labels(FIRST, PARCELS)
+        columns = decisions["read_versions"], decisions["made_versions"], labels["made_versions"]
+        return [c.to_pylist() for c in (*columns, opened.log.feed_events(FIRST, ROADS)["made_versions"])]
+
+    assert told() == [[None]] * 4
+    assert opened.log.agreed_us(STREAM, 1) == START_US
+    again = Opened(STORES["sqlite"], tmp_path, plan)
+    assert told() == [[None]] * 4
+    with again.store.one_commit():
+        again.decide(4)
+        again.store.add_feed_event(ROADS, feed_row(5))
+        assert min(again.store.state.versions(dict.fromkeys(plan.keys, "north")).values()) > START_US
+    read, made, labels, feeds = told()
+    assert [text and json.loads(text) for text in (*read, *made)] == [None, READ, None, MADE]
+    assert (labels, [text and json.loads(text) for text in feeds]) == ([None], [None, MADE])
+    again.store.close()
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -1,0 +1,94 @@
+"""The versions of histories: a counter for each key, which every change raises in its own commit.
+
+The counters are no part of a generation, so a rebuild neither reads nor changes them. A switch begins an
+epoch: the moment of the switch in microseconds, below which no version lies afterwards. The new state holds
+everything that was committed before the switch, from this file and from a file that was lost. All of it then
+has a smaller version than what a question reads. A new file begins with an epoch too. Versions would come
+twice only if a key changed more than a million times a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from feature_repo.engine.plan import FeaturePlan
+from feature_repo.online.base import Keys
+from feature_repo.online.sqlite.queries import StreamTable
+
+NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+TABLES = f"""
+CREATE TABLE IF NOT EXISTS online_epoch (id INTEGER PRIMARY KEY CHECK (id = 0), began_us INTEGER);
+INSERT OR IGNORE INTO online_epoch VALUES (0, {NOW_US});
+CREATE TABLE IF NOT EXISTS online_versions (
+    key TEXT, history INTEGER, version INTEGER, PRIMARY KEY (key, history)
+) WITHOUT ROWID
+"""
+
+
+def begin_epoch(connection: sqlite3.Connection) -> None:
+    """Let every version be at least the present moment. A clock that went back changes nothing."""
+    connection.execute(f"UPDATE online_epoch SET began_us = max(began_us, {NOW_US})")
+
+
+class HistoryVersions:
+    """The versions of the histories that a plan's views read, in the epoch that the file is in."""
+
+    def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
+        self._connection = connection
+        self._epoch_us: int = connection.execute("SELECT began_us FROM online_epoch").fetchone()[0]
+        asked = {view.asked_history: view for view in plan.views}
+        self._names = tuple(asked)
+        self._asked = tuple(view.asked_by for view in asked.values())
+        versions = (
+            f"(SELECT version FROM online_versions WHERE key = ? AND history = {_number(view.history)})"
+            for view in asked.values()
+        )
+        self._read = f"SELECT {', '.join(versions)}"
+        # By stream: the number of each history, its name, and the place of its key in a row of the stream.
+        self._of: dict[str, list[tuple[int, str, int]]] = {}
+        for history, view in {view.history: view for view in plan.views}.items():
+            place = StreamTable.of(view.stream, plan).columns.index(view.entity)
+            self._of.setdefault(view.stream, []).append((_number(history), history, place))
+
+    def read(self, keys: Keys) -> dict[str, int]:
+        """The versions of the histories at these keys, by `ViewPlan.asked_history`; none for a null key."""
+        values = [keys[name] for name in self._asked]
+        found = self._connection.execute(self._read, values).fetchone() if values else ()
+        return {
+            name: max(version or 0, self._epoch_us)
+            for name, key, version in zip(self._names, values, found, strict=True)
+            if key is not None
+        }
+
+    def raised(self, stream: str, row: Sequence[object]) -> dict[str, int]:
+        """Raise the version of each key of an event, which has the columns of its `StreamTable`.
+
+        Returns the new versions by `ViewPlan.history`.
+        """
+        changed: list[Any] = []
+        for number, _, place in self._of[stream]:
+            if row[place] is not None:
+                changed += (row[place], number, self._epoch_us + 1)
+        if not changed:
+            return {}
+        made = dict(self._connection.execute(_raise(len(changed) // 3), changed).fetchall())
+        return {name: made[number] for number, name, _ in self._of[stream] if number in made}
+
+
+@cache
+def _raise(histories: int) -> str:
+    """The statement that raises so many versions, in one step."""
+    rows = ", ".join(["(?, ?, ?)"] * histories)
+    return (
+        f"INSERT INTO online_versions VALUES {rows} ON CONFLICT (key, history)"
+        " DO UPDATE SET version = max(version + 1, excluded.version) RETURNING history, version"
+    )
+
+
+def _number(history: str) -> int:
+    """A number for the name of a history, so that a row is small."""
+    return int.from_bytes(hashlib.sha256(history.encode()).digest()[:4]) >> 1
