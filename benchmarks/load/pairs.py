@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from .cells import WrongAnswers, quantiles
 from .connections import Connection
 
 WRITTEN, SCORED = "written-", "scored-"  # How the ids of the two requests begin.
-GAP = timedelta(seconds=1)  # From the written event to the scored one, in event time.
+STEP = timedelta(seconds=1)  # From a request to the next one, in event time.
 KEYS = 5_000  # More than there are pairs under way, and no key gets a long history.
 AT_ONCE = 8
 LOOK_AGAIN_S, GIVE_UP_S = 0.02, 30.0
@@ -50,8 +50,8 @@ def send_pairs(port: int, workers: Sequence[int], count: int, start: datetime) -
     `WrongAnswers` for an answer other than 200.
     """
     lanes = [Lane(pair) for pair in connected(port, workers, AT_ONCE)]
-    numbers, visible_s = iter(range(count)), list[float]()
-    under_way = [lane for lane in lanes if _begin(lane, numbers, start)]
+    numbers, moments, visible_s = iter(range(count)), _moments(start), list[float]()
+    under_way = [lane for lane in lanes if _begin(lane, numbers, moments)]
     while under_way:
         waiting = {lane.connection: lane for lane in under_way}
         for connection in select(list(waiting), [], [], GIVE_UP_S)[0]:
@@ -63,32 +63,34 @@ def send_pairs(port: int, workers: Sequence[int], count: int, start: datetime) -
                 raise WrongAnswers(f"pair {lane.number}: {response.status} {response.body[:300]!r}")
             if lane.scoring:
                 visible_s.append(now_s - lane.accepted_s)
-                if not _begin(lane, numbers, start):
+                if not _begin(lane, numbers, moments):
                     under_way.remove(lane)
             else:
                 lane.scoring, lane.accepted_s = True, now_s
-                lane.connection.post(PATH, _body(SCORED, lane.number, start + GAP))
+                lane.connection.post(PATH, _body(SCORED, lane.number, next(moments)))
     for lane in lanes:
         for connection in lane.connections:
             connection.close()
     return quantiles(visible_s)
 
 
-def stale_ids(database: Path, features: Sequence[str], count: int) -> list[str]:
+def stale_ids(database: Path, count: int) -> list[str]:
     """The scored events whose logged vectors had not seen the written ones, or that are not in the log.
 
-    A vector has seen it if the time since the last event of its key is that between the two.
+    A vector has seen the written event if the time since the last event of its key is that between the two.
     """
-    log, column = serving_log(database), features.index(SINCE_LAST)
+    log = serving_log(database)
     subject = log.subject()
     if subject is None:
         raise WrongAnswers(f"{database} holds no log")
     stale = list[str]()
     for first in range(0, count, IDS_AT_ONCE):
-        ids = [f"{SCORED}{number:08d}" for number in range(first, min(first + IDS_AT_ONCE, count))]
-        rows = log.receipts(subject, ids).select(["prediction_id", "features"]).to_pylist()
-        since_last = {row["prediction_id"]: json.loads(row["features"])[column] for row in rows}
-        stale += [name for name in ids if since_last.get(name) != GAP.total_seconds()]
+        numbers = [f"{number:08d}" for number in range(first, min(first + IDS_AT_ONCE, count))]
+        names = [f"{ids}{number}" for number in numbers for ids in (WRITTEN, SCORED)]
+        columns = ["prediction_id", "event_timestamp", "features"]
+        rows = log.receipts(subject, names).select(columns).to_pylist()
+        logged = {row["prediction_id"]: row for row in rows}
+        stale += [f"{SCORED}{number}" for number in numbers if not _has_seen(logged, number)]
     return stale
 
 
@@ -119,18 +121,36 @@ def _worker_of(connection: Connection, workers: Sequence[int]) -> int | None:
     return None
 
 
-def _begin(lane: Lane, numbers: Iterator[int], start: datetime) -> bool:
+def _has_seen(logged: Mapping[str, Mapping[str, Any]], number: str) -> bool:
+    written, scored = logged.get(f"{WRITTEN}{number}"), logged.get(f"{SCORED}{number}")
+    if written is None or scored is None:
+        return False
+    apart = scored["event_timestamp"] - written["event_timestamp"]
+    return bool(json.loads(scored["features"])[SINCE_LAST] == apart.total_seconds())
+
+
+def _moments(start: datetime) -> Iterator[datetime]:
+    """The event time of each request, later than that of every request that was sent before it.
+
+    Otherwise a written event could be late, and be recorded as known later than the scored event happens.
+    """
+    at = start.astimezone(UTC)
+    while True:
+        yield at
+        at += STEP
+
+
+def _begin(lane: Lane, numbers: Iterator[int], moments: Iterator[datetime]) -> bool:
     """Write the next event; False where none is left."""
     number = next(numbers, None)
     if number is None:
         return False
     lane.number, lane.scoring = number, False
-    lane.connection.post(PATH, _body(WRITTEN, number, start))
+    lane.connection.post(PATH, _body(WRITTEN, number, next(moments)))
     return True
 
 
-def _body(ids: str, number: int, start: datetime) -> bytes:
-    at = start.astimezone(UTC) + 2 * number * GAP
+def _body(ids: str, number: int, at: datetime) -> bytes:
     transaction: dict[str, Any] = {
         "transaction_id": f"{ids}{number:08d}",
         "event_timestamp": at.isoformat(),

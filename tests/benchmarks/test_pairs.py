@@ -53,6 +53,6 @@ def test_no_answer_of_a_thousand_is_stale_where_another_worker_took_the_event(tm
         service.stop()
     assert KEYS > PAIRS
     database = home / "serving" / "serving.db"
-    assert stale_ids(database, plan.features, PAIRS) == []
-    assert stale_ids(database, plan.features, PAIRS + 1) == [f"scored-{PAIRS:08d}"]
+    assert stale_ids(database, PAIRS) == []
+    assert stale_ids(database, PAIRS + 1) == [f"scored-{PAIRS:08d}"]
     assert 0 < visible["p50"] <= visible["max"]
