@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .cells import Found, Load, WrongAnswers, check, write_lines
 from .paced import paced
-from .prepared import ALLOW, BLOCK, MIXED, ROWS, Prepared, prepared
+from .prepared import ALLOW, BLOCK, MIXED, MIXED_EVENTS, ROWS, Prepared, prepared
 from .rivals import HOW_TO_INSTALL, RIVALS, Rival
 from .services import Service, service_on
 from .warming import warming
@@ -84,13 +84,14 @@ class Bench:
     def service(self, workers: int, n: int) -> None:
         """All cells of the service with so many workers."""
         order = turned(self.options.decisions, n)
-        with service_on(self.prepared, order[0], workers, f"{workers}-{n}") as service:
+        first = release_of(order[0], TRANSACTION)
+        with service_on(self.prepared, first, workers, f"{workers}-{n}") as service:
             traffic = Traffic(self, service)
             if workers == 1 and TRANSACTION in self.options.kinds:
                 traffic.warm(order[0])
             for decisions in order:
-                service.decide(decisions)
                 for kind in turned(self.options.kinds, n):
+                    service.serve(release_of(decisions, kind))
                     for connections in turned(self.options.connections, n):
                         cell = Cell(SERVICE, workers, decisions, kind, connections)
                         self.keep(cell, traffic.saturate(cell, f"{n}-{cell}-"))
@@ -116,9 +117,9 @@ class Bench:
         for decisions in self.options.decisions:
             for kind in self.options.kinds:
                 rate = self.top(SERVICE, kind, decisions) / 2
-                with service_on(self.prepared, decisions, 1, f"half-{decisions}-{kind}") as service:
+                release, name = release_of(decisions, kind), f"half-{decisions}-{kind}"
+                with service_on(self.prepared, release, 1, name) as service:
                     traffic = Traffic(self, service)
-                    service.decide(decisions)
                     cell = Cell(SERVICE, 1, decisions, kind, max(self.options.connections))
                     found = traffic.paced(cell, rate, seconds)
                     traffic.check_log()
@@ -248,6 +249,11 @@ def vectors_body(features: Sequence[str], alone: bool) -> Callable[[Sequence[Seq
         return {"features": dict(zip(features, values, strict=True)), "prediction_id": "@"}
 
     return lambda rows: row(rows[0]) if alone else {"rows": [row(values) for values in rows]}
+
+
+def release_of(decisions: str, kind: str) -> str:
+    """The release that decides so. One in a hundred has another threshold for transactions."""
+    return MIXED_EVENTS if (decisions, kind) == (MIXED, TRANSACTION) else decisions
 
 
 def rows_of(kind: str) -> int:

@@ -1,7 +1,8 @@
 """What is dear and made once: a home with the handbook's state and model, its releases, and bodies to send.
 
 The home is made by the platform's own commands. Three more releases of its model differ in their thresholds:
-they let everything pass, stop everything, and stop about one in a hundred.
+they let everything pass, stop everything, and stop about one in a hundred: of the vectors, or of the
+transactions.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,21 @@ from mlops_assets.resources.lake import day_range
 from serving.champion_registry import ALIAS, BUNDLE, DIGEST_TAG, MlflowRegistry
 from serving.contract.bundle import MODEL, ONNX, Release, load_reference, load_release, write_release
 from serving.contract.policy import Policy
-from serving.contract.scorers.base import load_scorer
+from serving.contract.scorers.base import Scorer, load_scorer
+from serving.data_plane import DataPlane
+from serving.messages import ScoredEvent
+from serving.protocols.native.wire import wire_of
+from serving.releases import Champion
+from serving.settings import ServingSettings
+from serving.store.opening import serving_store
 
-from .cells import MARK, write_lines
+from .cells import MARK, Load, bodies_of, write_lines
 
 ROOT = Path(__file__).parents[2]
 USE_CASE, TRAINED = "fraud", "1"
-ALLOW, BLOCK, MIXED = "allow", "block", "mixed"
+ALLOW, BLOCK, MIXED, MIXED_EVENTS = "allow", "block", "mixed", "mixed-events"
 STOPPED_SHARE = 0.01
+SCORED = 10_000  # Transactions from whose scores the threshold for transactions is made: about a day.
 VECTORS, VECTOR_DAYS, BATCHES, ROWS = 10_000, 7, 200, 100
 FIRST_PAYMENTS = 120_000
 EXPERIMENT = "benchmark"
@@ -50,7 +59,7 @@ class PreparationFailed(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder. `versions` names the release for each kind of decisions."""
+    """A prepared folder. `versions` has the version of each release, by what it decides."""
 
     folder: Path
     events: int
@@ -130,10 +139,10 @@ class Prepared:
             write_lines(path.with_suffix(".part"), made).rename(path)
         return path
 
-    def promote(self, home: Path, decisions: str) -> str:
-        """Let the alias of a copy name the release for these decisions; returns its version."""
-        client_of(home).set_registered_model_alias(USE_CASE, ALIAS, self.versions[decisions])
-        return self.versions[decisions]
+    def promote(self, home: Path, release: str) -> str:
+        """Let the alias of a copy name a release by its name in `versions`; returns its version."""
+        client_of(home).set_registered_model_alias(USE_CASE, ALIAS, self.versions[release])
+        return self.versions[release]
 
     @cached_property
     def _payments(self) -> dict[str, Any]:
@@ -148,22 +157,12 @@ def prepared(data: Path, folder: Path) -> Prepared:
     """The prepared folder; made, in some minutes, where it is not there yet. `PreparationFailed`."""
     if not (folder / DONE).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        told = _make(data, folder)
-        made = _prepared(folder, told)
-        write_lines(made.first_payments, made.payments(0, FIRST_PAYMENTS))
+        made = _make(data, folder)
+        told = {**asdict(made), "folder": "", "first": str(made.first), "last": str(made.last)}
         (folder / DONE).write_text(json.dumps(told))
-    return _prepared(folder, json.loads((folder / DONE).read_text()))
-
-
-def _prepared(folder: Path, kept: dict[str, Any]) -> Prepared:
-    return Prepared(
-        folder.resolve(),
-        kept["events"],
-        tuple(kept["features"]),
-        kept["versions"],
-        date.fromisoformat(kept["first"]),
-        date.fromisoformat(kept["last"]),
-    )
+    kept = json.loads((folder / DONE).read_text())
+    first, last = date.fromisoformat(kept["first"]), date.fromisoformat(kept["last"])
+    return Prepared(folder.resolve(), kept["events"], tuple(kept["features"]), kept["versions"], first, last)
 
 
 def client_of(home: Path) -> Any:
@@ -175,8 +174,7 @@ def client_of(home: Path) -> Any:
     return MlflowClient(uri, uri)
 
 
-def _make(data: Path, folder: Path) -> dict[str, Any]:
-    """Make everything but the bodies; returns what the folder is."""
+def _make(data: Path, folder: Path) -> Prepared:
     days = sorted(path.stem for path in data.glob("*.parquet"))
     first, last = days[0], days[-1]
     home = (folder / "home").resolve()
@@ -190,17 +188,37 @@ def _make(data: Path, folder: Path) -> dict[str, Any]:
     matrix = np.column_stack([table[name].to_numpy().astype(np.float64) for name in release.features])
     matrix = matrix[~np.isnan(matrix).any(axis=1)]
     np.save(folder / "vectors.npy", matrix[: max(VECTORS, BATCHES * ROWS)])
-    threshold = float(np.quantile(scorer.score(matrix), 1 - STOPPED_SHARE))
-    policies = {ALLOW: Policy(2, 3), BLOCK: Policy(0, 0), MIXED: Policy(threshold, threshold)}
-    versions = _register(home, folder, place, release, policies)
     count = _keep_payments(lake, lake.between("transactions", first, last), folder / "payments.parquet")
-    return {
-        "events": count,
-        "features": release.features,
-        "versions": versions,
-        "first": first,
-        "last": last,
+    begin, end = date.fromisoformat(first), date.fromisoformat(last)
+    made = Prepared(folder.resolve(), count, release.features, {}, begin, end)
+    write_lines(made.first_payments, made.payments(0, FIRST_PAYMENTS))
+    passing = replace(release, policy=Policy(2, 3))
+    of_vectors = float(np.quantile(scorer.score(matrix), 1 - STOPPED_SHARE))
+    of_events = float(np.quantile(_scores_of_events(made, passing, scorer), 1 - STOPPED_SHARE))
+    policies = {
+        ALLOW: passing.policy,
+        BLOCK: Policy(0, 0),
+        MIXED: Policy(of_vectors, of_vectors),
+        MIXED_EVENTS: Policy(of_events, of_events),
     }
+    return replace(made, versions=_register(home, folder, place, release, policies))
+
+
+def _scores_of_events(made: Prepared, release: Release, scorer: Scorer) -> list[float]:
+    """What the first transactions score on a copy of the home, decided one after the other."""
+    home = made.copy_home(made.scratch / "home-scored")
+    settings = ServingSettings(home, clock="event", lake=str(made.home / "lake"))
+    champion = Champion(TRAINED, "", release, scorer)
+    plane = DataPlane(settings, serving_store(settings.database), lambda: champion, lambda: 0)
+    bodies, wire = bodies_of(Load(0, "", made.first_payments, "scored-", ())), wire_of(release.subject)
+    scores = list[float]()
+    for body in islice(bodies, SCORED):
+        asked = wire.asked(body)
+        assert isinstance(asked, ScoredEvent)
+        scores.append(plane.predict_event(asked).score)
+    plane.close()
+    shutil.rmtree(home)
+    return scores
 
 
 def _fill(data: Path, folder: Path, home: Path, first: str, last: str) -> None:

@@ -40,10 +40,14 @@ class Server:
     def wait_for_log(self, text: str, times: int) -> None:
         """Until a text stands so often in the log. `ServerFailed` where that never happens."""
         until_s = time.monotonic() + START_TIMEOUT_S
-        while self.log.read_text(errors="replace").count(text) < times:
+        while self.times_in_log(text) < times:
             if self.process.poll() is not None or time.monotonic() > until_s:
                 raise ServerFailed(f"{text!r} stands less than {times} times: {self.last_lines()}")
-            time.sleep(0.05)
+            time.sleep(ASK_AGAIN_S)
+
+    def times_in_log(self, text: str) -> int:
+        """How often a text stands in the log."""
+        return self.log.read_text(errors="replace").count(text)
 
     def last_lines(self) -> str:
         """The end of the log."""

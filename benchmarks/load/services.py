@@ -15,24 +15,29 @@ from .prepared import ROOT, Prepared
 from .servers import Server, free_port, running
 
 
-@dataclass(frozen=True)
+@dataclass
 class Service:
-    """The running service with so many workers, and its home."""
+    """The running service with so many workers, its home, and the release that all of them serve."""
 
     prepared: Prepared
     server: Server
     home: Path
     workers: int
+    release: str
 
     @property
     def database(self) -> Path:
         """The service's store."""
         return self.home / "serving" / "serving.db"
 
-    def decide(self, decisions: str) -> None:
-        """Let each worker serve the release with these decisions."""
-        version = self.prepared.promote(self.home, decisions)
-        self.server.wait_for_log(f"serving version {version} of", self.workers)
+    def serve(self, release: str) -> None:
+        """Let each worker serve a release of the prepared ones, by its name."""
+        if release != self.release:
+            told = f"serving version {self.prepared.versions[release]} of"
+            before = self.server.times_in_log(told)
+            self.prepared.promote(self.home, release)
+            self.server.wait_for_log(told, before + self.workers)
+            self.release = release
 
     def worker_processes(self) -> list[int]:
         """The processes of several workers. Python's own resource tracker is a child too."""
@@ -41,11 +46,11 @@ class Service:
 
 
 @contextmanager
-def service_on(prepared: Prepared, decisions: str, workers: int, name: str) -> Iterator[Service]:
-    """The service after a cold start, from the moment at which a worker is ready."""
+def service_on(prepared: Prepared, release: str, workers: int, name: str) -> Iterator[Service]:
+    """The service after a cold start, from the moment at which all its workers are ready."""
     scratch = prepared.scratch
     home, port = prepared.copy_home(scratch / f"home-{name}"), free_port()
-    prepared.promote(home, decisions)
+    version = prepared.promote(home, release)
     words = [sys.executable, "-m", "serving", "--home", str(home), "--lake", str(prepared.home / "lake")]
     words += ["--port", str(port), "--workers", str(workers), "--poll", "0.5"]
     # Event time moves on by months, and a service that starts again must not mind.
@@ -53,5 +58,6 @@ def service_on(prepared: Prepared, decisions: str, workers: int, name: str) -> I
     log = scratch / f"service-{name}.log"
     with running(words, port, log, ROOT, {"PYTHONPATH": str(ROOT)}) as server:
         server.wait_for("/health/ready")
-        yield Service(prepared, server, home, workers)
+        server.wait_for_log(f"serving version {version} of", workers)
+        yield Service(prepared, server, home, workers, release)
     shutil.rmtree(home)
