@@ -9,7 +9,8 @@ reasons; and every answered decision stands in the log once.
 
 Every cell is measured in each round, and the median counts. In a round the servers follow one another, in
 another order each time, because a machine's speed drifts. wrk sends at saturation. The rate of the latencies
-is half of the highest median, by a client that counts from the intended moment. Prints one JSON line.
+is half of the highest median, by a client that counts from the intended moment. Prints one JSON line; exit 1
+where the service refused a request.
 
 benchmarks/rivals/setup.sh installs MLServer and BentoML; a rival that is not installed is left out.
 """
@@ -44,8 +45,9 @@ def main() -> int:
     if not has_wrk():
         print(json.dumps(skipped(MISSING)))
         return 0
-    print(json.dumps(measure(data, options)))
-    return 0
+    figures = measure(data, options)
+    print(json.dumps(figures))
+    return 0 if figures["targets"]["failed_requests"]["reached"] else 1
 
 
 def arguments() -> argparse.Namespace:

@@ -129,6 +129,8 @@ class Bench:
 
     def keep(self, cell: Cell, found: Found) -> None:
         say(f"{cell}: {found.per_second:,.0f}/s, {dict(found.latency_ms)}")
+        if found.failed:
+            say(f"{cell}: {found.failed} requests failed, {found.refusal or 'without an answer'}")
         self.found.setdefault(cell, []).append(found)
 
     def top(self, server: str, kind: str, decisions: str = "", workers: int = 1) -> float:
@@ -148,6 +150,7 @@ class Bench:
             str(cell).removeprefix(f"{server}-"): {
                 "per_second": round(median(one.per_second for one in found)),
                 **middle([one.latency_ms for one in found]),
+                **failures(found),
                 **stopped_share(cell, found),
             }
             for cell, found in self.found.items()
@@ -167,7 +170,7 @@ class Traffic:
     service: Service
     payments: int = 0
     decided: int = 0
-    unanswered: int = 0  # At most: requests under way when a cell ended.
+    unanswered: int = 0  # At most: rows of requests that failed, or were under way when a cell ended.
 
     def warm(self, decisions: str) -> None:
         """Measure how the service becomes warm, right after its start."""
@@ -184,7 +187,7 @@ class Traffic:
         load = self.load(cell, ids, round(self.bench.options.seconds * MOST_A_SECOND))
         found = saturate(load, cell.connections, self.bench.options.seconds)
         self.check(cell, found)
-        self.moved(cell, found.answered)
+        self.moved(cell, found.answered, found.failed)
         return found
 
     def paced(self, cell: Cell, rate: float, seconds: float) -> dict[str, Any]:
@@ -192,14 +195,14 @@ class Traffic:
         before = paced(
             self.load(cell, "settle-", round(rate * SETTLE_S) + 1), rate, SETTLE_S, cell.connections
         )
-        self.moved(cell, before.answered)
+        self.moved(cell, before.answered, before.failed)
         start = self.payments
         found = paced(self.load(cell, "paced-", round(rate * seconds) + 1), rate, seconds, cell.connections)
         self.check(cell, found)
-        self.moved(cell, found.answered)
+        self.moved(cell, found.answered, found.failed)
         days = (self.payments - start) * self.bench.prepared.days / self.bench.prepared.events
         moved = {"event_days": round(days, 1)} if cell.kind == TRANSACTION else {}
-        return {**found.latency_ms, **stopped_share(cell, [found]), **moved}
+        return {**found.latency_ms, **failures([found]), **stopped_share(cell, [found]), **moved}
 
     def load(self, cell: Cell, ids: str, transactions: int) -> Load:
         """What a cell sends; the next payments, where it sends transactions."""
@@ -226,12 +229,13 @@ class Traffic:
         if counts[ALLOWED] + counts[BLOCKED] != rows * found.answered or counts[EXPLAINED] < counts[BLOCKED]:
             raise WrongAnswers(f"{cell}: not every row has a decision with its reasons: {counts}")
 
-    def moved(self, cell: Cell, answered: int) -> None:
+    def moved(self, cell: Cell, answered: int, failed: int = 0) -> None:
         """Count what was sent: event time goes on, and the log has to hold the decisions."""
+        without_answer = failed + cell.connections
         if cell.kind == TRANSACTION:
-            self.payments += answered + cell.connections
+            self.payments += answered + without_answer
         self.decided += answered * rows_of(cell.kind)
-        self.unanswered += cell.connections * rows_of(cell.kind)
+        self.unanswered += without_answer * rows_of(cell.kind)
 
     def check_log(self) -> None:
         """Whether every answered decision is in the log, once."""
@@ -280,6 +284,8 @@ def targets(bench: Bench, at_half: Mapping[str, Mapping[str, float]]) -> dict[st
     for name, limit in (("p99", 5.0), ("p99.9", 20.0), ("max", 50.0)):
         singles = [found[name] for cell, found in at_half.items() if not cell.startswith(BATCH)]
         most.append((f"at_half_{name}_ms", max(singles, default=None), limit))
+    cells = [*table.values(), *at_half.values()]
+    most.append(("failed_requests", sum(cell.get("failed", 0) for cell in cells), 0.0))
     told = {name: (value, ">=", limit, value is not None and value >= limit) for name, value, limit in least}
     told |= {name: (value, "<=", limit, value is not None and value <= limit) for name, value, limit in most}
     return {
@@ -293,7 +299,13 @@ def ratio(ours: float, theirs: float) -> float | None:
     return round(ours / theirs, 2) if ours and theirs else None
 
 
-def stopped_share(cell: Cell, found: Sequence[Any]) -> dict[str, float]:
+def failures(found: Sequence[Found]) -> dict[str, int]:
+    """How many requests failed, where any did."""
+    failed = sum(one.failed for one in found)
+    return {"failed": failed} if failed else {}
+
+
+def stopped_share(cell: Cell, found: Sequence[Found]) -> dict[str, float]:
     if cell.decisions != MIXED:
         return {}
     stopped = sum(one.counts[BLOCKED] for one in found)

@@ -41,7 +41,7 @@ class PacedClient:
         self._counts = [0] * len(self._texts)
         self._free = [Connection(load.port) for _ in range(connections)]
         self._busy = dict[Connection, float]()  # With the moment at which the request was meant to be sent.
-        self._latencies, self._failed = array("d"), 0
+        self._latencies, self._failed, self._refusal = array("d"), 0, ""
 
     def run(self, rate: float, seconds: float) -> Found:
         """Send, wait for the last answers, hang up, and say what came back."""
@@ -58,8 +58,8 @@ class PacedClient:
         failed = self._failed + len(self._busy) + total - sent
         for connection in (*self._free, *self._busy):
             connection.close()
-        counts = dict(zip(self._load.texts, self._counts, strict=True))
-        return Found(now_s - began_s, total - failed, failed, counts, quantiles(self._latencies))
+        counts, latencies = dict(zip(self._load.texts, self._counts, strict=True)), quantiles(self._latencies)
+        return Found(now_s - began_s, total - failed, failed, counts, latencies, self._refusal)
 
     def _send(self, body: bytes, meant_s: float) -> None:
         connection = self._free.pop()
@@ -78,10 +78,14 @@ class PacedClient:
             except BrokenConnection:
                 self._replace(connection)
                 continue
-            if response is not None:
-                self._latencies.append(time.perf_counter() - self._busy.pop(connection))
-                self._free.append(connection)
-                self._failed += response.status != 200
+            if response is None:
+                continue
+            self._latencies.append(time.perf_counter() - self._busy.pop(connection))
+            self._free.append(connection)
+            if response.status != 200:
+                self._failed += 1
+                self._refusal = self._refusal or f"{response.status} {response.body[:300]!r}"
+            else:
                 for i, text in enumerate(self._texts):
                     self._counts[i] += response.body.count(text)
         for connection in writable:

@@ -46,7 +46,7 @@ USE_CASE, TRAINED = "fraud", "1"
 ALLOW, BLOCK, MIXED, MIXED_EVENTS = "allow", "block", "mixed", "mixed-events"
 STOPPED_SHARE = 0.01
 SCORED = 10_000  # Transactions from whose scores the threshold for transactions is made: about a day.
-VECTORS, VECTOR_DAYS, BATCHES, ROWS = 10_000, 7, 200, 100
+VECTORS, VECTOR_DAYS, ROWS = 10_000, 7, 100
 FIRST_PAYMENTS = 120_000
 EXPERIMENT = "benchmark"
 DONE = "prepared.json"
@@ -134,7 +134,7 @@ class Prepared:
         path = self.folder / f"{name}-{rows_at_once}.ndjson"
         if not path.exists():
             vectors = self.vectors().tolist()
-            starts = range(0, len(vectors), rows_at_once)[: VECTORS if rows_at_once == 1 else BATCHES]
+            starts = range(0, len(vectors) - rows_at_once + 1, rows_at_once)
             made = (json.dumps(body(vectors[at : at + rows_at_once])).encode() for at in starts)
             write_lines(path.with_suffix(".part"), made).rename(path)
         return path
@@ -187,7 +187,7 @@ def _make(data: Path, folder: Path) -> Prepared:
     table = lake.read("feature_vectors", recent, list(release.features))
     matrix = np.column_stack([table[name].to_numpy().astype(np.float64) for name in release.features])
     matrix = matrix[~np.isnan(matrix).any(axis=1)]
-    np.save(folder / "vectors.npy", matrix[: max(VECTORS, BATCHES * ROWS)])
+    np.save(folder / "vectors.npy", matrix[:VECTORS])
     count = _keep_payments(lake, lake.between("transactions", first, last), folder / "payments.parquet")
     begin, end = date.fromisoformat(first), date.fromisoformat(last)
     made = Prepared(folder.resolve(), count, release.features, {}, begin, end)

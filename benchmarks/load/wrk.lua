@@ -10,7 +10,7 @@ end
 
 function init(arguments)
    path, file, prefix = arguments[1], arguments[2], arguments[3]
-   texts, counts, number, failures, example = {}, {}, 0, 0, ""
+   texts, counts, number, failures, refusal = {}, {}, 0, 0, ""
    for i = 4, #arguments do
       table.insert(texts, arguments[i])
       table.insert(counts, 0)
@@ -36,8 +36,8 @@ end
 function response(status, headers, body)
    if status ~= 200 then
       failures = failures + 1
-      if example == "" then
-         example = status .. " " .. body:sub(1, 300)
+      if refusal == "" then
+         refusal = status .. " " .. body:sub(1, 300)
       end
       return
    end
@@ -65,11 +65,11 @@ function done(summary, latency, requests)
       parts[i] = tostring(count)
    end
    io.write(string.format(
-      '\n{"seconds": %.6f, "requests": %d, "failures": %d, "socket_errors": %d, "example": %s, "counts": [%s],'
+      '\n{"seconds": %.6f, "requests": %d, "failures": %d, "socket_errors": %d, "refusal": %s, "counts": [%s],'
          .. ' "p50": %.3f, "p99": %.3f, "p99.9": %.3f, "max": %.3f}\n',
       summary.duration / 1e6, summary.requests, thread:get("failures"),
       errors.connect + errors.read + errors.write + errors.timeout,
-      quoted(thread:get("example")), table.concat(parts, ", "),
+      quoted(thread:get("refusal")), table.concat(parts, ", "),
       latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3,
       latency.max / 1e3))
 end

@@ -35,12 +35,11 @@ def saturate(load: Load, connections: int, seconds: float) -> Found:
     if done.returncode or not told or not told[-1].startswith("{"):
         raise WrkFailed((done.stderr or done.stdout).strip()[-500:])
     figures = json.loads(told[-1])
-    if figures["example"]:
-        raise WrkFailed(f"{load.path} answered {figures['example']}")
     return Found(
         figures["seconds"],
         figures["requests"] - figures["failures"],
         figures["failures"] + figures["socket_errors"],
         dict(zip(load.texts, figures["counts"], strict=True)),
         {name: figures[name] for name in ("p50", "p99", "p99.9", "max")},
+        figures["refusal"],
     )

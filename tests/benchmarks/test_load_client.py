@@ -94,10 +94,12 @@ def test_the_paced_client_counts_texts_in_a_process_of_its_own(tmp_path: Path) -
     check(found, {'"decision":"ALLOW"': 1, "BLOCK": 0}, "the answers")
 
 
-def test_a_refused_request_fails_the_measurement(tmp_path: Path) -> None:
+def test_refused_requests_are_counted_and_are_no_answers(tmp_path: Path) -> None:
     with answering(status=503) as (port, _):
         found = PacedClient(load_of(port, tmp_path), connections=2).run(rate=100, seconds=0.1)
-    with pytest.raises(WrongAnswers, match="10 of 10 requests failed"):
+    assert (found.answered, found.failed) == (0, 10)
+    assert set(found.counts.values()) == {0}
+    with pytest.raises(WrongAnswers, match="all 10 requests failed"):
         check(found, {}, "the answers")
 
 
@@ -164,7 +166,10 @@ def test_targets_compare_medians_of_top_rates(tmp_path: Path) -> None:
                 found = Found(1.0, rate // (9 - connections), 0, {}, {"p50": 1.0, "p99": 2.0})
                 bench.found.setdefault(Cell(server, 1, decisions, "vector", connections), []).append(found)
     told = targets(bench, {})
-    assert told == {"vector_to_mlserver": {"value": 4.0, "target": ">= 4", "reached": True}}
+    assert told == {
+        "vector_to_mlserver": {"value": 4.0, "target": ">= 4", "reached": True},
+        "failed_requests": {"value": 0, "target": "<= 0", "reached": True},
+    }
 
 
 def test_the_share_of_stopped_rows_counts_rows_and_not_answers() -> None:
