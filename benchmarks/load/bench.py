@@ -103,7 +103,9 @@ class Bench:
             self.prepared, self.options.environments.resolve(), self.prepared.scratch / "rivals"
         ) as server:
             for kind in turned([kind for kind in self.options.kinds if kind != TRANSACTION], n):
-                bodies = self.prepared.bodies(f"{rival.name}", rows_of(kind), rival.body)
+                bodies = self.prepared.bodies(
+                    rival.name, rows_of(kind), partial(rival.body, self.prepared.features)
+                )
                 load = Load(server.port, rival.path, bodies, f"{n}-", ())
                 for connections in turned(self.options.connections, n):
                     cell = Cell(rival.name, 1, "", kind, connections)
