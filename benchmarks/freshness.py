@@ -55,7 +55,7 @@ def measure(data: Path, work: Path, pairs: int) -> dict[str, Any]:
     with service_on(ready, ALLOW, WORKERS, "freshness") as service:
         start = datetime.combine(ready.last + timedelta(days=1), datetime.min.time(), UTC)
         began_s = time.perf_counter()
-        figures = send_pairs(service.server.port, service.worker_processes(), pairs, start)
+        visible, refused = send_pairs(service.server.port, service.worker_processes(), pairs, start)
         seconds = time.perf_counter() - began_s
         stale = stale_ids(service.database, pairs)
     if stale:
@@ -66,7 +66,8 @@ def measure(data: Path, work: Path, pairs: int) -> dict[str, Any]:
         "pairs": pairs,
         "pairs_per_second": round(pairs / seconds),
         "stale": len(stale),
-        "accepted_to_visible_ms": figures,
+        "refused_and_sent_again": refused,
+        "accepted_to_visible_ms": visible,
     }
 
 

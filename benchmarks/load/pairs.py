@@ -23,7 +23,7 @@ STEP = timedelta(seconds=1)  # From a request to the next one, in event time.
 KEYS = 5_000  # More than there are pairs under way, and no key gets a long history.
 AT_ONCE = 8
 LOOK_AGAIN_S, GIVE_UP_S = 0.02, 30.0
-PATH = b"/predict"
+PATH, BUSY = b"/predict", 503
 SINCE_LAST = "customer_seconds_since_last_txn"
 IDS_AT_ONCE = 5_000  # Read from the log.
 
@@ -36,20 +36,38 @@ class Lane:
     number: int = -1
     scoring: bool = False
     accepted_s: float = 0.0
+    body: bytes = b""
 
     @property
     def connection(self) -> Connection:
         """On which an answer is waited for. Pairs in turn begin at the one worker and at the other."""
         return self.connections[(self.number + self.scoring) % 2]
 
+    def send(self, ids: str, at: datetime) -> None:
+        """Send the request of the pair that is due."""
+        self.body = _body(ids, self.number, at)
+        self.connection.post(PATH, self.body)
 
-def send_pairs(port: int, workers: Sequence[int], count: int, start: datetime) -> dict[str, float]:
+
+def send_pairs(
+    port: int, workers: Sequence[int], count: int, start: datetime
+) -> tuple[dict[str, float], int]:
     """Send pairs to two worker processes on one port; some pairs are under way at a time.
 
-    Returns milliseconds from the answer to a write until the answer to the score of its key, as percentiles.
-    `WrongAnswers` for an answer other than 200.
+    Returns milliseconds from the answer to a write until the answer to the score of its key, as percentiles,
+    and how many requests were refused as `store_busy` and sent again. `WrongAnswers` for any other answer.
     """
     lanes = [Lane(pair) for pair in connected(port, workers, AT_ONCE)]
+    try:
+        return _pairs(lanes, count, start)
+    finally:
+        for lane in lanes:
+            for connection in lane.connections:
+                connection.close()
+
+
+def _pairs(lanes: Sequence[Lane], count: int, start: datetime) -> tuple[dict[str, float], int]:
+    refused = 0
     numbers, moments, visible_s = iter(range(count)), _moments(start), list[float]()
     under_way = [lane for lane in lanes if _begin(lane, numbers, moments)]
     while under_way:
@@ -59,6 +77,10 @@ def send_pairs(port: int, workers: Sequence[int], count: int, start: datetime) -
             if (response := connection.receive()) is None:
                 continue
             now_s = time.perf_counter()
+            if response.status == BUSY:
+                refused += 1
+                connection.post(PATH, lane.body)
+                continue
             if response.status != 200:
                 raise WrongAnswers(f"pair {lane.number}: {response.status} {response.body[:300]!r}")
             if lane.scoring:
@@ -67,11 +89,8 @@ def send_pairs(port: int, workers: Sequence[int], count: int, start: datetime) -
                     under_way.remove(lane)
             else:
                 lane.scoring, lane.accepted_s = True, now_s
-                lane.connection.post(PATH, _body(SCORED, lane.number, next(moments)))
-    for lane in lanes:
-        for connection in lane.connections:
-            connection.close()
-    return quantiles(visible_s)
+                lane.send(SCORED, next(moments))
+    return quantiles(visible_s), refused
 
 
 def stale_ids(database: Path, count: int) -> list[str]:
@@ -146,7 +165,7 @@ def _begin(lane: Lane, numbers: Iterator[int], moments: Iterator[datetime]) -> b
     if number is None:
         return False
     lane.number, lane.scoring = number, False
-    lane.connection.post(PATH, _body(WRITTEN, number, next(moments)))
+    lane.send(WRITTEN, next(moments))
     return True
 
 

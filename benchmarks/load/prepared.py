@@ -115,15 +115,11 @@ class Prepared:
         times = (columns["event_us"][rows] + (laps + 1) * length_us).astype("datetime64[us]")
         told = np.datetime_as_string(times, unit="s")
         for row, time in zip(rows.tolist(), told.tolist(), strict=True):
+            customer, merchant = columns["customer_id"][row], columns["merchant_id"][row]
             yield (
-                b'{"transaction":{"transaction_id":"%s","event_timestamp":"%sZ","customer_id":"%s",'
-                b'"merchant_id":"%s","amount":%r}}'
-            ).replace(b"%r", repr(columns["amount"][row]).encode()) % (
-                MARK,
-                time.encode(),
-                columns["customer_id"][row].encode(),
-                columns["merchant_id"][row].encode(),
-            )
+                f'{{"transaction":{{"transaction_id":"{MARK.decode()}","event_timestamp":"{time}Z",'
+                f'"customer_id":"{customer}","merchant_id":"{merchant}","amount":{columns["amount"][row]!r}}}}}'
+            ).encode()
 
     def vectors(self) -> NDArray[np.float64]:
         """Vectors of the last days of the history in which no value is missing: [rows, features]."""

@@ -45,7 +45,7 @@ def test_no_answer_of_a_thousand_is_stale_where_another_worker_took_the_event(tm
             if "spawn_main" in " ".join(child.cmdline())
         ]
         assert len(workers) == 2
-        visible = send_pairs(service.port, workers, PAIRS, BEGIN)
+        visible, _ = send_pairs(service.port, workers, PAIRS, BEGIN)
         # An event of a key that nobody has written to is what a stale answer would look like.
         alone = payment(customer_id="pair-alone", transaction_id=f"scored-{PAIRS:08d}")
         assert service.client.post("/predict", json={"transaction": alone}).status_code == 200
