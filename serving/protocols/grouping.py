@@ -46,9 +46,16 @@ class Grouping:
         """
         loop = asyncio.get_running_loop()
         waiting = _Waiting(row, hung_up, loop.time() + self._deadline_s, loop.create_future())
-        if not self._waiting:
-            loop.call_soon(self._decide)
         self._waiting.append(waiting)
+        if len(self._waiting) == 1:
+            # The first one decides for all, and goes on with its own answer without another iteration.
+            try:
+                await asyncio.sleep(0)
+            except BaseException:
+                waiting.answer.cancel()
+                raise
+            finally:
+                self._decide()
         return await waiting.answer
 
     def _decide(self) -> None:
