@@ -19,7 +19,9 @@ from parcel_kit import PARCEL, parcels_plan, parcels_release
 from serving_kit import REVIEW_ALL, count_from_zero, payment, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
+from feature_repo.online.base import OnlineState
 from serving.contract.bundle import Release
+from serving.contract.events import EventRecord, EventRules, Labels
 from serving.protocols.native.schemas import MAX_ROWS
 
 LEFT = (
@@ -144,6 +146,26 @@ def test_each_row_has_its_own_status_and_only_good_rows_are_on_record(door: Door
         }
     ]
     assert answer[5]["detail"][0]["loc"][:4] == ["body", "rows", 5, "features"]
+    logged = door.log.decisions("2018-04-01", door.champion.release.subject)
+    assert logged["prediction_id"].to_pylist() == ["t0", "t2"]
+
+
+def test_a_row_at_which_the_service_fails_is_told_alone_and_without_words(
+    door: Door, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = EventRules.add_event
+
+    def fails(self: EventRules, state: OnlineState, record: EventRecord, labels: Labels) -> None:
+        made(self, state, record, labels)
+        if record.event["transaction_id"] == "t1":
+            raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr(EventRules, "add_event", fails)
+    answer = door.post("/predict/batch", rows=[{"transaction": payment(number)} for number in range(3)])
+    assert [row["status"] for row in answer.json()["rows"]] == [200, 500, 200]
+    assert answer.json()["rows"][1]["detail"][0]["type"] == "internal"
+    assert "secret" not in answer.text
+    assert "ZeroDivisionError: a secret" in caplog.text
     logged = door.log.decisions("2018-04-01", door.champion.release.subject)
     assert logged["prediction_id"].to_pylist() == ["t0", "t2"]
 
