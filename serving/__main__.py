@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 COULD_NOT_START = 3
 GRACE_S = 30  # For requests in flight at SIGTERM.
 # A worker answers its supervisor once its libraries are imported, which takes 20 s on a busy machine. One
-# that does not answer for so long is killed and started again.
-SILENT_WORKER_S = 60
+# that does not answer for so long is killed and started again. One that dies before it has ever answered is
+# noticed only then.
+SILENT_WORKER_S = 30
 INTERRUPTED = 128 + signal.SIGINT  # A shell's code for a process that Ctrl-C ended.
 LOGGING = {
     "version": 1,
