@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 COULD_NOT_START = 3
 GRACE_S = 30  # For requests in flight at SIGTERM.
-# A worker answers its supervisor once its libraries are imported, which takes 20 s on a busy machine. One
-# that does not answer for so long is killed and started again. One that dies before it has ever answered is
-# noticed only then.
-SILENT_WORKER_S = 30
 INTERRUPTED = 128 + signal.SIGINT  # A shell's code for a process that Ctrl-C ended.
 LOGGING = {
     "version": 1,
@@ -89,7 +85,6 @@ def serve(settings: ServingSettings) -> int:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=GRACE_S,
-        timeout_worker_healthcheck=SILENT_WORKER_S,
         # Load balancers keep an idle connection for a minute. With a longer time here they hang up first.
         timeout_keep_alive=75,
         h11_max_incomplete_event_size=64 * 1024,

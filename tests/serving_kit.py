@@ -191,7 +191,7 @@ class Running:
         self.client.close()
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 def free_port() -> int:
