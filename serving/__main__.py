@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 COULD_NOT_START = 3
 GRACE_S = 30  # For requests in flight at SIGTERM.
-# A worker answers its supervisor once its libraries are imported, which takes 20 s on a busy machine. One
-# that does not answer for so long is killed and started again.
-SILENT_WORKER_S = 60
 INTERRUPTED = 128 + signal.SIGINT  # A shell's code for a process that Ctrl-C ended.
 LOGGING = {
     "version": 1,
@@ -91,7 +88,6 @@ def serve(settings: ServingSettings) -> int:
         date_header=False,
         proxy_headers=False,  # Nothing here asks who the client is.
         timeout_graceful_shutdown=GRACE_S,
-        timeout_worker_healthcheck=SILENT_WORKER_S,
         # Load balancers keep an idle connection for a minute. With a longer time here they hang up first.
         timeout_keep_alive=75,
     )

@@ -165,7 +165,7 @@ class Running:
     def __post_init__(self) -> None:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, headers=JSON)
 
-    def wait(self, path: str = "/health/ready", status: int = 200, seconds: float = 60) -> httpx.Response:
+    def wait(self, path: str = "/health/ready", status: int = 200, seconds: float = 120) -> httpx.Response:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -192,7 +192,7 @@ class Running:
         self.client.close()
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 def free_port() -> int:

@@ -54,7 +54,7 @@ def play(disk: Path, seconds: float, kill_every_s: float, full_s: float, replaye
     versions = home.versions()
     service = start(home.path, "--clock", "event", "--workers", "2", "--poll", "0.5")
     try:
-        service.wait()
+        service.wait(seconds=300)
         wait_for(lambda: service.log.read_text().count("serving version") >= 2, service)
         traffic = Traffic(service.port)
         disasters = Disasters(home, service, list(versions), seconds, kill_every_s, full_s, traffic)

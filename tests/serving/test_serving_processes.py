@@ -77,25 +77,6 @@ def test_a_killed_worker_is_replaced_and_a_killed_supervisor_leaves_nobody_on_it
     with_workers(launch, tmp_path, port).wait("/health/live")
 
 
-# Python runs it before anything else.
-LATE = """
-import sys, time
-if any("spawn_main" in word for word in sys.orig_argv):
-    time.sleep(7)
-"""
-
-
-def test_a_worker_that_is_slow_to_import_is_not_taken_for_hung(
-    tmp_path: Path, launch: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a busy machine. The server's own patience is 5 s, and no worker would ever have started."""
-    (tmp_path / "sitecustomize.py").write_text(LATE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    service = with_workers(launch, tmp_path / "home", free_port())
-    service.wait("/health/live")
-    assert "died" not in service.log.read_text()
-
-
 def test_a_service_that_another_process_started_ends_when_that_one_is_killed(tmp_path: Path) -> None:
     """As the demo starts it, and Dagster's daemon."""
     words = ["serving", "--home", str(tmp_path), "--port", str(free_port())]

@@ -119,9 +119,10 @@ def test_a_hundred_reloads_under_load_mix_no_generation_in_an_answer_or_in_the_l
     thread.start()
     try:
         for swap in range(1, 101):
-            served, version = len(answers), str(swap % 3 + 1)
+            version = str(swap % 3 + 1)
             shelf.named = named[version]
             assert shelf.poll() == version
+            served = len(answers)
             while thread.is_alive() and len(answers) < served + 3:
                 stop.wait(0.001)
     finally:
