@@ -127,8 +127,8 @@ def fill(connection: sqlite3.Connection, plan: FeaturePlan, payments: Payments) 
 
 
 def measured(connection: sqlite3.Connection, plan: FeaturePlan, payments: Payments) -> dict[str, Any]:
-    """A payment as the service takes it: one transaction with the vector, both events, and what is due of the
-    packs.
+    """A payment as the service takes it: one transaction with the vector, the versions that it read, both
+    events, and what is due of the packs.
     """
     state = SqliteOnlineState(connection, plan)
     rounds: list[tuple[list[float], list[float]]] = [([], []) for _ in range(ROUNDS + 1)]
@@ -142,6 +142,7 @@ def measured(connection: sqlite3.Connection, plan: FeaturePlan, payments: Paymen
             asked = time.perf_counter()
             state.vector(keys, at_us, {"amount": float(payments.amounts[i]), "event_time_us": at_us})
             answered = time.perf_counter()
+            state.versions(keys)
             state.push("transactions", *payment)
             state.push("verdicts", *verdict)
             state.settle()
