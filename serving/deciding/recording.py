@@ -76,7 +76,6 @@ class Recorder:
             self._rules.add_event(state, record, self._store.labels_of(scored.id))
         except BadEvent as error:
             raise BadInput("bad_value", (noun, error.field), str(error)) from error
-        state.settle()
         self._store.move_to(Position(seq, max(at.clock_us, created_us), max(at.newest_us, event_us)))
         return answer
 

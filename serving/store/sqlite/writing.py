@@ -89,9 +89,7 @@ class SqliteServingStore(ServingStore):
     def one_commit(self) -> Iterator[None]:
         """Takes the write lock at once. After a rebuild the state goes over to the new one."""
         try:
-            with transaction(self.connection):
-                if self._state is not None:
-                    self._state.follow()
+            with transaction(self.connection) if self._state is None else self._state.transaction():
                 yield
         except sqlite3.Error as error:
             raise store_error(error) from error
@@ -106,6 +104,8 @@ class SqliteServingStore(ServingStore):
             if self.connection.in_transaction:  # After a full disk SQLite has undone all of it already.
                 self.connection.execute("ROLLBACK TO one_row")
                 self.connection.execute("RELEASE one_row")
+            if self._state is not None:
+                self._state.undone()
             raise
         self.connection.execute("RELEASE one_row")
 
@@ -163,7 +163,7 @@ class SqliteServingStore(ServingStore):
 
     def add_measured(self, now_us: int, counts: Counts) -> None:
         """In a commit."""
-        with named_errors():
+        with self.one_commit():
             add_measured(self.connection, now_us, counts)
 
     def on_duty(self) -> bool:
@@ -181,6 +181,14 @@ class SqliteServingStore(ServingStore):
         """See `prune`."""
         with named_errors():
             return 0 if self._state is None else prune(self.connection, self._state, stream, lateness_us)
+
+    def settle_some(self) -> bool:
+        """Packs keys."""
+        if self._state is None or not self._state.due:
+            return False
+        with named_errors(), self._state.transaction():
+            self._state.settle()
+        return True
 
     def tidy(self, begin_again: Callable[[], bool]) -> int:
         """A step of the checkpoints. The journal is the WAL."""
