@@ -171,9 +171,7 @@ class DataPlane:
         with self._one_commit() as (recorder, champion):
             if champion is None:
                 raise NoModel("no model is loaded yet: what a label means for the features cannot be said")
-            receipts = [recorder.add_label(champion, label, self._moment()) for label in labels]
-            self._store.state.settle()
-            return receipts
+            return [recorder.add_label(champion, label, self._moment()) for label in labels]
 
     def check_events(self, feed: str, events: Sequence[FeedEvent]) -> None:
         """Whether events of a further feed can be accepted, by the clock as it stands now.
@@ -199,9 +197,7 @@ class DataPlane:
             if champion is None:
                 raise NoModel("no model is loaded yet")
             declared = recorder.feed(feed)
-            receipts = [recorder.add_feed_event(declared, event, self._moment()) for event in events]
-            self._store.state.settle()
-            return receipts
+            return [recorder.add_feed_event(declared, event, self._moment()) for event in events]
 
     def _moment(self) -> Moment:
         """Where the log and the clocks stand, within a commit."""

@@ -89,9 +89,9 @@ class OnlineState(Protocol):
         """
 
     def settle(self) -> None:
-        """Do the housekeeping that earlier questions have shown to be due.
+        """Do some of the housekeeping that earlier questions have shown to be due.
 
-        A writer calls it inside its transaction. No answer changes.
+        A writer calls it inside a transaction. No answer changes. Where nobody calls it, answers take longer.
         """
 
     def find(self, stream: str, event_id: str) -> dict[str, object] | None:

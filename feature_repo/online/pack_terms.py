@@ -30,12 +30,16 @@ def terms_of(view: ViewPlan) -> list[Term]:
 
 
 class PackedWindow:
-    """The features of one window. `listed` are the features that need the values of the events."""
+    """The features of one window.
+
+    `finishers` make features from terms. `listed` are the features that need the values of the events.
+    Terms are merged only where a feature needs them, because a window has few features.
+    """
 
     def __init__(self, window_us: int, view: ViewPlan, terms: Sequence[Term], columns: Sequence[str]) -> None:
         self.window_us = window_us
         self.listed: list[Listed] = []
-        self._finishers: list[tuple[str, Finisher]] = []
+        self.finishers: list[tuple[str, Finisher]] = []
         for aggregate in view.aggregates:
             if aggregate.window_us != window_us:
                 continue
@@ -47,22 +51,7 @@ class PackedWindow:
             own = function.terms(aggregate.column)
             places = [KNOWN if term == NEWEST else terms.index(term) for term in own]
             finish = function.finisher(aggregate.column, places, 10 ** (scale or 0))
-            self._finishers.append((aggregate.name, finish))
-
-    def finish(
-        self,
-        of_pack: Sequence[int],
-        of_tail: Sequence[int],
-        newest_us: int | None,
-        at_us: int,
-        result: dict[str, Value],
-    ) -> None:
-        """Put the features into `result`.
-
-        Terms are merged only where a feature needs them, because a window has few features.
-        """
-        for name, finish in self._finishers:
-            result[name] = finish(of_pack, of_tail, newest_us, at_us)
+            self.finishers.append((aggregate.name, finish))
 
 
 class Listed:

@@ -82,7 +82,6 @@ class Recorder:
                 seq, noun, event_us, created_us, values, vector, answer, maturity_us, digest, read, made
             )
         )
-        state.settle()
         self._store.move_to(Position(seq, max(at.clock_us, created_us), max(at.newest_us, event_us)))
         return answer
 

@@ -164,7 +164,7 @@ class ServingStore(EventLog, Protocol):
     """The log and the online state, as the service writes them.
 
     - What is written within `one_commit` is there as a whole, or not at all. What is called outside of it,
-      commits what it writes: `hold`, `add_measured`, `forget_some`, `tidy`, `begin_again`.
+      commits what it writes: `hold`, `add_measured`, `forget_some`, `settle_some`, `tidy`, `begin_again`.
     - Several processes may have a store open. Their commits come one after the other.
     - One thread at a time uses an opened store.
     - A store of an earlier version is brought up to this one when it is opened. Nothing in it is lost.
@@ -245,6 +245,12 @@ class ServingStore(EventLog, Protocol):
         It takes about 1 ms, and commits. 0 where nothing is left to be forgotten, or no release is held.
         The newest events of `stream` say what time it is. Events are kept for `lateness_us` longer, because
         late events may come.
+        """
+
+    def settle_some(self) -> bool:
+        """Do some of the housekeeping that questions to `state` have shown to be due; False where none was.
+
+        It takes about 1 ms, and commits. It is called between two requests, on the store that they use.
         """
 
     def tidy(self, begin_again: Callable[[], bool]) -> int:

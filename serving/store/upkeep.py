@@ -16,6 +16,7 @@ from serving.store.version_counts import Counts, VersionCounts
 STEP_EVERY_S = 0.02
 ROUND_EVERY_S = 0.5  # Counts are written, and what no window reaches is looked for.
 FORGET_PAUSE_S = 0.003  # Between two commits of deletions, so that requests get their turn.
+SETTLE_PAUSE_S = 0.01  # Between two commits that pack keys, each of about 1 ms.
 AGAIN_S = 1.0  # After the housekeeping died.
 SILENT_S = 10.0  # Longer than any step takes, also on a slow disk.
 # More than the journal ever needs. Something holds it: a reader that does not end, or a full disk.
@@ -54,8 +55,9 @@ class Between(Protocol):
 class Upkeep:
     """Does a store's housekeeping from a thread, so that no request has to do it.
 
-    Writes the counts of this process. Of several processes on one store, one forgets the events that no
-    window of the release reaches, and tidies. What the store refuses is tried again half a second later.
+    Writes the counts of this process, and settles what its questions have shown to be due. Of several
+    processes on one store, one forgets the events that no window of the release reaches, and tidies. What the
+    store refuses is tried again half a second later.
     Where the housekeeping dies of another error, that is logged and counted, and it is started again.
     """
 
@@ -138,15 +140,17 @@ class Upkeep:
         self._between(lambda used: used.add_measured(now_us, counts))
 
     def _steps(self, store: ServingStore) -> None:
-        on_duty, forgets = store.on_duty(), True
+        on_duty, forgets, settles = store.on_duty(), True, True
         until_s = time.monotonic() + ROUND_EVERY_S
         while time.monotonic() < until_s and not self._stop.is_set():
             if on_duty:
                 # First, because it makes room on a full disk.
                 self.journal_bytes = store.tidy(lambda: self._between(lambda used: used.begin_again()))
                 forgets = forgets and self._forget_some()
+            settles = settles and self._settle_some()
             self._alive_s = time.monotonic()
-            self._stop.wait(FORGET_PAUSE_S if on_duty and forgets else STEP_EVERY_S)
+            pause_s = SETTLE_PAUSE_S if settles else STEP_EVERY_S
+            self._stop.wait(FORGET_PAUSE_S if on_duty and forgets else pause_s)
 
     def _forget_some(self) -> bool:
         """Forget a few events; False where nothing is left to be forgotten."""
@@ -155,6 +159,13 @@ class Upkeep:
         stream, lateness_us = release.subject.event.dataset, release.bounds.lateness_us
         try:
             return self._between(lambda used: used.forget_some(stream, lateness_us)) > 0
+        except StoreBusy:
+            return True
+
+    def _settle_some(self) -> bool:
+        """Settle a little; False where nothing was due."""
+        try:
+            return self._between(lambda used: used.settle_some())
         except StoreBusy:
             return True
 

@@ -4,7 +4,7 @@ path.
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from oracle import WRITTEN_OUT, Event, oracle
 
 from feature_repo.engine.functions import FUNCTIONS, function_name
 from feature_repo.engine.functions.base import EVENT, Function, Kind, SeenEvent, Value, present
-from feature_repo.engine.functions.terms import NOTHING, Term, merged, running_latest
+from feature_repo.engine.functions.terms import NOTHING, Term, merged, states_of_latest
 from feature_repo.engine.local.windows import view_values
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.sqlite.state import SqliteOnlineState
@@ -110,8 +110,9 @@ def state_of(terms: Sequence[Term], seen: Sequence[SeenEvent]) -> list[int]:
         return [NOTHING[term.kind] for term in terms]
     moments, created, values = (list(column) for column in zip(*rows, strict=True))
     if terms[0].kind == "latest":
-        return list([*running_latest(moments, created, values)][-1])
-    return [[*term.running(moments, values)][-1] for term in terms if term.running is not None]
+        return list(max(states_of_latest(moments, created, values)))
+    merge: dict[str, Callable[[Sequence[int]], int]] = {"sum": sum, "max": max, "min": min}
+    return [merge[term.kind](term.each(moments, values)) for term in terms if term.each is not None]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -23,7 +23,8 @@ from feature_repo.online.base import OnlineState, Refused, Versions
 DAY = 24 * HOUR
 KEY = {"key": "a"}
 Open = Callable[[FeaturePlan], OnlineState]
-SMALL_PACKS = {"TAIL": 3, "KEPT": 1, "FEW": 5}  # so that a handful of events goes through all of it
+# So that a handful of events goes through all of it.
+SMALL_PACKS = {"TAIL": 3, "KEPT": 1, "FEW": 5, "HELD": 6}
 
 
 @pytest.fixture(params=STORES)

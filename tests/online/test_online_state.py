@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 from event_kit import HOUR, MINUTE, START, event, plan_of
-from stores import connect, writing
+from stores import connect
 from test_any_store import KEY, one, push, views_of
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
@@ -168,7 +168,7 @@ def test_a_writer_goes_over_to_a_new_generation_with_its_next_transaction(tmp_pa
     push(implicit, 1, event(0))
     plain.commit()
     assert state.last_event_us("s") is None
-    with writing(state):
+    with state.transaction():
         assert state.last_event_us("s") == START
     plain.close()
 
@@ -235,7 +235,7 @@ def test_what_is_rolled_back_raises_no_version(tmp_path: Path) -> None:
     before = state.versions(KEY)
 
     def half_a_change() -> None:
-        with writing(state):
+        with state.transaction():
             push(state, 1, event(0))
             assert state.versions(KEY) != before
             raise ValueError("a fault")

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from event_kit import HOUR, START, event, every_function, table_of
-from stores import ListStore, connect, writing
+from stores import ListStore, connect
 
 from feature_repo.engine.plan import Aggregate, FeaturePlan, ViewPlan
 from feature_repo.lake.datasets import Lake, LakeError
@@ -193,7 +193,7 @@ def test_removed_during_a_rebuild_stays_removed_unless_it_is_pushed_again(
 ) -> None:
     state, model = SqliteOnlineState(connection, PLAN), of_the_lake()
     with OnlineRebuild(connection, PLAN) as rebuild:
-        with writing(state):
+        with state.transaction():
             assert not state.remove("s", "3/1")  # the old state never had it
             state.remove("s", "3/2")
             again = {
@@ -217,7 +217,7 @@ def test_versions_rise_through_a_rebuild_and_the_new_state_is_above_all_that_was
     assert state.push("s", "one", e, at_us, at_us) == {"s.key": before + 1}
     with OnlineRebuild(connection, PLAN) as rebuild:
         rebuild.load_lake(lake)
-        with writing(state):
+        with state.transaction():
             assert state.push("s", "two", e, at_us, at_us) == {"s.key": before + 2}
             assert state.remove("s", "two") == {"s.key": before + 3}
         rebuild.carry_over(START)
@@ -311,7 +311,7 @@ def test_traffic_goes_on_during_a_rebuild_and_nothing_of_it_is_lost(
                     else f"new {int(rng.integers(1, number + 1))}"
                 )
                 began = time.perf_counter()
-                with writing(state):
+                with state.transaction():
                     state.push("s", f"new {number}", e, e["event_us"], e["created_us"])
                     state.remove("s", gone)
                     answer = state.aggregates({"key": "own"}, START + DAYS * DAY)
@@ -382,7 +382,7 @@ def test_a_rebuild_that_was_killed_leaves_the_old_state_and_the_next_one_sweeps(
         == -signal.SIGKILL
     )
     assert standing(connection) == (0, 1)
-    with writing(state):
+    with state.transaction():
         assert_equal(state, model)
         state.push("s", "2", e, e["event_us"], e["created_us"])  # type: ignore[arg-type]
     with OnlineRebuild(connection, PLAN) as rebuild:

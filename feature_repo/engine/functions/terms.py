@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 LEAST, MOST = -(2**63 - 1), 2**63 - 1  # Each loses against every value in `max` and `min`.
@@ -13,9 +12,8 @@ LEAST, MOST = -(2**63 - 1), 2**63 - 1  # Each loses against every value in `max`
 NOTHING = {"sum": 0, "max": LEAST, "min": MOST, "latest": LEAST}
 LATEST = 3
 
-# The term of the first event, of the first two events, and so on. Its arguments are the times of the
-# events, the newest first, and their values.
-Running = Callable[[Sequence[int], Sequence[Any]], Iterable[int]]
+# What each event adds to a term. Its arguments are the times of the events, and their values.
+Each = Callable[[Sequence[int], Sequence[Any]], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -23,60 +21,58 @@ class Term:
     """One integer of a state. `kind` says how it is merged, `what` which part of an event it reads.
 
     `sql` selects the integer. In `sql`, `{bound}` is the condition that begins the window, and `{source}` is
-    the table with the conditions of the key and of the moment. Terms of `latest` share `running_latest` and
-    have no `running`.
+    the table with the conditions of the key and of the moment. Terms of `latest` share `states_of_latest` and
+    have no `each`.
     """
 
     kind: str
     what: str
     column: str | None = None
     sql: str = field(default="", repr=False, compare=False)
-    running: Running | None = field(default=None, repr=False, compare=False)
+    each: Each | None = field(default=None, repr=False, compare=False)
 
 
 def events() -> Term:
     """The number of events."""
     sql = "count(*) FILTER (WHERE {bound})"
-    return Term("sum", "events", None, sql, lambda moments, _: range(1, len(moments) + 1))
+    return Term("sum", "events", None, sql, lambda moments, _: [1] * len(moments))
 
 
 def total(column: str) -> Term:
     """The sum of the values."""
-    return Term("sum", "value", column, _over("sum", column), lambda _, held: accumulate(_filled(held, 0)))
+    return Term("sum", "value", column, _over("sum", column), lambda _, held: _filled(held, 0))
 
 
 def present(column: str) -> Term:
     """The number of values that are not null."""
 
-    def running(_: Sequence[int], held: Sequence[Any]) -> Iterable[int]:
-        """The number of values so far."""
-        return range(1, len(held) + 1) if None not in held else accumulate(v is not None for v in held)
+    def each(_: Sequence[int], held: Sequence[Any]) -> Sequence[int]:
+        """1 for a value, 0 for null."""
+        return [1] * len(held) if None not in held else [int(v is not None) for v in held]
 
-    return Term("sum", "present", column, _over("count", column), running)
+    return Term("sum", "present", column, _over("count", column), each)
 
 
 def squares(column: str) -> Term:
     """The sum of the squares of the values."""
     sql = _over("sum", f"{column} * {column}")
-    return Term("sum", "square", column, sql, lambda _, held: accumulate([v * v for v in _filled(held, 0)]))
+    return Term("sum", "square", column, sql, lambda _, held: [v * v for v in _filled(held, 0)])
 
 
 def greatest(column: str) -> Term:
     """The greatest value."""
     sql = _over("max", column)
-    return Term("max", "value", column, sql, lambda _, held: accumulate(_filled(held, LEAST), max))
+    return Term("max", "value", column, sql, lambda _, held: _filled(held, LEAST))
 
 
 def least(column: str) -> Term:
     """The least value."""
     sql = _over("min", column)
-    return Term("min", "value", column, sql, lambda _, held: accumulate(_filled(held, MOST), min))
+    return Term("min", "value", column, sql, lambda _, held: _filled(held, MOST))
 
 
 # The time of the newest event. A pack knows this time for every suffix and keeps no term for it.
-NEWEST = Term(
-    "max", "moment", None, "max(event_us) FILTER (WHERE {bound})", lambda moments, _: accumulate(moments, max)
-)
+NEWEST = Term("max", "moment", None, "max(event_us) FILTER (WHERE {bound})", lambda moments, _: moments)
 # The time of the oldest event. In a tile this is the time of the event and not that of the tile.
 OLDEST = Term("min", "moment", None, "min(event_us) FILTER (WHERE {bound})", lambda moments, _: moments)
 
@@ -84,13 +80,13 @@ OLDEST = Term("min", "moment", None, "min(event_us) FILTER (WHERE {bound})", lam
 def newest_set(column: str) -> Term:
     """The time of the newest event whose flag is set."""
     sql = f"max(event_us) FILTER (WHERE {column} AND {{bound}})"
-    return Term("max", "set", column, sql, _set(LEAST, max))
+    return Term("max", "set", column, sql, _set(LEAST))
 
 
 def oldest_set(column: str) -> Term:
     """The time of the oldest event whose flag is set."""
     sql = f"min(event_us) FILTER (WHERE {column} AND {{bound}})"
-    return Term("min", "set", column, sql, _set(MOST, min))
+    return Term("min", "set", column, sql, _set(MOST))
 
 
 def latest(column: str) -> tuple[Term, Term, Term]:
@@ -108,16 +104,15 @@ def latest(column: str) -> tuple[Term, Term, Term]:
     )
 
 
-def running_latest(
+def states_of_latest(
     moments: Sequence[int], created: Sequence[int], held: Sequence[Any]
-) -> Iterable[tuple[int, ...]]:
-    """The three terms of `latest` for the first event, the first two events, and so on."""
+) -> Sequence[tuple[int, ...]]:
+    """The three terms of `latest` for each event. The greatest counts of several."""
     nothing = (LEAST,) * LATEST
-    states = [
+    return [
         nothing if value is None else (at, known, int(value))
         for at, known, value in zip(moments, created, held, strict=True)
     ]
-    return accumulate(states, max)
 
 
 def merged(terms: Sequence[Term], one: Sequence[int], other: Sequence[int]) -> list[int]:
@@ -143,9 +138,5 @@ def _filled(held: Sequence[Any], nothing: int) -> Sequence[int]:
     return held if None not in held else [nothing if v is None else v for v in held]
 
 
-def _set(never: int, better: Callable[[int, int], int]) -> Running:
-    def running(moments: Sequence[int], held: Sequence[Any]) -> Iterable[int]:
-        """The better moment so far."""
-        return accumulate([at if v else never for at, v in zip(moments, held, strict=True)], better)
-
-    return running
+def _set(never: int) -> Each:
+    return lambda moments, held: [at if v else never for at, v in zip(moments, held, strict=True)]

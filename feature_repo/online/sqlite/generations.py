@@ -11,11 +11,13 @@ import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from feature_repo.engine.functions.terms import LEAST
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.pack_terms import is_packed
 from feature_repo.online.sqlite import packs, versions
+from feature_repo.online.sqlite.memory import Memory
 from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import RESERVED, StreamTable, Value, ViewQuery, table_name
 
@@ -83,10 +85,13 @@ def tables_of(connection: sqlite3.Connection, number: int) -> list[str]:
 
 
 class Generation:
-    """A plan's tables in one generation."""
+    """A plan's tables in one generation. What is read of them is held in `memory`, where there is one."""
 
-    def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan, number: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, plan: FeaturePlan, number: int, memory: Memory | None = None
+    ) -> None:
         self.connection, self.number = connection, number
+        self._memory = memory or Memory(connection)
         self.packs, self.removed = table_name("packs", number), table_name("removed", number)
         self.streams = {
             name: StreamTable.of(name, plan, number) for name in dict.fromkeys(v.stream for v in plan.views)
@@ -94,20 +99,23 @@ class Generation:
         for stream in self.streams.values():
             stream.ensure(connection)
         packs.create_table(connection, self.packs)
-        self.views = [_View(view, self.streams[view.stream].table, self.packs) for view in plan.views]
+        self.views = [_View(view, self.streams[view.stream], self.packs, self._memory) for view in plan.views]
         self.packed: dict[int, PackedView] = {
             v.packed.id: v.packed for v in self.views if v.packed is not None
         }
-        self._too_late = {
+        self._packed_of = {
+            name: [p for p in self.packed.values() if p.view.stream == name] for name in self.streams
+        }
+        self._packs_of = {
             name: (
-                f"SELECT key, view FROM {self.packs} WHERE key IN ({', '.join('?' * len(s.ids))}) AND upto_us"
-                f" > ? AND stream = '{name}'"
+                f"SELECT key, view, upto_us FROM {self.packs} WHERE key IN ({', '.join('?' * len(s.ids))})"
+                f" AND upto_us > ? AND stream = '{name}'"
             )
             for name, s in self.streams.items()
         }
         self._ids = {name: [s.columns.index(i) for i in sorted(s.ids)] for name, s in self.streams.items()}
 
-    def put(self, stream: str, row: Sequence[object]) -> bool:
+    def put(self, stream: str, row: Sequence[Any]) -> bool:
         """Add one event, and add it to the packs that end after it.
 
         False where the id is known.
@@ -115,13 +123,11 @@ class Generation:
         if self.connection.execute(self.streams[stream].insert, row).rowcount != 1:
             return False
         keys = [row[i] for i in self._ids[stream]]
-        for key, view in self.connection.execute(self._too_late[stream], (*keys, row[1])).fetchall():
-            if (packed := self.packed.get(view)) is not None and row[
-                self.streams[stream].columns.index(packed.view.entity)
-            ] == key:
-                packed.patch(self.connection, key, str(row[0]))
-            else:
-                self._forget(key, view)
+        if not self._memory.ends_by(stream, keys, row[1]):
+            self._bring_into_packs(stream, keys, row)
+        if self._memory.holds:
+            for packed in self._packed_of[stream]:
+                packed.put(row)
         return True
 
     def load(self, stream: str, rows: Iterable[Sequence[object]]) -> None:
@@ -130,6 +136,7 @@ class Generation:
         Where the id is known, the new values replace the stored values, and a null leaves the stored value.
         """
         known = self.streams[stream]
+        self._memory.forget()
         if not self.connection.execute(
             f"SELECT 1 FROM {self.packs} WHERE stream = ? LIMIT 1", (stream,)
         ).fetchone():
@@ -208,10 +215,29 @@ class Generation:
         Every text of the row counts as a key, because another plan may know the event by another key.
         """
         for key in dict.fromkeys(value for value in row[3:] if isinstance(value, str)):
+            self._memory.drop([(packed.id, key) for packed in self._packed_of[stream]])
             self.connection.execute(
                 f"DELETE FROM {self.packs} WHERE key = ? AND upto_us > ? AND stream = ?",
                 (key, row[1], stream),
             )
+
+    def _bring_into_packs(self, stream: str, keys: Sequence[Any], row: Sequence[Any]) -> None:
+        """Add an event to the packs that end after it."""
+        holds = self._memory.holds
+        ends = {key: LEAST for key in keys if key is not None} if holds else {}
+        asked = (*keys, LEAST if holds else row[1])
+        for key, view, upto_us in self.connection.execute(self._packs_of[stream], asked).fetchall():
+            if holds:
+                ends[key] = max(ends[key], upto_us)
+            if upto_us <= row[1]:
+                continue
+            packed = self.packed.get(view)
+            if packed is not None and row[self.streams[stream].columns.index(packed.view.entity)] == key:
+                packed.patch(self.connection, key, str(row[0]))
+            else:
+                self._forget(key, view)
+        for key, upto_us in ends.items():
+            self._memory.keep_end(stream, key, upto_us)
 
     def _forget(self, key: str, view: int) -> None:
         self.connection.execute(f"DELETE FROM {self.packs} WHERE key = ? AND view = ?", (key, view))
@@ -220,14 +246,14 @@ class Generation:
 class _View:
     """One view, answered from its packs where possible, else from its events."""
 
-    def __init__(self, view: ViewPlan, events: str, packs_table: str) -> None:
+    def __init__(self, view: ViewPlan, stream: StreamTable, packs_table: str, memory: Memory) -> None:
         self.entity, self.ttl_us = view.asked_by, view.ttl_us
         self.features = [a.name for a in view.aggregates]
         if view.ttl_us:
             view = replace(view, aggregates=(*view.aggregates, Aggregate(ALIVE, "", "count", view.ttl_us)))
-        self.query = ViewQuery(view, events)
+        self.query = ViewQuery(view, stream.table)
         self.packed = (
-            PackedView(view, events, packs_table)
+            PackedView(view, stream.table, stream.columns, packs_table, memory)
             if any(is_packed(view, a) for a in view.aggregates)
             else None
         )

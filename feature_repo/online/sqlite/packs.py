@@ -16,24 +16,30 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.engine.functions.terms import LEAST, NOTHING, running_latest
+from feature_repo.engine.functions.terms import LEAST, MOST, NOTHING
 from feature_repo.engine.plan import Aggregate, ViewPlan
 from feature_repo.online.base import Value
 from feature_repo.online.pack_format import Pack, decode, encode, entry_of
 from feature_repo.online.pack_terms import PackedWindow, is_packed, merged_suffixes, terms_of
+from feature_repo.online.sqlite.memory import Held, Memory, Row
+from feature_repo.online.tail_terms import TailTerms
 
 # With more events than this in the tail, a new pack is made. As measured, a row of the tail costs 0.3 to
 # 1 µs in each question, and a new pack costs 110 to 200 µs once.
 TAIL = 16
 KEPT = 4  # Events that a new pack leaves in the tail.
 FEW = 48  # A key with no more events than this needs no pack.
+# Events that are held in memory of a key, with those that the service already knows and that happen later.
+HELD = 64
 BIGGEST = 2**62  # The greatest sum of a suffix. The sum of two of them still fits 64 bits.
 
 
@@ -51,22 +57,19 @@ def create_table(connection: sqlite3.Connection, table: str) -> None:
 class PackedView:
     """One view over one table of events, answered from packs."""
 
-    def __init__(self, view: ViewPlan, events: str, packs: str) -> None:
-        self.view, self.unit = view, view.hop_us or 1
+    def __init__(
+        self, view: ViewPlan, events: str, stored: Sequence[str], packs: str, memory: Memory
+    ) -> None:
+        self.view, self.unit, self.memory = view, view.hop_us or 1, memory
         self.terms = terms_of(view)
         self.nothing = tuple(NOTHING[t.kind] for t in self.terms)
         self.reach_us = max(a.window_us for a in view.aggregates if is_packed(view, a))
         columns = ("event_us", *view.columns)
-        self.windows = [
+        windows = [
             PackedWindow(w, view, self.terms, columns) for w in sorted({a.window_us for a in view.aggregates})
         ]
-        self.running = [
-            (t.running, columns.index(t.column or "event_us")) for t in self.terms if t.running is not None
-        ]
-        self.latest = [
-            columns.index(t.column or "") for t in self.terms if (t.kind, t.what) == ("latest", "moment")
-        ]
-        self.created = len(columns)  # The place of created_us in rows that have it.
+        self.windows = [(w.window_us, w.finishers, w.listed) for w in windows]
+        self.tail_terms = TailTerms(self.terms, columns)
         meaning = repr((view.name, view.stream, view.entity, view.hop_us, self.reach_us, self.terms))
         self.id = int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:6], "big")
         self.read = (
@@ -79,6 +82,13 @@ class PackedView:
         self.tail = f"{select}{creation} {of_key} AND created_us <= ? ORDER BY event_us DESC LIMIT ?"
         self.between = f"{select}, created_us {of_key} ORDER BY event_us DESC"
         self.single = f"{select}, created_us FROM {events} WHERE event_id = ?"
+        self.newer = (
+            f"{select}, created_us FROM {events} WHERE {view.entity} = ? AND event_us >= ? ORDER BY event_us"
+            " LIMIT ?"
+        )
+        # Of a row of all columns: the key, and what is held of it.
+        self._key = stored.index(view.entity)
+        self._of_row = itemgetter(*(stored.index(c) for c in (*columns, "created_us")))
         fields = ("upto_us", "latest_us", "newest_us", "start", "layout", "times", "body")
         places = f"(?, {self.id}, '{view.stream}', {', '.join('?' * len(fields))})"
         replaced = ", ".join(f"{f} = excluded.{f}" for f in fields)
@@ -97,50 +107,61 @@ class PackedView:
         All aggregates are returned where the pack is newer than the question, and where a key with many
         events has no pack.
         """
-        hop_us, entries = self.view.hop_us, 0
-        found = connection.execute(self.read, (key,)).fetchone()
-        if found is None:
-            upto_us = self.view.lower_us(at_us, self.reach_us)
-            tail = connection.execute(self.tail, (key, upto_us, at_us, at_us, FEW + 1)).fetchall()
+        pack, upto_us, tail = self._read(connection, key, at_us)
+        if pack is None:
+            entries = 0
+        elif upto_us > at_us or pack[1] > at_us:
+            return self.view.aggregates
         else:
-            upto_us, latest_us, newest_us, start, layout, times, body = found
-            if upto_us > at_us or latest_us > at_us:
-                return self.view.aggregates
-            tail = connection.execute(self.tail, (key, upto_us, at_us, at_us, -1)).fetchall()
-            times, entry = memoryview(times).cast(layout[0]), entry_of(layout)
-            entries = len(times)
+            _, _, newest_us, start, layout, times, body = pack
+            times, entry = array(layout[0], times), entry_of(layout)
+            entries, size = len(times), entry.size
         if (events := len(tail)) > TAIL and key is not None:
             self.noted[key] = at_us
-            if found is None and events > FEW:
+            if pack is None and events > FEW:
                 return self.view.aggregates
-        moments, suffixes = self._suffixes(tail)
+        moments, suffixes = self.tail_terms.suffixes(tail) if events else ((), ())
+        hop_us, unit, nothing = self.view.hop_us, self.unit, self.nothing
         left: list[Aggregate] = []
         # Of a window: its events in the tail, and its place in the pack. Each window is longer than the last.
         count, place = 0, entries
-        for window in self.windows:
-            lower_us = at_us - window.window_us
+        of_tail, newest = nothing, None
+        for window_us, finishers, listed in self.windows:
+            lower_us = at_us - window_us
             if hop_us:
                 lower_us -= lower_us % hop_us
-            while count < events and moments[count] >= lower_us:
-                count += 1
-            of_tail, newest = (suffixes[count - 1], moments[0]) if count else (self.nothing, None)
-            of_pack: Sequence[int] = self.nothing
-            if (
-                entries
-                and lower_us < upto_us
-                and (place := bisect_left(times, (lower_us - start) // self.unit, 0, place)) < entries
-            ):
-                of_pack, newest = (
-                    entry.unpack_from(body, place * entry.size),
-                    newest_us if newest is None else newest,
-                )
-            window.finish(of_pack, of_tail, newest, at_us, result)
-            for listed in window.listed:
+            if count < events and moments[count] >= lower_us:
+                while count < events and moments[count] >= lower_us:
+                    count += 1
+                of_tail, newest = suffixes[count - 1], moments[0]
+            of_pack = nothing
+            if entries and lower_us < upto_us:
+                place = bisect_left(times, (lower_us - start) // unit, 0, place)
+                if place < entries:
+                    of_pack = entry.unpack_from(body, place * size)
+                    if newest is None:
+                        newest = newest_us
+            for name, finish in finishers:
+                result[name] = finish(of_pack, of_tail, newest, at_us)
+            for feature in listed:
                 if lower_us < upto_us:
-                    left.append(listed.aggregate)
+                    left.append(feature.aggregate)
                 else:
-                    result[listed.aggregate.name] = listed.of_rows(tail[:count], at_us)
+                    result[feature.aggregate.name] = feature.of_rows(tail[:count], at_us)
         return left
+
+    def put(self, row: Sequence[Any]) -> None:
+        """An event was added to the table. `row` has all its columns. Its key is held with the event."""
+        if (key := row[self._key]) is None:
+            return
+        if (held := self.memory.touch(name := (self.id, key))) is None:
+            return
+        if row[1] < held.from_us:
+            self.memory.drop([name])  # The pack changes, or the event is too old to be held.
+        elif row[1] < held.until_us:
+            self.memory.grow(held, self._of_row(row))
+            if len(held.rows) > HELD:
+                _limit(held)
 
     def refresh(self, connection: sqlite3.Connection, key: str, at_us: int) -> bool:
         """Pack the events of a key that are known at a moment, except the newest events.
@@ -171,31 +192,65 @@ class PackedView:
         self, connection: sqlite3.Connection, key: str, old: Pack | None, events: Sequence[Any], upto_us: int
     ) -> bool:
         """Write the pack with these further events, newest first. A pack beyond 64 bits is deleted."""
+        name = (self.id, key)
+        held = self.memory.touch(name)
         try:
             pack = self._merged(old, self._pack(events, upto_us))
         except OverflowError:
             connection.execute(self.delete, (key,))
+            self.memory.drop([name])
             return False
-        connection.execute(
-            self.write, (key, pack.upto_us, pack.latest_us, pack.newest_us, *encode(pack, self.unit))
-        )
+        stored = (pack.upto_us, pack.latest_us, pack.newest_us, *encode(pack, self.unit))
+        connection.execute(self.write, (key, *stored))
+        self.memory.raise_end(self.view.stream, key, upto_us)
+        if held is not None and held.from_us <= upto_us:
+            rows = tuple(row for row in held.rows if row[0] >= upto_us)
+            self.memory.keep(name, Held(stored, upto_us, held.until_us, held.late_us, rows))
+        else:
+            self.memory.drop([name])
         return True
 
-    def _suffixes(self, rows: Sequence[Any]) -> tuple[Sequence[int], Sequence[tuple[int, ...]]]:
-        """The times of events, newest first, and the terms of the first event, the first two events, and so
-        on.
+    def _read(
+        self, connection: sqlite3.Connection, key: str | None, at_us: int
+    ) -> tuple[Row | None, int, Sequence[Row]]:
+        """The pack of a key, the moment at which it ends, and the events from there on, newest first.
+
+        A key without a pack has the events of the longest window instead, or one more than `FEW` of them.
+        Where the pack is newer than the question, its events are left out.
         """
-        if not rows:
-            return (), ()
-        columns = list(zip(*rows, strict=True))
-        moments = columns[0]
-        sums: list[Iterable[int]] = [running(moments, columns[place]) for running, place in self.running]
-        for place in self.latest:
-            sums += zip(*running_latest(moments, columns[self.created], columns[place]), strict=True)
-        return moments, list(zip(*sums, strict=True)) if sums else [()] * len(rows)
+        if self.memory.holds:
+            held = self.memory.get((self.id, key))
+            if held is None or held.until_us < at_us:
+                held = self._hold(connection, key, at_us)
+            pack, from_us, rows = held.pack, held.from_us, held.rows
+            upto_us = from_us if pack is not None else self.view.lower_us(at_us, self.reach_us)
+            if from_us <= upto_us and held.late_us <= at_us <= held.until_us:
+                if pack is None or (rows and rows[0][0] >= at_us):
+                    return pack, upto_us, [row for row in rows if upto_us <= row[0] < at_us]
+                return pack, upto_us, rows
+        pack = connection.execute(self.read, (key,)).fetchone()
+        if pack is None:
+            upto_us, most = self.view.lower_us(at_us, self.reach_us), FEW + 1
+        elif pack[0] > at_us or pack[1] > at_us:
+            return pack, pack[0], ()
+        else:
+            upto_us, most = pack[0], -1
+        return pack, upto_us, connection.execute(self.tail, (key, upto_us, at_us, at_us, most)).fetchall()
+
+    def _hold(self, connection: sqlite3.Connection, key: str | None, at_us: int) -> Held:
+        """Read a key into the memory, with what happens after `at_us` or is known later."""
+        pack = connection.execute(self.read, (key,)).fetchone()
+        from_us = self.view.lower_us(at_us, self.reach_us) if pack is None else pack[0]
+        rows = connection.execute(self.newer, (key, from_us, HELD + 1)).fetchall()
+        late_us = max([row[-1] for row in rows if row[-1] > row[0]], default=LEAST)
+        held = Held(pack, from_us, MOST, late_us, tuple(rows[::-1]))
+        if len(rows) > HELD:
+            _limit(held)
+        self.memory.keep((self.id, key), held)
+        return held
 
     def _pack(self, events: Sequence[Any], upto_us: int) -> Pack:
-        moments, suffixes = self._suffixes(events)
+        moments, suffixes = self.tail_terms.suffixes(events)
         tiles = np.array(moments, np.int64)[::-1] // self.unit * self.unit
         values = np.array(suffixes, np.int64).reshape(len(events), len(self.terms))[::-1].T
         first = np.flatnonzero(np.diff(tiles, prepend=tiles[0] - 1))  # An entry starts with its oldest event.
@@ -231,3 +286,9 @@ class PackedView:
     def _load(self, connection: sqlite3.Connection, key: str) -> Pack | None:
         found = connection.execute(self.read, (key,)).fetchone()
         return None if found is None else decode(found, self.unit)
+
+
+def _limit(held: Held) -> None:
+    """Leave out the newest events where there are more than `HELD`."""
+    held.until_us = held.rows[-HELD - 1][0]
+    held.rows = tuple([row for row in held.rows if row[0] < held.until_us])

@@ -121,8 +121,10 @@ class StreamTable:
                 yield None
             elif name in self.scales:
                 yield scaled_value(name, value, self.scales[name])
-            elif isinstance(value, str) or (name not in self.ids and isinstance(value, int)):
+            elif isinstance(value, str):
                 yield value
+            elif name not in self.ids and isinstance(value, int):
+                yield int(value)  # A flag as SQLite gives it back.
             elif name in self.ids:
                 raise BadEvent(name, value)
             else:

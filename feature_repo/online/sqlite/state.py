@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from feature_repo.engine.columns import BadEvent
@@ -17,13 +19,13 @@ from feature_repo.online.base import Keys, Loaded, OnlineState, Refused, Value, 
 from feature_repo.online.lake_events import columns_of
 from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, Standing
+from feature_repo.online.sqlite.memory import Memory
 from feature_repo.online.sqlite.queries import StreamTable
+from feature_repo.online.sqlite.transactions import roll_back
 from feature_repo.online.sqlite.versions import HistoryVersions
 
 QUARANTINED = 5_000  # Rows that are kept. The oldest rows are deleted.
-# Packs that one call makes. A request asks a few views, and its commit should not take long because of the
-# questions of others.
-SETTLED = 6
+SETTLE_S = 0.001  # How long one call packs, for which a request may wait.
 
 
 class SqliteOnlineState(OnlineState):
@@ -41,12 +43,34 @@ class SqliteOnlineState(OnlineState):
         self.connection, self.plan = connection, plan
         self._on_demand = [step.load() for step in plan.on_demand]
         generations.create_tables(connection)
+        self._memory = Memory(connection)
         self._bind(generations.standing(connection))
 
     @staticmethod
     def create_tables(connection: sqlite3.Connection) -> None:
         """Make the tables that every plan shares. Opening a state makes the tables of its plan's streams."""
         generations.create_tables(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the body writes, to the generation that serves. An exception undoes all of it.
+
+        Within the body, questions are answered from memory where possible. No part of the body may be undone
+        alone. The connection begins no transactions (`isolation_level=None`), and none is open.
+        `sqlite3.OperationalError` where the write lock is not free within the busy timeout.
+        """
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            if not self._memory.begin():
+                self.follow()
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self._memory.undo()
+            roll_back(self.connection)
+            raise
+        finally:
+            self._memory.end()
 
     def follow(self) -> None:
         """Change to the generation that serves now.
@@ -120,14 +144,20 @@ class SqliteOnlineState(OnlineState):
         """The counters, or the beginning of the epoch for a history that has not changed since."""
         return self._versions.read(keys)
 
+    @property
+    def due(self) -> bool:
+        """Whether `settle` has something to do."""
+        return any(packed.noted for packed in self._current.packed.values())
+
     def settle(self) -> None:
-        """Pack keys whose tail was too long in a question, a few keys in each call."""
-        left = SETTLED
+        """Pack keys whose tail was too long in a question, for about `SETTLE_S`, and at least one key."""
+        until_s = time.perf_counter() + SETTLE_S
         for packed in self._current.packed.values():
-            while packed.noted and left:
+            while packed.noted:
                 key, at_us = packed.noted.popitem()
                 packed.refresh(self.connection, key, at_us)
-                left -= 1
+                if time.perf_counter() >= until_s:
+                    return
 
     def find(self, stream: str, event_id: str) -> dict[str, object] | None:
         """One event by its id."""
@@ -213,7 +243,8 @@ class SqliteOnlineState(OnlineState):
 
     def _bind(self, standing: Standing) -> None:
         self._standing, self._versions = standing, HistoryVersions(self.connection, self.plan)
-        self._current = Generation(self.connection, self.plan, standing.current)
+        self._memory.forget()
+        self._current = Generation(self.connection, self.plan, standing.current, self._memory)
         self._building = (
             None if standing.building is None else Generation(self.connection, self.plan, standing.building)
         )

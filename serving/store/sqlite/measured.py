@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 
-from feature_repo.online.sqlite.transactions import transaction
 from feature_repo.times import DAY_US, MINUTE_US
 from serving.store.version_counts import KEPT_DAYS, Counts
 
@@ -16,11 +15,10 @@ SUMS = "SELECT what, sum(n) FROM measured WHERE minute_us >= ? AND model_version
 
 
 def add_measured(connection: sqlite3.Connection, now_us: int, counts: Counts) -> None:
-    """Add counts to the minute, and forget what is older than `KEPT_DAYS`, in one commit."""
+    """Add counts to the minute, and forget what is older than `KEPT_DAYS`. The caller commits."""
     minute_us = _minute(now_us)
-    with transaction(connection):
-        connection.executemany(ADD, [(minute_us, version, what, n) for (version, what), n in counts.items()])
-        connection.execute(FORGET, (minute_us - KEPT_DAYS * DAY_US,))
+    connection.executemany(ADD, [(minute_us, version, what, n) for (version, what), n in counts.items()])
+    connection.execute(FORGET, (minute_us - KEPT_DAYS * DAY_US,))
 
 
 def sums_since(connection: sqlite3.Connection, version: str, since_us: int) -> dict[str, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sqlite3
 
 from feature_repo.online.sqlite.state import SqliteOnlineState
-from feature_repo.online.sqlite.transactions import transaction
 from feature_repo.times import DAY_US
 from serving.store.sqlite.state_compatibility import agreed_us, oldest_us
 
@@ -45,6 +44,5 @@ def prune(
     if oldest is None or oldest >= before_us:
         return 0
     rows = ROWS_A_COMMIT * (1 + (before_us - oldest) // DAY_US)
-    with transaction(connection):
-        state.follow()
+    with state.transaction():
         return state.prune(before_us, min(rows, MOST_ROWS_A_COMMIT))

@@ -93,9 +93,7 @@ class SqliteServingStore(ServingStore):
     def one_commit(self) -> Iterator[None]:
         """Takes the write lock at once. After a rebuild the state goes over to the new one."""
         try:
-            with transaction(self.connection):
-                if self._state is not None:
-                    self._state.follow()
+            with transaction(self.connection) if self._state is None else self._state.transaction():
                 yield
                 if self._position is not None and self._position != self._stored:
                     self.connection.execute(MOVE, self._position)
@@ -171,7 +169,7 @@ class SqliteServingStore(ServingStore):
 
     def add_measured(self, now_us: int, counts: Counts) -> None:
         """In a commit."""
-        with named_errors():
+        with self.one_commit():
             add_measured(self.connection, now_us, counts)
 
     def on_duty(self) -> bool:
@@ -189,6 +187,14 @@ class SqliteServingStore(ServingStore):
         """See `prune`."""
         with named_errors():
             return 0 if self._state is None else prune(self.connection, self._state, stream, lateness_us)
+
+    def settle_some(self) -> bool:
+        """Packs keys."""
+        if self._state is None or not self._state.due:
+            return False
+        with named_errors(), self._state.transaction():
+            self._state.settle()
+        return True
 
     def tidy(self, begin_again: Callable[[], bool]) -> int:
         """A step of the checkpoints. The journal is the WAL."""

@@ -567,6 +567,26 @@ def test_events_that_no_window_reaches_are_forgotten_and_the_log_keeps_them(open
     assert opened.store.forget_some(STREAM, DAY_US) == 0
 
 
+def test_settling_what_questions_have_shown_to_be_due_ends_and_changes_no_answer(opened: Opened) -> None:
+    keys = {**dict.fromkeys(opened.plan.keys), "vehicle_id": "van"}
+
+    def answer() -> dict[str, float | int | None]:
+        with opened.store.one_commit():
+            return opened.store.state.aggregates(keys, START_US + DAY_US)
+
+    assert not opened.store.settle_some()
+    for number in range(1, 40):
+        at_us = START_US + number * MINUTE_US
+        event = {**parcel_row(number, at_us)[0], "vehicle_id": "van"}
+        with opened.store.one_commit():
+            opened.store.state.push(STREAM, f"p{number}", event, at_us, at_us)
+    before = answer()
+    steps = [opened.store.settle_some() for _ in range(20)]
+    assert steps[0]
+    assert not steps[-1]
+    assert answer() == before
+
+
 def test_tidying_changes_nothing_that_is_stored_and_ends_where_nothing_is_written(opened: Opened) -> None:
     begun = []
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
@@ -64,6 +65,19 @@ def test_housekeeping_that_dies_is_told_and_started_again(
     ] * 2  # fmt: skip
     assert "out of descriptors" in caplog.text
     assert not upkeep.alive
+
+
+def test_keys_are_packed_beside_the_requests_and_not_in_them(bench: Bench) -> None:
+    def packs() -> int:
+        with closing(sqlite3.connect(bench.settings.database)) as connection:
+            found: int = connection.execute("SELECT count(*) FROM online_packs").fetchone()[0]
+            return found
+
+    for number in range(30):
+        bench.plane.predict_event(paid(number))
+    assert packs() == 0
+    with at_work(bench.upkeep()):
+        until(packs)
 
 
 def test_what_the_store_refuses_is_told_once_and_tried_again(
