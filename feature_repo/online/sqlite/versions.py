@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Sequence
-from functools import cache
-from typing import Any
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import Keys
@@ -27,6 +25,11 @@ CREATE TABLE IF NOT EXISTS online_versions (
     key TEXT, history INTEGER, version INTEGER, PRIMARY KEY (key, history)
 ) WITHOUT ROWID
 """
+
+# The caller's transaction holds the write lock, so nobody writes between the look and the write.
+FIND = "SELECT version FROM online_versions WHERE key = ? AND history = ?"
+ADD = "INSERT INTO online_versions (version, key, history) VALUES (?, ?, ?)"
+MOVE = "UPDATE online_versions SET version = ? WHERE key = ? AND history = ?"
 
 
 def begin_epoch(connection: sqlite3.Connection) -> None:
@@ -69,24 +72,14 @@ class HistoryVersions:
 
         Returns the new versions by `ViewPlan.history`.
         """
-        changed: list[Any] = []
-        for number, _, place in self._of[stream]:
-            if row[place] is not None:
-                changed += (row[place], number, self._epoch_us + 1)
-        if not changed:
-            return {}
-        made = dict(self._connection.execute(_raise(len(changed) // 3), changed).fetchall())
-        return {name: made[number] for number, name, _ in self._of[stream] if number in made}
-
-
-@cache
-def _raise(histories: int) -> str:
-    """The statement that raises so many versions, in one step."""
-    rows = ", ".join(["(?, ?, ?)"] * histories)
-    return (
-        f"INSERT INTO online_versions VALUES {rows} ON CONFLICT (key, history)"
-        " DO UPDATE SET version = max(version + 1, excluded.version) RETURNING history, version"
-    )
+        made, run, least = {}, self._connection.execute, self._epoch_us + 1
+        for number, name, place in self._of[stream]:
+            if (key := row[place]) is None:
+                continue
+            found = run(FIND, (key, number)).fetchone()
+            made[name] = least if found is None else max(found[0] + 1, least)
+            run(ADD if found is None else MOVE, (made[name], key, number))
+        return made
 
 
 def _number(history: str) -> int:
