@@ -1,4 +1,4 @@
-"""Packs and newest events in memory, so that a question about a key that was asked before reads no file.
+"""Packs, newest events and versions in memory: a question about a key that was asked before reads no file.
 
 What is held is what the file holds, at every moment at which it is used:
 
@@ -22,6 +22,7 @@ from feature_repo.engine.functions.terms import LEAST, MOST
 # Of one process. The keys whose last question is longest ago are dropped.
 MOST_BYTES = 128_000_000
 MOST_ENDS = 100_000  # Of a stream. About 20 MB more.
+MOST_VERSIONS = 100_000  # About 15 MB more.
 # Of a key, with what Python needs for a tuple, and of each of its events.
 KEY_BYTES, EVENT_BYTES = 600, 250
 
@@ -58,6 +59,7 @@ class Memory:
         # It is never too early.
         self._ends: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._new_ends: set[tuple[str, str]] = set()  # Kept in the open transaction.
+        self._versions: dict[tuple[int, str], int] = {}
         self._version = self._changes = -1
 
     def begin(self) -> bool:
@@ -86,6 +88,7 @@ class Memory:
             self._drop(name)
         for stream, key in self._new_ends:
             self._ends[stream].pop(key, None)
+        self._versions.clear()
 
     def forget(self) -> None:
         """Drop everything, and hold nothing until the next transaction."""
@@ -162,6 +165,17 @@ class Memory:
         if upto_us > ends.get(key, MOST):
             ends[key] = upto_us
 
+    def version(self, history: tuple[int, str]) -> int | None:
+        """The version of a history, given by its number and key; None where none is held."""
+        return self._versions.get(history) if self.holds else None
+
+    def keep_version(self, history: tuple[int, str], version: int) -> None:
+        """Hold the version that a history has in the file."""
+        if self.holds:
+            if len(self._versions) >= MOST_VERSIONS:
+                self._versions.clear()
+            self._versions[history] = version
+
     def _drop(self, name: Name) -> None:
         if (held := self._held.pop(name, None)) is not None:
             self._bytes -= held.size
@@ -171,3 +185,4 @@ class Memory:
             self._held.clear()
             self._bytes = 0
         self._ends.clear()
+        self._versions.clear()

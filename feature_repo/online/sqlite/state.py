@@ -242,7 +242,7 @@ class SqliteOnlineState(OnlineState):
             self.follow()
 
     def _bind(self, standing: Standing) -> None:
-        self._standing, self._versions = standing, HistoryVersions(self.connection, self.plan)
+        self._standing, self._versions = standing, HistoryVersions(self.connection, self.plan, self._memory)
         self._memory.forget()
         self._current = Generation(self.connection, self.plan, standing.current, self._memory)
         self._building = (

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import Keys
+from feature_repo.online.sqlite.memory import Memory
 from feature_repo.online.sqlite.queries import StreamTable
 
 NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
@@ -26,7 +27,7 @@ CREATE TABLE IF NOT EXISTS online_versions (
 ) WITHOUT ROWID
 """
 
-# Under the write lock of the caller's transaction. One upsert with RETURNING takes twice as long.
+# The caller's transaction holds the write lock, so nobody writes between the look and the write.
 FIND = "SELECT version FROM online_versions WHERE key = ? AND history = ?"
 ADD = "INSERT INTO online_versions (version, key, history) VALUES (?, ?, ?)"
 MOVE = "UPDATE online_versions SET version = ? WHERE key = ? AND history = ?"
@@ -38,19 +39,17 @@ def begin_epoch(connection: sqlite3.Connection) -> None:
 
 
 class HistoryVersions:
-    """The versions of the histories that a plan's views read, in the epoch that the file is in."""
+    """The versions of the histories that a plan's views read, in the epoch that the file is in.
 
-    def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan) -> None:
-        self._connection = connection
+    What was read or raised is kept while the memory holds (see `Memory`).
+    """
+
+    def __init__(self, connection: sqlite3.Connection, plan: FeaturePlan, memory: Memory) -> None:
+        self._connection, self._memory = connection, memory
         self._epoch_us: int = connection.execute("SELECT began_us FROM online_epoch").fetchone()[0]
         asked = {view.asked_history: view for view in plan.views}
-        self._names = tuple(asked)
-        self._asked = tuple(view.asked_by for view in asked.values())
-        versions = (
-            f"(SELECT version FROM online_versions WHERE key = ? AND history = {_number(view.history)})"
-            for view in asked.values()
-        )
-        self._read = f"SELECT {', '.join(versions)}"
+        # The number of each history, its name, and the key that a question has for it.
+        self._asked = [(_number(view.history), name, view.asked_by) for name, view in asked.items()]
         # By stream: the number of each history, its name, and the place of its key in a row of the stream.
         self._of: dict[str, list[tuple[int, str, int]]] = {}
         for history, view in {view.history: view for view in plan.views}.items():
@@ -59,12 +58,10 @@ class HistoryVersions:
 
     def read(self, keys: Keys) -> dict[str, int]:
         """The versions of the histories at these keys, by `ViewPlan.asked_history`; none for a null key."""
-        values = [keys[name] for name in self._asked]
-        found = self._connection.execute(self._read, values).fetchone() if values else ()
         return {
-            name: max(version or 0, self._epoch_us)
-            for name, key, version in zip(self._names, values, found, strict=True)
-            if key is not None
+            name: max(self._found(number, key) or 0, self._epoch_us)
+            for number, name, asked_by in self._asked
+            if (key := keys[asked_by]) is not None
         }
 
     def raised(self, stream: str, row: Sequence[object]) -> dict[str, int]:
@@ -72,14 +69,27 @@ class HistoryVersions:
 
         Returns the new versions by `ViewPlan.history`.
         """
-        made, run, least = {}, self._connection.execute, self._epoch_us + 1
+        made: dict[str, int] = {}
         for number, name, place in self._of[stream]:
             if (key := row[place]) is None:
                 continue
-            found = run(FIND, (key, number)).fetchone()
-            made[name] = least if found is None else max(found[0] + 1, least)
-            run(ADD if found is None else MOVE, (made[name], key, number))
+            found = self._found(number, str(key))
+            version = max((found or 0), self._epoch_us) + 1
+            self._connection.execute(ADD if found is None else MOVE, (version, key, number))
+            self._memory.keep_version((number, str(key)), version)
+            made[name] = version
         return made
+
+    def _found(self, number: int, key: str) -> int | None:
+        """The version in the file; None where it has none."""
+        name = (number, key)
+        version = self._memory.version(name)
+        if version is None:
+            row = self._connection.execute(FIND, (key, number)).fetchone()
+            if row is not None:
+                version = row[0]
+                self._memory.keep_version(name, row[0])
+        return version
 
 
 def _number(history: str) -> int:
