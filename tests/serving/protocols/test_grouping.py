@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_kit import DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, deciding, paid
+from serving_kit import DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, count_from_zero, deciding, paid
 from starlette.requests import ClientDisconnect
 
 from serving.contract.events import EventRecord, Labels
@@ -123,6 +123,8 @@ def test_any_split_into_groups_answers_and_leaves_what_one_at_a_time_does(
     vectors: dict[str, dict[str, float]] = {"whole": full, "another": {**full, "is_night": 0.0}, "empty": {}}
     rows = [row if isinstance(row, ScoredEvent) else ReadyVector(vectors[row[0]], row[1]) for row in drawn]
     grouped, single = (Bench(tmp_path_factory.mktemp("plane"), champion) for _ in range(2))
+    for bench in (grouped, single):
+        count_from_zero(bench.settings.database)
     ends = [0, *(end for end in accumulate(cuts) if end < len(rows)), len(rows)]
     with pytest.MonkeyPatch.context() as patch:
         if fault is not None:
