@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from old_homes import unpack_home
 from test_cli import Platform
 
 from feature_repo.lake.datasets import Lake
@@ -24,15 +24,13 @@ from mlops_assets.resources.registry import registry_of
 
 pytestmark = pytest.mark.slow
 
-ARCHIVE = Path(__file__).parents[1] / "data" / "home-of-format-3.tar.gz"
 LAST, AS_OF = "2025-03-21", "2025-03-21"
 
 
 @pytest.fixture
 def before(tmp_path: Path) -> Platform:
     """The stored home, unpacked."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack_home(tmp_path)
     return Platform(tmp_path)
 
 

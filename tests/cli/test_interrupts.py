@@ -19,6 +19,9 @@ from banks import SMALL
 
 from feature_repo.lake.datasets import Lake
 
+# A shell that starts the tests in the background has them and their processes ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # The process gives itself Ctrl-C at the import of a module, as a person may at any.
 AT_IMPORT = """
 import os, signal, sys

@@ -272,13 +272,12 @@ class Online:
             name: at(given[name]) if c.kind == TIMESTAMP else given[name]
             for name, c in self.example.columns.items()
         }
-        return self.state.push(
-            "stream",
-            str(number),
+        event, event_us, created_us = (
             {**{n: given[n] for n in IDS}, **values},
             given["event_us"],
             given["created_us"],
         )
+        return self.state.push("stream", str(number), event, event_us, created_us) is not None
 
     def take_next(self) -> None:
         assert self.push(self.pushed)

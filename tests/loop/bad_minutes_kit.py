@@ -14,7 +14,6 @@ import os
 import random
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from typing import Any
 
 import psutil
 from disk_kit import fill, full
+from old_homes import unpack_home
 from serving_kit import Running, TinyRegistry, start, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
@@ -39,7 +39,6 @@ from mlops_assets.use_cases.fraud.case import FRAUD
 from serving.contract.bundle import Release
 from serving.store.opening import serving_log, serving_store
 
-ARCHIVE = Path(__file__).parents[1] / "data" / "home-of-format-3.tar.gz"
 START_US = to_us(datetime(2025, 3, 22, 6, tzinfo=UTC))
 STEP_US = 60_000_000  # Of event time, from one request to the next.
 RATE, CLIENTS = 60, 6
@@ -83,8 +82,7 @@ class BadHome:
     """The home, and what it holds in the end."""
 
     def __init__(self, disk: Path) -> None:
-        with tarfile.open(ARCHIVE) as archive:
-            archive.extractall(disk, filter="data")
+        unpack_home(disk)
         self.disk, self.path = disk, disk / "home"
         os.environ.update(MLOPS_HOME=str(self.path), MLOPS_CONFIG=str(disk / "mlops.toml"))
         self.settings = load_settings()

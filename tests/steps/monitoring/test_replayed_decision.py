@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 import sqlite3
-import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from old_homes import unpack_home
 from serving_kit import MINUTE_US, Bench, transaction
 
 from feature_repo.lake.datasets import Lake
@@ -35,7 +35,6 @@ from serving.store.opening import serving_log
 
 pytestmark = pytest.mark.slow
 
-ARCHIVE = Path(__file__).parents[2] / "data" / "home-of-format-3.tar.gz"
 OF_BEFORE = [f"before-{number}" for number in range(6)]
 DAY, NEXT = "2025-03-22", "2025-03-23"
 START_US = to_us(datetime(2025, 3, 22, 6, tzinfo=UTC))
@@ -74,8 +73,7 @@ class Home:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("home")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+    unpack_home(folder)
     home = Home(folder)
     registry = registry_of(home.settings)
     version = registry.version("2")
