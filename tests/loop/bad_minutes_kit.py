@@ -362,6 +362,7 @@ class Disasters:
         while (now := time.monotonic() - began) < self.seconds:
             if now >= full_at_s:
                 full_at_s = 2 * self.seconds
+                rebuild.join()  # A rebuild needs room.
                 self._fill_the_disk(veteran)
             elif now >= due["rebuild"]:
                 due["rebuild"] = 2 * self.seconds
@@ -391,7 +392,7 @@ class Disasters:
             "swaps": self.swaps,
             "versions": dict(served),
             "refused_by_the_disk": self.refused_by_the_disk,
-            "rebuilt": self.rebuilt.get("row_count", 0),
+            "rebuilt": self.rebuilt,
             "memory_mb": [round(median(some) / 1_000) for some in (early, late)],
         }
 
