@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -23,18 +24,25 @@ def mounted(place: Path, size: str = "512k") -> list[str]:
     return [*words, "sh", "-c", f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"', str(place)]
 
 
+@cache
 def may_mount() -> bool:
     """Whether this process can have a disk of its own."""
     if shutil.which("unshare") is None:
         return False
     words = [*mounted(Path("/mnt")), "true"]
-    return subprocess.run(words, capture_output=True, timeout=20, check=False).returncode == 0
+    try:
+        return subprocess.run(words, capture_output=True, timeout=20, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
-def on_a_disk(place: Path, size: str, function: str, *arguments: object) -> str:
+def on_a_disk(
+    place: Path, size: str | None, function: str, *arguments: object, timeout_s: float = 300
+) -> str:
     """Call `module:function` of the tests with a folder on a small disk, in a process of its own.
 
-    Returns what it printed. `AssertionError` with its stderr where it failed.
+    Without a size the folder is on the disk of all others. Returns what the function printed.
+    `AssertionError` with its stderr where it failed; `subprocess.TimeoutExpired` after `timeout_s` seconds.
     """
     module, name = function.split(":")
     paths = [str(ROOT / "tests"), *(str(file.parent) for file in (ROOT / "tests").rglob(f"{module}.py"))]
@@ -46,11 +54,12 @@ def on_a_disk(place: Path, size: str, function: str, *arguments: object) -> str:
     place.mkdir(exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        [*mounted(place, size), sys.executable, "-c", script],
+        [*(mounted(place, size) if size else []), sys.executable, "-c", script],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
+        timeout=timeout_s,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-5_000:]

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pyarrow as pa
 
 from feature_repo.engine.from_feast import plan_from_feast
@@ -192,7 +193,23 @@ class Running:
         self.client.close()
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(60)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.kill()
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def workers(self) -> list[int]:
+        """The processes of the workers, the eldest first. Python's own resource tracker is a child too."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # It died this moment.
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.append((child.create_time(), child.pid))
+        return [pid for _, pid in sorted(found)]
 
 
 def free_port() -> int:

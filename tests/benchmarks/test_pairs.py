@@ -19,7 +19,7 @@ from serving_kit import (
 
 from benchmarks.load.pairs import KEYS, send_pairs, stale_ids
 
-PAIRS = 1_000
+PAIRS = 150
 BEGIN = datetime.fromtimestamp(START_US / 1e6, UTC) + timedelta(hours=1)
 
 

@@ -3,7 +3,7 @@
 Payments, batches and labels over HTTP to two workers on a home with a lake and two trained versions. The
 champion changes every five seconds, between versions with other thresholds and other features. Workers are
 killed, the online state is rebuilt, and the disk is full for a while. A client that gets no answer sends the
-same request again.
+same request again. Clients often hang up, so that each worker has some of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -42,13 +43,14 @@ from serving.store.opening import serving_log, serving_store
 START_US = to_us(datetime(2025, 3, 22, 6, tzinfo=UTC))
 STEP_US = 60_000_000  # Of event time, from one request to the next.
 RATE, CLIENTS = 60, 6
+REQUESTS_A_CONNECTION = 10
 GIVE_UP_S = 60.0  # A request that got no answer for so long has failed.
 SWAP_EVERY_S = 5.0
 CUSTOMERS, MERCHANTS = 60, 40
 
 
 def play(disk: Path, seconds: float, kill_every_s: float, full_s: float, replayed: int) -> None:
-    """Print one line of JSON: what was done, and what does not hold."""
+    """Print one line of JSON: what was done, and what does not hold. `full_s` 0: the disk is never full."""
     home = BadHome(disk)
     versions = home.versions()
     service = start(home.path, "--clock", "event", "--workers", "2", "--poll", "0.5")
@@ -118,7 +120,7 @@ class BadHome:
         logged = log.decision_ids(FRAUD)
         rows = {row["prediction_id"]: row for row in log.receipts(FRAUD, logged).to_pylist()}
         served = {one: row for one, row in rows.items() if one.startswith("p")}
-        with closing(sqlite_connection(self.settings.serving_db)) as connection:
+        with closing(sqlite3.connect(self.settings.serving_db)) as connection:
             labels = Counter(one for (one,) in connection.execute("SELECT transaction_id FROM labels"))
         with closing(serving_store(self.settings.serving_db)) as store:
             store.hold(FRAUD.subject, versions["2"].plan)
@@ -164,12 +166,6 @@ def contents(state: OnlineState) -> Iterator[tuple[str, object]]:
         yield str(keys), state.aggregates(keys, at_us)
 
 
-def sqlite_connection(file: Path) -> Any:
-    import sqlite3
-
-    return sqlite3.connect(file)
-
-
 def same(row: dict[str, Any], answer: dict[str, Any]) -> bool:
     """Whether the log has what was answered."""
     return bool(
@@ -202,6 +198,7 @@ class Traffic:
     failed: list[str] = field(default_factory=list)
     retried: Counter[str] = field(default_factory=Counter)
     requests: int = 0
+    rows: int = 0
     _local: threading.local = field(default_factory=threading.local)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -233,6 +230,7 @@ class Traffic:
     def figures(self) -> dict[str, Any]:
         return {
             "requests": self.requests,
+            "rows": self.rows,
             "answers": len(self.answers),
             "labels": len(self.labelled),
             "retried": dict(self.retried),
@@ -242,7 +240,7 @@ class Traffic:
     def _one(self, number: int) -> None:
         rng = random.Random(number)
         kind = rng.choices(["one", "batch", "label", "gone"], [80, 8, 6, 6])[0]
-        labelled = rng.choice(sorted(self.answers)[-200:]) if kind == "label" and self.answers else ""
+        labelled = rng.choice(list(self.answers)[-200:]) if kind == "label" and self.answers else ""
         if kind == "label" and labelled and labelled not in self.labelled:
             at = from_us(START_US + number * STEP_US).isoformat()
             label = {"transaction_id": labelled, "is_fraud": True, "label_timestamp": at}
@@ -253,14 +251,20 @@ class Traffic:
             self._send_and_go({"transaction": payment(number, rng)})
         elif kind == "batch":
             rows = [{"transaction": payment(number, rng, n)} for n in range(4)]
+            self._count(len(rows))
             if (answer := self._patiently("/predict/batch", {"rows": rows})) is not None:
                 for row in answer["rows"]:
                     assert row.pop("status") == 200, row
                     self.answers[row["prediction_id"]] = row
         else:
+            self._count(1)
             answer = self._patiently("/predict", {"transaction": payment(number, rng)})
             if answer is not None:
                 self.answers[answer["prediction_id"]] = answer
+
+    def _count(self, rows: int) -> None:
+        with self._lock:
+            self.rows += rows
 
     def _patiently(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         content, began = json.dumps(body).encode(), time.monotonic()
@@ -282,6 +286,10 @@ class Traffic:
             time.sleep(0.05)
 
     def _post(self, path: str, content: bytes) -> tuple[int, bytes]:
+        if getattr(self._local, "left", 0) == 0:
+            self._hang_up()
+            self._local.left = REQUESTS_A_CONNECTION
+        self._local.left -= 1
         if getattr(self._local, "connection", None) is None:
             self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
@@ -335,10 +343,12 @@ class Disasters:
 
     def run(self) -> None:
         began = time.monotonic()
-        veteran = self._workers()[0]
-        rebuild = threading.Thread(target=self._rebuild)
-        due = {"swap": 1.0, "kill": self.kill_every_s, "rebuild": 0.2 * self.seconds, "sample": 0.0}
-        full_at_s = 0.6 * self.seconds
+        veteran = self.service.workers()[0]
+        rebuild, over = threading.Thread(target=self._rebuild), threading.Event()
+        watch = threading.Thread(target=self._watch, args=(veteran, began, over))
+        watch.start()
+        due = {"swap": 1.0, "kill": self.kill_every_s, "rebuild": 0.2 * self.seconds}
+        full_at_s = 0.6 * self.seconds if self.full_s else 2 * self.seconds
         while (now := time.monotonic() - began) < self.seconds:
             if now >= full_at_s:
                 full_at_s = 2 * self.seconds
@@ -347,17 +357,20 @@ class Disasters:
                 due["rebuild"] = 2 * self.seconds
                 rebuild.start()
             elif now >= due["kill"]:
-                due["kill"] += self.kill_every_s
-                self._kill(veteran)
+                due["kill"] += self.kill_every_s if self._kill(veteran) else 0.2
             elif now >= due["swap"]:
                 due["swap"] += SWAP_EVERY_S
                 self.swaps += 1
                 self.home.promote(self.versions[self.swaps % len(self.versions)])
-            elif now >= due["sample"]:
-                due["sample"] += 1.0
-                self.memory.append((now / self.seconds, anonymous_kb(veteran)))
             time.sleep(0.05)
         rebuild.join()
+        over.set()
+        watch.join()
+
+    def _watch(self, veteran: int, began: float, over: threading.Event) -> None:
+        """Note once a second what memory the worker has that is never killed."""
+        while not over.wait(1.0):
+            self.memory.append(((time.monotonic() - began) / self.seconds, anonymous_kb(veteran)))
 
     def figures(self) -> dict[str, Any]:
         early = [kb for share, kb in self.memory if 0.25 <= share < 0.5]
@@ -373,35 +386,30 @@ class Disasters:
         }
 
     def _fill_the_disk(self, veteran: int) -> None:
-        """For `full_s` seconds, and until somebody has met it. A worker dies meanwhile."""
-        before, began = self.traffic.retried["store_failed"], time.monotonic()
+        """For `full_s` seconds, and until somebody has met it. A worker that has clients dies meanwhile."""
+        before, began, killed = self.traffic.retried["store_failed"], time.monotonic(), False
         with full(self.home.disk):
-            self._kill(veteran)
             while time.monotonic() < began + self.full_s or (
                 self.traffic.retried["store_failed"] == before and time.monotonic() < began + GIVE_UP_S / 2
             ):
+                killed = killed or self._kill(veteran)
                 time.sleep(0.05)
                 fill(self.home.disk)
         self.refused_by_the_disk = self.traffic.retried["store_failed"] - before
 
-    def _kill(self, veteran: int) -> None:
-        for pid in self._workers():
-            if pid != veteran:
-                psutil.Process(pid).kill()
+    def _kill(self, veteran: int) -> bool:
+        """Kill a worker that has at least two clients. Returns whether there was one."""
+        for pid in self.service.workers():
+            worker = psutil.Process(pid)
+            clients = [one for one in worker.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
+            if pid != veteran and len(clients) >= 2:
+                worker.kill()
                 self.killed += 1
-                return
+                return True
+        return False
 
     def _rebuild(self) -> None:
         self.rebuilt = self.home.mlops("rebuild-online")
-
-    def _workers(self) -> list[int]:
-        """The eldest first. Python's own resource tracker is a child too."""
-        found = []
-        for child in psutil.Process(self.service.process.pid).children():
-            with suppress(psutil.NoSuchProcess):  # It died this moment.
-                if "spawn_main" in " ".join(child.cmdline()):
-                    found.append((child.create_time(), child.pid))
-        return [pid for _, pid in sorted(found)]
 
 
 def anonymous_kb(pid: int) -> int:

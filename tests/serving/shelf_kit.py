@@ -19,13 +19,13 @@ class Shelf:
     as the test sets it.
     """
 
-    def __init__(self, tmp_path: Path, plan: FeaturePlan) -> None:
+    def __init__(self, tmp_path: Path, plan: FeaturePlan, home: Path | None = None) -> None:
         self.downloads, self._folder = 0, tmp_path / "shelf"
         self.named = self.put("1", tiny_release(plan))
         self.reasons: list[str] = []
         self.seconds = 1_000.0
         self.outcomes: list[str] = []
-        self.settings = ServingSettings(tmp_path / "home", clock="event")
+        self.settings = ServingSettings(home or tmp_path / "home", clock="event")
         self.follower = Follower(
             self.settings, self, lambda plan: self.reasons, self.outcomes.append, lambda: self.seconds
         )

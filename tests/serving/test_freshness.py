@@ -27,7 +27,8 @@ def test_an_event_written_through_one_worker_is_in_the_next_vector_of_the_other(
     plan: FeaturePlan, tmp_path: Path, launch: Callable[..., Running]
 ) -> None:
     """Each payment of a customer goes to the other worker than the one before it, and so do batches. A label
-    goes to the other worker than the next payment of its merchant.
+    goes to the worker of its payment. The next payment of its merchant goes to the other worker three times
+    out of four.
     """
     registry = TinyRegistry(tmp_path / "home")
     registry.promote(registry.register(tiny_release(plan), tmp_path / "scratch"))
@@ -60,7 +61,6 @@ def test_an_event_written_through_one_worker_is_in_the_next_vector_of_the_other(
         else:
             client.post("/predict", json=asked(number)).raise_for_status()
         if number % LABEL_EVERY == 0:
-            # The merchant's next payment goes to the other worker, or a later one does.
             told = {"transaction_id": f"t{number}", "is_fraud": True, "label_timestamp": moment(number)}
             client.post("/labels", json={"labels": [told]}).raise_for_status()
             frauds[f"m{number % MERCHANTS}"] += 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -93,9 +93,8 @@ def test_a_release_that_finds_no_room_moves_no_pointer_and_comes_once_there_is_r
 
 def follow_on_a_full_disk(disk: Path, elsewhere: str) -> None:
     plan = fraud_service_plan()
-    shelf = Shelf(Path(elsewhere), plan)
-    shelf.settings = replace(shelf.settings, home=disk / "home")
-    shelf.follower._settings = shelf.settings
+    shelf = Shelf(Path(elsewhere), plan, disk / "home")
+    no_room = rf"No space left on device: .* -> .*{re.escape(str(disk))}/home/serving/bundles/"
     last_good = shelf.settings.folder / LAST_GOOD
     with patch("serving.releases.check_release"):
         assert shelf.poll() == "1"
@@ -103,7 +102,7 @@ def follow_on_a_full_disk(disk: Path, elsewhere: str) -> None:
         shelf.named = shelf.put("2", tiny_release(plan, seed=1))
         with full(disk):
             for _ in range(3):
-                with contextlib.suppress(OSError):  # The follower's thread logs it and goes on.
+                with pytest.raises(OSError, match=no_room):  # The follower's thread logs it and goes on.
                     shelf.poll()
                 current = shelf.follower.current
                 assert current is not None

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import math
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,14 +34,14 @@ class NoRegistry:
 
 
 class Slow(NoRegistry):
-    """Names no champion, after a while."""
+    """Names no champion, once the test lets it answer."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.asked, self.may_answer = threading.Event(), threading.Event()
 
     def champion(self) -> Named | None:
-        time.sleep(0.3)
-        self.told = True
+        self.asked.set()
+        assert self.may_answer.wait(60)
         return None
 
 
@@ -118,11 +117,22 @@ def test_of_several_workers_one_takes_requests_once_the_registry_was_asked(
     registry = Slow()
     service = Service(ServingSettings(tmp_path, clock="event", workers=workers), registry)
 
-    async def serve() -> bool:
+    async def takes_requests() -> bool:
+        """Whether it takes requests before the registry has answered."""
         async with service.running(None):
-            return registry.told
+            early = not registry.may_answer.is_set()
+            registry.may_answer.set()
+            return early
 
-    assert asyncio.run(serve()) == (workers > 1)
+    async def serve() -> bool:
+        serving = asyncio.create_task(takes_requests())
+        assert await asyncio.to_thread(registry.asked.wait, 60)
+        if workers > 1:
+            await asyncio.sleep(0.1)
+            registry.may_answer.set()
+        return await serving
+
+    assert asyncio.run(serve()) == (workers == 1)
 
 
 @pytest.mark.fault(39)

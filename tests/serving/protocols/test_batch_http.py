@@ -180,6 +180,7 @@ def test_a_batch_is_one_commit(door: Door) -> None:
     assert [one for one in statements if one.startswith(("BEGIN", "COMMIT"))] == ["BEGIN IMMEDIATE", "COMMIT"]
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize(
     ("body", "status", "where"),
     [

@@ -26,6 +26,7 @@ from serving.store.base import StoreBusy, StoreError
 
 Row = ScoredEvent | ReadyVector
 Outcome = Answer | BaseException
+PATIENCE_S = 30.0  # The deadline where the deadline is not the subject.
 TABLES = ("decisions", "sequence", "online_transactions", "online_verdicts")
 
 
@@ -86,7 +87,7 @@ def commits(bench: Bench, work: Callable[[], object]) -> int:
 @pytest.fixture
 def grouping(bench: Bench) -> Grouping:
     bench.plane.predict_event(paid(0))
-    return Grouping(bench.plane, deadline_s=0.25)
+    return Grouping(bench.plane, PATIENCE_S)
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_any_split_into_groups_answers_and_leaves_what_one_at_a_time_does(
     with pytest.MonkeyPatch.context() as patch:
         if fault is not None:
             patch.setattr(EventRecord, "verdicts", failing_at(f"t{fault}"))
-        one, many = Grouping(single.plane, 0.25), Grouping(grouped.plane, 0.25)
+        one, many = Grouping(single.plane, PATIENCE_S), Grouping(grouped.plane, PATIENCE_S)
         alone = [outcome for row in rows for outcome in decided(one, [row])]
         together = [outcome for a, b in pairwise(ends) for outcome in decided(many, rows[a:b])]
     assert told(together) == told(alone)
@@ -196,6 +197,7 @@ def test_a_row_that_is_refused_or_fails_leaves_nothing_and_its_group_goes_on(
     assert stored == [("t0",), ("t1",), ("t4",)]
 
 
+@pytest.mark.fault(25)
 def test_a_full_disk_is_told_to_the_whole_group_and_nothing_of_it_is_kept(
     bench: Bench, grouping: Grouping
 ) -> None:
@@ -248,11 +250,12 @@ def test_a_cancelled_request_leaves_nothing_and_keeps_nobody_waiting(
 def test_a_request_waits_for_the_store_no_longer_than_its_own_deadline(
     bench: Bench, holder: sqlite3.Connection
 ) -> None:
-    grouping = Grouping(bench.plane, deadline_s=0.1)
+    grouping = Grouping(bench.plane, deadline_s=0.2)
 
     async def asked() -> Outcome:
         first = asyncio.ensure_future(grouping.decide(paid(1), here))
-        await asyncio.sleep(0.08)
+        await asyncio.sleep(0.05)
+        grouping._deadline_s = PATIENCE_S
         second = asyncio.ensure_future(grouping.decide(paid(2), here))
         with pytest.raises(StoreBusy):
             await first
@@ -271,5 +274,5 @@ def test_a_group_is_of_one_generation(bench: Bench, champion: Champion) -> None:
     champions = (replace(champion, version=str(number)) for number in range(1, 100))
     bench.plane.predict_event(paid(0))
     plane = DataPlane(bench.settings, bench.store, lambda: next(champions), lambda: START_US)
-    answers = decided(Grouping(plane, 0.25), [paid(number) for number in range(1, MOST_ROWS)])
+    answers = decided(Grouping(plane, PATIENCE_S), [paid(number) for number in range(1, MOST_ROWS)])
     assert len({one.model_version for one in answers if isinstance(one, Answer)}) == 1

@@ -82,6 +82,7 @@ def test_labels_go_by_the_names_of_the_use_case(door: Door) -> None:
     assert door.log.labels("2018-04-02", PARCELS)["is_late"].to_pylist() == [True, True]
 
 
+@pytest.mark.fault(4)
 def test_events_of_a_feed_are_strict_and_counted(door: Door) -> None:
     events = [ROADS, ROADS, {**ROADS, "congestion": 0.75}]
     answer = door.post("/streams/road_conditions", events=events)

@@ -14,7 +14,9 @@ import random
 import shutil
 import signal
 import struct
+import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,12 +82,16 @@ def do(bench: Bench, step: Step) -> Told:
     return [(one.prediction_id, one.score, one.decision) for one in answers if isinstance(one, Answer)]
 
 
+@pytest.mark.slow
+# Python 3.12 warns that the child may wait for a lock that a thread of its parent holds. The threads here, of
+# NumPy and Arrow, hold none while the test forks, and a child that stands still fails the test.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_after_a_crash_every_answer_is_there_none_is_half_and_the_state_equals_a_rebuild(
     tmp_path: Path, champion: Champion, in_full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("STEP_EVERY_S", "FORGET_PAUSE_S", "ROUND_EVERY_S"):
         monkeypatch.setattr(module, name, 0.001)
-    seen: dict[str, int] = {}
+    seen, compared = dict[str, int](), 0
     for seed in range(15 if in_full else 3):
         rng, todo = random.Random(seed), steps(seed)
         # Some processes make passes all the time, others let many frames wait for one.
@@ -97,12 +103,12 @@ def test_after_a_crash_every_answer_is_there_none_is_half_and_the_state_equals_a
         retried: dict[int, Told] = {}
         with Writer(home, champion, todo, fsync) as writer:
             for moment in range(MOMENTS_A_PROCESS):
-                time.sleep(rng.uniform(0.001, 0.03))
+                with writer.going_on():
+                    time.sleep(rng.uniform(0.001, 0.03))
                 copy = tmp_path / "copy"
                 shutil.rmtree(copy, ignore_errors=True)
-                with writer.stopped():
-                    index = writer.copy(copy)
-                    done = writer.answers()
+                index = writer.copy(copy)
+                done = writer.answers()
                 spoilt = spoil(copy, index, rng, fsync)
                 seen[spoilt] = seen.get(spoilt, 0) + 1
                 whole = moment % 10 == 0
@@ -112,15 +118,20 @@ def test_after_a_crash_every_answer_is_there_none_is_half_and_the_state_equals_a
             writer.kill()
             number, told = check(home, champion, todo, writer.answers(), keeps=True, whole=True)
         done = writer.answers()
-        assert number >= len(done) > MOMENTS_A_PROCESS
+        assert number >= len(done)
         for place, again in retried.items():
             if place < len(done):
+                compared += 1
                 assert again == done[place], "the crash changed an answer"
     assert all(seen.get(kind) for kind in ("killed", "cut", "hole", "torn")), seen
+    assert compared > 0
 
 
 class Writer:
-    """A process that does the steps one after the other, and notes its answers after each commit."""
+    """A process that does the steps one after the other, and notes its answers after each commit.
+
+    It stands still except within `going_on`.
+    """
 
     def __init__(self, home: Path, champion: Champion, todo: list[Step], fsync: bool) -> None:
         self.database, self._notes = home / "serving" / "serving.db", home / "answers"
@@ -134,12 +145,16 @@ class Writer:
         if not self._child:
             try:
                 self._work()
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
             finally:
                 os._exit(1)
         until = time.monotonic() + 60
         while len(self.answers()) < 3:
             assert time.monotonic() < until
             time.sleep(0.01)
+        self._stop()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -161,13 +176,16 @@ class Writer:
             assert os.WIFSIGNALED(status), "it ended before it was killed"
 
     @contextmanager
-    def stopped(self) -> Iterator[None]:
+    def going_on(self) -> Iterator[None]:
+        os.kill(self._child, signal.SIGCONT)
+        yield
+        self._stop()
+
+    def _stop(self) -> None:
         """All of its threads stand still, in the middle of whatever they do."""
         os.kill(self._child, signal.SIGSTOP)
         _, status = os.waitpid(self._child, os.WUNTRACED)
         assert os.WIFSTOPPED(status), "it ended before it was stopped"
-        yield
-        os.kill(self._child, signal.SIGCONT)
 
     def copy(self, home: Path) -> bytes:
         """Its files as a kill would leave them; returns what SQLite holds in memory of its WAL."""
