@@ -23,7 +23,7 @@ STEP = timedelta(seconds=1)  # From a request to the next one, in event time.
 KEYS = 5_000  # More than there are pairs under way, and no key gets a long history.
 AT_ONCE = 8
 LOOK_AGAIN_S, GIVE_UP_S = 0.02, 30.0
-PATH, BUSY = b"/predict", 503
+PATH, BUSY = b"/predict", b'"store_busy"'
 SINCE_LAST = "customer_seconds_since_last_txn"
 IDS_AT_ONCE = 5_000  # Read from the log.
 
@@ -55,29 +55,35 @@ def send_pairs(
     """Send pairs to two worker processes on one port; some pairs are under way at a time.
 
     Returns milliseconds from the answer to a write until the answer to the score of its key, as percentiles,
-    and how many requests were refused as `store_busy` and sent again. `WrongAnswers` for any other answer.
+    and how many requests were refused as `store_busy` and sent again. `WrongAnswers` for any
+    other answer, and for none within 30 s.
     """
     lanes = [Lane(pair) for pair in connected(port, workers, AT_ONCE)]
     try:
-        return _pairs(lanes, count, start)
+        return send_on(lanes, count, start)
     finally:
         for lane in lanes:
             for connection in lane.connections:
                 connection.close()
 
 
-def _pairs(lanes: Sequence[Lane], count: int, start: datetime) -> tuple[dict[str, float], int]:
+def send_on(lanes: Sequence[Lane], count: int, start: datetime) -> tuple[dict[str, float], int]:
+    """As `send_pairs`, on connections that are there."""
     refused = 0
     numbers, moments, visible_s = iter(range(count)), _moments(start), list[float]()
     under_way = [lane for lane in lanes if _begin(lane, numbers, moments)]
     while under_way:
         waiting = {lane.connection: lane for lane in under_way}
-        for connection in select(list(waiting), [], [], GIVE_UP_S)[0]:
+        readable = select(list(waiting), [], [], GIVE_UP_S)[0]
+        if not readable:
+            numbers_waiting = sorted(lane.number for lane in under_way)
+            raise WrongAnswers(f"pairs {numbers_waiting}: no answer within {GIVE_UP_S:g} s")
+        for connection in readable:
             lane = waiting[connection]
             if (response := connection.receive()) is None:
                 continue
             now_s = time.perf_counter()
-            if response.status == BUSY:
+            if response.status == 503 and BUSY in response.body:
                 refused += 1
                 connection.post(PATH, lane.body)
                 continue

@@ -22,6 +22,8 @@ def warming(load: Load, connections: int, seconds: float) -> tuple[dict[str, flo
     The latencies of the first 100 requests stand beside the later ones', in milliseconds.
     """
     answered, latencies = _closed_loop(load, connections, seconds)
+    if not answered:
+        raise WrongAnswers("nothing was answered while the service warmed up")
     windows = [0] * int(seconds / WINDOW_S)
     for at_s in answered:
         if at_s < len(windows) * WINDOW_S:
