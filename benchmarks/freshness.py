@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def measure(data: Path, work: Path, pairs: int) -> dict[str, Any]:
-    from load.pairs import send_pairs, stale_ids
+    from load.clients.pairs import send_pairs, stale_ids
     from load.prepared import ALLOW, prepared
     from load.services import service_on
 

@@ -36,8 +36,8 @@ RIVALS = ("mlserver", "mlflow", "asgi", "bentoml")
 def main() -> int:
     from handbook import configured_folder
     from load.bench import Bench
+    from load.clients.wrk import MISSING, has_wrk
     from load.prepared import prepared
-    from load.wrk import MISSING, has_wrk
 
     options = arguments()
     data = options.data or configured_folder()

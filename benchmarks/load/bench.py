@@ -14,12 +14,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from .cells import Found, Load, WrongAnswers, check, write_lines
-from .paced import paced
+from .clients.paced import paced
+from .clients.warming import warming
+from .clients.wrk import saturate
 from .prepared import ALLOW, BLOCK, MIXED, MIXED_EVENTS, ROWS, Prepared
 from .rivals import HOW_TO_INSTALL, RIVALS, Rival
 from .services import Service, service_on
-from .warming import warming
-from .wrk import saturate
 
 SERVICE = "service"
 VECTOR, TRANSACTION, BATCH = "vector", "transaction", "batch"
@@ -29,8 +29,8 @@ ALLOWED, BLOCKED = '"decision":"ALLOW"', '"decision":"BLOCK"'
 EXPLAINED, ANSWERED = '"reasons":[{', '"status":200'
 MOST_A_SECOND = 8_000  # Transactions that are prepared for a second of saturation.
 WARM_S, WARM_CONNECTIONS, SETTLE_S = 15.0, 8, 3.0
-# What `MIXED` stops: about 1 % of the history, and other shares of a part of it. Few rows tell nothing.
-LEAST_STOPPED, MOST_STOPPED, ENOUGH_ROWS = 0.002, 0.05, 2_000
+# What `MIXED` stops: about 1 % of a day's rows, and other shares of a few hours.
+LEAST_STOPPED, MOST_STOPPED, ENOUGH_ROWS = 0.002, 0.05, 10_000
 
 
 class Cell(NamedTuple):

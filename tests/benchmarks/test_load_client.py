@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.load import pairs
 from benchmarks.load.bench import Bench, Cell, Traffic, stopped_share, targets, vectors_body
 from benchmarks.load.cells import Found, Load, WrongAnswers, bodies_of, check, quantiles, write_lines
-from benchmarks.load.connections import Connection
-from benchmarks.load.paced import PacedClient, paced
+from benchmarks.load.clients import pairs
+from benchmarks.load.clients.connections import Connection
+from benchmarks.load.clients.paced import PacedClient, paced
+from benchmarks.load.clients.wrk import has_wrk, saturate
 from benchmarks.load.prepared import DONE, MIXED, PreparationFailed, Prepared, prepared
 from benchmarks.load.servers import ServerFailed
 from benchmarks.load.services import Service
-from benchmarks.load.wrk import has_wrk, saturate
 from benchmarks.serving import arguments
 from serving.contract.before_subjects import BEFORE
 from serving.messages import ReadyVector, ScoredEvent
@@ -204,11 +204,11 @@ def test_a_release_that_stops_another_share_than_it_should_fails_the_measurement
         }
         return Found(1.0, answered, 0, counts, {})
 
-    traffic.check(cell, found(30, 3_000))
-    traffic.check(cell, found(0, 300))
-    for stopped in (0, 300):
+    traffic.check(cell, found(100, 10_000))
+    traffic.check(cell, found(0, 1_000))
+    for stopped in (10, 1_000):
         with pytest.raises(WrongAnswers, match="was stopped, about"):
-            traffic.check(cell, found(stopped, 3_000))
+            traffic.check(cell, found(stopped, 10_000))
 
 
 def test_an_answered_id_that_is_not_in_the_log_fails_the_measurement(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from serving_kit import (
     tiny_release,
 )
 
-from benchmarks.load.pairs import KEYS, send_pairs, stale_ids
+from benchmarks.load.clients.pairs import KEYS, send_pairs, stale_ids
 from benchmarks.load.servers import workers_of
 
 PAIRS = 1_000

@@ -15,7 +15,7 @@ import psutil
 
 from serving.store.opening import serving_log
 
-from .cells import WrongAnswers, quantiles
+from ..cells import WrongAnswers, quantiles
 from .connections import Connection
 
 WRITTEN, SCORED = "written-", "scored-"  # How the ids of the two requests begin.

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from select import select
 
-from .cells import Found, Load, bodies_of, quantiles
+from ..cells import Found, Load, bodies_of, quantiles
 from .connections import BrokenConnection, Connection
 
 DRAIN_S = 30.0  # How long the last answers are waited for.

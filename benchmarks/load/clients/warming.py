@@ -6,7 +6,7 @@ import time
 from select import select
 from statistics import median
 
-from .cells import Load, WrongAnswers, bodies_of, quantiles
+from ..cells import Load, WrongAnswers, bodies_of, quantiles
 from .connections import Connection
 
 WINDOW_S = 0.5
