@@ -35,7 +35,7 @@ RIVALS = ("mlserver", "mlflow", "asgi", "bentoml")
 
 def main() -> int:
     from handbook import configured_folder
-    from load.bench import Bench
+    from load.bench import ServingBench
     from load.clients.wrk import MISSING, has_wrk
     from load.prepared import prepared
 
@@ -47,7 +47,7 @@ def main() -> int:
     if not has_wrk():
         print(json.dumps(skipped(MISSING)))
         return 0
-    bench = Bench(prepared(data, options.work), options)
+    bench = ServingBench(prepared(data, options.work), options)
     try:
         bench.run()
     finally:

@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 
 @dataclass
-class Bench:
+class ServingBench:
     """The servers in turn, and what was found of each cell. What failed on the way leaves the rest."""
 
     prepared: Prepared
@@ -100,7 +100,7 @@ class Bench:
         order = turned(self.options.decisions, n)
         first = release_of(order[0], TRANSACTION)
         with service_on(self.prepared, first, workers, f"{workers}-{n}") as service:
-            traffic = Traffic(self, service)
+            traffic = ServiceTraffic(self, service)
             if workers == 1 and TRANSACTION in self.options.kinds:
                 traffic.warm(order[0])
             for decisions in order:
@@ -138,7 +138,7 @@ class Bench:
                 rate = self.top(SERVICE, kind, decisions) / 2
                 release, name = release_of(decisions, kind), f"half-{decisions}-{kind}"
                 with service_on(self.prepared, release, 1, name) as service:
-                    traffic = Traffic(self, service)
+                    traffic = ServiceTraffic(self, service)
                     cell = Cell(SERVICE, 1, decisions, kind, max(self.options.connections))
                     found = traffic.paced(cell, rate, seconds)
                     traffic.check_log()
@@ -181,10 +181,10 @@ class Bench:
 
 
 @dataclass
-class Traffic:
+class ServiceTraffic:
     """What was sent to a running service, and where its payments stand."""
 
-    bench: Bench
+    bench: ServingBench
     service: Service
     payments: int = 0
     decided: int = 0
@@ -304,7 +304,7 @@ def rows_of(kind: str) -> int:
     return ROWS if kind == BATCH else 1
 
 
-def targets(bench: Bench) -> dict[str, Any]:
+def targets(bench: ServingBench) -> dict[str, Any]:
     """What the service is to reach, with one worker; only what was measured."""
     top, table, at_half = bench.top, bench.table(SERVICE), bench.at_half
     mlserver, batches, mlflow = top("mlserver", VECTOR), top("mlserver", BATCH), top("mlflow", VECTOR)

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.load.bench import Bench, Cell, Traffic, stopped_share, targets, vectors_body
+from benchmarks.load.bench import Cell, ServiceTraffic, ServingBench, stopped_share, targets, vectors_body
 from benchmarks.load.cells import Found, Load, WrongAnswers, bodies_of, check, quantiles, write_lines
 from benchmarks.load.clients import pairs
-from benchmarks.load.clients.connections import Connection
+from benchmarks.load.clients.connections import KeptConnection
 from benchmarks.load.clients.paced import PacedClient, paced
 from benchmarks.load.clients.wrk import has_wrk, saturate
 from benchmarks.load.prepared import DONE, MIXED, PreparationFailed, Prepared, prepared
@@ -167,7 +167,7 @@ def test_the_service_takes_the_bodies_of_vectors(tmp_path: Path) -> None:
 
 
 def test_targets_compare_medians_of_top_rates(tmp_path: Path) -> None:
-    bench = Bench(prepared_in(tmp_path), None)  # type: ignore[arg-type]
+    bench = ServingBench(prepared_in(tmp_path), None)  # type: ignore[arg-type]
     for server, decisions, rates in (
         ("service", "allow", (700, 900, 800)),
         ("mlserver", "", (100, 400, 200)),
@@ -193,8 +193,8 @@ def test_the_share_of_stopped_rows_counts_rows_and_not_answers() -> None:
 
 
 def test_a_release_that_stops_another_share_than_it_should_fails_the_measurement(tmp_path: Path) -> None:
-    bench = Bench(prepared_in(tmp_path), argparse.Namespace())
-    traffic, cell = Traffic(bench, None), Cell("service", 1, MIXED, "vector", 8)  # type: ignore[arg-type]
+    bench = ServingBench(prepared_in(tmp_path), argparse.Namespace())
+    traffic, cell = ServiceTraffic(bench, None), Cell("service", 1, MIXED, "vector", 8)  # type: ignore[arg-type]
 
     def found(stopped: int, answered: int) -> Found:
         counts = {
@@ -220,7 +220,7 @@ def test_an_answered_id_that_is_not_in_the_log_fails_the_measurement(tmp_path: P
     connection.executemany("INSERT INTO decisions VALUES (?)", logged)
     connection.commit()
     connection.close()
-    traffic = Traffic(Bench(service.prepared, argparse.Namespace()), service)
+    traffic = ServiceTraffic(ServingBench(service.prepared, argparse.Namespace()), service)
     traffic.check_ids("paced-", Found(1.0, 3, 0, {}, {}), 2)
     traffic.check_ids("paced-", Found(1.0, 3, 1, {}, {}), 2)
     with pytest.raises(WrongAnswers, match="8 ids paced-… were answered, the log has 6 of 8"):
@@ -231,7 +231,7 @@ def test_what_was_measured_before_a_failure_is_told(tmp_path: Path) -> None:
     options = argparse.Namespace(
         workers=(), rivals=("asgi",), rounds=1, seconds=1.0, environments=tmp_path, kinds=("vector",)
     )
-    bench = Bench(prepared_in(tmp_path), options)
+    bench = ServingBench(prepared_in(tmp_path), options)
     bench.keep(Cell("service", 1, "allow", "vector", 1), Found(1.0, 700, 0, {}, {"p50": 1.0, "p99": 2.0}))
     with pytest.raises(ServerFailed, match="never answered 200"):  # The model is not there.
         bench.run()
@@ -273,7 +273,7 @@ def test_a_preparation_that_failed_names_the_folder_to_remove(tmp_path: Path) ->
 
 @contextmanager
 def lanes_to(port: int) -> Iterator[list[pairs.Lane]]:
-    with closing(Connection(port)) as one, closing(Connection(port)) as other:
+    with closing(KeptConnection(port)) as one, closing(KeptConnection(port)) as other:
         yield [pairs.Lane((one, other))]
 
 

@@ -16,7 +16,7 @@ import psutil
 from serving.store.opening import serving_log
 
 from ..cells import WrongAnswers, quantiles
-from .connections import Connection
+from .connections import KeptConnection
 
 WRITTEN, SCORED = "written-", "scored-"  # How the ids of the two requests begin.
 STEP = timedelta(seconds=1)  # From a request to the next one, in event time.
@@ -32,14 +32,14 @@ IDS_AT_ONCE = 5_000  # Read from the log.
 class Lane:
     """A connection to each worker, and the pair that is under way on them."""
 
-    connections: tuple[Connection, Connection]
+    connections: tuple[KeptConnection, KeptConnection]
     number: int = -1
     scoring: bool = False
     accepted_s: float = 0.0
     body: bytes = b""
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> KeptConnection:
         """On which an answer is waited for. Pairs in turn begin at the one worker and at the other."""
         return self.connections[(self.number + self.scoring) % 2]
 
@@ -119,14 +119,14 @@ def stale_ids(database: Path, count: int) -> list[str]:
     return stale
 
 
-def connected(port: int, workers: Sequence[int], count: int) -> list[tuple[Connection, Connection]]:
+def connected(port: int, workers: Sequence[int], count: int) -> list[tuple[KeptConnection, KeptConnection]]:
     """So many connections to each of two processes that share a port; what is too many is closed."""
-    found: dict[int, list[Connection]] = {worker: [] for worker in workers}
+    found: dict[int, list[KeptConnection]] = {worker: [] for worker in workers}
     until_s = time.monotonic() + GIVE_UP_S
     while any(len(connections) < count for connections in found.values()):
         if time.monotonic() > until_s:
             raise WrongAnswers(f"not every worker of {workers} takes connections on port {port}")
-        connection = Connection(port)
+        connection = KeptConnection(port)
         worker = _worker_of(connection, workers)
         if worker is None or len(found[worker]) >= count:
             connection.close()
@@ -136,7 +136,7 @@ def connected(port: int, workers: Sequence[int], count: int) -> list[tuple[Conne
     return list(zip(one, other, strict=True))
 
 
-def _worker_of(connection: Connection, workers: Sequence[int]) -> int | None:
+def _worker_of(connection: KeptConnection, workers: Sequence[int]) -> int | None:
     for _ in range(50):  # The worker takes a connection a moment after it was made.
         for worker in workers:
             ends = psutil.Process(worker).net_connections(kind="tcp")

@@ -7,7 +7,7 @@ from select import select
 from statistics import median
 
 from ..cells import Load, WrongAnswers, bodies_of, quantiles
-from .connections import Connection
+from .connections import KeptConnection
 
 WINDOW_S = 0.5
 LATER_S = 8.0  # From here on a server counts as warm.
@@ -45,9 +45,9 @@ def _closed_loop(load: Load, connections: int, seconds: float) -> tuple[list[flo
     """When each request was answered, and how long it took, in seconds."""
     bodies, path = bodies_of(load), load.path.encode()
     began_s, answered, latencies = time.perf_counter(), list[float](), list[float]()
-    busy = dict[Connection, float]()
+    busy = dict[KeptConnection, float]()
     for _ in range(connections):
-        connection = Connection(load.port)
+        connection = KeptConnection(load.port)
         connection.post(path, next(bodies))
         busy[connection] = time.perf_counter()
     while (now_s := time.perf_counter()) < began_s + seconds:
