@@ -137,7 +137,8 @@ class BadHome:
             ],
             "not in the state": served.keys() - in_state,
             "in the state and not logged": in_state - served.keys(),
-            "a label that is not there once": [one for one in traffic.labelled if labels[one] != 1],
+            "a label that is not there": [one for one in traffic.labelled if labels[one] == 0],
+            "a label that is there twice": [one for one in traffic.labelled if labels[one] > 1],
         }
         return {what: sorted(ids)[:5] for what, ids in told.items() if ids}
 
@@ -199,6 +200,7 @@ class Traffic:
     retried: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     rows: int = 0
+    _claimed: set[str] = field(default_factory=set)
     _local: threading.local = field(default_factory=threading.local)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -241,7 +243,7 @@ class Traffic:
         rng = random.Random(number)
         kind = rng.choices(["one", "batch", "label", "gone"], [80, 8, 6, 6])[0]
         labelled = rng.choice(list(self.answers)[-200:]) if kind == "label" and self.answers else ""
-        if kind == "label" and labelled and labelled not in self.labelled:
+        if kind == "label" and labelled and self._claim(labelled):
             at = from_us(START_US + number * STEP_US).isoformat()
             label = {"transaction_id": labelled, "is_fraud": True, "label_timestamp": at}
             if self._patiently("/labels", {"labels": [label]}) is not None:
@@ -261,6 +263,13 @@ class Traffic:
             answer = self._patiently("/predict", {"transaction": payment(number, rng)})
             if answer is not None:
                 self.answers[answer["prediction_id"]] = answer
+
+    def _claim(self, labelled: str) -> bool:
+        """Whether no other client labels it: another moment would make another label."""
+        with self._lock:
+            is_new = labelled not in self._claimed
+            self._claimed.add(labelled)
+            return is_new
 
     def _count(self, rows: int) -> None:
         with self._lock:
@@ -286,18 +295,19 @@ class Traffic:
             time.sleep(0.05)
 
     def _post(self, path: str, content: bytes) -> tuple[int, bytes]:
-        if getattr(self._local, "left", 0) == 0:
-            self._hang_up()
-            self._local.left = REQUESTS_A_CONNECTION
-        self._local.left -= 1
         if getattr(self._local, "connection", None) is None:
+            self._local.left = REQUESTS_A_CONNECTION
             self._local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             self._local.connection.request("POST", path, content, {"Content-Type": "application/json"})
             response = self._local.connection.getresponse()
-            return response.status, response.read()
+            answer = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
             return 0, str(error).encode()
+        self._local.left -= 1
+        if not self._local.left:
+            self._hang_up()
+        return answer
 
     def _hang_up(self) -> None:
         if getattr(self._local, "connection", None) is not None:
