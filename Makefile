@@ -3,9 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 BIN := .venv/bin
 STAMP := .venv/.installed
+SERVING := benchmarks/freshness.py benchmarks/serving.py
 SPREAD := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-fast check-all lint dev serve bench lock clean
+.PHONY: setup demo test test-fast check-all lint dev serve bench bench-serving lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -47,7 +48,11 @@ serve: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e ".[bench]"
-	set -e; for one in benchmarks/*.py; do $(BIN)/python $$one; done
+	set -e; for one in $(filter-out $(SERVING),$(wildcard benchmarks/*.py)); do $(BIN)/python $$one; done
+
+# These two take some two hours and a half, and the first run of them makes a home in some minutes.
+bench-serving: $(STAMP)
+	set -e; for one in $(SERVING); do $(BIN)/python $$one; done
 
 lock: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable | LC_ALL=C sort -f > requirements.lock

@@ -3,7 +3,7 @@
 python benchmarks/freshness.py --data DIR [--work DIR] [--pairs 100000]
 
 A pair writes an event through one worker and, as soon as that is answered, scores the same key through the
-other one. Both are processes on one port and one store; pairs in turn go the one way and the other. The
+other one. Both are processes on one port and one store. Every second pair goes the other way. The
 logged vector of each scored event tells whether it had seen the written one: the time since the key's last
 event is that between the two, or the answer was stale. Prints one JSON line; exit 1 where one was stale.
 """
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def measure(data: Path, work: Path, pairs: int) -> dict[str, Any]:
-    from load.pairs import send_pairs, stale_ids
+    from load.clients.pairs import send_pairs, stale_ids
     from load.prepared import ALLOW, prepared
     from load.services import service_on
 

@@ -1,6 +1,9 @@
 """One transaction's whole vector from the online state, and what its commit costs beside it; for comparison,
 Feast's own SQLite store reading as many finished values.
 
+`ratio_1` compares vectors whose keys are asked for the first time with Feast's reads: both read a file.
+The ratios that end with `in_memory` compare vectors of keys that the state holds in memory.
+
 Prints one JSON line.
 
 python benchmarks/online.py [--events 600000] [--customers 5000] [--merchants 10000]
@@ -72,8 +75,9 @@ def main() -> None:
         "fill_seconds": round(filled, 1),
         **ours,
         "feast_sqlite": theirs,
-        "ratio_1": round(theirs["vector_us"]["p50"] / ours["vector_us"]["p50"], 1),
-        "ratio_100": round(theirs["vectors_100_us"] / ours["vectors_100_us"], 1),
+        "ratio_1": round(theirs["vector_us"]["p50"] / ours["vector_from_file_us"]["p50"], 1),
+        "ratio_1_in_memory": round(theirs["vector_us"]["p50"] / ours["vector_us"]["p50"], 1),
+        "ratio_100_in_memory": round(theirs["vectors_100_us"] / ours["vectors_100_us"], 1),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     print(json.dumps(result))

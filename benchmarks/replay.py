@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+from load.servers import workers_of
 
 from feature_repo.lake.datasets import Lake
 from mlops_assets.cli.demo.background import free_port, running, wait_until_ready
@@ -411,12 +411,6 @@ def lost_events(
         "twice_in_lake": len(in_lake) - len(set(in_lake)),
         "not_in_state": len(sent - in_state),
     }
-
-
-def workers_of(supervisor: int) -> list[int]:
-    """The processes of the service's workers. Python's own resource tracker is a child too."""
-    children = psutil.Process(supervisor).children()
-    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def wait_for_workers(log: Path, workers: int) -> None:

@@ -4,13 +4,14 @@ python benchmarks/serving.py --data DIR [--work DIR] [--rivals mlserver,mlflow,a
 
 The home has the handbook's whole history as its state. The service runs as in production: every decision is
 logged, metrics are on. Transactions go on where the history ends, at its own pace of event time. Ready
-vectors are of the history's last days. Every answer is checked: its status, its decision and whether it has
-reasons; and every answered decision stands in the log once.
+vectors are of the history's last days. Every answer of the service is checked: its status, its decision and
+whether it has reasons. The log holds as many decisions as were answered. Of the other servers the status is
+checked.
 
-Every cell is measured in each round, and the median counts. In a round the servers follow one another, in
-another order each time, because a machine's speed drifts. wrk sends at saturation. The rate of the latencies
-is half of the highest median, by a client that counts from the intended moment. Prints one JSON line; exit 1
-where the service refused a request.
+Every cell is measured in each round, and the median counts. The order of the servers changes in each
+round, because a machine's speed drifts. wrk sends at saturation. The rate of the latencies
+is half of the highest median, by a client that counts from the intended moment. Prints one JSON line, with
+what was measured so far where a part fails; exit 1 then, and where the service refused a request.
 
 benchmarks/rivals/setup.sh installs MLServer and BentoML; a rival that is not installed is left out.
 """
@@ -34,8 +35,9 @@ RIVALS = ("mlserver", "mlflow", "asgi", "bentoml")
 
 def main() -> int:
     from handbook import configured_folder
-    from load.bench import measure
-    from load.wrk import MISSING, has_wrk
+    from load.bench import ServingBench
+    from load.clients.wrk import MISSING, has_wrk
+    from load.prepared import prepared
 
     options = arguments()
     data = options.data or configured_folder()
@@ -45,8 +47,12 @@ def main() -> int:
     if not has_wrk():
         print(json.dumps(skipped(MISSING)))
         return 0
-    figures = measure(data, options)
-    print(json.dumps(figures))
+    bench = ServingBench(prepared(data, options.work), options)
+    try:
+        bench.run()
+    finally:
+        figures = bench.figures()
+        print(json.dumps(figures), flush=True)
     return 0 if figures["targets"]["failed_requests"]["reached"] else 1
 
 
@@ -82,9 +88,12 @@ def arguments() -> argparse.Namespace:
         "--latency-minutes",
         type=float,
         default=10.0,
-        help="at half of the top rate, for each kind and decisions; 0: not at all (10)",
+        help="at half of one worker's top rate, for each kind and decisions; 0: not at all (10)",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.latency_minutes and 1 not in options.workers:
+        parser.error("--latency-minutes needs 1 among --workers: the rate is half of one worker's top rate")
+    return options
 
 
 def one_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

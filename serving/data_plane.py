@@ -214,8 +214,10 @@ class DataPlane:
                 self._take(champion)
             if self._recorder is None:
                 raise NoModel("no model is loaded yet")
+            self._recorder.begin()
             with self._store.one_commit():
                 yield self._recorder, champion
+            self._recorder.count()
 
     def _take(self, champion: Champion) -> None:
         """Hold a release: the log by its subject, the online state by its plan."""

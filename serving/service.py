@@ -76,9 +76,9 @@ class Service:
         self._end_with_the_supervisor()
         self._drain_before_exit()
         try:
-            if self.settings.workers > 1:
+            if self.settings.workers > 1 and await asyncio.to_thread(self.upkeep.another_is_on_duty):
                 # The workers share a socket. One that is started again leaves requests to the others until it
-                # has a model.
+                # has a model. Of workers that start together, the one on duty answers at once.
                 await asyncio.to_thread(self.follower.asked.wait, self.settings.limits.registry_patience_s)
             yield
         finally:
@@ -148,6 +148,7 @@ class Service:
 
         def drain(number: int, frame: FrameType | None) -> None:
             self.draining = True
+            self.follower.asked.set()
             if callable(before):
                 loop.call_soon_threadsafe(loop.call_later, self.settings.drain_seconds, before, number, None)
 

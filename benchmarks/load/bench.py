@@ -10,17 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from .cells import Found, Load, WrongAnswers, check, write_lines
-from .paced import paced
-from .prepared import ALLOW, BLOCK, MIXED, MIXED_EVENTS, ROWS, Prepared, prepared
+from .clients.paced import paced
+from .clients.warming import warming
+from .clients.wrk import saturate
+from .prepared import ALLOW, BLOCK, MIXED, MIXED_EVENTS, ROWS, Prepared
 from .rivals import HOW_TO_INSTALL, RIVALS, Rival
 from .services import Service, service_on
-from .warming import warming
-from .wrk import saturate
 
 SERVICE = "service"
 VECTOR, TRANSACTION, BATCH = "vector", "transaction", "batch"
@@ -30,6 +29,8 @@ ALLOWED, BLOCKED = '"decision":"ALLOW"', '"decision":"BLOCK"'
 EXPLAINED, ANSWERED = '"reasons":[{', '"status":200'
 MOST_A_SECOND = 8_000  # Transactions that are prepared for a second of saturation.
 WARM_S, WARM_CONNECTIONS, SETTLE_S = 15.0, 8, 3.0
+# What `MIXED` stops: about 1 % of a day's rows, and other shares of a few hours.
+LEAST_STOPPED, MOST_STOPPED, ENOUGH_ROWS = 0.002, 0.05, 10_000
 
 
 class Cell(NamedTuple):
@@ -45,48 +46,61 @@ class Cell(NamedTuple):
         return "-".join(str(part) for part in self if part != "")
 
 
-def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
-    ready = prepared(data, options.work)
-    bench = Bench(ready, options)
-    there = [name for name in options.rivals if RIVALS[name].interpreter(options.environments).exists()]
-    turns: list[Callable[[int], None]] = [partial(bench.service, workers) for workers in options.workers]
-    turns += [partial(bench.rival, RIVALS[name]) for name in there]
-    for n in range(options.rounds):
-        for turn in turned(turns, n):
-            turn(n)
-    at_half = bench.at_half() if options.latency_minutes else {}
-    return {
-        "benchmark": "serving",
-        "events": ready.events,
-        "features": len(ready.features),
-        "seconds": options.seconds,
-        "rounds": options.rounds,
-        "service": bench.table(SERVICE),
-        "rivals": {
-            name: bench.table(name) if name in there else {"skipped": HOW_TO_INSTALL}
-            for name in options.rivals
-        },
-        "warming": bench.warming(),
-        "at_half": at_half,
-        "targets": targets(bench, at_half),
-    }
-
-
 @dataclass
-class Bench:
-    """The servers in turn, and what was found of each cell."""
+class ServingBench:
+    """The servers in turn, and what was found of each cell. What failed on the way leaves the rest."""
 
     prepared: Prepared
     options: argparse.Namespace
     found: dict[Cell, list[Found]] = field(default_factory=dict)
     warmed: list[dict[str, float]] = field(default_factory=list)
+    at_half: dict[str, dict[str, Any]] = field(default_factory=dict)
+    finished: bool = False
+
+    def run(self) -> None:
+        """Measure everything that the options ask for."""
+        turns: list[Callable[[int], None]] = [
+            partial(self.service, workers) for workers in self.options.workers
+        ]
+        turns += [partial(self.rival, RIVALS[name]) for name in self.installed]
+        for n in range(self.options.rounds):
+            for turn in turned(turns, n):
+                turn(n)
+        if self.options.latency_minutes:
+            self.latencies()
+        self.finished = True
+
+    def figures(self) -> dict[str, Any]:
+        """What was measured so far."""
+        return {
+            "benchmark": "serving",
+            "finished": self.finished,
+            "events": self.prepared.events,
+            "features": len(self.prepared.features),
+            "seconds": self.options.seconds,
+            "rounds": self.options.rounds,
+            "service": self.table(SERVICE),
+            "rivals": {
+                name: self.table(name) if name in self.installed else {"skipped": HOW_TO_INSTALL}
+                for name in self.options.rivals
+            },
+            "warming": self.warming(),
+            "at_half": self.at_half,
+            "targets": targets(self),
+        }
+
+    @property
+    def installed(self) -> list[str]:
+        """The other servers that can run."""
+        environments = self.options.environments
+        return [name for name in self.options.rivals if RIVALS[name].interpreter(environments).exists()]
 
     def service(self, workers: int, n: int) -> None:
         """All cells of the service with so many workers."""
         order = turned(self.options.decisions, n)
         first = release_of(order[0], TRANSACTION)
         with service_on(self.prepared, first, workers, f"{workers}-{n}") as service:
-            traffic = Traffic(self, service)
+            traffic = ServiceTraffic(self, service)
             if workers == 1 and TRANSACTION in self.options.kinds:
                 traffic.warm(order[0])
             for decisions in order:
@@ -113,21 +127,23 @@ class Bench:
                     check(found, {}, str(cell))
                     self.keep(cell, found)
 
-    def at_half(self) -> dict[str, Any]:
-        """Latencies of one worker at half of its top rate, over minutes, each from a cold start."""
-        seconds, result = self.options.latency_minutes * 60, {}
+    def latencies(self) -> None:
+        """Those of one worker at half of its top rate, over minutes.
+
+        Each kind has a start of its own. The first `SETTLE_S` seconds at that rate are not counted.
+        """
+        seconds = self.options.latency_minutes * 60
         for decisions in self.options.decisions:
             for kind in self.options.kinds:
                 rate = self.top(SERVICE, kind, decisions) / 2
                 release, name = release_of(decisions, kind), f"half-{decisions}-{kind}"
                 with service_on(self.prepared, release, 1, name) as service:
-                    traffic = Traffic(self, service)
+                    traffic = ServiceTraffic(self, service)
                     cell = Cell(SERVICE, 1, decisions, kind, max(self.options.connections))
                     found = traffic.paced(cell, rate, seconds)
                     traffic.check_log()
-                result[f"{kind}/{decisions}"] = {"per_second": round(rate), **found}
-                say(f"at half: {kind}/{decisions} {result[f'{kind}/{decisions}']}")
-        return result
+                self.at_half[f"{kind}/{decisions}"] = {"per_second": round(rate), **found}
+                say(f"at half: {kind}/{decisions} {self.at_half[f'{kind}/{decisions}']}")
 
     def keep(self, cell: Cell, found: Found) -> None:
         say(f"{cell}: {found.per_second:,.0f}/s, {dict(found.latency_ms)}")
@@ -165,10 +181,10 @@ class Bench:
 
 
 @dataclass
-class Traffic:
+class ServiceTraffic:
     """What was sent to a running service, and where its payments stand."""
 
-    bench: Bench
+    bench: ServingBench
     service: Service
     payments: int = 0
     decided: int = 0
@@ -202,6 +218,7 @@ class Traffic:
         found = paced(self.load(cell, "paced-", round(rate * seconds) + 1), rate, seconds, cell.connections)
         self.check(cell, found)
         self.moved(cell, found.answered, found.failed)
+        self.check_ids("paced-", found, rows_of(cell.kind))
         days = (self.payments - start) * self.bench.prepared.days / self.bench.prepared.events
         moved = {"event_days": round(days, 1)} if cell.kind == TRANSACTION else {}
         return {**found.latency_ms, **failures([found]), **stopped_share(cell, [found]), **moved}
@@ -230,6 +247,13 @@ class Traffic:
         counts = found.counts
         if counts[ALLOWED] + counts[BLOCKED] != rows * found.answered or counts[EXPLAINED] < counts[BLOCKED]:
             raise WrongAnswers(f"{cell}: not every row has a decision with its reasons: {counts}")
+        share = stopped_share(cell, [found]).get("stopped_share")
+        if (
+            share is not None
+            and rows * found.answered >= ENOUGH_ROWS
+            and not LEAST_STOPPED <= share <= MOST_STOPPED
+        ):
+            raise WrongAnswers(f"{cell}: a share of {share} was stopped, about 0.01 was expected")
 
     def moved(self, cell: Cell, answered: int, failed: int = 0) -> None:
         """Count what was sent: event time goes on, and the log has to hold the decisions."""
@@ -240,13 +264,26 @@ class Traffic:
         self.unanswered += without_answer * rows_of(cell.kind)
 
     def check_log(self) -> None:
-        """Whether every answered decision is in the log, once."""
+        """Whether the log holds as many decisions as were answered."""
+        logged = self.logged("SELECT count(*) FROM decisions")
+        # More may be logged, because requests that wrk has given up may still be decided.
+        if not self.decided <= logged <= self.decided + self.unanswered:
+            raise WrongAnswers(f"{self.decided} decisions were answered, the log has {logged}")
+
+    def check_ids(self, ids: str, found: Found, rows: int) -> None:
+        """Whether the log holds the ids of a load's answers; no request of it is under way any more.
+
+        The ids are numbered, so no other ids are between the first and the last one.
+        """
+        answered, sent = found.answered * rows, (found.answered + found.failed) * rows
+        query = "SELECT count(*) FROM decisions WHERE prediction_id BETWEEN ? AND ?"
+        logged = self.logged(query, f"{ids}{0:08d}", f"{ids}{sent - 1:08d}")
+        if logged < answered:
+            raise WrongAnswers(f"{answered} ids {ids}… were answered, the log has {logged} of {sent}")
+
+    def logged(self, query: str, *values: str) -> int:
         with closing(sqlite3.connect(self.service.database, timeout=30)) as connection:
-            # In one question, because requests that wrk has given up may still be decided.
-            query = "SELECT count(DISTINCT prediction_id), count(*) FROM decisions"
-            logged, rows = connection.execute(query).fetchone()
-        if not self.decided <= logged <= self.decided + self.unanswered or rows != logged:
-            raise WrongAnswers(f"{self.decided} decisions were answered, the log has {logged} in {rows} rows")
+            return int(connection.execute(query, values).fetchone()[0])
 
 
 def vectors_body(features: Sequence[str], alone: bool) -> Callable[[Sequence[Sequence[float]]], Any]:
@@ -267,9 +304,9 @@ def rows_of(kind: str) -> int:
     return ROWS if kind == BATCH else 1
 
 
-def targets(bench: Bench, at_half: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def targets(bench: ServingBench) -> dict[str, Any]:
     """What the service is to reach, with one worker; only what was measured."""
-    top, table = bench.top, bench.table(SERVICE)
+    top, table, at_half = bench.top, bench.table(SERVICE), bench.at_half
     mlserver, batches, mlflow = top("mlserver", VECTOR), top("mlserver", BATCH), top("mlflow", VECTOR)
     alone = table.get(f"1-mixed-{TRANSACTION}-1", {})
     least = [

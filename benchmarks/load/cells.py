@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,7 +97,9 @@ def check(found: Found, per_answer: Mapping[str, int], about: str) -> None:
 
 
 def quantiles(latencies_s: Sequence[float]) -> dict[str, float]:
-    """Percentiles in milliseconds, by the nearest rank."""
+    """Percentiles in milliseconds, by the nearest rank; none of no latencies."""
+    if not latencies_s:
+        return {}
     ordered = sorted(latencies_s)
     named = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
     return {name: round(_rank(ordered, share) * 1e3, 3) for name, share in named.items()}
@@ -114,8 +115,3 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> Path:
         for line in lines:
             handle.write(line + b"\n")
     return path
-
-
-def safe_name(text: str) -> str:
-    """A text as a part of ids and file names."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower())

@@ -7,6 +7,7 @@ transactions.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -54,7 +55,7 @@ READ_ONLY = ("serving", "mlflow")  # Of the home, what the service needs. It rea
 
 
 class PreparationFailed(Exception):
-    """A command of the platform failed, or it left no version."""
+    """A home could not be made, or the folder has one of other data."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +151,33 @@ class Prepared:
 
 
 def prepared(data: Path, folder: Path) -> Prepared:
-    """The prepared folder; made, in some minutes, where it is not there yet. `PreparationFailed`."""
+    """The prepared folder; made, in some minutes, where it is not there yet.
+
+    Raises `PreparationFailed` where it could not be made, and where it was made of other files.
+    """
+    source = {"path": str(data.resolve()), "digest": _digest(data)}
     if not (folder / DONE).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        made = _make(data, folder)
+        try:
+            made = _make(data, folder)
+        except Exception as error:
+            why = f"the preparation ended half way ({error}); remove {folder} and start again"
+            raise PreparationFailed(why) from error
         told = {**asdict(made), "folder": "", "first": str(made.first), "last": str(made.last)}
-        (folder / DONE).write_text(json.dumps(told))
+        (folder / DONE).write_text(json.dumps({**told, "data": source}))
     kept = json.loads((folder / DONE).read_text())
+    of = kept.get("data", source)  # A folder from before it was kept is taken as it is.
+    if of["digest"] != source["digest"]:
+        why = f"{folder} was made of {of['path']}, not of the files in {data}; name another one with --work"
+        raise PreparationFailed(why)
     first, last = date.fromisoformat(kept["first"]), date.fromisoformat(kept["last"])
     return Prepared(folder.resolve(), kept["events"], tuple(kept["features"]), kept["versions"], first, last)
+
+
+def _digest(data: Path) -> str:
+    """Of the names and sizes of the files, because their contents take too long at each start."""
+    files = sorted((path.name, path.stat().st_size) for path in data.glob("*.parquet"))
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def client_of(home: Path) -> Any:
@@ -234,7 +253,8 @@ def _fill(data: Path, folder: Path, home: Path, first: str, last: str) -> None:
         command = [sys.executable, "-m", "mlops_assets", *words]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise PreparationFailed(f"mlops {' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
+            told = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise PreparationFailed(f"mlops {' '.join(words)}: {told[-1]}")
 
     mlops("backfill", "--from", first, "--to", last)
     mlops("train", "--as-of", (date.fromisoformat(last) + timedelta(days=1)).isoformat())

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 START_TIMEOUT_S, STOP_TIMEOUT_S = 180.0, 20.0
 ASK_AGAIN_S = 0.005
 
@@ -87,6 +89,12 @@ def running(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def workers_of(supervisor: int) -> list[int]:
+    """The worker processes of a service with several. Python's own resource tracker is a child too."""
+    children = psutil.Process(supervisor).children()
+    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def free_port() -> int:

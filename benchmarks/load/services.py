@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from .prepared import ROOT, Prepared
-from .servers import Server, free_port, running
+from .servers import Server, free_port, running, workers_of
 
 
 @dataclass
@@ -40,9 +38,8 @@ class Service:
             self.release = release
 
     def worker_processes(self) -> list[int]:
-        """The processes of several workers. Python's own resource tracker is a child too."""
-        children = psutil.Process(self.server.process.pid).children()
-        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+        """The processes of several workers."""
+        return workers_of(self.server.process.pid)
 
 
 @contextmanager
@@ -56,8 +53,10 @@ def service_on(prepared: Prepared, release: str, workers: int, name: str) -> Ite
     # Event time moves on by months, and a service that starts again must not mind.
     words += ["--clock", "event", "--when-far", "warn"]
     log = scratch / f"service-{name}.log"
-    with running(words, port, log, ROOT, {"PYTHONPATH": str(ROOT)}) as server:
-        server.wait_for("/health/ready")
-        server.wait_for_log(f"serving version {version} of", workers)
-        yield Service(prepared, server, home, workers, release)
-    shutil.rmtree(home)
+    try:
+        with running(words, port, log, ROOT, {"PYTHONPATH": str(ROOT)}) as server:
+            server.wait_for("/health/ready")
+            server.wait_for_log(f"serving version {version} of", workers)
+            yield Service(prepared, server, home, workers, release)
+    finally:
+        shutil.rmtree(home)

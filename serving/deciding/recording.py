@@ -48,6 +48,16 @@ class Recorder:
         self._store, self._counts, self._event = store, counts, subject.event
         self._rules, self._inputs = EventRules(subject), EventInputs(subject.event)
         self._feeds = {feed.name: feed for feed in subject.feeds}
+        self._scored: list[tuple[str, bool, float]] = []  # In the open commit.
+
+    def begin(self) -> None:
+        """At the beginning of a commit. What the one before left uncounted was undone."""
+        self._scored.clear()
+
+    def count(self) -> None:
+        """After a commit: count its decisions for their versions."""
+        for version, alarm, seconds in self._scored:
+            self._counts.scored(version, alarm, seconds)
 
     def decide_event(self, champion: Champion | None, scored: ScoredEvent, at: Moment) -> Answer:
         """Score an event against its history, and add it to that history.
@@ -166,7 +176,7 @@ class Recorder:
         vector_of: Callable[[], Vector],
         freshness: Mapping[str, float | None],
     ) -> tuple[Vector, Answer]:
-        """The vector and the answer. The time of the version is counted, and so is its failure."""
+        """The vector and the answer. The time of the version is kept for `count`. Its failure is counted."""
         release, version = champion.release, champion.version
         began = time.thread_time()  # The processor's time: a version is not slow because the machine is busy.
         try:
@@ -178,7 +188,7 @@ class Recorder:
                 self._counts.failed(version)
             raise
         alarm = decision != release.subject.decisions.passes
-        self._counts.scored(version, alarm, time.thread_time() - began)
+        self._scored.append((version, alarm, time.thread_time() - began))
         policy, degraded = release.policy, is_degraded(release.plan, freshness)
         return vector, Answer(
             prediction_id, found, decision, policy.review, policy.block, version, told, degraded, freshness

@@ -72,13 +72,13 @@ class Grouping:
             return
         except Exception as error:
             outcomes = [error] * len(group)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._decide)
         for one, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, Answer):
                 one.answer.set_result(outcome)
             else:
-                one.answer.set_exception(outcome)
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._decide)
+                _fail(one, outcome)
 
     async def _later(self, busy: StoreBusy) -> None:
         """Try again when the store may be free, without those who hung up or have waited for too long."""
@@ -95,5 +95,7 @@ class Grouping:
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
+    if isinstance(error, StopIteration):  # A future takes any other error.
+        error = RuntimeError(repr(error))
     if not waiting.answer.done():
         waiting.answer.set_exception(error)

@@ -196,7 +196,10 @@ class ServingStore(EventLog, Protocol):
 
     @property
     def changes(self) -> int:
-        """A number that grows with each row that is written within a commit; `move_to` may write none yet."""
+        """A number that grows with each row that is written within a commit.
+
+        `move_to` does not count, because it is written at the end of the commit.
+        """
 
     def position(self) -> Position:
         """Where the log stands."""
@@ -215,7 +218,7 @@ class ServingStore(EventLog, Protocol):
         """
 
     def add_decision(self, row: DecisionRow) -> None:
-        """Record a decision, which has read what was committed before it."""
+        """Record a decision, which has read what came before it in the log."""
 
     def add_label(self, row: LabelRow) -> bool:
         """Record a label; False where this very label was there already, and nothing changed."""

@@ -75,6 +75,7 @@ class Upkeep:
         self._thread = threading.Thread(target=self._watched, name="upkeep", daemon=True)
         self._alive_s = time.monotonic()
         self._trouble = ""
+        self._on_duty, self._duty_known = False, threading.Event()
         self.journal_bytes = 0  # Of the store, as the last step found it.
 
     @property
@@ -93,6 +94,10 @@ class Upkeep:
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    def another_is_on_duty(self) -> bool:
+        """Whether another process does the housekeeping. Waits for the first look, at most 5 s."""
+        return self._duty_known.wait(5.0) and not self._on_duty
 
     def start(self) -> None:
         """Begin."""
@@ -140,14 +145,16 @@ class Upkeep:
         self._between(lambda used: used.add_measured(now_us, counts))
 
     def _steps(self, store: ServingStore) -> None:
-        on_duty, forgets, settles = store.on_duty(), True, True
+        on_duty = self._on_duty = store.on_duty()
+        self._duty_known.set()
+        forgets = True
         until_s = time.monotonic() + ROUND_EVERY_S
         while time.monotonic() < until_s and not self._stop.is_set():
             if on_duty:
                 # First, because it makes room on a full disk.
                 self.journal_bytes = store.tidy(lambda: self._between(lambda used: used.begin_again()))
                 forgets = forgets and self._forget_some()
-            settles = settles and self._settle_some()
+            settles = self._settle_some()
             self._alive_s = time.monotonic()
             pause_s = SETTLE_PAUSE_S if settles else STEP_EVERY_S
             self._stop.wait(FORGET_PAUSE_S if on_duty and forgets else pause_s)

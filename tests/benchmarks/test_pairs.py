@@ -4,7 +4,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
 import pytest
 from serving_kit import (
     ALLOW_ALL,
@@ -17,7 +16,8 @@ from serving_kit import (
     tiny_release,
 )
 
-from benchmarks.load.pairs import KEYS, send_pairs, stale_ids
+from benchmarks.load.clients.pairs import KEYS, send_pairs, stale_ids
+from benchmarks.load.servers import workers_of
 
 PAIRS = 150
 BEGIN = datetime.fromtimestamp(START_US / 1e6, UTC) + timedelta(hours=1)
@@ -39,11 +39,7 @@ def test_no_answer_of_a_thousand_is_stale_where_another_worker_took_the_event(tm
     try:
         service.wait()
         wait_for_both(service)
-        workers = [
-            child.pid
-            for child in psutil.Process(service.process.pid).children()
-            if "spawn_main" in " ".join(child.cmdline())
-        ]
+        workers = workers_of(service.process.pid)
         assert len(workers) == 2
         visible, _ = send_pairs(service.port, workers, PAIRS, BEGIN)
         # An event of a key that nobody has written to is what a stale answer would look like.

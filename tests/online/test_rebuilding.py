@@ -228,6 +228,7 @@ def test_versions_rise_through_a_rebuild_and_the_new_state_is_above_all_that_was
     switched = state.versions({"key": "nobody"})["s.key"]
     assert state.versions(asked) == {"s.key": switched}
     assert switched > before + 3
+    assert connection.execute("SELECT * FROM online_versions").fetchall() == [], "the epoch says it"
     assert state.push("s", "three", e, at_us, at_us) == {"s.key": switched + 1}
 
 

@@ -110,12 +110,15 @@ def test_a_store_that_is_busy_is_no_reason_against_a_release(tmp_path: Path, cha
     service.plane.close()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_of_several_workers_one_takes_requests_once_the_registry_was_asked(
-    tmp_path: Path, workers: int
+@pytest.mark.parametrize(("workers", "another_serves"), [(1, False), (2, False), (2, True)])
+def test_a_worker_beside_others_takes_requests_once_the_registry_was_asked(
+    tmp_path: Path, workers: int, another_serves: bool
 ) -> None:
     registry = Slow()
     service = Service(ServingSettings(tmp_path, clock="event", workers=workers), registry)
+    another = SqliteServingStore(service.settings.database)
+    if another_serves:
+        assert another.on_duty()
 
     async def takes_requests() -> bool:
         """Whether it takes requests before the registry has answered."""
@@ -127,12 +130,13 @@ def test_of_several_workers_one_takes_requests_once_the_registry_was_asked(
     async def serve() -> bool:
         serving = asyncio.create_task(takes_requests())
         assert await asyncio.to_thread(registry.asked.wait, 60)
-        if workers > 1:
+        if another_serves:
             await asyncio.sleep(0.1)
             registry.may_answer.set()
         return await serving
 
-    assert asyncio.run(serve()) == (workers == 1)
+    assert asyncio.run(serve()) == (not another_serves)
+    another.close()
 
 
 @pytest.mark.fault(39)

@@ -224,7 +224,9 @@ class PackedView:
                 held = self._hold(connection, key, at_us)
             pack, from_us, rows = held.pack, held.from_us, held.rows
             upto_us = from_us if pack is not None else self.view.lower_us(at_us, self.reach_us)
-            if from_us <= upto_us and held.late_us <= at_us <= held.until_us:
+            if from_us <= upto_us and at_us <= held.until_us and (pack is None or pack[1] <= at_us):
+                if held.late_us > at_us:
+                    rows = tuple(row for row in rows if row[-1] <= at_us)
                 if pack is None or (rows and rows[0][0] >= at_us):
                     return pack, upto_us, [row for row in rows if upto_us <= row[0] < at_us]
                 return pack, upto_us, rows

@@ -23,12 +23,11 @@ from feature_repo.errors import FeatureError
 from feature_repo.lake.datasets import Lake
 from feature_repo.online.base import Loaded
 from feature_repo.online.lake_events import columns_of, events_of, reachable_days
-from feature_repo.online.sqlite import generations
+from feature_repo.online.sqlite import generations, versions
 from feature_repo.online.sqlite.generations import Generation, tables_of
 from feature_repo.online.sqlite.packs import PackedView
 from feature_repo.online.sqlite.queries import table_name
 from feature_repo.online.sqlite.transactions import transaction
-from feature_repo.online.sqlite.versions import begin_epoch
 
 # How long a commit may hold the write lock, which requests need. The rebuild measures how many rows fit.
 COMMIT_S = 0.004
@@ -153,14 +152,14 @@ class OnlineRebuild:
     def switch(self) -> None:
         """Let the new state serve. Each connection changes to it with its next `follow`."""
         with self.transaction():
-            begin_epoch(self._connection)
+            versions.begin_epoch(self._connection)
             self._connection.execute(
                 "UPDATE online_generation SET current = building, building = NULL WHERE building = ?",
                 (self._new.number,),
             )
 
     def sweep(self) -> None:
-        """Empty and drop the tables of the generations that no longer serve.
+        """Empty and drop the tables of the generations that no longer serve, and forget their versions.
 
         The end of the block does it in any case. Readers that never call `follow` should have ended by then.
         """
@@ -176,6 +175,10 @@ class OnlineRebuild:
                     self._pause()
                 self._empty(table)
                 self._connection.execute(f"DROP TABLE {table}")
+        forgotten = repeat(None, versions.before_epoch(self._connection))
+        self._in_small_commits(
+            forgotten, lambda batch: versions.forget_before_epoch(self._connection, len(batch))
+        )
 
     def _begin(self) -> None:
         """Make the new generation, with all columns and indexes that any plan gave the old generation."""

@@ -75,7 +75,7 @@ class SqliteOnlineState(OnlineState):
     def follow(self) -> None:
         """Change to the generation that serves now.
 
-        A writer calls it at the beginning of each transaction. A reader may call it.
+        `transaction` does it where somebody else has written. A reader may call it.
         """
         standing = generations.standing(self.connection)
         if standing != self._standing:

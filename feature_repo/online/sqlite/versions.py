@@ -31,11 +31,29 @@ CREATE TABLE IF NOT EXISTS online_versions (
 FIND = "SELECT version FROM online_versions WHERE key = ? AND history = ?"
 ADD = "INSERT INTO online_versions (version, key, history) VALUES (?, ?, ?)"
 MOVE = "UPDATE online_versions SET version = ? WHERE key = ? AND history = ?"
+BEFORE_EPOCH = "version <= (SELECT began_us FROM online_epoch)"
 
 
 def begin_epoch(connection: sqlite3.Connection) -> None:
     """Let every version be at least the present moment. A clock that went back changes nothing."""
     connection.execute(f"UPDATE online_epoch SET began_us = max(began_us, {NOW_US})")
+
+
+def before_epoch(connection: sqlite3.Connection) -> int:
+    """How many histories have not changed in this epoch."""
+    query = f"SELECT count(*) FROM online_versions WHERE {BEFORE_EPOCH}"
+    found: int = connection.execute(query).fetchone()[0]
+    return found
+
+
+def forget_before_epoch(connection: sqlite3.Connection, limit: int) -> int:
+    """Forget up to `limit` versions of histories that have not changed in this epoch. Returns their number.
+
+    No answer changes, because the epoch's beginning is their version.
+    """
+    some = f"SELECT key, history FROM online_versions WHERE {BEFORE_EPOCH} LIMIT ?"
+    delete = f"DELETE FROM online_versions WHERE (key, history) IN ({some})"
+    return connection.execute(delete, (limit,)).rowcount
 
 
 class HistoryVersions:

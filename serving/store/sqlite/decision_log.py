@@ -47,7 +47,7 @@ class DecisionLog:
         return answer, digest
 
     def add(self, row: DecisionRow) -> None:
-        """Record a decision, which has read what was committed before it."""
+        """Record a decision, which has read what came before it in the log."""
         answer = row.answer
         self._connection.execute(
             self._insert,

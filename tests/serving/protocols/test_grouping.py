@@ -61,13 +61,15 @@ def left(bench: Bench) -> list[object]:
     return [bench.connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in TABLES]
 
 
-def failing_at(event_id: str) -> Callable[[EventRecord, Labels], list[tuple[int, bool]]]:
-    """The verdicts of events, with a fault of the service at one event, which is in the state by then."""
+def failing_at(
+    *event_ids: str, error: type[Exception] = ZeroDivisionError
+) -> Callable[[EventRecord, Labels], list[tuple[int, bool]]]:
+    """The verdicts of events, with a fault of the service at some events, which are in the state by then."""
     made = EventRecord.verdicts
 
     def verdicts(record: EventRecord, labels: Labels) -> list[tuple[int, bool]]:
-        if record.event["transaction_id"] == event_id:
-            raise ZeroDivisionError(event_id)
+        if record.event["transaction_id"] in event_ids:
+            raise error(record.event["transaction_id"])
         return made(record, labels)
 
     return verdicts
@@ -146,6 +148,28 @@ def test_what_comes_in_one_iteration_is_committed_a_few_at_a_time_in_its_order(
     assert commits(bench, lambda: decided(grouping, list(rows))) == 3
     ids = [row[0] for row in bench.connection.execute("SELECT prediction_id FROM decisions ORDER BY seq")]
     assert ids == ["t0", *(row.id for row in rows)]
+
+
+def test_an_error_that_no_future_takes_is_told_and_holds_up_nobody(
+    bench: Bench, grouping: Grouping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EventRecord, "verdicts", failing_at("t3", error=StopIteration))
+    outcomes = decided(grouping, [paid(number) for number in range(1, 2 * MOST_ROWS + 4)])
+    (failed,) = (one for one in outcomes if not isinstance(one, Answer))
+    assert isinstance(failed, RuntimeError)
+    assert str(failed) == "StopIteration('t3')"
+    assert isinstance(decided(grouping, [paid(100)])[0], Answer)
+
+
+def test_each_decision_on_record_is_counted_once_whatever_was_undone_in_between(
+    bench: Bench, grouping: Grouping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EventRecord, "verdicts", failing_at("t3", "t7", "t8"))
+    decided(grouping, [paid(number) for number in range(1, 9)])
+    counted: dict[tuple[str, str], int] = {}
+    bench.plane.counts.write(counted.update)
+    on_record = bench.connection.execute("SELECT count(*) FROM decisions").fetchone()[0]
+    assert (counted["1", "scored"], on_record) == (6, 6)
 
 
 def test_a_request_alone_is_decided_without_a_pause(bench: Bench, grouping: Grouping) -> None:

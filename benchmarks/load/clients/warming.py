@@ -6,8 +6,8 @@ import time
 from select import select
 from statistics import median
 
-from .cells import Load, WrongAnswers, bodies_of, quantiles
-from .connections import Connection
+from ..cells import Load, WrongAnswers, bodies_of, quantiles
+from .connections import KeptConnection
 
 WINDOW_S = 0.5
 LATER_S = 8.0  # From here on a server counts as warm.
@@ -22,6 +22,8 @@ def warming(load: Load, connections: int, seconds: float) -> tuple[dict[str, flo
     The latencies of the first 100 requests stand beside the later ones', in milliseconds.
     """
     answered, latencies = _closed_loop(load, connections, seconds)
+    if not answered:
+        raise WrongAnswers("nothing was answered while the service warmed up")
     windows = [0] * int(seconds / WINDOW_S)
     for at_s in answered:
         if at_s < len(windows) * WINDOW_S:
@@ -43,9 +45,9 @@ def _closed_loop(load: Load, connections: int, seconds: float) -> tuple[list[flo
     """When each request was answered, and how long it took, in seconds."""
     bodies, path = bodies_of(load), load.path.encode()
     began_s, answered, latencies = time.perf_counter(), list[float](), list[float]()
-    busy = dict[Connection, float]()
+    busy = dict[KeptConnection, float]()
     for _ in range(connections):
-        connection = Connection(load.port)
+        connection = KeptConnection(load.port)
         connection.post(path, next(bodies))
         busy[connection] = time.perf_counter()
     while (now_s := time.perf_counter()) < began_s + seconds:

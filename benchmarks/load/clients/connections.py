@@ -22,7 +22,7 @@ class Response:
     body: bytes
 
 
-class Connection:
+class KeptConnection:
     """A connection on which one request at a time is under way. `select` can wait for it."""
 
     def __init__(self, port: int) -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .cells import Found, Load
+from ..cells import Found, Load
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 MISSING = "the program wrk is missing: install the package wrk of your system, as in `apt-get install wrk`"

@@ -15,15 +15,15 @@ import psutil
 
 from serving.store.opening import serving_log
 
-from .cells import WrongAnswers, quantiles
-from .connections import Connection
+from ..cells import WrongAnswers, quantiles
+from .connections import KeptConnection
 
 WRITTEN, SCORED = "written-", "scored-"  # How the ids of the two requests begin.
 STEP = timedelta(seconds=1)  # From a request to the next one, in event time.
 KEYS = 5_000  # More than there are pairs under way, and no key gets a long history.
 AT_ONCE = 8
 LOOK_AGAIN_S, GIVE_UP_S = 0.02, 30.0
-PATH, BUSY = b"/predict", 503
+PATH, BUSY = b"/predict", b'"store_busy"'
 SINCE_LAST = "customer_seconds_since_last_txn"
 IDS_AT_ONCE = 5_000  # Read from the log.
 
@@ -32,14 +32,14 @@ IDS_AT_ONCE = 5_000  # Read from the log.
 class Lane:
     """A connection to each worker, and the pair that is under way on them."""
 
-    connections: tuple[Connection, Connection]
+    connections: tuple[KeptConnection, KeptConnection]
     number: int = -1
     scoring: bool = False
     accepted_s: float = 0.0
     body: bytes = b""
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> KeptConnection:
         """On which an answer is waited for. Pairs in turn begin at the one worker and at the other."""
         return self.connections[(self.number + self.scoring) % 2]
 
@@ -55,29 +55,35 @@ def send_pairs(
     """Send pairs to two worker processes on one port; some pairs are under way at a time.
 
     Returns milliseconds from the answer to a write until the answer to the score of its key, as percentiles,
-    and how many requests were refused as `store_busy` and sent again. `WrongAnswers` for any other answer.
+    and how many requests were refused as `store_busy` and sent again. `WrongAnswers` for any
+    other answer, and for none within 30 s.
     """
     lanes = [Lane(pair) for pair in connected(port, workers, AT_ONCE)]
     try:
-        return _pairs(lanes, count, start)
+        return send_on(lanes, count, start)
     finally:
         for lane in lanes:
             for connection in lane.connections:
                 connection.close()
 
 
-def _pairs(lanes: Sequence[Lane], count: int, start: datetime) -> tuple[dict[str, float], int]:
+def send_on(lanes: Sequence[Lane], count: int, start: datetime) -> tuple[dict[str, float], int]:
+    """As `send_pairs`, on connections that are there."""
     refused = 0
     numbers, moments, visible_s = iter(range(count)), _moments(start), list[float]()
     under_way = [lane for lane in lanes if _begin(lane, numbers, moments)]
     while under_way:
         waiting = {lane.connection: lane for lane in under_way}
-        for connection in select(list(waiting), [], [], GIVE_UP_S)[0]:
+        readable = select(list(waiting), [], [], GIVE_UP_S)[0]
+        if not readable:
+            numbers_waiting = sorted(lane.number for lane in under_way)
+            raise WrongAnswers(f"pairs {numbers_waiting}: no answer within {GIVE_UP_S:g} s")
+        for connection in readable:
             lane = waiting[connection]
             if (response := connection.receive()) is None:
                 continue
             now_s = time.perf_counter()
-            if response.status == BUSY:
+            if response.status == 503 and BUSY in response.body:
                 refused += 1
                 connection.post(PATH, lane.body)
                 continue
@@ -113,14 +119,14 @@ def stale_ids(database: Path, count: int) -> list[str]:
     return stale
 
 
-def connected(port: int, workers: Sequence[int], count: int) -> list[tuple[Connection, Connection]]:
+def connected(port: int, workers: Sequence[int], count: int) -> list[tuple[KeptConnection, KeptConnection]]:
     """So many connections to each of two processes that share a port; what is too many is closed."""
-    found: dict[int, list[Connection]] = {worker: [] for worker in workers}
+    found: dict[int, list[KeptConnection]] = {worker: [] for worker in workers}
     until_s = time.monotonic() + GIVE_UP_S
     while any(len(connections) < count for connections in found.values()):
         if time.monotonic() > until_s:
             raise WrongAnswers(f"not every worker of {workers} takes connections on port {port}")
-        connection = Connection(port)
+        connection = KeptConnection(port)
         worker = _worker_of(connection, workers)
         if worker is None or len(found[worker]) >= count:
             connection.close()
@@ -130,7 +136,7 @@ def connected(port: int, workers: Sequence[int], count: int) -> list[tuple[Conne
     return list(zip(one, other, strict=True))
 
 
-def _worker_of(connection: Connection, workers: Sequence[int]) -> int | None:
+def _worker_of(connection: KeptConnection, workers: Sequence[int]) -> int | None:
     for _ in range(50):  # The worker takes a connection a moment after it was made.
         for worker in workers:
             ends = psutil.Process(worker).net_connections(kind="tcp")

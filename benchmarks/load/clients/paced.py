@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from select import select
 
-from .cells import Found, Load, bodies_of, quantiles
-from .connections import BrokenConnection, Connection
+from ..cells import Found, Load, bodies_of, quantiles
+from .connections import BrokenConnection, KeptConnection
 
 DRAIN_S = 30.0  # How long the last answers are waited for.
 
@@ -39,8 +39,9 @@ class PacedClient:
         self._load, self._path = load, load.path.encode()
         self._texts = [text.encode() for text in load.texts]
         self._counts = [0] * len(self._texts)
-        self._free = [Connection(load.port) for _ in range(connections)]
-        self._busy = dict[Connection, float]()  # With the moment at which the request was meant to be sent.
+        self._free = [KeptConnection(load.port) for _ in range(connections)]
+        # With the moment at which the request was meant to be sent.
+        self._busy = dict[KeptConnection, float]()
         self._latencies, self._failed, self._refusal = array("d"), 0, ""
 
     def run(self, rate: float, seconds: float) -> Found:
@@ -95,11 +96,11 @@ class PacedClient:
                 except BrokenConnection:
                     self._replace(connection)
 
-    def _replace(self, connection: Connection) -> None:
+    def _replace(self, connection: KeptConnection) -> None:
         self._failed += 1
         del self._busy[connection]
         connection.close()
-        self._free.append(Connection(self._load.port))
+        self._free.append(KeptConnection(self._load.port))
 
 
 def main() -> None:
