@@ -8,7 +8,7 @@ So a vector was computed from exactly what came before it in the log. The versio
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -94,30 +94,15 @@ class DataPlane:
         with self._lock:
             return work(self._store)
 
-    def predict_event(self, scored: ScoredEvent) -> Answer:
-        """Score an event against its history, record the decision, and add the event to that history.
-
-        Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for an event too old, too far ahead, or with
-        a value that cannot be used.
-        """
-        with self._one_commit() as (recorder, champion):
-            return recorder.decide_event(champion, scored, self._moment())
-
-    def predict_features(
-        self, features: Mapping[str, float | None], prediction_id: str | None = None
-    ) -> Answer:
-        """Score a ready-made vector, which has to hold exactly the model's features, and record the decision.
-
-        Raises `NoModel`, `StoreBusy`, `Conflict`, or `BadInput` for a feature that is missing or unknown.
-        """
-        with self._one_commit() as (recorder, champion):
-            return recorder.decide_vector(champion, ReadyVector(features, prediction_id), self._moment())
-
     def predict_many(self, rows: Sequence[ScoredEvent | ReadyVector]) -> list[Answer | Exception]:
         """Answer rows as if they had been sent one after the other, in one commit.
 
-        Each row has its own outcome, in the order of the rows: an answer, or the error that the row alone
-        would have raised, a fault of the service among them. A row that has no answer leaves nothing. Raises
+        A row is scored, and its decision is recorded. An event is scored against its history and added to it.
+        A ready-made vector has to hold exactly the model's features.
+
+        Each row has its own outcome, in the order of the rows: an answer, or an error. That is `Conflict`,
+        `BadInput` for an event too old or too far ahead, for a value that cannot be used and for a feature
+        that is missing or unknown, or a fault of the service. A row that has no answer leaves nothing. Raises
         `NoModel` and `StoreError` for all rows, and leaves nothing then.
         """
         failed: dict[int, Exception] = {}

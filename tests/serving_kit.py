@@ -31,10 +31,11 @@ from serving.contract.before_subjects import BEFORE
 from serving.contract.bounds import Bounds
 from serving.contract.bundle import Release, as_row, write_release
 from serving.contract.policy import Policy
+from serving.contract.records import Answer
 from serving.contract.scorers.lightgbm import Calibrator, Scorer
 from serving.contract.subject import Subject
 from serving.data_plane import DataPlane
-from serving.messages import ScoredEvent
+from serving.messages import ReadyVector, ScoredEvent
 from serving.releases import Champion
 from serving.settings import Limits, ServingSettings
 from serving.store.base import ServingLog
@@ -300,6 +301,14 @@ def logged_labels(database: Path, day: str, subject: Subject = BEFORE) -> pa.Tab
     return serving_log(database).labels(day, subject)
 
 
+def predicted(plane: DataPlane, row: ScoredEvent | ReadyVector) -> Answer:
+    """The answer to a row that comes alone. Raises why there is none."""
+    (outcome,) = plane.predict_many([row])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
 class Bench:
     """A plane on event time (or a wall clock that the test sets) whose champion can be changed."""
 
@@ -315,6 +324,9 @@ class Bench:
         self.champion, self.now_us = champion, START_US
         self.store = SqliteServingStore(self.settings.database, fsync)
         self.plane = DataPlane(self.settings, self.store, lambda: self.champion, lambda: self.now_us)
+
+    def predict(self, row: ScoredEvent | ReadyVector) -> Answer:
+        return predicted(self.plane, row)
 
     def upkeep(self) -> Upkeep:
         """The housekeeping of the store, not started yet."""

@@ -32,9 +32,9 @@ from mlops_assets.resources.lake import day_range
 from serving.champion_registry import ALIAS, BUNDLE, DIGEST_TAG, MlflowRegistry
 from serving.contract.bundle import MODEL, ONNX, Release, load_reference, load_release, write_release
 from serving.contract.policy import Policy
+from serving.contract.records import Answer
 from serving.contract.scorers.base import Scorer, load_scorer
 from serving.data_plane import DataPlane
-from serving.messages import ScoredEvent
 from serving.protocols.native.wire import wire_of
 from serving.releases import Champion
 from serving.settings import ServingSettings
@@ -228,9 +228,9 @@ def _scores_of_events(made: Prepared, release: Release, scorer: Scorer) -> list[
     bodies, wire = bodies_of(Load(0, "", made.first_payments, "scored-", ())), wire_of(release.subject)
     scores = list[float]()
     for body in islice(bodies, SCORED):
-        asked = wire.asked(body)
-        assert isinstance(asked, ScoredEvent)
-        scores.append(plane.predict_event(asked).score)
+        (outcome,) = plane.predict_many([wire.asked(body)])
+        assert isinstance(outcome, Answer), outcome
+        scores.append(outcome.score)
     plane.close()
     shutil.rmtree(home)
     return scores

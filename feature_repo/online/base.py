@@ -35,8 +35,8 @@ class OnlineState(Protocol):
     - The caller owns the transactions. No method commits.
     - A history is the events of a stream that have one key. Each history that a view reads has a version, a
       number above 0. `push` and `remove` raise it by one for each change, in the caller's transaction. What
-      is not committed raises nothing. A version never falls, also where the state is rebuilt or made again
-      from the lake.
+      is not committed raises nothing. A version never falls, also where the state is rebuilt, or made again
+      from the lake by a clock that did not go back.
     - So whoever has read a version of a history has read every change that made this version or a smaller
       one, and no other change, however many writers there are. Events that `load` brings were known before.
 

@@ -51,8 +51,8 @@ def receipt_columns(subject: Subject) -> pa.Schema:
 def label_columns(subject: Subject) -> pa.Schema:
     """The columns of labels. `known` is false where the service had not seen the event.
 
-    `made_versions` are the versions that the label's verdicts made, as JSON. They are null for a label that
-    came before the log had them.
+    `made_versions` are the versions that the label's verdicts made, as JSON. They are null for a label whose
+    event the service had not seen, and for one that came before the log had them.
     """
     return pa.schema(
         [

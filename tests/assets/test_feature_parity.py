@@ -3,6 +3,8 @@ that names the value.
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -112,33 +114,29 @@ def test_versions_say_what_was_read_where_the_numbers_in_the_log_have_another_or
     assert not checks(outcome)["no_unexplained_mismatch"].passed, "it read both, whatever its number says"
 
 
-def test_a_label_counts_as_read_by_the_version_that_its_verdict_made(world: World) -> None:
-    served(world, "reported", at(BEFORE, 9), {}, made_versions=of_every_history(3))
-    world.ingest("2025-03-03", BEFORE)
-    world.features("2025-03-03", BEFORE)
-    served(world, "decided", at(DAY, 12), {}, read_versions=of_every_history(3), read_seq=9)
-    _day(world)
-    without = vector(world, "decided", DAY)
-    labelled(world, "reported", at(DAY, 11.8), made_versions={"verdicts.merchant_id": 5})
-    _day(world)
-    assert vector(world, "decided", DAY)["num_frauds_7d"] == 1.0
-    _log_again(world, {"decided": without})
-    outcome = world.make("feature_parity", DAY)
-    assert (metadata(outcome, "mismatches"), metadata(outcome, "late_s")) == (0, 720.0)
-    assert metadata(outcome, "explained_late") >= 3
+NUMBERED: Mapping[str, Any] = {}
+VERSIONED: Mapping[str, Any] = {
+    "before": {"made_versions": of_every_history(3)},
+    # By its number the decision comes after the label. By its versions it had not read it.
+    "decision": {"read_versions": of_every_history(3), "read_seq": 9},
+    "label": {"made_versions": {"verdicts.merchant_id": 5}},
+}
 
 
-@pytest.mark.parametrize("silent_since", [at(BEFORE, 9), at("2025-03-03", 11.9)])
+@pytest.mark.parametrize(
+    ("silent_since", "said"),
+    [(at(BEFORE, 9), NUMBERED), (at("2025-03-03", 11.9), NUMBERED), (at(BEFORE, 9), VERSIONED)],
+)
 def test_a_label_that_was_committed_after_the_decision_explains_it_too(
-    world: World, silent_since: object
+    world: World, silent_since: object, said: Mapping[str, Any]
 ) -> None:
-    served(world, "reported", silent_since, {})
+    served(world, "reported", silent_since, {}, **said.get("before", {}))
     world.ingest("2025-03-03", BEFORE)
     world.features("2025-03-03", BEFORE)
-    served(world, "decided", at(DAY, 12), {})
+    served(world, "decided", at(DAY, 12), {}, **said.get("decision", {}))
     _day(world)
     without = vector(world, "decided", DAY)
-    labelled(world, "reported", at(DAY, 11.8))
+    labelled(world, "reported", at(DAY, 11.8), **said.get("label", {}))
     _day(world)
     assert vector(world, "decided", DAY)["num_frauds_7d"] == 1.0
     _log_again(world, {"decided": without})

@@ -39,7 +39,7 @@ class LoggingService:
     ) -> None:
         self.bench.champion = self.blocks if blocked else self.allows
         self.bench.now_us = to_us(now or moment)
-        self.bench.plane.predict_event(transaction(name, to_us(moment), f"of {name}", merchant, 10.0))
+        self.bench.predict(transaction(name, to_us(moment), f"of {name}", merchant, 10.0))
 
     def say(self, name: str, moment: datetime, is_fraud: bool = True) -> None:
         wall = self.bench.settings.clock == "wall"

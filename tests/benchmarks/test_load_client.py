@@ -119,7 +119,7 @@ def test_an_answer_without_its_text_fails_the_measurement() -> None:
         check(Found(1.0, 10, 0, {"BLOCK": 9}, {}), {"BLOCK": 1}, "the answers")
 
 
-@pytest.mark.skipif(not has_wrk(), reason="the program wrk is not installed")
+@pytest.mark.skipif(not has_wrk(), reason="wrk is no package of Python, and only a benchmark needs it")
 def test_wrk_sends_other_ids_each_time_and_counts_as_the_other_client_does(tmp_path: Path) -> None:
     with answering() as (port, bodies):
         found = saturate(load_of(port, tmp_path), connections=4, seconds=1)

@@ -25,13 +25,14 @@ from serving_kit import (
     Bench,
     deciding,
     logged_decisions,
+    predicted,
 )
 from serving_kit import paid as payment
 
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.contract.before_subjects import BEFORE
 from serving.data_plane import WARM_UPS, DataPlane
-from serving.messages import BadInput, Conflict, Label, NoModel, ScoredEvent
+from serving.messages import BadInput, Conflict, Label, NoModel, ReadyVector, ScoredEvent
 from serving.releases import Champion
 from serving.store.base import BadStore, Position, StoreBusy
 from serving.store.sqlite.pruning import BEFORE_FORGETTING, MOST_ROWS_A_COMMIT, ROWS_A_COMMIT, prune
@@ -46,7 +47,7 @@ def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: 
         t = payment(
             number, at_us, f"c{rng.randrange(3)}", f"m{rng.randrange(3)}", rng.randrange(100, 9_000) / 100
         )
-        bench.plane.predict_event(t)
+        bench.predict(t)
         stored = bench.connection.execute(
             "SELECT features FROM decisions WHERE prediction_id = ?", (t.id,)
         ).fetchone()[0]
@@ -80,7 +81,7 @@ def test_a_replayed_stream_is_served_the_features_that_brute_force_finds(bench: 
 def test_a_decision_is_logged_with_the_vector_and_the_sequence_that_it_read(
     bench: Bench, champion: Champion
 ) -> None:
-    answers = [bench.plane.predict_event(payment(n)) for n in range(3)]
+    answers = [bench.predict(payment(n)) for n in range(3)]
     rows = bench.decisions("2018-04-01").to_pylist()
     assert [r["seq"] for r in rows] == [1, 2, 3]
     assert [r["read_seq"] for r in rows] == [0, 1, 2]
@@ -102,11 +103,11 @@ def test_a_decision_reads_the_versions_that_the_events_of_its_keys_made_before(
 ) -> None:
     one, other, elsewhere = payment(0), payment(1, merchant="n"), payment(2, customer="d")
     for scored in (one, other, elsewhere):
-        bench.plane.predict_event(scored)
+        bench.predict(scored)
     bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])
     bench.champion = deciding(champion, BLOCK_ALL)
-    bench.plane.predict_event(payment(3, START_US + 2 * DAY_US))
-    bench.plane.predict_features(dict.fromkeys(champion.release.features, 1.0), "ready")
+    bench.predict(payment(3, START_US + 2 * DAY_US))
+    bench.predict(ReadyVector(dict.fromkeys(champion.release.features, 1.0), "ready"))
     start = bench.connection.execute("SELECT began_us FROM online_epoch").fetchone()[0]
 
     def counted(texts: list[str | None]) -> list[dict[str, int] | None]:
@@ -135,20 +136,20 @@ def test_a_decision_reads_the_versions_that_the_events_of_its_keys_made_before(
 
 @pytest.mark.fault(13)
 def test_the_same_id_gets_its_stored_answer_even_after_a_swap(bench: Bench, champion: Champion) -> None:
-    first = bench.plane.predict_event(payment(1))
+    first = bench.predict(payment(1))
     bench.champion = deciding(champion, BLOCK_ALL)
-    again = bench.plane.predict_event(payment(1))
+    again = bench.predict(payment(1))
     assert again == replace(first, repeated=True)
-    assert bench.plane.predict_event(payment(2)).decision == "BLOCK"
+    assert bench.predict(payment(2)).decision == "BLOCK"
 
 
 @pytest.mark.fault(13)
 def test_the_same_id_with_another_payload_is_a_conflict_and_changes_nothing(bench: Bench) -> None:
-    bench.plane.predict_event(payment(1))
+    bench.predict(payment(1))
     with pytest.raises(Conflict, match="'t1'"):
-        bench.plane.predict_event(payment(1, amount=11))
+        bench.predict(payment(1, amount=11))
     with pytest.raises(Conflict):
-        bench.plane.predict_features({}, "t1")
+        bench.predict(ReadyVector({}, "t1"))
     assert bench.decisions("2018-04-01").num_rows == 1
 
 
@@ -160,7 +161,7 @@ def test_one_id_raced_by_threads_is_decided_once(bench: Bench) -> None:
     def ask() -> None:
         start.wait()
         for number in range(20):
-            answers.append(bench.plane.predict_event(payment(number)))
+            answers.append(bench.predict(payment(number)))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -176,10 +177,10 @@ def test_one_id_raced_by_threads_is_decided_once(bench: Bench) -> None:
 def test_two_connections_as_two_workers_decide_an_id_once(bench: Bench, champion: Champion) -> None:
     store = SqliteServingStore(bench.settings.database)
     other = DataPlane(bench.settings, store, lambda: champion, lambda: START_US)
-    first = bench.plane.predict_event(payment(1))
-    assert other.predict_event(payment(1)) == replace(first, repeated=True)
-    other.predict_event(payment(2))
-    bench.plane.predict_event(payment(3))
+    first = bench.predict(payment(1))
+    assert predicted(other, payment(1)) == replace(first, repeated=True)
+    predicted(other, payment(2))
+    bench.predict(payment(3))
     assert bench.decisions("2018-04-01")["read_seq"].to_pylist() == [0, 1, 2]
     other.close()
 
@@ -187,22 +188,22 @@ def test_two_connections_as_two_workers_decide_an_id_once(bench: Bench, champion
 @pytest.mark.fault(9, 24)
 def test_a_locked_file_is_said_so_quickly_and_nothing_is_lost(bench: Bench) -> None:
     holder = sqlite3.connect(bench.settings.database, isolation_level=None)
-    bench.plane.predict_event(payment(1))
+    bench.predict(payment(1))
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy):
-        bench.plane.predict_event(payment(2))
+        bench.predict(payment(2))
     holder.execute("ROLLBACK")
-    assert bench.plane.predict_event(payment(2)).repeated is False
+    assert bench.predict(payment(2)).repeated is False
     holder.close()
 
 
 def test_a_request_that_fails_half_way_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.plane.predict_event(payment(1))
+    bench.predict(payment(1))
     monkeypatch.setattr("serving.contract.events.verdict_events", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        bench.plane.predict_event(payment(2))
+        bench.predict(payment(2))
     monkeypatch.undo()
-    assert bench.plane.predict_event(payment(3)).repeated is False
+    assert bench.predict(payment(3)).repeated is False
     assert bench.decisions("2018-04-01")["prediction_id"].to_pylist() == [
         "t1",
         "t3",
@@ -212,30 +213,30 @@ def test_a_request_that_fails_half_way_leaves_nothing(bench: Bench, monkeypatch:
 
 def test_a_first_request_that_fails_does_not_spoil_the_state(bench: Bench) -> None:
     with pytest.raises(BadInput):
-        bench.plane.predict_event(payment(1, amount=math.nan))
-    assert bench.plane.predict_event(payment(2)).repeated is False
+        bench.predict(payment(1, amount=math.nan))
+    assert bench.predict(payment(2)).repeated is False
 
 
 def test_a_ready_vector_has_to_hold_exactly_the_features(bench: Bench, champion: Champion) -> None:
     vector = dict.fromkeys(champion.release.features, 1.0)
     shuffled = dict(reversed(vector.items()))
-    assert bench.plane.predict_features(shuffled).score == champion.scorer.score_one([1.0] * len(vector))
+    assert bench.predict(ReadyVector(shuffled)).score == champion.scorer.score_one([1.0] * len(vector))
     with pytest.raises(BadInput, match="missing") as caught:
-        bench.plane.predict_features({n: v for n, v in vector.items() if n != "is_night"})
+        bench.predict(ReadyVector({n: v for n, v in vector.items() if n != "is_night"}))
     assert caught.value.field == ("features", "is_night")
     with pytest.raises(BadInput, match="not a feature") as caught:
-        bench.plane.predict_features({**vector, "other": 1.0})
+        bench.predict(ReadyVector({**vector, "other": 1.0}))
     assert caught.value.field == ("features", "other")
 
 
 def test_reasons_come_with_every_decision_but_allow(bench: Bench, champion: Champion) -> None:
-    assert bench.plane.predict_event(payment(1)).reasons == ()
+    assert bench.predict(payment(1)).reasons == ()
     bench.champion = deciding(champion, REVIEW_ALL)
     vector = dict(zip(champion.release.features, champion.release.golden[0][3], strict=True))
-    answer = bench.plane.predict_features(vector, "v1")
+    answer = bench.predict(ReadyVector(vector, "v1"))
     assert answer.decision == "REVIEW"
     assert all(reason.feature in vector and reason.contribution > 0 for reason in answer.reasons)
-    assert bench.plane.predict_features(vector, "v1") == replace(answer, repeated=True)
+    assert bench.predict(ReadyVector(vector, "v1")) == replace(answer, repeated=True)
 
 
 @pytest.mark.fault(38)
@@ -245,7 +246,7 @@ def test_no_explanation_of_a_stopped_payment_calls_lightgbm(
     """Its own explanation costs a millisecond. The reasons come from the tables of the release."""
     monkeypatch.setattr(champion.scorer.booster, "predict", lambda *a, **o: pytest.fail("called"))
     bench.champion = deciding(champion, BLOCK_ALL)
-    answers = [bench.plane.predict_event(payment(number)) for number in range(20)]
+    answers = [bench.predict(payment(number)) for number in range(20)]
     assert {answer.decision for answer in answers} == {"BLOCK"}
     assert all(answer.reasons for answer in answers)
 
@@ -253,42 +254,40 @@ def test_no_explanation_of_a_stopped_payment_calls_lightgbm(
 def test_without_a_model_nothing_is_answered(tmp_path: Path) -> None:
     bench = Bench(tmp_path, None)
     with pytest.raises(NoModel):
-        bench.plane.predict_event(payment(1))
+        bench.predict(payment(1))
     with pytest.raises(NoModel):
-        bench.plane.predict_features({})
+        bench.predict(ReadyVector({}))
     with pytest.raises(NoModel):
         bench.plane.add_labels([Label("t1", True, START_US)])
     bench.plane.close()
 
 
 def test_an_event_older_than_the_lateness_limit_is_refused_and_a_late_one_is_not(bench: Bench) -> None:
-    bench.plane.predict_event(payment(1, START_US + 20 * DAY_US))
-    assert bench.plane.predict_event(payment(2, START_US + 14 * DAY_US)).repeated is False
+    bench.predict(payment(1, START_US + 20 * DAY_US))
+    assert bench.predict(payment(2, START_US + 14 * DAY_US)).repeated is False
     with pytest.raises(BadInput, match="more than 7 days before") as caught:
-        bench.plane.predict_event(payment(3, START_US + 12 * DAY_US))
+        bench.predict(payment(3, START_US + 12 * DAY_US))
     assert caught.value.kind == "late"
 
 
 def test_a_payment_that_comes_late_is_known_only_after_every_decision_before_it(bench: Bench) -> None:
-    bench.plane.predict_event(payment(0))
-    bench.plane.predict_event(payment(5))
-    bench.plane.predict_event(payment(2))
+    bench.predict(payment(0))
+    bench.predict(payment(5))
+    bench.predict(payment(2))
     times = bench.connection.execute("SELECT created_us FROM decisions ORDER BY seq").fetchall()
     assert times[2][0] == times[1][0] + 1
 
 
 def test_an_answer_says_how_old_each_view_is_and_whether_that_is_too_old(bench: Bench) -> None:
-    first = bench.plane.predict_event(payment(0))
+    first = bench.predict(payment(0))
     assert (set(first.freshness.values()), first.degraded) == ({None}, True)
-    bench.plane.predict_event(payment(1, START_US + 7 * DAY_US - 60_000_000))
-    fresh = bench.plane.predict_event(payment(2, START_US + 7 * DAY_US + 60_000_000))
+    bench.predict(payment(1, START_US + 7 * DAY_US - 60_000_000))
+    fresh = bench.predict(payment(2, START_US + 7 * DAY_US + 60_000_000))
     assert fresh.freshness == {"customer_stats": 120.0, "merchant_stats": 60.0, "merchant_activity": 120.0}
     assert not fresh.degraded
-    stale = bench.plane.predict_event(payment(3, START_US + 8 * DAY_US + 70_000_000))
+    stale = bench.predict(payment(3, START_US + 8 * DAY_US + 70_000_000))
     assert stale.degraded, "no payment for more than a day"
-    assert bench.plane.predict_event(payment(3, START_US + 8 * DAY_US + 70_000_000)) == replace(
-        stale, repeated=True
-    )
+    assert bench.predict(payment(3, START_US + 8 * DAY_US + 70_000_000)) == replace(stale, repeated=True)
     rows = bench.decisions("2018-04-09").to_pylist()
     assert [(row["degraded"], json.loads(row["freshness"])) for row in rows] == [(True, stale.freshness)]
 
@@ -309,7 +308,7 @@ def test_events_that_no_window_reaches_are_forgotten_outside_of_payments(
     assert forget(agree=1) == 0  # there is no newest event yet
     for number, day in enumerate(paid_on):
         bench.turn(START_US + day * DAY_US)
-        bench.plane.predict_event(payment(number, START_US + day * DAY_US))
+        bench.predict(payment(number, START_US + day * DAY_US))
     assert days() == paid_on
     assert forget() == 0, "nine payments, where a hundred have to say what time it is"
     # 90 days and an hour of windows, seven of lateness and one more before day 151: the last hour of day 52,
@@ -343,7 +342,7 @@ def test_a_handful_of_payments_of_another_time_does_not_cost_the_history(
 
 @pytest.mark.fault(39)
 def test_much_is_forgotten_a_few_rows_at_a_time(bench: Bench, champion: Champion) -> None:
-    bench.plane.predict_event(payment(0, START_US + 200 * DAY_US))
+    bench.predict(payment(0, START_US + 200 * DAY_US))
     state, event = SqliteOnlineState(bench.connection, champion.release.plan), dict(payment(1).values)
     many = 2 * MOST_ROWS_A_COMMIT + 1
     bench.connection.execute("BEGIN")
@@ -360,10 +359,10 @@ def test_much_is_forgotten_a_few_rows_at_a_time(bench: Bench, champion: Champion
 
 
 def test_the_housekeeping_forgets_and_ends_when_told(bench: Bench, champion: Champion) -> None:
-    bench.plane.predict_event(payment(0, START_US))
+    bench.predict(payment(0, START_US))
     bench.turn(START_US + 200 * DAY_US)
     for number in range(1, BEFORE_FORGETTING + 1):
-        bench.plane.predict_event(payment(number, START_US + 200 * DAY_US + number))
+        bench.predict(payment(number, START_US + 200 * DAY_US + number))
     upkeep = bench.upkeep()
     upkeep.start()
     try:
@@ -381,11 +380,9 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(
 ) -> None:
     for day in (0, 0, 1, 3, 20):
         bench.turn(START_US + day * DAY_US)
-        bench.plane.predict_event(payment(bench.store.position().last, START_US + day * DAY_US))
+        bench.predict(payment(bench.store.position().last, START_US + day * DAY_US))
     bench.plane.add_labels([Label("t0", True, START_US + 21 * DAY_US)])
-    bench.plane.predict_features(
-        dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment"
-    )
+    bench.predict(ReadyVector(dict.fromkeys(champion.release.features, 1.0), "on the 22nd, with no payment"))
     bench.connection.executemany(
         "INSERT INTO decisions SELECT seq + ?1, prediction_id || ?1, kind, event_us, created_us + ?1,"
         " customer_id, merchant_id, amount, is_declined, features, read_seq, read_versions,"
@@ -414,7 +411,7 @@ def test_the_days_that_were_served_are_found_without_reading_every_row(
 
 def test_an_id_that_begins_like_another_and_goes_on_with_a_colon_is_another(bench: Bench) -> None:
     for transaction_id in ("t", "t:5"):
-        bench.plane.predict_event(replace(payment(0), id=transaction_id))
+        bench.predict(replace(payment(0), id=transaction_id))
     bench.plane.add_labels([Label("t", True, START_US + DAY_US)])
     assert bench.verdicts("t") == [(START_US + DAY_US, True)]
     assert bench.verdicts("t:5") == [(START_US + 7 * DAY_US, False)]
@@ -456,5 +453,5 @@ def test_a_warm_up_decides_as_a_request_does_and_keeps_nothing(
     written: list[object] = []
     bench.plane.counts.write(written.append)
     assert written == []
-    assert bench.plane.predict_event(payment(1)).model_version == champion.version
+    assert bench.predict(payment(1)).model_version == champion.version
     bench.plane.close()

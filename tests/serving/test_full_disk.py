@@ -82,7 +82,7 @@ def ask_on_a_full_disk(disk: Path) -> None:
     plane.close()
     again = Bench(disk / "home", door.champion)
     assert again.connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    assert again.plane.predict_event(paid(MORE)).repeated is False
+    assert again.predict(paid(MORE)).repeated is False
     again.plane.close()
 
 

@@ -47,32 +47,32 @@ def vector(bench: Bench, name: str) -> dict[str, Any]:
 
 
 def test_a_parcel_is_scored_with_what_the_feed_said_of_its_depot(bench: Bench) -> None:
-    bench.plane.predict_event(parcel(0))
+    bench.predict(parcel(0))
     receipts = bench.plane.add_events(
         FEED, [condition(START_US - HOUR_US, 0.25), condition(START_US - HOUR_US, 0.75, "south")]
     )
     assert [one.outcome for one in receipts] == ["accepted", "accepted"]
     assert receipts[0].event_id == f"north:{START_US - HOUR_US}"
-    bench.plane.predict_event(parcel(1))
+    bench.predict(parcel(1))
     assert (vector(bench, "p0")["congestion_now"], vector(bench, "p1")["congestion_now"]) == (None, 0.25)
-    answer = bench.plane.predict_event(parcel(2, origin="south"))
+    answer = bench.predict(parcel(2, origin="south"))
     assert vector(bench, "p2")["congestion_now"] == 0.75
     assert answer.freshness["depot_conditions"] == 3600 + 2 * 60
 
 
 def test_a_parcel_without_a_vehicle_has_an_empty_history_and_is_in_nobodys(bench: Bench) -> None:
     for number in range(2):
-        bench.plane.predict_event(parcel(number, vehicle_id=None))
+        bench.predict(parcel(number, vehicle_id=None))
     found = vector(bench, "p1")
     assert (found["vehicle_num_parcels_1d"], found["vehicle_max_distance_km_7d"]) == (0, None)
-    bench.plane.predict_event(parcel(2))
-    bench.plane.predict_event(parcel(3))
+    bench.predict(parcel(2))
+    bench.predict(parcel(3))
     assert vector(bench, "p3")["vehicle_num_parcels_1d"] == 1
 
 
 def test_where_silence_is_unknown_no_pending_verdict_is_written(bench: Bench) -> None:
     assert bench.champion is not None
-    bench.plane.predict_event(parcel(0))
+    bench.predict(parcel(0))
     state = SqliteOnlineState(bench.connection, bench.champion.release.plan)
     assert state.find_of("verdicts", "p0") == []
 
@@ -81,7 +81,7 @@ def test_the_same_event_changes_nothing_and_other_values_under_its_id_are_a_conf
     event, other = condition(START_US, 0.25), condition(START_US, 0.5)
     outcomes = [one.outcome for one in bench.plane.add_events(FEED, [event, event, other])]
     assert outcomes == ["accepted", "duplicate", "conflict"]
-    bench.plane.predict_event(parcel(1))
+    bench.predict(parcel(1))
     assert vector(bench, "p1")["congestion_now"] == 0.25
     assert bench.log.feed_events("2018-04-01", ROADS).num_rows == 1
 
@@ -100,7 +100,7 @@ def test_the_log_has_the_events_of_a_day_in_their_columns(bench: Bench) -> None:
 
 
 def test_an_event_that_came_late_is_known_after_every_decision_before_it(bench: Bench) -> None:
-    bench.plane.predict_event(parcel(9))
+    bench.predict(parcel(9))
     clock_us = START_US + 9 * MINUTE_US
     bench.plane.add_events(FEED, [condition(START_US, 0.25)])
     (created_us,) = bench.connection.execute(f"SELECT created_us FROM feed_{FEED}").fetchone()
@@ -112,7 +112,7 @@ def test_an_event_that_came_late_is_known_after_every_decision_before_it(bench: 
 
 
 def test_a_batch_is_refused_as_a_whole_at_the_event_that_cannot_be(bench: Bench) -> None:
-    bench.plane.predict_event(parcel(0, START_US + 20 * DAY_US))
+    bench.predict(parcel(0, START_US + 20 * DAY_US))
     good = condition(START_US + 20 * DAY_US, 0.5)
     for bad, kind, field in (
         (condition(START_US, 0.5), "late", "event_timestamp"),
@@ -146,7 +146,7 @@ def test_a_feed_that_nobody_declared_is_named_with_those_that_are(bench: Bench, 
 
 def test_a_replay_of_the_log_gives_another_state_the_same_events(bench: Bench, plan: FeaturePlan) -> None:
     bench.plane.add_events(FEED, [condition(START_US + n * MINUTE_US, n / 200) for n in range(150)])
-    bench.plane.predict_event(parcel(200))
+    bench.predict(parcel(200))
     other = sqlite3.connect(":memory:", isolation_level=None)
     SqliteOnlineState.create_tables(other)
     state = SqliteOnlineState(other, plan)

@@ -18,7 +18,7 @@ from serving.store.sqlite.log_tables import create_tables
 
 
 def test_the_pending_verdict_is_there_from_the_start_and_a_fraud_label_takes_its_place(bench: Bench) -> None:
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     assert bench.verdicts("t0") == [(START_US + 7 * DAY_US, False)]
     (receipt,) = bench.plane.add_labels([Label("t0", True, START_US + DAY_US)])
     assert (receipt.known, receipt.duplicate) == (True, False)
@@ -26,7 +26,7 @@ def test_the_pending_verdict_is_there_from_the_start_and_a_fraud_label_takes_its
 
 
 def test_a_fraud_label_after_maturity_is_a_further_verdict(bench: Bench) -> None:
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     bench.plane.add_labels([Label("t0", True, START_US + 9 * DAY_US)])
     assert bench.verdicts("t0") == [(START_US + 7 * DAY_US, False), (START_US + 9 * DAY_US, True)]
 
@@ -35,14 +35,14 @@ def test_a_blocked_transaction_has_no_verdict_until_it_is_investigated(
     bench: Bench, champion: Champion
 ) -> None:
     bench.champion = deciding(champion, BLOCK_ALL)
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     assert bench.verdicts("t0") == []
     bench.plane.add_labels([Label("t0", False, START_US + 3 * DAY_US)])
     assert bench.verdicts("t0") == [(START_US + 3 * DAY_US, False)]
 
 
 def test_the_same_label_again_changes_nothing(bench: Bench) -> None:
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     label = Label("t0", True, START_US + DAY_US)
     bench.plane.add_labels([label])
     (again,) = bench.plane.add_labels([label])
@@ -55,7 +55,7 @@ def test_a_label_that_comes_before_its_transaction_counts_from_the_transaction_o
     (receipt,) = bench.plane.add_labels([Label("t0", True, START_US - DAY_US)])
     assert not receipt.known
     assert bench.labels("2018-03-31")["known"].to_pylist() == [False]
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     assert bench.verdicts("t0") == [(START_US, True)]
 
 
@@ -70,17 +70,17 @@ def test_a_label_that_waits_in_the_lake_is_known_when_its_transaction_is_and_is_
     waiting.keep_waiting(
         [("t0", START_US - 9 * DAY_US, True), ("t0", START_US - 8 * DAY_US, True), ("t1", START_US, True)],
     )
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     assert bench.verdicts("t0") == [(START_US, True)]
     assert bench.log.served_days(BEFORE, "labels") == set()
     waiting.keep_waiting([])
-    bench.plane.predict_event(payment(1))
+    bench.predict(payment(1))
     assert bench.verdicts("t1") == [(START_US + MINUTE_US + 7 * DAY_US, False)]
 
 
 def test_two_labels_that_wait_contradict_each_other_and_the_later_one_counts(bench: Bench) -> None:
     bench.plane.add_labels([Label("t0", True, START_US - 2 * DAY_US), Label("t0", False, START_US - DAY_US)])
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     assert bench.verdicts("t0") == [(START_US, False)]
     bench.plane.add_labels([Label("t0", True, START_US)])
     assert bench.verdicts("t0") == [(START_US, True)], "at the very moment that the payment was learnt of"
@@ -126,7 +126,7 @@ def test_labels_in_any_order_leave_the_verdicts_of_the_one_rule(
     blocked: bool,
 ) -> None:
     bench = Bench(tmp_path_factory.mktemp("plane"), deciding(champion, BLOCK_ALL if blocked else ALLOW_ALL))
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     known: list[tuple[int, bool]] = []
     for day, is_fraud in labels:
         bench.plane.add_labels([Label("t0", is_fraud, START_US + day * DAY_US)])
@@ -137,8 +137,8 @@ def test_labels_in_any_order_leave_the_verdicts_of_the_one_rule(
 
 
 def test_a_label_that_comes_late_does_not_change_what_was_known_before(bench: Bench) -> None:
-    bench.plane.predict_event(payment(0))
-    bench.plane.predict_event(payment(1, START_US + 5 * DAY_US))
+    bench.predict(payment(0))
+    bench.predict(payment(1, START_US + 5 * DAY_US))
     late = Label("t0", True, START_US + DAY_US)
     bench.plane.add_labels([late])
     assert bench.verdicts("t0") == [(START_US + 5 * DAY_US, True)]
@@ -148,7 +148,7 @@ def test_a_label_that_comes_late_does_not_change_what_was_known_before(bench: Be
 
 
 def test_a_batch_of_contradicting_labels_that_is_sent_again_changes_nothing(bench: Bench) -> None:
-    bench.plane.predict_event(payment(0))
+    bench.predict(payment(0))
     batch = [Label("t0", True, START_US + DAY_US), Label("t0", False, START_US + 2 * DAY_US)]
     bench.plane.add_labels(batch)
     before = bench.verdicts("t0")

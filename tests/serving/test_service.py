@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from serving_kit import paid
+from serving_kit import paid, predicted
 
 from feature_repo.online.base import OnlineState
 from serving.champion_registry import Named
@@ -149,7 +149,7 @@ def test_the_housekeeping_works_between_requests_on_their_own_thread(
         async with service.running(None):
             service.follower.current = champion
             for number in range(5):
-                service.plane.predict_event(paid(number))
+                predicted(service.plane, paid(number))
                 await asyncio.sleep(0.1)
             seen.append(threading.current_thread().name)
             await asyncio.to_thread(

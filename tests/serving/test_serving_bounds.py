@@ -34,7 +34,7 @@ def wall(tmp_path: Path, champion: Champion) -> Iterator[Bench]:
 
 def refused(bench: Bench, transaction: Any, kind: str, field: str, message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
-        bench.plane.predict_event(transaction)
+        bench.predict(transaction)
     assert (caught.value.kind, caught.value.field) == (kind, ("transaction", field))
 
 
@@ -44,16 +44,16 @@ def arrivals(bench: Bench) -> list[int]:
 
 def test_on_the_wall_clock_an_event_of_tomorrow_is_refused(wall: Bench) -> None:
     wall.now_us = START_US + MINUTE_US
-    wall.plane.predict_event(paid(0))
+    wall.predict(paid(0))
     refused(wall, paid(1, START_US + DAY_US), "future", "event_timestamp", "ahead of the service's clock")
     row = wall.decisions("2018-04-01").to_pylist()[0]
     assert (row["created_timestamp"] - row["event_timestamp"]).total_seconds() == 60
 
 
 def test_a_payment_of_a_till_whose_clock_is_ahead_is_never_known_before_it_happened(wall: Bench) -> None:
-    wall.plane.predict_event(paid(0, START_US + 3 * MINUTE_US))
+    wall.predict(paid(0, START_US + 3 * MINUTE_US))
     wall.now_us += MINUTE_US
-    wall.plane.predict_event(paid(1, START_US))
+    wall.predict(paid(1, START_US))
     assert arrivals(wall) == [START_US + 3 * MINUTE_US, START_US + MINUTE_US]
     events = wall.connection.execute("SELECT event_us, created_us FROM online_transactions").fetchall()
     assert all(event_us <= created_us for event_us, created_us in events)
@@ -69,15 +69,15 @@ def test_an_amount_that_ingest_would_quarantine_is_refused_at_the_field(bench: B
         f"^{amount:.15g} is (above 1000000, the highest|not from 0 to 1000000)",
     )
     for number, good in enumerate((0.0, 1_000_000.0)):
-        assert bench.plane.predict_event(paid(number, amount=good)).repeated is False
+        assert bench.predict(paid(number, amount=good)).repeated is False
 
 
 def test_a_release_says_itself_what_an_amount_may_be_and_an_answer_once_given_stays(
     bench: Bench, champion: Champion
 ) -> None:
-    given = bench.plane.predict_event(paid(0, amount=100.0))
+    given = bench.predict(paid(0, amount=100.0))
     bench.champion = bounded(champion, max_amount=50.5)
-    assert bench.plane.predict_event(paid(1, amount=50.5)).repeated is False
+    assert bench.predict(paid(1, amount=50.5)).repeated is False
     refused(
         bench,
         paid(2, amount=50.51),
@@ -85,11 +85,11 @@ def test_a_release_says_itself_what_an_amount_may_be_and_an_answer_once_given_st
         "amount",
         r"50\.51 is above 50\.5, the highest believable amount \(\[bounds\] max_amount\)",
     )
-    assert bench.plane.predict_event(paid(0, amount=100.0)) == replace(given, repeated=True)
+    assert bench.predict(paid(0, amount=100.0)) == replace(given, repeated=True)
 
 
 def test_on_event_time_one_event_of_the_far_future_does_not_turn_the_clock(bench: Bench) -> None:
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     limit, label_limit = START_US + 7 * DAY_US, START_US + 30 * DAY_US
     refused(
         bench,
@@ -105,8 +105,8 @@ def test_on_event_time_one_event_of_the_far_future_does_not_turn_the_clock(bench
         bench.plane.add_labels([Label("t0", True, START_US), Label("t0", False, label_limit + 1)])
     assert (caught.value.kind, caught.value.field) == ("future", ("labels", 1, "label_timestamp"))
     assert bench.verdicts("t0") == [(START_US + 7 * DAY_US, False)]
-    bench.plane.predict_event(paid(2, START_US + MINUTE_US))
-    bench.plane.predict_event(paid(3, limit))
+    bench.predict(paid(2, START_US + MINUTE_US))
+    bench.predict(paid(3, limit))
     assert arrivals(bench) == [START_US, START_US + MINUTE_US, limit]
 
 
@@ -114,7 +114,7 @@ def test_before_its_first_event_the_clock_may_go_anywhere_and_the_bound_is_a_set
     tmp_path: Path, champion: Champion
 ) -> None:
     bench = Bench(tmp_path, bounded(champion, ahead_days=1))
-    bench.plane.predict_event(paid(0, START_US + 5_000 * DAY_US))
+    bench.predict(paid(0, START_US + 5_000 * DAY_US))
     refused(bench, paid(1, START_US + 5_002 * DAY_US), "future", "event_timestamp", "more than 1 days")
     bench.plane.close()
 

@@ -21,7 +21,7 @@ from serving.contract.before_subjects import BEFORE
 from serving.contract.bounds import Bounds
 from serving.deciding.admission import Moment, check_event, learnt_us
 from serving.home_check import check_home
-from serving.messages import BadInput, Label
+from serving.messages import BadInput, Label, ReadyVector
 from serving.releases import Champion
 from serving.settings import BadSetting, ServingSettings
 from serving.store.base import Position
@@ -48,7 +48,7 @@ def write_day(home: Path, number: int, rows: int) -> None:
 
 def too_late(bench: Bench, at_us: int) -> bool:
     try:
-        bench.plane.predict_event(replace(paid(0), id=f"at {at_us}", event_us=at_us))
+        bench.predict(replace(paid(0), id=f"at {at_us}", event_us=at_us))
     except BadInput as error:
         return error.kind == "late"
     return False
@@ -56,7 +56,7 @@ def too_late(bench: Bench, at_us: int) -> bool:
 
 def refused_as_future(bench: Bench, at_us: int) -> None:
     with pytest.raises(BadInput, match="ahead of the service's clock") as caught:
-        bench.plane.predict_event(paid(900, at_us))
+        bench.predict(paid(900, at_us))
     assert caught.value.kind == "future"
 
 
@@ -104,7 +104,7 @@ def test_no_payment_that_is_accepted_makes_those_too_late_that_were_in_time(
     historical: Path, champion: Champion, ahead_days: int
 ) -> None:
     bench = Bench(historical, bounded(champion, ahead_days=ahead_days))
-    bench.plane.predict_event(paid(0, END_US + ahead_days * DAY_US))
+    bench.predict(paid(0, END_US + ahead_days * DAY_US))
     assert not too_late(bench, END_US)
     bench.plane.close()
 
@@ -113,10 +113,10 @@ def test_a_payment_that_was_known_late_does_not_let_the_next_one_turn_the_clock_
     historical: Path, champion: Champion
 ) -> None:
     bench = Bench(historical, champion)
-    bench.plane.predict_event(replace(paid(0, END_US), created_us=END_US + 7 * DAY_US))
+    bench.predict(replace(paid(0, END_US), created_us=END_US + 7 * DAY_US))
     refused_as_future(bench, END_US + 14 * DAY_US)
     with pytest.raises(BadInput, match="more than 7 days ahead"):
-        bench.plane.predict_event(replace(paid(1, END_US), created_us=END_US + 14 * DAY_US))
+        bench.predict(replace(paid(1, END_US), created_us=END_US + 14 * DAY_US))
     assert not too_late(bench, END_US)
     bench.plane.close()
 
@@ -126,12 +126,12 @@ def test_neither_a_created_timestamp_nor_a_label_nor_a_vector_turns_the_clock_fu
 ) -> None:
     bench = Bench(historical, champion)
     with pytest.raises(BadInput, match="more than 7 days ahead"):
-        bench.plane.predict_event(replace(paid(0, END_US), created_us=TODAY_US))
+        bench.predict(replace(paid(0, END_US), created_us=TODAY_US))
     with pytest.raises(BadInput, match="more than 30 days ahead"):
         bench.plane.add_labels([Label("t0", True, TODAY_US)])
     bench.plane.add_labels([Label("t0", True, END_US + 29 * DAY_US)])
-    bench.plane.predict_features(dict.fromkeys(champion.release.features, 1.0), "v")
-    bench.plane.predict_event(paid(1, END_US + MINUTE_US))
+    bench.predict(ReadyVector(dict.fromkeys(champion.release.features, 1.0), "v"))
+    bench.predict(paid(1, END_US + MINUTE_US))
     arrived = bench.connection.execute("SELECT created_us FROM decisions ORDER BY seq").fetchall()
     assert arrived == [(END_US,), (END_US + MINUTE_US,)]
     bench.plane.close()
@@ -139,7 +139,7 @@ def test_neither_a_created_timestamp_nor_a_label_nor_a_vector_turns_the_clock_fu
 
 def test_before_any_payment_a_label_turns_no_clock(bench: Bench) -> None:
     bench.plane.add_labels([Label("t0", True, TODAY_US)])
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     assert bench.connection.execute("SELECT clock_us, newest_us FROM sequence").fetchone() == (
         START_US,
         START_US,
@@ -152,14 +152,14 @@ def test_on_the_wall_clock_lateness_goes_by_the_machine_and_not_by_what_others_s
     bench = Bench(tmp_path, champion, "wall")
     bench.now_us = TODAY_US
     assert too_late(bench, START_US)
-    bench.plane.predict_event(paid(1, TODAY_US))
+    bench.predict(paid(1, TODAY_US))
     with pytest.raises(
         BadInput,
         match=(
             r"^2018-04-01 00:00:00\+00:00 is more than 7 days before now, .*--clock event replays past days"
         ),
     ):
-        bench.plane.predict_event(paid(2, START_US))
+        bench.predict(paid(2, START_US))
     bench.plane.close()
 
 
@@ -238,7 +238,7 @@ def test_a_service_that_was_in_use_yesterday_starts_although_the_lake_is_behind(
         bench.now_us = TODAY_US + number
         with pytest.raises(BadSetting):
             check_home(bench.settings, TODAY_US + DAY_US)
-        bench.plane.predict_event(paid(number, TODAY_US + number))
+        bench.predict(paid(number, TODAY_US + number))
     check_home(bench.settings, TODAY_US + DAY_US)
     bench.plane.close()
 
@@ -253,7 +253,7 @@ def blocked(home: Path, champion: Champion, payments: int) -> None:
     bench = Bench(home, champion)
     bench.turn(TODAY_US)
     for number in range(payments):
-        bench.plane.predict_event(paid(100 + number, TODAY_US + number))
+        bench.predict(paid(100 + number, TODAY_US + number))
     bench.plane.close()
 
 

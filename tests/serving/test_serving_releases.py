@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from serving_kit import ROOT, START_US, paid, tiny_release
+from serving_kit import ROOT, START_US, paid, predicted, tiny_release
 from shelf_kit import Shelf
 
 from feature_repo.engine.plan import FeaturePlan
@@ -113,7 +113,7 @@ def test_a_hundred_reloads_under_load_mix_no_generation_in_an_answer_or_in_the_l
         for number in range(1_000_000):
             if stop.is_set():
                 return
-            answers.append(plane.predict_event(paid(number)))
+            answers.append(predicted(plane, paid(number)))
 
     thread = threading.Thread(target=load)
     thread.start()

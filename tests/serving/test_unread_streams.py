@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from parcel_kit import PARCELS, condition, parcel, parcels_plan, parcels_release
-from serving_kit import MINUTE_US, START_US, Bench
+from serving_kit import MINUTE_US, START_US, Bench, predicted
 
 from feature_repo.engine.plan import FeaturePlan, ViewPlan
 from serving.contract.scorers.lightgbm import Scorer
@@ -37,14 +37,14 @@ def test_events_labels_feeds_and_a_rebuild_pass_by_the_streams_that_no_view_read
     release = replace(parcels_release(plan), subject=subject)
     bench = Bench(tmp_path, Champion("1", "d" * 64, release, Scorer(release.model_text, release.calibrator)))
     with closing(bench.plane) as plane:
-        plane.predict_event(parcel(0))
+        predicted(plane, parcel(0))
         (known, unknown) = plane.add_labels(
             [Label("p0", True, START_US + MINUTE_US), Label("p9", True, START_US + MINUTE_US)]
         )
         assert (known.known, unknown.known) == (True, False)
         (receipt,) = plane.add_events("road_conditions", [condition(START_US, 0.5)])
         assert receipt.outcome == "accepted"
-        plane.predict_event(parcel(5))
+        predicted(plane, parcel(5))
         found = bench.connection.execute("SELECT features FROM decisions ORDER BY seq DESC").fetchone()
         read = {
             "parcels": {"vehicle_num_parcels_1d": 1},

@@ -215,7 +215,7 @@ class PackedView:
     ) -> tuple[Row | None, int, Sequence[Row]]:
         """The pack of a key, the moment at which it ends, and the events from there on, newest first.
 
-        A key without a pack has the events of the longest window instead, or one more than `FEW` of them.
+        A key without a pack has the events of the longest window instead, or at least one more than `FEW`.
         Where the pack is newer than the question, its events are left out.
         """
         if self.memory.holds:

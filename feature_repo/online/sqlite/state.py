@@ -21,7 +21,7 @@ from feature_repo.online.sqlite import generations
 from feature_repo.online.sqlite.generations import Generation, Standing
 from feature_repo.online.sqlite.memory import Memory
 from feature_repo.online.sqlite.queries import StreamTable
-from feature_repo.online.sqlite.transactions import roll_back
+from feature_repo.online.sqlite.transactions import transaction
 from feature_repo.online.sqlite.versions import HistoryVersions
 
 QUARANTINED = 5_000  # Rows that are kept. The oldest rows are deleted.
@@ -59,15 +59,13 @@ class SqliteOnlineState(OnlineState):
         alone. The connection begins no transactions (`isolation_level=None`), and none is open.
         `sqlite3.OperationalError` where the write lock is not free within the busy timeout.
         """
-        self.connection.execute("BEGIN IMMEDIATE")
         try:
-            if not self._memory.begin():
-                self.follow()
-            yield
-            self.connection.execute("COMMIT")
+            with transaction(self.connection):
+                if not self._memory.begin():
+                    self.follow()
+                yield
         except BaseException:
             self._memory.undo()
-            roll_back(self.connection)
             raise
         finally:
             self._memory.end()

@@ -1,10 +1,11 @@
 """The versions of histories: a counter for each key, which every change raises in its own commit.
 
-The counters are no part of a generation, so a rebuild neither reads nor changes them. A switch begins an
-epoch: the moment of the switch in microseconds, below which no version lies afterwards. The new state holds
-everything that was committed before the switch, from this file and from a file that was lost. All of it then
-has a smaller version than what a question reads. A new file begins with an epoch too. Versions would come
-twice only if a key changed more than a million times a second.
+The counters are no part of a generation, so a rebuild does not fill them. A switch begins an epoch: the
+moment of the switch in microseconds, below which no version lies afterwards. So the counters of before are
+forgotten. The new state holds everything that was committed before the switch, from this file and from a file
+that was lost. All of it then has a smaller version than what a question reads. A new file begins with an
+epoch too. Versions would come twice only if a key changed more than a million times a second, or if the
+machine's clock went back before a new file was made.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
@@ -13,21 +12,19 @@ from itertools import accumulate, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving_kit import DAY_US, MINUTE_US, REVIEW_ALL, START_US, Bench, count_from_zero, deciding, paid
+from row_kit import Drawn, Outcome, Row, drawn_rows, left, rows_of, told
+from serving_kit import REVIEW_ALL, START_US, Bench, count_from_zero, deciding, paid
 from starlette.requests import ClientDisconnect
 
 from serving.contract.events import EventRecord, Labels
 from serving.contract.records import Answer
 from serving.data_plane import DataPlane
-from serving.messages import BadInput, Conflict, ReadyVector, ScoredEvent
+from serving.messages import BadInput, Conflict, ReadyVector
 from serving.protocols.grouping import MOST_ROWS, Grouping
 from serving.releases import Champion
 from serving.store.base import StoreBusy, StoreError
 
-Row = ScoredEvent | ReadyVector
-Outcome = Answer | BaseException
 PATIENCE_S = 30.0  # The deadline where the deadline is not the subject.
-TABLES = ("decisions", "sequence", "online_transactions", "online_verdicts")
 
 
 async def here() -> bool:
@@ -51,14 +48,6 @@ def decided(
         return await asyncio.gather(*asked, return_exceptions=True)
 
     return asyncio.run(at_once())
-
-
-def told(outcomes: list[Outcome]) -> list[object]:
-    return [(type(one), str(one)) if isinstance(one, BaseException) else one for one in outcomes]
-
-
-def left(bench: Bench) -> list[object]:
-    return [bench.connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in TABLES]
 
 
 def failing_at(
@@ -86,7 +75,7 @@ def commits(bench: Bench, work: Callable[[], object]) -> int:
 
 @pytest.fixture
 def grouping(bench: Bench) -> Grouping:
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     return Grouping(bench.plane, PATIENCE_S)
 
 
@@ -98,33 +87,21 @@ def holder(bench: Bench) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-events = st.builds(
-    paid,
-    number=st.integers(0, 5),
-    at_us=st.sampled_from([START_US, START_US + MINUTE_US, START_US + 20 * DAY_US, START_US - 20 * DAY_US]),
-    customer=st.sampled_from(["c", "d"]),
-    amount=st.sampled_from([10.0, 20.0, -1.0, math.nan]),
-)
-ready = st.tuples(st.sampled_from(["whole", "another", "empty"]), st.sampled_from(["v1", "v2", "t1"]))
-
-
 @settings(max_examples=30, deadline=None)
 @given(
-    drawn=st.lists(events | ready, min_size=1, max_size=10),
+    drawn=drawn_rows(10),
     cuts=st.lists(st.integers(1, 5), max_size=6),
     fault=st.none() | st.integers(0, 5),
 )
 def test_any_split_into_groups_answers_and_leaves_what_one_at_a_time_does(
     champion: Champion,
     tmp_path_factory: pytest.TempPathFactory,
-    drawn: list[ScoredEvent | tuple[str, str]],
+    drawn: list[Drawn],
     cuts: list[int],
     fault: int | None,
 ) -> None:
     champion = deciding(champion, REVIEW_ALL)
-    full = dict.fromkeys(champion.release.features, 1.0)
-    vectors: dict[str, dict[str, float]] = {"whole": full, "another": {**full, "is_night": 0.0}, "empty": {}}
-    rows = [row if isinstance(row, ScoredEvent) else ReadyVector(vectors[row[0]], row[1]) for row in drawn]
+    rows = rows_of(champion, drawn)
     grouped, single = (Bench(tmp_path_factory.mktemp("plane"), champion) for _ in range(2))
     for bench in (grouped, single):
         count_from_zero(bench.settings.database)
@@ -264,7 +241,7 @@ def test_a_request_waits_for_the_store_no_longer_than_its_own_deadline(
         return await second
 
     holder.execute("ROLLBACK")
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     holder.execute("BEGIN IMMEDIATE")
     assert isinstance(asyncio.run(asked()), Answer)
     assert bench.connection.execute("SELECT count(*) FROM decisions").fetchone() == (2,)
@@ -272,7 +249,7 @@ def test_a_request_waits_for_the_store_no_longer_than_its_own_deadline(
 
 def test_a_group_is_of_one_generation(bench: Bench, champion: Champion) -> None:
     champions = (replace(champion, version=str(number)) for number in range(1, 100))
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     plane = DataPlane(bench.settings, bench.store, lambda: next(champions), lambda: START_US)
     answers = decided(Grouping(plane, PATIENCE_S), [paid(number) for number in range(1, MOST_ROWS)])
     assert len({one.model_version for one in answers if isinstance(one, Answer)}) == 1

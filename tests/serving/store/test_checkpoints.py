@@ -56,7 +56,7 @@ def test_the_wal_stays_below_its_bound_while_payments_go_on_and_event_time_moves
     begun: list[bool] = []
     largest = forgotten = 0
     for number in range(600):
-        bench.plane.predict_event(paid(number, START_US + number * DAY_US // 4, f"c{number % 7}"))
+        bench.predict(paid(number, START_US + number * DAY_US // 4, f"c{number % 7}"))
         forgotten += bench.store.forget_some("transactions", lateness_us)
         if number % 5 == 0:
             largest = max(largest, beside.tidy(begin_again))
@@ -70,7 +70,7 @@ def test_the_wal_stays_below_its_bound_while_payments_go_on_and_event_time_moves
 def test_a_payment_moves_no_pages(bench: Bench, beside: SqliteServingStore) -> None:
     size = bench.settings.database.stat().st_size
     for number in range(150):
-        bench.plane.predict_event(paid(number))
+        bench.predict(paid(number))
     assert pages(bench) > 1_000, "more than SQLite's own bound"
     assert bench.settings.database.stat().st_size == size
     beside.tidy(lambda: False)
@@ -86,12 +86,12 @@ def test_where_a_reader_keeps_old_pages_the_wal_begins_again_when_the_reader_has
         tried.append(bench.store.begin_again())
         return tried[-1]
 
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     with closing(sqlite3.connect(bench.settings.database)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM decisions").fetchone()
         for number in range(1, 60):
-            bench.plane.predict_event(paid(number))
+            bench.predict(paid(number))
         grown = pages(bench)
         assert grown > BEGIN_AGAIN
         beside.tidy(begin_again)
@@ -110,11 +110,11 @@ def test_the_first_commit_into_the_wal_that_begins_again_is_not_a_payments(
     bench: Bench, beside: SqliteServingStore
 ) -> None:
     """It waits for the disk."""
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     beside.tidy(bench.store.begin_again)
     salts = wal(bench).read_bytes()[16:24]
     assert pages(bench) == 1
-    bench.plane.predict_event(paid(1))
+    bench.predict(paid(1))
     assert wal(bench).read_bytes()[16:24] == salts
     assert pages(bench) > 1
 
@@ -122,7 +122,7 @@ def test_the_first_commit_into_the_wal_that_begins_again_is_not_a_payments(
 def test_a_wal_that_has_grown_is_cut(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "WAL_BYTES", 100 * PAGE)
     for number in range(60):
-        bench.plane.predict_event(paid(number))
+        bench.predict(paid(number))
     assert wal(bench).stat().st_size > 200 * PAGE
     with closing(serving_store(bench.settings.database)) as store:
         assert store.begin_again()

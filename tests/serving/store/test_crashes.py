@@ -75,7 +75,7 @@ def do(bench: Bench, step: Step) -> Told:
         bench.plane.add_labels([Label(one, True, START_US + 30 * DAY_US) for one in step.labels])
         return []
     if step.alone:
-        answers: list[object] = [bench.plane.predict_event(step.rows[0])]
+        answers: list[object] = [bench.predict(step.rows[0])]
     else:
         answers = list(bench.plane.predict_many(step.rows))
     assert all(isinstance(one, Answer) for one in answers), answers
@@ -272,7 +272,7 @@ def check(
     told = do(bench, todo[number])
     assert told == do(bench, todo[number]), "sent again, answered the same"
     if number and todo[number - 1].rows:
-        again = bench.plane.predict_event(todo[number - 1].rows[-1])
+        again = bench.predict(todo[number - 1].rows[-1])
         assert (again.repeated, again.score) == (True, logged[again.prediction_id][1])
     state, ids_there = bench.store.state, {one for step in todo[: number + 1] for one in step.ids}
     assert set(state.ids("transactions", 0, 2**62)) == ids_there

@@ -32,7 +32,7 @@ def test_killed_at_any_moment_of_the_housekeeping_every_answered_decision_is_the
     answered: dict[str, float] = {}
     bench, first = Bench(tmp_path, champion), 399
     for number in range(first + 1):  # Enough that old events are forgotten from the first kill on.
-        answered[f"t{number}"] = bench.plane.predict_event(paid(number, START_US + number * STEP_US)).score
+        answered[f"t{number}"] = bench.predict(paid(number, START_US + number * STEP_US)).score
     bench.plane.close()
     forgotten = 0
     for kill in range(KILLS):
@@ -54,7 +54,7 @@ def killed_after(home: Path, champion: Champion, first: int, seconds: float) -> 
             bench = Bench(home, champion)
             bench.upkeep().start()
             for number in range(first, first + 100_000):
-                answer = bench.plane.predict_event(paid(number, START_US + number * STEP_US))
+                answer = bench.predict(paid(number, START_US + number * STEP_US))
                 os.write(told, json.dumps([answer.prediction_id, answer.score]).encode() + b"\n")
         finally:
             os._exit(1)

@@ -101,7 +101,7 @@ def test_decisions_alarms_and_failures_of_a_version_are_counted_and_nothing_that
 
 def test_several_workers_add_to_the_same_counts(bench: Bench) -> None:
     other, counts = SqliteServingStore(bench.settings.database), VersionCounts()
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     counts.scored("1", True, 0.0)
     bench.plane.counts.write(now(bench))
     counts.write(partial(other.add_measured, NOW_US))
@@ -128,7 +128,7 @@ def test_the_time_that_a_score_takes_falls_between_two_limits(bench: Bench) -> N
 
 
 def test_counts_that_cannot_be_written_are_kept_for_the_next_time(bench: Bench) -> None:
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     other = SqliteServingStore(bench.settings.database)
     with other.one_commit(), pytest.raises(StoreBusy):
         bench.plane.counts.write(now(bench))
@@ -187,7 +187,7 @@ def test_what_is_older_than_it_is_kept_for_is_forgotten_an_hour_at_a_time(bench:
 def test_a_file_of_the_version_before_gets_the_counts_and_none_has_none(
     bench: Bench, champion: Champion, tmp_path: Path
 ) -> None:
-    bench.plane.predict_event(paid(0))
+    bench.predict(paid(0))
     bench.connection.execute("DROP TABLE measured")
     bench.connection.execute("PRAGMA user_version = 2")
     nothing = serving_log(tmp_path / "nowhere" / "serving.db").measured("1", 0)

@@ -54,7 +54,7 @@ def test_housekeeping_that_dies_is_told_and_started_again(
             raise RuntimeError("out of descriptors")
         return serving_store(bench.settings.database, patient=True)
 
-    bench.plane.predict_event(paid(1))
+    bench.predict(paid(1))
     upkeep = keeping(bench, opened, lambda: deaths.append("died"))
     with caplog.at_level(logging.ERROR), at_work(upkeep):
         until(lambda: len(troubles) == 3 and upkeep.trouble == "")
@@ -74,7 +74,7 @@ def test_keys_are_packed_beside_the_requests_and_not_in_them(bench: Bench) -> No
             return found
 
     for number in range(30):
-        bench.plane.predict_event(paid(number))
+        bench.predict(paid(number))
     assert packs() == 0
     with at_work(bench.upkeep()):
         until(packs)
@@ -127,7 +127,7 @@ def test_the_journal_that_a_reader_keeps_from_beginning_again_is_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LARGE_JOURNAL_BYTES", 0)
-    bench.plane.predict_event(paid(1))
+    bench.predict(paid(1))
     upkeep = bench.upkeep()
     with at_work(upkeep):
         until(lambda: "the store's journal grows" in upkeep.trouble)

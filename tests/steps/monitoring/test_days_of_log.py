@@ -49,7 +49,7 @@ def handed_over(bench: Bench, number: int, ahead_us: int = 0, **values: object) 
     """A parcel is decided on a minute after the one before; its sender's clock may be ahead."""
     bench.now_us = START_US + number * MINUTE_US
     sent = parcel(number, bench.now_us + ahead_us, destination="south", **values)
-    bench.plane.predict_event(sent)
+    bench.predict(sent)
     return sent
 
 

@@ -29,7 +29,7 @@ from mlops_assets.steps.monitoring.replayed_decision import (
     Replayed,
 )
 from mlops_assets.use_cases.fraud.case import FRAUD
-from serving.messages import Label
+from serving.messages import Label, ReadyVector
 from serving.releases import Champion
 from serving.store.opening import serving_log
 
@@ -80,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Home:
     champion = Champion("2", version.tags["bundle_digest"], *registry.scored_release(version))
     bench = Bench(home.settings.home, champion)
     _serve(bench)
-    bench.plane.predict_features(dict.fromkeys(champion.release.features, 100.0), "ready")
+    bench.predict(ReadyVector(dict.fromkeys(champion.release.features, 100.0), "ready"))
     bench.plane.close()
     return home
 
@@ -93,7 +93,7 @@ def _serve(bench: Bench) -> None:
         at_us += chance.choice([0] * 8 + [-200 * MINUTE_US, 15 * MINUTE_US])
         keys = f"C{chance.randrange(20, 40):06d}", f"M{chance.randrange(60):06d}"
         amount = 900.0 if number % 50 == 0 else round(chance.lognormvariate(3, 1.5), 2)
-        bench.plane.predict_event(transaction(f"d{number}", at_us, *keys, amount))
+        bench.predict(transaction(f"d{number}", at_us, *keys, amount))
         if number % 10 == 9:
             about = f"d{chance.randrange(number)}"
             bench.plane.add_labels([Label(about, chance.random() < 0.7, START_US + number * 10 * MINUTE_US)])
