@@ -18,6 +18,7 @@ from serving.contract.bounds import Bounds
 from serving.contract.records import Answer
 from serving.contract.subject import Event, Number, Subject, Text
 from serving.deciding.admission import Moment, check_feed_event, check_labels
+from serving.deciding.open_decisions import OpenDecision, RowFailed
 from serving.deciding.recording import Recorder
 from serving.messages import (
     FeedEvent,
@@ -84,9 +85,11 @@ class DataPlane:
             recorder = Recorder(self._store, subject, VersionCounts())
             for _ in range(WARM_UPS):
                 with suppress(_Undone), self._store.one_commit():
+                    recorder.begin(champion)
                     at = self._moment()
                     with suppress(PlaneError):
-                        recorder.decide_event(champion, _example(subject.event, bounds, at), at)
+                        recorder.decide_event(0, _example(subject.event, bounds, at), at)
+                        recorder.end()
                     raise _Undone
 
     def between_requests(self, work: Callable[[ServingStore], Result]) -> Result:
@@ -106,19 +109,23 @@ class DataPlane:
         `NoModel` and `StoreError` for all rows, and leaves nothing then.
         """
         failed: dict[int, Exception] = {}
+        ids = [one for one in map(_id_of, rows) if one is not None]
         while True:
             try:
-                with self._one_commit() as (recorder, champion):
-                    return [
-                        failed[number] if number in failed else self._outcome(recorder, champion, number, row)
+                with self._one_commit(ids) as (recorder, _):
+                    outcomes = [
+                        failed[number] if number in failed else self._outcome(recorder, number, row)
                         for number, row in enumerate(rows)
                     ]
-            except _HalfWritten as half:
-                failed[half.number] = half.error
+                    recorder.end()
+            except RowFailed as row:
+                failed[row.number] = row.error
+                continue
+            return [_answered(one) for one in outcomes]
 
     def _outcome(
-        self, recorder: Recorder, champion: Champion | None, number: int, row: ScoredEvent | ReadyVector
-    ) -> Answer | Exception:
+        self, recorder: Recorder, number: int, row: ScoredEvent | ReadyVector
+    ) -> Answer | OpenDecision | Exception:
         """The outcome of a row within a commit. What can be refused is refused before the row writes.
 
         A fault after that is rare. So it undoes the commit, which begins again without the row. A savepoint
@@ -127,13 +134,13 @@ class DataPlane:
         before = self._store.changes
         try:
             if isinstance(row, ReadyVector):
-                return recorder.decide_vector(champion, row, self._moment())
-            return recorder.decide_event(champion, row, self._moment())
+                return recorder.decide_vector(number, row, self._moment())
+            return recorder.decide_event(number, row, self._moment())
         except Exception as error:
-            if isinstance(error, StoreError) or self._store.owns(error):
+            if isinstance(error, (StoreError, RowFailed)) or self._store.owns(error):
                 raise
             if self._store.changes != before:
-                raise _HalfWritten(number, error) from error
+                raise RowFailed(number, error) from error
             return error
 
     def check_labels(self, labels: Sequence[Label]) -> None:
@@ -191,16 +198,16 @@ class DataPlane:
         return Moment(self._settings.clock, position, clock_us, newest_us, self._wall_us())
 
     @contextmanager
-    def _one_commit(self) -> Iterator[tuple[Recorder, Champion | None]]:
-        """All or nothing, under one champion from beginning to end."""
+    def _one_commit(self, ids: Sequence[str] = ()) -> Iterator[tuple[Recorder, Champion | None]]:
+        """All or nothing, under one champion from beginning to end. `ids` are those that are asked for."""
         with self._lock:
             champion = self._champion()
             if champion is not None and champion.release.plan is not self._plan:
                 self._take(champion)
             if self._recorder is None:
                 raise NoModel("no model is loaded yet")
-            self._recorder.begin()
             with self._store.one_commit():
+                self._recorder.begin(champion, ids)
                 yield self._recorder, champion
             self._recorder.count()
 
@@ -227,12 +234,15 @@ class _Undone(Exception):
     """Undoes a commit."""
 
 
-class _HalfWritten(_Undone):
-    """Undoes a commit in which the row of this number failed after it had written."""
+def _answered(outcome: Answer | OpenDecision | Exception) -> Answer | Exception:
+    if isinstance(outcome, OpenDecision):
+        assert outcome.answer is not None
+        return outcome.answer
+    return outcome
 
-    def __init__(self, number: int, error: Exception) -> None:
-        super().__init__()
-        self.number, self.error = number, error
+
+def _id_of(row: ScoredEvent | ReadyVector) -> str | None:
+    return row.prediction_id if isinstance(row, ReadyVector) else row.id
 
 
 def _example(event: Event, bounds: Bounds, at: Moment) -> ScoredEvent:

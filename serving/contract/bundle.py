@@ -17,7 +17,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,9 +207,9 @@ def check_release(directory: Path, timeout_s: float = 60.0) -> None:
         )
 
 
-def as_row(vector: Sequence[float | None]) -> list[float]:
+def as_row(vector: Iterable[float | None]) -> list[float]:
     """A vector as the model takes it, with NaN for null."""
-    return [math.nan if value is None else float(value) for value in vector]
+    return [math.nan if value is None else value for value in vector]
 
 
 def _check_consistent(release: Release, place: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from serving.contract.bundle import Release
+from serving.contract.bundle import Release, as_row
 from serving.contract.policy import Decision, decide
 from serving.contract.records import Reason
 from serving.contract.scorers.base import Scorer
@@ -30,16 +29,18 @@ def outcome_of(release: Release, scorer: Scorer, vector: Vector) -> Outcome:
 
     `ValueError` for a vector of another width, and for a score that is not a number.
     """
-    row = [math.nan if value is None else value for value in vector.values()]
-    score = scorer.score_one(row)
+    score = scorer.score_one(as_row(vector.values()))
     decision = decide(score, release.policy, release.subject.decisions)
     passes = decision == release.subject.decisions.passes
-    return Outcome(score, decision, () if passes else _reasons(scorer, vector, row))
+    return Outcome(score, decision, () if passes else reasons_of(scorer, [vector])[0])
 
 
-def _reasons(scorer: Scorer, vector: Vector, row: Sequence[float]) -> tuple[Reason, ...]:
-    """The features that pushed the score up most, the strongest first; at most `REASONS`."""
-    contributions = scorer.contributions(row)
+def reasons_of(scorer: Scorer, vectors: Sequence[Vector]) -> list[tuple[Reason, ...]]:
+    """For each vector, the features that pushed the score up most, the strongest first; at most `REASONS`."""
+    return [_strongest(scorer.contributions(as_row(vector.values())), vector) for vector in vectors]
+
+
+def _strongest(contributions: Sequence[float], vector: Vector) -> tuple[Reason, ...]:
     ranked = sorted(zip(contributions, vector.items(), strict=True), key=lambda pair: -pair[0])
     return tuple(
         Reason(name, value, round(contribution, DIGITS))

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 
 from feature_repo.engine.columns import BadEvent
+from feature_repo.online.base import Keys
+from serving.contract.bundle import as_row
 from serving.contract.events import EventRecord, EventRules
-from serving.contract.outcome import Vector, outcome_of
+from serving.contract.policy import decide
 from serving.contract.records import Answer
 from serving.contract.subject import Feed, Subject
 from serving.deciding.admission import Moment, check_event, learnt_us
+from serving.deciding.open_decisions import OpenDecision, OpenDecisions
 from serving.deciding.scoring import (
     EventInputs,
     freshness_of,
     in_order,
-    is_degraded,
     payload_digest,
 )
 from serving.messages import (
@@ -36,85 +38,90 @@ from serving.messages import (
     UnknownStream,
 )
 from serving.releases import Champion
-from serving.store.base import DecisionRow, FeedEventRow, LabelRow, Position, ServingStore
+from serving.store.base import FeedEventRow, LabelRow, Position, ServingStore
 from serving.store.version_counts import VersionCounts
 
 
 class Recorder:
-    """Decides and records by the subject of one use case. The caller opens the commit."""
+    """Decides and records by the subject of one use case. The caller opens the commit.
+
+    A commit begins with `begin` and ends with `end`. `count` follows where it was not undone.
+    """
 
     def __init__(self, store: ServingStore, subject: Subject, counts: VersionCounts) -> None:
         self.subject = subject
         self._store, self._counts, self._event = store, counts, subject.event
         self._rules, self._inputs = EventRules(subject), EventInputs(subject.event)
         self._feeds = {feed.name: feed for feed in subject.feeds}
-        self._scored: list[tuple[str, bool, float]] = []  # In the open commit.
+        self._open = OpenDecisions(store, counts)
+        self._champion: Champion | None = None
+        self._known: frozenset[str] = frozenset()
 
-    def begin(self) -> None:
-        """At the beginning of a commit. What the one before left uncounted was undone."""
-        self._scored.clear()
+    def begin(self, champion: Champion | None, ids: Sequence[str] = ()) -> None:
+        """At the beginning of a commit, which serves one champion. `ids` are those that will be asked for."""
+        self._champion = champion
+        self._open.begin()
+        self._known = self._store.known(ids) if ids else frozenset()
+
+    def end(self) -> None:
+        """At the end of a commit: put its decisions on record. `RowFailed` where one cannot be."""
+        if self._champion is not None:
+            self._open.record(self._champion)
 
     def count(self) -> None:
-        """After a commit: count its decisions for their versions."""
-        for version, alarm, seconds in self._scored:
-            self._counts.scored(version, alarm, seconds)
+        """After a commit: count its decisions for their version."""
+        if self._champion is not None:
+            self._open.count(self._champion)
 
-    def decide_event(self, champion: Champion | None, scored: ScoredEvent, at: Moment) -> Answer:
+    def decide_event(self, number: int, scored: ScoredEvent, at: Moment) -> Answer | OpenDecision:
         """Score an event against its history, and add it to that history.
 
+        Returns the stored answer to a known id. `number` is the number of the event's row in the commit.
         Raises `NoModel`, `Conflict`, or `BadInput` for a time or a value that cannot be used.
         """
         noun, values = self._event.noun, self._inputs.logged(scored)
         digest = payload_digest(noun, [scored.event_us, *values])
         if stored := self._stored(scored.id, digest):
             return stored
-        if champion is None:
-            raise NoModel("no model is loaded yet")
+        champion = self._serving()
         check_event(self._event, champion.release.bounds, scored, at)
         event_us, created_us, seq = scored.event_us, learnt_us(scored, at), at.position.last + 1
-        state, keys, maturity_us = self._store.state, self._inputs.keys(scored), champion.maturity_us
-        vector, answer = self._answer(
-            champion,
-            scored.id,
-            lambda: self._inputs.vector(state, scored, keys),
-            freshness_of(state, event_us),
+        state, keys = self._store.state, self._inputs.keys(scored)
+        freshness = freshness_of(state, event_us)
+        decision = OpenDecision(
+            number, seq, scored.id, noun, event_us, created_us, values, {}, digest, freshness
         )
-        read = state.versions(keys)
+        self._score_event(champion, decision, scored, keys)
+        decision.read = state.versions(keys)
         event = {self._event.id: scored.id, **scored.values}
-        withheld = self._rules.withheld(answer.decision)
-        record = EventRecord(event, event_us, created_us, withheld, maturity_us)
+        withheld = self._rules.withheld(decision.decision)
+        record = EventRecord(event, event_us, created_us, withheld, champion.maturity_us)
         try:
-            made = self._rules.add_event(state, record, self._store.labels_of(scored.id))
+            decision.made = self._rules.add_event(state, record, self._store.labels_of(scored.id))
         except BadEvent as error:
             raise BadInput("bad_value", (noun, error.field), str(error)) from error
-        self._store.add_decision(
-            DecisionRow(
-                seq, noun, event_us, created_us, values, vector, answer, maturity_us, digest, read, made
-            )
-        )
         self._store.move_to(Position(seq, max(at.clock_us, created_us), max(at.newest_us, event_us)))
-        return answer
+        return self._open.add(decision)
 
-    def decide_vector(self, champion: Champion | None, row: ReadyVector, at: Moment) -> Answer:
+    def decide_vector(self, number: int, row: ReadyVector, at: Moment) -> Answer | OpenDecision:
         """Score a ready-made vector. It is no event: it changes no history, and turns no clock.
 
-        Raises `NoModel`, `Conflict`, or `BadInput` for a feature that is missing or unknown.
+        Returns the stored answer to a known id. `number` is the number of the row in the commit. Raises
+        `NoModel`, `Conflict`, or `BadInput` for a feature that is missing or unknown.
         """
-        prediction_id = uuid.uuid4().hex if row.prediction_id is None else row.prediction_id
         digest = payload_digest("features", row.features)
-        if row.prediction_id is not None and (stored := self._stored(prediction_id, digest)):
+        if row.prediction_id is not None and (stored := self._stored(row.prediction_id, digest)):
             return stored
-        if champion is None:
-            raise NoModel("no model is loaded yet")
-        ordered = in_order(row.features, champion.release.features)
+        champion = self._serving()
+        prediction_id = new_id(at.now_us) if row.prediction_id is None else row.prediction_id
+        vector = in_order(row.features, champion.release.features)
         now_us = at.now_us if at.clock == "wall" or not at.clock_us else at.clock_us
-        vector, answer = self._answer(champion, prediction_id, lambda: ordered, {})
-        seq, maturity_us = at.position.last + 1, champion.maturity_us
-        self._store.add_decision(
-            DecisionRow(seq, "features", now_us, now_us, None, vector, answer, maturity_us, digest)
+        position = at.position
+        seq = position.last + 1
+        self._store.move_to(Position(seq, position.clock_us, position.newest_us))
+        return self._open.add(
+            OpenDecision(number, seq, prediction_id, "features", now_us, now_us, None, vector, digest, {})
         )
-        self._store.move_to(at.position._replace(last=seq))
-        return answer
 
     def add_label(self, champion: Champion, label: Label, at: Moment) -> LabelReceipt:
         """Record a label, and bring the verdicts of its event up to date."""
@@ -161,6 +168,10 @@ class Recorder:
         return FeedReceipt(event_id, "accepted")
 
     def _stored(self, prediction_id: str, digest: bytes) -> Answer | None:
+        if prediction_id in self._open:
+            self.end()  # The commit itself has decided on this id.
+        elif prediction_id not in self._known:
+            return None
         found = self._store.find(prediction_id)
         if found is None:
             return None
@@ -169,27 +180,32 @@ class Recorder:
             raise Conflict(prediction_id)
         return answer
 
-    def _answer(
-        self,
-        champion: Champion,
-        prediction_id: str,
-        vector_of: Callable[[], Vector],
-        freshness: Mapping[str, float | None],
-    ) -> tuple[Vector, Answer]:
-        """The vector and the answer. The time of the version is kept for `count`. Its failure is counted."""
-        release, version = champion.release, champion.version
+    def _serving(self) -> Champion:
+        if self._champion is None:
+            raise NoModel("no model is loaded yet")
+        return self._champion
+
+    def _score_event(
+        self, champion: Champion, decision: OpenDecision, scored: ScoredEvent, keys: Keys
+    ) -> None:
+        """Put vector, score and decision into an open decision. A failure of the version is counted."""
+        release = champion.release
         began = time.thread_time()  # The processor's time: a version is not slow because the machine is busy.
         try:
-            vector = vector_of()
-            found, decision, told = outcome_of(release, champion.scorer, vector)
+            decision.vector = self._inputs.vector(self._store.state, scored, keys)
+            decision.score = champion.scorer.score_one(as_row(decision.vector.values()))
+            decision.decision = decide(decision.score, release.policy, release.subject.decisions)
         except Exception as error:
             # Any other error comes from the client or from the store, and does not count against the version.
             if not isinstance(error, (PlaneError, BadEvent)) and not self._store.owns(error):
-                self._counts.failed(version)
+                self._counts.failed(champion.version)
             raise
-        alarm = decision != release.subject.decisions.passes
-        self._scored.append((version, alarm, time.thread_time() - began))
-        policy, degraded = release.policy, is_degraded(release.plan, freshness)
-        return vector, Answer(
-            prediction_id, found, decision, policy.review, policy.block, version, told, degraded, freshness
-        )
+        decision.seconds = time.thread_time() - began
+
+
+def new_id(now_us: int) -> str:
+    """An id for a decision whose client gave none: a UUID of version 7 (RFC 9562), without hyphens.
+
+    Ids of neighbouring moments are neighbours in the index of the log. Random ids would dirty a page each.
+    """
+    return f"{now_us // 1_000:012x}7{uuid.uuid4().hex[13:]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import orjson
 
@@ -48,8 +48,10 @@ class EventInputs:
         return state.vector(keys, scored.event_us, inputs)  # type: ignore[arg-type]
 
 
-def in_order(features: Vector, names: Sequence[str]) -> dict[str, float | None]:
+def in_order(features: Vector, names: tuple[str, ...]) -> Vector:
     """A ready-made vector in the model's order; `BadInput` names a feature that is missing or unknown."""
+    if tuple(features) == names:
+        return features
     if missing := [name for name in names if name not in features]:
         raise BadInput(
             "bad_value", ("features", missing[0]), f"missing; the model takes {len(names)} features"

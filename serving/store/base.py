@@ -212,13 +212,16 @@ class ServingStore(EventLog, Protocol):
         fewer.
         """
 
+    def known(self, prediction_ids: Sequence[str]) -> frozenset[str]:
+        """Those of some ids under which an answer is stored."""
+
     def find(self, prediction_id: str) -> tuple[Answer, bytes] | None:
         """The stored answer to an id, marked as repeated, and the digest of what was asked; None where the id
         is new.
         """
 
-    def add_decision(self, row: DecisionRow) -> None:
-        """Record a decision, which has read what came before it in the log."""
+    def add_decisions(self, rows: Iterable[DecisionRow]) -> None:
+        """Record decisions. Each has read what came before it in the log."""
 
     def add_label(self, row: LabelRow) -> bool:
         """Record a label; False where this very label was there already, and nothing changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -32,8 +33,17 @@ class DecisionLog:
             f"SELECT {subject.score}, decision, review_threshold, block_threshold, model_version, reasons,"
             " degraded, freshness, payload_digest FROM decisions WHERE prediction_id = ?"
         )
+        # One statement for any number of ids.
+        self._known = (
+            "SELECT prediction_id FROM decisions WHERE prediction_id IN (SELECT value FROM json_each(?))"
+        )
         label = f"seq, {event_id}, {subject.labels.name}, label_us, known, given_us"
         self._insert_label = f"INSERT OR IGNORE INTO labels ({label}) VALUES (?, ?, ?, ?, ?, ?)"
+
+    def known(self, prediction_ids: Sequence[str]) -> frozenset[str]:
+        """Those of some ids that have a decision."""
+        found = self._connection.execute(self._known, (_json(prediction_ids),))
+        return frozenset(prediction_id for (prediction_id,) in found)
 
     def find(self, prediction_id: str) -> tuple[Answer, bytes] | None:
         """The stored answer to an id, and the digest of what was asked; None where the id is new."""
@@ -46,33 +56,33 @@ class DecisionLog:
         answer = Answer(prediction_id, score, decision, *policy, told, bool(degraded), aged, repeated=True)
         return answer, digest
 
-    def add(self, row: DecisionRow) -> None:
-        """Record a decision, which has read what came before it in the log."""
+    def add(self, rows: Iterable[DecisionRow]) -> None:
+        """Record decisions, each of which has read what came before it in the log."""
+        self._connection.executemany(self._insert, map(self._stored, rows))
+
+    def _stored(self, row: DecisionRow) -> tuple[object, ...]:
         answer = row.answer
-        self._connection.execute(
-            self._insert,
-            (
-                row.seq,
-                answer.prediction_id,
-                row.kind,
-                row.event_us,
-                row.created_us,
-                *(self._none if row.values is None else row.values),
-                orjson.dumps(row.vector).decode(),
-                row.seq - 1,
-                None if row.read is None else orjson.dumps(row.read).decode(),
-                None if row.made is None else orjson.dumps(row.made).decode(),
-                answer.score,
-                answer.decision,
-                answer.threshold,
-                answer.block_threshold,
-                answer.model_version,
-                orjson.dumps(answer.reasons).decode(),
-                answer.degraded,
-                row.maturity_us,
-                row.digest,
-                orjson.dumps(answer.freshness).decode(),
-            ),
+        return (
+            row.seq,
+            answer.prediction_id,
+            row.kind,
+            row.event_us,
+            row.created_us,
+            *(self._none if row.values is None else row.values),
+            _json(row.vector),
+            row.seq - 1,
+            None if row.read is None else _json(row.read),
+            None if row.made is None else _json(row.made),
+            answer.score,
+            answer.decision,
+            answer.threshold,
+            answer.block_threshold,
+            answer.model_version,
+            _json(answer.reasons),
+            answer.degraded,
+            row.maturity_us,
+            row.digest,
+            _json(answer.freshness),
         )
 
     def add_label(self, row: LabelRow) -> bool:
@@ -81,5 +91,9 @@ class DecisionLog:
 
     def add_made(self, row: LabelRow, made: Versions) -> None:
         """Add to a label the versions that its verdicts made."""
-        said = orjson.dumps(made).decode()
+        said = _json(made)
         self._connection.execute("UPDATE labels SET made_versions = ? WHERE seq = ?", (said, row.seq))
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -123,13 +123,17 @@ class SqliteServingStore(ServingStore):
         """From the index of the event times."""
         return agreed_us(self.connection, stream)
 
+    def known(self, prediction_ids: Sequence[str]) -> frozenset[str]:
+        """From the index of the ids."""
+        return self._held.decisions.known(prediction_ids)
+
     def find(self, prediction_id: str) -> tuple[Answer, bytes] | None:
         """From the index of the ids."""
         return self._held.decisions.find(prediction_id)
 
-    def add_decision(self, row: DecisionRow) -> None:
+    def add_decisions(self, rows: Iterable[DecisionRow]) -> None:
         """Into the table of decisions."""
-        self._held.decisions.add(row)
+        self._held.decisions.add(rows)
 
     def add_label(self, row: LabelRow) -> bool:
         """The index of labels says which label was there already."""

@@ -111,7 +111,7 @@ class Opened:
     def decide(self, number: int, at_us: int = START_US, **changes: Any) -> None:
         """Record a decision and its event, as the service does."""
         event, row = parcel_row(number, at_us, **changes)
-        self.store.add_decision(row)
+        self.store.add_decisions([row])
         self.store.state.push(STREAM, row.answer.prediction_id, event, at_us, at_us)
         self.store.move_to(Position(row.seq, at_us, at_us))
 
@@ -271,7 +271,7 @@ def test_an_id_is_answered_once_and_found_again(opened: Opened) -> None:
 def test_a_ready_made_vector_is_answered_and_is_no_event(opened: Opened) -> None:
     row = parcel_row(1, START_US, kind="features", values=None)[1]
     with opened.store.one_commit():
-        opened.store.add_decision(row)
+        opened.store.add_decisions([row])
     assert opened.store.find("p1") is not None
     assert opened.store.find_event("p1") is None
     assert opened.log.served_days(PARCELS, STREAM) == set()
@@ -426,7 +426,7 @@ def test_a_column_that_a_later_declaration_adds_is_null_in_what_was_before(
     opened.store.hold(later, plan)
     row = parcel_row(2, START_US)[1]
     with opened.store.one_commit():
-        opened.store.add_decision(row._replace(values=[*(row.values or ()), 2.5]))
+        opened.store.add_decisions([row._replace(values=[*(row.values or ()), 2.5])])
     assert opened.log.decisions(FIRST, later)["weight_kg"].to_pylist() == [None, 2.5]
     assert opened.log.subject() == opened.store.subject == later
 
@@ -455,7 +455,7 @@ def test_a_store_of_the_first_version_is_read_as_it_is_and_brought_up_when_a_ser
     with closing(kind.write(tmp_path)) as store:
         store.hold(BEFORE, fraud_plan)
         with store.one_commit():
-            store.add_decision(row)
+            store.add_decisions([row])
             store.add_label(label)
     kind.make_older(tmp_path)
     log = kind.read(tmp_path)
