@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +30,9 @@ from serving.store.base import ServingStore
 from serving.store.opening import serving_store
 from serving.store.upkeep import Upkeep, state_check
 
+# Requests are decided on one thread. Where another thread of the process computes, Python lets the one that
+# waits have its turn after so long; by default after 5 ms. The follower computes for some ms in each look.
+SWITCH_S = 0.0005
 ORPHAN_TIMEOUT_S = 40  # More than the grace for requests in flight.
 log = logging.getLogger("serving")
 Result = TypeVar("Result")
@@ -71,6 +75,7 @@ class Service:
     async def running(self, app: Any) -> AsyncIterator[None]:
         """The lifespan of the application: starts the threads, and stops everything at the end."""
         self._loop = asyncio.get_running_loop()
+        sys.setswitchinterval(SWITCH_S)
         self.follower.start()
         self.upkeep.start()
         self._end_with_the_supervisor()

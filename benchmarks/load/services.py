@@ -49,7 +49,7 @@ def service_on(prepared: Prepared, release: str, workers: int, name: str) -> Ite
     home, port = prepared.copy_home(scratch / f"home-{name}"), free_port()
     version = prepared.promote(home, release)
     words = [sys.executable, "-m", "serving", "--home", str(home), "--lake", str(prepared.home / "lake")]
-    words += ["--port", str(port), "--workers", str(workers), "--poll", "0.5"]
+    words += ["--port", str(port), "--workers", str(workers)]
     # Event time moves on by months, and a service that starts again must not mind.
     words += ["--clock", "event", "--when-far", "warn"]
     log = scratch / f"service-{name}.log"

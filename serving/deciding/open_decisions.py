@@ -66,40 +66,39 @@ class OpenDecisions:
 
     def __init__(self, store: ServingStore, counts: VersionCounts) -> None:
         self._store, self._counts = store, counts
-        self._waiting: dict[str, OpenDecision] = {}
-        self._recorded: list[OpenDecision] = []
+        self._taken: dict[str, OpenDecision] = {}  # All of the commit, by id.
+        self._waiting: list[OpenDecision] = []  # Those that are not on record yet.
 
     def begin(self) -> None:
         """At the beginning of a commit. What the one before left was undone."""
+        self._taken.clear()
         self._waiting.clear()
-        self._recorded.clear()
 
     def __contains__(self, prediction_id: str) -> bool:
-        return prediction_id in self._waiting
+        return prediction_id in self._taken
 
     def add(self, decision: OpenDecision) -> OpenDecision:
         """Take a decision in. It gets its answer when it goes on record."""
-        self._waiting[decision.prediction_id] = decision
+        self._taken[decision.prediction_id] = decision
+        self._waiting.append(decision)
         return decision
 
     def record(self, champion: Champion) -> None:
         """Put on record what was taken in since the last time. `RowFailed` where a row cannot be."""
         if not self._waiting:
             return
-        these = list(self._waiting.values())
-        self._waiting.clear()
+        these, self._waiting = self._waiting, []
         try:
             _score(champion, [one for one in these if one.score is None])
             _answer(champion, these)
         except Exception as error:
             raise self._failed_row(champion, these) or error from None
         self._store.add_decisions(map(_row, these, repeat(champion.maturity_us)))
-        self._recorded += these
 
     def count(self, champion: Champion) -> None:
         """After a commit: count its decisions for their version."""
         passes = champion.release.subject.decisions.passes
-        for one in self._recorded:
+        for one in self._taken.values():
             self._counts.scored(champion.version, one.decision != passes, one.seconds)
 
     def _failed_row(self, champion: Champion, these: Sequence[OpenDecision]) -> RowFailed | None:
