@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 BIN := .venv/bin
 STAMP := .venv/.installed
-SERVING := benchmarks/freshness.py benchmarks/serving.py
+SERVING := benchmarks/freshness.py benchmarks/serving.py benchmarks/stages.py
 SPREAD := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-fast check-all lint dev serve bench bench-serving lock clean
@@ -50,7 +50,7 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c requirements.lock -e ".[bench]"
 	set -e; for one in $(filter-out $(SERVING),$(wildcard benchmarks/*.py)); do $(BIN)/python $$one; done
 
-# These two take some two hours and a half, and the first run of them makes a home in some minutes.
+# These take some two hours and a half, and the first run of them makes a home in some minutes.
 bench-serving: $(STAMP)
 	set -e; for one in $(SERVING); do $(BIN)/python $$one; done
 
