@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from serving.contract.bundle import Release
 from serving.contract.policy import Decision, decide
 from serving.contract.records import Reason
@@ -39,7 +41,7 @@ def outcome_of(release: Release, scorer: Scorer, vector: Vector) -> Outcome:
 
 def _reasons(scorer: Scorer, vector: Vector, row: Sequence[float]) -> tuple[Reason, ...]:
     """The features that pushed the score up most, the strongest first; at most `REASONS`."""
-    contributions = scorer.contributions(row)
+    contributions = scorer.contributions(np.array([row]))[0].tolist()
     ranked = sorted(zip(contributions, vector.items(), strict=True), key=lambda pair: -pair[0])
     return tuple(
         Reason(name, value, round(contribution, DIGITS))
