@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from feature_repo.lake.files import write_whole
 from feature_repo.times import DAY_US
 from serving.champion_registry import ALIAS, DIGEST_TAG, Named, Registry, RegistryDown
@@ -208,7 +210,7 @@ class Follower:
         except ScorerError as error:
             raise BundleError(directory, str(error)) from error
         # The first explanation makes the tables, and is slow: no decision waits for it.
-        scorer.contributions([math.nan] * len(scorer.features))
+        scorer.contributions(np.full((1, len(scorer.features)), np.nan))
         champion = Champion(version, digest, release, scorer)
         self._warm_up(champion)
         return champion

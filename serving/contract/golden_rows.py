@@ -24,12 +24,12 @@ def check_golden(release: Release, directory: Path) -> None:
         raise BundleError(directory, f"the loaded model has the features {list(scorer.features)}")
     vectors, expected = release.golden
     rows = [as_row(vector) for vector in vectors]
-    batch = scorer.score(np.array(rows, dtype=np.float64)).tolist()
+    matrix = np.array(rows, dtype=np.float64)
+    batch = scorer.score(matrix).tolist()
     for number, (row, score, recorded) in enumerate(zip(rows, batch, expected, strict=True)):
         if not score == scorer.score_one(row) == recorded:
             raise BundleError(directory, f"golden row {number} scores {score!r}, recorded {recorded!r}")
-    for row in rows[:1]:
-        scorer.contributions(row)
+    scorer.contributions(matrix[:1])
 
 
 def main() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from serving.contract.bundle import Release, as_row
 from serving.contract.policy import Decision, decide
 from serving.contract.records import Reason
@@ -37,7 +39,10 @@ def outcome_of(release: Release, scorer: Scorer, vector: Vector) -> Outcome:
 
 def reasons_of(scorer: Scorer, vectors: Sequence[Vector]) -> list[tuple[Reason, ...]]:
     """For each vector, the features that pushed the score up most, the strongest first; at most `REASONS`."""
-    return [_strongest(scorer.contributions(as_row(vector.values())), vector) for vector in vectors]
+    if not vectors:
+        return []
+    rows = scorer.contributions(np.array([as_row(vector.values()) for vector in vectors])).tolist()
+    return [_strongest(row, vector) for row, vector in zip(rows, vectors, strict=True)]
 
 
 def _strongest(contributions: Sequence[float], vector: Vector) -> tuple[Reason, ...]:

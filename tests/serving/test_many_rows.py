@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from row_kit import Drawn, Row, drawn_rows, left, rows_of, told
 from serving_kit import REVIEW_ALL, Bench, count_from_zero, deciding, paid
 
 from serving.contract.records import Answer
+from serving.contract.scorers.lightgbm import Matrix, Scorer
 from serving.contract.verdicts import verdict_events
 from serving.messages import BadInput, Conflict, NoModel, ReadyVector
 from serving.releases import Champion
@@ -87,3 +91,62 @@ def test_without_a_model_nothing_is_answered_and_no_row_is_nothing(tmp_path: Pat
     with pytest.raises(NoModel):
         empty.plane.predict_many([paid(0)])
     empty.plane.close()
+
+
+class Picky(Scorer):
+    """Cannot score, or cannot explain, a vector with this value."""
+
+    def __init__(self, scorer: Scorer, unscored: float = -1.0, unexplained: float = -1.0) -> None:
+        super().__init__(scorer.booster.model_to_string(), scorer.calibrator)
+        self._unscored, self._unexplained = unscored, unexplained
+
+    def score(self, matrix: Matrix) -> Matrix:
+        if (matrix == self._unscored).any():
+            raise ZeroDivisionError
+        return super().score(matrix)
+
+    def score_one(self, values: Sequence[float]) -> float:
+        return float(self.score(np.array([values]))[0])
+
+    def contributions(self, matrix: Matrix) -> Matrix:
+        if (matrix == self._unexplained).any():
+            raise ZeroDivisionError
+        return super().contributions(matrix)
+
+
+@pytest.mark.parametrize("picky", [{"unscored": 77.0}, {"unexplained": 77.0}])
+@pytest.mark.parametrize("kind", ["vector", "event"])
+def test_what_the_model_cannot_score_or_explain_is_of_its_row_alone(
+    tmp_path: Path, champion: Champion, picky: dict[str, float], kind: str
+) -> None:
+    scorer = champion.scorer
+    assert isinstance(scorer, Scorer)
+    champion = replace(deciding(champion, REVIEW_ALL), scorer=Picky(scorer, **picky))
+    bench = Bench(tmp_path, champion)
+    rows = [
+        vector(champion, number, amount) if kind == "vector" else paid(number, amount=amount)
+        for number, amount in enumerate([5.0, 77.0, 6.0])
+    ]
+    outcomes = bench.plane.predict_many(rows)
+    assert [type(one) for one in outcomes] == [Answer, ZeroDivisionError, Answer]
+    ids = bench.connection.execute("SELECT seq, prediction_id FROM decisions ORDER BY seq").fetchall()
+    assert ids == [(1, "t0"), (2, "t2")]
+    counted: list[Any] = []
+    bench.plane.counts.write(counted.append)
+    assert counted == [{("2", "scored"): 2, ("2", "alarms"): 2, ("2", "errors"): 1}]
+    bench.plane.close()
+
+
+def vector(champion: Champion, number: int, amount: float) -> ReadyVector:
+    features = dict.fromkeys(champion.release.features, 1.0)
+    return ReadyVector({**features, "txn_amount": amount}, f"t{number}")
+
+
+def test_an_id_that_the_service_gives_follows_those_of_before(bench: Bench, champion: Champion) -> None:
+    rows = [ReadyVector(dict.fromkeys(champion.release.features, 1.0)) for _ in range(3)]
+    given = [bench.plane.predict_many([row])[0] for row in rows]
+    ids = [one.prediction_id for one in given if isinstance(one, Answer)]
+    moments = [uuid.UUID(one).int >> 80 for one in ids]
+    assert len(set(ids)) == 3
+    assert moments == sorted(moments)
+    assert {uuid.UUID(one).version for one in ids} == {7}

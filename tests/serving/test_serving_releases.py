@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from serving_kit import ROOT, START_US, paid, predicted, tiny_release
 from shelf_kit import Shelf
@@ -67,7 +68,7 @@ def test_a_release_has_made_its_tables_of_contributions_before_it_serves(
     champion = shelf.follower.current
     assert champion is not None
     row = as_row(champion.release.golden[0][0])
-    assert len(champion.scorer.contributions(row)) == len(row)
+    assert champion.scorer.contributions(np.array([row])).shape == (1, len(row))
 
 
 @pytest.mark.fault(14)

@@ -43,8 +43,8 @@ class Scorer(Protocol):
         """The calibrated score of one vector, equal to the bit to `score` of the same row."""
         ...
 
-    def contributions(self, values: Sequence[float]) -> list[float]:
-        """What each value of one vector added to the log-odds, in the order of `features`.
+    def contributions(self, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """[rows, features]: what each value added to the log-odds of its row.
 
         The first call may take some tenths of a second.
         """

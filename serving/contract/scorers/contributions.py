@@ -1,4 +1,4 @@
-"""What each value of a row added to a LightGBM model's margin, at a fifth of the cost of LightGBM's own call.
+"""What each value of a row added to a LightGBM model's margin, at a tenth of the cost of LightGBM's own call.
 
 The contributions are path-dependent SHAP values (Lundberg et al. 2020, "From local explanations to global
 understanding with explainable AI for trees"). Let v be the value of a leaf, and let the leaf's path split on
@@ -11,16 +11,16 @@ the path's way at all splits on j, else 0. The integrand is a polynomial in t of
 Gauss and Legendre with d/2 points integrates it exactly. All factors are positive, so that nothing cancels.
 
 A row enters the formula as d bits only. The answers for all bits are computed when the model is loaded. A row
-then takes two lookups: from its values to its bits, and from its bits to its contributions. A leaf with a
-very long path has too many answers. Such a leaf is computed for each row.
+then takes two lookups: from its values to the number of an answer, and from this number to the answer. Leaves
+of one tree share a table, so that a lookup answers several leaves. A leaf with a very long path has too many
+answers. Such a leaf is computed for each row.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -28,19 +28,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from serving.contract.scorers.leaf_paths import Classes, Condition, Leaf, UnknownShape, classes_of, read_trees
+from serving.contract.scorers.leaf_paths import Classes, Leaf, UnknownShape, classes_of, read_trees
 
-Bytes = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 MOST_BYTES = 48_000_000  # All tables of a model. A service holds a few versions at a time.
-# Conditions of leaves that share a table. 8 bits are a byte, and 8 answers are a line of the processor's
-# cache.
-SHARED = 8
-LONGEST = 12  # Conditions of the largest table: 4,096 codes
+# Answers of the largest table that leaves share. The second is for a model that is too large with the first.
+SHARED = (1_024, 256)
+COLUMNS = 8  # Features of a shared table. 8 numbers are a line of the processor's cache.
+LONGEST = 12  # Steps of the longest path that a table answers, with 4,096 answers
 # The largest share of leaves that are computed for each row. LightGBM's own call is faster from a third on.
 MOST_COMPUTED = 0.25
+AT_ONCE = 8  # Rows whose lookups fit into the processor's second cache
 
 
 class Contributions:
@@ -53,183 +54,236 @@ class Contributions:
     def __init__(self, model_text: str, features: int) -> None:
         trees = read_trees(model_text)
         classes = classes_of(trees)
-        groups = [group for tree in trees for group in _groups(tree.leaves(classes))]
-        longest = _longest_in_a_table(groups, classes)
-        short = [group for group in groups if group.length <= min(SHARED, longest)]
-        long = [group for group in groups if SHARED < group.length <= longest]
-        rest = [_group([leaf]) for group in groups if group.length > longest for leaf in group.leaves]
-        if len(rest) > MOST_COMPUTED * sum(len(group.leaves) for group in groups):
-            raise UnknownShape(f"{len(rest)} leaves with long paths are too many to compute for each row")
+        leaves = [list(tree.leaves(classes)) for tree in trees]
+        tables, computed = _divided(leaves, classes)
         self._width = features
         self._parts: list[_Part] = []
-        places: list[tuple[Condition, int]] = []
+        places: list[_Place] = []
         begin = 0
-        for chosen, make in ((short, _Table), (long, _Table), (rest, _Formula)):
+        narrow = [table for table in tables if len(table.cells) <= COLUMNS]
+        wide = [table for table in tables if len(table.cells) > COLUMNS]
+        for chosen in (narrow, wide):
             if chosen:
-                size = _bytes(max(group.length for group in chosen))
-                end = begin + size * len(chosen)
-                self._parts.append(make(chosen, slice(begin, end)))
-                for n, group in enumerate(chosen):
-                    first = (begin + n * size) * 8
-                    places += [(condition, first + bit) for condition, bit in group.positions.items()]
-                begin = end
-        self._codes, self._columns = _codes(classes, places, begin)
+                self._parts.append(_Tables(chosen, slice(begin, begin + len(chosen))))
+                for column, table in enumerate(chosen, begin):
+                    places += table.places(column)
+                begin += len(chosen)
+        if computed:
+            formula = _Formula(computed, begin)
+            self._parts.append(formula)
+            places += formula.places
+            begin = formula.end
+        self._codes = _codes(classes, places, begin)
+        self._features = np.array(list(classes))
+        # Numbers of two parts are in order of the feature, then of the threshold: one search for all values.
+        self._thresholds = np.concatenate(
+            [_pairs(np.array([n]), np.array(each.thresholds)) for n, each in enumerate(classes.values())]
+        )
+        self._numbers = np.arange(len(classes))
+        self._nan = np.cumsum([each.nan + 1 for each in classes.values()]) - 1
 
-    def of(self, values: Sequence[float]) -> list[float]:
-        """What each value added to the margin, in the order of the model's features; NaN is missing."""
-        rows = [
-            first + bisect_left(thresholds, value) if (value := values[feature]) == value else nan
-            for feature, thresholds, first, nan in self._columns
-        ]
-        codes = np.bitwise_or.reduce(self._codes.take(rows, 0), 0)
-        added = np.zeros(self._width)
-        for part in self._parts:
-            added += np.bincount(part.features, part.of(codes), self._width)
-        return added.tolist()
+    def of(self, matrix: Floats) -> Floats:
+        """[rows, features]: what each value added to the margin; NaN is missing.
 
+        A row's result does not depend on the rows beside it.
+        """
+        added = np.zeros((len(matrix), self._width))
+        for start in range(0, len(matrix), AT_ONCE):
+            codes = self._codes_of(matrix[start : start + AT_ONCE])
+            for part in self._parts:
+                for row, found in enumerate(part.of(codes), start):
+                    added[row] += np.bincount(part.features, found, self._width)
+        return added
 
-@dataclass(frozen=True)
-class _Group:
-    """Leaves of one tree that are looked up together. A group's code has a bit for each of its conditions."""
-
-    positions: dict[Condition, int]
-    leaves: tuple[Leaf, ...]
-
-    @property
-    def length(self) -> int:
-        return len(self.positions)
-
-    def codes_of(self, leaf: Leaf) -> Integers:
-        """For each code of the group, the leaf's own: bit n says whether the row goes the way of step n."""
-        positions = np.array([self.positions[step.condition] for step in leaf.steps])
-        negated = np.array([step.negated for step in leaf.steps])
-        bits = np.arange(2**self.length)[:, None] >> positions & 1
-        return (bits ^ negated) @ (1 << np.arange(len(positions)))
+    def _codes_of(self, rows: Floats) -> Codes:
+        """[rows, columns]: the sums of the codes of each row's values."""
+        values = rows.take(self._features, 1)
+        classes = self._thresholds.searchsorted(_pairs(self._numbers, values)) + 2 * self._numbers
+        at = np.where(np.isnan(values), self._nan, classes)
+        return np.add.reduce(self._codes.take(at, 0), 1, dtype=np.uint16)
 
 
-def _group(leaves: Sequence[Leaf]) -> _Group:
-    conditions = dict.fromkeys(step.condition for leaf in leaves for step in leaf.steps)
-    return _Group({condition: n for n, condition in enumerate(conditions)}, tuple(leaves))
-
-
-def _groups(leaves: Iterable[Leaf]) -> list[_Group]:
-    """Neighbours share a table of at most `SHARED` conditions, or of no more than one of them has alone."""
-    found: list[_Group] = []
-    for leaf in leaves:
-        if found:
-            together = _group([*found[-1].leaves, leaf])
-            if together.length <= min(LONGEST, max(SHARED, found[-1].length, len(leaf.steps))):
-                found[-1] = together
-                continue
-        found.append(_group([leaf]))
+def _pairs(features: Integers, values: Floats) -> npt.NDArray[np.complex128]:
+    found = np.empty(values.shape, np.complex128)
+    found.real, found.imag = features, values
     return found
 
 
-def _longest_in_a_table(groups: Sequence[_Group], classes: dict[int, Classes]) -> int:
-    """The most conditions of a group for which all smaller tables fit into `MOST_BYTES` as well."""
-    codes = sum(each.nan + 1 for each in classes.values()) * sum(_bytes(group.length) for group in groups)
-    if codes > MOST_BYTES:
-        raise UnknownShape(f"tables of {codes:,} bytes, more than {MOST_BYTES:,}")
-    left = MOST_BYTES - codes
-    for length in range(1, LONGEST + 1):
-        row = 8 * (SHARED if length <= SHARED else LONGEST)
-        left -= sum(row * 2**length for group in groups if group.length == length)
-        if left < 0:
-            return length - 1
-    return LONGEST
-
-
-def _bytes(bits: int) -> int:
-    return -(-bits // 8)
-
-
-class _Column(NamedTuple):
-    """Where the codes of a feature's classes stand: class n in row `first` + n, NaN in row `nan`."""
+class _Place(NamedTuple):
+    """A value of the feature in one of the classes adds `code` to the row's code in `column`."""
 
     feature: int
-    thresholds: list[float]
-    first: int
-    nan: int
+    classes: int
+    column: int
+    code: int
 
 
-def _codes(
-    classes: dict[int, Classes], places: Sequence[tuple[Condition, int]], size: int
-) -> tuple[Bytes, list[_Column]]:
-    """[classes of all features, `size`]: the conditions that a value of the class meets, a bit each.
+class _Table(NamedTuple):
+    """Leaves of one tree that are looked up together.
 
-    The codes of a row are the codes of its values, or-ed.
+    `cells` divides each feature's classes into sets that the leaves do not tell apart. A row is in one cell
+    of each feature. The table has an answer for each choice of cells, the last feature's cell moving first.
     """
-    of_feature: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for condition, place in places:
-        of_feature[condition.feature].append((condition.classes, place))
-    columns: list[_Column] = []
-    parts: list[Bytes] = []
-    first = 0
+
+    cells: dict[int, tuple[int, ...]]
+    leaves: list[Leaf]
+
+    @property
+    def size(self) -> int:
+        return math.prod(map(len, self.cells.values()))
+
+    def places(self, column: int) -> Iterator[_Place]:
+        stride = self.size
+        for feature, cells in self.cells.items():
+            stride //= len(cells)
+            yield from (_Place(feature, cell, column, n * stride) for n, cell in enumerate(cells) if n)
+
+    def codes_of(self, leaf: Leaf) -> Integers:
+        """For each answer, the leaf's own code: bit n says whether the row goes the way of step n."""
+        code = np.zeros(tuple(map(len, self.cells.values())), np.int64)
+        axes = list(self.cells)
+        for n, (condition, negated, _) in enumerate(leaf.steps):
+            goes = [bool(cell & condition.classes) != negated for cell in self.cells[condition.feature]]
+            shape = np.ones(code.ndim, np.int64)
+            shape[axes.index(condition.feature)] = -1
+            code += (np.array(goes, np.int64) << n).reshape(shape)
+        return code.ravel()
+
+
+def _joined(table: _Table, leaf: Leaf, classes: dict[int, Classes]) -> _Table:
+    cells = dict(table.cells)
+    for (feature, asked), _, _ in leaf.steps:
+        cells[feature] = tuple(
+            part
+            for cell in cells.get(feature, (classes[feature].all,))
+            for part in (cell & ~asked, cell & asked)
+            if part
+        )
+    return _Table(cells, [*table.leaves, leaf])
+
+
+def _tables(leaves: Iterable[Leaf], classes: dict[int, Classes], shared: int) -> list[_Table]:
+    """Tables of at most `shared` answers and `COLUMNS` features, or of no more than one leaf has alone."""
+    found: list[_Table] = []
+    for leaf in leaves:
+        alone = _joined(_Table({}, []), leaf, classes)
+        for n, table in enumerate(found):
+            together = _joined(table, leaf, classes)
+            if together.size <= max(shared, table.size, alone.size) and len(together.cells) <= max(
+                COLUMNS, len(table.cells), len(alone.cells)
+            ):
+                found[n] = together
+                break
+        else:
+            found.append(alone)
+    return found
+
+
+def _divided(trees: Sequence[Sequence[Leaf]], classes: dict[int, Classes]) -> tuple[list[_Table], list[Leaf]]:
+    """The tables that fit into `MOST_BYTES`, and the leaves that are to be computed for each row."""
+    rows = sum(each.nan + 1 for each in classes.values())
+    leaves = [leaf for tree in trees for leaf in tree]
+    for shared in SHARED:
+        tables: list[_Table] = []
+        computed = [leaf for leaf in leaves if len(leaf.steps) > LONGEST]
+        waiting = [
+            table
+            for tree in trees
+            for table in _tables([leaf for leaf in tree if len(leaf.steps) <= LONGEST], classes, shared)
+        ]
+        codes = 2 * rows * (len(waiting) + len(computed))
+        if codes > MOST_BYTES:
+            raise UnknownShape(f"tables of {codes:,} bytes, more than {MOST_BYTES:,}")
+        left = MOST_BYTES - codes
+        for table in sorted(waiting, key=lambda table: table.size):
+            left -= 8 * table.size * (COLUMNS if len(table.cells) <= COLUMNS else LONGEST)
+            if left >= 0:
+                tables.append(table)
+            else:
+                computed += table.leaves
+        if left >= 0:
+            break
+    if len(computed) > MOST_COMPUTED * len(leaves):
+        raise UnknownShape(f"{len(computed)} leaves with long paths are too many to compute for each row")
+    return tables, computed
+
+
+def _codes(classes: dict[int, Classes], places: Iterable[_Place], columns: int) -> Codes:
+    """[classes of all features, columns]: what a value of the class adds to each of a row's codes."""
+    of_feature: dict[int, list[_Place]] = defaultdict(list)
+    for place in places:
+        of_feature[place.feature].append(place)
+    parts = []
     for feature, its in classes.items():
         count = its.nan + 1
-        packed = b"".join(asked.to_bytes(_bytes(count), "little") for asked, _ in of_feature[feature])
-        met = np.unpackbits(
-            np.frombuffer(packed, np.uint8).reshape(-1, _bytes(count)), axis=1, count=count, bitorder="little"
-        )
-        bits = np.zeros((count, size * 8), np.uint8)
-        bits[:, [place for _, place in of_feature[feature]]] = met.T
-        parts.append(np.packbits(bits, axis=1, bitorder="little"))
-        columns.append(_Column(feature, its.thresholds, first, first + its.nan))
-        first += count
-    return np.concatenate(parts), columns
+        size = (count + 7) // 8
+        packed = b"".join(place.classes.to_bytes(size, "little") for place in of_feature[feature])
+        chosen = np.frombuffer(packed, np.uint8).reshape(-1, size)
+        bits = np.unpackbits(chosen, axis=1, count=count, bitorder="little")
+        added = np.array([place.code for place in of_feature[feature]], np.uint16)
+        part = np.zeros((columns, count), np.uint16)
+        np.add.at(part, [place.column for place in of_feature[feature]], bits * added[:, None])
+        parts.append(part)
+    return np.ascontiguousarray(np.concatenate(parts, axis=1).T)
 
 
 class _Part(Protocol):
-    """Some groups of a model. `features` says whose contributions `of` returns."""
+    """Some leaves of a model. `features` says whose contributions a row of `of` has."""
 
     features: Integers
 
-    def of(self, codes: Bytes) -> Floats:
-        """What the groups add to the margin of a row, in the order of `features`."""
+    def of(self, codes: Codes) -> Iterable[Floats]:
+        """What the leaves add to the margin, for each row, in the order of `features`."""
         ...
 
 
-class _Table:
-    """Groups whose answers are kept, a row a code."""
+class _Tables:
+    """Tables of nearly one width. They stand in one array, a row an answer."""
 
-    def __init__(self, groups: Sequence[_Group], where: slice) -> None:
-        self._where = where
-        self._code = np.dtype("<u2" if max(group.length for group in groups) > SHARED else "<u1")
-        first = np.cumsum([0, *(2**group.length for group in groups)])
+    def __init__(self, tables: Sequence[_Table], columns: slice) -> None:
+        self._columns = columns
+        first = np.cumsum([0, *(table.size for table in tables)])
         self._first = first[:-1]
-        features = [sorted({condition.feature for condition in group.positions}) for group in groups]
-        self.features = _padded(features, 0).ravel()
-        self._answers = np.zeros((first[-1], max(map(len, features))))
-        members = [(n, leaf) for n, group in enumerate(groups) for leaf in group.leaves]
+        self.features = _padded([list(table.cells) for table in tables], 0).ravel()
+        self._answers = np.zeros((first[-1], max(len(table.cells) for table in tables)))
+        members = [(n, leaf) for n, table in enumerate(tables) for leaf in table.leaves]
         members.sort(key=lambda member: len(member[1].steps))
         for (n, leaf), own in zip(members, _answers([leaf for _, leaf in members]), strict=True):
-            columns = [features[n].index(step.condition.feature) for step in leaf.steps]
-            self._answers[first[n] : first[n + 1], columns] += own[:, groups[n].codes_of(leaf)].T
+            axes = list(tables[n].cells)
+            columns_of = [axes.index(step.condition.feature) for step in leaf.steps]
+            self._answers[first[n] : first[n + 1], columns_of] += own[:, tables[n].codes_of(leaf)].T
 
-    def of(self, codes: Bytes) -> Floats:
-        return self._answers.take(self._first + codes[self._where].view(self._code), 0).ravel()
+    def of(self, codes: Codes) -> Floats:
+        return self._answers.take(self._first + codes[:, self._columns], 0).reshape(len(codes), -1)
 
 
 class _Formula:
-    """Leaves, each a group of its own, whose answers are computed for each row.
+    """Leaves whose answers are computed for each row. A leaf has a bit of its codes for each step.
 
     Shorter paths are filled up with steps that every row and every training row goes: they add nothing.
     """
 
-    def __init__(self, groups: Sequence[_Group], where: slice) -> None:
-        self._where = where
-        leaves = [group.leaves[0] for group in groups]
+    def __init__(self, leaves: Sequence[Leaf], begin: int) -> None:
+        words = -(-max(len(leaf.steps) for leaf in leaves) // 16)
+        self.end = begin + words * len(leaves)
+        self.places = [
+            _Place(step.condition.feature, step.condition.classes, column + n // 16, 1 << n % 16)
+            for column, leaf in zip(range(begin, self.end, words), leaves, strict=True)
+            for n, step in enumerate(leaf.steps)
+        ]
+        self._columns = slice(begin, self.end)
         self._negated = _padded([[step.negated for step in leaf.steps] for leaf in leaves], True)
         self._shares = _padded([[step.share for step in leaf.steps] for leaf in leaves], 1.0).T.copy()
         self._values = np.array([leaf.value for leaf in leaves])
         features = [[step.condition.feature for step in leaf.steps] for leaf in leaves]
         self.features = _padded(features, 0).T.ravel()
 
-    def of(self, codes: Bytes) -> Floats:
+    def of(self, codes: Codes) -> Iterator[Floats]:
         steps, leaves = self._shares.shape
-        bits = np.unpackbits(codes[self._where].reshape(leaves, -1), axis=1, count=steps, bitorder="little")
-        goes = np.ascontiguousarray((bits ^ self._negated).T, dtype=np.float64)
-        return _contributions(goes, self._shares, self._values).ravel()
+        for row in codes[:, self._columns].astype("<u2").view(np.uint8).reshape(len(codes), leaves, -1):
+            bits = np.unpackbits(row, axis=1, count=steps, bitorder="little")
+            goes = np.ascontiguousarray((bits ^ self._negated).T, dtype=np.float64)
+            yield _contributions(goes, self._shares, self._values).ravel()
 
 
 def _padded(rows: Sequence[Sequence[float]], filling: float) -> npt.NDArray[Any]:

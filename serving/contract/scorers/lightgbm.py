@@ -88,19 +88,20 @@ class Scorer:
         self._check_width(len(values))
         return self.calibrator.one(self._row.margin(values))
 
-    def contributions(self, values: Sequence[float]) -> list[float]:
-        """What each feature added to the margin (SHAP values of the trees), without the constant.
+    def contributions(self, matrix: Matrix) -> Matrix:
+        """[rows, features]: what each value added to its row's margin (SHAP values of the trees), without the
+        constant.
 
         The first call prepares tables, which takes some tenths of a second for a hundred trees. LightGBM's
-        own call answers for a model that `Contributions` refuses. It takes five to ten times as long.
+        own call answers for a model that `Contributions` refuses. It takes ten to twenty times as long.
         """
-        self._check_width(len(values))
+        self._check_width(matrix.shape[1] if matrix.ndim == 2 else -1)
         if self._contributions:
-            return self._contributions.of(values)
-        row = np.array([values], dtype=np.float64)
-        return np.asarray(self.booster.predict(row, pred_contrib=True, num_threads=1), dtype=np.float64)[
-            0, :-1
-        ].tolist()
+            return self._contributions.of(matrix)
+        if not len(matrix):
+            return np.empty(matrix.shape)
+        rows = np.ascontiguousarray(matrix, dtype=np.float64)
+        return np.asarray(self.booster.predict(rows, pred_contrib=True, num_threads=1))[:, :-1]
 
     @cached_property
     def _contributions(self) -> Contributions | None:

@@ -52,9 +52,14 @@ class Scorer:
         self._check_width(len(values))
         return float(self._scores(np.array([values], dtype=np.float64))[0])
 
-    def contributions(self, values: Sequence[float]) -> list[float]:
-        """What each value changes in the log-odds, compared with null in its place; 0 for a null."""
-        self._check_width(len(values))
+    def contributions(self, matrix: Matrix) -> Matrix:
+        """[rows, features]: what each value changes in the log-odds of its row, compared with null in its
+        place; 0 for a null.
+        """
+        self._check_width(matrix.shape[1] if matrix.ndim == 2 else -1)
+        return np.array([self._changes(row) for row in matrix.tolist()]).reshape(matrix.shape)
+
+    def _changes(self, values: Sequence[float]) -> list[float]:
         whole = _log_odds(self.score_one(values))
         without = np.tile(np.array(values, dtype=np.float64), (len(values), 1))
         np.fill_diagonal(without, np.nan)

@@ -340,7 +340,7 @@ def scorer(release: Release) -> Scorer:
 def test_contributions_and_the_constant_add_up_to_the_margin(scorer: Scorer, release: Release) -> None:
     row = as_row(release.golden[0][0])
     constant = float(np.asarray(scorer.booster.predict(np.array([row]), pred_contrib=True))[0, -1])
-    assert sum(scorer.contributions(row)) + constant == pytest.approx(
+    assert scorer.contributions(np.array([row])).sum() + constant == pytest.approx(
         float(scorer.margins(np.array([row]))[0])
     )
 

@@ -57,7 +57,7 @@ def places_of_interest(text: str, rows: Matrix, seed: int) -> Matrix:
 
 def assert_equal(text: str, rows: Matrix) -> None:
     tables, expected = Contributions(text, rows.shape[1]), own(text, rows)
-    found = np.array([tables.of(row) for row in rows.tolist()])
+    found = tables.of(rows)
     margins = scorer_of(text).margins(rows)
     largest = np.abs(expected[:, :-1]).max(axis=1)
     assert (np.abs(found - expected[:, :-1]).max(axis=1) <= 1e-9 * largest).all()
@@ -110,6 +110,37 @@ def leaves(text: str) -> list[Any]:
     return [leaf for tree in trees for leaf in tree.leaves(classes)]
 
 
+@pytest.fixture(scope="module")
+def beside() -> tuple[list[Contributions], Matrix]:
+    """Models with short, wide and very long paths, and rows with missing values."""
+    chance = np.random.default_rng(14)
+    rows = chance.normal(size=(3_000, LONGEST + 2))
+    rows[chance.random(rows.shape) < 0.1] = math.nan
+    usual = fitted(rows, np.nansum(rows, axis=1) + chance.normal(size=len(rows)), 20, num_leaves=31)
+    texts = usual, a_chain(LONGEST), a_chain(LONGEST + 2)
+    return [Contributions(text, rows.shape[1]) for text in texts], rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(
+    beside: tuple[list[Contributions], Matrix], data: st.DataObject
+) -> None:
+    models, rows = beside
+    tables = data.draw(st.sampled_from(models))
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=40))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(chosen) - 1) if len(chosen) > 1 else st.nothing())))
+    alone = [tables.of(rows[[n]]).tobytes() for n in chosen]
+    groups = [rows[some] for some in np.split(np.array(chosen), cuts)]
+    assert b"".join(tables.of(group).tobytes() for group in groups) == b"".join(alone)
+    assert tables.of(np.asfortranarray(rows[chosen])).tobytes() == b"".join(alone)
+
+
+def test_no_rows_have_no_contributions(beside: tuple[list[Contributions], Matrix]) -> None:
+    models, rows = beside
+    assert {tables.of(rows[:0]).shape for tables in models} == {(0, rows.shape[1])}
+
+
 def test_a_feature_that_a_path_splits_on_again_is_one_step() -> None:
     rows = np.random.default_rng(5).normal(size=(400, 1))
     text = fitted(rows, np.sin(3 * rows[:, 0]), num_leaves=20)
@@ -136,8 +167,8 @@ def test_the_strongest_three_reasons_and_their_digits_are_lightgbms() -> None:
     target = (np.nansum(rows[:, :6], axis=1) + chance.normal(size=len(rows)) > 1).astype(float)
     text = fitted(rows, target, 40, objective="binary", num_leaves=31, min_data_in_leaf=20)
     tables = Contributions(text, 12)
-    for row, expected in zip(rows[:500].tolist(), own(text, rows[:500])[:, :-1].tolist(), strict=True):
-        found = tables.of(row)
+    pairs = zip(tables.of(rows[:500]).tolist(), own(text, rows[:500])[:, :-1].tolist(), strict=True)
+    for found, expected in pairs:
         assert [round(value, 6) for value in found] == [round(value, 6) for value in expected]
         assert np.argsort(found)[-3:].tolist() == np.argsort(expected)[-3:].tolist()
 
@@ -145,8 +176,8 @@ def test_the_strongest_three_reasons_and_their_digits_are_lightgbms() -> None:
 def test_a_feature_that_no_tree_splits_on_adds_nothing() -> None:
     rows = np.random.default_rng(8).normal(size=(200, 3))
     rows[:, 2] = 1.0
-    found = scorer_of(fitted(rows, rows[:, 0])).contributions([1.0, 0.0, 5.0])
-    assert found[0] > 0.0 == found[2]
+    found = scorer_of(fitted(rows, rows[:, 0])).contributions(np.array([[1.0, 0.0, 5.0]]))
+    assert found[0, 0] > 0.0 == found[0, 2]
 
 
 def unknown(name: str) -> str:
@@ -176,8 +207,9 @@ def test_a_model_of_another_shape_is_left_to_lightgbm(name: str, why: str) -> No
     scorer = scorer_of(text)
     with pytest.raises(UnknownShape, match=why):
         Contributions(text, len(scorer.features))
-    row = np.random.default_rng(10).random((1, len(scorer.features)))
-    assert scorer.contributions(row[0].tolist()) == own(text, row)[0, :-1].tolist()
+    rows = np.random.default_rng(10).random((3, len(scorer.features)))
+    assert scorer.contributions(rows).tolist() == own(text, rows)[:, :-1].tolist()
+    assert scorer.contributions(rows[:0]).shape == (0, len(scorer.features))
 
 
 def test_linear_leaves_and_several_classes_are_unknown() -> None:
@@ -196,10 +228,20 @@ def test_a_leaf_without_training_rows_is_unknown() -> None:
         read_trees(text)
 
 
+@pytest.mark.parametrize("most", [2_000_000, 800_000, 300_000])
+def test_a_model_with_less_room_has_smaller_tables_and_the_same_answers(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    rows = np.random.default_rng(15).normal(size=(2_000, 10))
+    text = fitted(rows, rows.sum(axis=1), 6, num_leaves=31)
+    monkeypatch.setattr(contributions, "MOST_BYTES", most)
+    assert_equal(text, rows[:50])
+
+
 def test_a_model_whose_tables_are_too_large_is_left_to_lightgbm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contributions, "MOST_BYTES", 1_000)
     rows = np.random.default_rng(13).normal(size=(300, 5))
     text = fitted(rows, rows.sum(axis=1), 5, num_leaves=31)
     with pytest.raises(UnknownShape, match="bytes, more than 1,000"):
         Contributions(text, 5)
-    assert scorer_of(text).contributions(rows[0].tolist()) == own(text, rows[:1])[0, :-1].tolist()
+    assert scorer_of(text).contributions(rows[:1]).tolist() == own(text, rows[:1])[:, :-1].tolist()

@@ -61,19 +61,26 @@ def test_a_row_scores_alike_in_a_batch_and_alone(scorer: Scorer, rows: list[list
 
 def test_a_row_of_another_width_is_refused(scorer: Scorer) -> None:
     width = len(scorer.features)
-    for ask in (scorer.score_one, scorer.contributions):
-        with pytest.raises(ValueError, match=f"takes {width} features, got {width - 1}"):
-            ask([0.0] * (width - 1))
     with pytest.raises(ValueError, match=f"takes {width} features, got {width - 1}"):
-        scorer.score(np.zeros((2, width - 1)))
+        scorer.score_one([0.0] * (width - 1))
+    for ask in (scorer.score, scorer.contributions):
+        with pytest.raises(ValueError, match=f"takes {width} features, got {width - 1}"):
+            ask(np.zeros((2, width - 1)))
 
 
 def test_contributions_are_one_a_feature_and_say_what_moved_the_score(
     scorer: Scorer, rows: list[list[float]]
 ) -> None:
-    found = [scorer.contributions(row) for row in rows]
-    assert all(len(one) == len(scorer.features) and all(map(math.isfinite, one)) for one in found)
-    assert any(abs(value) > 0.01 for one in found for value in one)
+    found = scorer.contributions(np.array(rows))
+    assert found.shape == (len(rows), len(scorer.features))
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 0.01
+
+
+def test_a_row_has_equal_contributions_in_a_batch_and_alone(scorer: Scorer, rows: list[list[float]]) -> None:
+    alone = [scorer.contributions(np.array([row]))[0].tolist() for row in rows]
+    assert scorer.contributions(np.array(rows)).tolist() == alone
+    assert scorer.contributions(np.empty((0, len(scorer.features)))).shape == (0, len(scorer.features))
 
 
 def test_onnx_says_what_a_value_changes_compared_with_null(
@@ -81,7 +88,7 @@ def test_onnx_says_what_a_value_changes_compared_with_null(
 ) -> None:
     scorer = load_scorer(replace(release, family="onnx"), bundle)
     row = rows[0]
-    for place, change in enumerate(scorer.contributions(row)):
+    for place, change in enumerate(scorer.contributions(np.array([row]))[0].tolist()):
         without = scorer.score_one([math.nan if n == place else value for n, value in enumerate(row)])
         score = scorer.score_one(row)
         odds = math.log(score / (1 - score)) - math.log(without / (1 - without))
