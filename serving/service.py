@@ -57,7 +57,7 @@ class Service:
         )
         self.plane = DataPlane(
             settings,
-            serving_store(settings.database, settings.fsync),
+            serving_store(settings.database, settings.fsync, in_turns=settings.workers > 1),
             lambda: self.follower.current,
             lambda: time.time_ns() // 1_000,
         )

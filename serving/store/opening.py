@@ -18,13 +18,16 @@ def serving_log(file: Path) -> ServingLog:
     return SqliteServingLog(file)
 
 
-def serving_store(file: Path, fsync: bool = False, patient: bool = False) -> ServingStore:
+def serving_store(
+    file: Path, fsync: bool = False, patient: bool = False, in_turns: bool = False
+) -> ServingStore:
     """The store in a file, which is made where it is missing. `BadStore` where it cannot be opened.
 
     `fsync` makes each commit survive a power cut, at the price of a disk flush each. `patient` is for threads
     that no request waits for: the store waits 10 s for the lock of another process, where others wait 5 ms.
+    `in_turns` is for processes that all take requests: none waits for longer than a commit of each other one.
     """
-    return SqliteServingStore(file, fsync, patient)
+    return SqliteServingStore(file, fsync, patient, in_turns)
 
 
 def state_rebuild(file: Path, subject: Subject, plan: FeaturePlan) -> AbstractContextManager[StateRebuild]:

@@ -33,6 +33,7 @@ from serving.store.sqlite.log_tables import create_tables, position_of, subject_
 from serving.store.sqlite.measured import add_measured
 from serving.store.sqlite.pruning import prune
 from serving.store.sqlite.state_compatibility import agreed_us, lacks
+from serving.store.sqlite.turns import Turns
 from serving.store.version_counts import Counts
 
 MOVE = "UPDATE sequence SET last = ?, clock_us = ?, newest_us = ?"
@@ -49,10 +50,13 @@ class _Log:
 
 
 class SqliteServingStore(ServingStore):
-    """The `ServingStore` of a file. See `open_for_writing` for `fsync` and `patient`."""
+    """The `ServingStore` of a file. See `serving_store` for the arguments."""
 
-    def __init__(self, file: Path, fsync: bool = False, patient: bool = False) -> None:
-        self.connection = open_for_writing(file, fsync, patient)
+    def __init__(
+        self, file: Path, fsync: bool = False, patient: bool = False, in_turns: bool = False
+    ) -> None:
+        self.connection = open_for_writing(file, fsync, patient, in_turns)
+        self._turns = Turns(file) if in_turns else None
         self._file, self._duty = file, FileLock(f"{file}.upkeep.lock")
         self._checkpoints: Checkpoints | None = None
         self._state: SqliteOnlineState | None = None
@@ -93,7 +97,7 @@ class SqliteServingStore(ServingStore):
     def one_commit(self) -> Iterator[None]:
         """Takes the write lock at once. After a rebuild the state goes over to the new one."""
         try:
-            with transaction(self.connection) if self._state is None else self._state.transaction():
+            with self._locked():
                 yield
                 if self._position is not None and self._position != self._stored:
                     self.connection.execute(MOVE, self._position)
@@ -101,6 +105,19 @@ class SqliteServingStore(ServingStore):
             raise store_error(error) from error
         finally:
             self._position = self._stored = None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self._turns is not None:
+            self._turns.take()
+        try:
+            with transaction(self.connection) if self._state is None else self._state.transaction():
+                if self._turns is not None:
+                    self._turns.give()
+                yield
+        finally:
+            if self._turns is not None:
+                self._turns.give()
 
     @property
     def changes(self) -> int:
@@ -223,6 +240,8 @@ class SqliteServingStore(ServingStore):
     def close(self) -> None:
         """Close the connection, and leave the duty to another one."""
         self.connection.close()
+        if self._turns is not None:
+            self._turns.close()
         self._duty.release(force=True)
 
     @property
