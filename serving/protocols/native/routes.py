@@ -20,7 +20,7 @@ from serving.messages import NoModel
 from serving.metrics import STREAM_EVENTS
 from serving.protocols.native.documentation import REFUSALS, content, document
 from serving.protocols.native.error_responses import json_response, unavailable
-from serving.protocols.native.plain_routes import ByPath, Plain
+from serving.protocols.native.plain_routes import Plain
 from serving.protocols.native.predictions import prediction_handlers
 from serving.protocols.native.schemas import ErrorResponse, HealthResponse, StreamResponse
 from serving.protocols.native.wire import Wire, wire_of
@@ -33,8 +33,11 @@ Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
-    """Add the routes: those of predictions as plain routes, the others as routes of the framework."""
+def add_routes(app: FastAPI, service: Service) -> list[Route]:
+    """Add the routes: those of predictions as plain routes, the others as routes of the framework.
+
+    Returns the plain routes, of which the framework needs to know for its documentation and its refusals.
+    """
     plane, metrics, deadline_s = service.plane, service.metrics, service.settings.limits.store_deadline_s
 
     served: tuple[Subject, Wire] | None = None
@@ -53,7 +56,6 @@ def add_routes(app: FastAPI, service: Service) -> None:
     handlers = prediction_handlers(service, wire)
     plain = [Route(path, Plain(handler, metrics), methods=["POST"]) for path, handler in handlers.items()]
     app.routes.extend(plain)
-    app.add_middleware(ByPath, routes=plain)
     document(app, handlers, lambda: plane.subject)
 
     @app.post("/labels", responses={200: content("LabelsResponse"), **REFUSALS}, tags=["labels"])
@@ -147,6 +149,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         champion = service.follower.current
         metrics.version.set(int(champion.version) if champion and champion.version.isdigit() else 0)
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return plain
 
 
 async def _in_parts(
