@@ -8,7 +8,7 @@ group of one.
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 
@@ -24,11 +24,27 @@ from serving.store.base import StoreBusy
 MOST_ROWS = 16
 
 
+Given = TypeVar("Given", contravariant=True)
+
+
+class Reply(Protocol[Given]):
+    """What waits for an answer, such as a future. A connection that sends it at once is faster than one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: Given, /) -> None:
+        """Take the answer. Raises nothing."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Take the error in the answer's place. Raises nothing."""
+
+
 class _Waiting(NamedTuple):
     row: ScoredEvent | ReadyVector
     hung_up: HungUp
     deadline_s: float  # On the clock of the event loop.
-    answer: asyncio.Future[Answer]
+    reply: Reply[Answer]
 
 
 class Grouping:
@@ -39,31 +55,23 @@ class Grouping:
         self._waiting: list[_Waiting] = []
         self._retry: asyncio.Task[None] | None = None
 
-    async def decide(self, row: ScoredEvent | ReadyVector, hung_up: HungUp) -> Answer:
-        """The answer to a row, once it is committed. Raises what the row alone would have raised.
+    def decide(self, row: ScoredEvent | ReadyVector, hung_up: HungUp, reply: Reply[Answer]) -> None:
+        """Decide a row in this iteration of the loop. The reply gets the answer once it is committed.
 
-        `StoreBusy` where the store is locked for longer than the deadline. `ClientDisconnect` where the
-        client hung up while the store was locked. `StoreError` where the commit of the row's group failed.
-        Then nothing of the row is kept.
+        In the answer's place the reply gets the error that the row alone would have raised. That is
+        `StoreBusy` where the store is locked for longer than the deadline, `ClientDisconnect` where the
+        client hung up while the store was locked, and `StoreError` where the commit of the row's group
+        failed. Then nothing of the row is kept.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(row, hung_up, loop.time() + self._deadline_s, loop.create_future())
-        self._waiting.append(waiting)
+        self._waiting.append(_Waiting(row, hung_up, loop.time() + self._deadline_s, reply))
         if len(self._waiting) == 1:
-            # The first one decides for all, and goes on with its own answer without another iteration.
-            try:
-                await asyncio.sleep(0)
-            except BaseException:
-                waiting.answer.cancel()
-                raise
-            finally:
-                self._decide()
-        return await waiting.answer
+            loop.call_soon(self._decide)
 
     def _decide(self) -> None:
         """Decide the first rows that wait. The others follow in the next iteration of the loop."""
         group, self._waiting = self._waiting[:MOST_ROWS], self._waiting[MOST_ROWS:]
-        group = [one for one in group if not one.answer.done()]  # A request may have been cancelled.
+        group = [one for one in group if not one.reply.done()]  # A request may have been cancelled.
         try:
             outcomes = self._plane.predict_many([one.row for one in group]) if group else []
         except StoreBusy as busy:
@@ -76,7 +84,7 @@ class Grouping:
             asyncio.get_running_loop().call_soon(self._decide)
         for one, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, Answer):
-                one.answer.set_result(outcome)
+                one.reply.set_result(outcome)
             else:
                 _fail(one, outcome)
 
@@ -97,5 +105,5 @@ class Grouping:
 def _fail(waiting: _Waiting, error: Exception) -> None:
     if isinstance(error, StopIteration):  # A future takes any other error.
         error = RuntimeError(repr(error))
-    if not waiting.answer.done():
-        waiting.answer.set_exception(error)
+    if not waiting.reply.done():
+        waiting.reply.set_exception(error)
