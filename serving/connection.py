@@ -56,7 +56,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take the request, or leave it to uvicorn."""
         route = self._direct.get(self.url)
-        if route is not None and self._is_ordinary() and route.lets_in(self.headers):
+        if route is not None and self._is_ordinary() and route.lets_in(dict(self.headers)):
             exchange = Exchange(self, route, self.parser.should_keep_alive())
             self.cycle = cast("RequestResponseCycle", exchange)
             return
@@ -75,7 +75,6 @@ class Connection(HttpToolsProtocol):
             and not self.expect_100_continue
             and not self.flow.write_paused
             and not self.parser.should_upgrade()
-            and any(name == b"content-length" for name, _ in self.headers)
         )
 
     def on_body(self, body: bytes) -> None:
@@ -208,6 +207,10 @@ class Sender:
             self._transport.write(data)
         else:
             self._begun, self._held = True, data
+
+    def is_closing(self) -> bool:
+        """As a transport's."""
+        return self._transport.is_closing()
 
     def answered(self) -> None:
         """Send what is held. The next write begins an answer."""

@@ -6,7 +6,7 @@ The guard refuses foreign hosts, writes from other sites, bodies without end and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,8 +16,6 @@ from serving.settings import Limits, is_loopback
 
 PROBES = "/health"
 JSON = b"application/json"
-
-Headers = Iterable[tuple[bytes, bytes]]
 
 
 class BodyTooLarge(ServingError):
@@ -59,24 +57,18 @@ class Guard:
         self._in_flight -= 1
         self._metrics.request(route, status, time.perf_counter() - entered)
 
-    def refusal(self, method: str, path: str, headers: Headers) -> Refused | None:
+    def refusal(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Refused | None:
         """Why a request that is about to enter is turned away; None where it is let in.
 
         The names of `headers` are in lower case.
         """
-        host, length, kind = b"", b"", b""
-        for name, value in headers:
-            if name == b"host":
-                host = value
-            elif name == b"content-length":
-                length = value
-            elif name == b"content-type":
-                kind = value
-        if not _is_loopback(host):
+        if not _is_loopback(headers.get(b"host", b"")):
             return Refused(400, "foreign_host", "the Host header names another host")
+        kind = headers.get(b"content-type", b"")
         if method == "POST" and kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
             close = ((b"connection", b"close"),)
             return Refused(415, "not_json", "the Content-Type has to be application/json", close)
+        length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._limits.body_bytes:
             close = ((b"connection", b"close"),)
             return Refused(413, "too_large", str(BodyTooLarge(self._limits.body_bytes)), close)

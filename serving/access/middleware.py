@@ -24,7 +24,7 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refused = self._guard.refusal(scope["method"], scope["path"], scope["headers"])
+        refused = self._guard.refusal(scope["method"], scope["path"], dict(scope["headers"]))
         entered, status = self._guard.enter(), 500
 
         async def counted(message: Message) -> None:

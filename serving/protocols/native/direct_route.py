@@ -6,10 +6,11 @@ uvicorn's way through ASGI (a task, a scope, three messages) costs a request 40 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from fastapi.responses import Response
 
-from serving.access.guard import Guard, Headers
+from serving.access.guard import Guard
 from serving.metrics import Metrics
 from serving.protocols.native.error_responses import FAULT, REFUSED, refusal_of
 from serving.protocols.native.predictions import Predict
@@ -23,9 +24,9 @@ class DirectRoute:
     def __init__(self, path: str, handler: Predict, guard: Guard, metrics: Metrics) -> None:
         self.path, self.handler, self.guard, self._metrics = path, handler, guard, metrics
 
-    def lets_in(self, headers: Headers) -> bool:
-        """Whether the guard turns the request not away."""
-        return self.guard.refusal("POST", self.path, headers) is None
+    def lets_in(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the request says the length of its body, and the guard does not turn it away."""
+        return b"content-length" in headers and self.guard.refusal("POST", self.path, headers) is None
 
     def refused(self, error: BaseException) -> tuple[Response, bool]:
         """An error as a response, and whether the error is a fault of the service. A fault is logged."""
