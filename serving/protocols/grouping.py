@@ -8,6 +8,7 @@ group of one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import NamedTuple, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -24,6 +25,7 @@ from serving.store.base import StoreBusy
 MOST_ROWS = 16
 
 
+log = logging.getLogger("serving")
 Given = TypeVar("Given", contravariant=True)
 
 
@@ -34,10 +36,10 @@ class Reply(Protocol[Given]):
         """Whether nobody waits any more."""
 
     def set_result(self, result: Given, /) -> None:
-        """Take the answer. Raises nothing."""
+        """Take the answer."""
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Take the error in the answer's place. Raises nothing."""
+        """Take the error in the answer's place."""
 
 
 class _Waiting(NamedTuple):
@@ -83,10 +85,7 @@ class Grouping:
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._decide)
         for one, outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, Answer):
-                one.reply.set_result(outcome)
-            else:
-                _fail(one, outcome)
+            _tell(one, outcome)
 
     async def _later(self, busy: StoreBusy) -> None:
         """Try again when the store may be free, without those who hung up or have waited for too long."""
@@ -95,15 +94,21 @@ class Grouping:
             now_s = asyncio.get_running_loop().time()
             for one in list(self._waiting):
                 if await one.hung_up():
-                    _fail(one, ClientDisconnect())
+                    _tell(one, ClientDisconnect())
                 elif now_s > one.deadline_s:
-                    _fail(one, busy)
+                    _tell(one, busy)
         finally:
             self._decide()
 
 
-def _fail(waiting: _Waiting, error: Exception) -> None:
-    if isinstance(error, StopIteration):  # A future takes any other error.
-        error = RuntimeError(repr(error))
-    if not waiting.reply.done():
-        waiting.reply.set_exception(error)
+def _tell(waiting: _Waiting, outcome: Answer | Exception) -> None:
+    """Give a row its outcome. Where that fails, the others still get theirs."""
+    try:
+        if isinstance(outcome, Answer):
+            waiting.reply.set_result(outcome)
+        elif not waiting.reply.done():
+            # A future takes any other error.
+            error = RuntimeError(repr(outcome)) if isinstance(outcome, StopIteration) else outcome
+            waiting.reply.set_exception(error)
+    except Exception:
+        log.exception("an answer could not be given")

@@ -361,6 +361,22 @@ def test_a_client_that_does_not_read_gets_no_further_answer_until_it_reads(door:
     run(door, talk)
 
 
+def test_a_connection_that_stays_idle_after_an_answer_is_closed(door: Door) -> None:
+    async def talk(server: Server) -> None:
+        client = await server.client()
+        await client.send(ONE[:40])
+        (connection,) = server.state.connections
+        connection.timeout_keep_alive = 0.1  # type: ignore[union-attr]
+        await client.send(ONE[40:])
+        await gone(server)
+        answered, closed = await client.received()
+        assert answered.startswith(b"HTTP/1.1 200")
+        assert closed
+
+    run(door, talk)
+    assert decided(door) == ["t1"]
+
+
 def counted(door: Door) -> list[str]:
     """The counters of requests, without what a scrape counts of itself."""
     names = ("serving_requests_total", "serving_refused_total", "serving_decisions_total")

@@ -146,6 +146,21 @@ def test_an_error_that_no_future_takes_is_told_and_holds_up_nobody(
     assert isinstance(decided(grouping, [paid(100)])[0], Answer)
 
 
+def test_a_reply_that_fails_is_logged_and_the_others_get_theirs(
+    grouping: Grouping, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(asyncio.Future[Answer]):
+        def set_result(self, result: Answer, /) -> None:
+            raise ZeroDivisionError
+
+    async def asked() -> Answer:
+        grouping.decide(paid(1), here, Broken())
+        return await answer(grouping, paid(2), here)
+
+    assert asyncio.run(asked()).prediction_id == "t2"
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+
+
 def test_each_decision_on_record_is_counted_once_whatever_was_undone_in_between(
     bench: Bench, grouping: Grouping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
