@@ -22,7 +22,7 @@ class Door:
     def __init__(self, home: Path, release: Release) -> None:
         settings = ServingSettings(home, use_case=release.subject.name, clock="event")
         self.app = create_app(settings)
-        self.service, self.log = self.app.state.service, serving_log(settings.database)
+        self.service, self.log = self.app.service, serving_log(settings.database)
         scorer = Scorer(release.model_text, release.calibrator)
         self.champion = Champion("1", "d" * 64, release, scorer)
 

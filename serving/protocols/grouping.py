@@ -8,7 +8,8 @@ group of one.
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+import logging
+from typing import NamedTuple, Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 
@@ -24,11 +25,28 @@ from serving.store.base import StoreBusy
 MOST_ROWS = 16
 
 
+log = logging.getLogger("serving")
+Given = TypeVar("Given", contravariant=True)
+
+
+class Reply(Protocol[Given]):
+    """What waits for an answer, such as a future. A connection that sends it at once is faster than one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: Given, /) -> None:
+        """Take the answer."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Take the error in the answer's place."""
+
+
 class _Waiting(NamedTuple):
     row: ScoredEvent | ReadyVector
     hung_up: HungUp
     deadline_s: float  # On the clock of the event loop.
-    answer: asyncio.Future[Answer]
+    reply: Reply[Answer]
 
 
 class Grouping:
@@ -39,31 +57,23 @@ class Grouping:
         self._waiting: list[_Waiting] = []
         self._retry: asyncio.Task[None] | None = None
 
-    async def decide(self, row: ScoredEvent | ReadyVector, hung_up: HungUp) -> Answer:
-        """The answer to a row, once it is committed. Raises what the row alone would have raised.
+    def decide(self, row: ScoredEvent | ReadyVector, hung_up: HungUp, reply: Reply[Answer]) -> None:
+        """Decide a row in this iteration of the loop. The reply gets the answer once it is committed.
 
-        `StoreBusy` where the store is locked for longer than the deadline. `ClientDisconnect` where the
-        client hung up while the store was locked. `StoreError` where the commit of the row's group failed.
-        Then nothing of the row is kept.
+        In the answer's place the reply gets the error that the row alone would have raised. That is
+        `StoreBusy` where the store is locked for longer than the deadline, `ClientDisconnect` where the
+        client hung up while the store was locked, and `StoreError` where the commit of the row's group
+        failed. Then nothing of the row is kept.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(row, hung_up, loop.time() + self._deadline_s, loop.create_future())
-        self._waiting.append(waiting)
+        self._waiting.append(_Waiting(row, hung_up, loop.time() + self._deadline_s, reply))
         if len(self._waiting) == 1:
-            # The first one decides for all, and goes on with its own answer without another iteration.
-            try:
-                await asyncio.sleep(0)
-            except BaseException:
-                waiting.answer.cancel()
-                raise
-            finally:
-                self._decide()
-        return await waiting.answer
+            loop.call_soon(self._decide)
 
     def _decide(self) -> None:
         """Decide the first rows that wait. The others follow in the next iteration of the loop."""
         group, self._waiting = self._waiting[:MOST_ROWS], self._waiting[MOST_ROWS:]
-        group = [one for one in group if not one.answer.done()]  # A request may have been cancelled.
+        group = [one for one in group if not one.reply.done()]  # A request may have been cancelled.
         try:
             outcomes = self._plane.predict_many([one.row for one in group]) if group else []
         except StoreBusy as busy:
@@ -75,10 +85,7 @@ class Grouping:
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._decide)
         for one, outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, Answer):
-                one.answer.set_result(outcome)
-            else:
-                _fail(one, outcome)
+            _tell(one, outcome)
 
     async def _later(self, busy: StoreBusy) -> None:
         """Try again when the store may be free, without those who hung up or have waited for too long."""
@@ -87,15 +94,21 @@ class Grouping:
             now_s = asyncio.get_running_loop().time()
             for one in list(self._waiting):
                 if await one.hung_up():
-                    _fail(one, ClientDisconnect())
+                    _tell(one, ClientDisconnect())
                 elif now_s > one.deadline_s:
-                    _fail(one, busy)
+                    _tell(one, busy)
         finally:
             self._decide()
 
 
-def _fail(waiting: _Waiting, error: Exception) -> None:
-    if isinstance(error, StopIteration):  # A future takes any other error.
-        error = RuntimeError(repr(error))
-    if not waiting.answer.done():
-        waiting.answer.set_exception(error)
+def _tell(waiting: _Waiting, outcome: Answer | Exception) -> None:
+    """Give a row its outcome. Where that fails, the others still get theirs."""
+    try:
+        if isinstance(outcome, Answer):
+            waiting.reply.set_result(outcome)
+        elif not waiting.reply.done():
+            # A future takes any other error.
+            error = RuntimeError(repr(outcome)) if isinstance(outcome, StopIteration) else outcome
+            waiting.reply.set_exception(error)
+    except Exception:
+        log.exception("an answer could not be given")

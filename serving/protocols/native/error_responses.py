@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from serving.access.middleware import BodyTooLarge
+from serving.access.guard import BodyTooLarge
 from serving.messages import BadInput, Conflict, NoModel, UnknownStream
 from serving.metrics import Metrics
 from serving.store.base import StoreBusy, StoreError

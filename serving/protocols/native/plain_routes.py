@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.metrics import Metrics
-from serving.protocols.native.error_responses import REFUSED, refusal_of
+from serving.protocols.native.error_responses import FAULT, REFUSED, refusal_of
 from serving.protocols.patience import HungUp
 
 # The body of a request, and whether its client has hung up by now; returns the body of the answer.
@@ -20,7 +20,11 @@ Handler = Callable[[bytes, HungUp], Awaitable[bytes]]
 
 
 class Plain:
-    """A handler of JSON as an ASGI application. An error of `REFUSED` is answered as a refusal."""
+    """A handler of JSON as an ASGI application.
+
+    An error of `REFUSED` is answered as a refusal. Any other error is answered 500 and raised, so that the
+    server logs it.
+    """
 
     def __init__(self, handler: Handler, metrics: Metrics) -> None:
         self._handler, self._metrics = handler, metrics
@@ -34,6 +38,11 @@ class Plain:
         except REFUSED as error:
             await refusal_of(error).response(self._metrics)(scope, receive, send)
             return
+        except ClientDisconnect:
+            raise
+        except Exception:
+            await FAULT.response(self._metrics)(scope, receive, send)
+            raise
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -20,8 +20,8 @@ from serving.messages import NoModel
 from serving.metrics import STREAM_EVENTS
 from serving.protocols.native.documentation import REFUSALS, content, document
 from serving.protocols.native.error_responses import json_response, unavailable
-from serving.protocols.native.plain_routes import ByPath, Plain
-from serving.protocols.native.predictions import prediction_handlers
+from serving.protocols.native.plain_routes import Plain
+from serving.protocols.native.predictions import Predict, direct_prediction, prediction_handlers
 from serving.protocols.native.schemas import ErrorResponse, HealthResponse, StreamResponse
 from serving.protocols.native.wire import Wire, wire_of
 from serving.protocols.patience import patiently
@@ -33,8 +33,18 @@ Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
-    """Add the routes: those of predictions as plain routes, the others as routes of the framework."""
+class Predictions(NamedTuple):
+    """The routes of predictions: as plain routes, and what answers one prediction without ASGI."""
+
+    plain: list[Route]
+    direct: Predict
+
+
+def add_routes(app: FastAPI, service: Service) -> Predictions:
+    """Add the routes: those of predictions as plain routes, the others as routes of the framework.
+
+    The framework needs to know the plain routes for its documentation and its refusals.
+    """
     plane, metrics, deadline_s = service.plane, service.metrics, service.settings.limits.store_deadline_s
 
     served: tuple[Subject, Wire] | None = None
@@ -50,10 +60,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
             served = subject, wire_of(subject)
         return served[1]
 
-    handlers = prediction_handlers(service, wire)
+    direct = direct_prediction(service, wire)
+    handlers = prediction_handlers(service, wire, direct)
     plain = [Route(path, Plain(handler, metrics), methods=["POST"]) for path, handler in handlers.items()]
     app.routes.extend(plain)
-    app.add_middleware(ByPath, routes=plain)
     document(app, handlers, lambda: plane.subject)
 
     @app.post("/labels", responses={200: content("LabelsResponse"), **REFUSALS}, tags=["labels"])
@@ -147,6 +157,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         champion = service.follower.current
         metrics.version.set(int(champion.version) if champion and champion.version.isdigit() else 0)
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return Predictions(plain, direct)
 
 
 async def _in_parts(

@@ -118,18 +118,20 @@ class Wire:
 
     def shown(self, answer: Answer) -> dict[str, object]:
         """An answer as it is sent. Where nothing is ever stopped, there is no `block_threshold`."""
-        stopped = {"block_threshold": answer.block_threshold} if self._stops else {}
-        return {
+        shown: dict[str, object] = {
             "prediction_id": answer.prediction_id,
             self.subject.score: answer.score,
             "decision": answer.decision,
             "threshold": answer.threshold,
-            **stopped,
+            "block_threshold": answer.block_threshold,
             "model_version": answer.model_version,
             "reasons": answer.reasons,
             "degraded": answer.degraded,
             "freshness": answer.freshness,
         }
+        if not self._stops:
+            del shown["block_threshold"]
+        return shown
 
     def receipt(self, receipt: LabelReceipt) -> dict[str, object]:
         """What became of one label, as it is sent."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from serving.access.guard import Guard
 from serving.access.middleware import Door
 from serving.metrics import Metrics
 from serving.settings import Limits
@@ -24,7 +25,8 @@ def test_over_the_limit_requests_get_503_with_retry_after_while_probes_answer() 
     async def scenario() -> tuple[list[int], int, dict[bytes, bytes]]:
         metrics = Metrics()
         metrics.know_routes(["/predict"])
-        door = Door(slow, Limits(in_flight=3), metrics)
+        limits = Limits(in_flight=3)
+        door = Door(slow, Guard(limits, metrics), metrics, limits.body_bytes)
         in_flight = [asyncio.create_task(ask(door, "/predict")) for _ in range(3)]
         await asyncio.sleep(0)
         refused, probe = await ask(door, "/predict"), await ask(door, "/health/live")

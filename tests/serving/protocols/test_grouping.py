@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -21,6 +21,7 @@ from serving.contract.records import Answer
 from serving.data_plane import DataPlane
 from serving.messages import BadInput, Conflict, ReadyVector
 from serving.protocols.grouping import MOST_ROWS, Grouping
+from serving.protocols.patience import HungUp
 from serving.releases import Champion
 from serving.store.base import StoreBusy, StoreError
 
@@ -35,14 +36,21 @@ async def gone() -> bool:
     return True
 
 
+async def answer(grouping: Grouping, row: Row, hung_up: HungUp) -> Answer:
+    """The answer to a row, or its error."""
+    reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    grouping.decide(row, hung_up, reply)
+    return await reply
+
+
 def decided(
-    grouping: Grouping, rows: list[Row], hung_up: Callable[[int], Callable[[], Awaitable[bool]]] | None = None
+    grouping: Grouping, rows: list[Row], hung_up: Callable[[int], HungUp] | None = None
 ) -> list[Outcome]:
     """The outcomes of rows that come in one iteration of the loop."""
 
     async def at_once() -> list[Outcome]:
         asked = [
-            grouping.decide(row, here if hung_up is None else hung_up(number))
+            answer(grouping, row, here if hung_up is None else hung_up(number))
             for number, row in enumerate(rows)
         ]
         return await asyncio.gather(*asked, return_exceptions=True)
@@ -138,6 +146,21 @@ def test_an_error_that_no_future_takes_is_told_and_holds_up_nobody(
     assert isinstance(decided(grouping, [paid(100)])[0], Answer)
 
 
+def test_a_reply_that_fails_is_logged_and_the_others_get_theirs(
+    grouping: Grouping, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(asyncio.Future[Answer]):
+        def set_result(self, result: Answer, /) -> None:
+            raise ZeroDivisionError
+
+    async def asked() -> Answer:
+        grouping.decide(paid(1), here, Broken())
+        return await answer(grouping, paid(2), here)
+
+    assert asyncio.run(asked()).prediction_id == "t2"
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+
+
 def test_each_decision_on_record_is_counted_once_whatever_was_undone_in_between(
     bench: Bench, grouping: Grouping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,13 +174,14 @@ def test_each_decision_on_record_is_counted_once_whatever_was_undone_in_between(
 
 def test_a_request_alone_is_decided_without_a_pause(bench: Bench, grouping: Grouping) -> None:
     async def iterations() -> int:
-        asked, passed = asyncio.ensure_future(grouping.decide(paid(1), here)), 0
-        while not asked.done():
+        reply, passed = asyncio.get_running_loop().create_future(), 0
+        grouping.decide(paid(1), here, reply)
+        while not reply.done():
             await asyncio.sleep(0)
             passed += 1
         return passed
 
-    assert asyncio.run(iterations()) <= 2
+    assert asyncio.run(iterations()) == 1
 
 
 def test_a_row_that_is_refused_or_fails_leaves_nothing_and_its_group_goes_on(
@@ -194,11 +218,11 @@ def test_a_group_waits_for_the_store_and_those_who_hung_up_meanwhile_leave_nothi
     bench: Bench, grouping: Grouping, holder: sqlite3.Connection
 ) -> None:
     async def asked() -> list[Outcome]:
-        first = [grouping.decide(paid(n), gone if n == 2 else here) for n in (1, 2, 3)]
+        first = [answer(grouping, paid(n), gone if n == 2 else here) for n in (1, 2, 3)]
         waiting = asyncio.gather(*first, return_exceptions=True)
         await asyncio.sleep(0.03)
-        later = asyncio.ensure_future(grouping.decide(paid(4), here))
-        cancelled = asyncio.ensure_future(grouping.decide(paid(5), here))
+        later = asyncio.ensure_future(answer(grouping, paid(4), here))
+        cancelled = asyncio.ensure_future(answer(grouping, paid(5), here))
         await asyncio.sleep(0.03)
         assert not later.done()
         cancelled.cancel()
@@ -215,7 +239,7 @@ def test_a_cancelled_request_leaves_nothing_and_keeps_nobody_waiting(
     bench: Bench, grouping: Grouping
 ) -> None:
     async def asked() -> list[Outcome]:
-        requests = [asyncio.ensure_future(grouping.decide(paid(number), here)) for number in (1, 2, 3)]
+        requests = [asyncio.ensure_future(answer(grouping, paid(number), here)) for number in (1, 2, 3)]
         asyncio.get_running_loop().call_soon(requests[0].cancel)
         return await asyncio.gather(*requests, return_exceptions=True)
 
@@ -230,10 +254,10 @@ def test_a_request_waits_for_the_store_no_longer_than_its_own_deadline(
     grouping = Grouping(bench.plane, deadline_s=0.2)
 
     async def asked() -> Outcome:
-        first = asyncio.ensure_future(grouping.decide(paid(1), here))
+        first = asyncio.ensure_future(answer(grouping, paid(1), here))
         await asyncio.sleep(0.05)
         grouping._deadline_s = PATIENCE_S
-        second = asyncio.ensure_future(grouping.decide(paid(2), here))
+        second = asyncio.ensure_future(answer(grouping, paid(2), here))
         with pytest.raises(StoreBusy):
             await first
         assert not second.done()

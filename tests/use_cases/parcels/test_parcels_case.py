@@ -227,7 +227,7 @@ def play(plan: FeaturePlan, lake: Lake, home: Path) -> Path:
     app = create_app(settings)
     release = replace(parcels_release(plan), subject=USE_CASES["parcels"].subject)
     scorer = Scorer(release.model_text, release.calibrator)
-    app.state.service.follower.current = Champion("1", "d" * 64, release, scorer)
+    app.service.follower.current = Champion("1", "d" * 64, release, scorer)
     messages: list[tuple[datetime, str, dict[str, Any]]] = []
     for dataset, known, path, wrap in (
         ("road_conditions", "created_timestamp", "/streams/road_conditions", lambda row: {"events": [row]}),
@@ -246,5 +246,5 @@ def play(plan: FeaturePlan, lake: Lake, home: Path) -> Path:
                 assert answer.status_code == 200, answer.text
 
     asyncio.run(sent())
-    app.state.service.plane.close()
+    app.service.plane.close()
     return settings.database
