@@ -133,6 +133,10 @@ class _Table(NamedTuple):
     def size(self) -> int:
         return math.prod(map(len, self.cells.values()))
 
+    @property
+    def bytes(self) -> int:
+        return 8 * self.size * (COLUMNS if len(self.cells) <= COLUMNS else LONGEST)
+
     def places(self, column: int) -> Iterator[_Place]:
         stride = self.size
         for feature, cells in self.cells.items():
@@ -164,47 +168,47 @@ def _joined(table: _Table, leaf: Leaf, classes: dict[int, Classes]) -> _Table:
 
 
 def _tables(leaves: Iterable[Leaf], classes: dict[int, Classes], shared: int) -> list[_Table]:
-    """Tables of at most `shared` answers and `COLUMNS` features, or of no more than one leaf has alone."""
+    """Tables of at most `shared` answers and `COLUMNS` features, or of no more than one leaf has alone.
+
+    Neighbours share a table, for they share most of their path.
+    """
     found: list[_Table] = []
     for leaf in leaves:
         alone = _joined(_Table({}, []), leaf, classes)
-        for n, table in enumerate(found):
-            together = _joined(table, leaf, classes)
-            if together.size <= max(shared, table.size, alone.size) and len(together.cells) <= max(
-                COLUMNS, len(table.cells), len(alone.cells)
+        if found:
+            together = _joined(found[-1], leaf, classes)
+            if together.size <= max(shared, found[-1].size, alone.size) and len(together.cells) <= max(
+                COLUMNS, len(found[-1].cells), len(alone.cells)
             ):
-                found[n] = together
-                break
-        else:
-            found.append(alone)
+                found[-1] = together
+                continue
+        found.append(alone)
     return found
 
 
 def _divided(trees: Sequence[Sequence[Leaf]], classes: dict[int, Classes]) -> tuple[list[_Table], list[Leaf]]:
     """The tables that fit into `MOST_BYTES`, and the leaves that are to be computed for each row."""
-    rows = sum(each.nan + 1 for each in classes.values())
-    leaves = [leaf for tree in trees for leaf in tree]
+    column = 2 * sum(each.nan + 1 for each in classes.values())
+    short = [[leaf for leaf in tree if len(leaf.steps) <= LONGEST] for tree in trees]
+    computed = [leaf for tree in trees for leaf in tree if len(leaf.steps) > LONGEST]
     for shared in SHARED:
         tables: list[_Table] = []
-        computed = [leaf for leaf in leaves if len(leaf.steps) > LONGEST]
-        waiting = [
-            table
-            for tree in trees
-            for table in _tables([leaf for leaf in tree if len(leaf.steps) <= LONGEST], classes, shared)
-        ]
-        codes = 2 * rows * (len(waiting) + len(computed))
-        if codes > MOST_BYTES:
-            raise UnknownShape(f"tables of {codes:,} bytes, more than {MOST_BYTES:,}")
-        left = MOST_BYTES - codes
-        for table in sorted(waiting, key=lambda table: table.size):
-            left -= 8 * table.size * (COLUMNS if len(table.cells) <= COLUMNS else LONGEST)
-            if left >= 0:
-                tables.append(table)
-            else:
-                computed += table.leaves
+        left = MOST_BYTES - column * len(computed)
+        for tree in short:
+            tables += (some := _tables(tree, classes, shared))
+            left -= sum(column + table.bytes for table in some)
+            if left < 0 and shared != SHARED[-1]:
+                break
         if left >= 0:
             break
-    if len(computed) > MOST_COMPUTED * len(leaves):
+    if (size := column * (len(tables) + len(computed))) > MOST_BYTES:
+        raise UnknownShape(f"tables of {size:,} bytes, more than {MOST_BYTES:,}")
+    tables.sort(key=lambda table: table.size)
+    while left < 0 and tables:
+        table = tables.pop()
+        computed += table.leaves
+        left += table.bytes + column - column * len(table.leaves)
+    if len(computed) > MOST_COMPUTED * sum(map(len, trees)):
         raise UnknownShape(f"{len(computed)} leaves with long paths are too many to compute for each row")
     return tables, computed
 
