@@ -35,13 +35,14 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 MOST_BYTES = 48_000_000  # All tables of a model. A service holds a few versions at a time.
-# Answers of the largest table that leaves share. The second is for a model that is too large with the first.
-SHARED = (1_024, 256)
+# Answers of the largest table that leaves share. Larger tables mean fewer lookups. The smaller sizes are for
+# models of many trees, whose larger tables would not fit into `MOST_BYTES`.
+SHARED = (2_048, 512, 128)
 COLUMNS = 8  # Features of a shared table. 8 numbers are a line of the processor's cache.
 LONGEST = 12  # Steps of the longest path that a table answers, with 4,096 answers
 # The largest share of leaves that are computed for each row. LightGBM's own call is faster from a third on.
 MOST_COMPUTED = 0.25
-AT_ONCE = 8  # Rows whose lookups fit into the processor's second cache
+AT_ONCE = 16  # Rows whose lookups fit into the processor's second cache
 
 
 class Contributions:
@@ -79,8 +80,8 @@ class Contributions:
         self._thresholds = np.concatenate(
             [_pairs(np.array([n]), np.array(each.thresholds)) for n, each in enumerate(classes.values())]
         )
-        self._numbers = np.arange(len(classes))
-        self._nan = np.cumsum([each.nan + 1 for each in classes.values()]) - 1
+        self._numbers = np.arange(len(classes))[:, None]
+        self._nan = np.cumsum([each.nan + 1 for each in classes.values()])[:, None] - 1
 
     def of(self, matrix: Floats) -> Floats:
         """[rows, features]: what each value added to the margin; NaN is missing.
@@ -97,10 +98,10 @@ class Contributions:
 
     def _codes_of(self, rows: Floats) -> Codes:
         """[rows, columns]: the sums of the codes of each row's values."""
-        values = rows.take(self._features, 1)
+        values = rows.T.take(self._features, 0)
         classes = self._thresholds.searchsorted(_pairs(self._numbers, values)) + 2 * self._numbers
         at = np.where(np.isnan(values), self._nan, classes)
-        return np.add.reduce(self._codes.take(at, 0), 1, dtype=np.uint16)
+        return np.add.reduce(self._codes.take(at, 0), 0, dtype=np.uint16)
 
 
 def _pairs(features: Integers, values: Floats) -> npt.NDArray[np.complex128]:
@@ -131,6 +132,10 @@ class _Table(NamedTuple):
     @property
     def size(self) -> int:
         return math.prod(map(len, self.cells.values()))
+
+    @property
+    def bytes(self) -> int:
+        return 8 * self.size * (COLUMNS if len(self.cells) <= COLUMNS else LONGEST)
 
     def places(self, column: int) -> Iterator[_Place]:
         stride = self.size
@@ -163,47 +168,47 @@ def _joined(table: _Table, leaf: Leaf, classes: dict[int, Classes]) -> _Table:
 
 
 def _tables(leaves: Iterable[Leaf], classes: dict[int, Classes], shared: int) -> list[_Table]:
-    """Tables of at most `shared` answers and `COLUMNS` features, or of no more than one leaf has alone."""
+    """Tables of at most `shared` answers and `COLUMNS` features, or of no more than one leaf has alone.
+
+    Neighbours share a table, for they share most of their path.
+    """
     found: list[_Table] = []
     for leaf in leaves:
         alone = _joined(_Table({}, []), leaf, classes)
-        for n, table in enumerate(found):
-            together = _joined(table, leaf, classes)
-            if together.size <= max(shared, table.size, alone.size) and len(together.cells) <= max(
-                COLUMNS, len(table.cells), len(alone.cells)
+        if found:
+            together = _joined(found[-1], leaf, classes)
+            if together.size <= max(shared, found[-1].size, alone.size) and len(together.cells) <= max(
+                COLUMNS, len(found[-1].cells), len(alone.cells)
             ):
-                found[n] = together
-                break
-        else:
-            found.append(alone)
+                found[-1] = together
+                continue
+        found.append(alone)
     return found
 
 
 def _divided(trees: Sequence[Sequence[Leaf]], classes: dict[int, Classes]) -> tuple[list[_Table], list[Leaf]]:
     """The tables that fit into `MOST_BYTES`, and the leaves that are to be computed for each row."""
-    rows = sum(each.nan + 1 for each in classes.values())
-    leaves = [leaf for tree in trees for leaf in tree]
+    column = 2 * sum(each.nan + 1 for each in classes.values())
+    short = [[leaf for leaf in tree if len(leaf.steps) <= LONGEST] for tree in trees]
+    computed = [leaf for tree in trees for leaf in tree if len(leaf.steps) > LONGEST]
     for shared in SHARED:
         tables: list[_Table] = []
-        computed = [leaf for leaf in leaves if len(leaf.steps) > LONGEST]
-        waiting = [
-            table
-            for tree in trees
-            for table in _tables([leaf for leaf in tree if len(leaf.steps) <= LONGEST], classes, shared)
-        ]
-        codes = 2 * rows * (len(waiting) + len(computed))
-        if codes > MOST_BYTES:
-            raise UnknownShape(f"tables of {codes:,} bytes, more than {MOST_BYTES:,}")
-        left = MOST_BYTES - codes
-        for table in sorted(waiting, key=lambda table: table.size):
-            left -= 8 * table.size * (COLUMNS if len(table.cells) <= COLUMNS else LONGEST)
-            if left >= 0:
-                tables.append(table)
-            else:
-                computed += table.leaves
+        left = MOST_BYTES - column * len(computed)
+        for tree in short:
+            tables += (some := _tables(tree, classes, shared))
+            left -= sum(column + table.bytes for table in some)
+            if left < 0 and shared != SHARED[-1]:
+                break
         if left >= 0:
             break
-    if len(computed) > MOST_COMPUTED * len(leaves):
+    if (size := column * (len(tables) + len(computed))) > MOST_BYTES:
+        raise UnknownShape(f"tables of {size:,} bytes, more than {MOST_BYTES:,}")
+    tables.sort(key=lambda table: table.size)
+    while left < 0 and tables:
+        table = tables.pop()
+        computed += table.leaves
+        left += table.bytes + column - column * len(table.leaves)
+    if len(computed) > MOST_COMPUTED * sum(map(len, trees)):
         raise UnknownShape(f"{len(computed)} leaves with long paths are too many to compute for each row")
     return tables, computed
 
