@@ -177,8 +177,9 @@ class SqliteOnlineState(OnlineState):
         return [event for event in found if event["event_id"] == f"{subject_id}:{event['event_us']}"]
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
-        """Read from the index of the event times."""
-        return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table} WHERE event_us < ?", at_us)
+        """Read from the index of the event times, or from memory."""
+        self._stream(stream)
+        return self._current.newest_us(stream, at_us)
 
     def last_event_us(self, stream: str) -> int | None:
         """Read from the index of the event times."""
