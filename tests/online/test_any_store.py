@@ -352,6 +352,8 @@ def test_at_every_step_of_any_history_the_answers_are_those_of_the_definition(
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.multiple("feature_repo.online.sqlite.packs", **SMALL_PACKS),
+        patch("feature_repo.online.sqlite.memory.TIMES", 3),
+        patch("feature_repo.online.sqlite.generations.TIMES", 3),
     ):
         state, model = STORES[name](Path(folder), plan), ListStore(plan)
         begun = [
@@ -363,6 +365,7 @@ def test_at_every_step_of_any_history_the_answers_are_those_of_the_definition(
             if step == "ask":
                 key, who, minute = details
                 at_us = START + minute * MINUTE
+                assert state.newest_us("s", at_us) == model.newest_us("s", at_us)
                 if at_us - reach_us >= pruned_us:
                     assert state.aggregates({"key": key, "who": who}, at_us) == model.aggregates(
                         {"key": key, "who": who}, at_us

@@ -184,6 +184,42 @@ def test_questions_outside_of_a_transaction_read_the_file(state: SqliteOnlineSta
     assert len(seen) == 2
 
 
+def test_the_newest_event_before_a_moment_is_found_without_a_look_into_the_file(
+    state: SqliteOnlineState,
+) -> None:
+    def newest(minute: int) -> int:
+        found = state.newest_us("s", START + minute * MINUTE)
+        assert found is not None
+        return (found - START) // MINUTE
+
+    with state.transaction():
+        assert newest(6) == 5
+    with statements(state.connection) as seen, state.transaction():
+        push(state, 100, event(30))
+        assert [newest(minute) for minute in (6, 7, 30, 31, 99)] == [5, 6, 11, 30, 30]
+        push(state, 101, event(8))
+        assert newest(9) == 8
+    assert not [statement for statement in seen if statement.startswith("SELECT max")]
+    with state.transaction():
+        assert newest(3) == 2
+        state.remove("s", "100")
+        assert newest(40) == 11
+        assert newest(12) == 11
+        state.prune(START + 5 * MINUTE, 100)
+        assert state.newest_us("s", START + 5 * MINUTE) is None
+
+
+def test_versions_are_written_once_a_transaction_however_often_they_rise(state: SqliteOnlineState) -> None:
+    before = state.versions(KEY)["s.key"]
+    with statements(state.connection) as seen, state.transaction():
+        for number in range(20, 25):
+            push(state, number, event(number))
+            assert state.versions(KEY) == {"s.key": before + number - 19}
+        assert not [statement for statement in seen if "INSERT INTO online_versions" in statement]
+    assert len([statement for statement in seen if "INSERT INTO online_versions" in statement]) == 1
+    assert SqliteOnlineState(state.connection, state.plan).versions(KEY) == {"s.key": before + 5}
+
+
 def test_of_a_key_with_many_events_only_the_first_are_held_and_every_answer_is_right(file: Path) -> None:
     view = ViewPlan("v", "key", "s", 0, (Aggregate("x", "money", "sum", 5 * HOUR),), {"money": 2})
     state, total = SqliteOnlineState(connect(file), one(view)), 0.0

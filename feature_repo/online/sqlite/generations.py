@@ -17,8 +17,8 @@ from feature_repo.engine.functions.terms import LEAST
 from feature_repo.engine.plan import Aggregate, FeaturePlan, PlanError, ViewPlan
 from feature_repo.online.pack_terms import is_packed
 from feature_repo.online.sqlite import packs, versions
-from feature_repo.online.sqlite.memory import Memory
-from feature_repo.online.sqlite.packs import PackedView
+from feature_repo.online.sqlite.memory import TIMES, Memory
+from feature_repo.online.sqlite.packs import KeyPacks, PackedView
 from feature_repo.online.sqlite.queries import RESERVED, StreamTable, Value, ViewQuery, table_name
 
 FORMAT = 3
@@ -99,7 +99,8 @@ class Generation:
         for stream in self.streams.values():
             stream.ensure(connection)
         packs.create_table(connection, self.packs)
-        self.views = [_View(view, self.streams[view.stream], self.packs, self._memory) for view in plan.views]
+        of_key = KeyPacks(self.packs, list(self.streams), self._memory)
+        self.views = [_View(view, self.streams[view.stream], of_key, self._memory) for view in plan.views]
         self.packed: dict[int, PackedView] = {
             v.packed.id: v.packed for v in self.views if v.packed is not None
         }
@@ -126,6 +127,7 @@ class Generation:
         if not self._memory.ends_by(stream, keys, row[1]):
             self._bring_into_packs(stream, keys, row)
         if self._memory.holds:
+            self._memory.add_time(stream, row[1])
             for packed in self._packed_of[stream]:
                 packed.put(row)
         return True
@@ -163,6 +165,7 @@ class Generation:
         ).fetchall()
         for row in deleted:
             self.forget_late(stream, row)
+        self._memory.forget_times(stream)
         return bool(deleted)
 
     def row(self, stream: str, event_id: str) -> Sequence[object] | None:
@@ -171,6 +174,19 @@ class Generation:
             f"{self.streams[stream].select} WHERE event_id = ?", (event_id,)
         ).fetchone()
         return found
+
+    def newest_us(self, stream: str, at_us: int) -> int | None:
+        """The time of the newest event before a moment; None where there is none."""
+        newest_us = self._memory.newest_before(stream, at_us)
+        if newest_us is None:
+            table = self.streams[stream].table
+            newest = f"SELECT max(event_us) FROM {table} WHERE event_us < ?"
+            newest_us = self.connection.execute(newest, (at_us,)).fetchone()[0]
+            if newest_us is not None and self._memory.holds:
+                later = f"SELECT event_us FROM {table} WHERE event_us >= ? ORDER BY event_us LIMIT ?"
+                times = self.connection.execute(later, (newest_us, TIMES + 1)).fetchall()
+                self._memory.keep_times(stream, [event_us for (event_us,) in times])
+        return newest_us
 
     def ids(self, stream: str, from_us: int, to_us: int) -> list[str]:
         """The ids of the events from `from_us` up to, not including, `to_us`."""
@@ -190,6 +206,7 @@ class Generation:
             ids = ", ".join(sorted(stream.ids))
             delete = f"DELETE FROM {stream.table} WHERE event_id IN ({old}) RETURNING {ids}"
             rows = self.connection.execute(delete, (before_us, limit - forgotten)).fetchall()
+            self._memory.forget_times(stream.name, before_us)
             empty = f"DELETE FROM {self.packs} WHERE key = ? AND newest_us < ?"
             self.connection.executemany(
                 empty, [(key, before_us) for key in {key for row in rows for key in row if key is not None}]
@@ -246,14 +263,14 @@ class Generation:
 class _View:
     """One view, answered from its packs where possible, else from its events."""
 
-    def __init__(self, view: ViewPlan, stream: StreamTable, packs_table: str, memory: Memory) -> None:
+    def __init__(self, view: ViewPlan, stream: StreamTable, of_key: KeyPacks, memory: Memory) -> None:
         self.entity, self.ttl_us = view.asked_by, view.ttl_us
         self.features = [a.name for a in view.aggregates]
         if view.ttl_us:
             view = replace(view, aggregates=(*view.aggregates, Aggregate(ALIVE, "", "count", view.ttl_us)))
         self.query = ViewQuery(view, stream.table)
         self.packed = (
-            PackedView(view, stream.table, stream.columns, packs_table, memory)
+            PackedView(view, stream.table, stream.columns, of_key, memory)
             if any(is_packed(view, a) for a in view.aggregates)
             else None
         )

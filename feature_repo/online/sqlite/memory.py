@@ -1,4 +1,4 @@
-"""Packs, newest events and versions in memory: a question about a key that was asked before reads no file.
+"""Packs, newest events, event times and versions in memory. What was asked before reads no file.
 
 What is held is what the file holds, at every moment at which it is used:
 
@@ -11,6 +11,7 @@ What is held is what the file holds, at every moment at which it is used:
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ MOST_ENDS = 100_000  # Of a stream. About 20 MB more.
 MOST_VERSIONS = 100_000  # About 15 MB more.
 # Of a key, with what Python needs for a tuple, and of each of its events.
 KEY_BYTES, EVENT_BYTES = 600, 250
+
+# Event times of a stream that are read at once, after the moment of a question.
+TIMES = 256
 
 Row = tuple[Any, ...]
 Name = tuple[int, str | None]  # A view's id and a key.
@@ -60,6 +64,8 @@ class Memory:
         self._ends: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._new_ends: set[tuple[str, str]] = set()  # Kept in the open transaction.
         self._versions: dict[tuple[int, str], int] = {}
+        # By stream: the times of all events from the first of them up to a moment, sorted, and that moment.
+        self._times: dict[str, tuple[list[int], int]] = {}
         self._version = self._changes = -1
 
     def begin(self) -> bool:
@@ -89,6 +95,7 @@ class Memory:
         for stream, key in self._new_ends:
             self._ends[stream].pop(key, None)
         self._versions.clear()
+        self._times.clear()
 
     def forget(self) -> None:
         """Drop everything, and hold nothing until the next transaction."""
@@ -165,6 +172,32 @@ class Memory:
         if upto_us > ends.get(key, MOST):
             ends[key] = upto_us
 
+    def newest_before(self, stream: str, at_us: int) -> int | None:
+        """The time of the stream's newest event before a moment; None where it is not held."""
+        if not self.holds or stream not in self._times:
+            return None
+        times, until_us = self._times[stream]
+        return times[bisect_left(times, at_us) - 1] if times[0] < at_us <= until_us else None
+
+    def keep_times(self, stream: str, times: list[int]) -> None:
+        """The times of the stream's events from one of them on, sorted; of more than `TIMES`, the first."""
+        if self.holds:
+            self._times[stream] = (times, MOST if len(times) <= TIMES else times[-1])
+
+    def add_time(self, stream: str, event_us: int) -> None:
+        """An event of the stream was added."""
+        if self.holds and stream in self._times:
+            times, until_us = self._times[stream]
+            if times[0] <= event_us < until_us:
+                insort(times, event_us)
+                if len(times) > 4 * TIMES:
+                    del times[: 2 * TIMES]
+
+    def forget_times(self, stream: str, before_us: int = MOST) -> None:
+        """Events of the stream from before a moment were removed."""
+        if stream in self._times and self._times[stream][0][0] < before_us:
+            del self._times[stream]
+
     def version(self, history: tuple[int, str]) -> int | None:
         """The version of a history, given by its number and key; None where none is held."""
         return self._versions.get(history) if self.holds else None
@@ -186,3 +219,4 @@ class Memory:
             self._bytes = 0
         self._ends.clear()
         self._versions.clear()
+        self._times.clear()

@@ -18,6 +18,7 @@ import hashlib
 import sqlite3
 from array import array
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -54,13 +55,49 @@ def create_table(connection: sqlite3.Connection, table: str) -> None:
     )
 
 
+class KeyPacks:
+    """Reads all packs of a key at once, for the views that a question asks about this key."""
+
+    def __init__(self, table: str, streams: Sequence[str], memory: Memory) -> None:
+        self.table, self._streams, self._memory = table, streams, memory
+        self._read = (
+            "SELECT stream, view, upto_us, latest_us, newest_us, start, layout, times, body"
+            f" FROM {table} WHERE key = ?"
+        )
+        self._asked_by: defaultdict[str, list[PackedView]] = defaultdict(list)
+
+    def add(self, packed: PackedView) -> None:
+        """A view of the plan."""
+        self._asked_by[packed.view.asked_by].append(packed)
+
+    def hold(self, connection: sqlite3.Connection, view: PackedView, key: str | None, at_us: int) -> Held:
+        """Read a key into the memory, for a view and for the other views of which nothing is held.
+
+        The memory also learns when the packs of the key end, of whatever plan they are.
+        """
+        packs: dict[int, Row] = {}
+        if key is not None:
+            ends = dict.fromkeys(self._streams, LEAST)
+            for stream, number, *pack in connection.execute(self._read, (key,)).fetchall():
+                packs[number] = tuple(pack)
+                if pack[0] > ends.get(stream, MOST):
+                    ends[stream] = pack[0]
+            for stream, upto_us in ends.items():
+                self._memory.keep_end(stream, key, upto_us)
+        for other in self._asked_by[view.view.asked_by]:
+            if other is not view and self._memory.get((other.id, key)) is None:
+                other.hold(connection, key, at_us, packs.get(other.id))
+        return view.hold(connection, key, at_us, packs.get(view.id))
+
+
 class PackedView:
     """One view over one table of events, answered from packs."""
 
     def __init__(
-        self, view: ViewPlan, events: str, stored: Sequence[str], packs: str, memory: Memory
+        self, view: ViewPlan, events: str, stored: Sequence[str], packs: KeyPacks, memory: Memory
     ) -> None:
-        self.view, self.unit, self.memory = view, view.hop_us or 1, memory
+        self.view, self.unit, self.memory, self._packs = view, view.hop_us or 1, memory, packs
+        packs.add(self)
         self.terms = terms_of(view)
         self.nothing = tuple(NOTHING[t.kind] for t in self.terms)
         self.reach_us = max(a.window_us for a in view.aggregates if is_packed(view, a))
@@ -73,8 +110,8 @@ class PackedView:
         meaning = repr((view.name, view.stream, view.entity, view.hop_us, self.reach_us, self.terms))
         self.id = int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:6], "big")
         self.read = (
-            f"SELECT upto_us, latest_us, newest_us, start, layout, times, body FROM {packs} WHERE key = ? AND"
-            f" view = {self.id}"
+            f"SELECT upto_us, latest_us, newest_us, start, layout, times, body FROM {packs.table}"
+            f" WHERE key = ? AND view = {self.id}"
         )
         select = f"SELECT {', '.join(columns)}"
         of_key = f"FROM {events} WHERE {view.entity} = ? AND event_us >= ? AND event_us < ?"
@@ -93,10 +130,10 @@ class PackedView:
         places = f"(?, {self.id}, '{view.stream}', {', '.join('?' * len(fields))})"
         replaced = ", ".join(f"{f} = excluded.{f}" for f in fields)
         self.write = (
-            f"INSERT INTO {packs} (key, view, stream, {', '.join(fields)}) VALUES {places}"
+            f"INSERT INTO {packs.table} (key, view, stream, {', '.join(fields)}) VALUES {places}"
             f" ON CONFLICT (key, view) DO UPDATE SET {replaced}"
         )
-        self.delete = f"DELETE FROM {packs} WHERE key = ? AND view = {self.id}"
+        self.delete = f"DELETE FROM {packs.table} WHERE key = ? AND view = {self.id}"
         self.noted: dict[str, int] = {}  # Keys whose tail is too long, each with the moment of the question.
 
     def answer(
@@ -221,7 +258,7 @@ class PackedView:
         if self.memory.holds:
             held = self.memory.get((self.id, key))
             if held is None or held.until_us < at_us:
-                held = self._hold(connection, key, at_us)
+                held = self._packs.hold(connection, self, key, at_us)
             pack, from_us, rows = held.pack, held.from_us, held.rows
             upto_us = from_us if pack is not None else self.view.lower_us(at_us, self.reach_us)
             if from_us <= upto_us and at_us <= held.until_us and (pack is None or pack[1] <= at_us):
@@ -239,9 +276,11 @@ class PackedView:
             upto_us, most = pack[0], -1
         return pack, upto_us, connection.execute(self.tail, (key, upto_us, at_us, at_us, most)).fetchall()
 
-    def _hold(self, connection: sqlite3.Connection, key: str | None, at_us: int) -> Held:
-        """Read a key into the memory, with what happens after `at_us` or is known later."""
-        pack = connection.execute(self.read, (key,)).fetchone()
+    def hold(self, connection: sqlite3.Connection, key: str | None, at_us: int, pack: Row | None) -> Held:
+        """Read the events of a key into the memory, with what happens after `at_us` or is known later.
+
+        `pack` is the row of the key's pack, None where there is none.
+        """
         from_us = self.view.lower_us(at_us, self.reach_us) if pack is None else pack[0]
         rows = connection.execute(self.newer, (key, from_us, HELD + 1)).fetchall()
         late_us = max([row[-1] for row in rows if row[-1] > row[0]], default=LEAST)

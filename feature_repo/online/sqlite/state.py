@@ -43,7 +43,7 @@ class SqliteOnlineState(OnlineState):
         self.connection, self.plan = connection, plan
         self._on_demand = [step.load() for step in plan.on_demand]
         generations.create_tables(connection)
-        self._memory = Memory(connection)
+        self._memory, self._in_transaction = Memory(connection), False
         self._bind(generations.standing(connection))
 
     @staticmethod
@@ -63,11 +63,15 @@ class SqliteOnlineState(OnlineState):
             with transaction(self.connection):
                 if not self._memory.begin():
                     self.follow()
+                self._in_transaction = True
                 yield
+                self._versions.write()
         except BaseException:
             self._memory.undo()
+            self._versions.undo()
             raise
         finally:
+            self._in_transaction = False
             self._memory.end()
 
     def follow(self) -> None:
@@ -92,7 +96,7 @@ class SqliteOnlineState(OnlineState):
         ):
             self._building.unbury(stream, [event_id])
             self._building.put(stream, stored)
-        return self._versions.raised(stream, row) if added else None
+        return self._versions.raised(stream, row, self._in_transaction) if added else None
 
     def load(self, stream: str, events: Iterable[Loaded]) -> None:
         """During a rebuild the events go to both generations."""
@@ -118,7 +122,7 @@ class SqliteOnlineState(OnlineState):
         if row is None:
             return None
         self._current.take(stream, event_id)
-        return self._versions.raised(stream, row)
+        return self._versions.raised(stream, row, self._in_transaction)
 
     def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
         """Each view answers from its packs where possible, else from its events."""
@@ -173,8 +177,9 @@ class SqliteOnlineState(OnlineState):
         return [event for event in found if event["event_id"] == f"{subject_id}:{event['event_us']}"]
 
     def newest_us(self, stream: str, at_us: int) -> int | None:
-        """Read from the index of the event times."""
-        return self._one(f"SELECT max(event_us) FROM {self._stream(stream).table} WHERE event_us < ?", at_us)
+        """Read from the index of the event times, or from memory."""
+        self._stream(stream)
+        return self._current.newest_us(stream, at_us)
 
     def last_event_us(self, stream: str) -> int | None:
         """Read from the index of the event times."""

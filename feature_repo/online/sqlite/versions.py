@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from feature_repo.engine.plan import FeaturePlan
 from feature_repo.online.base import Keys
 from feature_repo.online.sqlite.memory import Memory
 from feature_repo.online.sqlite.queries import StreamTable
 
+History = tuple[int, str]  # The number of a history's name, and a key.
 NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS online_epoch (id INTEGER PRIMARY KEY CHECK (id = 0), began_us INTEGER);
@@ -28,10 +29,10 @@ CREATE TABLE IF NOT EXISTS online_versions (
 ) WITHOUT ROWID
 """
 
-# The caller's transaction holds the write lock, so nobody writes between the look and the write.
-FIND = "SELECT version FROM online_versions WHERE key = ? AND history = ?"
-ADD = "INSERT INTO online_versions (version, key, history) VALUES (?, ?, ?)"
-MOVE = "UPDATE online_versions SET version = ? WHERE key = ? AND history = ?"
+WRITE = (
+    "INSERT INTO online_versions (history, key, version) VALUES (?, ?, ?)"
+    " ON CONFLICT (key, history) DO UPDATE SET version = excluded.version"
+)
 BEFORE_EPOCH = "version <= (SELECT began_us FROM online_epoch)"
 
 
@@ -74,41 +75,72 @@ class HistoryVersions:
         for history, view in {view.history: view for view in plan.views}.items():
             place = StreamTable.of(view.stream, plan).columns.index(view.entity)
             self._of.setdefault(view.stream, []).append((_number(history), history, place))
+        # Raised in the open transaction, and not written yet.
+        self._raised: dict[History, int] = {}
 
     def read(self, keys: Keys) -> dict[str, int]:
         """The versions of the histories at these keys, by `ViewPlan.asked_history`; none for a null key."""
-        return {
-            name: max(self._found(number, key) or 0, self._epoch_us)
+        asked = [
+            (name, (number, key))
             for number, name, asked_by in self._asked
             if (key := keys[asked_by]) is not None
-        }
+        ]
+        return self._found(asked)
 
-    def raised(self, stream: str, row: Sequence[object]) -> dict[str, int]:
+    def raised(self, stream: str, row: Sequence[object], later: bool) -> dict[str, int]:
         """Raise the version of each key of an event, which has the columns of its `StreamTable`.
 
-        Returns the new versions by `ViewPlan.history`.
+        Returns the new versions by `ViewPlan.history`. With `later` the file gets them by `write`.
         """
-        made: dict[str, int] = {}
-        for number, name, place in self._of[stream]:
-            if (key := row[place]) is None:
-                continue
-            found = self._found(number, str(key))
-            version = max((found or 0), self._epoch_us) + 1
-            self._connection.execute(ADD if found is None else MOVE, (version, key, number))
-            self._memory.keep_version((number, str(key)), version)
-            made[name] = version
+        keyed = [
+            (name, (number, str(key)))
+            for number, name, place in self._of[stream]
+            if (key := row[place]) is not None
+        ]
+        made = {name: version + 1 for name, version in self._found(keyed).items()}
+        for name, history in keyed:
+            self._raised[history] = made[name]
+        if not later:
+            self.write()
         return made
 
-    def _found(self, number: int, key: str) -> int | None:
-        """The version in the file; None where it has none."""
-        name = (number, key)
-        version = self._memory.version(name)
-        if version is None:
-            row = self._connection.execute(FIND, (key, number)).fetchone()
-            if row is not None:
-                version = row[0]
-                self._memory.keep_version(name, row[0])
-        return version
+    def write(self) -> None:
+        """Write what was raised. The caller's transaction holds the write lock since it was raised."""
+        raised = self._raised
+        if raised:
+            self._connection.executemany(WRITE, [(*history, version) for history, version in raised.items()])
+            for history, version in raised.items():
+                self._memory.keep_version(history, version)
+            self._raised = {}
+
+    def undo(self) -> None:
+        """Forget what was raised and not written."""
+        self._raised.clear()
+
+    def _found(self, named: Sequence[tuple[str, History]]) -> dict[str, int]:
+        """The versions of some histories, by the names that the caller has for them."""
+        found: dict[str, int] = {}
+        absent: list[tuple[str, History]] = []
+        for name, history in named:
+            version = self._raised.get(history) or self._memory.version(history)
+            if version is None:
+                absent.append((name, history))
+            else:
+                found[name] = version
+        if absent:
+            stored = self._stored({history[1] for _, history in absent})
+            for name, history in absent:
+                found[name] = version = max(stored.get(history, 0), self._epoch_us)
+                self._memory.keep_version(history, version)
+        return found
+
+    def _stored(self, keys: Collection[str]) -> dict[History, int]:
+        """The versions that the file has at some keys. A key has few histories."""
+        places = ", ".join("?" * len(keys))
+        rows = self._connection.execute(
+            f"SELECT history, key, version FROM online_versions WHERE key IN ({places})", tuple(keys)
+        )
+        return {(number, key): version for number, key, version in rows}
 
 
 def _number(history: str) -> int:

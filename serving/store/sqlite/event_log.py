@@ -29,9 +29,8 @@ class SqliteEventLog(EventLog):
             " ORDER BY seq LIMIT ?"
         )
         self._labels_of = (
-            f"SELECT label_us, {label} FROM labels WHERE {event.id} = :id"
-            f" UNION SELECT label_us, {label} FROM waiting_labels WHERE {event.id} = :id"
-            f" ORDER BY label_us, {label} DESC"
+            f"SELECT label_us, {label} FROM labels WHERE {event.id} = ?1"
+            f" UNION ALL SELECT label_us, {label} FROM waiting_labels WHERE {event.id} = ?1"
         )
         self._labelled = (
             f"SELECT seq, {event.id} FROM labels WHERE label_us >= ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -45,8 +44,10 @@ class SqliteEventLog(EventLog):
 
     def labels_of(self, event_id: str) -> list[tuple[int, bool]]:
         """From the labels of the log and those that wait."""
-        rows = self._connection.execute(self._labels_of, {"id": event_id})
-        return [(label_us, bool(positive)) for label_us, positive in rows]
+        # Nearly every event has none, and SQLite would set up a sort for it.
+        rows = self._connection.execute(self._labels_of, (event_id,)).fetchall()
+        found = {(label_us, bool(positive)) for label_us, positive in rows}
+        return sorted(found, key=lambda label: (label[0], not label[1])) if found else []
 
     def keep_waiting(self, labels: Iterable[tuple[str, int, bool]]) -> None:
         """Replace the labels that wait in the lake for their events."""
