@@ -76,7 +76,8 @@ class Contributions:
             begin = formula.end
         self._codes = _codes(classes, places, begin)
         self._features = np.array(list(classes))
-        # Numbers of two parts are in order of the feature, then of the threshold: one search for all values.
+        # NumPy orders complex numbers by their real parts, here the features, then by their imaginary parts,
+        # here the thresholds. One search finds the classes of all values.
         self._thresholds = np.concatenate(
             [_pairs(np.array([n]), np.array(each.thresholds)) for n, each in enumerate(classes.values())]
         )
@@ -99,6 +100,7 @@ class Contributions:
     def _codes_of(self, rows: Floats) -> Codes:
         """[rows, columns]: the sums of the codes of each row's values."""
         values = rows.T.take(self._features, 0)
+        # A feature has two classes more than thresholds.
         classes = self._thresholds.searchsorted(_pairs(self._numbers, values)) + 2 * self._numbers
         at = np.where(np.isnan(values), self._nan, classes)
         return np.add.reduce(self._codes.take(at, 0), 0, dtype=np.uint16)

@@ -81,7 +81,7 @@ class Scorer:
         return self._raw_scores.of_rows(rows)
 
     def score_one(self, values: Sequence[float]) -> float:
-        """The calibrated score of one vector, equal to the bit to `score` of the same row, at a tenth of its
+        """The calibrated score of one vector, equal to the bit to `score` of the same row, at a third of its
         cost.
         """
         self._check_width(len(values))
@@ -115,8 +115,10 @@ class Scorer:
 
 
 class _RawScores:
-    """LightGBM's C calls for raw scores. Python's `Booster` makes the call for one row not at all, and spends
-    30 µs on the arguments of the call for many.
+    """LightGBM's C calls for raw scores.
+
+    Python's `Booster` does not offer the call for one row. It spends 30 µs on the arguments of the call for
+    many rows.
     """
 
     def __init__(self, booster: Any, columns: int) -> None:
@@ -129,9 +131,13 @@ class _RawScores:
         self._row = (ctypes.c_double * columns)()
         self._fill = struct.Struct(f"={columns}d").pack_into
         self._result = ctypes.c_double()
-        self._length = ctypes.byref(ctypes.c_int64())
         self._config = ctypes.c_void_p()
-        self._arguments = self._config, self._row, self._length, ctypes.byref(self._result)
+        self._arguments = (
+            self._config,
+            self._row,
+            ctypes.byref(ctypes.c_int64()),
+            ctypes.byref(self._result),
+        )
         self._lock = threading.Lock()
         _safe_call(
             _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
@@ -167,7 +173,7 @@ class _RawScores:
             FIRST_TREE,
             ALL_TREES,
             ONE_THREAD if len(rows) < FEW_ROWS else ALL_THREADS,
-            self._length,
+            ctypes.byref(ctypes.c_int64()),
             ctypes.c_void_p(found.ctypes.data),
         )
         if status:
