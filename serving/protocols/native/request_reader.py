@@ -60,14 +60,29 @@ class RequestReader:
 
     def __init__(self, event: Event) -> None:
         self._id, self._noun = event.id, event.noun
-        self._decode = msgspec.json.Decoder(_request_type(event)).decode
+        request = _request_type(event)
+        rows = Annotated[list[request], msgspec.Meta(min_length=1, max_length=MAX_ROWS)]  # type: ignore[valid-type]
+        self._decode = msgspec.json.Decoder(request).decode
+        self._decode_rows = msgspec.json.Decoder(_struct("RowsIn", [("rows", rows)])).decode
 
     def read(self, body: bytes) -> ScoredEvent | ReadyVector | None:
         """What a request asks for; None where the models have to read the request."""
         try:
-            asked: Any = self._decode(body)
+            return self._asked(self._decode(body))
         except UNREADABLE:
             return None
+
+    def read_rows(self, body: bytes) -> list[ScoredEvent | ReadyVector] | None:
+        """What the rows of a batch ask for; None where the models have to read the batch, or one of them."""
+        try:
+            asked: Any = self._decode_rows(body)
+        except UNREADABLE:
+            return None
+        rows = [self._asked(row) for row in asked.rows]
+        readable = [row for row in rows if row is not None]
+        return readable if len(readable) == len(rows) else None
+
+    def _asked(self, asked: Any) -> ScoredEvent | ReadyVector | None:
         features, prediction_id, given = asked.features, asked.prediction_id, getattr(asked, self._noun)
         if given is not None:
             return None if features is not None or prediction_id is not None else self._event(given)

@@ -61,6 +61,8 @@ class Wire:
         `ValidationError` is raised where the body is no batch.
         """
         asked: list[ScoredEvent | ReadyVector | ValidationError] = []
+        if (read := self._reader.read_rows(body)) is not None:
+            return [*read]
         for row in self._rows(body):
             try:
                 asked.append(self.asked(row))
