@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_left, insort
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -38,8 +38,8 @@ Name = tuple[int, str | None]  # A view's id and a key.
 class Held:
     """The pack of a key, and every event that happened from `from_us` up to, not including, `until_us`.
 
-    `pack` is the row of its table, None where the key has none. `rows` are the events, newest first: the
-    time, the columns of the view, the time of creation. From `late_us` on, what has happened is known.
+    `pack` is the opened row of its table, None where the key has none. `rows` are the events, newest first:
+    the time, the columns of the view, the time of creation. From `late_us` on, what has happened is known.
     """
 
     pack: Row | None
@@ -118,7 +118,7 @@ class Memory:
         self._drop(name)
         held.size = KEY_BYTES + EVENT_BYTES * len(held.rows)
         if held.pack is not None:
-            held.size += len(held.pack[5]) + len(held.pack[6])
+            held.size += 8 * len(held.pack[5]) + len(held.pack[6])  # Most times are narrower than 8 bytes.
         self._held[name] = held
         self._bytes += held.size
         while self._bytes > self._most_bytes:
@@ -198,16 +198,17 @@ class Memory:
         if stream in self._times and self._times[stream][0][0] < before_us:
             del self._times[stream]
 
-    def version(self, history: tuple[int, str]) -> int | None:
-        """The version of a history, given by its number and key; None where none is held."""
-        return self._versions.get(history) if self.holds else None
+    @property
+    def versions(self) -> Mapping[tuple[int, str], int]:
+        """The versions that are held of histories, by the number and the key of a history."""
+        return self._versions if self.holds else {}
 
-    def keep_version(self, history: tuple[int, str], version: int) -> None:
-        """Hold the version that a history has in the file."""
+    def keep_versions(self, versions: Mapping[tuple[int, str], int]) -> None:
+        """Hold the versions that some histories have in the file."""
         if self.holds:
             if len(self._versions) >= MOST_VERSIONS:
                 self._versions.clear()
-            self._versions[history] = version
+            self._versions.update(versions)
 
     def _drop(self, name: Name) -> None:
         if (held := self._held.pop(name, None)) is not None:

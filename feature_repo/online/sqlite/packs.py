@@ -79,7 +79,7 @@ class KeyPacks:
         if key is not None:
             ends = dict.fromkeys(self._streams, LEAST)
             for stream, number, *pack in connection.execute(self._read, (key,)).fetchall():
-                packs[number] = tuple(pack)
+                packs[number] = _opened(pack)
                 if pack[0] > ends.get(stream, MOST):
                     ends[stream] = pack[0]
             for stream, upto_us in ends.items():
@@ -150,8 +150,7 @@ class PackedView:
         elif upto_us > at_us or pack[1] > at_us:
             return self.view.aggregates
         else:
-            _, _, newest_us, start, layout, times, body = pack
-            times, entry = array(layout[0], times), entry_of(layout)
+            _, _, newest_us, start, entry, times, body = pack
             entries, size = len(times), entry.size
         if (events := len(tail)) > TAIL and key is not None:
             self.noted[key] = at_us
@@ -162,7 +161,7 @@ class PackedView:
         left: list[Aggregate] = []
         # Of a window: its events in the tail, and its place in the pack. Each window is longer than the last.
         count, place = 0, entries
-        of_tail, newest = nothing, None
+        of_pack, of_tail, newest = nothing, nothing, None
         for window_us, finishers, listed in self.windows:
             lower_us = at_us - window_us
             if hop_us:
@@ -171,11 +170,10 @@ class PackedView:
                 while count < events and moments[count] >= lower_us:
                     count += 1
                 of_tail, newest = suffixes[count - 1], moments[0]
-            of_pack = nothing
-            if entries and lower_us < upto_us:
-                place = bisect_left(times, (lower_us - start) // unit, 0, place)
-                if place < entries:
-                    of_pack = entry.unpack_from(body, place * size)
+            if place and lower_us < upto_us:
+                first = bisect_left(times, (lower_us - start) // unit, 0, place)
+                if first < place:
+                    place, of_pack = first, entry.unpack_from(body, first * size)
                     if newest is None:
                         newest = newest_us
             for name, finish in finishers:
@@ -242,7 +240,7 @@ class PackedView:
         self.memory.raise_end(self.view.stream, key, upto_us)
         if held is not None and held.from_us <= upto_us:
             rows = tuple(row for row in held.rows if row[0] >= upto_us)
-            self.memory.keep(name, Held(stored, upto_us, held.until_us, held.late_us, rows))
+            self.memory.keep(name, Held(_opened(stored), upto_us, held.until_us, held.late_us, rows))
         else:
             self.memory.drop([name])
         return True
@@ -267,7 +265,8 @@ class PackedView:
                 if pack is None or (rows and rows[0][0] >= at_us):
                     return pack, upto_us, [row for row in rows if upto_us <= row[0] < at_us]
                 return pack, upto_us, rows
-        pack = connection.execute(self.read, (key,)).fetchone()
+        stored = connection.execute(self.read, (key,)).fetchone()
+        pack = None if stored is None else _opened(stored)
         if pack is None:
             upto_us, most = self.view.lower_us(at_us, self.reach_us), FEW + 1
         elif pack[0] > at_us or pack[1] > at_us:
@@ -279,7 +278,7 @@ class PackedView:
     def hold(self, connection: sqlite3.Connection, key: str | None, at_us: int, pack: Row | None) -> Held:
         """Read the events of a key into the memory, with what happens after `at_us` or is known later.
 
-        `pack` is the row of the key's pack, None where there is none.
+        `pack` is the key's pack as `_opened` returns it, None where there is none.
         """
         from_us = self.view.lower_us(at_us, self.reach_us) if pack is None else pack[0]
         rows = connection.execute(self.newer, (key, from_us, HELD + 1)).fetchall()
@@ -327,6 +326,12 @@ class PackedView:
     def _load(self, connection: sqlite3.Connection, key: str) -> Pack | None:
         found = connection.execute(self.read, (key,)).fetchone()
         return None if found is None else decode(found, self.unit)
+
+
+def _opened(stored: Sequence[Any]) -> Row:
+    """The row of a pack as `answer` reads it: with its times as numbers, and what unpacks an entry."""
+    *moments, layout, times, body = stored
+    return (*moments, entry_of(layout), array(layout[0], times), body)
 
 
 def _limit(held: Held) -> None:

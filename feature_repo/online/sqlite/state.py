@@ -43,7 +43,8 @@ class SqliteOnlineState(OnlineState):
         self.connection, self.plan = connection, plan
         self._on_demand = [step.load() for step in plan.on_demand]
         generations.create_tables(connection)
-        self._memory, self._in_transaction = Memory(connection), False
+        self._memory = Memory(connection)
+        self._open = False  # Whether the body of `transaction` runs. Versions are written at its end.
         self._bind(generations.standing(connection))
 
     @staticmethod
@@ -63,7 +64,7 @@ class SqliteOnlineState(OnlineState):
             with transaction(self.connection):
                 if not self._memory.begin():
                     self.follow()
-                self._in_transaction = True
+                self._open = True
                 yield
                 self._versions.write()
         except BaseException:
@@ -71,7 +72,7 @@ class SqliteOnlineState(OnlineState):
             self._versions.undo()
             raise
         finally:
-            self._in_transaction = False
+            self._open = False
             self._memory.end()
 
     def follow(self) -> None:
@@ -96,7 +97,7 @@ class SqliteOnlineState(OnlineState):
         ):
             self._building.unbury(stream, [event_id])
             self._building.put(stream, stored)
-        return self._versions.raised(stream, row, self._in_transaction) if added else None
+        return self._versions.raised(stream, row, self._open) if added else None
 
     def load(self, stream: str, events: Iterable[Loaded]) -> None:
         """During a rebuild the events go to both generations."""
@@ -122,7 +123,7 @@ class SqliteOnlineState(OnlineState):
         if row is None:
             return None
         self._current.take(stream, event_id)
-        return self._versions.raised(stream, row, self._in_transaction)
+        return self._versions.raised(stream, row, self._open)
 
     def aggregates(self, keys: Keys, at_us: int) -> dict[str, Value]:
         """Each view answers from its packs where possible, else from its events."""

@@ -106,12 +106,10 @@ class HistoryVersions:
 
     def write(self) -> None:
         """Write what was raised. The caller's transaction holds the write lock since it was raised."""
-        raised = self._raised
+        raised, self._raised = self._raised, {}
         if raised:
             self._connection.executemany(WRITE, [(*history, version) for history, version in raised.items()])
-            for history, version in raised.items():
-                self._memory.keep_version(history, version)
-            self._raised = {}
+            self._memory.keep_versions(raised)
 
     def undo(self) -> None:
         """Forget what was raised and not written."""
@@ -121,17 +119,17 @@ class HistoryVersions:
         """The versions of some histories, by the names that the caller has for them."""
         found: dict[str, int] = {}
         absent: list[tuple[str, History]] = []
+        raised, held = self._raised, self._memory.versions
         for name, history in named:
-            version = self._raised.get(history) or self._memory.version(history)
-            if version is None:
+            if (version := raised.get(history) or held.get(history)) is None:
                 absent.append((name, history))
             else:
                 found[name] = version
         if absent:
             stored = self._stored({history[1] for _, history in absent})
-            for name, history in absent:
-                found[name] = version = max(stored.get(history, 0), self._epoch_us)
-                self._memory.keep_version(history, version)
+            read = {history: max(stored.get(history, 0), self._epoch_us) for _, history in absent}
+            self._memory.keep_versions(read)
+            found |= {name: read[history] for name, history in absent}
         return found
 
     def _stored(self, keys: Collection[str]) -> dict[History, int]:
