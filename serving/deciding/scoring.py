@@ -64,11 +64,10 @@ def in_order(features: Vector, names: tuple[str, ...]) -> Vector:
 
 def freshness_of(state: OnlineState, at_us: int) -> dict[str, float | None]:
     """How many seconds before a moment each view's newest event was; None where there is none."""
-    newest = {
-        stream: state.newest_us(stream, at_us)
-        for stream in dict.fromkeys(view.stream for view in state.plan.views)
-    }
-    ages = {stream: None if us is None else (at_us - us) / SECOND_US for stream, us in newest.items()}
+    ages: dict[str, float | None] = {}
+    for stream in {view.stream for view in state.plan.views}:
+        newest_us = state.newest_us(stream, at_us)
+        ages[stream] = None if newest_us is None else (at_us - newest_us) / SECOND_US
     return {view.name: ages[view.stream] for view in state.plan.views}
 
 
