@@ -20,6 +20,11 @@ ALIAS = "champion"
 BUNDLE = "bundle"  # the artifact directory of the version's run
 DIGEST_TAG = "bundle_digest"
 SQLITE = "sqlite:///"
+ALIASED = """SELECT a.version, t.value FROM registered_model_aliases a
+LEFT JOIN model_version_tags t ON t.name = a.name AND t.version = a.version AND t.key = ?
+WHERE a.name = ? AND a.alias = ?"""
+
+Aliased = tuple[int, str | None]
 
 # MLflow reads this variable when MLflow is imported. MLflow's other switch, DO_NOT_TRACK, does not know the
 # usual "1".
@@ -61,15 +66,20 @@ class MlflowRegistry:
     def __init__(self, uri: str, model: str) -> None:
         self._uri, self._model = uri, model
         self._client: Any = None
+        # What an SQLite registry said of the champion, and the client's answer to it.
+        self._seen: tuple[Aliased, Named] | None = None
 
     def champion(self) -> Named | None:
         """By the alias `champion`."""
-        # The database is asked first, because the client would make an empty registry where one was moved
-        # away.
-        if self._uri.startswith(SQLITE) and not _has_champion(
-            Path(self._uri.removeprefix(SQLITE)), self._model
-        ):
-            return None
+        aliased: Aliased | None = None
+        if self._uri.startswith(SQLITE):
+            # The database is asked first, because the client would make an empty registry where one was
+            # moved away. Besides, the client computes for some ms, and requests would wait for it.
+            aliased = _aliased(Path(self._uri.removeprefix(SQLITE)), self._model)
+            if aliased is None:
+                return None
+            if self._seen is not None and self._seen[0] == aliased:
+                return self._seen[1]
         client = self._connect()
         from mlflow.exceptions import MlflowException
 
@@ -81,7 +91,9 @@ class MlflowRegistry:
             raise RegistryDown(_one_line(error)) from error
         except Exception as error:
             raise RegistryDown(_one_line(error)) from error
-        return Named(str(version.version), version.run_id or "", version.tags.get(DIGEST_TAG, ""))
+        named = Named(str(version.version), version.run_id or "", version.tags.get(DIGEST_TAG, ""))
+        self._seen = None if aliased is None else (aliased, named)
+        return named
 
     def download(self, named: Named, into: Path) -> Path:
         """From the artifacts of the version's run."""
@@ -110,22 +122,22 @@ class MlflowRegistry:
         return self._client
 
 
-def _has_champion(database: Path, model: str) -> bool:
-    """Whether an SQLite registry exists and names a champion.
+def _aliased(database: Path, model: str) -> Aliased | None:
+    """The version that an SQLite registry names champion, and the digest on it; None where it names none.
 
     The database is only read. MLflow's own client would create or migrate it.
     """
     if not database.exists():
-        return False
+        return None
     try:
         with contextlib.closing(
             sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
         ) as connection:
-            query = "SELECT 1 FROM registered_model_aliases WHERE name = ? AND alias = ?"
-            return connection.execute(query, (model, ALIAS)).fetchone() is not None
+            row: Aliased | None = connection.execute(ALIASED, (DIGEST_TAG, model, ALIAS)).fetchone()
+            return row
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
-            return False
+            return None
         raise RegistryDown(_one_line(error)) from error
     except sqlite3.DatabaseError as error:
         raise RegistryDown(_one_line(error)) from error

@@ -6,12 +6,10 @@ At a stop, readiness goes first, requests in flight are answered, then the socke
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +18,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
+from serving import garbage
 from serving.champion_registry import MlflowRegistry, Registry
 from serving.contract.bundle import Release
 from serving.data_plane import DataPlane
@@ -30,9 +29,6 @@ from serving.store.base import ServingStore
 from serving.store.opening import serving_store
 from serving.store.upkeep import Upkeep, state_check
 
-# Requests are decided on one thread. Where another thread of the process computes, Python lets the one that
-# waits have its turn after so long; by default after 5 ms. The follower computes for some ms in each look.
-SWITCH_S = 0.0005
 ORPHAN_TIMEOUT_S = 40  # More than the grace for requests in flight.
 log = logging.getLogger("serving")
 Result = TypeVar("Result")
@@ -75,7 +71,7 @@ class Service:
     async def running(self, app: Any) -> AsyncIterator[None]:
         """The lifespan of the application: starts the threads, and stops everything at the end."""
         self._loop = asyncio.get_running_loop()
-        sys.setswitchinterval(SWITCH_S)
+        collecting = asyncio.ensure_future(garbage.collect_while_idle())
         self.follower.start()
         self.upkeep.start()
         self._end_with_the_supervisor()
@@ -87,6 +83,7 @@ class Service:
                 await asyncio.to_thread(self.follower.asked.wait, self.settings.limits.registry_patience_s)
             yield
         finally:
+            collecting.cancel()
             self.follower.stop()
             await asyncio.to_thread(self.upkeep.stop)  # Its last step may need this loop.
             self.plane.close()
@@ -108,9 +105,7 @@ class Service:
             self.plane.warm_up(champion)
         except Exception as error:
             log.warning("version %s serves without having been warmed up: %r", champion.version, error)
-        # What is there now stays. To look through it for garbage takes 160 ms, and a request would wait.
-        gc.collect()
-        gc.freeze()
+        garbage.keep_what_is_there()
 
     def _between_requests(self, work: Callable[[ServingStore], Result]) -> Result:
         """On the loop, where requests are answered. A thread would compete with them for the store."""

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import math
 import threading
+import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from serving_kit import paid, predicted
 
 from feature_repo.online.base import OnlineState
+from serving import garbage
 from serving.champion_registry import Named
 from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
@@ -73,10 +76,42 @@ def test_no_request_waits_for_garbage_to_be_looked_for_among_all_that_stays(
     service = service_of(tmp_path)
     stays = [service]
     assert gc.is_tracked(stays)
+    thresholds = gc.get_threshold()
     service._warm_up(champion)
     assert not any(one is stays for one in gc.get_objects())
+    assert gc.get_threshold() == (*thresholds[:2], garbage.SELDOM)
+    gc.set_threshold(*thresholds)
     gc.unfreeze()
     service.plane.close()
+
+
+class Cycle:
+    """Only a look through all objects frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_garbage_is_collected_while_no_request_comes_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(garbage, "AT_MOST_EVERY_S", 0.0)
+    monkeypatch.setattr(garbage, "IDLE_SHARE", 0.5)
+    lost = Cycle()
+    gone = weakref.ref(lost)
+    gc.collect()  # It is among the oldest objects from here on.
+    del lost
+
+    async def busy_then_idle() -> None:
+        collecting = asyncio.ensure_future(garbage.collect_while_idle())
+        until_s = time.monotonic() + 0.4
+        while time.monotonic() < until_s:
+            await asyncio.sleep(0)
+        assert gone() is not None
+        await asyncio.sleep(0.3)
+        assert gone() is None
+        collecting.cancel()
+
+    asyncio.run(busy_then_idle())
 
 
 def test_a_swap_makes_no_request_wait_for_a_warm_up(tmp_path: Path, champion: Champion) -> None:

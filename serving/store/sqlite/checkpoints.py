@@ -23,10 +23,10 @@ from serving.store.sqlite.database import store_error
 # of the next pass come from the disk again.
 PAGES_A_PASS = 1_000
 SOONEST_S, LATEST_S = 0.02, 0.5  # Between two passes.
-# The WAL begins again from so many pages on (16 MB). A transaction writes 15 pages, so one in 250 waits for
-# it, for 2 to 5 ms. With a longer WAL every read looks for its page in more places, and the system has to
-# find memory for the file: at 100 MB, transactions took twice as long just before it began again.
-BEGIN_AGAIN_PAGES = 4_000
+# The WAL begins again from so many pages on (48 MB). That takes 3 to 5 ms, and a transaction writes up to 15
+# pages. With a longer WAL every read looks for its page in more places, and the system has to find memory for
+# the file: at 100 MB, transactions sometimes took twice as long just before it began again.
+BEGIN_AGAIN_PAGES = 12_000
 # It begins again at a moment when the disk is quick: the pass before took no longer.
 QUICK_S = 0.01
 AT_LAST = 1.25  # Times `BEGIN_AGAIN_PAGES`: from there on it begins again at any moment.
