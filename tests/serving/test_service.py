@@ -79,7 +79,7 @@ def test_no_request_waits_for_garbage_to_be_looked_for_among_all_that_stays(
     thresholds = gc.get_threshold()
     service._warm_up(champion)
     assert not any(one is stays for one in gc.get_objects())
-    assert gc.get_threshold() == (*thresholds[:2], garbage.SELDOM)
+    assert gc.get_threshold() == garbage.THRESHOLDS
     gc.set_threshold(*thresholds)
     gc.unfreeze()
     service.plane.close()
