@@ -12,7 +12,7 @@ import time
 
 # New objects that start a collection of the new ones, collections of those until one of the younger ones, and
 # collections of the younger ones until one of all. With Python's 700, 10 and 10 the first two took 3 to 15 ms
-# at 1,000 transactions a second, and all objects were looked through every 40 s.
+# at 1,000 events a second, and all objects were looked through every 40 s.
 THRESHOLDS = (200, 10, 4_000)
 LOOK_EVERY_S = 1.0
 IDLE_SHARE = 0.02  # Of the processor's time that the thread of the requests used in between.
