@@ -79,6 +79,7 @@ def serve(settings: ServingSettings) -> int:
         partial(create_app, settings),
         factory=True,
         http=Connection,
+        ws="none",  # Here is no WebSocket. A request for one is answered as any other.
         host=settings.host,
         port=settings.port,
         workers=settings.workers,

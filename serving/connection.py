@@ -46,8 +46,10 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn's. A request whose body was not whole is at its end."""
         super().connection_lost(exc)
-        if isinstance(self.cycle, Exchange):
-            self.cycle.lost()
+        if (exchange := self._exchange) is not None:
+            exchange.lost()
+        elif isinstance(self.cycle, Exchange):
+            self.forget()
 
     def on_message_begin(self) -> None:
         """uvicorn's own work is left until it is known to be needed."""
@@ -79,17 +81,23 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body of the newest request."""
-        if isinstance(self.cycle, Exchange):
-            self.cycle.parts.append(body)
+        if (exchange := self._exchange) is not None:
+            exchange.body += body
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The newest request is whole."""
-        if isinstance(self.cycle, Exchange):
-            self.cycle.begin()
+        if (exchange := self._exchange) is not None:
+            exchange.begin()
         else:
             super().on_message_complete()
+
+    @property
+    def _exchange(self) -> Exchange | None:
+        """The request that is on the short way now. One that has its answer stays until the next one."""
+        cycle: Any = self.cycle
+        return cycle if isinstance(cycle, Exchange) and not cycle.response_complete else None
 
     def on_response_complete(self) -> None:
         """An answer without a body is sent now."""
@@ -102,11 +110,17 @@ class Connection(HttpToolsProtocol):
 
     def answer(self, data: bytes, keep_alive: bool) -> None:
         """Send the answer of an exchange in one piece. The next request may begin."""
-        if not self._line.is_closing():
+        if self._line.is_closing():
+            self.forget()
+        else:
             self._line.write(data)
             if not keep_alive:
                 self._line.close()
         self.on_response_complete()
+
+    def forget(self) -> None:
+        """The client is gone. Nothing holds the connection then, so that it is freed at once."""
+        self.cycle = None  # type: ignore[assignment]
 
     def close(self) -> None:
         """Send what was written, and close."""
@@ -120,13 +134,13 @@ class Exchange:
     """
 
     __slots__ = (
-        "_begun", "_connection", "_entered", "_route", "disconnected", "keep_alive", "message_event", "parts",
+        "_begun", "_connection", "_entered", "_route", "body", "disconnected", "keep_alive", "message_event",
         "response_complete",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, route: DirectRoute, keep_alive: bool) -> None:
         self._connection, self._route, self.keep_alive = connection, route, keep_alive
-        self.parts: list[bytes] = []  # Of the body.
+        self.body = bytearray()
         self._begun = self.response_complete = self.disconnected = False
         self.message_event = _NOBODY
         self._entered = route.guard.enter()
@@ -138,7 +152,8 @@ class Exchange:
         """
         self._begun = True
         try:
-            self._route.handler(b"".join(self.parts), self._hung_up, self)
+            body, self.body = bytes(self.body), bytearray()
+            self._route.handler(body, self._hung_up, self)
         except Exception as error:
             self._connection.loop.call_soon(self.set_exception, error)
 
@@ -163,9 +178,13 @@ class Exchange:
         """Send the answer that tells an error. After a fault of the service the connection is closed."""
         if isinstance(error, ClientDisconnect):
             self.response_complete = True
+            self._connection.forget()
             self._route.guard.leave(self._route.path, HUNG_UP, self._entered)
             return
-        response, is_fault = self._route.refused(error)
+        try:
+            response, is_fault = self._route.refused(error)
+        except Exception as fault:  # Otherwise the client would wait for ever.
+            response, is_fault = self._route.fault(fault)
         head = b"".join(_lines(response.raw_headers)) + (b"" if self.keep_alive else CLOSE)
         self._end(response.status_code, STATUS_LINE[response.status_code] + head + b"\r\n" + response.body)
         if is_fault:
@@ -173,8 +192,10 @@ class Exchange:
 
     def _end(self, status: int, data: bytes) -> None:
         self.response_complete = True
-        self._connection.answer(data, self.keep_alive)
-        self._route.guard.leave(self._route.path, status, self._entered)
+        try:
+            self._connection.answer(data, self.keep_alive)
+        finally:
+            self._route.guard.leave(self._route.path, status, self._entered)
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[bytes]:

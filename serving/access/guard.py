@@ -1,6 +1,7 @@
 """What the service turns away at the door, and the count of every request.
 
-The guard refuses foreign hosts, writes from other sites, bodies without end and too many requests at once.
+The guard refuses foreign hosts, writes from other sites, bodies that say that they are too long, and too many
+requests at once. Whoever receives a body counts its bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from serving.settings import Limits, is_loopback
 
 PROBES = "/health"
 JSON = b"application/json"
+LONGEST_HOST = 300  # A name has 253 characters at most. Longer ones are not worth being remembered.
+DIGITS = 18  # Of a length. The parser takes leading zeros and white space around it.
 
 
 class BodyTooLarge(ServingError):
@@ -37,8 +40,8 @@ class Refused(NamedTuple):
 class Guard:
     """Says which requests are turned away by their head, and counts all of them.
 
-    The refusals are 400 for a foreign Host, 415 for a POST that is not JSON, 413 for a body over the limit,
-    and 503 when too many requests are in flight.
+    The refusals are 400 for a foreign Host, 415 for a POST that is not JSON, 413 for a body whose
+    length is over the limit, and 503 when too many requests are in flight.
 
     A page from another site can make a browser on this machine POST text or a form here. For JSON the browser
     first asks this service for permission, and the service gives none. So only JSON is taken.
@@ -62,14 +65,15 @@ class Guard:
 
         The names of `headers` are in lower case.
         """
-        if not _is_loopback(headers.get(b"host", b"")):
+        host = headers.get(b"host", b"")
+        if len(host) > LONGEST_HOST or not _is_loopback(host):
             return Refused(400, "foreign_host", "the Host header names another host")
         kind = headers.get(b"content-type", b"")
         if method == "POST" and kind != JSON and kind.partition(b";")[0].strip().lower() != JSON:
             close = ((b"connection", b"close"),)
             return Refused(415, "not_json", "the Content-Type has to be application/json", close)
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._limits.body_bytes:
+        length = headers.get(b"content-length", b"").strip().lstrip(b"0")
+        if length.isdigit() and (len(length) > DIGITS or int(length) > self._limits.body_bytes):
             close = ((b"connection", b"close"),)
             return Refused(413, "too_large", str(BodyTooLarge(self._limits.body_bytes)), close)
         if self._in_flight >= self._limits.in_flight and not path.startswith(PROBES):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sqlite3
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -80,7 +82,7 @@ class Server:
 
         noted.direct = app.direct  # type: ignore[attr-defined]
         self._config = uvicorn.Config(
-            noted, http=Connection, lifespan="off", log_config=None, proxy_headers=False
+            noted, http=Connection, ws="none", lifespan="off", log_config=None, proxy_headers=False
         )
         self._config.load()
 
@@ -160,6 +162,10 @@ CASES: dict[str, list[bytes]] = {
     "to go on": [request(1, "expect: 100-continue")[: -len(BODY)], BODY, TWO],
     "chunked": [chunked(BODY[:9], BODY[9:]) + TWO],
     "over the limit": [HEAD + b"content-length: 1000001\r\n\r\n"],
+    "over the limit, with white space": [HEAD + b"content-length: 1000001 \t\r\n\r\n"],
+    "over the limit, with zeros": [HEAD + b"content-length: " + b"0" * 5_000 + b"1000001\r\n\r\n"],
+    "a length with many zeros": [HEAD + b"content-length: " + b"0" * 5_000 + b"2\r\n\r\n{}", ONE],
+    "a host without end": [request(1, head=HEAD.replace(b"localhost", b"l" * 10_000)), TWO],
     "a long body within the limit": [framed(b" " * 300_000 + BODY), TWO],
     "without a length": [HEAD + b"\r\n"],
     "of length 0": [framed(b""), ONE],
@@ -294,6 +300,58 @@ def test_a_client_that_hangs_up_while_its_request_waits_for_the_store_leaves_not
     run(door, talk)
     assert 'serving_requests_total{route="/predict",status="499"} 1.0' in counted(door)
     assert decided(door) == ["t0"]
+    assert is_empty(door)
+
+
+def test_a_request_for_a_websocket_repeats_no_answer_and_leaves_no_place_behind(door: Door) -> None:
+    async def talk(server: Server) -> None:
+        client = await server.client()
+        await client.send(framed(b"{"))
+        assert (await client.received())[0].count(b"HTTP/1.1 ") == 1
+        await client.send(GET[:-2] + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        assert (await client.received())[0].startswith(b"HTTP/1.1 200")
+
+    run(door, talk)
+    assert 'serving_requests_total{route="/predict",status="4xx"} 1.0' in counted(door)
+    assert is_empty(door)
+
+
+def test_a_connection_whose_client_is_gone_is_freed_without_a_collection_of_garbage(door: Door) -> None:
+    async def talk(server: Server) -> list[weakref.ref[Any]]:
+        await warm(server)
+        known = list[weakref.ref[Any]]()
+        for part in (b"", TWO[:-9]):
+            client = await server.client()
+            await client.send(ONE, part)
+            known += [weakref.ref(connection) for connection in server.state.connections]
+            client.hang_up()
+        return known
+
+    gc.disable()
+    try:
+        known = run(door, talk)
+        assert len(known) == 2
+        assert [one() for one in known] == [None] * len(known)
+    finally:
+        gc.enable()
+
+
+def test_an_error_that_cannot_be_told_is_a_fault_and_its_place_comes_back(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(error: object) -> None:
+        raise KeyError("nobody counts it")
+
+    monkeypatch.setattr("serving.protocols.native.direct_route.refusal_of", fails)
+
+    async def talk(server: Server) -> None:
+        client = await server.client()
+        await client.send(framed(b"{"))
+        answered, closed = await client.received()
+        assert answered.startswith(b"HTTP/1.1 500")
+        assert closed
+
+    run(door, talk)
     assert is_empty(door)
 
 

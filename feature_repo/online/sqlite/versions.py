@@ -130,7 +130,7 @@ class HistoryVersions:
             read = {history: max(stored.get(history, 0), self._epoch_us) for _, history in absent}
             self._memory.keep_versions(read)
             found |= {name: read[history] for name, history in absent}
-        return found
+        return {name: found[name] for name, _ in named}  # In one order, whatever was held.
 
     def _stored(self, keys: Collection[str]) -> dict[History, int]:
         """The versions that the file has at some keys. A key has few histories."""

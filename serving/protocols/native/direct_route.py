@@ -32,5 +32,9 @@ class DirectRoute:
         """An error as a response, and whether the error is a fault of the service. A fault is logged."""
         if isinstance(error, REFUSED):
             return refusal_of(error).response(self._metrics), False
+        return self.fault(error)
+
+    def fault(self, error: BaseException) -> tuple[Response, bool]:
+        """A fault of the service as `refused` gives it."""
         log.error("a request failed", exc_info=error)
         return FAULT.response(self._metrics), True
