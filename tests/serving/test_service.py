@@ -93,25 +93,28 @@ class Cycle:
 
 
 def test_garbage_is_collected_while_no_request_comes_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(garbage, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(garbage, "AT_MOST_EVERY_S", 0.0)
-    monkeypatch.setattr(garbage, "IDLE_SHARE", 0.5)
+    busy = [True]  # The thread uses all of the processor's time, or none.
+    monkeypatch.setattr(time, "thread_time", lambda: time.monotonic() if busy[0] else 0.0)
     lost = Cycle()
     gone = weakref.ref(lost)
-    gc.collect()  # It is among the oldest objects from here on.
     del lost
 
     async def busy_then_idle() -> None:
         collecting = asyncio.ensure_future(garbage.collect_while_idle())
-        until_s = time.monotonic() + 0.4
-        while time.monotonic() < until_s:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0.2)
         assert gone() is not None
-        await asyncio.sleep(0.3)
+        busy[0] = False
+        await asyncio.sleep(0.2)
         assert gone() is None
         collecting.cancel()
 
-    asyncio.run(busy_then_idle())
+    gc.disable()
+    try:
+        asyncio.run(busy_then_idle())
+    finally:
+        gc.enable()
 
 
 def test_a_swap_makes_no_request_wait_for_a_warm_up(tmp_path: Path, champion: Champion) -> None:
