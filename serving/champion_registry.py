@@ -20,11 +20,12 @@ ALIAS = "champion"
 BUNDLE = "bundle"  # the artifact directory of the version's run
 DIGEST_TAG = "bundle_digest"
 SQLITE = "sqlite:///"
-ALIASED = """SELECT a.version, t.value FROM registered_model_aliases a
+ALIASED = """SELECT a.version, v.run_id, t.value FROM registered_model_aliases a
+LEFT JOIN model_versions v ON v.name = a.name AND v.version = a.version
 LEFT JOIN model_version_tags t ON t.name = a.name AND t.version = a.version AND t.key = ?
 WHERE a.name = ? AND a.alias = ?"""
 
-Aliased = tuple[int, str | None]
+Aliased = list[tuple[int, str | None, str | None]]  # Version, run, digest. Several workspaces have one each.
 
 # MLflow reads this variable when MLflow is imported. MLflow's other switch, DO_NOT_TRACK, does not know the
 # usual "1".
@@ -76,7 +77,7 @@ class MlflowRegistry:
             # The database is asked first, because the client would make an empty registry where one was
             # moved away. Besides, the client computes for some ms, and requests would wait for it.
             aliased = _aliased(Path(self._uri.removeprefix(SQLITE)), self._model)
-            if aliased is None:
+            if not aliased:
                 return None
             if self._seen is not None and self._seen[0] == aliased:
                 return self._seen[1]
@@ -92,7 +93,9 @@ class MlflowRegistry:
         except Exception as error:
             raise RegistryDown(_one_line(error)) from error
         named = Named(str(version.version), version.run_id or "", version.tags.get(DIGEST_TAG, ""))
-        self._seen = None if aliased is None else (aliased, named)
+        # The registry may have changed between the two questions.
+        same = aliased == [(int(named.version), named.run_id, named.digest)]
+        self._seen = (aliased, named) if aliased and same else None
         return named
 
     def download(self, named: Named, into: Path) -> Path:
@@ -122,22 +125,21 @@ class MlflowRegistry:
         return self._client
 
 
-def _aliased(database: Path, model: str) -> Aliased | None:
-    """The version that an SQLite registry names champion, and the digest on it; None where it names none.
+def _aliased(database: Path, model: str) -> Aliased:
+    """The version that an SQLite registry names champion, with its run and its digest.
 
     The database is only read. MLflow's own client would create or migrate it.
     """
     if not database.exists():
-        return None
+        return []
     try:
         with contextlib.closing(
             sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
         ) as connection:
-            row: Aliased | None = connection.execute(ALIASED, (DIGEST_TAG, model, ALIAS)).fetchone()
-            return row
+            return connection.execute(ALIASED, (DIGEST_TAG, model, ALIAS)).fetchall()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
-            return None
+            return []
         raise RegistryDown(_one_line(error)) from error
     except sqlite3.DatabaseError as error:
         raise RegistryDown(_one_line(error)) from error

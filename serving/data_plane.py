@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from feature_repo.engine.plan import FeaturePlan
@@ -18,8 +19,8 @@ from serving.contract.bounds import Bounds
 from serving.contract.records import Answer
 from serving.contract.subject import Event, Number, Subject, Text
 from serving.deciding.admission import Moment, check_feed_event, check_labels
-from serving.deciding.open_decisions import OpenDecision, RowFailed
-from serving.deciding.recording import Recorder
+from serving.deciding.open_decisions import OpenDecision, Repeat, RowFailed
+from serving.deciding.recording import Recorder, new_id
 from serving.messages import (
     FeedEvent,
     FeedReceipt,
@@ -108,24 +109,27 @@ class DataPlane:
         that is missing or unknown, or a fault of the service. A row that has no answer leaves nothing. Raises
         `NoModel` and `StoreError` for all rows, and leaves nothing then.
         """
-        failed: dict[int, Exception] = {}
+        failed: dict[int, RowFailed] = {}
         ids = [one for one in map(_id_of, rows) if one is not None]
         while True:
             try:
-                with self._one_commit(ids) as (recorder, _):
+                with self._one_commit(ids) as (recorder, champion):
                     outcomes = [
-                        failed[number] if number in failed else self._outcome(recorder, number, row)
+                        failed[number].error if number in failed else self._outcome(recorder, number, row)
                         for number, row in enumerate(rows)
                     ]
                     recorder.end()
-            except RowFailed as row:
-                failed[row.number] = row.error
+            except RowFailed as failure:
+                failed[failure.number] = failure
                 continue
+            for one in failed.values():
+                if one.by_version and champion is not None:
+                    self.counts.failed(champion.version)
             return [_answered(one) for one in outcomes]
 
     def _outcome(
         self, recorder: Recorder, number: int, row: ScoredEvent | ReadyVector
-    ) -> Answer | OpenDecision | Exception:
+    ) -> Answer | OpenDecision | Repeat | Exception:
         """The outcome of a row within a commit. What can be refused is refused before the row writes.
 
         A fault after that is rare. So it undoes the commit, which begins again without the row. A savepoint
@@ -234,11 +238,15 @@ class _Undone(Exception):
     """Undoes a commit."""
 
 
-def _answered(outcome: Answer | OpenDecision | Exception) -> Answer | Exception:
-    if isinstance(outcome, OpenDecision):
-        assert outcome.answer is not None
-        return outcome.answer
-    return outcome
+def _answered(outcome: Answer | OpenDecision | Repeat | Exception) -> Answer | Exception:
+    if isinstance(outcome, Repeat):
+        return replace(_answer_of(outcome.of), repeated=True)
+    return _answer_of(outcome) if isinstance(outcome, OpenDecision) else outcome
+
+
+def _answer_of(decision: OpenDecision) -> Answer:
+    assert decision.answer is not None, "its commit put it on record"
+    return decision.answer
 
 
 def _id_of(row: ScoredEvent | ReadyVector) -> str | None:
@@ -246,14 +254,14 @@ def _id_of(row: ScoredEvent | ReadyVector) -> str | None:
 
 
 def _example(event: Event, bounds: Bounds, at: Moment) -> ScoredEvent:
-    """An event of now, of keys that nobody has."""
+    """An event of now, of an id and keys that nobody has."""
     values: dict[str, object] = {key.name: EXAMPLE for key in event.keys}
     for column in event.columns:
         if isinstance(column, Number):
             values[column.name] = bounds.range_of(column)[0]
         else:
             values[column.name] = EXAMPLE if isinstance(column, Text) else False
-    return ScoredEvent(EXAMPLE, at.now_us if at.clock == "wall" else at.newest_us, values)
+    return ScoredEvent(new_id(at.now_us), at.now_us if at.clock == "wall" else at.newest_us, values)
 
 
 def _bounds(champion: Champion | None) -> Bounds:

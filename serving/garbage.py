@@ -1,7 +1,7 @@
 """When Python looks through everything that the service holds for garbage.
 
 With a full memory of keys that takes 40 to 200 ms, for which requests wait. Nearly everything is freed
-without it, by counting references. So it happens while nobody asks, and otherwise some times a day.
+without it, by counting references. So it happens while hardly anybody asks, and otherwise some times a day.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def keep_what_is_there() -> None:
 
 
 async def collect_while_idle() -> None:
-    """Look through all other objects in a second in which no request came, on the thread of the requests."""
+    """Look through all other objects after a second of few requests or none, on their thread."""
     next_s = time.monotonic() + AT_MOST_EVERY_S
     while True:
         before_s = time.thread_time()

@@ -27,12 +27,13 @@ from serving.store.version_counts import VersionCounts
 class RowFailed(Exception):
     """The row of this number failed after it was taken into the commit.
 
-    The commit has to be undone, and may begin again without the row.
+    The commit has to be undone, and may begin again without the row. `by_version`: the version could not
+    score or explain the row.
     """
 
-    def __init__(self, number: int, error: Exception) -> None:
+    def __init__(self, number: int, error: Exception, by_version: bool = False) -> None:
         super().__init__(number, error)
-        self.number, self.error = number, error
+        self.number, self.error, self.by_version = number, error, by_version
 
 
 @dataclass(slots=True)
@@ -61,33 +62,44 @@ class OpenDecision:
     answer: Answer | None = None
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """The same request again in the commit that decides on it."""
+
+    of: OpenDecision
+
+
 class OpenDecisions:
     """What one commit decides, under one champion."""
 
     def __init__(self, store: ServingStore, counts: VersionCounts) -> None:
         self._store, self._counts = store, counts
         self._taken: dict[str, OpenDecision] = {}  # All of the commit, by id.
-        self._waiting: list[OpenDecision] = []  # Those that are not on record yet.
+        self._unscored: set[int] = set()  # The numbers of the rows at which the version failed.
 
     def begin(self) -> None:
         """At the beginning of a commit. What the one before left was undone."""
         self._taken.clear()
-        self._waiting.clear()
+        self._unscored.clear()
 
-    def __contains__(self, prediction_id: str) -> bool:
-        return prediction_id in self._taken
+    def find(self, prediction_id: str) -> OpenDecision | None:
+        """The decision on an id; None where the commit has none."""
+        return self._taken.get(prediction_id)
 
     def add(self, decision: OpenDecision) -> OpenDecision:
         """Take a decision in. It gets its answer when it goes on record."""
         self._taken[decision.prediction_id] = decision
-        self._waiting.append(decision)
         return decision
 
+    def failed(self, number: int) -> None:
+        """The version has no score for the row of this number."""
+        self._unscored.add(number)
+
     def record(self, champion: Champion) -> None:
-        """Put on record what was taken in since the last time. `RowFailed` where a row cannot be."""
-        if not self._waiting:
+        """Put on record what was taken in. `RowFailed` where the version cannot score or explain a row."""
+        if not self._taken:
             return
-        these, self._waiting = self._waiting, []
+        these = list(self._taken.values())
         try:
             _score(champion, [one for one in these if one.score is None])
             _answer(champion, these)
@@ -96,7 +108,9 @@ class OpenDecisions:
         self._store.add_decisions(map(_row, these, repeat(champion.maturity_us)))
 
     def count(self, champion: Champion) -> None:
-        """After a commit: count its decisions for their version."""
+        """After a commit: count its decisions and its failures for their version."""
+        for _ in self._unscored:
+            self._counts.failed(champion.version)
         passes = champion.release.subject.decisions.passes
         for one in self._taken.values():
             self._counts.scored(champion.version, one.decision != passes, one.seconds)
@@ -107,8 +121,7 @@ class OpenDecisions:
             try:
                 outcome_of(champion.release, champion.scorer, one.vector)
             except Exception as error:
-                self._counts.failed(champion.version)
-                return RowFailed(one.number, error)
+                return RowFailed(one.number, error, by_version=True)
         return None
 
 

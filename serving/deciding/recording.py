@@ -17,7 +17,7 @@ from serving.contract.policy import decide
 from serving.contract.records import Answer
 from serving.contract.subject import Feed, Subject
 from serving.deciding.admission import Moment, check_event, learnt_us
-from serving.deciding.open_decisions import OpenDecision, OpenDecisions
+from serving.deciding.open_decisions import OpenDecision, OpenDecisions, Repeat
 from serving.deciding.scoring import (
     EventInputs,
     freshness_of,
@@ -50,7 +50,7 @@ class Recorder:
 
     def __init__(self, store: ServingStore, subject: Subject, counts: VersionCounts) -> None:
         self.subject = subject
-        self._store, self._counts, self._event = store, counts, subject.event
+        self._store, self._event = store, subject.event
         self._rules, self._inputs = EventRules(subject), EventInputs(subject.event)
         self._feeds = {feed.name: feed for feed in subject.feeds}
         self._open = OpenDecisions(store, counts)
@@ -70,11 +70,11 @@ class Recorder:
             self._open.record(self._champion)
 
     def count(self) -> None:
-        """After a commit: count its decisions for their version."""
+        """After a commit: count its decisions and its failures for their version."""
         if self._champion is not None:
             self._open.count(self._champion)
 
-    def decide_event(self, number: int, scored: ScoredEvent, at: Moment) -> Answer | OpenDecision:
+    def decide_event(self, number: int, scored: ScoredEvent, at: Moment) -> Answer | OpenDecision | Repeat:
         """Score an event against its history, and add it to that history.
 
         Returns the stored answer to a known id. `number` is the number of the event's row in the commit.
@@ -104,7 +104,7 @@ class Recorder:
         self._store.move_to(Position(seq, max(at.clock_us, created_us), max(at.newest_us, event_us)))
         return self._open.add(decision)
 
-    def decide_vector(self, number: int, row: ReadyVector, at: Moment) -> Answer | OpenDecision:
+    def decide_vector(self, number: int, row: ReadyVector, at: Moment) -> Answer | OpenDecision | Repeat:
         """Score a ready-made vector. It is no event: it changes no history, and turns no clock.
 
         Returns the stored answer to a known id. `number` is the number of the row in the commit. Raises
@@ -168,18 +168,18 @@ class Recorder:
         self._store.move_to(at.position._replace(last=seq))
         return FeedReceipt(event_id, "accepted")
 
-    def _stored(self, prediction_id: str, digest: bytes) -> Answer | None:
-        if prediction_id in self._open:
-            self.end()  # The commit itself has decided on this id.
-        elif prediction_id not in self._known:
+    def _stored(self, prediction_id: str, digest: bytes) -> Answer | Repeat | None:
+        """What an id was answered, or is being answered in the commit; None where the id is new."""
+        found: Answer | Repeat
+        if (decision := self._open.find(prediction_id)) is not None:
+            found, asked = Repeat(decision), decision.digest
+        elif prediction_id in self._known and (stored := self._store.find(prediction_id)) is not None:
+            found, asked = stored
+        else:
             return None
-        found = self._store.find(prediction_id)
-        if found is None:
-            return None
-        answer, asked = found
         if asked != digest:
             raise Conflict(prediction_id)
-        return answer
+        return found
 
     def _serving(self) -> Champion:
         if self._champion is None:
@@ -199,7 +199,7 @@ class Recorder:
         except Exception as error:
             # Any other error comes from the client or from the store, and does not count against the version.
             if not isinstance(error, (PlaneError, BadEvent)) and not self._store.owns(error):
-                self._counts.failed(champion.version)
+                self._open.failed(decision.number)
             raise
         decision.seconds = time.thread_time() - began
 

@@ -25,7 +25,7 @@ def serving_store(
 
     `fsync` makes each commit survive a power cut, at the price of a disk flush each. `patient` is for threads
     that no request waits for: the store waits 10 s for the lock of another process, where others wait 5 ms.
-    `in_turns` is for processes that all take requests: none waits for longer than a commit of each other one.
+    `in_turns` is for processes that all take requests: of two, neither waits for longer than a commit.
     """
     return SqliteServingStore(file, fsync, patient, in_turns)
 

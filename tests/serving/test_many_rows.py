@@ -20,6 +20,7 @@ from serving.contract.scorers.lightgbm import Matrix, Scorer
 from serving.contract.verdicts import verdict_events
 from serving.messages import BadInput, Conflict, NoModel, ReadyVector
 from serving.releases import Champion
+from serving.store.base import Position
 
 
 @settings(max_examples=30, deadline=None)
@@ -135,6 +136,52 @@ def test_what_the_model_cannot_score_or_explain_is_of_its_row_alone(
     bench.plane.counts.write(counted.append)
     assert counted == [{("2", "scored"): 2, ("2", "alarms"): 2, ("2", "errors"): 1}]
     bench.plane.close()
+
+
+def test_conflicts_within_a_commit_do_not_begin_it_again(bench: Bench) -> None:
+    statements: list[str] = []
+    bench.predict(paid(20))
+    bench.connection.set_trace_callback(statements.append)
+    rows = [paid(number, amount=amount) for number in range(20) for amount in (5.0, 6.0, 5.0)]
+    outcomes = bench.plane.predict_many(rows)
+    bench.connection.set_trace_callback(None)
+    assert [type(one) for one in outcomes] == [Answer, Conflict, Answer] * 20
+    assert [one.repeated for one in outcomes if isinstance(one, Answer)] == [False, True] * 20
+    assert outcomes[2] == replace(outcomes[0], repeated=True)  # type: ignore[type-var]
+    assert statements.count("BEGIN IMMEDIATE") == 1
+
+
+def test_a_version_that_fails_at_a_row_is_counted_once_whatever_else_the_commit_holds(
+    tmp_path: Path, champion: Champion
+) -> None:
+    scorer = champion.scorer
+    assert isinstance(scorer, Scorer)
+    bench = Bench(tmp_path, replace(deciding(champion, REVIEW_ALL), scorer=Picky(scorer, unscored=77.0)))
+    rows = [vector(champion, 0, 77.0), paid(1), paid(2, amount=77.0), vector(champion, 3, 77.0), paid(1)]
+    outcomes = bench.plane.predict_many(rows)
+    assert [type(one).__name__ for one in outcomes] == [
+        "ZeroDivisionError", "Answer", "ZeroDivisionError", "ZeroDivisionError", "Answer",
+    ]  # fmt: skip
+    counted: list[Any] = []
+    bench.plane.counts.write(counted.append)
+    assert counted == [{("2", "scored"): 1, ("2", "alarms"): 1, ("2", "errors"): 3}]
+    bench.plane.close()
+
+
+def test_what_fails_for_all_rows_and_for_none_alone_leaves_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("serving.deciding.open_decisions.reasons_of", fails)
+    with pytest.raises(MemoryError):
+        bench.plane.predict_many([paid(0), paid(1), paid(1), paid(2)])
+    monkeypatch.undo()
+    assert bench.store.position() == Position(0, 0, 0)
+    assert bench.connection.execute("SELECT count(*) FROM decisions").fetchone() == (0,)
+    assert bench.connection.execute("SELECT count(*) FROM online_transactions").fetchone() == (0,)
+    assert not bench.predict(paid(1)).repeated
 
 
 def vector(champion: Champion, number: int, amount: float) -> ReadyVector:

@@ -67,6 +67,7 @@ class Memory:
         # By stream: the times of all events from the first of them up to a moment, sorted, and that moment.
         self._times: dict[str, tuple[list[int], int]] = {}
         self._version = self._changes = -1
+        self._begun = False
 
     def begin(self) -> bool:
         """At the beginning of a transaction, under the write lock.
@@ -76,14 +77,16 @@ class Memory:
         """
         version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
         self.holds = version == self._version and self._connection.total_changes == self._changes
-        self._version = version
+        self._version, self._begun = version, True
         if not self.holds:
             self._drop_all()
         return self.holds
 
     def end(self) -> None:
-        """After the transaction was committed or undone."""
-        self.holds = False
+        """After the transaction was committed or undone, or could not begin."""
+        if not self._begun:
+            return
+        self.holds = self._begun = False
         self._touched.clear()
         self._new_ends.clear()
         self._changes = self._connection.total_changes

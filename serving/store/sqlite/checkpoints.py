@@ -71,10 +71,12 @@ class Checkpoints:
         self._pause_s = min(max(self._pause_s * PAGES_A_PASS / max(moved, 1), SOONEST_S), LATEST_S)
         if pages >= BEGIN_AGAIN_PAGES:
             quick = time.monotonic() - began_s <= QUICK_S
-            if (quick or pages >= AT_LAST * BEGIN_AGAIN_PAGES) and begin_again():
-                self._seen = self._writes()
-            else:
-                self._seen, self._pause_s = None, SOONEST_S  # Also where nobody writes any more.
+            self._seen, self._pause_s = None, SOONEST_S  # Also where nobody writes any more.
+            if quick or pages >= AT_LAST * BEGIN_AGAIN_PAGES:
+                if begin_again():
+                    self._seen = self._writes()
+                else:
+                    self._pause_s = LATEST_S  # A reader that holds old pages may do so for long.
         elif moved and self._moved == pages and self._writes() == seen and begin_again():
             # The pass has reached the end: somebody's next commit would begin again, and wait for the disk.
             self._seen = self._writes()

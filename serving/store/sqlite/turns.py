@@ -1,8 +1,9 @@
 """Several processes take the write lock of a file in turns.
 
 SQLite gives the lock to whoever asks at the right moment. A busy process asks again at once, so that another
-one could miss the moment for as long as a request may wait. A process that waits for the write lock therefore
-holds the lock of a second file, and nobody asks for the write lock without it.
+one could miss the moment for as long as a request may wait. A process that waits for the write lock to decide
+on requests therefore holds the lock of a second file, and no other one decides on requests meanwhile.
+Housekeeping takes no turn. Of three processes, two may wait for the turn, and either of them gets it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Turns:
     """The turns of one opened file."""
 
     def __init__(self, file: Path) -> None:
-        self._descriptor = os.open(f"{file}.turn", os.O_RDWR | os.O_CREAT, 0o600)
+        """`OSError` where the second file cannot be opened."""
+        self._descriptor = os.open(f"{file}.turn", os.O_RDONLY | os.O_CREAT, 0o644)
 
     def take(self) -> None:
         """Wait until nobody else waits for the write lock. `StoreBusy` after `TURN_S`."""

@@ -17,6 +17,7 @@ from serving.contract.events import FeedRow, LoggedEvent
 from serving.contract.records import Answer
 from serving.contract.subject import Feed, Subject
 from serving.store.base import (
+    BadStore,
     DecisionRow,
     FeedEventRow,
     LabelRow,
@@ -56,7 +57,11 @@ class SqliteServingStore(ServingStore):
         self, file: Path, fsync: bool = False, patient: bool = False, in_turns: bool = False
     ) -> None:
         self.connection = open_for_writing(file, fsync, patient, in_turns)
-        self._turns = Turns(file) if in_turns else None
+        try:
+            self._turns = Turns(file) if in_turns else None
+        except OSError as error:
+            self.connection.close()
+            raise BadStore(f"{file} cannot be opened for writing ({error})") from error
         self._file, self._duty = file, FileLock(f"{file}.upkeep.lock")
         self._checkpoints: Checkpoints | None = None
         self._state: SqliteOnlineState | None = None
