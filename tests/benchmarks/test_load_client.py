@@ -36,13 +36,17 @@ ANSWER = b'{"decision":"ALLOW"}'
 
 @contextmanager
 def answering(
-    stall_s: float = 0.0, status: int = 200, answer: bytes = ANSWER
+    stall_s: float = 0.0, status: int = 200, answer: bytes = ANSWER, idle_s: float | None = None
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """An HTTP server that is slow once, at its first request; gives its port, and the bodies that it got."""
+    """An HTTP server that is slow once, at its first request; gives its port, and the bodies that it got.
+
+    It closes a connection that is idle for longer than `idle_s`.
+    """
     bodies: list[bytes] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = idle_s
 
         def do_POST(self) -> None:
             bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
@@ -112,6 +116,12 @@ def test_refused_requests_are_counted_and_are_no_answers(tmp_path: Path) -> None
     assert set(found.counts.values()) == {0}
     with pytest.raises(WrongAnswers, match="all 10 requests failed"):
         check(found, {}, "the answers")
+
+
+def test_a_connection_that_was_idle_for_too_long_is_made_again(tmp_path: Path) -> None:
+    with answering(idle_s=0.05) as (port, bodies):
+        found = PacedClient(load_of(port, tmp_path), connections=1).run(rate=4, seconds=1)
+    assert (found.answered, found.failed, len(bodies)) == (4, 0, 4)
 
 
 def test_an_answer_without_its_text_fails_the_measurement() -> None:

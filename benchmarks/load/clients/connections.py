@@ -45,6 +45,16 @@ class KeptConnection:
         """Whether a part of the request still has to be sent: `send_more` once the socket can take it."""
         return bool(self._unsent)
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether the server has closed the connection, as it does with one that was idle for long."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def post(self, path: bytes, body: bytes) -> None:
         """Send a request, or as much of it as the socket takes."""
         self._unsent = (

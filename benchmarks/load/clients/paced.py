@@ -64,6 +64,9 @@ class PacedClient:
 
     def _send(self, body: bytes, meant_s: float) -> None:
         connection = self._free.pop()
+        if connection.hung_up:
+            connection.close()
+            connection = KeptConnection(self._load.port)
         self._busy[connection] = meant_s
         try:
             connection.post(self._path, body)
