@@ -1,7 +1,8 @@
 """What the service turns away at the door, and the count of every request.
 
 The guard refuses foreign hosts, writes from other sites, bodies that say that they are too long, and too many
-requests at once. Whoever receives a body counts its bytes.
+requests at once. The parser takes no more of a body than its length says. The bytes of a body without a
+length are counted by the `Door`.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Refused(NamedTuple):
 class Guard:
     """Says which requests are turned away by their head, and counts all of them.
 
-    The refusals are 400 for a foreign Host, 415 for a POST that is not JSON, 413 for a body whose
-    length is over the limit, and 503 when too many requests are in flight.
+    The refusals are 400 for a foreign Host, 415 for a POST that is not JSON, 413 for a body whose length is
+    over the limit, and 503 when too many requests are in flight.
 
     A page from another site can make a browser on this machine POST text or a form here. For JSON the browser
     first asks this service for permission, and the service gives none. So only JSON is taken.

@@ -78,7 +78,7 @@ class OpenDecisions:
         self._unscored: set[int] = set()  # The numbers of the rows at which the version failed.
 
     def begin(self) -> None:
-        """At the beginning of a commit. What the one before left was undone."""
+        """At the beginning of a commit. Whatever became of the one before, it is over."""
         self._taken.clear()
         self._unscored.clear()
 
@@ -92,7 +92,7 @@ class OpenDecisions:
         return decision
 
     def failed(self, number: int) -> None:
-        """The version has no score for the row of this number."""
+        """The version cannot score the row of this number."""
         self._unscored.add(number)
 
     def record(self, champion: Champion) -> None:

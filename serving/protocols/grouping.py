@@ -19,11 +19,10 @@ from serving.messages import ReadyVector, ScoredEvent
 from serving.protocols.patience import RETRY_EVERY_S, HungUp
 from serving.store.base import StoreBusy
 
-# A group of 16 events holds the store and the event loop for 4 ms. Another worker waits 5 ms for the
-# store before it does other work. Larger groups gain little: on a busy machine a ready vector took 151, 86,
-# 79 and 74 µs in groups of 1, 8, 16 and 64.
+# A group of 16 events holds the store and the event loop for 6 ms. Another worker waits 20 ms for its turn
+# before it does other work. Larger groups gain little: on a busy machine a ready vector took 151, 86, 79 and
+# 74 µs in groups of 1, 8, 16 and 64.
 MOST_ROWS = 16
-
 
 log = logging.getLogger("serving")
 Given = TypeVar("Given", contravariant=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from http_kit import Door
 from serving_kit import ALLOW_ALL, Bench, Running, TinyRegistry, fraud_service_plan, start, tiny_release
 
 from feature_repo.engine.plan import FeaturePlan
+from serving.contract.bundle import Release
 from serving.contract.scorers.lightgbm import Scorer
 from serving.releases import Champion
 
@@ -24,6 +26,21 @@ def plan() -> FeaturePlan:
 def champion(plan: FeaturePlan) -> Champion:
     release = tiny_release(plan, policy=ALLOW_ALL)
     return Champion("1", "d" * 64, release, Scorer(release.model_text, release.calibrator))
+
+
+@pytest.fixture(scope="module")
+def release(plan: FeaturePlan) -> Release:
+    """What `door` serves. A module may have another one."""
+    return tiny_release(plan)
+
+
+@pytest.fixture
+def door(tmp_path: Path, release: Release) -> Iterator[Door]:
+    """The service in this process, without a server."""
+    made = Door(tmp_path, release)
+    made.promote()
+    yield made
+    made.service.plane.close()
 
 
 @pytest.fixture

@@ -15,29 +15,15 @@ from typing import Any, TypeVar
 import pytest
 import uvicorn
 from http_kit import Door
-from serving_kit import payment, tiny_release
+from serving_kit import payment
 from uvicorn.server import ServerState
 
-from feature_repo.engine.plan import FeaturePlan
 from serving.connection import Connection
 from serving.contract.bundle import Release
 from serving.settings import Limits
 
 Result = TypeVar("Result")
 HEAD = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-
-
-@pytest.fixture(scope="module")
-def release(plan: FeaturePlan) -> Release:
-    return tiny_release(plan)
-
-
-@pytest.fixture
-def door(tmp_path: Path, release: Release) -> Iterator[Door]:
-    made = Door(tmp_path, release)
-    made.promote()
-    yield made
-    made.service.plane.close()
 
 
 class Client:

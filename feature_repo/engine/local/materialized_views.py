@@ -114,6 +114,7 @@ def read_rows(lake: Lake, view: MaterializedView, days: Sequence[str]) -> pa.Tab
     for name, kind in view.types.items():
         try:
             columns[name] = table[view.sources[name]].cast(kind)
+        # The second error is Arrow's for two types between which it has no cast.
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise PlanError(
                 f"{view.name}: {view.sources[name]} of {view.dataset} is no {kind} ({error})"

@@ -10,13 +10,12 @@ from pathlib import Path
 from feature_repo.online.sqlite.state import SqliteOnlineState
 from serving.store.base import BadStore, StoreBusy, StoreError
 from serving.store.sqlite.log_tables import create_tables, version_of
+from serving.store.sqlite.turns import TURN_S
 
 OPENING_TIMEOUT_MS = 10_000  # Several workers open the file at once.
 # Another worker's commit takes a tenth of a millisecond. The transport waits longer, because it can do other
 # work at the same time.
 BUSY_TIMEOUT_MS = 5
-# Where processes write in turns, the next turn is this one's. 16 events take 6 ms.
-TURN_TIMEOUT_MS = 20
 READING_TIMEOUT_S = 10.0
 MAPPED_BYTES = 1 << 30  # Of the file, read without a copy: a key's pack in half the time.
 # 400 MB, some seconds of the highest rate. Only where `Checkpoints` is dead, or a reader holds old pages for
@@ -35,7 +34,9 @@ def open_for_writing(
     that no request waits for; others wait 5 ms, and 20 ms `in_turns`. `BadStore` where the file cannot be
     opened for writing.
     """
-    busy_timeout_ms = OPENING_TIMEOUT_MS if patient else TURN_TIMEOUT_MS if in_turns else BUSY_TIMEOUT_MS
+    busy_timeout_ms = round(TURN_S * 1_000) if in_turns else BUSY_TIMEOUT_MS
+    if patient:
+        busy_timeout_ms = OPENING_TIMEOUT_MS
     try:
         return _opened(file, fsync, busy_timeout_ms)
     except (OSError, sqlite3.Error) as error:

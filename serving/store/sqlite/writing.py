@@ -113,16 +113,18 @@ class SqliteServingStore(ServingStore):
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        if self._turns is not None:
-            self._turns.take()
+        locked = transaction(self.connection) if self._state is None else self._state.transaction()
+        if self._turns is None:
+            with locked:
+                yield
+            return
+        self._turns.take()
         try:
-            with transaction(self.connection) if self._state is None else self._state.transaction():
-                if self._turns is not None:
-                    self._turns.give()
+            with locked:
+                self._turns.give()
                 yield
         finally:
-            if self._turns is not None:
-                self._turns.give()
+            self._turns.give()  # Where the write lock was not to be had.
 
     @property
     def changes(self) -> int:

@@ -6,7 +6,6 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +62,6 @@ OTHERS: list[Any] = [
 @pytest.fixture(scope="module")
 def release(plan: FeaturePlan) -> Release:
     return tiny_release(plan, policy=REVIEW_ALL)
-
-
-@pytest.fixture
-def door(tmp_path: Path, release: Release) -> Iterator[Door]:
-    made = Door(tmp_path, release)
-    made.promote()
-    yield made
-    made.service.plane.close()
 
 
 def vectors(plan: FeaturePlan) -> list[Any]:

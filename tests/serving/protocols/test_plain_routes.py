@@ -5,23 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from http_kit import Door
-from serving_kit import payment, tiny_release
+from serving_kit import payment
 
 from feature_repo.engine.plan import FeaturePlan
-
-
-@pytest.fixture
-def door(tmp_path: Path, plan: FeaturePlan) -> Iterator[Door]:
-    made = Door(tmp_path, tiny_release(plan))
-    made.promote()
-    yield made
-    made.service.plane.close()
 
 
 def sent(door: Door, *received: dict[str, Any]) -> list[dict[str, Any]]:
